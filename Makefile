@@ -1,0 +1,58 @@
+# Clouds in Qilu: `make up` starts everything on this machine; the other targets are for developers.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(BIN)/uv
+UV_VERSION := 0.13.9
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up servers test check format bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+
+# Exact versions and checksums come from requirements.lock; wheels only, so no compiler is ever needed.
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python --only-binary :all: --constraint requirements.lock
+
+$(VENV)/.stack: $(UV) pyproject.toml requirements.lock
+	$(INSTALL) --editable '.[stack]'
+	@touch $@
+
+$(VENV)/.dev: $(UV) pyproject.toml requirements.lock
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.stack
+
+setup: $(VENV)/.dev ## the developer's environment, from the lock file
+
+up: $(VENV)/.stack ## start the embedded stack: broker, gateway, store, platform, equipment
+	@$(BIN)/qilu up $(ARGS)
+
+servers: ## real Mosquitto, InfluxDB, PostgreSQL and Chromium for the tests (Debian and Ubuntu, as root or with sudo)
+	@tests/servers.sh
+
+test: setup servers ## all tests, against real servers
+	$(BIN)/pytest $(ARGS)
+
+check: setup ## formatting, lint, types, who may import whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## format and mend what can be mended by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## benchmarks; they print the machine and ratios
+	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' -s $(ARGS)
+
+lock: $(UV) ## resolve the dependencies anew into requirements.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock
+
+clean: ## remove the environment and everything that was built
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

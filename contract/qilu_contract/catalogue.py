@@ -1,0 +1,112 @@
+"""The equipment catalogue: classes and their signals, as data (`data/classes.csv`, `data/signals.csv`).
+
+Marks say where a figure comes from: S a source was found, C computed, N a standard is named but the number
+was not checked against it, A assumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qilu_contract.places import read_table
+
+SignalType = Literal["float", "int", "bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One measured quantity of a class. `low` and `high` are physical bounds, `resolution` the step that
+    values are rounded to before they are encoded and again before they are stored, `interval_s` the time
+    between two samples.
+    """
+
+    name: str
+    unit: str
+    type: SignalType
+    resolution: float
+    nominal: float
+    low: float
+    high: float
+    interval_s: int
+    mark: str
+    source: str
+
+    @property
+    def _steps_per_unit(self) -> float:
+        # Every resolution is a power of ten, so this is exact, and dividing by it gives the shortest decimal.
+        return float(round(1 / self.resolution))
+
+    def round_all(self, values: ArrayLike) -> NDArray[np.float64]:
+        """Values rounded to the resolution, as float64; any shape."""
+        scale = self._steps_per_unit
+        return np.rint(np.asarray(values, dtype=np.float64) * scale) / scale
+
+    def round(self, value: float) -> float:
+        """One value rounded to the resolution: the same result as `round_all`, at less cost a call."""
+        scale = self._steps_per_unit
+        scaled = value * scale
+        if abs(scaled) >= 2**52:  # already whole, and round() would go through big integers
+            return float(value)
+        return round(scaled) / scale
+
+
+@dataclass(frozen=True, slots=True)
+class EquipmentClass:
+    name: str
+    title: str
+    title_zh: str
+    signals: tuple[Signal, ...]
+
+    @property
+    def base_interval_s(self) -> int:
+        """The shortest interval; every other is a multiple, so every regular reading holds the signals that
+        have it.
+        """
+        return min(signal.interval_s for signal in self.signals)
+
+    @property
+    def base_signal(self) -> Signal:
+        """The first signal with the shortest interval: present in every regular reading."""
+        return next(signal for signal in self.signals if signal.interval_s == self.base_interval_s)
+
+    def signal(self, name: str) -> Signal:
+        """The signal called `name`; KeyError if the class has none."""
+        for signal in self.signals:
+            if signal.name == name:
+                return signal
+        raise KeyError(name)
+
+
+def _load() -> dict[str, EquipmentClass]:
+    signals: dict[str, list[Signal]] = {}
+    for row in read_table("signals.csv"):
+        kind = row["type"]
+        if kind not in ("float", "int", "bool"):
+            raise ValueError(f"signals.csv: {row['signal']}: type {kind!r} is not float, int or bool")
+        signals.setdefault(row["class"], []).append(
+            Signal(
+                name=row["signal"],
+                unit=row["unit"],
+                type=kind,  # type: ignore[arg-type]  # narrowed above; mypy does not follow `not in`
+                resolution=float(row["resolution"]),
+                nominal=float(row["nominal"]),
+                low=float(row["low"]),
+                high=float(row["high"]),
+                interval_s=int(row["interval_s"]),
+                mark=row["mark"],
+                source=row["source"],
+            )
+        )
+    return {
+        row["class"]: EquipmentClass(
+            row["class"], row["title"], row["title_zh"], tuple(signals[row["class"]])
+        )
+        for row in read_table("classes.csv")
+    }
+
+
+CATALOGUE: dict[str, EquipmentClass] = _load()

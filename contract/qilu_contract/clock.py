@@ -1,0 +1,58 @@
+"""One clock per run: a simulation announces its time on a retained topic, and ages are judged by the later of
+wall and run clock.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from qilu_contract.errors import BadReading, Reason
+
+MAX_AHEAD_MS = 10 * 60 * 1000
+"""A timestamp further ahead than this is not believed: clocks of plants drift by minutes, not by hours."""
+
+
+class RunClock(msgspec.Struct, frozen=True):
+    """What the clock topic carries: the run's time and how many simulated seconds pass in one of the wall's
+    (0: standing).
+    """
+
+    now: int
+    speed: float
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+
+def decode(payload: bytes) -> RunClock:
+    """Raises BadReading(bad_payload) when it is not such an object."""
+    try:
+        return msgspec.json.decode(payload, type=RunClock)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BadReading(Reason.BAD_PAYLOAD, f"the clock is not {{now, speed}}: {error}") from error
+
+
+@dataclass(slots=True)
+class JudgingClock:
+    """The later of the wall's clock and the run's, as last announced and extrapolated by its speed."""
+
+    _announced: RunClock | None = None
+    _heard_at_ms: int = 0
+
+    def hear(self, clock: RunClock) -> None:
+        self._announced, self._heard_at_ms = clock, wall_ms()
+
+    def now_ms(self) -> int:
+        wall = wall_ms()
+        if self._announced is None:
+            return wall
+        run = self._announced.now + int((wall - self._heard_at_ms) * self._announced.speed)
+        return max(wall, run)
+
+
+def wall_ms() -> int:
+    """UTC now in milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,29 @@
+"""Identifiers: `[a-z0-9-]{1,32}`, never reused, never changed. They stand in topics and tags as they are."""
+
+from __future__ import annotations
+
+import re
+
+ID_PATTERN = r"^[a-z0-9-]{1,32}$"
+_ID = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
+
+
+def is_id(value: str) -> bool:
+    return _ID.fullmatch(value) is not None
+
+
+def check_id(value: str, what: str) -> str:
+    """Return `value` if it is an identifier, else raise ValueError with a sentence about `what`."""
+    if not is_id(value):
+        raise ValueError(f"{what} {value[:40]!r} is not an id: use 1 to 32 of a-z, 0-9 and -")
+    return value
+
+
+def unit_id(county: str, class_name: str, number: int) -> str:
+    """The id that we give to a unit: sorts by county, then class (`370202-blast-furnace-0000123`)."""
+    return f"{county}-{class_name.replace('_', '-')}-{number:07d}"
+
+
+def enterprise_id(county: str, number: int) -> str:
+    """The id that we give to an enterprise, which is also its edge node's name (`370202-e00007`)."""
+    return f"{county}-e{number:05d}"

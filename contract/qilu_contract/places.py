@@ -1,0 +1,57 @@
+"""Cities, counties (GB/T 2260) and industries (GB/T 4754-2017) of the province."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from importlib.resources import files
+
+PROVINCE = "370000"
+"""Shandong's own code."""
+
+
+@dataclass(frozen=True, slots=True)
+class City:
+    code: str
+    name: str
+    name_zh: str
+
+
+@dataclass(frozen=True, slots=True)
+class County:
+    """One of 136 districts, counties and county-level cities, or one of 15 development zones (`kind ==
+    "zone"`).
+    """
+
+    code: str
+    city: str
+    kind: str
+    name: str
+    name_zh: str
+
+
+@dataclass(frozen=True, slots=True)
+class Industry:
+    """A division of GB/T 4754-2017, in one of the groups that the programme speaks of."""
+
+    code: str
+    name: str
+    name_zh: str
+    group: str
+    mark: str
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """Rows of a table that ships with this package."""
+    text = files("qilu_contract").joinpath("data", name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def city_of(county: str) -> str:
+    """The city's code: the first four digits of the county's."""
+    return county[:4] + "00"
+
+
+CITIES: dict[str, City] = {row["code"]: City(**row) for row in read_table("cities.csv")}
+COUNTIES: dict[str, County] = {row["code"]: County(**row) for row in read_table("counties.csv")}
+INDUSTRIES: dict[str, Industry] = {row["code"]: Industry(**row) for row in read_table("industries.csv")}

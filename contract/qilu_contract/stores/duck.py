@@ -1,0 +1,218 @@
+"""DuckDB: the embedded store, one file, owned by the one process that runs gateway and platform together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import duckdb
+import numpy as np
+
+from qilu_contract.errors import ConfigError, Rejected, Retryable
+from qilu_contract.readings import Value
+from qilu_contract.storage import MEASUREMENTS, Measurement, Point
+from qilu_contract.stores.contract import MAX_ROWS, Aggregate, Row
+from qilu_contract.stores.questions import check_series
+
+_T = TypeVar("_T")
+_SQL_TYPES = {"float": "DOUBLE", "int": "BIGINT", "bool": "BOOLEAN"}
+_NUMPY_TYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
+_AGGREGATES: dict[Aggregate, str] = {
+    "mean": "avg({0})",
+    "min": "min({0})",
+    "max": "max({0})",
+    "last": "arg_max({0}, ts)",  # skips empty values
+    "count": "count({0})",
+}
+
+
+class DuckStore:
+    """Implements `Store`. Writes run in one thread, reads in another; both block only their own callers."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="duckdb-write")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="duckdb-read")
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._cursors = threading.local()
+
+    async def __aenter__(self) -> Self:
+        """Raises ConfigError when the file cannot be opened: damaged, not writable, or open in another
+        process.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.shutdown(wait=True)
+        self._writer.shutdown(wait=True)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = duckdb.connect(self._path)
+        except duckdb.IOException as error:
+            if "lock" in str(error):
+                raise ConfigError(
+                    f"{self._path} is open in another process: only one can use a DuckDB file, "
+                    "so stop that one first."
+                ) from error
+            raise ConfigError(f"{self._path} cannot be opened: {str(error).splitlines()[0]}") from error
+        except OSError as error:
+            raise ConfigError(f"{self._path} cannot be made: {error.strerror}.") from error
+        for measurement in MEASUREMENTS.values():
+            columns = ["ts TIMESTAMP_MS NOT NULL", *(f"{tag} VARCHAR NOT NULL" for tag in measurement.tags)]
+            columns += [f'"{name}" {_SQL_TYPES[type_]}' for name, type_ in measurement.fields.items()]
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {measurement.name} ({', '.join(columns)})")
+        self._connection = connection
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
+        def call() -> _T:
+            if self._connection is None:
+                raise Retryable("the store is closed")
+            cursor = getattr(self._cursors, "cursor", None)
+            if cursor is None:
+                cursor = self._cursors.cursor = self._connection.cursor()
+            try:
+                return work(cursor)
+            except (duckdb.IOException, duckdb.OutOfMemoryException) as error:  # a full disk, say
+                raise Retryable(f"DuckDB: {str(error).splitlines()[0]}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+    async def ping(self) -> None:
+        await self._run(self._writer, lambda cursor: cursor.execute("SELECT 1"))
+
+    async def write(self, points: Sequence[Point]) -> None:
+        await self._run(self._writer, lambda cursor: _write(cursor, points))
+
+    async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
+        schema = check_series(measurement, tags, ())
+        columns = ", ".join(f'arg_max("{name}", ts)' for name in schema.fields)
+        where, values = _where(tags)
+        sql = f"SELECT epoch_ms(max(ts)), {columns} FROM {measurement} WHERE {where}"  # noqa: S608  # names from the schema
+        [found] = await self._run(self._reader, lambda cursor: cursor.execute(sql, values).fetchall())
+        return None if found[0] is None else _row(found, tuple(schema.fields))
+
+    async def series(
+        self,
+        measurement: str,
+        tags: Mapping[str, str],
+        fields: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        every_ms: int | None = None,
+        aggregate: Aggregate = "mean",
+    ) -> list[Row]:
+        check_series(measurement, tags, fields, start_ms, end_ms, every_ms)
+        where, values = _where(tags)
+        where += " AND ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?)"
+        any_value = " OR ".join(f'"{name}" IS NOT NULL' for name in fields)
+        if every_ms is None:
+            columns = ", ".join(f'"{name}"' for name in fields)
+            sql = (
+                f"SELECT epoch_ms(ts), {columns} FROM {measurement} "  # noqa: S608
+                f"WHERE {where} AND ({any_value}) ORDER BY ts"
+            )
+        else:
+            columns = ", ".join(_AGGREGATES[aggregate].format(f'"{name}"') for name in fields)
+            bucket = f"epoch_ms(ts) - epoch_ms(ts) % {every_ms:d}"
+            sql = (
+                f"SELECT {bucket} AS bucket, {columns} FROM {measurement} WHERE {where} AND ({any_value}) "  # noqa: S608
+                "GROUP BY bucket ORDER BY bucket"
+            )
+        rows = await self._run(
+            self._reader,
+            lambda cursor: cursor.execute(
+                f"{sql} LIMIT {MAX_ROWS + 1}", [*values, start_ms, end_ms]
+            ).fetchall(),
+        )
+        if len(rows) > MAX_ROWS:
+            raise ValueError(f"more than {MAX_ROWS} rows: ask for a shorter time or a longer interval")
+        return [_row(row, tuple(fields)) for row in rows]
+
+    async def count(self, measurement: str) -> int:
+        schema = MEASUREMENTS[measurement]
+        return await self._number(f'SELECT count("{schema.counted_by}") FROM {measurement}')  # noqa: S608
+
+    async def count_duplicates(self, measurement: str) -> int:
+        return await self._number(f"SELECT count(*) - count(DISTINCT (unit, ts)) FROM {measurement}")  # noqa: S608
+
+    async def _number(self, sql: str) -> int:
+        [[number]] = await self._run(self._reader, lambda cursor: cursor.execute(sql).fetchall())
+        return int(number)
+
+
+def _where(tags: Mapping[str, str]) -> tuple[str, list[object]]:
+    return " AND ".join(["true", *(f"{name} = ?" for name in tags)]), list(tags.values())
+
+
+def _row(found: Sequence[Any], fields: Sequence[str]) -> Row:
+    values: dict[str, Value] = {
+        name: value for name, value in zip(fields, found[1:], strict=True) if value is not None
+    }
+    return Row(int(found[0]), values)
+
+
+def _write(cursor: duckdb.DuckDBPyConnection, points: Sequence[Point]) -> None:
+    # MERGE would insert a pair of new points with one key twice, so such pairs become one before it sees
+    # them.
+    merged: dict[str, dict[tuple[tuple[str, ...], int], dict[str, Value]]] = {}
+    for measurement, tags, ts_ms, fields in points:
+        if measurement not in MEASUREMENTS or len(tags) != len(MEASUREMENTS[measurement].tags):
+            raise Rejected(f"a point does not fit the schema: {measurement} {tags}")
+        rows = merged.setdefault(measurement, {})
+        rows.setdefault((tags, ts_ms), {}).update(fields)
+    try:
+        cursor.execute("BEGIN")
+        for name, rows in merged.items():
+            _merge(cursor, MEASUREMENTS[name], rows)
+        cursor.execute("COMMIT")
+    except BaseException as error:
+        cursor.execute("ROLLBACK")
+        if isinstance(error, (KeyError, ValueError, TypeError, OverflowError)):
+            raise Rejected(f"a point does not fit the schema: {error!r}") from error
+        raise
+
+
+def _merge(
+    cursor: duckdb.DuckDBPyConnection,
+    measurement: Measurement,
+    rows: dict[tuple[tuple[str, ...], int], dict[str, Value]],
+) -> None:
+    present = {
+        name: type_ for name, type_ in measurement.fields.items() if any(name in row for row in rows.values())
+    }
+    unknown = {name for row in rows.values() for name in row} - present.keys()
+    if unknown:
+        raise KeyError(f"{measurement.name} has no field {sorted(unknown)[0]}")
+    batch: dict[str, Any] = {"ts": np.array([ts_ms for _, ts_ms in rows], dtype="datetime64[ms]")}
+    for place, tag in enumerate(measurement.tags):
+        batch[tag] = np.array([tags[place] for tags, _ in rows], dtype=object)
+    for name, type_ in present.items():
+        gaps = np.array([name not in row for row in rows.values()])
+        values = np.array([row.get(name, 0) for row in rows.values()], dtype=_NUMPY_TYPES[type_])
+        batch[name] = np.ma.masked_array(values, gaps)
+    same = " AND ".join(f"old.{tag} = new.{tag}" for tag in ("ts", *measurement.tags))
+    update = ", ".join(f'"{name}" = coalesce(new."{name}", old."{name}")' for name in present)
+    columns = ", ".join(f'"{name}"' for name in batch)
+    values_sql = ", ".join(f'new."{name}"' for name in batch)
+    cursor.register("new_points", batch)
+    try:
+        cursor.execute(
+            f"MERGE INTO {measurement.name} AS old USING new_points AS new ON {same} "  # noqa: S608  # names from the schema
+            f"WHEN MATCHED THEN UPDATE SET {update} "
+            f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values_sql})"
+        )
+    finally:
+        cursor.unregister("new_points")

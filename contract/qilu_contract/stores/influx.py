@@ -1,0 +1,205 @@
+"""InfluxDB 1.x, 2.x and 3.x in the dialect that they share: `/ping`, `/write` with line protocol, InfluxQL at
+`/query`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import structlog
+
+from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
+from qilu_contract.readings import Value
+from qilu_contract.storage import Point, line_protocol
+from qilu_contract.stores.contract import MAX_ROWS, Aggregate, Row
+from qilu_contract.stores.questions import check_series
+
+log = structlog.get_logger()
+
+_TIMEOUT = httpx.Timeout(30, connect=5)
+
+
+class InfluxStore:
+    """Implements `Store` over HTTP. `database` is 2.x's bucket, which answers by that name on the paths of
+    1.x.
+    """
+
+    def __init__(self, url: str, database: str, token: str | None) -> None:
+        self._database = database
+        headers = {"Authorization": f"Token {token}"} if token else {}
+        # Loopback or a network of our own: a proxy from the environment has no business here.
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False)
+        self._created = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def ping(self) -> None:
+        """Also makes the database on 1.x when it is missing, once."""
+        answer = await self._request("GET", "/ping")
+        version = answer.headers.get("X-Influxdb-Version", "").removeprefix("v")
+        if not self._created and version.startswith("1."):
+            await self._request("POST", "/query", {"q": f'CREATE DATABASE "{self._database}"'})
+            self._created = True
+
+    async def write(self, points: Sequence[Point]) -> None:
+        if not points:
+            return
+        try:
+            body = line_protocol(points)
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise Rejected(f"a point does not fit the schema: {error!r}") from error
+        if not self._created:
+            await self.ping()
+        await self._request("POST", "/write", {"db": self._database, "precision": "ms"}, body)
+
+    async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
+        schema = check_series(measurement, tags, ())
+        where = _where(tags)
+        base = _name(schema.counted_by)
+        times, last = await self._query(
+            f"SELECT {base} FROM {measurement} WHERE {where} ORDER BY time DESC LIMIT 1; "  # noqa: S608  # quoted by _where
+            f"SELECT last(*) FROM {measurement} WHERE {where}"
+        )
+        if not times:
+            return None
+        values = {name.removeprefix("last_"): value for name, value in last[0].items() if name != "time"}
+        return _row(int(times[0]["time"]), values, schema.fields)
+
+    async def series(
+        self,
+        measurement: str,
+        tags: Mapping[str, str],
+        fields: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        every_ms: int | None = None,
+        aggregate: Aggregate = "mean",
+    ) -> list[Row]:
+        schema = check_series(measurement, tags, fields, start_ms, end_ms, every_ms)
+        where = f"{_where(tags)} AND time >= {start_ms:d}ms AND time < {end_ms:d}ms"
+        if every_ms is None:
+            columns = ", ".join(_name(field) for field in fields)
+            query = f"SELECT {columns} FROM {measurement} WHERE {where} ORDER BY time LIMIT {MAX_ROWS + 1}"  # noqa: S608
+        else:
+            columns = ", ".join(f"{aggregate}({_name(field)}) AS {_name(field)}" for field in fields)
+            query = (
+                f"SELECT {columns} FROM {measurement} WHERE {where} "  # noqa: S608
+                f"GROUP BY time({every_ms:d}ms) fill(none) ORDER BY time"
+            )
+        [rows] = await self._query(query)
+        if len(rows) > MAX_ROWS:
+            raise ValueError(f"more than {MAX_ROWS} rows: ask for a shorter time or a longer interval")
+        types = {} if every_ms is not None and aggregate in ("mean", "count") else schema.fields
+        return [_row(int(row["time"]), {name: row.get(name) for name in fields}, types) for row in rows]
+
+    async def count(self, measurement: str) -> int:
+        schema = check_series(measurement, {}, ())
+        [rows] = await self._query(f"SELECT count({_name(schema.counted_by)}) FROM {measurement}")  # noqa: S608
+        return int(rows[0]["count"]) if rows else 0
+
+    async def count_duplicates(self, measurement: str) -> int:
+        schema = check_series(measurement, {}, ())
+        [series] = await self._series(f"SHOW SERIES FROM {measurement}")
+        keys = [row["key"] for found in series for row in found["rows"]]
+        # Only units that have more than one series can hold a time twice: as a rule none.
+        units = [next(tag for tag in key.split(",") if tag.startswith("unit="))[5:] for key in keys]
+        suspects = (
+            {unit for unit in units if units.count(unit) > 1} if len(set(units)) < len(units) else set()
+        )
+        twice = 0
+        for unit in sorted(suspects):
+            [rows] = await self._query(
+                f"SELECT {_name(schema.counted_by)} FROM {measurement} WHERE {_where({'unit': unit})}"  # noqa: S608
+            )
+            twice += len(rows) - len({row["time"] for row in rows})
+        return twice
+
+    async def _query(self, query: str) -> list[list[dict[str, Any]]]:
+        """The rows of each statement, of all its series together."""
+        return [[row for found in series for row in found["rows"]] for series in await self._series(query)]
+
+    async def _series(self, query: str) -> list[list[dict[str, Any]]]:
+        if not self._created:
+            await self.ping()
+        answer = await self._request(
+            "POST", "/query", {"db": self._database, "epoch": "ms"}, data={"q": query}
+        )
+        found = []
+        for result in answer.json()["results"]:
+            if "error" in result:
+                raise StoreError(f"InfluxDB refused a query: {result['error']}")
+            found.append(
+                [
+                    {
+                        "tags": series.get("tags", {}),
+                        "rows": [
+                            dict(zip(series["columns"], row, strict=True)) for row in series.get("values", [])
+                        ],
+                    }
+                    for series in result.get("series", [])
+                ]
+            )
+        return found
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str] | None = None,
+        content: bytes | None = None,
+        data: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        try:
+            answer = await self._http.request(method, path, params=params, content=content, data=data)
+        except httpx.HTTPError as error:
+            # Away, hanging or cut off in the middle; a half-written answer counts as no answer, since writing
+            # again is safe.
+            self._created = False
+            raise Retryable(f"InfluxDB at {self._http.base_url}: {error or type(error).__name__}") from error
+        if answer.is_success:
+            return answer
+        detail = f"InfluxDB answered {answer.status_code}: {answer.text[:300].strip()}"
+        match answer.status_code:
+            case 401 | 403:
+                raise Denied(f"{detail} (is the token, QILU_INFLUX_TOKEN, right?)")
+            case 413:
+                raise TooLarge(detail)
+            case 404 if path == "/write":  # the database was dropped under us
+                self._created = False
+                raise Retryable(detail)
+            case 400 | 422:
+                raise Rejected(detail)
+            case _:
+                raise Retryable(detail, _retry_after(answer))
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    text = answer.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else None
+
+
+def _name(identifier: str) -> str:
+    return f'"{identifier}"'
+
+
+def _where(tags: Mapping[str, str]) -> str:
+    quoted = {name: value.replace("\\", "\\\\").replace("'", "\\'") for name, value in tags.items()}
+    return " AND ".join([f"{_name(name)} = '{value}'" for name, value in quoted.items()] or ["time > 0"])
+
+
+def _row(ts_ms: int, values: Mapping[str, Any], types: Mapping[str, str]) -> Row:
+    # JSON writes 12.0 as 12: give each value the type of its field again.
+    found: dict[str, Value] = {}
+    for name, value in values.items():
+        if value is not None:
+            found[name] = float(value) if types.get(name, "float") == "float" else value
+    return Row(ts_ms, found)

@@ -1,0 +1,39 @@
+"""Checks of what a caller asks of a store, the same for all: names come from outside and go into queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.storage import MEASUREMENTS, Measurement
+from qilu_contract.stores.contract import MAX_ROWS
+
+
+def check_series(
+    measurement: str,
+    tags: Mapping[str, str],
+    fields: Sequence[str],
+    start_ms: int = 0,
+    end_ms: int = 0,
+    every_ms: int | None = None,
+) -> Measurement:
+    """The measurement's schema; raises ValueError, saying what is possible, for names and times that make no
+    question.
+    """
+    schema = MEASUREMENTS.get(measurement)
+    if schema is None:
+        raise ValueError(f"no measurement {measurement!r}: there are {', '.join(MEASUREMENTS)}")
+    for tag in tags:
+        if tag not in schema.tags:
+            raise ValueError(f"{measurement} has no tag {tag!r}: it has {', '.join(schema.tags)}")
+    for field in fields:
+        if field not in schema.fields:
+            raise ValueError(f"{measurement} has no signal {field!r}: it has {', '.join(schema.fields)}")
+    if not 0 <= start_ms <= end_ms <= MAX_TIME_MS:
+        raise ValueError("the start must not lie after the end, and both between the years 1970 and 2262")
+    if every_ms is not None:
+        if every_ms <= 0:
+            raise ValueError("the interval must be longer than nothing")
+        if (end_ms - start_ms) / every_ms > MAX_ROWS:
+            raise ValueError(f"more than {MAX_ROWS} rows: ask for a shorter time or a longer interval")
+    return schema

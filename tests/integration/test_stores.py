@@ -1,0 +1,141 @@
+"""One suite for every store: what `Store` promises, DuckDB and InfluxDB keep alike."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qilu_contract.errors import ConfigError, Rejected, Retryable
+from qilu_contract.storage import Point
+from qilu_contract.stores import Store, open_store
+
+TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
+OTHER = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000002")
+UNIT = {"unit": TAGS[-1]}
+
+
+@pytest.fixture(params=["duckdb", "influxdb"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    if request.param == "duckdb":
+        url = f"duckdb:///{tmp_path}/readings.duckdb"
+    else:
+        url = request.getfixturevalue("influxdb").url
+    async with open_store(url) as opened:
+        yield opened
+
+
+def motor(ts_ms: int, tags: tuple[str, ...] = TAGS, **fields: Any) -> Point:
+    return Point("motor", tags, ts_ms, fields)
+
+
+async def test_what_is_written_is_read_back_value_by_value(store: Store) -> None:
+    await store.write(
+        [motor(10_000, power_in=11.25, speed=1470.1), motor(20_000, power_in=1e-9, slip=0.1 + 0.2)]
+    )
+    rows = await store.series("motor", UNIT, ["power_in", "speed", "slip"], 0, 30_000)
+    assert [(row.ts_ms, row.values) for row in rows] == [
+        (10_000, {"power_in": 11.25, "speed": 1470.1}),
+        (20_000, {"power_in": 1e-9, "slip": 0.1 + 0.2}),
+    ]
+    assert all(type(value) is float for row in rows for value in row.values.values())
+
+
+async def test_writing_again_stores_nothing_twice_and_merges_fields(store: Store) -> None:
+    for _ in range(3):
+        await store.write([motor(10_000, power_in=11.0), motor(10_000, power_in=11.0, vibration=1.5)])
+    await store.write([motor(10_000, speed=1470.0)])
+    assert await store.count("motor") == 1
+    [row] = await store.series("motor", UNIT, ["power_in", "vibration", "speed"], 0, 30_000)
+    assert row.values == {"power_in": 11.0, "vibration": 1.5, "speed": 1470.0}
+
+
+async def test_latest_is_the_last_point_with_each_signals_last_value(store: Store) -> None:
+    assert await store.latest("motor", UNIT) is None
+    await store.write([motor(60_000, power_in=1.0, vibration=2.0), motor(70_000, power_in=3.0)])
+    await store.write([motor(50_000, power_in=9.0, vibration=9.0), motor(90_000, OTHER, power_in=7.0)])
+    row = await store.latest("motor", UNIT)
+    assert row is not None
+    assert (row.ts_ms, row.values) == (70_000, {"power_in": 3.0, "vibration": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"), [("mean", 2.0), ("min", 1.0), ("max", 3.0), ("last", 3.0), ("count", 2)]
+)
+async def test_aggregation_by_buckets_leaves_out_empty_ones(
+    store: Store, aggregate: Any, expected: float
+) -> None:
+    await store.write([motor(ts, power_in=value) for ts, value in [(0, 1.0), (30_000, 3.0), (180_000, 5.0)]])
+    rows = await store.series("motor", UNIT, ["power_in"], 0, 240_000, 60_000, aggregate)
+    assert [row.ts_ms for row in rows] == [0, 180_000]
+    assert rows[0].values == {"power_in": expected}
+
+
+async def test_integers_stay_integers(store: Store) -> None:
+    await store.write([Point("pipeline", ("qilu",), 5_000, {"accepted": 2**53 + 1, "lag_ms": 3.0})])
+    row = await store.latest("pipeline", {})
+    assert row is not None
+    assert row.values == {"accepted": 2**53 + 1, "lag_ms": 3.0}
+    assert isinstance(row.values["accepted"], int)
+
+
+async def test_counts_points_and_units_that_stand_under_two_tag_sets(store: Store) -> None:
+    moved = ("370200", "370202", "C34", "370202-e00009", TAGS[-1])
+    await store.write(
+        [motor(10_000, power_in=1.0), motor(20_000, power_in=1.0), motor(10_000, OTHER, power_in=1.0)]
+    )
+    assert (await store.count("motor"), await store.count_duplicates("motor")) == (3, 0)
+    await store.write([motor(20_000, moved, power_in=1.0), motor(30_000, moved, power_in=1.0)])
+    assert (await store.count("motor"), await store.count_duplicates("motor")) == (5, 1)
+
+
+async def test_a_point_that_does_not_fit_is_refused_and_named(store: Store) -> None:
+    with pytest.raises(Rejected, match="warp_factor"):
+        await store.write([motor(10_000, power_in=1.0), motor(20_000, warp_factor=9.0)])
+    with pytest.raises(Rejected):
+        await store.write([motor(10_000, ("370200",), power_in=1.0)])
+    await store.write([motor(10_000, power_in=1.0)])
+    assert await store.count("motor") == 1
+
+
+async def test_questions_that_make_no_sense_are_refused(store: Store) -> None:
+    for call in (
+        store.series("motor'; DROP", UNIT, ["power_in"], 0, 1),
+        store.series("motor", {'unit" OR 1': "x"}, ["power_in"], 0, 1),
+        store.series("motor", UNIT, ["power"], 0, 1),
+        store.series("motor", UNIT, ["power_in"], 5, 1),
+        store.series("motor", UNIT, ["power_in"], 0, 10**13),
+        store.series("motor", UNIT, ["power_in"], 0, 10**12, 1_000),
+    ):
+        with pytest.raises(ValueError):
+            await call
+    assert await store.series("motor", {"unit": "x' OR 'a'='a"}, ["power_in"], 0, 10**12) == []
+
+
+async def test_survives_reopening(store: Store, tmp_path: Path) -> None:
+    await store.write([motor(10_000, power_in=1.0)])
+    if not (tmp_path / "readings.duckdb").exists():
+        pytest.skip("a server stays open")
+    await store.__aexit__(None, None, None)
+    async with open_store(f"duckdb:///{tmp_path}/readings.duckdb") as again:
+        assert await again.count("motor") == 1
+
+
+async def test_a_store_that_is_away_is_to_be_tried_again(influxdb: Any) -> None:
+    async with open_store(influxdb.url) as store:
+        await store.write([motor(10_000, power_in=1.0)])
+        influxdb.stop()
+        with pytest.raises(Retryable):
+            await store.write([motor(20_000, power_in=1.0)])
+        influxdb.start()
+        await store.write([motor(20_000, power_in=1.0)])
+        assert await store.count("motor") == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["duckdb:", "mysql://x/y", "influxdb://host", "readings.duckdb", "duckdb://host/x"]
+)
+def test_a_url_that_names_no_store_is_refused_with_what_would(url: str) -> None:
+    with pytest.raises(ConfigError, match="duckdb:///path"):
+        open_store(url)
