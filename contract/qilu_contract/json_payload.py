@@ -13,7 +13,6 @@ from qilu_contract.readings import MAX_TIME_MS, Reading, Value
 _decoder = msgspec.json.Decoder()
 
 
-
 def decode(unit: str, body: bytes) -> list[Reading | BadReading]:
     """The readings of one message, each good or refused by itself.
 

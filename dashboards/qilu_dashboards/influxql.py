@@ -1,0 +1,45 @@
+"""A raw InfluxQL query as a Grafana target: the SDK has no builder for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from grafana_foundation_sdk.cog import builder, variants
+from grafana_foundation_sdk.models.common import DataSourceRef
+
+DATA_SOURCE = DataSourceRef(type_val="influxdb", uid="qilu-influxdb")
+"""The data source that `dashboards/provisioning/datasources` makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Influxql(variants.Dataquery):
+    """What Grafana's InfluxDB data source sends. `alias` names a series: `$col`, `$tag_code` or text."""
+
+    query: str
+    alias: str
+    ref_id: str
+    result_format: Literal["time_series", "table"]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "refId": self.ref_id,
+            "datasource": DATA_SOURCE,
+            "rawQuery": True,
+            "query": self.query,
+            "alias": self.alias,
+            "resultFormat": self.result_format,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Target(builder.Builder[Influxql]):
+    """The builder that the SDK's panels take."""
+
+    query: str
+    alias: str = "$col"
+    ref_id: str = "A"
+    result_format: Literal["time_series", "table"] = "time_series"
+
+    def build(self) -> Influxql:
+        return Influxql(self.query, self.alias, self.ref_id, self.result_format)

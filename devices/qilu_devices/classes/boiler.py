@@ -1,0 +1,132 @@
+"""Industrial boilers up to 65 t/h, coal-fired: ṁ·Δh = η·B·Q, excess air = O2/(21 − O2), flue temperature
+rising with load.
+
+Marks of constants: S source found, C computed, N standard named but not checked, A assumed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qilu_devices.climate import local_hour, outdoor_c, season
+from qilu_devices.kernel import Times
+from qilu_devices.noise import Autoregression, Streams, Values
+from qilu_devices.steam import saturation_c, steam_enthalpy, water_enthalpy
+
+# Sizes in t/h with their set pressure (MPa g) and superheat temperature (0: saturated steam). Sizes N (GB
+# 13271 ends at 65 t/h); pressures and temperatures are usual for the size (A).
+SIZES_TPH = (1.0, 2.0, 4.0, 6.0, 10.0, 15.0, 20.0, 35.0, 65.0)
+SIZE_WEIGHTS = (1.0, 1.5, 2.0, 2.0, 2.5, 1.5, 1.5, 0.8, 0.4)  # A
+_SET_MPA = np.array([0.8, 1.0, 1.25, 1.25, 1.25, 1.25, 1.6, 2.45, 3.7])
+_SUPERHEAT_C = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 350.0, 400.0, 440.0])
+DEAERATED_FROM_TPH = 6.0  # A: smaller boilers have no deaerator and take colder water
+MIN_LOAD, MAX_LOAD = 0.3, 1.0  # A
+LOAD_TAU_S = 1800.0  # A
+
+COAL_LHV_KJ_KG = 22_000.0  # A: lower heating value of steam coal
+FLUE_LOSS_PER_K = (
+    0.05 / 100.0
+)  # S: +20 °C of flue gas costs about 1 % of the fuel, at the reference excess air
+REFERENCE_O2 = 9.0  # N: GB 13271, coal
+OTHER_LOSSES = 0.055  # A: unburnt, ash and radiation at full load
+RADIATION_LOSS = 0.01  # A: the part of it that does not shrink with load
+
+
+def excess_air(o2: Values) -> Values:
+    """O2/(21 − O2), from dry flue gas in vol%."""
+    return np.asarray(o2 / (21.0 - o2))
+
+
+def efficiency(load: Values, flue_c: Values, o2: Values, ambient_c: Values) -> Values:
+    """Share of the fuel's heat that becomes steam: flue loss grows with temperature and excess air, radiation
+    at low load."""
+    air = (1.0 + excess_air(o2)) / (1.0 + excess_air(np.full_like(o2, REFERENCE_O2)))
+    flue_loss = FLUE_LOSS_PER_K * (flue_c - ambient_c) * air
+    return np.asarray(1.0 - flue_loss - (OTHER_LOSSES - RADIATION_LOSS) - RADIATION_LOSS / load)
+
+
+class Boilers:
+    """The kernel of class `boiler`; see `qilu_devices.kernel.Kernel`. After a step, `efficiency` and
+    `fuel_kg_h` hold the heat balance that the step's signals obey."""
+
+    def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
+        self._units = units
+        self.size_tph = units.pick("size_tph", SIZES_TPH, SIZE_WEIGHTS)
+        index = np.searchsorted(np.asarray(SIZES_TPH), self.size_tph)
+        self._set_mpa, self._superheat_c = _SET_MPA[index], _SUPERHEAT_C[index]
+        self._heating = units.uniform("heating") < 0.4  # A: share that heats buildings in winter
+        self._day_shift = enterprises.uniform("day_shift") < 0.5  # A: share whose steam is used by day
+        self._mean_load = units.uniform("mean_load", 0.55, 0.8)  # A
+        deaerated = self.size_tph >= DEAERATED_FROM_TPH
+        self._feed_c = np.where(
+            deaerated, units.uniform("feed", 102.0, 106.0), units.uniform("feed", 64.0, 90.0)
+        )
+        self._o2 = units.uniform("o2", 6.0, 8.0)  # A: about the nominal 7
+        self._flue_c = units.uniform("flue", 145.0, 165.0)  # A: at full load, fouling differs
+        self._nox = units.uniform("nox", 55.0, 85.0)  # A: below the limit of 100 (N)
+        self._so2 = units.uniform("so2", 12.0, 32.0)  # A: below the limit of 50 (N)
+        self._pm = units.uniform("pm", 3.0, 6.5)  # A: below the limit of 10 (N)
+        self._load = Autoregression(units, "load", interval_s, LOAD_TAU_S)
+        self._pressure = Autoregression(units, "pressure", interval_s, 300.0)  # A
+        self._air = Autoregression(units, "air", interval_s, 120.0)  # A: the draught control hunts
+        self._steam = Autoregression(units, "steam_temp", interval_s, 240.0)  # A
+        self._feed = Autoregression(units, "feed_temp", interval_s, 1800.0)  # A
+        self._clean = Autoregression(units, "clean", interval_s, 900.0)  # A: flue gas cleaning
+        self._level = Autoregression(units, "level", interval_s, 40.0)  # A
+        self._keep_demand = float(
+            np.exp(-interval_s / 120.0)
+        )  # A: the fire follows demand within two minutes
+        self.load: Values | None = None
+        self.efficiency = np.ones(len(units))
+        self.fuel_kg_h = np.zeros(len(units))
+
+    def _demand(self, k: int, t_ms: Times) -> Values:
+        hour = local_hour(t_ms)
+        by_day = np.where(self._day_shift, 0.12 * np.cos(2.0 * np.pi * (hour - 14.0) / 24.0), 0.0)  # A
+        winter = np.where(self._heating, -0.15 * season(t_ms), 0.0)  # A
+        wanted = self._mean_load + by_day + winter + 0.06 * self._load.step(k)
+        return np.clip(wanted, MIN_LOAD, MAX_LOAD)
+
+    def step(self, k: int, t_ms: Times) -> dict[str, Values]:
+        demand = self._demand(k, t_ms)
+        before = demand if self.load is None else self.load
+        self.load = load = self._keep_demand * before + (1.0 - self._keep_demand) * demand
+        lag = demand - load  # > 0: more steam is drawn than the fire makes
+
+        pressure = self._set_mpa * (1.0 + 0.008 * self._pressure.step(k) - 0.1 * lag)  # A
+        saturation = saturation_c(pressure)
+        superheated = self._superheat_c + 2.0 * self._steam.step(k)  # A
+        steam_c = np.where(self._superheat_c > 0.0, np.maximum(superheated, saturation), saturation)
+        feed_c = self._feed_c + 1.0 * self._feed.step(k)  # A
+        steam_tph = self.size_tph * load
+
+        o2 = self._o2 + 3.0 * (1.0 - load) + 0.25 * self._air.step(k)  # A: more excess air at low load
+        ambient = outdoor_c(t_ms)
+        # A: 45 K between a third of the load and full load; 10 K more for each tenth of excess air above the
+        # nominal.
+        flue_c = (
+            self._flue_c
+            - 65.0 * (1.0 - load)
+            + 20.0 * (excess_air(o2) - 0.5)
+            + self._units.normal("flue_noise", k)
+        )
+        self.efficiency = efficiency(load, flue_c, o2, ambient)
+        heat_kj_h = 1000.0 * steam_tph * (steam_enthalpy(pressure, steam_c) - water_enthalpy(feed_c))
+        self.fuel_kg_h = heat_kj_h / (self.efficiency * COAL_LHV_KJ_KG)
+
+        clean = np.exp(0.06 * self._clean.step(k))  # A
+        fire = self.fuel_kg_h / self.size_tph
+        hotter = 1.0 + 0.15 * (load - 0.7) + 0.03 * (o2 - self._o2)  # A: NOx grows with the fire and with air
+        return {
+            "steam_flow": steam_tph,
+            "steam_pressure": pressure,
+            "steam_temp": steam_c,
+            "feedwater_temp": feed_c,
+            "flue_O2": o2,
+            "flue_temp": flue_c,
+            "NOx": self._nox * hotter * clean,
+            "SO2": self._so2 * clean * (0.9 + 0.0008 * fire),  # A: sulphur comes with the coal
+            "PM": self._pm * clean * (0.85 + 0.2 * load),  # A
+            # A: ±8 mm of control noise; a drum swells when steam is drawn and shrinks when it is not.
+            "drum_level": 8.0 * self._level.step(k) + 150.0 * lag,
+        }

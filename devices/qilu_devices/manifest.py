@@ -1,0 +1,95 @@
+"""The manifest of a run, `run.json`: what was simulated and how far each node was acknowledged.
+
+It holds the scenario's text, so what must be stored can be computed again from the manifest alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from qilu_contract.errors import ConfigError
+from qilu_contract.readings import Reading
+
+from qilu_devices.fleet import Shard
+from qilu_devices.scenario import parse_scenario
+from qilu_devices.simulation import Simulation, fleet_of
+
+FILE_NAME = "run.json"
+
+
+class ScenarioRecord(msgspec.Struct, frozen=True):
+    name: str
+    sha256: str
+    text: str
+
+
+class NodeRecord(msgspec.Struct, frozen=True):
+    """`acked_through_ms`: every reading sampled up to here was acknowledged, unless `dropped` counts some."""
+
+    acked_through_ms: int
+    readings_made: int
+    readings_acked: int
+    dropped: int
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """`until_ms` is the time of the last sample made. `finished`: the run ended by itself with all
+    acknowledged or dropped."""
+
+    scenario: ScenarioRecord
+    seed: int
+    start_ms: int
+    units: int
+    shard: str
+    speed: float | None
+    until_ms: int
+    finished: bool
+    nodes: dict[str, NodeRecord]
+
+    def save(self, folder: Path) -> None:
+        """Write the manifest whole or not at all. Raises ConfigError when the folder cannot be written to."""
+        body = msgspec.json.format(msgspec.json.encode(self), indent=2)
+        target = folder / FILE_NAME
+        scratch = folder / f"{FILE_NAME}.new"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with scratch.open("wb") as out:
+                out.write(body)
+                out.flush()
+                os.fsync(out.fileno())
+            scratch.replace(target)
+        except OSError as error:
+            raise ConfigError(
+                f"{target} cannot be written: {error.strerror}: give another --state folder."
+            ) from error
+
+    def readings(self) -> Iterator[Reading]:
+        """Every reading that was made and acknowledged, in time order, computed again. Nodes that dropped
+        readings are included: for them some are not expected. Raises ConfigError when the scenario's text is
+        not what the run had."""
+        scenario = parse_scenario(self.scenario.text, f"the scenario in {FILE_NAME}")
+        if scenario.sha256 != self.scenario.sha256:
+            raise ConfigError(
+                f"{FILE_NAME}: the scenario's text does not match its fingerprint: the file was changed."
+            )
+        index, _, count = self.shard.partition("/")
+        units = fleet_of(scenario, self.seed, self.units, Shard(int(index), int(count)))
+        for moment in Simulation(units, self.seed, self.start_ms).moments(self.until_ms):
+            for sample in moment.samples:
+                node = self.nodes.get(sample.unit.enterprise.id)
+                if node is not None and sample.ts_ms <= node.acked_through_ms:
+                    yield Reading(sample.unit.id, sample.ts_ms, sample.named())
+
+
+def load_manifest(path: Path) -> Manifest:
+    """The manifest in a file, or in a folder's `run.json`. Raises ConfigError."""
+    file = path / FILE_NAME if path.is_dir() else path
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Manifest)
+    except OSError as error:
+        raise ConfigError(f"{file}: the manifest cannot be read: {error.strerror}.") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{file}: this is not the manifest of a run: {error}.") from error

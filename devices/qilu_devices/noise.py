@@ -1,0 +1,109 @@
+"""Counter-based random numbers: a stateless hash of (seed, unit, stream, step), so nothing depends on how
+many units there are, in which order they are computed, or in which process.
+
+The hash is the finaliser of splitmix64 (Steele, Lea, Flood 2014) on uint64 arrays. A normal number is the sum
+of the four 16-bit uniforms in one hash: whole-number arithmetic up to one division, hence the same on every
+processor; it is bounded by ±3.46 standard deviations, which keeps signals within physical bounds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[np.uint64]
+Values = NDArray[np.float64]
+
+_MASK = 0xFFFF_FFFF_FFFF_FFFF
+_GAMMA_INT = 0x9E3779B97F4A7C15
+_GAMMA = np.uint64(_GAMMA_INT)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
+_LOW_16 = np.uint64(0xFFFF)
+_16, _32, _48, _11 = np.uint64(16), np.uint64(32), np.uint64(48), np.uint64(11)
+
+# Four uniforms on 0..65535: mean 4·65535/2, variance 4·(65536² − 1)/12.
+_SUM_MEAN = 2.0 * 65535.0
+_SUM_SD = float(np.sqrt((65536.0**2 - 1.0) / 3.0))
+NORMAL_BOUND = _SUM_MEAN / _SUM_SD
+"""No normal number is further from zero than this (3.464…)."""
+
+
+def mix(keys: Keys) -> Keys:
+    """A bijective, well mixed map of uint64 to uint64."""
+    z = keys + _GAMMA
+    z = (z ^ (z >> _SHIFT_1)) * _MIX_1
+    z = (z ^ (z >> _SHIFT_2)) * _MIX_2
+    return z ^ (z >> _SHIFT_3)
+
+
+def text_key(text: str) -> int:
+    """64 bits of a name: the same everywhere, unlike `hash`."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def keys_of(seed: int, names: Iterable[str]) -> Keys:
+    """One key a name under a seed (any integer; its lowest 64 bits count)."""
+    salt = mix(np.array([seed & _MASK], dtype=np.uint64))
+    return mix(np.array([text_key(name) for name in names], dtype=np.uint64) ^ salt)
+
+
+def uniforms(hashes: Keys) -> Values:
+    """Hashes as float64 in [0, 1): the upper 53 bits, exactly."""
+    return np.asarray((hashes >> _11).astype(np.float64) * 2.0**-53)
+
+
+class Streams:
+    """Named random streams of an array of units. A parameter of a unit is a draw that has no step."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._streams: dict[str, Keys] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def _stream(self, name: str) -> Keys:
+        keys = self._streams.get(name)
+        if keys is None:
+            keys = self._streams[name] = mix(self._keys ^ np.uint64(text_key(name)))
+        return keys
+
+    def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> Values:
+        """One number a unit in [low, high), fixed for the unit's life."""
+        return low + (high - low) * uniforms(mix(self._stream(name)))
+
+    def pick(self, name: str, options: Sequence[float], weights: Sequence[float]) -> Values:
+        """One of the options a unit, fixed for its life, with probability by weight."""
+        edges = np.cumsum(np.asarray(weights, dtype=np.float64))
+        index = np.searchsorted(edges / edges[-1], self.uniform(name), side="right")
+        return np.asarray(options, dtype=np.float64)[np.minimum(index, len(options) - 1)]
+
+    def normal(self, name: str, step: int) -> Values:
+        """One number a unit, mean 0, variance 1, for this step."""
+        h = mix(self._stream(name) + np.uint64(step * _GAMMA_INT & _MASK))
+        total = (h & _LOW_16) + ((h >> _16) & _LOW_16) + ((h >> _32) & _LOW_16) + (h >> _48)
+        return np.asarray((total.astype(np.float64) - _SUM_MEAN) / _SUM_SD)
+
+
+class Autoregression:
+    """A first-order autoregressive process of every unit: mean 0, variance 1, correlation exp(−Δ/τ) from step
+    to step.
+
+    It starts in its stationary state, so the run has no warm-up. Steps are to be taken in order, from 0.
+    """
+
+    def __init__(self, streams: Streams, name: str, interval_s: float, tau_s: float) -> None:
+        self._streams, self._name = streams, name
+        self._keep = float(np.exp(-interval_s / tau_s))
+        self._add = float(np.sqrt(1.0 - self._keep**2))
+        self.value = np.zeros(len(streams))
+
+    def step(self, step: int) -> Values:
+        draw = self._streams.normal(self._name, step)
+        self.value = draw if step == 0 else self._keep * self.value + self._add * draw
+        return self.value

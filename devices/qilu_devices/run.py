@@ -1,0 +1,317 @@
+"""A run: register the fleet, connect its edge nodes, publish each reading at its time, drain, say goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from qilu_contract.clock import wall_ms
+from qilu_contract.errors import ConfigError
+from qilu_contract.secrets import secret
+
+from qilu_devices.broker import Broker
+from qilu_devices.clock import Announcer, Gate, Pace
+from qilu_devices.edge_node import EdgeNode
+from qilu_devices.fleet import Shard, Unit
+from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord
+from qilu_devices.registration import Registration
+from qilu_devices.scenario import Scenario
+from qilu_devices.simulation import Simulation, fleet_of
+
+BUFFERED_READINGS = 2_000_000
+"""Readings that all nodes together may keep while the broker or the host is away, about half a kilobyte each.
+"""
+NODE_CAPACITY_MAX, NODE_CAPACITY_MIN = 50_000, 500
+HIGH_WATER = 2_000
+"""Readings a node may have pending before an online fleet waits for it: simulated time falls behind rather
+than lose."""
+CONNECTING_AT_ONCE = 64
+REPORT_EVERY_S = 1.0
+SAVE_EVERY_S = 10.0
+YIELD_EVERY = 100  # readings between two turns of the event loop
+DRAIN_S = 60.0
+STOP_DRAIN_S = 2.0
+FAREWELL_S = 3.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What is run against what. `broker` and `platform` are URLs; without `platform` nothing is registered,
+    and without `api_key` the secret QILU_API_KEY is used. `seed`, `units` and `start_ms` go before the
+    scenario's own; without any start the run begins now. `speed`: simulated seconds a second, None for as
+    fast as it goes. `for_s`: simulated duration, None for ever. `state`: the folder of the manifest."""
+
+    broker: str
+    scenario: Scenario
+    platform: str | None = None
+    api_key: str | None = None
+    seed: int | None = None
+    units: int | None = None
+    start_ms: int | None = None
+    speed: float | None = 1.0
+    for_s: float | None = None
+    shard: Shard = Shard()  # noqa: RUF009  # frozen
+    state: Path | None = None
+    drain_s: float = DRAIN_S
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run did, so far or in all. A reading is one unit at one time: `readings_acked` are those that
+    the broker acknowledged, counted once, births included; made = acked + dropped + pending."""
+
+    units: int
+    enterprises: int
+    readings_made: int
+    readings_acked: int
+    pending: int
+    dropped: int
+    births: int
+    nodes_online: int
+    start_ms: int
+    until_ms: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """`registering` names what is being registered (with done and total); None once the run publishes."""
+
+    registering: str | None
+    done: int
+    total: int
+    report: RunReport | None
+
+
+Progress = Callable[[RunProgress], None]
+
+
+class _Run:
+    def __init__(self, config: RunConfig, progress: Progress) -> None:
+        self._config = config
+        self._report_to = progress
+        scenario = config.scenario
+        self._seed = scenario.seed if config.seed is None else config.seed
+        self._unit_count = scenario.units if config.units is None else config.units
+        if self._unit_count < 1:
+            raise ConfigError("A run needs at least one unit: give --units 1 or more.")
+        if config.speed is not None and not config.speed > 0.0:
+            raise ConfigError("The speed must be above 0, or max.")
+        self._broker = Broker.from_url(config.broker)
+        self._units: list[Unit] = fleet_of(scenario, self._seed, self._unit_count, config.shard)
+        self._gate = Gate()
+        self._moved = asyncio.Event()
+        self._nodes: dict[str, EdgeNode] = {}
+        self._start_ms = 0
+        self._until_ms = 0
+        self._began_s = 0.0
+
+    async def execute(self, stop: asyncio.Event) -> RunReport:
+        config = self._config
+        loop = asyncio.get_running_loop()
+        if config.platform is not None:
+            key = config.api_key or secret("QILU_API_KEY")
+            registration = Registration(
+                config.platform,
+                key,
+                lambda what, done, total: self._report_to(RunProgress(what, done, total, None)),
+            )
+            await registration.register(self._units)
+        self._began_s = loop.time()
+        chosen = config.start_ms if config.start_ms is not None else config.scenario.start_ms
+        self._start_ms = self._until_ms = wall_ms() if chosen is None else chosen
+        self._make_nodes()
+        announcer = Announcer(
+            self._broker,
+            f"qilu-devices-{secrets.token_hex(4)}",
+            config.speed,
+            self._gate,
+            self._gate_moved,
+        )
+        self._save(finished=False)
+        announced: asyncio.Task[None] | None = None
+        nodes: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                # Every shard needs the gate, and announcing the same clock twice says nothing new.
+                announced = group.create_task(announcer.run(), name="run clock")
+                nodes = [
+                    group.create_task(node.run(), name=f"edge node {node.id}")
+                    for node in self._nodes.values()
+                ]
+                reporting = group.create_task(self._report(), name="progress")
+                try:
+                    stopped = await self._produce(announcer, stop)
+                    await self._drain(STOP_DRAIN_S if stopped else config.drain_s)
+                except asyncio.CancelledError:
+                    await self._drain(STOP_DRAIN_S)
+                    raise
+                finally:
+                    reporting.cancel()
+                    for node in self._nodes.values():
+                        node.stop()
+                    announcer.stop()
+                    for task in (await asyncio.wait([announced, *nodes], timeout=FAREWELL_S))[1]:
+                        task.cancel()
+        except BaseExceptionGroup as group_error:
+            self._save(finished=False)
+            wrong, _ = group_error.split(ConfigError)
+            if wrong is not None:
+                raise _first(wrong) from None
+            raise
+        except asyncio.CancelledError:
+            self._save(finished=False)
+            raise
+        report = self._snapshot()
+        self._save(finished=not stopped and report.pending == 0)
+        return report
+
+    def _make_nodes(self) -> None:
+        by_enterprise: dict[str, list[Unit]] = {}
+        for unit in self._units:
+            by_enterprise.setdefault(unit.enterprise.id, []).append(unit)
+        count = max(1, len(by_enterprise))
+        self._capacity = min(max(BUFFERED_READINGS // count, NODE_CAPACITY_MIN), NODE_CAPACITY_MAX)
+        connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
+        for id_, units in by_enterprise.items():
+            self._nodes[id_] = EdgeNode(
+                units[0].enterprise,
+                units,
+                self._broker,
+                self._gate,
+                self._capacity,
+                connecting,
+                self._moved.set,
+            )
+
+    def _gate_moved(self) -> None:
+        for node in self._nodes.values():
+            node.wake()
+
+    async def _produce(self, announcer: Announcer, stop: asyncio.Event) -> bool:
+        """Make readings until the end of the run; True when `stop` came before."""
+        config = self._config
+        until_ms = None if config.for_s is None else self._start_ms + round(config.for_s * 1000.0)
+        stopping = asyncio.ensure_future(stop.wait())
+        making = asyncio.ensure_future(self._make(announcer, until_ms))
+        try:
+            await asyncio.wait([stopping, making], return_when=asyncio.FIRST_COMPLETED)
+            if not making.done():
+                return True
+            await making
+            return False
+        finally:
+            for task in (stopping, making):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    async def _make(self, announcer: Announcer, until_ms: int | None) -> None:
+        pace = Pace(self._start_ms, self._config.speed)
+        since_yield = 0
+        for moment in Simulation(self._units, self._seed, self._start_ms).moments(until_ms):
+            await pace.reach(moment.ts_ms)
+            announcer.made(max(moment.ts_ms, self._start_ms))
+            self._until_ms = moment.ts_ms
+            for sample in moment.samples:
+                node = self._nodes[sample.unit.enterprise.id]
+                node.offer(sample)
+                since_yield += 1
+                if since_yield >= YIELD_EVERY:
+                    since_yield = 0
+                    await asyncio.sleep(0)
+                if node.pending > HIGH_WATER:
+                    await self._make_room(node)
+        if until_ms is not None:
+            await pace.reach(until_ms)
+            announcer.made(until_ms)
+
+    async def _make_room(self, node: EdgeNode) -> None:
+        """Hold simulated time while a node that can send has much to send. At a given speed time does not
+        wait for one that is cut off: its buffer's bound decides. At full speed it does."""
+        while node.pending > min(HIGH_WATER, self._capacity // 2) and (
+            node.online or self._config.speed is None
+        ):
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _drain(self, timeout_s: float) -> None:
+        """Wait until everything is acknowledged, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while any(node.pending for node in self._nodes.values()):
+                    self._moved.clear()
+                    await self._moved.wait()
+
+    async def _report(self) -> None:
+        saved_s = self._began_s
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(REPORT_EVERY_S)
+            report = self._snapshot()
+            self._report_to(RunProgress(None, report.readings_acked, report.readings_made, report))
+            if loop.time() - saved_s >= SAVE_EVERY_S:
+                saved_s = loop.time()
+                self._save(finished=False)
+
+    def _snapshot(self) -> RunReport:
+        nodes = self._nodes.values()
+        return RunReport(
+            units=len(self._units),
+            enterprises=len(self._nodes),
+            readings_made=sum(node.made for node in nodes),
+            readings_acked=sum(node.acked for node in nodes),
+            pending=sum(node.pending for node in nodes),
+            dropped=sum(node.dropped for node in nodes),
+            births=sum(node.births for node in nodes),
+            nodes_online=sum(node.online for node in nodes),
+            start_ms=self._start_ms,
+            until_ms=self._until_ms,
+            seconds=asyncio.get_running_loop().time() - self._began_s,
+        )
+
+    def _save(self, *, finished: bool) -> None:
+        config = self._config
+        if config.state is None:
+            return
+        scenario = config.scenario
+        Manifest(
+            scenario=ScenarioRecord(scenario.name, scenario.sha256, scenario.text),
+            seed=self._seed,
+            start_ms=self._start_ms,
+            units=self._unit_count,
+            shard=f"{config.shard.index}/{config.shard.count}",
+            speed=config.speed,
+            until_ms=self._until_ms,
+            finished=finished,
+            nodes={
+                node.id: NodeRecord(node.acked_through_ms, node.made, node.acked, node.dropped)
+                for node in self._nodes.values()
+            },
+        ).save(config.state)
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+async def run(
+    config: RunConfig, progress: Progress = lambda _: None, stop: asyncio.Event | None = None
+) -> RunReport:
+    """Simulate until `for_s` is over and everything is acknowledged, or until `stop` is set.
+
+    `progress` is called about once a second, from the event loop. When `stop` is set, or the task is
+    cancelled, making ends at once, what is pending has two seconds, and the edge nodes say farewell; a
+    cancelled run raises CancelledError afterwards. Raises ConfigError when a setting cannot work, the
+    platform refuses the fleet, or the broker refuses us.
+    """
+    return await _Run(config, progress).execute(stop or asyncio.Event())

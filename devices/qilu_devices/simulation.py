@@ -1,0 +1,209 @@
+"""The simulation: every reading of a fleet, in time order, as a pure function of scenario, seed, start and
+units.
+
+A unit is sampled on a grid of its own: its class's base interval Δ, shifted by a phase in [0, Δ) that is a
+multiple of 100 ms and comes from its id, so that a fleet's readings are spread over time. Sample 0 is the
+last grid time at or before the start and holds all signals (so every unit can be born at once); sample k
+holds the signals whose interval, in multiples of Δ, divides k.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
+from typing import NamedTuple
+
+import numpy as np
+from qilu_contract.catalogue import CATALOGUE, EquipmentClass
+from qilu_contract.readings import Value
+
+from qilu_devices.classes import KERNELS
+from qilu_devices.fleet import Shard, Unit, make_units
+from qilu_devices.kernel import Times
+from qilu_devices.noise import Keys, Streams, keys_of, text_key
+from qilu_devices.scenario import Scenario
+
+PHASE_STEP_MS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Which signals a reading has: names, and their positions in the class's signals. Shared by all readings
+    that are alike."""
+
+    names: tuple[str, ...]
+    positions: tuple[int, ...]
+
+
+class Sample(NamedTuple):
+    """A reading as the simulation hands it out; `values` are in the order of `shape.names`, rounded to the
+    catalogue's resolution."""
+
+    unit: Unit
+    ts_ms: int
+    shape: Shape
+    values: tuple[float, ...]
+
+    def named(self) -> dict[str, Value]:
+        return dict(zip(self.shape.names, self.values, strict=True))
+
+
+class Moment(NamedTuple):
+    """All readings of one class at one millisecond."""
+
+    ts_ms: int
+    samples: list[Sample]
+
+
+def phases_ms(units: Sequence[Unit], base_ms: int) -> Times:
+    """Where in the base interval each unit is sampled: of its id alone, not of the seed."""
+    slots = base_ms // PHASE_STEP_MS
+    return np.array([text_key(f"phase/{unit.id}") % slots * PHASE_STEP_MS for unit in units], dtype=np.int64)
+
+
+class _ClassRun:
+    """All units of one class, stepped together."""
+
+    def __init__(self, equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int) -> None:
+        base_ms = equipment.base_interval_s * 1000
+        first = start_ms - (start_ms - phases_ms(units, base_ms)) % base_ms
+        order = np.argsort(first, kind="stable")
+        self._units = [units[i] for i in order]
+        self._first: Times = first[order]
+        self._base_ms = base_ms
+        self._signals = equipment.signals
+        self._multiples = [signal.interval_s // equipment.base_interval_s for signal in equipment.signals]
+        self._shapes: dict[tuple[int, ...], Shape] = {}
+        # Units that are sampled at the same time, as slices of the ordered units.
+        edges = [0, *(np.flatnonzero(np.diff(self._first)) + 1).tolist(), len(units)]
+        self._groups = list(pairwise(edges))
+        self._kernel = KERNELS[equipment.name](
+            Streams(keys_of(seed, (unit.id for unit in self._units))),
+            Streams(_enterprise_keys(seed, self._units)),
+            float(equipment.base_interval_s),
+        )
+
+    def _shape(self, positions: tuple[int, ...]) -> Shape:
+        shape = self._shapes.get(positions)
+        if shape is None:
+            shape = Shape(tuple(self._signals[i].name for i in positions), positions)
+            self._shapes[positions] = shape
+        return shape
+
+    def moments(self) -> Iterator[Moment]:
+        for k in count():
+            times = self._first + k * self._base_ms
+            produced = self._kernel.step(k, times)
+            shape = self._shape(tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0))
+            columns = []
+            for i in shape.positions:
+                signal = self._signals[i]
+                # A sensor reads no further than its range. Adding 0.0 turns -0.0 into 0.0.
+                inside = np.clip(produced[signal.name], signal.low, signal.high)
+                columns.append((signal.round_all(inside) + 0.0).tolist())
+            rows = list(zip(*columns, strict=True))
+            for begin, end in self._groups:
+                ts_ms = int(times[begin])
+                units = self._units
+                yield Moment(ts_ms, [Sample(units[i], ts_ms, shape, rows[i]) for i in range(begin, end)])
+
+
+def _enterprise_keys(seed: int, units: Sequence[Unit]) -> Keys:
+    names = sorted({unit.enterprise.id for unit in units})
+    keys = dict(zip(names, keys_of(seed, (f"enterprise/{name}" for name in names)), strict=True))
+    return np.array([keys[unit.enterprise.id] for unit in units], dtype=np.uint64)
+
+
+class Simulation:
+    """All readings of some units from a start on. Building it computes parameters only; iterating computes
+    readings."""
+
+    def __init__(self, units: Sequence[Unit], seed: int, start_ms: int) -> None:
+        self.units = units
+        self.start_ms = start_ms
+        by_class: dict[str, list[Unit]] = {}
+        for unit in units:
+            by_class.setdefault(unit.class_name, []).append(unit)
+        self._runs = [
+            _ClassRun(CATALOGUE[name], by_class[name], seed, start_ms)
+            for name in CATALOGUE
+            if name in by_class
+        ]
+
+    def moments(self, until_ms: int | None) -> Iterator[Moment]:
+        """Readings in time order, up to and including `until_ms` (None: without end). To be iterated once."""
+        for moment in heapq.merge(*(run.moments() for run in self._runs), key=lambda moment: moment.ts_ms):
+            if until_ms is not None and moment.ts_ms > until_ms:
+                return
+            yield moment
+
+
+def fleet_of(
+    scenario: Scenario, seed: int | None = None, units: int | None = None, shard: Shard | None = None
+) -> list[Unit]:
+    """The units that a run simulates; `seed` and `units` go before the scenario's own."""
+    slice_ = shard or Shard()
+    made = make_units(
+        scenario.classes,
+        scenario.cities,
+        scenario.seed if seed is None else seed,
+        scenario.units if units is None else units,
+    )
+    return [unit for unit in made if slice_.holds(unit)]
+
+
+def samples(
+    scenario: Scenario,
+    seed: int,
+    start_ms: int,
+    units: int,
+    unit_ids: Iterable[str] | None,
+    until_ms: int,
+) -> dict[str, list[tuple[int, dict[str, Value]]]]:
+    """Every reading of some units (None: of all) up to `until_ms`, as it must be stored: unit → [(ts_ms,
+    {signal: value})]."""
+    wanted = None if unit_ids is None else set(unit_ids)
+    chosen = [unit for unit in fleet_of(scenario, seed, units) if wanted is None or unit.id in wanted]
+    found: dict[str, list[tuple[int, dict[str, Value]]]] = {unit.id: [] for unit in chosen}
+    for moment in Simulation(chosen, seed, start_ms).moments(until_ms):
+        for sample in moment.samples:
+            found[sample.unit.id].append((sample.ts_ms, sample.named()))
+    return found
+
+
+def unit_digests(
+    scenario: Scenario, seed: int, start_ms: int, units: int, until_ms: int, shard: Shard | None = None
+) -> dict[str, bytes]:
+    """SHA-256 of each unit's samples, in the order of time and signal name. Shards' dictionaries add up to
+    the fleet's."""
+    chosen = fleet_of(scenario, seed, units, shard)
+    hashes = {unit.id: hashlib.sha256() for unit in chosen}
+    orders: dict[Shape, list[int]] = {}
+    for moment in Simulation(chosen, seed, start_ms).moments(until_ms):
+        for sample in moment.samples:
+            names = sample.shape.names
+            order = orders.get(sample.shape)
+            if order is None:
+                order = orders[sample.shape] = sorted(range(len(names)), key=names.__getitem__)
+            text = "".join(f"{sample.ts_ms} {names[i]} {sample.values[i]!r}\n" for i in order)
+            hashes[sample.unit.id].update(text.encode())
+    return {unit: hash_.digest() for unit, hash_ in hashes.items()}
+
+
+def combined_digest(digests: dict[str, bytes]) -> str:
+    """One SHA-256 over units' digests in the order of their ids, as hex."""
+    total = hashlib.sha256()
+    for unit in sorted(digests):
+        total.update(unit.encode() + b"\n" + digests[unit])
+    return total.hexdigest()
+
+
+def digest(
+    scenario: Scenario, seed: int, start_ms: int, units: int, until_ms: int, shard: Shard | None = None
+) -> str:
+    """One SHA-256 over all samples of a run, ordered by unit, time and signal: what `qilu devices run
+    --digest` prints."""
+    return combined_digest(unit_digests(scenario, seed, start_ms, units, until_ms, shard))

@@ -1,0 +1,160 @@
+"""Who may be stored: registered units only, as the platform says.
+
+Known units are answered at once from memory. Others wait, with their messages, until the platform has
+answered; while it is away they wait on, and are never taken for unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+from qilu_contract.errors import BadReading, Reason
+from qilu_contract.storage import UNIT_TAGS
+
+from qilu_gateway.backoff import Backoff
+from qilu_gateway.platform_api import MAX_IDS, PlatformApi, PlatformAway, UnitRecord
+
+log = structlog.get_logger()
+
+MAX_CACHED = 1_000_000
+"""Units in memory, about 0.7 kB each; beyond, those silent for longest are asked for again."""
+REFRESH_S = 180.0
+"""After this an answer is asked for anew, and used until the new one is there: so retirement is noticed."""
+NEGATIVE_S = 2.0
+"""How long "unknown" is believed: a unit may be registered at any moment."""
+MAX_NEGATIVE = 100_000
+
+
+@dataclass(slots=True)
+class Admitted:
+    """A registered unit, and what this process knows beside."""
+
+    unit: str
+    class_name: str
+    county: str
+    enterprise: str
+    tags: tuple[str, ...]
+    on_cloud: bool
+    """Its first reading is known to the platform, or waits in the outbox."""
+    checked_s: float
+    active_ms: int = 0
+    """Time of the last reading whose activity was reported."""
+
+    def check_owner(self, county: str, enterprise: str) -> None:
+        """Raises BadReading(wrong_owner) unless the topic names the unit's own enterprise and county."""
+        if (county, enterprise) != (self.county, self.enterprise):
+            raise BadReading(
+                Reason.WRONG_OWNER,
+                f"{self.unit} belongs to {self.county}/{self.enterprise}, not to {county}/{enterprise}",
+            )
+
+
+class Admission:
+    def __init__(
+        self, platform: PlatformApi, answered: Callable[[str, Admitted | None], Awaitable[None]]
+    ) -> None:
+        """`answered` is awaited with each unit that was asked for and what came of it (None: unknown)."""
+        self._platform = platform
+        self._answered = answered
+        self._known: OrderedDict[str, Admitted] = OrderedDict()
+        self._negative: dict[str, float] = {}
+        self._asked: dict[str, None] = {}
+        self._stale: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self.reached = False
+        """The platform has answered at least once."""
+
+    def find(self, unit: str) -> Admitted | None:
+        """The unit, if it is known to be registered."""
+        admitted = self._known.get(unit)
+        if admitted is None:
+            return None
+        self._known.move_to_end(unit)
+        if time.monotonic() - admitted.checked_s > REFRESH_S and unit not in self._stale:
+            self._stale[unit] = None
+            self._wake.set()
+        return admitted
+
+    def is_unknown(self, unit: str) -> bool:
+        """The platform said moments ago that there is no such unit."""
+        until = self._negative.get(unit)
+        if until is None:
+            return False
+        if time.monotonic() < until:
+            return True
+        del self._negative[unit]
+        return False
+
+    def ask(self, unit: str) -> None:
+        """Have `answered` called for the unit, as soon as the platform has said something about it."""
+        self._asked[unit] = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Ask, for ever."""
+        backoff = Backoff(most_s=5.0)
+        while True:
+            try:
+                if not self.reached:
+                    await self._platform.admission([])
+                    self.reached = True
+                    log.info("platform reached")
+                await self._wake.wait()
+                self._wake.clear()
+                while self._asked or self._stale:
+                    await self._ask_once()
+                    backoff.reset()
+            except PlatformAway as error:
+                log.warning("platform away: units that are not known yet wait", error=str(error))
+                self._wake.set()
+                await asyncio.sleep(backoff.delay_s())
+
+    async def _ask_once(self) -> None:
+        asked = list(self._asked)[:MAX_IDS]
+        stale = [unit for unit in list(self._stale)[: MAX_IDS - len(asked)] if unit not in self._asked]
+        found = await self._platform.admission(asked + stale)
+        now_s = time.monotonic()
+        for unit in stale:
+            self._stale.pop(unit, None)
+            self._learn(unit, found.get(unit), now_s)
+        for unit in asked:
+            self._asked.pop(unit, None)
+            self._stale.pop(unit, None)
+            await self._answered(unit, self._learn(unit, found.get(unit), now_s))
+
+    def _learn(self, unit: str, record: UnitRecord | None, now_s: float) -> Admitted | None:
+        old = self._known.pop(unit, None)
+        if record is None:
+            if len(self._negative) >= MAX_NEGATIVE:
+                self._negative.clear()
+            self._negative[unit] = now_s + NEGATIVE_S
+            return None
+        self._negative.pop(unit, None)
+        places = {
+            "city": record.city,
+            "county": record.county,
+            "industry": record.industry,
+            "enterprise": record.enterprise,
+            "unit": unit,
+        }
+        admitted = Admitted(
+            unit,
+            record.class_,
+            record.county,
+            record.enterprise,
+            tuple(places[tag] for tag in UNIT_TAGS),
+            record.on_cloud,
+            now_s,
+        )
+        if old is not None:
+            admitted.on_cloud |= old.on_cloud
+            admitted.active_ms = old.active_ms
+        self._known[unit] = admitted
+        if len(self._known) > MAX_CACHED:
+            self._known.popitem(last=False)
+        return admitted

@@ -1,0 +1,65 @@
+"""Gathering messages into batches, by size and by age."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Generic, Protocol, TypeVar
+
+
+class Weighed(Protocol):
+    @property
+    def weight(self) -> int:
+        """How much of a batch it takes; at least 1."""
+
+
+_T = TypeVar("_T", bound=Weighed)
+
+
+class Batcher(Generic[_T]):
+    """One batch fills while its predecessor is written; then `add` waits. So at most two batches and one item
+    are ever held.
+    """
+
+    def __init__(self, size: int, age_s: float) -> None:
+        self._size, self._age_s = size, age_s
+        self._items: list[_T] = []
+        self._weight = 0
+        self._since_s = 0.0
+        self._some = asyncio.Event()
+        self._full = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def add(self, item: _T) -> None:
+        """Waits while the batch is full."""
+        while self._weight >= self._size:
+            self._room.clear()
+            await self._room.wait()
+        if not self._items:
+            self._since_s = time.monotonic()
+        self._items.append(item)
+        self._weight += item.weight
+        self._some.set()
+        if self._weight >= self._size:
+            self._full.set()
+
+    async def next(self) -> list[_T]:
+        """The next batch, in the order of `add`: when it is full, or its first item is as old as may be."""
+        await self._some.wait()
+        if not self._full.is_set():
+            try:
+                async with asyncio.timeout(self._since_s + self._age_s - time.monotonic()):
+                    await self._full.wait()
+            except TimeoutError:
+                pass
+        batch, self._items, self._weight = self._items, [], 0
+        self._some.clear()
+        self._full.clear()
+        self._room.set()
+        return batch
+
+    def hurry(self) -> None:
+        """Let the batch that is filling go now, and do not wait for any to fill from now on."""
+        self._age_s = 0.0
+        self._full.set()

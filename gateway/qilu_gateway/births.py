@@ -1,0 +1,115 @@
+"""The alias tables of births: which name and type an alias stands for, per edge node and per device.
+
+A table takes effect at once, and is durable before its birth is acknowledged. It stays valid until the next
+birth: after a death, and across restarts of the gateway.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from qilu_gateway.statefile import StateFile
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS births (
+  county TEXT NOT NULL,
+  node TEXT NOT NULL,
+  device TEXT NOT NULL,
+  aliases BLOB NOT NULL,
+  redefined_ms INTEGER NOT NULL,
+  PRIMARY KEY (county, node, device)
+) WITHOUT ROWID;
+"""
+MAX_CACHED = 200_000
+"""Tables in memory, about 1 kB each; others are read from the file when they are needed."""
+AMBIGUOUS_MS = 3600 * 1000
+"""How long after an alias got another meaning a redelivered message is not decoded by guess."""
+
+Key = tuple[str, str, str]
+"""County, node, device (empty for the node's own)."""
+Aliases = dict[int, tuple[str, int]]
+"""Name and datatype by alias."""
+
+
+@dataclass(slots=True)
+class BirthTable:
+    key: Key
+    aliases: Aliases
+    redefined_ms: int = 0
+    """When a birth gave an alias another meaning than the birth before it; 0 for never."""
+    ambiguous: bool = False
+    """The meaning changed shortly before this process started, and no birth has come since: a message that
+    an earlier process did not acknowledge may mean either.
+    """
+
+
+class Births:
+    """Answers at once. Tables that are not durable yet stay in memory whatever the cache's bound says."""
+
+    def __init__(self, state: StateFile) -> None:
+        self._state = state
+        self._cache: OrderedDict[Key, BirthTable] = OrderedDict()
+        self._unsaved: dict[Key, BirthTable] = {}
+        self._started_ms = time.time_ns() // 1_000_000
+
+    def learn(self, key: Key, aliases: Aliases) -> BirthTable:
+        """A birth's table, in effect from now on; `saved` or `forget` must follow."""
+        table = BirthTable(key, aliases)
+        old = self.find(key)
+        if old is not None:
+            table.redefined_ms = old.redefined_ms
+            if any(old.aliases.get(alias, meaning) != meaning for alias, meaning in aliases.items()):
+                table.redefined_ms = time.time_ns() // 1_000_000
+        self._unsaved[key] = table
+        return table
+
+    def find(self, key: Key) -> BirthTable | None:
+        table = self._unsaved.get(key) or self._cache.get(key)
+        if table is None:
+            table = self._load(key)
+            if table is not None:
+                self._remember(table)
+        return table
+
+    def saved(self, table: BirthTable) -> None:
+        """The table is durable now."""
+        self._remember(table)
+        if self._unsaved.get(table.key) is table:
+            del self._unsaved[table.key]
+
+    def forget(self, table: BirthTable) -> None:
+        """The birth was refused: what was known before is valid again."""
+        if self._unsaved.get(table.key) is table:
+            del self._unsaved[table.key]
+
+    def _remember(self, table: BirthTable) -> None:
+        self._cache[table.key] = table
+        self._cache.move_to_end(table.key)
+        if len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+
+    def _load(self, key: Key) -> BirthTable | None:
+        row = self._state.read(
+            "SELECT aliases, redefined_ms FROM births WHERE county = ? AND node = ? AND device = ?", key
+        )
+        if row is None:
+            return None
+        aliases, redefined_ms = row
+        assert isinstance(aliases, bytes)
+        assert isinstance(redefined_ms, int)
+        ambiguous = 0 <= self._started_ms - redefined_ms < AMBIGUOUS_MS
+        return BirthTable(key, msgspec.msgpack.decode(aliases, type=Aliases), redefined_ms, ambiguous)
+
+
+def save(connection: sqlite3.Connection, tables: Iterable[BirthTable]) -> None:
+    """Write the tables, inside the caller's transaction."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO births VALUES (?, ?, ?, ?, ?)",
+        [(*table.key, msgspec.msgpack.encode(table.aliases), table.redefined_ms) for table in tables],
+    )

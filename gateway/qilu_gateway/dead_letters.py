@@ -1,0 +1,175 @@
+"""What could not be accepted, with the reason: nothing that reached the gateway vanishes without a row here.
+
+The functions run in the state file's thread, inside its transaction; reading works from any process while
+the gateway runs.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from qilu_contract.errors import ConfigError, Reason
+
+MAX_ROWS = 1_000_000
+MAX_BYTES = 4 * 1024**3
+"""At either bound the oldest rows are evicted, and their readings counted as evicted."""
+MAX_KEPT_PAYLOAD = 256 * 1024
+"""Longer payloads are cut; `payload_bytes` keeps their true size."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS dead_letters (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  digest BLOB NOT NULL UNIQUE,
+  reason TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  topic TEXT NOT NULL,
+  unit TEXT,
+  payload BLOB NOT NULL,
+  payload_bytes INTEGER NOT NULL,
+  readings INTEGER NOT NULL,
+  first_seen_ms INTEGER NOT NULL,
+  last_seen_ms INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS dead_letters_evicted (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  readings INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO dead_letters_evicted VALUES (1, 0);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """`readings` of one message that were refused for one reason; a message that holds none counts as one."""
+
+    reason: Reason
+    detail: str
+    topic: str
+    payload: bytes
+    readings: int
+    unit: str | None = None
+    redelivered: bool = False
+    """The broker said that it may have delivered this message before: then a row that is there is this
+    message's, and is not counted again.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A dead letter as it is kept: equal messages refused for one reason share a row, which counts them."""
+
+    id: int
+    reason: str
+    detail: str
+    topic: str
+    unit: str | None
+    payload: bytes
+    payload_bytes: int
+    readings: int
+    first_seen_ms: int
+    last_seen_ms: int
+
+
+class Bounds:
+    """Keeps the table inside its bounds; made once the file is open, used in the state file's thread."""
+
+    def __init__(self, connection: sqlite3.Connection, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES):
+        self._max_rows, self._max_bytes = max_rows, max_bytes
+        rows, size = connection.execute(
+            "SELECT count(*), total(length(payload)) FROM dead_letters"
+        ).fetchone()
+        self._rows, self._bytes = int(rows), int(size)
+
+    def add(self, connection: sqlite3.Connection, letters: Iterable[DeadLetter], now_ms: int) -> int:
+        """Store the letters; returns how many readings were evicted to make room."""
+        rows = size = 0
+        for letter in letters:
+            payload = letter.payload[:MAX_KEPT_PAYLOAD]
+            known = connection.execute(
+                "UPDATE dead_letters SET last_seen_ms = ?, readings = readings + ? WHERE digest = ?",
+                (now_ms, 0 if letter.redelivered else letter.readings, _digest(letter)),
+            ).rowcount
+            if known:
+                continue
+            connection.execute(
+                "INSERT INTO dead_letters (digest, reason, detail, topic, unit, payload, payload_bytes, "
+                "readings, first_seen_ms, last_seen_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    _digest(letter),
+                    letter.reason,
+                    letter.detail,
+                    letter.topic,
+                    letter.unit,
+                    payload,
+                    len(letter.payload),
+                    letter.readings,
+                    now_ms,
+                    now_ms,
+                ),
+            )
+            rows += 1
+            size += len(payload)
+        return self._evict(connection, rows, size)
+
+    def _evict(self, connection: sqlite3.Connection, new_rows: int, new_bytes: int) -> int:
+        rows, size, readings = self._rows + new_rows, self._bytes + new_bytes, 0
+        while rows > self._max_rows or size > self._max_bytes:
+            oldest, length, count = connection.execute(
+                "SELECT id, length(payload), readings FROM dead_letters ORDER BY id LIMIT 1"
+            ).fetchone()
+            connection.execute("DELETE FROM dead_letters WHERE id = ?", (oldest,))
+            rows, size, readings = rows - 1, size - length, readings + count
+        if readings:
+            connection.execute("UPDATE dead_letters_evicted SET readings = readings + ?", (readings,))
+        self._rows, self._bytes = rows, size
+        return readings
+
+
+def _digest(letter: DeadLetter) -> bytes:
+    digest = blake2b(digest_size=16)
+    for part in (letter.reason.encode(), (letter.unit or "").encode(), letter.topic.encode(), letter.payload):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+@contextmanager
+def open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """The state file `path` of a gateway, running or not. Raises ConfigError when there is none."""
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: give the --state of a gateway that has run.")
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+        yield connection
+
+
+def list_rows(
+    connection: sqlite3.Connection,
+    *,
+    reason: Reason | None = None,
+    before_id: int | None = None,
+    limit: int = 100,
+) -> list[Row]:
+    """The newest rows first; go on with `before_id` = the last row's id."""
+    found = connection.execute(
+        "SELECT id, reason, detail, topic, unit, payload, payload_bytes, readings, first_seen_ms, "
+        "last_seen_ms FROM dead_letters WHERE id < coalesce(?, 1 << 62) AND (? IS NULL OR reason = ?) "
+        "ORDER BY id DESC LIMIT ?",
+        (before_id, reason, reason, limit),
+    )
+    return [Row(*row) for row in found]
+
+
+def count_readings(connection: sqlite3.Connection) -> dict[Reason, int]:
+    """Readings by reason; reasons that never occurred are left out."""
+    found = connection.execute("SELECT reason, sum(readings) FROM dead_letters GROUP BY reason")
+    return {Reason(reason): int(readings) for reason, readings in found}
+
+
+def evicted_readings(connection: sqlite3.Connection) -> int:
+    [readings] = connection.execute("SELECT readings FROM dead_letters_evicted").fetchone()
+    return int(readings)

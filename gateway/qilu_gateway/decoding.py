@@ -1,0 +1,223 @@
+"""From a message to readings: topic, payload, births. Whether a unit is registered, and what its class says
+about the values, comes later (`admission.py`, `check`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qilu_contract import clock, json_payload, sparkplug, topics
+from qilu_contract.catalogue import CATALOGUE, Signal
+from qilu_contract.errors import BadReading, Reason
+from qilu_contract.readings import MAX_TIME_MS, Reading, Value
+from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic
+
+from qilu_gateway.births import Aliases, Births, BirthTable
+
+SIGNALS: Mapping[str, Mapping[str, Signal]] = {
+    name: {signal.name: signal for signal in class_.signals} for name, class_ in CATALOGUE.items()
+}
+"""Signals by name, by class."""
+INFORMATION = ("bdSeq", "Node Control/", "Device Control/", "Node Info/", "Device Info/", "Properties/")
+"""Metrics that describe a node or device instead of measuring something."""
+MAX_NODES = 200_000
+"""Edge nodes whose sequence numbers are followed; beyond, the ones silent for longest are forgotten."""
+INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What one message says. Without readings, refusals and birth it is a control message."""
+
+    unit: str | None = None
+    county: str = ""
+    enterprise: str = ""
+    readings: list[Reading] = field(default_factory=list)
+    refused: list[BadReading] = field(default_factory=list)
+    birth: BirthTable | None = None
+    clock: clock.RunClock | None = None
+    gap: bool = False
+    """The edge node's sequence number shows that a message is missing."""
+    rebirth: bool = False
+    """The aliases are not known: the edge node is to say its births again."""
+
+
+class Decoder:
+    """Keeps what decoding needs from earlier messages: births, and each edge node's last sequence number."""
+
+    def __init__(self, births: Births, max_payload_bytes: int) -> None:
+        self._births = births
+        self._max_payload_bytes = max_payload_bytes
+        self._last_seq: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def decode(self, topic: str, payload: bytes, *, dup: bool) -> Decoded:
+        """`dup`: the broker may have delivered this message before. What cannot be decoded comes back as one
+        refused reading.
+        """
+        decoded = Decoded()
+        try:
+            parsed = topics.parse(topic)
+            if isinstance(parsed, SparkplugTopic):
+                decoded.county, decoded.enterprise, decoded.unit = parsed.group, parsed.node, parsed.device
+            elif isinstance(parsed, JsonTopic):
+                decoded.county, decoded.enterprise, decoded.unit = (
+                    parsed.county,
+                    parsed.enterprise,
+                    parsed.unit,
+                )
+            if isinstance(parsed, StateTopic) or (
+                isinstance(parsed, SparkplugTopic) and parsed.type in ("NCMD", "DCMD")
+            ):
+                return decoded  # said by hosts, to others
+            if len(payload) > self._max_payload_bytes:
+                raise BadReading(
+                    Reason.TOO_LARGE, f"{len(payload)} bytes, and {self._max_payload_bytes} is the bound"
+                )
+            match parsed:
+                case JsonTopic(unit=unit):
+                    for item in json_payload.decode(unit, payload):
+                        if isinstance(item, BadReading):
+                            decoded.refused.append(item)
+                        else:
+                            decoded.readings.append(item)
+                case ClockTopic():
+                    decoded.clock = clock.decode(payload)
+                case SparkplugTopic():
+                    self._sparkplug(decoded, parsed, sparkplug.decode(payload), dup)
+        except BadReading as bad:
+            decoded.refused.append(bad)
+        return decoded
+
+    def _sparkplug(
+        self, decoded: Decoded, topic: SparkplugTopic, payload: sparkplug.Payload, dup: bool
+    ) -> None:
+        decoded.gap = self._follow(topic, payload.seq) and not dup
+        key = (topic.group, topic.node, topic.device or "")
+        match topic.type:
+            case "NBIRTH" | "DBIRTH":
+                aliases: Aliases = {
+                    metric.alias: (metric.name, metric.datatype)
+                    for metric in payload.metrics
+                    if metric.alias is not None and metric.name is not None
+                }
+                decoded.birth = self._births.learn(key, aliases)
+                if topic.device is not None:
+                    named = [(metric.name, metric) for metric in payload.metrics]
+                    self._group(decoded, topic.device, payload, named)
+            case "DDATA" | "NDATA":
+                named = self._names(decoded, key, payload.metrics, dup)
+                if topic.device is not None:
+                    self._group(decoded, topic.device, payload, named)
+                elif strange := [name for name, _ in named if not _is_information(name)]:
+                    raise BadReading(
+                        Reason.UNKNOWN_SIGNAL,
+                        f"{strange[0]!r}: an edge node has no signals of its own, publish them as a device's",
+                    )
+
+    def _names(
+        self, decoded: Decoded, key: tuple[str, str, str], metrics: Iterable[sparkplug.Metric], dup: bool
+    ) -> list[tuple[str | None, sparkplug.Metric]]:
+        """Each metric with its name; raises BadReading(no_birth) when an alias is not known."""
+        table = self._births.find(key)
+        if table is not None and table.ambiguous and dup:
+            raise BadReading(
+                Reason.NO_BIRTH,
+                "delivered again around a birth that gave aliases another meaning: not guessed",
+            )
+        aliases = table.aliases if table is not None else {}
+        named: list[tuple[str | None, sparkplug.Metric]] = []
+        for metric in metrics:
+            if metric.name is not None or metric.alias is None:
+                named.append((metric.name, metric))
+                continue
+            meaning = aliases.get(metric.alias)
+            if meaning is None:
+                decoded.rebirth = not dup
+                what = (
+                    "no birth of it is known"
+                    if table is None
+                    else f"alias {metric.alias} is not in its birth"
+                )
+                raise BadReading(Reason.NO_BIRTH, f"{'/'.join(filter(None, key))}: {what}")
+            name, datatype = meaning
+            if metric.datatype == 0 and type(metric.value) is int:
+                metric = metric._replace(value=sparkplug.as_signed(metric.value, datatype))
+            named.append((name, metric))
+        return named
+
+    @staticmethod
+    def _group(
+        decoded: Decoded,
+        unit: str,
+        payload: sparkplug.Payload,
+        named: Iterable[tuple[str | None, sparkplug.Metric]],
+    ) -> None:
+        """Readings by the metrics' own timestamps, else the payload's. Null metrics say nothing."""
+        by_time: dict[int | None, dict[str, Any]] = {}
+        for name, metric in named:
+            if metric.value is None or _is_information(name):
+                continue
+            ts_ms = payload.ts_ms if metric.ts_ms is None else metric.ts_ms
+            by_time.setdefault(ts_ms, {})[name or ""] = metric.value
+        for ts_ms, values in by_time.items():
+            if ts_ms is None or ts_ms > MAX_TIME_MS:
+                what = "missing" if ts_ms is None else f"{ts_ms} ms"
+                decoded.refused.append(BadReading(Reason.BAD_TIMESTAMP, f"the timestamp is {what}"))
+            else:
+                decoded.readings.append(Reading(unit, ts_ms, values))
+
+    def _follow(self, topic: SparkplugTopic, seq: int | None) -> bool:
+        """Whether sequence numbers were skipped."""
+        node = (topic.group, topic.node)
+        if topic.type == "NDEATH":
+            self._last_seq.pop(node, None)
+            return False
+        if seq is None:
+            return False
+        last = self._last_seq.get(node)
+        self._last_seq[node] = seq
+        if last is None and len(self._last_seq) > MAX_NODES:
+            self._last_seq.popitem(last=False)
+        return last is not None and topic.type != "NBIRTH" and seq != (last + 1) % 256
+
+
+def _is_information(name: str | None) -> bool:
+    return name is not None and name.startswith(INFORMATION)
+
+
+def check(reading: Reading, signals: Mapping[str, Signal], latest_ms: int) -> dict[str, Value]:
+    """The reading's values as they are stored: of the catalogue's types, rounded to its resolution (float32
+    on the wire comes back as the decimal that was meant). Raises BadReading.
+    """
+    if not 0 <= reading.ts_ms <= latest_ms:
+        ahead = reading.ts_ms - latest_ms + clock.MAX_AHEAD_MS
+        raise BadReading(Reason.BAD_TIMESTAMP, f"{reading.ts_ms} lies {ahead / 60_000:.0f} min in the future")
+    values: dict[str, Value] = {}
+    for name, value in reading.values.items():
+        signal = signals.get(name)
+        if signal is None:
+            raise BadReading(Reason.UNKNOWN_SIGNAL, f"{name[:60]!r} is no signal of its class")
+        given = type(value)
+        if signal.type == "float" and (given is float or given is int):
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+            if not math.isfinite(number):
+                raise BadReading(Reason.NOT_FINITE, f"{name} is {number}")
+            values[name] = signal.round(number)
+        elif (given is bool and signal.type == "bool") or (
+            given is int and signal.type == "int" and value in INT64
+        ):
+            values[name] = value
+        elif given is float and not math.isfinite(value):
+            raise BadReading(Reason.NOT_FINITE, f"{name} is {value}")
+        else:
+            raise BadReading(
+                Reason.WRONG_TYPE, f"{name} is {signal.type}, and {str(value)[:40]!r} is {given.__name__}"
+            )
+    return values

@@ -1,0 +1,160 @@
+"""What the gateway counts, and how Prometheus sees it.
+
+The unit is the reading; a message that cannot be decoded counts as one. At every moment
+`accepted = stored + dead_lettered + in_flight`, over the life of this process:
+
+- accepted: taken over from the broker, each message once;
+- stored, dead_lettered: what became of them, counted once that is durable;
+- in_flight: neither yet: their messages are not acknowledged;
+- redelivered, apart from all these: readings of messages that the broker delivered again although this
+  process had taken them over already. A message that an earlier process had taken over but not acknowledged
+  is new to this one, and counts as accepted.
+
+A reading that repeats a stored one (same unit, same time: a rebirth, say) is accepted and stored again, and
+adds no point.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from qilu_contract.errors import Reason
+from qilu_contract.readings import Value
+
+RECENT_LAGS = 500
+LAG_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the process started. Changed only between two awaits: every reader sees the equation hold."""
+
+    accepted: int = 0
+    stored: int = 0
+    dead_lettered: int = 0
+    in_flight: int = 0
+    redelivered: int = 0
+    births: int = 0
+    rebirth_requests: int = 0
+    sequence_gaps: int = 0
+    messages: int = 0
+    redelivered_messages: int = 0
+    """Messages that the broker marked as possibly delivered before."""
+    evicted: int = 0
+    """Readings whose dead letters were evicted at the bound (they stay in dead_lettered)."""
+    store_errors: int = 0
+    first_readings: int = 0
+    """Confirmed by the platform."""
+
+
+@dataclass(slots=True)
+class Rates:
+    """Readings a second over the last interval, and the median way from device to store of recent ones."""
+
+    accepted_per_s: float = 0.0
+    stored_per_s: float = 0.0
+    lag_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class Meter:
+    """The counters and what is derived from them."""
+
+    counters: Counters = field(default_factory=Counters)
+    by_reason: Tally[Reason] = field(default_factory=Tally)
+    rates: Rates = field(default_factory=Rates)
+    _lags_ms: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_LAGS))
+    _before: tuple[float, int, int] = field(default_factory=lambda: (time.monotonic(), 0, 0))
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    _lag: Histogram | None = None
+
+    def __post_init__(self) -> None:
+        self._lag = Histogram(
+            "qilu_gateway_lag_seconds",
+            "Time from a reading's sample to its being stored, of a sample of readings",
+            buckets=LAG_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.registry.register(_Exporter(self))
+
+    def observe_lags(self, lags_ms: Iterable[int]) -> None:
+        assert self._lag is not None
+        for lag_ms in lags_ms:
+            self._lags_ms.append(lag_ms)
+            self._lag.observe(max(lag_ms, 0) / 1000)
+
+    def measure(self) -> None:
+        """Derive the rates since the last call."""
+        now_s, counters = time.monotonic(), self.counters
+        then_s, accepted, stored = self._before
+        elapsed_s = max(now_s - then_s, 1e-3)
+        self.rates = Rates(
+            accepted_per_s=(counters.accepted - accepted) / elapsed_s,
+            stored_per_s=(counters.stored - stored) / elapsed_s,
+            lag_ms=float(median(self._lags_ms)) if self._lags_ms else 0.0,
+        )
+        self._before = (now_s, counters.accepted, counters.stored)
+
+    def fields(self) -> dict[str, Value]:
+        """The fields of a point of the measurement `pipeline`."""
+        counters, rates = self.counters, self.rates
+        return {
+            "accepted": counters.accepted,
+            "stored": counters.stored,
+            "dead_lettered": counters.dead_lettered,
+            "redelivered": counters.redelivered,
+            "in_flight": counters.in_flight,
+            "births": counters.births,
+            "rebirth_requests": counters.rebirth_requests,
+            "accepted_per_s": round(rates.accepted_per_s, 1),
+            "stored_per_s": round(rates.stored_per_s, 1),
+            "lag_ms": round(rates.lag_ms, 1),
+        }
+
+    def exposition(self) -> bytes:
+        """The text of /metrics."""
+        return generate_latest(self.registry)
+
+
+_COUNTED = {
+    "messages": "MQTT messages received",
+    "redelivered_messages": "MQTT messages that the broker marked as possibly delivered before",
+    "accepted": "Readings taken over from the broker",
+    "stored": "Readings stored",
+    "redelivered": "Readings of messages delivered again that were taken over already",
+    "births": "Birth messages",
+    "rebirth_requests": "Rebirths requested of edge nodes",
+    "sequence_gaps": "Gaps in edge nodes' sequence numbers",
+    "evicted": "Readings whose dead letters were evicted at the bound",
+    "store_errors": "Writes that the store did not take",
+    "first_readings": "First readings that the platform has confirmed",
+}
+
+
+class _Exporter(Collector):
+    """One snapshot a scrape."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def collect(self) -> Iterator[Metric]:
+        counters = self._meter.counters
+        for name, help_ in _COUNTED.items():
+            yield CounterMetricFamily(f"qilu_gateway_{name}", help_, value=getattr(counters, name))
+        dead = CounterMetricFamily(
+            "qilu_gateway_dead_lettered", "Readings in the dead letters, by reason", labels=["reason"]
+        )
+        for reason in Reason:
+            dead.add_metric([reason], self._meter.by_reason[reason])
+        yield dead
+        yield GaugeMetricFamily(
+            "qilu_gateway_in_flight", "Readings accepted and not durable yet", value=counters.in_flight
+        )

@@ -1,0 +1,369 @@
+"""The way of a message through the gateway: taken, admitted, stored or dead-lettered, and only then
+acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import structlog
+from qilu_contract import clock
+from qilu_contract.clock import JudgingClock
+from qilu_contract.errors import BadReading, Reason, Rejected, Retryable, TooLarge
+from qilu_contract.readings import Reading
+from qilu_contract.storage import Point
+from qilu_contract.stores import Store
+
+from qilu_gateway import births, outbox
+from qilu_gateway.admission import Admission, Admitted
+from qilu_gateway.backoff import Backoff
+from qilu_gateway.batching import Batcher
+from qilu_gateway.births import Births, BirthTable
+from qilu_gateway.dead_letters import Bounds, DeadLetter
+from qilu_gateway.decoding import SIGNALS, Decoded, Decoder, check
+from qilu_gateway.metrics import Meter
+from qilu_gateway.outbox import Outbox
+from qilu_gateway.platform_api import PlatformApi
+from qilu_gateway.rebirths import Rebirths
+from qilu_gateway.session import Delivery, Session
+from qilu_gateway.statefile import StateFile
+
+log = structlog.get_logger()
+
+MAX_HELD_BYTES = 256 * 1024 * 1024
+"""Payloads of messages that are not durable yet; at the bound nothing more is taken until some are."""
+AFTER_CONNECT_S = 10.0
+"""So long after a connection was made a gap in sequence numbers is no reason to ask for a rebirth."""
+ACTIVITY_MS = 3600 * 1000
+LAG_SAMPLES = 20
+"""Readings of a batch whose lag is observed."""
+
+
+@dataclass(slots=True, eq=False)
+class Taken:
+    """A message that is ours to bring to an end."""
+
+    topic: str
+    payload: bytes
+    dup: bool
+    county: str
+    enterprise: str
+    unit: str | None
+    deliveries: list[Delivery]
+    """What is to be acknowledged: more than one when it is delivered again while in flight."""
+    epoch: int
+    readings: list[Reading]
+    count: int
+    """Readings, good and bad."""
+    birth: BirthTable | None
+    received_s: float = field(default_factory=time.monotonic)
+    admitted: Admitted | None = None
+    points: list[Point] = field(default_factory=list)
+    refused: dict[Reason, tuple[str, int]] = field(default_factory=dict)
+    """Readings refused, by reason, with the first one's detail."""
+    settled: bool = False
+    acknowledged: bool = False
+
+    @property
+    def weight(self) -> int:
+        return max(1, len(self.points))
+
+    def refuse(self, bad: BadReading, readings: int = 1) -> None:
+        detail, count = self.refused.get(bad.reason, (bad.detail, 0))
+        self.refused[bad.reason] = (detail, count + readings)
+
+    def letters(self) -> list[DeadLetter]:
+        return [
+            DeadLetter(reason, detail, self.topic, self.payload, count, self.unit, self.dup)
+            for reason, (detail, count) in self.refused.items()
+        ]
+
+
+class Pipeline:
+    """`take` is called with each message, one after the other; `run` brings batches of them to an end."""
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        store: Store,
+        state: StateFile,
+        platform: PlatformApi,
+        bounds: Bounds,
+        outbox: Outbox,
+        rebirths: Rebirths,
+        meter: Meter,
+        batch_size: int,
+        batch_age_s: float,
+        max_payload_bytes: int,
+        window: int,
+    ) -> None:
+        self._session, self._store, self._state = session, store, state
+        self._bounds, self._outbox, self._rebirths, self._meter = bounds, outbox, rebirths, meter
+        self._births = Births(state)
+        self._decoder = Decoder(self._births, max_payload_bytes)
+        self._batcher: Batcher[Taken] = Batcher(batch_size, batch_age_s)
+        self._window = window
+        self._order: deque[Taken] = deque()
+        self._recent: dict[bytes, Taken] = {}
+        self._waiting: dict[str, deque[Taken]] = {}
+        self._held_bytes = 0
+        self._unfinished = 0
+        """Messages taken and not acknowledged."""
+        self._progress = asyncio.Event()
+        self.admission = Admission(platform, self._answered)
+        self.clock = JudgingClock()
+        self.writable = True
+        """The last write was taken."""
+
+    def oldest_s(self) -> float:
+        """How long the message that was taken first among those in flight has waited."""
+        while self._order and self._order[0].settled:
+            self._order.popleft()
+        return time.monotonic() - self._order[0].received_s if self._order else 0.0
+
+    async def take(self, delivery: Delivery) -> None:
+        """Take a message over. Waits while too much is in flight."""
+        counters = self._meter.counters
+        counters.messages += 1
+        counters.redelivered_messages += delivery.dup
+        key = _key(delivery) if delivery.mid is not None else None
+        known = self._recent.get(key) if key is not None else None
+        if known is not None and known.epoch != delivery.epoch and (delivery.dup or not known.acknowledged):
+            await self._take_again(known, delivery)
+            return
+        while self._held_bytes > MAX_HELD_BYTES:
+            self._progress.clear()
+            await self._progress.wait()
+        decoded = self._decoder.decode(delivery.topic, delivery.payload, dup=delivery.dup)
+        taken = Taken(
+            topic=delivery.topic,
+            payload=delivery.payload,
+            dup=delivery.dup,
+            county=decoded.county,
+            enterprise=decoded.enterprise,
+            unit=decoded.unit,
+            deliveries=[delivery],
+            epoch=delivery.epoch,
+            readings=decoded.readings,
+            count=len(decoded.readings) + len(decoded.refused),
+            birth=decoded.birth,
+        )
+        for bad in decoded.refused:
+            taken.refuse(bad)
+        counters.accepted += taken.count
+        counters.in_flight += taken.count
+        self._held_bytes += len(taken.payload)
+        self._unfinished += 1
+        self._order.append(taken)
+        if key is not None:
+            self._remember(key, taken)
+        self._heed(decoded)
+        if decoded.unit is None or not (decoded.readings or decoded.birth):
+            await self._batcher.add(taken)
+        else:
+            await self._admit(taken, decoded.unit)
+
+    async def _take_again(self, known: Taken, delivery: Delivery) -> None:
+        """The connection broke before the broker knew that we have this message."""
+        self._meter.counters.redelivered += known.count
+        known.epoch = delivery.epoch
+        if known.settled:
+            known.acknowledged = bool(await self._session.acknowledge([delivery]))
+        else:
+            known.deliveries = [delivery]
+
+    def _remember(self, key: bytes, taken: Taken) -> None:
+        # The broker can deliver again what it has not seen acknowledged: never more than the window.
+        self._recent.pop(key, None)
+        self._recent[key] = taken
+        if len(self._recent) > 2 * self._window:
+            del self._recent[next(iter(self._recent))]
+
+    def _heed(self, decoded: Decoded) -> None:
+        """Everything that a message says beside its readings."""
+        counters = self._meter.counters
+        if decoded.clock is not None:
+            self.clock.hear(decoded.clock)
+        if decoded.birth is not None:
+            counters.births += 1
+        if decoded.gap:
+            counters.sequence_gaps += 1
+            decoded.rebirth |= time.monotonic() - self._session.up_since > AFTER_CONNECT_S
+        if decoded.rebirth:
+            self._rebirths.ask((decoded.county, decoded.enterprise))
+
+    async def _admit(self, taken: Taken, unit: str) -> None:
+        waiting = self._waiting.get(unit)
+        if waiting is not None:  # behind its predecessors
+            waiting.append(taken)
+            return
+        admitted = self.admission.find(unit)
+        if admitted is None and not self.admission.is_unknown(unit):
+            self._waiting[unit] = deque([taken])
+            self.admission.ask(unit)
+            return
+        self._judge(taken, admitted)
+        await self._batcher.add(taken)
+
+    async def _answered(self, unit: str, admitted: Admitted | None) -> None:
+        waiting = self._waiting[unit]
+        while waiting:
+            taken = waiting.popleft()
+            self._judge(taken, admitted)
+            await self._batcher.add(taken)
+        del self._waiting[unit]
+
+    def _judge(self, taken: Taken, admitted: Admitted | None) -> None:
+        """Make points of the readings that may be stored, and refuse the others."""
+        try:
+            if admitted is None:
+                raise BadReading(Reason.UNKNOWN_UNIT, f"{taken.unit} is not registered, or is retired")
+            admitted.check_owner(taken.county, taken.enterprise)
+        except BadReading as bad:
+            if taken.readings:
+                taken.refuse(bad, len(taken.readings))
+            if taken.birth is not None:
+                self._births.forget(taken.birth)
+                taken.birth = None
+            return
+        taken.admitted = admitted
+        latest_ms = self.clock.now_ms() + clock.MAX_AHEAD_MS
+        signals = SIGNALS.get(admitted.class_name, {})
+        for reading in taken.readings:
+            try:
+                values = check(reading, signals, latest_ms)
+            except BadReading as bad:
+                taken.refuse(bad)
+            else:
+                taken.points.append(Point(admitted.class_name, admitted.tags, reading.ts_ms, values))
+
+    async def run(self) -> None:
+        """Bring batches to an end, one after the other, for ever."""
+        while True:
+            await self._settle(await self._batcher.next())
+
+    async def drain(self) -> None:
+        """Return when all that is taken is brought to an end, except what waits for the platform."""
+        self._batcher.hurry()
+        while self._unfinished > sum(map(len, self._waiting.values())):
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _settle(self, batch: list[Taken]) -> None:
+        await self._store_points(batch)
+        await self._keep(batch)
+        counters = self._meter.counters
+        now_ms = self.clock.now_ms()
+        lags_ms: list[int] = []
+        for taken in batch:
+            stored = len(taken.points)
+            counters.stored += stored
+            for reason, (_, count) in taken.refused.items():
+                counters.dead_lettered += count
+                self._meter.by_reason[reason] += count
+            counters.in_flight -= taken.count
+            self._held_bytes -= len(taken.payload)
+            taken.settled = True
+            if taken.birth is not None:
+                self._births.saved(taken.birth)
+            admitted = taken.admitted
+            if stored and admitted is not None:
+                last_ms = max(point.ts_ms for point in taken.points)
+                if len(lags_ms) < LAG_SAMPLES:
+                    lags_ms.append(now_ms - last_ms)
+                if not admitted.on_cloud:
+                    admitted.on_cloud = True
+                    self._outbox.notice()
+                if last_ms - admitted.active_ms >= ACTIVITY_MS:
+                    admitted.active_ms = last_ms
+                    self._outbox.active(admitted.unit, last_ms)
+            # The window of what may come again holds many of these: they keep no content.
+            taken.payload, taken.readings, taken.points, taken.refused = b"", [], [], {}
+        self._meter.observe_lags(lags_ms)
+        for taken in batch:
+            deliveries, taken.deliveries = taken.deliveries, []
+            if await self._session.acknowledge(deliveries):
+                taken.acknowledged = True
+        self._unfinished -= len(batch)
+        self._progress.set()
+
+    async def _store_points(self, batch: Sequence[Taken]) -> None:
+        """Write the batch's points. Those that the store refuses for good become refused readings."""
+        points = [(taken, point) for taken in batch for point in taken.points]
+        for taken, point, detail in await self._write(points):
+            taken.points = [kept for kept in taken.points if kept is not point]
+            taken.refuse(BadReading(Reason.REFUSED_BY_STORE, detail))
+
+    async def _write(self, points: list[tuple[Taken, Point]]) -> list[tuple[Taken, Point, str]]:
+        """Write points; returns those that are refused even alone. Waits as long as the store is away."""
+        if not points:
+            return []
+        backoff = Backoff()
+        while True:
+            try:
+                await self._store.write([point for _, point in points])
+            except Retryable as error:
+                self._failed("store", error)
+                await asyncio.sleep(backoff.delay_s(error.retry_after_s))
+            except (Rejected, TooLarge) as error:
+                self._meter.counters.store_errors += 1
+                if len(points) == 1:
+                    [(taken, point)] = points
+                    return [(taken, point, str(error))]
+                half = len(points) // 2
+                return await self._write(points[:half]) + await self._write(points[half:])
+            else:
+                self._succeeded()
+                return []
+
+    async def _keep(self, batch: Sequence[Taken]) -> None:
+        """Make durable on our own disk what must be before the acknowledgement."""
+        letters = [letter for taken in batch if taken.refused for letter in taken.letters()]
+        tables = [taken.birth for taken in batch if taken.birth is not None]
+        firsts = [
+            (taken.admitted.unit, min(point.ts_ms for point in taken.points))
+            for taken in batch
+            if taken.points and taken.admitted is not None and not taken.admitted.on_cloud
+        ]
+        if not (letters or tables or firsts):
+            return
+
+        def work(connection: sqlite3.Connection) -> int:
+            births.save(connection, tables)
+            outbox.add(connection, firsts)
+            return self._bounds.add(connection, letters, clock.wall_ms())
+
+        backoff = Backoff()
+        while True:
+            try:
+                self._meter.counters.evicted += await self._state.write(work)
+            except sqlite3.OperationalError as error:  # the disk is full, or away
+                self._failed("state file", error)
+                await asyncio.sleep(backoff.delay_s())
+            else:
+                self._succeeded()
+                return
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._meter.counters.store_errors += 1
+        if self.writable:
+            log.error(f"{what} takes nothing: messages stay unacknowledged", error=str(error))
+        self.writable = False
+
+    def _succeeded(self) -> None:
+        if not self.writable:
+            log.info("writing again")
+        self.writable = True
+
+
+def _key(delivery: Delivery) -> bytes:
+    digest = blake2b(delivery.payload, digest_size=16)
+    digest.update(delivery.topic.encode())
+    return digest.digest()

@@ -1,0 +1,95 @@
+"""The three calls that a gateway makes to the platform. Whatever goes wrong with one means `PlatformAway`:
+what was asked is asked again, and nothing is concluded from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+import msgspec
+from qilu_contract.errors import QiluError
+
+MAX_IDS = 5000
+"""The most ids that one call may hold."""
+TIMEOUT = httpx.Timeout(20, connect=5)
+_T = TypeVar("_T")
+
+
+class PlatformAway(QiluError):
+    """The platform did not answer, or not as agreed."""
+
+
+class UnitRecord(msgspec.Struct, frozen=True, rename={"class_": "class"}):
+    """A registered unit that is not retired."""
+
+    class_: str
+    enterprise: str
+    county: str
+    city: str
+    industry: str
+    on_cloud: bool
+
+
+class _Admission(msgspec.Struct):
+    units: dict[str, UnitRecord]
+
+
+class _FirstReadings(msgspec.Struct):
+    counted: int
+    already: int
+    unknown: list[str]
+
+
+class PlatformApi:
+    """A client of `/v1/ingest`. Opened by `async with`."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._url = url
+        # The platform is a neighbour: a proxy from the environment has no business here.
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def admission(self, units: Sequence[str]) -> dict[str, UnitRecord]:
+        """The registered ones among `units` (at most MAX_IDS); unknown and retired ones are absent."""
+        body = msgspec.json.encode({"units": units})
+        return (await self._post("/v1/ingest/admission", body, _Admission)).units
+
+    async def first_readings(self, readings: Iterable[tuple[str, int]]) -> list[str]:
+        """Report units' first readings; returns those that the platform does not know."""
+        return (await self._post("/v1/ingest/first-readings", _body(readings), _FirstReadings)).unknown
+
+    async def activity(self, readings: Iterable[tuple[str, int]]) -> None:
+        """Report units' recent readings."""
+        await self._post("/v1/ingest/activity", _body(readings), dict[str, object])
+
+    async def _post(self, path: str, body: bytes, answer: type[_T]) -> _T:
+        headers = {"Content-Type": "application/json"}
+        try:
+            response = await self._http.post(path, content=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise PlatformAway(f"{self._url}: {error or type(error).__name__}") from error
+        if response.status_code in (401, 403):
+            raise PlatformAway(
+                f"{self._url} answered {response.status_code}: is the key, QILU_API_KEY, one of role ingest?"
+            )
+        if not response.is_success:
+            raise PlatformAway(f"{self._url}{path} answered {response.status_code}: {response.text[:200]}")
+        try:
+            return msgspec.json.decode(response.content, type=answer)
+        except msgspec.DecodeError as error:
+            raise PlatformAway(f"{self._url}{path} answered something else: {error}") from error
+
+
+def _body(readings: Iterable[tuple[str, int]]) -> bytes:
+    return msgspec.json.encode({"readings": [{"unit": unit, "ts_ms": ts_ms} for unit, ts_ms in readings]})

@@ -1,0 +1,276 @@
+"""The gateway as a service: on its own, or in another process's event loop beside the platform."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import structlog
+from qilu_contract.clock import wall_ms
+from qilu_contract.errors import ConfigError, StoreError
+from qilu_contract.secrets import secret
+from qilu_contract.storage import Point
+from qilu_contract.stores import Store, open_store
+
+from qilu_gateway import births, dead_letters, outbox
+from qilu_gateway.dead_letters import Bounds
+from qilu_gateway.endpoint import Answer, Endpoint
+from qilu_gateway.host import HostState, will
+from qilu_gateway.metrics import Counters, Meter, Rates
+from qilu_gateway.outbox import Outbox
+from qilu_gateway.pipeline import Pipeline
+from qilu_gateway.platform_api import PlatformApi
+from qilu_gateway.rebirths import Rebirths
+from qilu_gateway.session import Session
+from qilu_gateway.settings import BrokerAddress, Settings
+from qilu_gateway.statefile import StateFile
+
+log = structlog.get_logger()
+
+STOP_S = 3.0
+"""How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
+MEASURE_EVERY_S = 2.0
+STALLED_S = 5.0
+"""A message in flight for longer means that data comes in faster than it can be kept."""
+FLOWING_S = 1.0
+"""Only when nothing is in flight for longer than this is a stall over."""
+PROBE_EVERY_S = 1.0
+
+
+class GatewayService:
+    """Start and stop it with `async with`, or `await run()` until somebody calls `stop()`."""
+
+    def __init__(self, settings: Settings, *, store: Store | None = None, api_key: str | None = None) -> None:
+        """An opened `store` that is handed in is used and not closed; else settings.store is opened. The key
+        is QILU_API_KEY(_FILE) unless given. Raises ConfigError.
+        """
+        self._settings = settings
+        self._store = store
+        self._api_key = api_key if api_key is not None else secret("QILU_API_KEY")
+        self._broker = BrokerAddress(settings.broker)
+        if store is None and not settings.store:
+            raise ConfigError(
+                "The gateway needs a store: give --store duckdb:///path or influxdb://host/database."
+            )
+        self._meter = Meter()
+        self._stop = asyncio.Event()
+        self._started = asyncio.Event()
+        self._stalled = False
+        self._probed = False
+        self._running: asyncio.Task[None] | None = None
+        self._pipeline: Pipeline | None = None
+        self._session: Session | None = None
+        self._host: HostState | None = None
+        self._endpoint: Endpoint | None = None
+        self._state: StateFile | None = None
+
+    @property
+    def counters(self) -> Counters:
+        """Live; see `metrics.py` for what they mean."""
+        return self._meter.counters
+
+    @property
+    def rates(self) -> Rates:
+        """Over the last two seconds."""
+        return self._meter.rates
+
+    @property
+    def dead_lettered_by_reason(self) -> dict[str, int]:
+        """Readings since the start."""
+        return {str(reason): count for reason, count in self._meter.by_reason.items()}
+
+    @property
+    def online(self) -> bool:
+        """Edge nodes are told that data is taken."""
+        return self._host is not None and self._host.online
+
+    async def unreported(self) -> int:
+        """First readings that the platform has not confirmed yet."""
+        return 0 if self._state is None else await self._state.write(outbox.size)
+
+    @property
+    def http_port(self) -> int:
+        """Where /metrics and /healthz are served; 0 before the start."""
+        return self._endpoint.port if self._endpoint is not None else 0
+
+    def troubles(self) -> list[str]:
+        """Why no data can be taken now: any of broker, store, platform, stalled, stopping."""
+        session, pipeline = self._session, self._pipeline
+        if session is None or pipeline is None:
+            return ["starting"]
+        oldest_s = pipeline.oldest_s()
+        self._stalled = oldest_s > (FLOWING_S if self._stalled else STALLED_S)
+        wrong = {
+            "stopping": self._stop.is_set(),
+            "broker": not session.subscribed,
+            "store": not (pipeline.writable and self._probed),
+            "platform": not pipeline.admission.reached,
+            "stalled": self._stalled,
+        }
+        return [name for name, is_wrong in wrong.items() if is_wrong]
+
+    async def __aenter__(self) -> Self:
+        """Run in a task of its own. Returns when everything is started, whether or not broker, store and
+        platform are there; raises what stops it from starting.
+        """
+        self._running = asyncio.create_task(self.run(), name="gateway")
+        started = asyncio.create_task(self._started.wait(), name="gateway-started")
+        await asyncio.wait([self._running, started], return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if self._running.done():
+            self._running.result()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._running is not None:
+            await self._running
+
+    async def wait(self) -> None:
+        """Until the service has ended; raises what ended it, if it was not `stop`."""
+        assert self._running is not None, "not started"
+        await asyncio.shield(self._running)
+
+    def stop(self) -> None:
+        """Take nothing more, bring to an end what is in flight, say goodbye: within STOP_S."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`. Raises ConfigError, or whatever broke a part: then nothing more is
+        acknowledged, the broker publishes STATE offline, and a new start goes on where this one was.
+        """
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            schemas = (births.SCHEMA, dead_letters.SCHEMA, outbox.SCHEMA)
+            self._state = state = await stack.enter_async_context(StateFile(settings.state, schemas))
+            store = self._store
+            if store is None:
+                store = await stack.enter_async_context(
+                    open_store(settings.store, secret("QILU_INFLUX_TOKEN"))
+                )
+            platform = await stack.enter_async_context(PlatformApi(settings.platform, self._api_key))
+            # Two batches in the pipeline, one on its way in, one on its way out as acknowledgements; small
+            # batches get a window that a round trip does not exhaust.
+            window = min(max(4 * settings.batch_size, 1000), 65_535)
+            session = self._make_session(window)
+            counters = self._meter.counters
+            rebirths = Rebirths(session.publish, self._count_rebirth)
+            shipping = Outbox(state, platform, self._count_first_readings)
+            self._session = session
+            self._pipeline = pipeline = Pipeline(
+                session=session,
+                store=store,
+                state=state,
+                platform=platform,
+                bounds=await state.write(Bounds),
+                outbox=shipping,
+                rebirths=rebirths,
+                meter=self._meter,
+                batch_size=settings.batch_size,
+                batch_age_s=settings.batch_age_s,
+                max_payload_bytes=settings.max_payload_bytes,
+                window=window,
+            )
+            self._host = host = HostState(session, settings.host_id, self.troubles)
+            self._endpoint = Endpoint(
+                settings.http_host,
+                settings.http_port,
+                {"/metrics": self._serve_metrics, "/healthz": self._serve_health},
+            )
+            try:
+                async with asyncio.TaskGroup() as group:
+                    parts = {
+                        "http": self._endpoint.run(),
+                        "session": session.run(pipeline.take),
+                        "pipeline": pipeline.run(),
+                        "admission": pipeline.admission.run(),
+                        "outbox": shipping.run(),
+                        "activity": shipping.run_activity(),
+                        "rebirths": rebirths.run(),
+                        "host-state": host.run(),
+                        "measure": self._measure(store),
+                        "probe": self._probe(store),
+                    }
+                    tasks = [group.create_task(part, name=f"gateway-{name}") for name, part in parts.items()]
+                    self._started.set()
+                    await self._stop.wait()
+                    await self._wind_down(session, pipeline, host)
+                    for task in tasks:
+                        task.cancel()
+            except* OSError as errors:
+                raise ConfigError(f"The gateway cannot run: {errors.exceptions[0]}.") from errors
+            log.info("gateway stopped", **{"accepted": counters.accepted, "stored": counters.stored})
+
+    def _make_session(self, window: int) -> Session:
+        settings, broker = self._settings, self._broker
+        return Session(
+            broker,
+            f"qilu-gateway-{settings.host_id}",
+            user=broker.user if broker.user is not None else secret("QILU_MQTT_USER"),
+            password=broker.password if broker.password is not None else secret("QILU_MQTT_PASSWORD"),
+            tls=_tls(settings) if broker.tls else None,
+            window=window,
+            will=will(settings.host_id),
+        )
+
+    async def _wind_down(self, session: Session, pipeline: Pipeline, host: HostState) -> None:
+        try:
+            async with asyncio.timeout(STOP_S):
+                session.stop_intake()
+                if session.subscribed:
+                    await host.say(False)
+                await pipeline.drain()
+        except TimeoutError:
+            log.warning("stopped with readings in flight: they come again", in_flight=self.counters.in_flight)
+        await session.close()
+
+    async def _measure(self, store: Store) -> None:
+        while True:
+            await asyncio.sleep(MEASURE_EVERY_S)
+            self._meter.measure()
+            if self._pipeline is not None and self._pipeline.writable:
+                point = Point("pipeline", (self._settings.host_id,), wall_ms(), self._meter.fields())
+                try:
+                    await store.write([point])
+                except StoreError:
+                    self._meter.counters.store_errors += 1  # the next one comes soon
+
+    async def _probe(self, store: Store) -> None:
+        """Ask the store until it has answered once, so that nobody is told to send before it can take."""
+        while not self._probed:
+            try:
+                await store.ping()
+                self._probed = True
+            except StoreError as error:
+                log.warning("store away", error=str(error))
+                await asyncio.sleep(PROBE_EVERY_S)
+
+    def _count_rebirth(self) -> None:
+        self._meter.counters.rebirth_requests += 1
+
+    def _count_first_readings(self, count: int) -> None:
+        self._meter.counters.first_readings += count
+
+    def _serve_metrics(self) -> Answer:
+        return 200, "text/plain; version=0.0.4; charset=utf-8", self._meter.exposition()
+
+    def _serve_health(self) -> Answer:
+        troubles = self.troubles()
+        body = msgspec.json.encode({"status": "ok" if not troubles else "degraded", "troubles": troubles})
+        return 503 if troubles else 200, "application/json", body
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.mqtt_ca)
+        if settings.mqtt_certificate is not None:
+            context.load_cert_chain(settings.mqtt_certificate, settings.mqtt_key)
+    except OSError as error:
+        raise ConfigError(f"The broker's TLS files cannot be used: {error}.") from error
+    return context

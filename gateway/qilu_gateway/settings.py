@@ -1,0 +1,62 @@
+"""What a gateway is told: by flags, by `QILU_…` variables, or by the process that embeds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from qilu_contract.errors import ConfigError
+from qilu_contract.ids import check_id
+from qilu_contract.topics import HOST_ID
+
+
+def _host_id(value: str) -> str:
+    return check_id(value, "the host id")
+
+
+class Settings(BaseSettings):
+    """Secrets are not here: QILU_API_KEY, QILU_INFLUX_TOKEN, QILU_MQTT_USER and QILU_MQTT_PASSWORD are read
+    by name (or `…_FILE`) when the service starts, unless the URL or the embedding process gives them.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="QILU_", extra="forbid", frozen=True)
+
+    broker: str = "mqtt://127.0.0.1:1883"
+    store: str = ""
+    """Empty only when an opened store is handed in."""
+    platform: str = "http://127.0.0.1:8000"
+    state: Path = Path("var/gateway")
+    host_id: Annotated[str, AfterValidator(_host_id)] = HOST_ID
+    http_host: str = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """/metrics and /healthz; 0 takes a free port."""
+    batch_size: Annotated[int, Field(ge=1, le=15_000)] = 5000
+    """Points written together. Four batches must fit into MQTT's receive window of 65,535 messages."""
+    batch_age_s: Annotated[float, Field(gt=0, le=10)] = 0.2
+    max_payload_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 256 * 1024
+    mqtt_ca: Path | None = None
+    """For `mqtts://`: who signed the broker's certificate, if not a public authority."""
+    mqtt_certificate: Path | None = None
+    mqtt_key: Path | None = None
+
+
+class BrokerAddress:
+    """A `mqtt://[user:password@]host[:port]` or `mqtts://…` URL, taken apart."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigError when the URL names no broker."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ConfigError(f"--broker {url}: {error}.") from error
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise ConfigError(f"--broker {url} names no broker: use mqtt://host:1883 or mqtts://host:8883.")
+        self.tls = parts.scheme == "mqtts"
+        self.host: str = parts.hostname
+        self.port: int = port or (8883 if self.tls else 1883)
+        self.user: str | None = unquote(parts.username) if parts.username else None
+        self.password: str | None = unquote(parts.password) if parts.password else None

@@ -1,0 +1,1 @@
+"""The platform's HTTP API, a module for each part of it."""

@@ -1,0 +1,81 @@
+"""What all routes share: the runtime, who asks, and how answers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Depends, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from qilu_platform.keys import Caller, find_caller
+from qilu_platform.models import Role
+from qilu_platform.problems import Problem
+from qilu_platform.runtime import Runtime
+
+_bearer = HTTPBearer(auto_error=False, description="A key of the platform: `Authorization: Bearer qilu_…`.")
+
+_PROBLEM: dict[str, Any] = {
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "errors": {"type": "array", "items": {"type": "object"}},
+                },
+            }
+        }
+    }
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: _PROBLEM | {"description": "No key, or not a valid one."},
+    403: _PROBLEM | {"description": "The key's role does not allow this."},
+    422: _PROBLEM | {"description": "The request does not fit; the detail says where and why."},
+    503: _PROBLEM | {"description": "The database or the store is away; try again."},
+}
+
+
+def get_runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
+
+
+def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
+    """A dependency: the caller, if the key's role is one of `roles` or admin."""
+
+    async def check(
+        runtime: RuntimeDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> Caller:
+        if given is None:
+            raise Problem(
+                401,
+                "This needs a key: send `Authorization: Bearer <key>`.",
+                headers={"WWW-Authenticate": 'Bearer realm="qilu"'},
+            )
+        key = given.credentials
+        caller = await runtime.database.read(lambda connection: find_caller(connection, key))
+        if caller is None:
+            raise Problem(
+                401,
+                "The key is not known, or it was revoked.",
+                headers={"WWW-Authenticate": 'Bearer realm="qilu", error="invalid_token"'},
+            )
+        if caller.role not in (Role.ADMIN, *roles):
+            wanted = ", ".join((Role.ADMIN, *roles))
+            raise Problem(403, f"A key of role {caller.role} may not do this; it takes {wanted}.")
+        return caller
+
+    return check
+
+
+def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """JSON at msgspec's speed: models only describe answers, they do not check them again."""
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")

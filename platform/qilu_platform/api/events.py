@@ -1,0 +1,25 @@
+"""What changes, as it changes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+from qilu_platform.api.common import RuntimeDep
+
+router = APIRouter(prefix="/v1", tags=["programme"])
+
+
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "Events `programme` and `pipeline`."}
+    },
+)
+async def listen(runtime: RuntimeDep) -> StreamingResponse:
+    """Server-sent events: `programme` (as GET /v1/programme answers) at most once a second and only when it
+    changed, `pipeline` every two seconds while a gateway runs; the latest of each at once."""
+    runtime.hub.check_room()
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(runtime.hub.stream(), headers=headers, media_type="text/event-stream")

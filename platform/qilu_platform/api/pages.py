@@ -1,0 +1,54 @@
+"""Health, metrics, and the console: static files, and a map that ships with the contract."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+from fastapi.responses import FileResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import text
+from starlette.staticfiles import StaticFiles
+
+from qilu_platform.api.common import RuntimeDep, answer
+from qilu_platform.problems import Problem
+
+router = APIRouter(include_in_schema=False)
+
+_CONSOLE = Path(__file__).parent.parent / "console"
+console = StaticFiles(directory=_CONSOLE, check_dir=False)
+
+# The console brings everything it shows: nothing is loaded from elsewhere.
+_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "no-cache"}
+
+
+@router.get("/")
+async def index() -> FileResponse:
+    page = _CONSOLE / "index.html"
+    if not page.is_file():
+        raise Problem(404, "This installation has no console; the API is described at /docs.")
+    return FileResponse(page, headers=_PAGE_HEADERS)
+
+
+@cache
+def _map() -> bytes:
+    return files("qilu_contract").joinpath("data", "shandong.geojson").read_bytes()
+
+
+@router.get("/console/shandong.geojson")
+async def province_map() -> Response:
+    return Response(_map(), headers={"Cache-Control": "max-age=86400"}, media_type="application/geo+json")
+
+
+@router.get("/healthz")
+async def healthz(runtime: RuntimeDep) -> Response:
+    """200 while the database answers."""
+    await runtime.database.read(lambda connection: connection.execute(text("SELECT 1")).one())
+    return answer({"status": "ok"})
+
+
+@router.get("/metrics")
+async def metrics(runtime: RuntimeDep) -> Response:
+    return Response(generate_latest(runtime.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,18 @@
+"""The programme's counts: for everybody, because they name nobody."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from qilu_platform.api.common import RuntimeDep, answer
+from qilu_platform.programme import programme, read_counts
+
+router = APIRouter(prefix="/v1", tags=["programme"])
+
+
+@router.get("/programme")
+async def get_programme(runtime: RuntimeDep) -> Response:
+    """Targets, what was onboarded (ever; never decreases) and is current, and the counts by city and
+    class."""
+    counts = await runtime.database.read(read_counts)
+    return answer(programme(counts), headers={"Cache-Control": "no-cache"})

@@ -1,0 +1,141 @@
+"""Readings of one unit, from the store."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.clock import wall_ms
+from qilu_contract.ids import ID_PATTERN
+from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.stores import Aggregate, Store
+
+from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.keys import Caller
+from qilu_platform.listing import get_row
+from qilu_platform.models import Role
+from qilu_platform.problems import Problem
+from qilu_platform.runtime import Runtime
+from qilu_platform.schema import units
+
+router = APIRouter(prefix="/v1/units", tags=["readings"], responses=PROBLEMS)
+
+Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
+AnId = Annotated[str, Path(pattern=ID_PATTERN)]
+
+STORE_TIMEOUT_S = 15.0
+_DEFAULT_SPAN_MS = 3_600_000
+_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+@router.get(
+    "/{id}/latest",
+    responses={
+        200: {
+            "content": {
+                "application/json": {
+                    "example": {
+                        "unit": "370202-motor-0000123",
+                        "ts_ms": 1767225600000,
+                        "values": {"power_kw": 41.2},
+                    }
+                }
+            }
+        }
+    },
+)
+async def latest(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+    unit = await _unit(runtime, caller, id)
+    async with _asking(runtime) as store:
+        row = await store.latest(unit["class"], {"unit": id})
+    if row is None:
+        raise Problem(404, f"unit {id} has no readings yet.")
+    return answer({"unit": id, "ts_ms": row.ts_ms, "values": row.values})
+
+
+@router.get("/{id}/readings")
+async def readings(
+    runtime: RuntimeDep,
+    caller: Reader,
+    id: AnId,
+    from_: Annotated[
+        str | None, Query(alias="from", description="RFC 3339 or ms; else an hour before `to`.")
+    ] = None,
+    to: Annotated[str | None, Query(description="RFC 3339 or ms; else now. Not included itself.")] = None,
+    signal: Annotated[list[str] | None, Query(description="Once for each; else all of the class.")] = None,
+    every: Annotated[
+        str | None, Query(description="Bucket, such as 30s, 1m, 2h, 1d; else single readings.")
+    ] = None,
+    fn: Annotated[Aggregate, Query(description="What a bucket shows.")] = "mean",
+) -> Response:
+    """Rows in the order of time; a signal that was not sampled then is null."""
+    unit = await _unit(runtime, caller, id)
+    end_ms = wall_ms() if to is None else _time(to, "to")
+    start_ms = max(0, end_ms - _DEFAULT_SPAN_MS) if from_ is None else _time(from_, "from")
+    if start_ms >= end_ms:
+        raise Problem(422, "from: must be before `to`.")
+    known = [each.name for each in CATALOGUE[unit["class"]].signals]
+    names = list(dict.fromkeys(signal)) if signal else known
+    if unknown := [name for name in names if name not in known]:
+        raise Problem(
+            422, f"signal: a {unit['class']} has no {unknown[0][:80]!r}; it has {', '.join(known)}."
+        )
+    every_ms = None if every is None else _duration(every)
+    async with _asking(runtime) as store:
+        try:
+            rows = await store.series(unit["class"], {"unit": id}, names, start_ms, end_ms, every_ms, fn)
+        except ValueError as error:
+            raise Problem(422, f"The store cannot answer that: {error}") from error
+    table = [[row.ts_ms, *(row.values.get(name) for name in names)] for row in rows]
+    return answer({"unit": id, "columns": ["ts_ms", *names], "rows": table})
+
+
+async def _unit(runtime: Runtime, caller: Caller, id_: str) -> dict[str, Any]:
+    unit = await runtime.database.read(lambda connection: get_row(connection, units, id_))
+    if unit is None or not caller.sees(unit["enterprise"]):
+        raise Problem(404, f"unit {id_} does not exist.")
+    return unit
+
+
+@asynccontextmanager
+async def _asking(runtime: Runtime) -> AsyncIterator[Store]:
+    if runtime.store is None:
+        raise Problem(503, "The platform runs without a store of readings: start it with --store.")
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT_S):
+            yield runtime.store
+    except TimeoutError as error:
+        raise Problem(
+            503,
+            f"The store of readings did not answer in {STORE_TIMEOUT_S:.0f} s.",
+            headers={"Retry-After": "5"},
+        ) from error
+
+
+def _time(text: str, where: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 15:
+        return min(int(text), MAX_TIME_MS)
+    try:
+        # A + that was not escaped arrives as a space.
+        moment = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Problem(
+            422,
+            f"{where}: not a time; give milliseconds or RFC 3339, such as 2026-01-31T08:00:00+08:00.",
+        )
+    return max(0, int(moment.timestamp() * 1000))
+
+
+def _duration(text: str) -> int:
+    found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text, re.ASCII)
+    if found is None:
+        raise Problem(422, "every: not a duration; give a number and s, m, h or d, such as 1m.")
+    return int(found[1]) * _UNITS_MS[found[2]]

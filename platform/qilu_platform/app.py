@@ -1,0 +1,51 @@
+"""The platform as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from qilu_contract.stores import Store
+
+from qilu_platform.api import events, ingest, keys, pages, programme, readings, registry
+from qilu_platform.edge import Edge
+from qilu_platform.metrics import Metrics
+from qilu_platform.problems import add_problem_handlers
+from qilu_platform.runtime import open_runtime
+from qilu_platform.settings import Settings
+
+_DESCRIPTION = """
+The registry and ledger of the programme "Clouds in Qilu": enterprises, their equipment, cloud contracts, and
+what is truly on cloud.
+
+Send a key as `Authorization: Bearer qilu_…`. Errors are `application/problem+json` (RFC 9457). Times are
+milliseconds since 1970, UTC.
+"""
+
+
+def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
+    """The application; its lifespan opens the database (and the store that `settings` names, unless an open
+    one is given) and closes them. Does no I/O itself. While it runs, `app.state.runtime` is its Runtime."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_runtime(settings, store, metrics) as runtime:
+            app.state.runtime = runtime
+            yield
+
+    app = FastAPI(
+        title="Clouds in Qilu: platform",
+        version=version("clouds-in-qilu"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.add_middleware(Edge, metrics=metrics)
+    add_problem_handlers(app)
+    for part in (registry, programme, readings, ingest, keys, events, pages):
+        app.include_router(part.router)
+    app.mount("/console", pages.console)
+    return app

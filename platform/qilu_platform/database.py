@@ -1,0 +1,257 @@
+"""The registry's database: SQLite or PostgreSQL, the same statements for both, always in a thread.
+
+SQLite has one writer (one thread, BEGIN IMMEDIATE) and readers beside it; PostgreSQL has as many as threads,
+and any number of platforms may share it: rows are locked in the order of their ids, counters last, so that
+transactions wait for each other and do not deadlock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from qilu_contract.errors import ConfigError, QiluError
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    FromClause,
+    String,
+    Table,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+    true,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.types import TypeEngine
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+THREADS = 8
+"""Connections a replica holds to PostgreSQL, and readers of SQLite: more only wait for the same disk."""
+MAX_WAITING = 256
+"""Calls that may wait for a thread; the next is refused at once (503) instead of waiting longer than its
+client does."""
+MAX_TRIES = 5
+"""Tries of a transaction that PostgreSQL ended for the sake of another."""
+_RETRIED = ("40001", "40P01")  # serialization failure, deadlock
+_WRITES = "qilu_writes"
+_START_LOCK = 0x71696C75  # "qilu": any number that all replicas agree on
+
+
+class DatabaseBusy(QiluError):
+    """Too many calls wait for the database already: come again later."""
+
+
+def open_engine(url: str, password: str | None = None) -> Engine:
+    """An engine for `sqlite:///path` or `postgresql://…`; connects when it is used. Raises ConfigError for
+    other URLs."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(
+            "--db names no database: use sqlite:///path or postgresql://user@host/name."
+        ) from error
+    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        if password is not None and parsed.password is None:
+            parsed = parsed.set(password=password)
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_size=THREADS,
+            max_overflow=0,
+            pool_timeout=10,
+            pool_pre_ping=True,
+            # A statement that takes half a minute is a fault, and must not hold locks for longer.
+            connect_args={"connect_timeout": 5, "options": "-c statement_timeout=30s -c lock_timeout=20s"},
+        )
+    if parsed.drivername == "sqlite" and parsed.database and parsed.database != ":memory:":
+        engine = create_engine(parsed, pool_size=THREADS, max_overflow=1, pool_timeout=10)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    raise ConfigError(
+        f"--db {parsed.render_as_string()} cannot hold the registry: use sqlite:///path or postgresql://user@host/name."
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
+    connection.execute("PRAGMA busy_timeout = 10000")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # NORMAL may lose the last acknowledged commits when the power goes, and with them units that were
+    # counted.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class Database:
+    """Runs functions of a connection in a transaction, in a thread. Opened by `async with`, which also
+    migrates."""
+
+    def __init__(self, url: str, password: str | None = None) -> None:
+        self.engine = open_engine(url, password)
+        self._writing = self.engine.execution_options(**{_WRITES: True})
+        one_writer = self.engine.dialect.name == "sqlite"
+        self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="qilu-db-read")
+        self._writers = (
+            ThreadPoolExecutor(1, thread_name_prefix="qilu-db-write") if one_writer else self._readers
+        )
+        self._file = Path(str(self.engine.url.database)) if one_writer else None
+        self._waiting = 0
+
+    async def __aenter__(self) -> Self:
+        try:
+            if self._file is not None:
+                await asyncio.to_thread(self._file.parent.mkdir, parents=True, exist_ok=True)
+            await self.write(migrate)
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        def close() -> None:
+            self._writers.shutdown()
+            self._readers.shutdown()
+            self.engine.dispose()
+
+        await asyncio.to_thread(close)
+
+    async def read(self, fn: Callable[[Connection], T]) -> T:
+        """What `fn` returns, from one transaction that changes nothing."""
+
+        def run() -> T:
+            with self.engine.connect() as connection:
+                return fn(connection)
+
+        return await self._run(self._readers, run)
+
+    async def write(self, fn: Callable[[Connection], T]) -> T:
+        """What `fn` returns, durable. `fn` may run more than once: all it does must be in the transaction."""
+
+        def run() -> T:
+            for left in reversed(range(MAX_TRIES)):
+                try:
+                    with self._writing.begin() as connection:
+                        return fn(connection)
+                except DBAPIError as error:
+                    if not left or getattr(error.orig, "sqlstate", None) not in _RETRIED:
+                        raise
+            raise AssertionError("the last try returns or raises")
+
+        return await self._run(self._writers, run)
+
+    async def _run(self, threads: ThreadPoolExecutor, run: Callable[[], T]) -> T:
+        if self._waiting >= MAX_WAITING:
+            raise DatabaseBusy(f"{MAX_WAITING} calls wait for the database already; come again in a second.")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, run)
+        finally:
+            self._waiting -= 1
+
+
+def lock_start(connection: Connection) -> None:
+    """Until the transaction ends, no other platform does what is done once when one starts."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _START_LOCK})
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the schema up to date; of several platforms that start at once, one does it and the others
+    wait."""
+    lock_start(connection)
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise ConfigError(
+            f"The database was made by a newer version of this software ({error}): use that, or another --db."
+        ) from error
+
+
+def unreachable(url: str, error: OperationalError) -> ConfigError:
+    """A sentence for a database that could not be opened when the platform started."""
+    reason = str(error.orig).strip().splitlines()[0]
+    return ConfigError(f"--db {make_url(url).render_as_string()} cannot be opened: {reason}.")
+
+
+def rows_table(
+    connection: Connection, columns: Sequence[Column[Any]], rows: Sequence[Sequence[Any]]
+) -> FromClause:
+    """`rows` as a table `given` with the names and types of `columns`, in one parameter (SQLite) or one a
+    column (PostgreSQL)."""
+    if connection.dialect.name == "sqlite":
+        each = func.json_each(bindparam(None, msgspec.json.encode(rows).decode(), String)).table_valued(
+            "value"
+        )
+        fields = [
+            func.json_extract(each.c.value, f"$[{place}]", type_=column.type).label(column.name)
+            for place, column in enumerate(columns)
+        ]
+        return select(*fields).subquery("given")
+    turned: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(columns)
+    arrays = [
+        bindparam(None, list(values), postgresql.ARRAY(_bare(column.type)))
+        for values, column in zip(turned, columns, strict=True)
+    ]
+    names = [Column(column.name, column.type) for column in columns]
+    return func.unnest(*arrays).table_valued(*names, name="given").render_derived()
+
+
+def _bare(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    # A length in a cast cuts silently; the column itself refuses what is too long.
+    return String() if isinstance(type_, String) else type_
+
+
+def among(connection: Connection, column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    """The condition that `column` is one of `values`, however many, in one parameter."""
+    if connection.dialect.name == "sqlite":
+        each = func.json_each(bindparam(None, msgspec.json.encode(values).decode(), String)).table_valued(
+            "value"
+        )
+        return column.in_(select(each.c.value))
+    return column == func.any(bindparam(None, list(values), postgresql.ARRAY(_bare(column.type))))
+
+
+def insert_rows(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]
+) -> postgresql.Insert | sqlite.Insert:
+    """The statement that inserts `rows` (all with the same keys) in their order; the caller says what happens
+    on conflict."""
+    names = list(rows[0])
+    given = rows_table(connection, [table.c[name] for name in names], [list(row.values()) for row in rows])
+    # `WHERE true` lets SQLite tell ON CONFLICT from the ON of a join.
+    source = select(*given.c).where(true())
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return make(table).from_select(names, source)

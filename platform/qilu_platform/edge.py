@@ -1,0 +1,88 @@
+"""Around every request: its id, the bound on its body, its metrics, and the answer when our own code
+fails."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qilu_platform.metrics import Metrics
+from qilu_platform.problems import Problem, problem_response
+
+log = structlog.get_logger()
+
+MAX_BODY = 1024 * 1024
+MAX_BULK_BODY = 8 * 1024 * 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+def _max_body(path: str) -> int:
+    return MAX_BULK_BODY if path.endswith("/bulk") else MAX_BODY
+
+
+class Edge:
+    """ASGI middleware. Streams pass through untouched."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = headers.get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
+        begun, status, streams = time.perf_counter(), 0, False
+
+        async def answer(message: Message) -> None:
+            nonlocal status, streams
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                out = MutableHeaders(scope=message)
+                out["X-Request-Id"] = request_id
+                out["X-Content-Type-Options"] = "nosniff"
+                streams = out.get("content-type", "").startswith("text/event-stream")
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._run(scope, headers, receive, answer)
+            except Exception:
+                # The last place that can answer: said once, counted below as a 500, and the caller gets no
+                # traceback.
+                log.exception("request failed", method=scope["method"], path=scope["path"])
+                if not status:
+                    detail = f"The platform failed; its log says why under request {request_id}."
+                    await problem_response(500, detail)(scope, receive, answer)
+        # Only known routes become labels: paths that nobody serves are without number.
+        route = getattr(scope.get("route"), "path", None) or "unmatched"
+        self.metrics.requests.labels(route, scope["method"], str(status)).inc()
+        if not streams:
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - begun)
+
+    async def _run(self, scope: Scope, headers: Headers, receive: Receive, answer: Send) -> None:
+        most = _max_body(scope["path"])
+        too_large = f"The body is larger than {most} bytes: send less at a time."
+        declared = headers.get("content-length", "0")
+        if declared.isascii() and declared.isdigit() and int(declared) > most:
+            await problem_response(413, too_large, headers={"Connection": "close"})(scope, receive, answer)
+            return
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > most:
+                raise Problem(413, too_large, headers={"Connection": "close"})
+            return message
+
+        await self.app(scope, bounded, answer)

@@ -1,0 +1,212 @@
+"""What the API takes, checked at the door. Everything inside works with plain rows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.ids import check_id
+from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES
+from qilu_contract.readings import MAX_TIME_MS
+
+MAX_BATCH = 5_000
+"""Units in one ingest call."""
+
+
+def _one_of(known: Any, what: str, example: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"not {what}, such as {example}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _clean(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise ValueError("must hold printable characters only and no spaces at its ends")
+    return value
+
+
+Id = Annotated[str, AfterValidator(lambda value: check_id(value, "the value"))]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_clean)]
+CountyCode = Annotated[str, _one_of(COUNTIES, "the code of a county of Shandong (GB/T 2260)", "370202")]
+CityCode = Annotated[str, _one_of(CITIES, "the code of a city of Shandong (GB/T 2260)", "370200")]
+IndustryCode = Annotated[str, _one_of(INDUSTRIES, "an industry (GB/T 4754)", "C31")]
+ClassName = Annotated[str, _one_of(CATALOGUE, "an equipment class", "blast_furnace")]
+TsMs = Annotated[int, Field(ge=0, le=MAX_TIME_MS, strict=True)]
+
+
+class Kind(StrEnum):
+    """The four kinds of cloud action."""
+
+    INFRASTRUCTURE = "infrastructure"
+    PLATFORM = "platform"
+    BUSINESS = "business"
+    EQUIPMENT = "equipment"
+
+
+class Role(StrEnum):
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    VIEWER = "viewer"
+    ENTERPRISE = "enterprise"
+    INGEST = "ingest"
+    FLEET = "fleet"
+
+
+UnitState = Literal["registered", "on_cloud", "retired"]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_enum_values=True, populate_by_name=True)
+
+    def row(self) -> dict[str, Any]:
+        """As the registry's columns are called."""
+        return self.model_dump(by_alias=True)
+
+
+def _example(**value: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
+class EnterpriseIn(_In):
+    model_config = _example(name="Qingdao Iron and Steel", county="370202", industry="C31")
+
+    id: Id | None = Field(None, description="Made by the platform when left out; never reused.")
+    name: Name
+    county: CountyCode = Field(description="Code of the county (GB/T 2260); the city follows from it.")
+    industry: IndustryCode = Field(description="Division of GB/T 4754-2017.")
+    uscc: Annotated[str, Field(pattern="^[0-9A-HJ-NPQRTUWXY]{18}$")] | None = Field(
+        None, description="Unified social credit code, 18 characters."
+    )
+
+
+class UnitIn(_In):
+    model_config = _example(**{"class": "motor", "enterprise": "370202-e00007", "name": "Pump motor 3"})
+
+    id: Id | None = Field(None, description="Made by the platform when left out; never reused.")
+    class_: ClassName = Field(alias="class")
+    enterprise: Id = Field(description="The enterprise that owns it; gives county, city and industry.")
+    name: Name | None = None
+
+
+class ProviderIn(_In):
+    model_config = _example(name="Haier COSMOPlat")
+
+    id: Id | None = None
+    name: Name
+
+
+class ContractIn(_In):
+    model_config = _example(enterprise="370202-e00007", provider="provider-1", kind="equipment")
+
+    id: Id | None = None
+    enterprise: Id
+    provider: Id
+    kind: Kind
+
+
+class CentreIn(_In):
+    model_config = _example(name="Qingdao experience centre", city="370200", park="Laoshan")
+
+    id: Id | None = None
+    name: Name
+    city: CityCode
+    park: Name | None = None
+
+
+class KeyIn(_In):
+    model_config = _example(name="line 3 gateway", role="ingest")
+
+    name: Name
+    role: Role
+    enterprise: Id | None = Field(None, description="For the role `enterprise`: the one whose data it sees.")
+
+    @model_validator(mode="after")
+    def _check_enterprise(self) -> KeyIn:
+        if (self.role == Role.ENTERPRISE) != (self.enterprise is not None):
+            raise ValueError("`enterprise` is given with the role `enterprise`, and only then")
+        return self
+
+
+class AdmissionIn(_In):
+    model_config = _example(units=["370202-motor-0000123"])
+
+    # Not checked one by one: what is no id is simply not found.
+    units: list[Annotated[str, Field(max_length=256)]] = Field(max_length=MAX_BATCH)
+
+
+class ReadingIn(_In):
+    unit: Annotated[str, Field(max_length=256)]
+    ts_ms: TsMs
+
+
+class ReadingsIn(_In):
+    model_config = _example(readings=[{"unit": "370202-motor-0000123", "ts_ms": 1767225600000}])
+
+    readings: list[ReadingIn] = Field(max_length=MAX_BATCH)
+
+
+class UnitOut(BaseModel):
+    """For the API's description; answers are built from rows."""
+
+    id: str
+    class_: str = Field(alias="class")
+    enterprise: str
+    name: str | None
+    county: str
+    city: str
+    industry: str
+    state: UnitState
+    registered_ms: int
+    on_cloud_ms: int | None = Field(description="Time of its first reading.")
+    retired_ms: int | None
+
+
+class EnterpriseOut(BaseModel):
+    id: str
+    name: str
+    county: str
+    city: str
+    industry: str
+    uscc: str | None
+    registered_ms: int
+    on_cloud_ms: int | None = Field(description="When its first contract began.")
+    contracts_current: int
+
+
+class ProviderOut(BaseModel):
+    id: str
+    name: str
+    registered_ms: int
+
+
+class ContractOut(BaseModel):
+    id: str
+    enterprise: str
+    provider: str
+    kind: Kind
+    registered_ms: int
+    ended_ms: int | None
+
+
+class CentreOut(BaseModel):
+    id: str
+    name: str
+    city: str
+    park: str | None
+    registered_ms: int
+
+
+class LineErrorOut(BaseModel):
+    line: int
+    detail: str
+
+
+class BulkOut(BaseModel):
+    created: int
+    existing: int
+    errors: list[LineErrorOut]

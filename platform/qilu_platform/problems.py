@@ -1,0 +1,109 @@
+"""Errors as the caller sees them: RFC 9457 `application/problem+json`, one sentence that says what is wrong,
+where, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from qilu_contract.errors import Retryable
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from qilu_platform.database import DatabaseBusy
+
+MAX_SHOWN = 80
+"""Characters of a wrong value that are repeated to the caller."""
+
+
+class Problem(HTTPException):
+    """Raised anywhere below a route; becomes the answer. `errors` names single faults of a longer body."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, detail, dict(headers) if headers else None)
+        self.errors = errors
+
+
+def problem_response(
+    status: int,
+    detail: str,
+    *,
+    errors: Sequence[Mapping[str, str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if errors:
+        body["errors"] = list(errors)
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
+
+
+def faults(errors: Sequence[Any]) -> list[dict[str, str]]:
+    """Pydantic's errors as {where, what}, the value shown shortened."""
+    found = []
+    for error in errors:
+        place = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
+        what = str(error["msg"]).removeprefix("Value error, ")
+        if error["type"] in ("model_attributes_type", "model_type") and not place:
+            what = "not a JSON object; send one, with `Content-Type: application/json`"
+        given = error.get("input")
+        if isinstance(given, str | int | float | bool) and error["type"] != "json_invalid":
+            shown = repr(given) if len(repr(given)) <= MAX_SHOWN else repr(given)[:MAX_SHOWN] + "…"
+            what += f" (given: {shown})"
+        found.append({"where": ".".join(place) or "body", "what": what})
+    return found
+
+
+def sentence(found: Sequence[Mapping[str, str]]) -> str:
+    """All faults of one object in a line."""
+    return "; ".join(f"{fault['where']}: {fault['what']}" for fault in found)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        if isinstance(error, Problem):
+            detail, errors = str(error.detail), error.errors
+        else:  # the framework's own, which says nothing but the title
+            detail, errors = f"{request.method} {request.url.path[:200]} is not served here; see /docs.", None
+        return problem_response(error.status_code, detail, errors=errors, headers=error.headers)
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        found = faults(error.errors())
+        return problem_response(
+            422,
+            f"The request does not fit: {sentence(found[:5])}. /docs shows an example.",
+            errors=found[:100],
+        )
+
+    async def store_away(_request: Request, error: Exception) -> Response:
+        return problem_response(503, f"The store of readings is away: {error}", headers={"Retry-After": "5"})
+
+    async def database_away(_request: Request, _error: Exception) -> Response:
+        return problem_response(
+            503, "The registry's database is away or busy; try again soon.", headers={"Retry-After": "2"}
+        )
+
+    app.add_exception_handler(StarletteHTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Retryable, store_away)
+    for kind in (DatabaseBusy, OperationalError, PoolTimeout):
+        app.add_exception_handler(kind, database_away)

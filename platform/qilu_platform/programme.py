@@ -1,0 +1,112 @@
+"""The programme's counts, read from the counters: never from the registry's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.clock import wall_ms
+from qilu_contract.places import CITIES, PROVINCE
+from qilu_contract.storage import Point
+from qilu_contract.targets import TARGETS
+from sqlalchemy import Connection, select
+
+from qilu_platform.models import Kind
+from qilu_platform.onboarding import active_units
+from qilu_platform.schema import counters
+
+Counts = Mapping[tuple[str, str, str], int]
+
+_COUNTED_BY = {
+    "enterprises_on_cloud": ("enterprises_onboarded", "enterprises_current"),
+    "units_on_cloud": ("units_onboarded", "units_current"),
+    # Nothing ends them, so what ever joined is there still.
+    "providers": ("providers", "providers"),
+    "centres": ("centres", "centres"),
+}
+
+
+def read_counts(connection: Connection) -> dict[tuple[str, str, str], int]:
+    """(scope, code, name) → value, for every scope but the counties."""
+    rows = connection.execute(select(counters).where(counters.c.scope != "county"))
+    counts = {(row.scope, row.code, row.name): int(row.value) for row in rows}
+    counts["province", PROVINCE, "units_active"] = active_units(connection)
+    return counts
+
+
+def programme(counts: Counts) -> dict[str, Any]:
+    """The programme object of the API. On cloud means onboarded: it never decreases."""
+
+    def count(scope: str, code: str, name: str) -> int:
+        return counts.get((scope, code, name), 0)
+
+    targets = []
+    for target in TARGETS.values():
+        onboarded, current = (count("province", PROVINCE, name) for name in _COUNTED_BY[target.name])
+        targets.append(
+            {
+                "name": target.name,
+                "target": target.target,
+                "onboarded": onboarded,
+                "current": current,
+                "reached": onboarded >= target.target,
+            }
+        )
+    return {
+        "as_of_ms": wall_ms(),
+        "targets": targets,
+        "registered": {
+            "enterprises": count("province", PROVINCE, "enterprises_registered"),
+            "units": count("province", PROVINCE, "units_registered"),
+        },
+        "active": count("province", PROVINCE, "units_active"),
+        "contracts": {
+            kind.value: {
+                "onboarded": count("kind", kind, "contracts_onboarded"),
+                "current": count("kind", kind, "contracts_current"),
+            }
+            for kind in Kind
+        },
+        "by_city": {
+            code: {
+                "units_registered": count("city", code, "units_registered"),
+                "units_on_cloud": count("city", code, "units_onboarded"),
+                "enterprises_registered": count("city", code, "enterprises_registered"),
+                "enterprises_on_cloud": count("city", code, "enterprises_onboarded"),
+            }
+            for code in CITIES
+        },
+        "by_class": {
+            name: {
+                "units_registered": count("class", name, "units_registered"),
+                "units_on_cloud": count("class", name, "units_onboarded"),
+            }
+            for name in CATALOGUE
+        },
+    }
+
+
+_FIELDS = {
+    "enterprises_registered": "enterprises_registered",
+    "enterprises_onboarded": "enterprises_on_cloud",
+    "enterprises_current": "enterprises_on_cloud_current",
+    "units_registered": "units_registered",
+    "units_onboarded": "units_on_cloud",
+    "units_current": "units_on_cloud_current",
+    "units_active": "units_active",
+    "providers": "providers",
+    "centres": "centres",
+    "contracts_onboarded": "contracts",
+    "contracts_current": "contracts_current",
+}
+"""Counters and what the measurement `programme` calls them."""
+
+
+def points(counts: Counts, ts_ms: int) -> list[Point]:
+    """A point for each scope that has counted anything, at `ts_ms`."""
+    fields: dict[tuple[str, str], dict[str, int]] = {}
+    for (scope, code, name), value in counts.items():
+        # Every point holds units_registered: the field that points are counted by.
+        fields.setdefault((scope, code), {"units_registered": 0})[_FIELDS[name]] = value
+    return [Point("programme", tags, ts_ms, values) for tags, values in sorted(fields.items())]

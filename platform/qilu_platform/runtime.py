@@ -1,0 +1,142 @@
+"""What a running platform holds, and what it does beside answering."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from pydantic import SecretStr
+from qilu_contract.clock import wall_ms
+from qilu_contract.errors import StoreError
+from qilu_contract.stores import Store, open_store
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from qilu_platform.database import Database, DatabaseBusy, lock_start, unreachable
+from qilu_platform.events import Hub
+from qilu_platform.keys import ensure_keys
+from qilu_platform.metrics import Metrics
+from qilu_platform.models import Role
+from qilu_platform.programme import points, programme, read_counts
+from qilu_platform.settings import Settings
+
+log = structlog.get_logger()
+
+PROGRAMME_S = 1.0
+PIPELINE_S = 2.0
+ROLL_UP_S = 10
+STEP_TIMEOUT_S = 10.0
+"""A round of a background task that takes longer has failed: the store or the database hangs."""
+_PIPELINE_FIELDS = ("accepted_per_s", "stored_per_s", "dead_lettered", "lag_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    settings: Settings
+    database: Database
+    store: Store | None
+    hub: Hub
+    metrics: Metrics
+    first_admin_key: str | None
+    """An admin key that had to be made now; shown once, kept nowhere."""
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics) -> AsyncIterator[Runtime]:
+    """Open the database (migrated), the store if `settings` names one and none was given, and start the
+    tasks.
+
+    Raises ConfigError for settings that cannot work. A task that fails for an unforeseen reason cancels the
+    caller.
+    """
+    async with AsyncExitStack() as stack:
+        password = None if settings.db_password is None else settings.db_password.get_secret_value()
+        database = Database(settings.db_url, password)
+        try:
+            await stack.enter_async_context(database)
+        except OperationalError as error:
+            raise unreachable(settings.db_url, error) from error
+        made = await database.write(lambda connection: _keys(connection, settings))
+        if store is None and settings.store_url is not None:
+            token = None if settings.store_token is None else settings.store_token.get_secret_value()
+            store = await stack.enter_async_context(open_store(settings.store_url, token))
+        hub = Hub(metrics.clients)
+        runtime = Runtime(settings, database, store, hub, metrics, made)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_repeat(name, interval_s, step, metrics), name=f"platform {name}")
+                for name, interval_s, step in _steps(runtime)
+            ]
+            try:
+                yield runtime
+            finally:
+                hub.close()
+                for task in tasks:
+                    task.cancel()
+
+
+def _keys(connection: Connection, settings: Settings) -> str | None:
+    lock_start(connection)
+    given = {
+        Role.ADMIN: settings.api_key,
+        Role.INGEST: settings.ingest_key,
+        Role.FLEET: settings.fleet_key,
+        Role.VIEWER: settings.viewer_key,
+    }
+    return ensure_keys(connection, {role: _open(key) for role, key in given.items() if key is not None})
+
+
+def _open(secret: SecretStr) -> str:
+    return secret.get_secret_value()
+
+
+Step = Callable[[], Awaitable[None]]
+
+
+def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
+    async def show_programme() -> None:
+        counts = await runtime.database.read(read_counts)
+        for (scope, _code, name), value in counts.items():
+            if scope == "province":
+                runtime.metrics.programme.labels(name).set(value)
+        runtime.hub.publish("programme", programme(counts))
+
+    found: list[tuple[str, float, Step]] = [("programme", PROGRAMME_S, show_programme)]
+    store = runtime.store
+    if store is None:
+        return found
+
+    async def show_pipeline() -> None:
+        row = await store.latest("pipeline", {})
+        if row is not None:
+            value = {name: row.values.get(name) for name in _PIPELINE_FIELDS}
+            runtime.hub.publish("pipeline", value | {"as_of_ms": row.ts_ms})
+
+    async def roll_up() -> None:
+        # Replicas write the same point at the same time, so one of them is enough and more do no harm.
+        ts_ms = wall_ms() // (ROLL_UP_S * 1000) * (ROLL_UP_S * 1000)
+        await store.write(points(await runtime.database.read(read_counts), ts_ms))
+
+    return [*found, ("pipeline", PIPELINE_S, show_pipeline), ("roll-up", ROLL_UP_S, roll_up)]
+
+
+async def _repeat(name: str, interval_s: float, step: Step, metrics: Metrics) -> None:
+    """Run `step` for ever. A store or database that is away is counted, and logged when that changes."""
+    well = True
+    while True:
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT_S):
+                await step()
+        except (StoreError, SQLAlchemyError, DatabaseBusy, TimeoutError) as error:
+            metrics.failures.labels(name).inc()
+            if well:
+                log.warning("task fails, will try again", task=name, error=str(error) or type(error).__name__)
+            well = False
+        else:
+            if not well:
+                log.info("task works again", task=name)
+            well = True
+        await asyncio.sleep(interval_s)

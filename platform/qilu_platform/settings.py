@@ -1,0 +1,35 @@
+"""What the platform is told when it starts."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from qilu_contract.secrets import secret
+
+
+def _from_secret(name: str) -> SecretStr | None:
+    value = secret(name)
+    return None if value is None else SecretStr(value)
+
+
+class Settings(BaseSettings):
+    """Flags first, then `QILU_PLATFORM_…` variables (`QILU_PLATFORM_DB_URL`). Secrets come as NAME or
+    NAME_FILE."""
+
+    model_config = SettingsConfigDict(env_prefix="QILU_PLATFORM_", frozen=True)
+
+    db_url: str = "sqlite:///var/platform.db"
+    """`sqlite:///path` or `postgresql://user@host/database` (password from QILU_DB_PASSWORD)."""
+    store_url: str | None = None
+    """Where readings are; without one the endpoints that need readings answer 503."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    """0 takes any free port; the service tells which."""
+
+    db_password: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_DB_PASSWORD"))
+    store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))
+    # Keys that others hold already when the platform starts: it makes sure that it knows them.
+    api_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_API_KEY"))
+    ingest_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INGEST_KEY"))
+    fleet_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_FLEET_KEY"))
+    viewer_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_VIEWER_KEY"))

@@ -1,0 +1,48 @@
+"""What flags mean, the same everywhere: durations, speeds, times."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from qilu_contract.errors import ConfigError
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_RATES = {"day": 86_400.0, "week": 604_800.0, "month": 30.4375 * 86_400.0, "year": 365.25 * 86_400.0}
+
+
+def duration_s(text: str) -> float:
+    """`90s`, `5m`, `2h`, `30d` as seconds; raises ConfigError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if not found:
+        raise ConfigError(f"{text!r} is not a duration: write 90s, 5m, 2h or 30d.")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def speed(text: str) -> float | None:
+    """`1`, `60`, `1month/s` as simulated seconds per second, `max` as None: as fast as it goes; raises
+    ConfigError."""
+    if text == "max":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(?:(day|week|month|year)/s)?", text)
+    value = float(found[1]) * _RATES.get(found[2] or "", 1.0) if found else 0.0
+    if value <= 0:
+        raise ConfigError(f"{text!r} is not a speed: write 1, 60, 1month/s or max.")
+    return value
+
+
+def time_ms(text: str) -> int:
+    """`2022-06-01T00:00:00+08:00` (or `2022-06-01`: UTC) as milliseconds since 1970; raises ConfigError."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is not a time: write 2022-06-01T08:00:00+08:00.") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """`2/7` as (2, 7): the second of seven slices; raises ConfigError."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(f"--shard {text!r} is no slice: write 1/4 for the first of four.")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,111 @@
+"""Keys and passwords of one stack, made once into a directory: nothing has a default, nothing is shown on a
+command line.
+
+The embedded stack keeps its keyring in `--state`; the compose stack's `init` service makes one into a volume.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+API_KEYS = ("admin", "ingest", "fleet", "viewer")
+"""Roles at the platform, each with its own key."""
+
+MQTT_USERS = ("gateway", "devices", "platform", "operator")
+"""Who may log in at the broker; `operator` is the person at the machine, for devices made by hand."""
+
+MOSQUITTO_ACL = """\
+# Least rights: each user reads and writes what its work needs.
+user gateway
+topic read spBv1.0/#
+topic read qilu/v1/#
+topic write spBv1.0/STATE/+
+topic write spBv1.0/+/NCMD/+
+topic write spBv1.0/+/DCMD/+/+
+
+user devices
+topic write spBv1.0/+/NBIRTH/+
+topic write spBv1.0/+/NDEATH/+
+topic write spBv1.0/+/NDATA/+
+topic write spBv1.0/+/DBIRTH/+/+
+topic write spBv1.0/+/DDEATH/+/+
+topic write spBv1.0/+/DDATA/+/+
+topic write qilu/v1/clock
+topic read spBv1.0/STATE/+
+topic read spBv1.0/+/NCMD/+
+topic read spBv1.0/+/DCMD/+/+
+
+user platform
+topic read spBv1.0/#
+topic write spBv1.0/+/NCMD/+
+topic write spBv1.0/+/DCMD/+/+
+
+user operator
+topic readwrite spBv1.0/#
+topic readwrite qilu/v1/#
+"""
+
+# Mosquitto's own default number of PBKDF2-SHA512 rounds; the passwords are random, so more would protect
+# nothing.
+_ROUNDS = 101
+
+
+class Keyring:
+    """The secrets in `directory`, one a file with mode 0600."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def make(self) -> None:
+        """Make what is missing and keep what is there."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for role in API_KEYS:
+            self._make_once(self.key_file(role), f"qilu_{secrets.token_urlsafe(32)}")
+        for user in MQTT_USERS:
+            self._make_once(self.password_file(user), secrets.token_urlsafe(24))
+
+    def key_file(self, role: str) -> Path:
+        return self.directory / f"{role}.key"
+
+    def password_file(self, user: str) -> Path:
+        return self.directory / f"mqtt-{user}.password"
+
+    def key(self, role: str) -> str:
+        return self.key_file(role).read_text(encoding="utf-8").strip()
+
+    def password(self, user: str) -> str:
+        return self.password_file(user).read_text(encoding="utf-8").strip()
+
+    def mosquitto_passwords(self) -> str:
+        """The broker's password file: hashes only."""
+        return "".join(f"{user}:{_mosquitto_hash(self.password(user))}\n" for user in MQTT_USERS)
+
+    @staticmethod
+    def _make_once(path: Path, value: str) -> None:
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(value + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, replacing what was there."""
+    partial = path.with_name(path.name + ".part")
+    with os.fdopen(
+        os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+    ) as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def _mosquitto_hash(password: str) -> str:
+    """PBKDF2-SHA512 as `mosquitto_passwd` writes it: $7$rounds$salt$hash."""
+    salt = os.urandom(12)
+    hashed = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ROUNDS)
+    return f"$7${_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(hashed).decode()}"

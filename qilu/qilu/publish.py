@@ -1,0 +1,75 @@
+"""One JSON reading of a device made by hand, sent to the broker (aiomqtt: one message, no hurry)."""
+
+from __future__ import annotations
+
+import time
+
+import aiomqtt
+import httpx
+from qilu_contract import json_payload, topics
+from qilu_contract.broker import BrokerAddress
+from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.readings import Value
+
+_TIMEOUT_S = 10
+
+
+def parse_values(words: list[str]) -> dict[str, Value]:
+    """`signal=value` words as values: true and false, whole numbers, numbers. Raises ConfigError for anything
+    else."""
+    values: dict[str, Value] = {}
+    for word in words:
+        name, separator, text = word.partition("=")
+        if not name or not separator:
+            raise ConfigError(f"{word!r} is not signal=value: write for example power_in=11.2.")
+        if text in ("true", "false"):
+            values[name] = text == "true"
+            continue
+        try:
+            values[name] = int(text) if text.lstrip("+-").isdecimal() else float(text)
+        except ValueError as error:
+            raise ConfigError(f"{word!r}: {text!r} is neither a number nor true or false.") from error
+    return values
+
+
+def telemetry_topic(platform: str, key: str, unit: str) -> str:
+    """The topic of a registered unit: the platform knows its county and enterprise. Raises QiluError if it
+    does not."""
+    try:
+        answer = httpx.get(
+            f"{platform}/v1/units/{unit}",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+        )
+    except httpx.HTTPError as error:
+        raise QiluError(f"the platform at {platform} does not answer: {error}. Is the stack up?") from error
+    if answer.status_code == 404:
+        raise QiluError(f"the platform knows no unit {unit!r}: register it first (POST /v1/units).")
+    if not answer.is_success:
+        raise QiluError(f"the platform at {platform} answered {answer.status_code}: {answer.text[:300]}")
+    found = answer.json()
+    return topics.telemetry(found["county"], found["enterprise"], found["id"])
+
+
+async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int | None) -> bytes:
+    """Send one reading at QoS 1; returns its payload when the broker has confirmed it. Raises QiluError."""
+    address = BrokerAddress.from_url(broker)
+    body = json_payload.encode([(ts_ms if ts_ms is not None else time.time_ns() // 1_000_000, values)])
+    try:
+        async with aiomqtt.Client(
+            address.host,
+            address.port,
+            username=address.user,
+            password=address.password,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            tls_params=aiomqtt.TLSParameters() if address.tls else None,
+            timeout=_TIMEOUT_S,
+        ) as client:
+            await client.publish(topic, body, qos=1, timeout=_TIMEOUT_S)
+    except aiomqtt.MqttError as error:
+        raise QiluError(
+            f"the broker at {address.host}:{address.port} did not take it: {error}. "
+            "Is the stack up, and are QILU_MQTT_USER and QILU_MQTT_PASSWORD_FILE set?"
+        ) from error
+    return body

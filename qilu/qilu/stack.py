@@ -1,0 +1,361 @@
+"""The embedded stack: broker, gateway, store, platform and simulated equipment on one machine, by one
+command.
+
+Gateway and platform share this process (the embedded DuckDB has one owner) and speak HTTP to each other all
+the same; the broker and the equipment are child processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import msgspec
+from pydantic import SecretStr
+from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.secrets import secret
+from qilu_contract.stores import Store, open_store
+from qilu_gateway.service import GatewayService
+from qilu_gateway.settings import Settings as GatewaySettings
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings as PlatformSettings
+from rich.console import Console
+
+from qilu.brokers import BrokerKind, EmbeddedBroker, choose_broker, die_with_parent, free_port
+from qilu.keyring import Keyring, write_private
+from qilu.report import Report, count_stock
+from qilu.status import Status, StatusLine
+
+STOP_DEVICES_S = 3.0
+SETTLE_S = 30.0
+"""How long the end of a run may take to bring what is in flight into the store and the counts."""
+
+
+class _Target(msgspec.Struct):
+    name: str
+    onboarded: int
+
+
+class _Registered(msgspec.Struct):
+    units: int
+
+
+class _Programme(msgspec.Struct):
+    """What is read here of `GET /v1/programme`."""
+
+    targets: list[_Target]
+    registered: _Registered
+    active: int
+
+    def onboarded(self, name: str) -> int:
+        return next(target.onboarded for target in self.targets if target.name == name)
+
+
+class _EdgeReport(msgspec.Struct):
+    """What is read here of the report of `qilu devices run`."""
+
+    readings_acked: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """What `qilu up` was asked for; None and empty mean the default."""
+
+    state: Path
+    broker: str = "auto"
+    store: str | None = None
+    db: str | None = None
+    port: int = 8000
+    mqtt_port: int = 1883
+    devices: list[str] = field(default_factory=list)
+    """Flags passed on to `qilu devices run`."""
+
+
+class Stack:
+    """`async with` brings everything up, in order; leaving it stops everything, in the opposite order, within
+    5 s."""
+
+    def __init__(self, config: StackConfig, console: Console) -> None:
+        self._config = config
+        self._console = console
+        self._stack = AsyncExitStack()
+        self.keyring = Keyring(config.state / "keys")
+        self.platform: PlatformService
+        self.gateway: GatewayService
+        self.store: Store
+        self.devices: asyncio.subprocess.Process
+        self._http: httpx.AsyncClient
+        self._points_before = 0
+        self._metrics_port = free_port(8081)
+
+    async def __aenter__(self) -> Stack:
+        async with self._stack as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        config, state = self._config, self._config.state
+        _make_state(state)
+        self.keyring.make()
+        broker_url, broker_note = await self._start_broker(stack)
+
+        store_url = config.store or f"duckdb:///{state}/readings.duckdb"
+        self.store = await stack.enter_async_context(open_store(store_url, secret("QILU_INFLUX_TOKEN")))
+        self._points_before = (await count_stock(self.store)).points
+
+        admin_key = secret("QILU_API_KEY") or self.keyring.key("admin")
+        settings = PlatformSettings(
+            db_url=config.db or f"sqlite:///{state}/registry.sqlite",
+            port=free_port(config.port),
+            api_key=SecretStr(admin_key),
+            ingest_key=SecretStr(self.keyring.key("ingest")),
+            fleet_key=SecretStr(self.keyring.key("fleet")),
+            viewer_key=SecretStr(self.keyring.key("viewer")),
+        )
+        self.platform = await stack.enter_async_context(PlatformService(settings, self.store))
+        self._http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=self.platform.url, timeout=10, trust_env=False)
+        )
+        user, password = self._mqtt_login("gateway")
+        self.gateway = await stack.enter_async_context(
+            GatewayService(
+                GatewaySettings(
+                    broker=_with_login(broker_url, user, password),
+                    platform=self.platform.url,
+                    state=state / "gateway",
+                    http_port=self._metrics_port,
+                ),
+                store=self.store,
+                api_key=self.keyring.key("ingest"),
+            )
+        )
+        self._write_env(broker_url)
+        self._tell(broker_note, store_url)
+        self.devices = await stack.enter_async_context(self._run_devices(broker_url))
+
+    async def _start_broker(self, stack: AsyncExitStack) -> tuple[str, str]:
+        config = self._config
+        if "://" in config.broker:
+            return config.broker, "as given"
+        if config.broker not in ("auto", "mosquitto", "builtin"):
+            raise ConfigError(f"--broker {config.broker}: use auto, mosquitto, builtin or mqtt://host:1883.")
+        kind: BrokerKind
+        kind, why = choose_broker(config.broker)
+        home, log = config.state / "broker", config.state / "log" / "broker.log"
+        broker = EmbeddedBroker(kind, free_port(config.mqtt_port), home, self.keyring, log)
+        await stack.enter_async_context(broker)
+        rules = "passwords and topic rules" if kind == "mosquitto" else "passwords, no topic rules"
+        name = "Mosquitto" if kind == "mosquitto" else "built-in (iotcore)"
+        return broker.url, f"{name}: {why}; {rules}"
+
+    def _mqtt_login(self, user: str) -> tuple[str | None, str | None]:
+        """Our own broker knows our users; another's log-in comes with its URL or from the environment."""
+        if "://" in self._config.broker:
+            return None, None
+        return user, self.keyring.password(user)
+
+    @asynccontextmanager
+    async def _run_devices(self, broker_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        state = self._config.state
+        environment = {**os.environ, "QILU_API_KEY_FILE": str(self.keyring.key_file("fleet"))}
+        environment.pop("QILU_API_KEY", None)
+        user, _ = self._mqtt_login("devices")
+        if user is not None:
+            environment |= {
+                "QILU_MQTT_USER": user,
+                "QILU_MQTT_PASSWORD_FILE": str(self.keyring.password_file(user)),
+            }
+        command = [sys.executable, "-m", "qilu", "devices", "run"]
+        command += [
+            "--broker",
+            broker_url,
+            "--platform",
+            self.platform.url,
+            "--state",
+            str(state / "devices"),
+        ]
+        command += ["--report", str(self._devices_report), *self._config.devices]
+        self._devices_report.unlink(missing_ok=True)
+        with (state / "log" / "devices.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is ours to pass on, in our order
+                preexec_fn=die_with_parent,
+            )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                try:
+                    async with asyncio.timeout(STOP_DEVICES_S):
+                        await process.wait()
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+
+    @property
+    def _devices_report(self) -> Path:
+        return self._config.state / "devices" / "report.json"
+
+    def _write_env(self, broker_url: str) -> None:
+        """What a shell needs to talk to this stack, as variables: files of secrets, never the secrets."""
+        lines = {
+            "QILU_PLATFORM": self.platform.url,
+            "QILU_BROKER": broker_url,
+            "QILU_API_KEY": f'"$(cat {self.keyring.key_file("admin").resolve()})"',
+        }
+        if "://" not in self._config.broker:
+            lines["QILU_MQTT_USER"] = "operator"
+            lines["QILU_MQTT_PASSWORD"] = f'"$(cat {self.keyring.password_file("operator").resolve()})"'
+        text = "".join(f"export {name}={value}\n" for name, value in lines.items())
+        write_private(self._config.state / "env", text)
+
+    def _tell(self, broker_note: str, store_url: str) -> None:
+        state = self._config.state
+        say = self._console.print
+        say(
+            f"[bold]Clouds in Qilu[/] is up: [bold cyan]{self.platform.url}[/]  "
+            "(live map; Ctrl-C stops everything)"
+        )
+        say(f"  broker   {broker_note}", highlight=False, soft_wrap=True)
+        say(f"  store    {store_url}", highlight=False, soft_wrap=True)
+        say(
+            f"  metrics  http://127.0.0.1:{self._metrics_port}/metrics, {self.platform.url}/metrics",
+            highlight=False,
+        )
+        say(
+            f"  by hand  . {state}/env   (addresses and keys for curl, qilu publish, mosquitto_pub)",
+            highlight=False,
+        )
+        say(f"  logs     {state}/log/", highlight=False, soft_wrap=True)
+
+    async def status(self) -> Status:
+        """The moment's status line: counts by the platform, rates by the gateway."""
+        counts = await self._programme()
+        counters, rates = self.gateway.counters, self.gateway.rates
+        missing = [name for name in self.gateway.troubles() if name != "stopping"]
+        return Status(
+            registered=counts.registered.units,
+            on_cloud=counts.onboarded("units_on_cloud"),
+            active=counts.active,
+            accepted_per_s=rates.accepted_per_s,
+            stored=counters.stored,
+            dead_lettered=counters.dead_lettered,
+            lag_ms=rates.lag_ms,
+            trouble=f"waiting for: {', '.join(missing)}" if missing else "",
+        )
+
+    async def _programme(self) -> _Programme:
+        answer = await self._http.get("/v1/programme")
+        answer.raise_for_status()
+        return msgspec.json.decode(answer.content, type=_Programme)
+
+    async def finish(self, started: float) -> Report:
+        """After the equipment has ended: wait until what is in flight has arrived and is counted, then count
+        what is there."""
+        edge = self._edge_report()
+        deadline = time.monotonic() + SETTLE_S
+        while not await self._settled(edge) and time.monotonic() < deadline:  # noqa: ASYNC110  # of others
+            await asyncio.sleep(0.1)
+        counts = await self._programme()
+        counters = self.gateway.counters
+        stock = await count_stock(self.store)
+        stored = stock.points - self._points_before
+        return Report(
+            accepted=counters.accepted,
+            stored=stored,
+            spooled=0,
+            dead_lettered=counters.dead_lettered,
+            duplicates=stock.duplicates,
+            lost=max(0, edge.readings_acked - stored - counters.dead_lettered),
+            units_registered=counts.registered.units,
+            units_on_cloud=counts.onboarded("units_on_cloud"),
+            enterprises_on_cloud=counts.onboarded("enterprises_on_cloud"),
+            seconds=round(time.monotonic() - started, 1),
+            redelivered=counters.redelivered,
+            acknowledged=edge.readings_acked,
+            dropped_at_the_edge=edge.dropped,
+        )
+
+    def _edge_report(self) -> _EdgeReport:
+        try:
+            return msgspec.json.decode(self._devices_report.read_bytes(), type=_EdgeReport)
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise QiluError(
+                "The simulated equipment ended without a report; "
+                f"{self._config.state}/log/devices.log says why."
+            ) from error
+
+    async def _settled(self, edge: _EdgeReport) -> bool:
+        """Everything that the broker took over is durable, and every unit's first reading is counted."""
+        counters = self.gateway.counters
+        if counters.in_flight or await self.gateway.unreported():
+            return False
+        stored = (await count_stock(self.store)).points - self._points_before
+        return stored + counters.dead_lettered >= edge.readings_acked
+
+
+def _make_state(state: Path) -> None:
+    try:
+        for folder in (state, state / "log", state / "devices", state / "gateway"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"--state {state} cannot be made: {error.strerror}. Choose another directory."
+        ) from error
+
+
+def _with_login(url: str, user: str | None, password: str | None) -> str:
+    return url if user is None else url.replace("mqtt://", f"mqtt://{user}:{password}@", 1)
+
+
+async def run_stack(config: StackConfig, console: Console) -> Report:
+    """Run until the equipment's time is over (`--for`) or a signal comes; returns what came of it. Raises
+    QiluError."""
+    started = time.monotonic()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    async with Stack(config, console) as stack:
+        with StatusLine(console) as line:
+            ended = asyncio.create_task(stack.devices.wait(), name="devices")
+            stop = asyncio.create_task(stopping.wait(), name="stop")
+            broken = asyncio.create_task(stack.gateway.wait(), name="gateway-ended")
+            try:
+                while not (ended.done() or stop.done() or broken.done()):
+                    try:
+                        line.show(await stack.status())
+                    except httpx.HTTPError as error:
+                        console.log(f"the platform does not answer: {error}")
+                    await asyncio.wait((ended, stop, broken), timeout=1, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (ended, stop, broken):
+                    task.cancel()
+        if broken.done() and not broken.cancelled():
+            broken.result()
+            raise QiluError("The gateway ended by itself.")
+        if stopping.is_set() and stack.devices.returncode is None:
+            console.print("Stopping …")
+            stack.devices.terminate()
+            async with asyncio.timeout(STOP_DEVICES_S):
+                await stack.devices.wait()
+        return await stack.finish(started)
