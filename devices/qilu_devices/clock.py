@@ -92,9 +92,7 @@ class Announcer:
                 if self._stopping:
                     return
                 if reachable:
-                    _log.warning(
-                        "broker_away", broker=self._broker.address, error=str(error)
-                    )
+                    _log.warning("broker_away", broker=self._broker.address, error=str(error))
                 reachable = False
             await asyncio.sleep(random.uniform(0.5, 1.0) * RETRY_S)
 

@@ -203,9 +203,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.count:
-            raise ConfigError(
-                f"There is no shard {self.index}/{self.count}: count shards from 1, as in 1/4."
-            )
+            raise ConfigError(f"There is no shard {self.index}/{self.count}: count shards from 1, as in 1/4.")
 
     def holds(self, unit: Unit) -> bool:
         return unit.enterprise.number % self.count == self.index - 1

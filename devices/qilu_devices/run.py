@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ HIGH_WATER = 2_000
 """Readings a node may have pending before an online fleet waits for it: simulated time falls behind rather
 than lose."""
 CONNECTING_AT_ONCE = 64
+OTHER_FILES = 256  # besides the connections of edge nodes; the embedded stack shares the process
 REPORT_EVERY_S = 1.0
 SAVE_EVERY_S = 10.0
 YIELD_EVERY = 100  # readings between two turns of the event loop
@@ -128,6 +130,7 @@ class _Run:
         chosen = config.start_ms if config.start_ms is not None else config.scenario.start_ms
         self._start_ms = self._until_ms = wall_ms() if chosen is None else chosen
         self._make_nodes()
+        _allow_connections(len(self._nodes))
         announcer = Announcer(
             self._broker,
             f"qilu-devices-{secrets.token_hex(4)}",
@@ -296,6 +299,20 @@ class _Run:
                 for node in self._nodes.values()
             },
         ).save(config.state)
+
+
+def _allow_connections(count: int) -> None:
+    """Raise this process's limit of open files where that many connections need it. Raises ConfigError when
+    it is not allowed."""
+    needed = count + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if needed <= soft or soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise ConfigError(
+            f"The fleet needs {count} connections, but a process may open {hard} files: raise `ulimit -n` or use shards."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _first(group: BaseException) -> BaseException:

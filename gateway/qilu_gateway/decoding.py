@@ -8,13 +8,14 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from qilu_contract import clock, json_payload, sparkplug, topics
 from qilu_contract.catalogue import CATALOGUE, Signal
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.readings import MAX_TIME_MS, Reading, Value
-from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic
+from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic, Topic
 
 from qilu_gateway.births import Aliases, Births, BirthTable
 
@@ -60,7 +61,7 @@ class Decoder:
         """
         decoded = Decoded()
         try:
-            parsed = topics.parse(topic)
+            parsed = _parse(topic)
             if isinstance(parsed, SparkplugTopic):
                 decoded.county, decoded.enterprise, decoded.unit = parsed.group, parsed.node, parsed.device
             elif isinstance(parsed, JsonTopic):
@@ -84,7 +85,7 @@ class Decoder:
                             decoded.refused.append(item)
                         else:
                             decoded.readings.append(item)
-                case ClockTopic():
+                case ClockTopic() if payload:  # an empty one takes the retained message back
                     decoded.clock = clock.decode(payload)
                 case SparkplugTopic():
                     self._sparkplug(decoded, parsed, sparkplug.decode(payload), dup)
@@ -183,6 +184,12 @@ class Decoder:
         if last is None and len(self._last_seq) > MAX_NODES:
             self._last_seq.popitem(last=False)
         return last is not None and topic.type != "NBIRTH" and seq != (last + 1) % 256
+
+
+@lru_cache(maxsize=100_000)
+def _parse(topic: str) -> Topic:
+    """Topics come again and again, and taking one apart costs as much as decoding a metric or two."""
+    return topics.parse(topic)
 
 
 def _is_information(name: str | None) -> bool:

@@ -119,8 +119,12 @@ class Pipeline:
         self._progress = asyncio.Event()
         self.admission = Admission(platform, self._answered)
         self.clock = JudgingClock()
-        self.writable = True
-        """The last write was taken."""
+        self._failing = {"store"}  # until it has taken something
+
+    @property
+    def writable(self) -> bool:
+        """Store and state file took the last write."""
+        return not self._failing
 
     def oldest_s(self) -> float:
         """How long the message that was taken first among those in flight has waited."""
@@ -310,7 +314,7 @@ class Pipeline:
             try:
                 await self._store.write([point for _, point in points])
             except Retryable as error:
-                self._failed("store", error)
+                self.failed("store", error)
                 await asyncio.sleep(backoff.delay_s(error.retry_after_s))
             except (Rejected, TooLarge) as error:
                 self._meter.counters.store_errors += 1
@@ -320,7 +324,7 @@ class Pipeline:
                 half = len(points) // 2
                 return await self._write(points[:half]) + await self._write(points[half:])
             else:
-                self._succeeded()
+                self.succeeded("store")
                 return []
 
     async def _keep(self, batch: Sequence[Taken]) -> None:
@@ -345,22 +349,24 @@ class Pipeline:
             try:
                 self._meter.counters.evicted += await self._state.write(work)
             except sqlite3.OperationalError as error:  # the disk is full, or away
-                self._failed("state file", error)
+                self.failed("state file", error)
                 await asyncio.sleep(backoff.delay_s())
             else:
-                self._succeeded()
+                self.succeeded("state file")
                 return
 
-    def _failed(self, what: str, error: Exception) -> None:
+    def failed(self, what: str, error: Exception) -> None:
+        """The store or the state file did not take a write, which will be tried again."""
         self._meter.counters.store_errors += 1
-        if self.writable:
+        if what not in self._failing:
+            self._failing.add(what)
             log.error(f"{what} takes nothing: messages stay unacknowledged", error=str(error))
-        self.writable = False
 
-    def _succeeded(self) -> None:
-        if not self.writable:
-            log.info("writing again")
-        self.writable = True
+    def succeeded(self, what: str) -> None:
+        """The store or the state file took a write."""
+        if what in self._failing:
+            self._failing.discard(what)
+            log.info(f"{what} takes writes")
 
 
 def _key(delivery: Delivery) -> bytes:

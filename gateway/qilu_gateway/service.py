@@ -11,7 +11,7 @@ from typing import Self
 import msgspec
 import structlog
 from qilu_contract.clock import wall_ms
-from qilu_contract.errors import ConfigError, StoreError
+from qilu_contract.errors import ConfigError, Retryable, StoreError
 from qilu_contract.secrets import secret
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store, open_store
@@ -38,7 +38,6 @@ STALLED_S = 5.0
 """A message in flight for longer means that data comes in faster than it can be kept."""
 FLOWING_S = 1.0
 """Only when nothing is in flight for longer than this is a stall over."""
-PROBE_EVERY_S = 1.0
 
 
 class GatewayService:
@@ -60,7 +59,6 @@ class GatewayService:
         self._stop = asyncio.Event()
         self._started = asyncio.Event()
         self._stalled = False
-        self._probed = False
         self._running: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None
         self._session: Session | None = None
@@ -107,7 +105,7 @@ class GatewayService:
         wrong = {
             "stopping": self._stop.is_set(),
             "broker": not session.subscribed,
-            "store": not (pipeline.writable and self._probed),
+            "store": not pipeline.writable,
             "platform": not pipeline.admission.reached,
             "stalled": self._stalled,
         }
@@ -194,8 +192,7 @@ class GatewayService:
                         "activity": shipping.run_activity(),
                         "rebirths": rebirths.run(),
                         "host-state": host.run(),
-                        "measure": self._measure(store),
-                        "probe": self._probe(store),
+                        "measure": self._measure(store, pipeline),
                     }
                     tasks = [group.create_task(part, name=f"gateway-{name}") for name, part in parts.items()]
                     self._started.set()
@@ -230,26 +227,22 @@ class GatewayService:
             log.warning("stopped with readings in flight: they come again", in_flight=self.counters.in_flight)
         await session.close()
 
-    async def _measure(self, store: Store) -> None:
+    async def _measure(self, store: Store, pipeline: Pipeline) -> None:
+        """Rates, and their points in the store; which also shows whether the store takes anything while
+        nothing else is to be written.
+        """
         while True:
-            await asyncio.sleep(MEASURE_EVERY_S)
             self._meter.measure()
-            if self._pipeline is not None and self._pipeline.writable:
-                point = Point("pipeline", (self._settings.host_id,), wall_ms(), self._meter.fields())
-                try:
-                    await store.write([point])
-                except StoreError:
-                    self._meter.counters.store_errors += 1  # the next one comes soon
-
-    async def _probe(self, store: Store) -> None:
-        """Ask the store until it has answered once, so that nobody is told to send before it can take."""
-        while not self._probed:
+            point = Point("pipeline", (self._settings.host_id,), wall_ms(), self._meter.fields())
             try:
-                await store.ping()
-                self._probed = True
+                await store.write([point])
+            except Retryable as error:
+                pipeline.failed("store", error)
             except StoreError as error:
-                log.warning("store away", error=str(error))
-                await asyncio.sleep(PROBE_EVERY_S)
+                log.error("the store refuses the gateway's own figures", error=str(error))
+            else:
+                pipeline.succeeded("store")
+            await asyncio.sleep(MEASURE_EVERY_S)
 
     def _count_rebirth(self) -> None:
         self._meter.counters.rebirth_requests += 1

@@ -12,6 +12,7 @@ import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -31,6 +32,7 @@ MAX_QUEUED_BYTES = 2 * MAX_PACKET_BYTES
 DISCONNECT_WITH_WILL = 0x04
 KEEPALIVE_S = 15
 TIMEOUT_S = 10.0
+GOODBYE_S = 1.0
 FILTERS = ("spBv1.0/#", "qilu/v1/#")
 """Whole trees, so that a message on a wrong topic becomes a dead letter instead of vanishing."""
 
@@ -131,7 +133,7 @@ class Session:
             self._client = None
             self._subscribed = False
             # Whatever ends this connection but `close`, the broker is to publish the will.
-            await client.disconnect(0 if self._closing else DISCONNECT_WITH_WILL)
+            await _disconnect(client, 0 if self._closing else DISCONNECT_WITH_WILL)
         if not self._closing:
             raise MQTTError("the connection was closed")
 
@@ -143,7 +145,7 @@ class Session:
             await client.subscribe([(topic, options) for topic in FILTERS])
         except (MQTTError, OSError) as error:
             log.error("not subscribed", error=str(error))
-            await client.disconnect(DISCONNECT_WITH_WILL)
+            await _disconnect(client, DISCONNECT_WITH_WILL)
             return
         self._subscribed = True
         self.up_since = time.monotonic()
@@ -193,4 +195,11 @@ class Session:
         self._stopping = self._closing = True
         client = self._client
         if client is not None:
-            await client.disconnect()
+            await _disconnect(client, 0)
+
+
+async def _disconnect(client: AsyncClient, reason: int) -> None:
+    """Say goodbye, or hang up when the broker does not listen."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(GOODBYE_S):
+            await client.disconnect(reason)

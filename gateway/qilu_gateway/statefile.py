@@ -36,6 +36,7 @@ class StateFile:
         try:
             await self.write(lambda _: None)
         except sqlite3.Error as error:
+            self._close()
             raise ConfigError(f"--state {self._folder}: {FILE_NAME} cannot be opened: {error}.") from error
         self._reader = _connect(self._folder)
         self._reader.execute("PRAGMA query_only = ON")

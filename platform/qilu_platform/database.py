@@ -200,9 +200,11 @@ def migrate(connection: Connection) -> None:
         ) from error
 
 
-def unreachable(url: str, error: OperationalError) -> ConfigError:
+def unreachable(url: str, error: OperationalError | OSError) -> ConfigError:
     """A sentence for a database that could not be opened when the platform started."""
-    reason = str(error.orig).strip().splitlines()[0]
+    reason = (
+        str(error.orig if isinstance(error, OperationalError) else error.strerror).strip().splitlines()[0]
+    )
     return ConfigError(f"--db {make_url(url).render_as_string()} cannot be opened: {reason}.")
 
 

@@ -56,8 +56,8 @@ class Hub:
         self._clients.add(queue)
         self._gauge.set(len(self._clients))
         try:
-            yield b"retry: 2000\n\n"
-            for event in list(self._latest.values()):
+            # Taken together with the place in the queue: what comes later stands in the queue, and only there.
+            for event in [b"retry: 2000\n\n", *self._latest.values()]:
                 yield event
             while not self._closed:
                 try:

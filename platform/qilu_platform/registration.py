@@ -7,14 +7,14 @@ already there and fine; same id and other content is an error of that line.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from qilu_contract.clock import wall_ms
 from qilu_contract.ids import enterprise_id, unit_id
-from sqlalchemy import Connection, Row, RowMapping, Table, select, update
+from sqlalchemy import Connection, Row, Table, select, update
 
 from qilu_platform import ledger
 from qilu_platform.database import among, insert_rows, rows_table
@@ -46,53 +46,55 @@ class Outcome:
 
 
 class _Batch:
-    """Lines by id: a later line with the same content shares the fate of the first, one with other content is
-    an error."""
+    """Lines on their way into a table, with the same outcome as if they came one after the other."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.lines = list(lines)
         self.outcome = Outcome()
-        self._numbers: dict[str, list[int]] = {}
-        for number, row in lines:
-            id_ = row["id"]
-            first = self.rows.setdefault(id_, row)
-            if first is row:
-                self._numbers[id_] = [number]
-            elif first == row:
-                self._numbers[id_].append(number)
-            else:
-                why = f"id {id_} stands on line {self._numbers[id_][0]} with other content"
-                self.outcome.errors.append(LineError(number, why, conflict=True))
 
-    def refuse(self, id_: str, why: str, *, conflict: bool = False) -> None:
-        del self.rows[id_]
-        self.outcome.errors.extend(LineError(number, why, conflict) for number in self._numbers[id_])
+    def refuse_unregistered(self, what: str, known: Collection[str]) -> None:
+        """Lines whose column `what` names nothing in `known` become errors."""
+        unknown = [(number, row[what]) for number, row in self.lines if row[what] not in known]
+        self.outcome.errors += [LineError(number, _unregistered(what, id_)) for number, id_ in unknown]
+        self.lines = [line for line in self.lines if line[1][what] in known]
 
     def insert(
         self, connection: Connection, table: Table, derive: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Insert what is left, each row completed by `derive`; compare what was there already; return the new
-        rows."""
-        if not self.rows:
+        """Insert the first line of each new id, completed by `derive`; return the new rows.
+
+        Every other line must hold what is there by then.
+        """
+        if not self.lines:
             return []
-        given = [row | derive(row) for _, row in sorted(self.rows.items())]
+        first: dict[str, Line] = {}
+        for line in self.lines:
+            first.setdefault(line[1]["id"], line)
+        given = [row | derive(row) for _, (_, row) in sorted(first.items())]
         statement = insert_rows(connection, table, given).on_conflict_do_nothing(index_elements=["id"])
         created = set(connection.scalars(statement.returning(table.c.id)))
-        old = [id_ for id_ in self.rows if id_ not in created]
-        if old:
-            columns = [table.c[name] for name in self.rows[old[0]]]
-            for stored in connection.execute(select(*columns).where(among(connection, table.c.id, old))):
-                self._compare(stored._mapping)
+        present: dict[str, Mapping[str, Any]] = {id_: first[id_][1] for id_ in created}
+        if old := list(first.keys() - created):
+            columns = [table.c[name] for name in self.lines[0][1]]
+            query = select(*columns).where(among(connection, table.c.id, old))
+            present |= {row.id: dict(row._mapping) for row in connection.execute(query)}
+        for number, row in self.lines:
+            id_ = row["id"]
+            if row != present[id_]:
+                self.outcome.errors.append(LineError(number, _difference(row, present[id_]), conflict=True))
+            elif id_ not in created or number != first[id_][0]:
+                self.outcome.existing += 1
         self.outcome.created = [row["id"] for row in given if row["id"] in created]
-        self.outcome.existing += sum(len(self._numbers[id_]) for id_ in self.rows) - len(created)
         return [row for row in given if row["id"] in created]
 
-    def _compare(self, stored: RowMapping) -> None:
-        row = self.rows[stored["id"]]
-        other = [name for name, value in row.items() if stored[name] != value]
-        if other:
-            shown = ", ".join(f"{name} is {stored[name]!r}, not {row[name]!r}" for name in other)
-            self.refuse(stored["id"], f"id {stored['id']} exists with other content: {shown}", conflict=True)
+
+def _difference(row: Mapping[str, Any], present: Mapping[str, Any]) -> str:
+    shown = [f"{name} is {present[name]!r}, not {row[name]!r}" for name in row if row[name] != present[name]]
+    return f"id {row['id']} exists with other content: {', '.join(shown)}"
+
+
+def _unregistered(what: str, id_: str) -> str:
+    return f"{what} {id_} is not registered: register it first"
 
 
 def register_enterprises(connection: Connection, lines: Sequence[Line]) -> Outcome:
@@ -137,11 +139,9 @@ def register_contracts(connection: Connection, lines: Sequence[Line]) -> Outcome
     """The first contract of an enterprise puts it on cloud."""
     batch, now_ms = _Batch(lines), wall_ms()
     owners = _owners(connection, batch, lock=True)
-    wanted = sorted({row["provider"] for row in batch.rows.values()})
-    known = set(connection.scalars(select(providers.c.id).where(among(connection, providers.c.id, wanted))))
-    for id_, row in list(batch.rows.items()):
-        if row["provider"] not in known:
-            batch.refuse(id_, _unregistered("provider", row["provider"]))
+    wanted = sorted({row["provider"] for _, row in batch.lines})
+    known = connection.scalars(select(providers.c.id).where(among(connection, providers.c.id, wanted)))
+    batch.refuse_unregistered("provider", set(known))
     new = batch.insert(connection, contracts, lambda _row: {"registered_ms": now_ms})
     entries = Counter(Entry(Event.CONTRACT_BEGUN, kind=row["kind"]) for row in new)
     changes = []
@@ -167,19 +167,13 @@ def register_contracts(connection: Connection, lines: Sequence[Line]) -> Outcome
 
 def _owners(connection: Connection, batch: _Batch, *, lock: bool) -> dict[str, Row[Any]]:
     """The enterprises that the lines name; lines of unknown ones are refused."""
-    wanted = sorted({row["enterprise"] for row in batch.rows.values()})
+    wanted = sorted({row["enterprise"] for _, row in batch.lines})
     query = select(enterprises).where(among(connection, enterprises.c.id, wanted)).order_by(enterprises.c.id)
     if lock:
         query = query.with_for_update(key_share=True)
     owners = {row.id: row for row in connection.execute(query)}
-    for id_, row in list(batch.rows.items()):
-        if row["enterprise"] not in owners:
-            batch.refuse(id_, _unregistered("enterprise", row["enterprise"]))
+    batch.refuse_unregistered("enterprise", owners)
     return owners
-
-
-def _unregistered(what: str, id_: str) -> str:
-    return f"{what} {id_} is not registered: register it first"
 
 
 @dataclass(frozen=True, slots=True)

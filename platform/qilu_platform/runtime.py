@@ -57,7 +57,7 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
         database = Database(settings.db_url, password)
         try:
             await stack.enter_async_context(database)
-        except OperationalError as error:
+        except (OperationalError, OSError) as error:
             raise unreachable(settings.db_url, error) from error
         made = await database.write(lambda connection: _keys(connection, settings))
         if store is None and settings.store_url is not None:

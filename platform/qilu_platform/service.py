@@ -117,7 +117,7 @@ class PlatformService:
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve([listening]), name="platform server")
         # uvicorn offers nothing to wait for; it is a matter of one round of the loop.
-        while not self._server.started and not self._serving.done():  # noqa: ASYNC110
+        while not self._server.started and not self._serving.done():
             await asyncio.sleep(0.01)
         if self._serving.done():
             await self._serving

@@ -212,7 +212,8 @@ class EmbeddedBroker:
         users = "\n".join(f'{user} = "{self._keyring.password(user)}"' for user in MQTT_USERS)
         config = self._home / "rumqttd.toml"
         write_private(config, _RUMQTTD_TOML.format(port=self.port, users=users))
-        return [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "WARNING"]
+        # rumqttd logs each packet as an error: only what ends it is of interest.
+        return [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
 
 
 async def _answers(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 
 from qilu_contract.catalogue import CATALOGUE
@@ -36,15 +37,15 @@ class Report:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Stock:
-    """Points of equipment in the store, as counted there."""
+async def count_stored(store: Store, start_ms: int, until_ms: int) -> Counter[str]:
+    """Readings of a run that the store holds, by enterprise. A unit's first sample lies less than one
+    interval before the start, and no other of its samples does."""
+    stored: Counter[str] = Counter()
+    for name, class_ in CATALOGUE.items():
+        first_ms = max(0, start_ms - class_.base_interval_s * 1000 + 1)
+        stored.update(await store.count_by(name, "enterprise", first_ms, until_ms + 1))
+    return stored
 
-    points: int
-    duplicates: int
 
-
-async def count_stock(store: Store) -> Stock:
-    points = [await store.count(name) for name in CATALOGUE]
-    duplicates = [await store.count_duplicates(name) for name in CATALOGUE]
-    return Stock(sum(points), sum(duplicates))
+async def count_duplicates(store: Store) -> int:
+    return sum([await store.count_duplicates(name) for name in CATALOGUE])

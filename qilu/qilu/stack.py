@@ -31,12 +31,14 @@ from rich.console import Console
 
 from qilu.brokers import BrokerKind, EmbeddedBroker, choose_broker, die_with_parent, free_port
 from qilu.keyring import Keyring, write_private
-from qilu.report import Report, count_stock
+from qilu.report import Report, count_duplicates, count_stored
 from qilu.status import Status, StatusLine
 
 STOP_DEVICES_S = 3.0
 SETTLE_S = 30.0
 """How long the end of a run may take to bring what is in flight into the store and the counts."""
+QUIET_S = 5.0
+"""When nothing is in flight and nothing has arrived for so long, nothing will."""
 
 
 class _Target(msgspec.Struct):
@@ -59,11 +61,18 @@ class _Programme(msgspec.Struct):
         return next(target.onboarded for target in self.targets if target.name == name)
 
 
-class _EdgeReport(msgspec.Struct):
-    """What is read here of the report of `qilu devices run`."""
-
+class _Node(msgspec.Struct):
     readings_acked: int
     dropped: int
+
+
+class _Manifest(msgspec.Struct):
+    """What is read here of the manifest of `qilu devices run`: readings that the broker acknowledged, by edge
+    node."""
+
+    start_ms: int
+    until_ms: int
+    nodes: dict[str, _Node]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,6 @@ class Stack:
         self.store: Store
         self.devices: asyncio.subprocess.Process
         self._http: httpx.AsyncClient
-        self._points_before = 0
         self._metrics_port = free_port(8081)
 
     async def __aenter__(self) -> Stack:
@@ -114,7 +122,6 @@ class Stack:
 
         store_url = config.store or f"duckdb:///{state}/readings.duckdb"
         self.store = await stack.enter_async_context(open_store(store_url, secret("QILU_INFLUX_TOKEN")))
-        self._points_before = (await count_stock(self.store)).points
 
         admin_key = secret("QILU_API_KEY") or self.keyring.key("admin")
         settings = PlatformSettings(
@@ -187,8 +194,8 @@ class Stack:
             "--state",
             str(state / "devices"),
         ]
-        command += ["--report", str(self._devices_report), *self._config.devices]
-        self._devices_report.unlink(missing_ok=True)
+        command += self._config.devices
+        self._manifest_file.unlink(missing_ok=True)
         with (state / "log" / "devices.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -212,8 +219,8 @@ class Stack:
                     await process.wait()
 
     @property
-    def _devices_report(self) -> Path:
-        return self._config.state / "devices" / "report.json"
+    def _manifest_file(self) -> Path:
+        return self._config.state / "devices" / "run.json"
 
     def _write_env(self, broker_url: str) -> None:
         """What a shell needs to talk to this stack, as variables: files of secrets, never the secrets."""
@@ -271,46 +278,53 @@ class Stack:
     async def finish(self, started: float) -> Report:
         """After the equipment has ended: wait until what is in flight has arrived and is counted, then count
         what is there."""
-        edge = self._edge_report()
-        deadline = time.monotonic() + SETTLE_S
-        while not await self._settled(edge) and time.monotonic() < deadline:  # noqa: ASYNC110  # of others
-            await asyncio.sleep(0.1)
+        manifest = self._manifest()
+        missing = await self._settle(manifest)
         counts = await self._programme()
         counters = self.gateway.counters
-        stock = await count_stock(self.store)
-        stored = stock.points - self._points_before
+        stored = await count_stored(self.store, manifest.start_ms, manifest.until_ms)
         return Report(
             accepted=counters.accepted,
-            stored=stored,
+            stored=stored.total(),
             spooled=0,
             dead_lettered=counters.dead_lettered,
-            duplicates=stock.duplicates,
-            lost=max(0, edge.readings_acked - stored - counters.dead_lettered),
+            duplicates=await count_duplicates(self.store),
+            lost=missing,
             units_registered=counts.registered.units,
             units_on_cloud=counts.onboarded("units_on_cloud"),
             enterprises_on_cloud=counts.onboarded("enterprises_on_cloud"),
             seconds=round(time.monotonic() - started, 1),
             redelivered=counters.redelivered,
-            acknowledged=edge.readings_acked,
-            dropped_at_the_edge=edge.dropped,
+            acknowledged=sum(node.readings_acked for node in manifest.nodes.values()),
+            dropped_at_the_edge=sum(node.dropped for node in manifest.nodes.values()),
         )
 
-    def _edge_report(self) -> _EdgeReport:
+    def _manifest(self) -> _Manifest:
         try:
-            return msgspec.json.decode(self._devices_report.read_bytes(), type=_EdgeReport)
+            return msgspec.json.decode(self._manifest_file.read_bytes(), type=_Manifest)
         except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
             raise QiluError(
-                "The simulated equipment ended without a report; "
+                "The simulated equipment ended before it began; "
                 f"{self._config.state}/log/devices.log says why."
             ) from error
 
-    async def _settled(self, edge: _EdgeReport) -> bool:
-        """Everything that the broker took over is durable, and every unit's first reading is counted."""
-        counters = self.gateway.counters
-        if counters.in_flight or await self.gateway.unreported():
-            return False
-        stored = (await count_stock(self.store)).points - self._points_before
-        return stored + counters.dead_lettered >= edge.readings_acked
+    async def _settle(self, manifest: _Manifest) -> int:
+        """Wait while something is on its way; returns how many readings that the broker took over are
+        nowhere."""
+        began = last_change = time.monotonic()
+        before = -1
+        while True:
+            under_way = self.gateway.counters.in_flight or await self.gateway.unreported()
+            stored = await count_stored(self.store, manifest.start_ms, manifest.until_ms)
+            gaps = (max(0, node.readings_acked - stored[name]) for name, node in manifest.nodes.items())
+            missing = max(0, sum(gaps) - self.gateway.counters.dead_lettered)
+            now = time.monotonic()
+            if missing != before:
+                before, last_change = missing, now
+            waited_enough = now - began > SETTLE_S or (not under_way and now - last_change > QUIET_S)
+            if waited_enough or not (missing or under_way):
+                return missing
+            await asyncio.sleep(0.2)
 
 
 def _make_state(state: Path) -> None:

@@ -133,8 +133,6 @@ class Publisher:
         )
         self._client.max_inflight_messages_set(1000)
         self._client.on_message = self._on_message
-        self._gone = threading.Event()
-        self._client.on_disconnect = lambda *_: self._gone.set()
         self._client.connect(broker.host, broker.port)
         self._client.loop_start()
         self._client.subscribe("spBv1.0/STATE/#", 1)
@@ -156,11 +154,11 @@ class Publisher:
             info.wait_for_publish(PATIENCE_S)
 
     def close(self) -> None:
-        self._gone.clear()
-        if self._client.is_connected():
-            self._client.disconnect()
-            self._gone.wait(PATIENCE_S)
+        socket = self._client.socket()
+        self._client.disconnect()
         self._client.loop_stop()
+        if socket is not None:
+            socket.close()  # the client leaves it to the garbage collector
 
 
 @pytest.fixture

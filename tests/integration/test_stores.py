@@ -88,6 +88,9 @@ async def test_counts_points_and_units_that_stand_under_two_tag_sets(store: Stor
     assert (await store.count("motor"), await store.count_duplicates("motor")) == (3, 0)
     await store.write([motor(20_000, moved, power_in=1.0), motor(30_000, moved, power_in=1.0)])
     assert (await store.count("motor"), await store.count_duplicates("motor")) == (5, 1)
+    assert await store.count_by("motor", "unit", 20_000, 30_000) == {TAGS[-1]: 2}
+    assert await store.count_by("motor", "enterprise", 0, 30_001) == {"370202-e00001": 3, "370202-e00009": 2}
+    assert await store.count_by("motor", "unit", 40_000, 50_000) == {}
 
 
 async def test_a_point_that_does_not_fit_is_refused_and_named(store: Store) -> None:

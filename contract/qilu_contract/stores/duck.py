@@ -145,6 +145,17 @@ class DuckStore:
         schema = MEASUREMENTS[measurement]
         return await self._number(f'SELECT count("{schema.counted_by}") FROM {measurement}')  # noqa: S608
 
+    async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
+        schema = check_series(measurement, {tag: ""}, (), start_ms, end_ms)
+        sql = (
+            f'SELECT {tag}, count("{schema.counted_by}") FROM {measurement} '  # noqa: S608  # names from the schema
+            f"WHERE ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?) GROUP BY {tag}"
+        )
+        rows = await self._run(
+            self._reader, lambda cursor: cursor.execute(sql, [start_ms, end_ms]).fetchall()
+        )
+        return {value: int(number) for value, number in rows}
+
     async def count_duplicates(self, measurement: str) -> int:
         return await self._number(f"SELECT count(*) - count(DISTINCT (unit, ts)) FROM {measurement}")  # noqa: S608
 

@@ -106,6 +106,14 @@ class InfluxStore:
         [rows] = await self._query(f"SELECT count({_name(schema.counted_by)}) FROM {measurement}")  # noqa: S608
         return int(rows[0]["count"]) if rows else 0
 
+    async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
+        schema = check_series(measurement, {tag: ""}, (), start_ms, end_ms)
+        [series] = await self._series(
+            f"SELECT count({_name(schema.counted_by)}) FROM {measurement} "  # noqa: S608  # names from the schema
+            f"WHERE time >= {start_ms:d}ms AND time < {end_ms:d}ms GROUP BY {_name(tag)}"
+        )
+        return {found["tags"][tag]: int(found["rows"][0]["count"]) for found in series}
+
     async def count_duplicates(self, measurement: str) -> int:
         schema = check_series(measurement, {}, ())
         [series] = await self._series(f"SHOW SERIES FROM {measurement}")

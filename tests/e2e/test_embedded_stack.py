@@ -1,0 +1,221 @@
+"""`qilu up` as a user runs it: every part a real process or server, judged by its report and by what is
+stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.stores import open_store
+from qilu_devices.scenario import load_scenario
+from qilu_devices.simulation import samples
+
+QILU = Path(sys.executable).parent / "qilu"
+ROOT = Path(__file__).parents[2]
+START_S = 60
+
+
+def qilu(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [QILU, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(params=["real servers", "pip only"])
+def stack_flags(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[list[str], str]:
+    """The flags of a stack, and its store: Mosquitto + InfluxDB + PostgreSQL, or what pip installs alone."""
+    if request.param == "pip only":
+        return ["--broker", "builtin"], f"duckdb:///{tmp_path}/state/readings.duckdb"
+    request.getfixturevalue("mosquitto_program")
+    store = request.getfixturevalue("influxdb").url
+    return ["--broker", "mosquitto", "--store", store, "--db", request.getfixturevalue("postgres_url")], store
+
+
+async def test_a_small_province_is_counted_and_stored_value_by_value(
+    stack_flags: tuple[list[str], str], tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    flags, store_url = stack_flags
+    state, file = tmp_path / "state", tmp_path / "report.json"
+    ports = ["--port", str(free_port()), "--mqtt-port", str(free_port())]
+    run = qilu("up", "--state", state, *flags, *ports, "--units", "2000", "--for", "20s", "--report", file)
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = json.loads(file.read_text())
+
+    assert report["accepted"] == report["stored"] + report["dead_lettered"]
+    assert report["accepted"] >= 2 * 2000
+    assert (report["lost"], report["duplicates"], report["spooled"], report["dead_lettered"]) == (0, 0, 0, 0)
+    assert report["units_on_cloud"] == report["units_registered"] == 2000
+
+    # What the simulation says must be stored, from the run's own manifest and nothing else.
+    manifest = json.loads((state / "devices" / "run.json").read_text())
+    scenario = load_scenario()
+    until_ms = manifest["until_ms"]
+    expected = samples(scenario, manifest["seed"], manifest["start_ms"], manifest["units"], None, until_ms)
+    assert sum(map(len, expected.values())) == report["stored"]
+    chosen = sorted(expected, key=lambda unit: (len(expected[unit]), unit))[:: len(expected) // 10][:10]
+    async with open_store(store_url) as store:
+        for unit in chosen:
+            class_name = re.sub(r"^\d{6}-(.*)-\d{7}$", r"\1", unit).replace("-", "_")
+            fields = [signal.name for signal in CATALOGUE[class_name].signals]
+            rows = await store.series(class_name, {"unit": unit}, fields, 0, until_ms + 1)
+            assert [(row.ts_ms, row.values) for row in rows] == expected[unit]
+    assert len(chosen) == 10
+
+
+class RunningStack:
+    """A stack started by `qilu up`, and the environment that its `env` file gives a shell."""
+
+    def __init__(self, state: Path, *flags: str) -> None:
+        self.state = state
+        self.output = state.with_suffix(".out")
+        with self.output.open("wb") as out:
+            command = [QILU, "up", "--state", state, *flags]
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+
+    def wait_for(self, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The programme's counts once `done` says so."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                counts: dict[str, Any] = httpx.get(
+                    f"{self.env['QILU_PLATFORM']}/v1/programme", trust_env=False
+                ).json()
+            except (httpx.TransportError, KeyError):
+                counts = {}
+            if counts and done(counts):
+                return counts
+            time.sleep(0.1)
+        raise AssertionError(f"not reached in {START_S} s:\n{self.output.read_text()}")
+
+    @property
+    def env(self) -> dict[str, str]:
+        file = self.state / "env"
+        if not file.exists():
+            return {}
+        said = subprocess.run(
+            ["bash", "-c", f". {file} && env"], capture_output=True, text=True, check=True
+        ).stdout
+        return dict(line.split("=", 1) for line in said.splitlines() if line.startswith("QILU_"))
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def running(tmp_path: Path, free_port: Callable[[], int], mosquitto_program: str) -> Iterator[RunningStack]:
+    ports = ["--port", str(free_port()), "--mqtt-port", str(free_port())]
+    stack = RunningStack(tmp_path / "state", "--units", "60", *ports)
+    yield stack
+    if stack.process.poll() is None:
+        stack.process.kill()
+        stack.process.wait()
+
+
+def on_cloud(counts: dict[str, Any]) -> int:
+    return next(
+        int(target["onboarded"]) for target in counts["targets"] if target["name"] == "units_on_cloud"
+    )
+
+
+def readme_block(heading: str) -> str:
+    """The first shell block under a heading of the README: what people copy is what is tested."""
+    text = (ROOT / "README.md").read_text().split(f"## {heading}", 1)[1]
+    return text.split("```sh\n", 1)[1].split("```", 1)[0]
+
+
+def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(running: RunningStack) -> None:
+    before = on_cloud(running.wait_for(lambda counts: on_cloud(counts) == 60))
+    script = readme_block("A device of your own").replace(". var/env", f". {running.state}/env")
+    path = f"{QILU.parent}{os.pathsep}{os.environ['PATH']}"
+    shell = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", script],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PATH": path},
+    )  # fmt: skip
+    assert shell.returncode == 0, shell.stdout + shell.stderr
+    after = running.wait_for(lambda counts: on_cloud(counts) > before)
+    assert on_cloud(after) == before + 1
+    latest = httpx.get(
+        f"{running.env['QILU_PLATFORM']}/v1/units/my-motor/latest",
+        headers={"Authorization": f"Bearer {running.env['QILU_API_KEY']}"},
+        trust_env=False,
+    ).json()
+    assert latest["values"]["power_in"] in (11.2, 11.3), latest
+
+    # The same by another client, and a reading that is none: the count stays, the letter says why.
+    env = running.env
+    port = env["QILU_BROKER"].rsplit(":", 1)[1]
+    topic = "qilu/v1/370202/my-works/my-motor/telemetry"
+    login = [
+        "-V",
+        "mqttv5",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        port,
+        "-u",
+        env["QILU_MQTT_USER"],
+        "-P",
+        env["QILU_MQTT_PASSWORD"],
+    ]
+    subprocess.run(
+        ["mosquitto_pub", *login, "-q", "1", "-t", topic, "-m", '{"power_in": 1}'], check=True, timeout=30
+    )
+    deadline = time.monotonic() + START_S
+    listed = ""
+    while "bad_timestamp" not in listed and time.monotonic() < deadline:
+        listed = qilu("gateway", "dead-letters", "--state", running.state / "gateway", "--json").stdout
+    assert json.loads(listed.splitlines()[0])["reason"] == "bad_timestamp"
+    assert running.interrupt() == 0
+
+
+def test_an_interrupt_stops_cleanly_and_a_second_start_goes_on(running: RunningStack) -> None:
+    running.wait_for(lambda counts: on_cloud(counts) == 60)
+    assert running.interrupt() == 0
+    assert "0 lost" in running.output.read_text()
+    for line in subprocess.run(
+        ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines():
+        assert str(running.state) not in line, f"left behind: {line}"
+    again = RunningStack(running.state, "--units", "70", "--for", "1s")
+    assert again.process.wait(60) == 0, again.output.read_text()
+    assert "70 of 70 units on cloud" in again.output.read_text()
+
+
+def test_what_was_acknowledged_and_is_missing_is_reported_with_exit_code_1(
+    influxdb: Any, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    report = tmp_path / "report.json"
+    stack = RunningStack(
+        tmp_path / "state",
+        *("--broker", "builtin", "--store", influxdb.url, "--units", "60", "--for", "12s"),
+        *("--port", str(free_port()), "--mqtt-port", str(free_port()), "--report", str(report)),
+    )
+    stack.wait_for(lambda counts: on_cloud(counts) == 60)
+    # Somebody destroys stored data behind our back.
+    gone = httpx.post(
+        f"{influxdb.http}/query",
+        data={"db": influxdb.database, "q": "DROP MEASUREMENT motor"},
+        trust_env=False,
+    )
+    assert gone.status_code == 200
+    assert stack.process.wait(120) == 1
+    assert json.loads(report.read_text())["lost"] > 0
+    assert "missing" in stack.output.read_text()

@@ -1,0 +1,429 @@
+"""Edge nodes against a real broker, seen by an independent client."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from qilu_contract import clock, sparkplug, topics
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import ConfigError
+from qilu_devices.broker import Broker
+from qilu_devices.clock import Gate
+from qilu_devices.edge_node import EdgeNode
+from qilu_devices.fleet import Unit
+from qilu_devices.manifest import load_manifest
+from qilu_devices.run import RunConfig, RunReport, run
+from qilu_devices.scenario import load_scenario
+from qilu_devices.simulation import Simulation, fleet_of, samples
+
+SCENARIO = load_scenario()
+SEED = SCENARIO.seed
+START_MS = 1_509_328_800_000
+UNITS = 40
+PATIENCE_S = 60.0  # the machine may be busy
+
+Readings = dict[tuple[str, int], dict[str, float]]
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        await asyncio.sleep(0.02)
+
+
+class Observer:
+    """Sees everything under spBv1.0 and the clock, and speaks for the host. Its session outlives a broker's restart."""
+
+    def __init__(self, broker: Any, name: str) -> None:
+        self.messages: list[tuple[str, sparkplug.Payload]] = []
+        self.clocks: list[clock.RunClock] = []
+        self.clock_places: list[int] = []  # how many messages had come before each
+        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = self._subscribe
+        self._client.on_message = self._take
+        lasting = Properties(PacketTypes.CONNECT)
+        lasting.SessionExpiryInterval = 600
+        self._ready = False
+        self._state_ms = int(time.time() * 1000)
+        # Mosquitto 2.0 saves only sessions that began with clean_start false.
+        self._client.connect(broker.host, broker.port, clean_start=False, properties=lasting)
+        self._client.loop_start()
+
+    def _subscribe(self, client: mqtt.Client, *_: Any) -> None:
+        client.subscribe(
+            [("spBv1.0/#", mqtt.SubscribeOptions(qos=1)), (topics.CLOCK, mqtt.SubscribeOptions(qos=1))]
+        )
+        self._ready = True
+
+    def _take(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        if message.topic == topics.CLOCK:
+            self.clocks.append(clock.decode(message.payload))
+            self.clock_places.append(len(self.messages))
+        elif message.topic != topics.state() and "CMD/" not in message.topic:
+            self.messages.append((message.topic, sparkplug.decode(message.payload)))
+
+    @property
+    def ready(self) -> bool:
+        return self._ready
+
+    def say(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
+
+    def host(self, online: bool) -> None:
+        self._state_ms += 1
+        state = {"online": online, "timestamp": self._state_ms}
+        self.say(topics.state(), json.dumps(state).encode(), retain=True)
+
+    def command(self, node: Unit, *metrics: sparkplug.Metric) -> None:
+        topic = topics.sparkplug("NCMD", node.enterprise.county, node.enterprise.id)
+        self.say(topic, sparkplug.encode(sparkplug.Payload(None, None, metrics)))
+
+    def of(self, *types: str) -> list[tuple[topics.SparkplugTopic, sparkplug.Payload]]:
+        found = []
+        for text, payload in list(self.messages):
+            topic = topics.parse(text)
+            assert isinstance(topic, topics.SparkplugTopic)
+            if topic.type in types:
+                found.append((topic, payload))
+        return found
+
+    def readings(self) -> Readings:
+        """What a host makes of births and data, as the contract has it; a value that changes on repetition fails."""
+        units = {unit.id: unit for unit in fleet_of(SCENARIO, units=4 * UNITS)}
+        aliases: dict[tuple[str, int], str] = {}
+        found: Readings = {}
+        for topic, payload in self.of("DBIRTH", "DDATA"):
+            assert topic.device is not None
+            equipment = CATALOGUE[units[topic.device].class_name]
+            for metric in payload.metrics:
+                assert metric.alias is not None
+                if topic.type == "DBIRTH":
+                    assert metric.name is not None
+                    aliases[topic.node, metric.alias] = metric.name
+                name = aliases[topic.node, metric.alias]
+                ts_ms = metric.ts_ms if metric.ts_ms is not None else payload.ts_ms
+                assert ts_ms is not None
+                assert isinstance(metric.value, float)
+                value = equipment.signal(name).round(metric.value)
+                values = found.setdefault((topic.device, ts_ms), {})
+                assert values.setdefault(name, value) == value
+        return found
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+async def observer(mosquitto: Any, request: pytest.FixtureRequest) -> AsyncIterator[Observer]:
+    mosquitto.start()
+    seen = Observer(mosquitto, f"observer-{request.node.name}")
+    try:
+        await until(lambda: seen.ready, "the observer's subscription")
+        yield seen
+    finally:
+        mosquitto.start()
+        seen.host(online=False)
+        seen.close()
+
+
+def config(mosquitto: Any, **changes: Any) -> RunConfig:
+    base = RunConfig(broker=mosquitto.url, scenario=SCENARIO, units=UNITS, start_ms=START_MS, speed=None)
+    return replace(base, **changes)
+
+
+def expected(until_ms: int, units: int = UNITS) -> Readings:
+    found = samples(SCENARIO, SEED, START_MS, units, None, until_ms)
+    return {(unit, ts_ms): dict(values) for unit, all_ in found.items() for ts_ms, values in all_}
+
+
+@contextlib.asynccontextmanager
+async def running(settings: RunConfig) -> AsyncIterator[tuple[asyncio.Event, "asyncio.Task[RunReport]"]]:
+    """A run in the background, which the test ends by its event; a run that fails fails the test."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(run(settings, stop=stop))
+    try:
+        yield stop, task
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, PATIENCE_S)
+
+
+async def test_every_reading_is_published_and_counted_once(mosquitto: Any, observer: Observer) -> None:
+    observer.host(online=True)
+    report = await run(config(mosquitto, for_s=60.0))
+    wanted = expected(START_MS + 60_000)
+    await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every farewell")
+    assert observer.readings() == wanted
+    assert report.readings_made == report.readings_acked == len(wanted)
+    assert (report.pending, report.dropped, report.units) == (0, 0, UNITS)
+    # Nothing was sent twice: births carry sample 0 and data the others.
+    assert len(observer.of("DBIRTH")) == report.births == UNITS
+    assert len(observer.of("DDATA")) == len(wanted) - UNITS
+
+
+async def test_births_come_before_data_and_seq_counts_every_message(
+    mosquitto: Any, observer: Observer
+) -> None:
+    observer.host(online=True)
+    report = await run(config(mosquitto, for_s=120.0))
+    await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every farewell")
+    nodes = {unit.enterprise.id for unit in fleet_of(SCENARIO, units=UNITS)}
+    assert {topic.node for topic, _ in observer.of("NBIRTH")} == nodes
+    for node in nodes:
+        mine = [(t, p) for t, p in observer.of("NBIRTH", "DBIRTH", "DDATA", "NDEATH") if t.node == node]
+        (first, birth), (last, death) = mine[0], mine[-1]
+        assert (first.type, last.type) == ("NBIRTH", "NDEATH")
+        bd_seq = {metric.name: metric.value for metric in birth.metrics}["bdSeq"]
+        assert [(metric.name, metric.value) for metric in death.metrics] == [("bdSeq", bd_seq)]
+        assert [payload.seq for _, payload in mine[:-1]] == [i % 256 for i in range(len(mine) - 1)]
+        born: set[str | None] = set()
+        aliases: set[int | None] = set()
+        for topic, payload in mine:
+            if topic.type == "DBIRTH":
+                born.add(topic.device)
+                fresh = {metric.alias for metric in payload.metrics}
+                assert not fresh & aliases  # unique in the node
+                aliases |= fresh
+            elif topic.type == "DDATA":
+                assert topic.device in born
+
+
+async def test_the_clock_is_announced_and_stands_at_the_end(mosquitto: Any, observer: Observer) -> None:
+    observer.host(online=True)
+    await run(config(mosquitto, for_s=60.0))
+    await until(lambda: observer.clocks, "the clock")
+    await until(lambda: observer.clocks[-1] == clock.RunClock(START_MS + 60_000, 0.0), "the clock's end")
+
+
+async def test_a_run_in_the_future_announces_its_clock_before_its_readings(
+    mosquitto: Any, observer: Observer
+) -> None:
+    observer.host(online=True)
+    begin_ms = clock.wall_ms() + 400 * 86_400_000
+    report = await run(config(mosquitto, start_ms=begin_ms, for_s=7200.0, units=10))
+    assert report.readings_acked == report.readings_made
+    await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every farewell")
+    announced_ms = 0
+    places = dict(zip(observer.clock_places, observer.clocks, strict=True))
+    for i, (topic, payload) in enumerate(observer.messages):
+        announced_ms = max(announced_ms, places[i].now if i in places else 0)
+        if "/DDATA/" in topic:
+            assert payload.ts_ms is not None
+            assert payload.ts_ms <= announced_ms + clock.MAX_AHEAD_MS
+    assert len(observer.clocks) > 3
+
+
+async def test_nothing_is_published_while_the_host_is_away_and_all_of_it_later(
+    mosquitto: Any, observer: Observer
+) -> None:
+    reports: list[int] = []
+    settings = config(mosquitto, for_s=90.0, speed=300.0)
+    task = asyncio.create_task(
+        run(settings, lambda p: reports.append(p.report.readings_made if p.report else 0))
+    )
+    wanted = expected(START_MS + 90_000)
+    await until(lambda: reports and reports[-1] == len(wanted), "all readings to be made")
+    assert observer.of("NBIRTH", "DBIRTH", "DDATA") == []
+    observer.host(online=True)
+    report = await asyncio.wait_for(task, PATIENCE_S)
+    assert report.readings_acked == len(wanted)
+    await until(lambda: observer.readings() == wanted, "all readings")
+    assert all(metric.is_historical for _, payload in observer.of("DDATA") for metric in payload.metrics)
+    for device in {topic.device for topic, _ in observer.of("DDATA")}:
+        times = [payload.ts_ms for topic, payload in observer.of("DDATA") if topic.device == device]
+        assert times == sorted(times, key=lambda ts_ms: ts_ms or 0)
+
+
+async def test_the_host_going_away_and_coming_back_loses_and_invents_nothing(
+    mosquitto: Any, observer: Observer
+) -> None:
+    observer.host(online=True)
+    async with running(config(mosquitto, speed=100.0)) as (stop, task):
+        await until(lambda: len(observer.of("DDATA")) > 2 * UNITS, "data")
+        observer.host(online=False)
+        observer.host(online=True)
+        births = len(observer.of("NBIRTH"))
+        await until(lambda: len(observer.of("NBIRTH")) > births, "rebirths")
+        behind = len(observer.of("DDATA"))
+        await until(lambda: len(observer.of("DDATA")) > behind + UNITS, "more data")
+        stop.set()
+        report = await asyncio.wait_for(task, PATIENCE_S)
+    wanted = expected(report.until_ms)
+    await until(lambda: len(observer.readings()) == len(wanted), "all readings")
+    assert observer.readings() == wanted
+    assert report.readings_acked == report.readings_made == len(wanted)
+
+
+async def test_a_rebirth_repeats_values_with_their_own_times_and_adds_no_reading(
+    mosquitto: Any, observer: Observer
+) -> None:
+    observer.host(online=True)
+    node = fleet_of(SCENARIO, units=UNITS)[0]
+
+    def births() -> int:
+        return sum(topic.node == node.enterprise.id for topic, _ in observer.of("NBIRTH"))
+
+    async with running(config(mosquitto, speed=60.0)) as (stop, task):
+        await until(lambda: len(observer.of("DDATA")) > 3 * UNITS, "data")
+        assert births() == 1
+        observer.command(node, sparkplug.Metric(name="Node Control/Rebirth", value=True))
+        await until(lambda: births() == 2, "the rebirth")
+        behind = len(observer.of("DDATA"))
+        await until(lambda: len(observer.of("DDATA")) > behind + UNITS, "data after the rebirth")
+        stop.set()
+        report = await asyncio.wait_for(task, PATIENCE_S)
+    wanted = expected(report.until_ms)
+    await until(lambda: len(observer.readings()) == len(wanted), "all readings")
+    assert observer.readings() == wanted
+    assert report.readings_acked == len(wanted)
+    mine = [(t, p) for t, p in observer.of("NBIRTH", "DBIRTH", "DDATA") if t.node == node.enterprise.id]
+    second = [i for i, (topic, _) in enumerate(mine) if topic.type == "NBIRTH"][1]
+    assert [payload.seq for _, payload in mine[second:]] == [i % 256 for i in range(len(mine) - second)]
+    assert len([topic for topic, _ in mine[second:] if topic.type == "DBIRTH"]) == sum(
+        unit.enterprise == node.enterprise for unit in fleet_of(SCENARIO, units=UNITS)
+    )
+
+
+async def test_hostile_commands_do_not_hurt_a_node(mosquitto: Any, observer: Observer) -> None:
+    observer.host(online=True)
+    node = fleet_of(SCENARIO, units=UNITS)[0]
+    group, name = node.enterprise.county, node.enterprise.id
+    ncmd, dcmd = topics.sparkplug("NCMD", group, name), topics.sparkplug("DCMD", group, name, node.id)
+    async with running(config(mosquitto, speed=60.0)) as (stop, task):
+        await until(lambda: len(observer.of("DDATA")) > UNITS, "data")
+        for payload in (b"", b"\xff" * 300, b"\x12\x05hello", b"{}"):
+            observer.say(ncmd, payload)
+            observer.say(dcmd, payload)
+            observer.say(topics.state(), payload or b"[]")
+        observer.say(topics.state(), b'{"online": "maybe", "timestamp": "now"}')
+        observer.say(topics.state(), b'{"online": false, "timestamp": 1}')  # a will that comes late
+        observer.command(node, sparkplug.Metric(name="Node Control/Rebirth", value=False))
+        observer.command(node, sparkplug.Metric(name="Node Control/Rebirth", value="yes"))
+        observer.command(node, sparkplug.Metric(alias=0, value=7.0))
+        for _ in range(200):
+            observer.command(node, sparkplug.Metric(name="Node Control/Rebirth", value=True))
+        await until(lambda: sum(topic.node == name for topic, _ in observer.of("NBIRTH")) > 1, "the rebirth")
+        behind = len(observer.of("DDATA"))
+        await until(lambda: len(observer.of("DDATA")) > behind + 5 * UNITS, "data after it all")
+        stop.set()
+        report = await asyncio.wait_for(task, PATIENCE_S)
+    wanted = expected(report.until_ms)
+    await until(lambda: len(observer.readings()) == len(wanted), "all readings")
+    assert observer.readings() == wanted
+    births = sum(topic.node == name for topic, _ in observer.of("NBIRTH"))
+    assert 2 <= births <= 2 + report.seconds / 2.0  # two hundred commands, one rebirth in two seconds
+
+
+async def test_a_broker_that_restarts_costs_no_reading(mosquitto: Any, observer: Observer) -> None:
+    observer.host(online=True)
+    async with running(config(mosquitto, speed=100.0)) as (stop, task):
+        await until(lambda: len(observer.of("DDATA")) > 3 * UNITS, "data")
+        births = len(observer.of("NBIRTH"))
+        mosquitto.stop()
+        mosquitto.start()
+        await until(lambda: len(observer.of("NBIRTH")) >= 2 * births, "every node to be born again")
+        behind = len(observer.of("DDATA"))
+        await until(lambda: len(observer.of("DDATA")) > behind + UNITS, "more data")
+        stop.set()
+        report = await asyncio.wait_for(task, PATIENCE_S)
+    wanted = expected(report.until_ms)
+    await until(lambda: len(observer.readings()) >= len(wanted), "all readings")
+    assert observer.readings() == wanted
+    assert report.readings_acked == report.readings_made == len(wanted)
+
+
+async def test_a_full_buffer_drops_the_oldest_and_counts_it(mosquitto: Any, observer: Observer) -> None:
+    units = fleet_of(SCENARIO, units=5)
+    owner = units[0].enterprise
+    mine = [unit for unit in units if unit.enterprise == owner]
+    node = EdgeNode(
+        owner, mine, Broker.from_url(mosquitto.url), Gate(), 10, asyncio.Semaphore(1), lambda: None
+    )
+    made = [
+        sample
+        for moment in Simulation(mine, SEED, START_MS).moments(START_MS + 120_000)
+        for sample in moment.samples
+    ]
+    for sample in made:
+        node.offer(sample)
+    assert node.made == len(made)
+    assert node.dropped == len(made) - len(mine) - 10
+    assert node.pending == len(mine) + 10
+    observer.host(online=True)
+    task = asyncio.create_task(node.run())
+    await until(lambda: node.pending == 0, "everything to be acknowledged")
+    assert node.acked == len(mine) + 10
+    assert node.acked_through_ms == made[-1].ts_ms
+    node.stop()
+    await asyncio.wait_for(task, PATIENCE_S)
+    kept = [sample for i, sample in enumerate(made) if i < len(mine) or i >= len(made) - 10]
+    await until(lambda: len(observer.readings()) == len(kept), "what was kept")
+    assert observer.readings() == {(s.unit.id, s.ts_ms): s.named() for s in kept}
+
+
+async def test_a_cancelled_run_says_farewell_and_leaves_a_manifest(
+    mosquitto: Any, observer: Observer, tmp_path: Path
+) -> None:
+    observer.host(online=True)
+    task = asyncio.create_task(run(config(mosquitto, speed=60.0, state=tmp_path)))
+    await until(lambda: len(observer.of("DDATA")) > UNITS, "data")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, PATIENCE_S)
+    nodes = {unit.enterprise.id for unit in fleet_of(SCENARIO, units=UNITS)}
+    await until(lambda: {topic.node for topic, _ in observer.of("NDEATH")} == nodes, "every farewell")
+    manifest = load_manifest(tmp_path)
+    assert not manifest.finished
+    assert set(manifest.nodes) == nodes
+    found = observer.readings()
+    for reading in manifest.readings():
+        assert found[reading.unit, reading.ts_ms] == reading.values
+
+
+async def test_the_manifest_of_a_finished_run_has_every_reading(
+    mosquitto: Any, observer: Observer, tmp_path: Path
+) -> None:
+    observer.host(online=True)
+    report = await run(config(mosquitto, for_s=60.0, state=tmp_path))
+    manifest = load_manifest(tmp_path)
+    assert manifest.finished
+    assert manifest.until_ms == report.until_ms <= START_MS + 60_000
+    assert sum(node.readings_acked for node in manifest.nodes.values()) == report.readings_acked
+    assert {(r.unit, r.ts_ms): r.values for r in manifest.readings()} == expected(START_MS + 60_000)
+
+
+@pytest.fixture
+def locked_broker(mosquitto_program: str, free_port: Callable[[], int], tmp_path: Path) -> Iterator[int]:
+    """A broker that lets nobody in."""
+    port = free_port()
+    (tmp_path / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\nuser root\n")
+    process = subprocess.Popen(
+        [mosquitto_program, "-c", str(tmp_path / "mosquitto.conf")], stderr=subprocess.DEVNULL
+    )
+    yield port
+    process.terminate()
+    process.wait(PATIENCE_S)
+
+
+async def test_a_broker_that_refuses_us_ends_the_run_with_one_sentence(locked_broker: int) -> None:
+    settings = RunConfig(
+        broker=f"mqtt://nobody:wrong@127.0.0.1:{locked_broker}",
+        scenario=SCENARIO,
+        units=3,
+        drain_s=PATIENCE_S,
+    )
+    with pytest.raises(ConfigError, match="refuses user 'nobody'"):
+        await asyncio.wait_for(run(settings), PATIENCE_S)

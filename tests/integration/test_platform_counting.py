@@ -1,0 +1,395 @@
+"""The ledger, the counters and the registry agree: under concurrency, after failures, whatever is done in
+whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from pydantic import SecretStr
+from qilu_contract.errors import ConfigError
+from qilu_contract.places import PROVINCE, city_of
+from qilu_platform.app import create_app
+from qilu_platform.database import Database, migrate, open_engine
+from qilu_platform.ledger import audit
+from qilu_platform.onboarding import active_units, end_contract, report, retire_unit
+from qilu_platform.problems import Problem
+from qilu_platform.registration import (
+    register_centres,
+    register_contracts,
+    register_enterprises,
+    register_providers,
+    register_units,
+)
+from qilu_platform.schema import counters, metadata
+from qilu_platform.settings import Settings
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+T = TypeVar("T")
+ADMIN = "the-admin-key-of-this-test"
+HOUR_MS = 3_600_000
+NewDatabase = Callable[[], str]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewDatabase]:
+    """Makes an empty database and tells its URL."""
+    if request.param == "sqlite":
+        yield lambda: f"sqlite:///{tmp_path}/{secrets.token_hex(6)}.db"
+        return
+    postgres = request.getfixturevalue("postgres")
+    postgres.start()
+    names: list[str] = []
+
+    def create() -> str:
+        names.append(f"test_{secrets.token_hex(6)}")
+        postgres.execute(f"CREATE DATABASE {names[-1]}")
+        return str(postgres.url(names[-1]))
+
+    yield create
+    for name in names:
+        postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def writing(url: str) -> Iterator[Callable[[Callable[[Connection], T]], T]]:
+    """Runs functions in transactions of a migrated database, as the platform does."""
+    engine = open_engine(url)
+    try:
+
+        def write(fn: Callable[[Connection], T]) -> T:
+            with engine.execution_options(qilu_writes=True).begin() as connection:
+                return fn(connection)
+
+        write(migrate)
+        yield write
+    finally:
+        engine.dispose()
+
+
+def numbered(*rows: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    return list(enumerate(rows, start=1))
+
+
+def enterprise_row(id_: str, county: str) -> dict[str, Any]:
+    return {"id": id_, "name": "E", "county": county, "industry": "C31", "uscc": None}
+
+
+def unit_row(id_: str, class_: str, enterprise: str) -> dict[str, Any]:
+    return {"id": id_, "class": class_, "enterprise": enterprise, "name": None}
+
+
+async def test_eight_writers_with_duplicates_count_everything_once(new_database: NewDatabase) -> None:
+    app = create_app(Settings(db_url=new_database(), api_key=SecretStr(ADMIN)))
+    counties = ["370202", "370203", "370102", "371771"]
+    enterprises = [
+        {"id": f"e{n:03d}", "name": "E", "county": counties[n % 4], "industry": "C31"} for n in range(40)
+    ]
+    units = [
+        {"id": f"u{n:03d}", "class": ["motor", "boiler"][n % 2], "enterprise": f"e{n % 40:03d}"}
+        for n in range(400)
+    ]
+    contracts = [
+        {"id": f"c{n:03d}", "enterprise": f"e{n % 40:03d}", "provider": "p-1", "kind": "equipment"}
+        for n in range(80)
+    ]
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://platform",
+            headers={"Authorization": f"Bearer {ADMIN}"},
+            timeout=120,
+        ) as client,
+    ):
+
+        async def send(path: str, things: list[dict[str, Any]]) -> dict[str, Any]:
+            lines = "\n".join(json.dumps(thing) for thing in things)
+            answer = await client.post(f"/v1/{path}/bulk", content=lines)
+            assert answer.status_code == 200, answer.text
+            outcome: dict[str, Any] = answer.json()
+            assert outcome["errors"] == []
+            assert outcome["created"] + outcome["existing"] == len(things)
+            return outcome
+
+        async def write(seed: int) -> Counter[str]:
+            """Everything, each in an order of its own, in pieces that overlap with those of the others."""
+            order = random.Random(seed)
+            done: Counter[str] = Counter()
+
+            def pieces(things: list[T]) -> list[list[T]]:
+                mixed = [*things, *order.sample(things, len(things) // 4)]
+                order.shuffle(mixed)
+                return [mixed[at : at + 60] for at in range(0, len(mixed), 60)]
+
+            for piece in pieces(enterprises):
+                done["enterprises"] += (await send("enterprises", piece))["created"]
+            done["providers"] += (await send("providers", [{"id": "p-1", "name": "P"}]))["created"]
+            for piece in pieces(units):
+                done["units"] += (await send("units", piece))["created"]
+            for piece in pieces(contracts):
+                done["contracts"] += (await send("contracts", piece))["created"]
+            for batch in pieces([{"unit": unit["id"], "ts_ms": 1_000} for unit in units]):
+                answer = await client.post("/v1/ingest/first-readings", json={"readings": batch})
+                assert answer.status_code == 200, answer.text
+                done["counted"] += answer.json()["counted"]
+                assert answer.json()["counted"] + answer.json()["already"] == len(batch)
+            for n in range(5):
+                assert (await client.post(f"/v1/units/u{n:03d}/retire")).status_code == 200
+                assert (await client.post(f"/v1/contracts/c{n:03d}/end")).status_code == 200
+            return done
+
+        done = sum(await asyncio.gather(*(write(seed) for seed in range(8))), Counter[str]())
+        assert done == {"enterprises": 40, "providers": 1, "units": 400, "contracts": 80, "counted": 400}
+        shown = (await client.get("/v1/programme")).json()
+        targets = {target["name"]: target for target in shown["targets"]}
+        assert shown["registered"] == {"enterprises": 40, "units": 400}
+        assert targets["units_on_cloud"]["onboarded"] == 400
+        assert targets["units_on_cloud"]["current"] == 395
+        assert targets["enterprises_on_cloud"]["onboarded"] == 40
+        assert targets["enterprises_on_cloud"]["current"] == 40
+        assert shown["contracts"]["equipment"] == {"onboarded": 80, "current": 75}
+        assert sum(city["units_on_cloud"] for city in shown["by_city"].values()) == 400
+        assert sum(class_["units_on_cloud"] for class_ in shown["by_class"].values()) == 400
+        assert audit(app.state.runtime.database.engine) == []
+
+
+COUNTIES = ["370202", "370203", "370102", "371771"]
+IDS = st.integers(0, 5)
+
+
+class Programme(RuleBasedStateMachine):
+    """The registry beside a model of it in plain Python."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._opened = writing(url)
+        self.write = self._opened.__enter__()
+        self.engine = open_engine(url)
+        self.county: dict[str, str] = {}  # of enterprises
+        self.owner: dict[str, str] = {}  # of units
+        self.seen: set[str] = set()
+        self.retired: set[str] = set()
+        self.last_hour: dict[str, int] = {}
+        self.contracts: dict[str, str] = {}
+        self.ended: set[str] = set()
+        self.providers: set[str] = set()
+        self.most = 0
+
+    @initialize()
+    def start_with_something(self) -> None:
+        self.add_enterprises([(0, COUNTIES[0]), (1, COUNTIES[1])])
+        self.add_provider(0)
+
+    @rule(given=st.lists(st.tuples(IDS, st.sampled_from(COUNTIES)), max_size=4))
+    def add_enterprises(self, given: list[tuple[int, str]]) -> None:
+        rows = [enterprise_row(f"e{number}", county) for number, county in given]
+        outcome = self.write(lambda connection: register_enterprises(connection, numbered(*rows)))
+        wrong = 0
+        for row in rows:
+            # An enterprise keeps the county that it was first given.
+            wrong += self.county.setdefault(row["id"], row["county"]) != row["county"]
+        assert len(outcome.errors) == wrong
+
+    @rule(number=IDS)
+    def add_provider(self, number: int) -> None:
+        row = {"id": f"p{number}", "name": "P"}
+        self.write(lambda connection: register_providers(connection, numbered(row)))
+        self.providers.add(row["id"])
+
+    @rule(given=st.lists(st.tuples(st.integers(0, 12), IDS), max_size=6))
+    def add_units(self, given: list[tuple[int, int]]) -> None:
+        # The class and the owner follow from the number, so that a unit is always registered with the same
+        # content.
+        rows = [unit_row(f"u{n}", ["motor", "boiler"][n % 2], f"e{n % 6}") for n, _ in given]
+        self.write(lambda connection: register_units(connection, numbered(*rows)))
+        self.owner |= {row["id"]: row["enterprise"] for row in rows if row["enterprise"] in self.county}
+
+    @rule(
+        given=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 3)), max_size=8),
+        first=st.booleans(),
+    )
+    def hear(self, given: list[tuple[int, int]], first: bool) -> None:
+        readings = [(f"u{number}", hour * HOUR_MS) for number, hour in given]
+        done = self.write(lambda connection: report(connection, readings, first=first))
+        known = {unit for unit, _ in readings} & self.owner.keys()
+        assert done.unknown == sorted({unit for unit, _ in readings} - known)
+        if first:
+            assert done.counted == len(known - self.seen)
+            self.seen |= known
+        for unit, ts_ms in readings:
+            if unit in known - self.retired:
+                self.last_hour[unit] = max(ts_ms // HOUR_MS, self.last_hour.get(unit, 0))
+
+    @rule(number=st.integers(0, 12))
+    def retire(self, number: int) -> None:
+        unit = f"u{number}"
+        if unit in self.owner:
+            self.write(lambda connection: retire_unit(connection, unit))
+            self.retired.add(unit)
+        else:
+            with pytest.raises(Problem):
+                self.write(lambda connection: retire_unit(connection, unit))
+
+    @rule(given=st.lists(IDS, max_size=4), provider=st.integers(0, 2))
+    def sign(self, given: list[int], provider: int) -> None:
+        rows = [
+            {"id": f"c{n}-p{provider}", "enterprise": f"e{n}", "provider": f"p{provider}", "kind": "business"}
+            for n in given
+        ]
+        self.write(lambda connection: register_contracts(connection, numbered(*rows)))
+        for row in rows:
+            if row["enterprise"] in self.county and row["provider"] in self.providers:
+                self.contracts[row["id"]] = row["enterprise"]
+
+    @rule(number=IDS, provider=st.integers(0, 2))
+    def end(self, number: int, provider: int) -> None:
+        contract = f"c{number}-p{provider}"
+        if contract in self.contracts:
+            self.write(lambda connection: end_contract(connection, contract))
+            self.ended.add(contract)
+
+    @rule()
+    def fail_half_way(self) -> None:
+        def work(connection: Connection) -> None:
+            register_centres(
+                connection, numbered({"id": "lost", "name": "C", "city": "370200", "park": None})
+            )
+            register_units(connection, numbered(unit_row("lost", "motor", "e0")))
+            report(connection, [("lost", 1)], first=True)
+            raise ConfigError("the process ends here")
+
+        with pytest.raises(ConfigError):
+            self.write(work)
+
+    @invariant()
+    def counters_agree_with_the_model(self) -> None:
+        with self.engine.connect() as connection:
+            rows = connection.execute(counters.select()).all()
+            active = active_units(connection)
+        counts = {(row.scope, row.code, row.name): row.value for row in rows if row.value}
+        expected: Counter[tuple[str, str, str]] = Counter()
+
+        def add(name: str, enterprise: str) -> None:
+            county = self.county[enterprise]
+            for place in [("province", PROVINCE), ("city", city_of(county)), ("county", county)]:
+                expected[(*place, name)] += 1
+
+        for unit, owner in self.owner.items():
+            for name, holds in [
+                ("units_registered", True),
+                ("units_onboarded", unit in self.seen),
+                ("units_current", unit in self.seen - self.retired),
+            ]:
+                if holds:
+                    add(name, owner)
+                    expected["class", ["motor", "boiler"][int(unit[1:]) % 2], name] += 1
+        running = {self.contracts[id_] for id_ in self.contracts.keys() - self.ended}
+        for enterprise in self.county:
+            add("enterprises_registered", enterprise)
+            if enterprise in self.contracts.values():
+                add("enterprises_onboarded", enterprise)
+            if enterprise in running:
+                add("enterprises_current", enterprise)
+        for name, number in [
+            ("contracts_onboarded", len(self.contracts)),
+            ("contracts_current", len(self.contracts) - len(self.ended)),
+        ]:
+            expected["province", PROVINCE, name] = expected["kind", "business", name] = number
+        expected["province", PROVINCE, "providers"] = len(self.providers)
+        assert counts == +expected
+        # All these readings are of 1970, and the wall's clock is later.
+        assert active == 0
+        onboarded = counts.get(("province", PROVINCE, "units_onboarded"), 0)
+        assert onboarded >= self.most
+        self.most = onboarded
+
+    def teardown(self) -> None:
+        try:
+            assert audit(self.engine) == []
+        finally:
+            self.engine.dispose()
+            self._opened.__exit__(None, None, None)
+
+
+def test_counters_agree_with_a_model_whatever_is_done(new_database: NewDatabase) -> None:
+    run_state_machine_as_test(
+        lambda: Programme(new_database()),
+        settings=settings(max_examples=12, stateful_step_count=20, deadline=None, database=None),
+    )
+
+
+def test_the_audit_finds_what_was_changed_by_hand(new_database: NewDatabase) -> None:
+    url = new_database()
+    with writing(url) as write:
+        write(lambda connection: register_enterprises(connection, numbered(enterprise_row("e1", "370202"))))
+        write(lambda connection: register_units(connection, numbered(unit_row("u1", "motor", "e1"))))
+        write(lambda connection: report(connection, [("u1", 1)], first=True))
+        engine = open_engine(url)
+        try:
+            assert audit(engine) == []
+            change = "UPDATE counters SET value = 7 WHERE name = 'units_onboarded' AND scope = 'county'"
+            write(lambda connection: connection.execute(text(change)))
+            found = {(each.scope, each.code, each.name) for each in audit(engine)}
+            assert found == {("county", "370202", "units_onboarded"), ("city", "370200", "units_onboarded")}
+            assert "counter 7, ledger 1, the registry holds 1" in str(audit(engine)[0])
+            write(lambda connection: connection.execute(text(change.replace("7", "1"))))
+            write(lambda connection: connection.execute(text("UPDATE units SET on_cloud_ms = NULL")))
+            assert {each.registry for each in audit(engine)} == {0}
+        finally:
+            engine.dispose()
+
+
+def test_the_ledger_takes_no_change_and_no_removal(new_database: NewDatabase) -> None:
+    with writing(new_database()) as write:
+        write(lambda connection: register_enterprises(connection, numbered(enterprise_row("e1", "370202"))))
+        for statement in ("UPDATE ledger SET count = 2", "DELETE FROM ledger"):
+            with pytest.raises(DBAPIError, match="append-only"):
+                write(lambda connection, statement=statement: connection.execute(text(statement)))
+
+
+def test_migrations_make_what_the_schema_says(new_database: NewDatabase) -> None:
+    with writing(new_database()) as write:
+        assert write(lambda found: compare_metadata(MigrationContext.configure(found), metadata)) == []
+        write(migrate)
+
+
+def test_a_database_of_a_newer_version_is_refused_in_a_sentence(new_database: NewDatabase) -> None:
+    with writing(new_database()) as write:
+        write(lambda found: found.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+        with pytest.raises(ConfigError, match="newer version"):
+            write(migrate)
+
+
+async def test_a_transaction_that_fails_leaves_nothing(new_database: NewDatabase) -> None:
+    async with Database(new_database()) as database:
+
+        def work(connection: Connection) -> None:
+            register_enterprises(connection, numbered(enterprise_row("e1", "370202")))
+            raise ConfigError("here")
+
+        with pytest.raises(ConfigError, match="here"):
+            await database.write(work)
+        assert await database.read(lambda found: found.execute(counters.select()).all()) == []
+        assert audit(database.engine) == []

@@ -1,0 +1,141 @@
+"""The command line: what flags mean, and what a mistake is told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from qilu.brokers import Mosquitto, choose_broker
+from qilu.keyring import API_KEYS, Keyring
+from qilu.publish import parse_values
+from qilu_contract.broker import BrokerAddress
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import ConfigError
+
+from qilu import flags
+
+QILU = Path(sys.executable).parent / "qilu"
+
+
+def qilu(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([QILU, *words], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("2h", 7200), ("30d", 2_592_000), ("1.5s", 1.5)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert flags.duration_s(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "speed"), [("1", 1), ("0.5", 0.5), ("1day/s", 86_400), ("1month/s", 2_629_800), ("max", None)]
+)
+def test_speeds(text: str, speed: float | None) -> None:
+    assert flags.speed(text) == speed
+
+
+def test_times_and_shards() -> None:
+    assert flags.time_ms("2022-06-01T08:00:00+08:00") == flags.time_ms("2022-06-01") == 1_654_041_600_000
+    assert flags.shard("2/7") == (2, 7)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: flags.duration_s("90"),
+        lambda: flags.duration_s("-5s"),
+        lambda: flags.speed("0"),
+        lambda: flags.speed("fast"),
+        lambda: flags.time_ms("yesterday"),
+        lambda: flags.shard("3/2"),
+        lambda: flags.shard("0/2"),
+        lambda: parse_values(["power_in"]),
+        lambda: parse_values(["power_in=warm"]),
+        lambda: BrokerAddress.from_url("localhost:1883"),
+        lambda: BrokerAddress.from_url("mqtt://host:port"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(mistake: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        mistake()  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+
+
+def test_values_have_the_type_that_is_written() -> None:
+    values = parse_values(["a=1", "b=1.5", "c=true", "d=-2", "e=1e3"])
+    assert values == {"a": 1, "b": 1.5, "c": True, "d": -2, "e": 1000.0}
+    assert [type(value) for value in values.values()] == [int, float, bool, int, float]
+
+
+def test_wrong_usage_exits_with_2_and_one_sentence_and_no_traceback() -> None:
+    for words in (
+        ("up", "--for", "soon"),
+        ("up", "--broker", "smoke-signals"),
+        ("up", "--store", "mysql://x"),
+        ("devices", "run", "--scenario", "/does/not/exist.yaml"),
+        ("devices", "run", "--digest"),
+        ("gateway", "run", "--store", "nowhere"),
+        ("gateway", "dead-letters", "--state", "/does/not/exist"),
+    ):
+        said = qilu(*words)
+        assert said.returncode == 2, (words, said.stdout, said.stderr)
+        assert "Traceback" not in said.stderr
+        assert len(said.stderr.strip().splitlines()) == 1, said.stderr
+
+
+def test_the_catalogue_for_programs() -> None:
+    printed = json.loads(qilu("devices", "catalogue", "--json").stdout)
+    assert [entry["class"] for entry in printed] == list(CATALOGUE)
+    motor = next(entry for entry in printed if entry["class"] == "motor")
+    assert motor["signals"][0].keys() == {"name", "unit", "type", "low", "high", "interval_s", "mark"}
+
+
+def test_the_digest_of_a_run_is_the_same_at_every_call() -> None:
+    words = ("devices", "run", "--digest", "--units", "50", "--start", "2022-06-01", "--for", "10m")
+    first = qilu(*words)
+    assert first.returncode == 0, first.stderr
+    assert len(first.stdout.strip()) == 64
+    assert qilu(*words).stdout == first.stdout
+    assert qilu(*words, "--seed", "7").stdout != first.stdout
+
+
+def test_doctor_says_what_is_there_and_what_is_not() -> None:
+    findings = json.loads(qilu("doctor", "--json").stdout)
+    assert {finding["verdict"] for finding in findings} <= {"good", "note", "bad"}
+    assert any("Python" in finding["what"] for finding in findings)
+
+
+def fake_mosquitto(folder: Path, version: str) -> None:
+    """A program that says it is that version: an old Mosquitto cannot be had beside the new one."""
+    program = folder / "mosquitto"
+    program.write_text(f"#!/bin/sh\necho 'mosquitto version {version}'\n")
+    program.chmod(0o755)
+
+
+def test_an_old_mosquitto_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_mosquitto(tmp_path, "2.0.11")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert not Mosquitto("mosquitto", (2, 0, 11)).recent
+    kind, why = choose_broker("auto")
+    assert kind == "builtin"
+    assert "2.0.21" in why
+    with pytest.raises(ConfigError, match=r"older than 2\.0\.21"):
+        choose_broker("mosquitto")
+    fake_mosquitto(tmp_path, "2.0.21")
+    assert choose_broker("auto")[0] == "mosquitto"
+
+
+def test_the_keyring_is_made_once_and_private(tmp_path: Path) -> None:
+    keyring = Keyring(tmp_path / "keys")
+    keyring.make()
+    keys = {role: keyring.key(role) for role in API_KEYS}
+    assert len(set(keys.values())) == len(API_KEYS)
+    keyring.make()
+    assert {role: keyring.key(role) for role in API_KEYS} == keys
+    assert all(file.stat().st_mode & 0o077 == 0 for file in keyring.directory.iterdir())
+    hashed = keyring.mosquitto_passwords()
+    assert all(keyring.password(user) not in hashed for user in ("gateway", "devices", "operator"))

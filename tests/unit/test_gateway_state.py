@@ -1,0 +1,154 @@
+"""What outlives the gateway: dead letters, the outbox, the file they are in; and how things are counted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from qilu_contract.errors import ConfigError, Reason
+from qilu_gateway import dead_letters, outbox
+from qilu_gateway.backoff import Backoff
+from qilu_gateway.dead_letters import Bounds, DeadLetter
+from qilu_gateway.metrics import Meter
+from qilu_gateway.settings import BrokerAddress, Settings
+from qilu_gateway.statefile import FILE_NAME, StateFile
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    opened = sqlite3.connect(":memory:")
+    opened.executescript(dead_letters.SCHEMA)
+    opened.executescript(outbox.SCHEMA)
+    yield opened
+    opened.close()
+
+
+def letter(
+    payload: bytes, reason: Reason = Reason.BAD_PAYLOAD, readings: int = 1, redelivered: bool = False
+) -> DeadLetter:
+    return DeadLetter(reason, "why", "qilu/v1/x", payload, readings, "m1", redelivered)
+
+
+def test_equal_letters_share_a_row_that_counts_them(connection: sqlite3.Connection) -> None:
+    bounds = Bounds(connection)
+    bounds.add(connection, [letter(b"a", readings=2), letter(b"b"), letter(b"a", Reason.UNKNOWN_UNIT)], 1000)
+    bounds.add(connection, [letter(b"a", readings=3)], 2000)
+    assert dead_letters.count_readings(connection) == {Reason.BAD_PAYLOAD: 6, Reason.UNKNOWN_UNIT: 1}
+    [_, first] = dead_letters.list_rows(connection, reason=Reason.BAD_PAYLOAD)
+    assert (first.payload, first.readings, first.first_seen_ms, first.last_seen_ms) == (b"a", 5, 1000, 2000)
+
+
+def test_a_redelivered_letter_is_not_counted_again(connection: sqlite3.Connection) -> None:
+    bounds = Bounds(connection)
+    bounds.add(connection, [letter(b"a", redelivered=True)], 1000)  # lost by the process before
+    bounds.add(connection, [letter(b"a", redelivered=True)], 2000)
+    assert dead_letters.count_readings(connection) == {Reason.BAD_PAYLOAD: 1}
+
+
+def test_at_the_bound_the_oldest_are_evicted_and_counted(connection: sqlite3.Connection) -> None:
+    bounds = Bounds(connection, max_rows=3)
+    bounds.add(connection, [letter(bytes([number]), readings=number) for number in range(1, 4)], 1000)
+    assert bounds.add(connection, [letter(b"x"), letter(b"y")], 2000) == 1 + 2
+    assert [row.payload for row in dead_letters.list_rows(connection)] == [b"y", b"x", b"\x03"]
+    assert dead_letters.evicted_readings(connection) == 3
+    by_size = Bounds(connection, max_bytes=10)
+    by_size.add(connection, [letter(b"0123456789")], 3000)
+    assert [row.payload for row in dead_letters.list_rows(connection)] == [b"0123456789"]
+
+
+def test_rows_are_listed_in_pages(connection: sqlite3.Connection) -> None:
+    Bounds(connection).add(connection, [letter(bytes([number])) for number in range(5)], 1000)
+    first = dead_letters.list_rows(connection, limit=2)
+    second = dead_letters.list_rows(connection, before_id=first[-1].id, limit=10)
+    assert [row.payload[0] for row in first + second] == [4, 3, 2, 1, 0]
+
+
+def test_the_outbox_keeps_the_earliest_time(connection: sqlite3.Connection) -> None:
+    outbox.add(connection, [("a", 20), ("b", 5), ("a", 10)])
+    outbox.add(connection, [("a", 30)])
+    assert connection.execute("SELECT * FROM outbox ORDER BY unit").fetchall() == [("a", 10), ("b", 5)]
+    assert outbox.size(connection) == 2
+
+
+async def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
+    async with StateFile(tmp_path, [outbox.SCHEMA]) as state:
+
+        def work(connection: sqlite3.Connection) -> None:
+            outbox.add(connection, [("a", 1)])
+            raise sqlite3.OperationalError("disk full")
+
+        with pytest.raises(sqlite3.OperationalError):
+            await state.write(work)
+        assert await state.write(outbox.size) == 0
+        assert state.read("SELECT * FROM outbox WHERE unit = ?", ("a",)) is None
+        mode = state.read("PRAGMA journal_mode", ())
+        assert mode == ("wal",)
+
+
+async def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"not a database, surely" * 100)
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        async with StateFile(tmp_path, [outbox.SCHEMA]):
+            pass
+    with pytest.raises(ConfigError, match="has run"), dead_letters.open_for_reading(tmp_path / "no"):
+        pass
+
+
+def test_metrics_show_one_moment() -> None:
+    meter = Meter()
+    meter.counters.accepted, meter.counters.stored, meter.counters.in_flight = 7, 4, 2
+    meter.counters.dead_lettered = 1
+    meter.by_reason[Reason.NO_BIRTH] = 1
+    meter.observe_lags([100, 300, 200])
+    meter.measure()
+    assert meter.rates.lag_ms == 200.0
+    families = text_string_to_metric_families(meter.exposition().decode())
+    samples = {
+        (sample.name, sample.labels.get("reason")): sample.value
+        for family in families
+        for sample in family.samples
+    }
+    dead = sum(value for (name, _), value in samples.items() if name == "qilu_gateway_dead_lettered_total")
+    assert samples["qilu_gateway_accepted_total", None] == (
+        samples["qilu_gateway_stored_total", None] + dead + samples["qilu_gateway_in_flight", None]
+    )
+    assert samples["qilu_gateway_lag_seconds_count", None] == 3
+
+
+def test_delays_grow_up_to_a_bound_and_start_again() -> None:
+    backoff = Backoff(first_s=1.0, most_s=4.0)
+    delays = [backoff.delay_s() for _ in range(5)]
+    for delay, base in zip(delays, (1, 2, 4, 4, 4), strict=True):
+        assert base / 2 <= delay <= base
+    assert backoff.delay_s(at_least_s=9.0) == 9.0
+    backoff.reset()
+    assert backoff.delay_s() <= 1.0
+
+
+@pytest.mark.parametrize("url", ["http://x", "mqtt://", "mqtt://x:port", "localhost:1883"])
+def test_a_broker_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="broker"):
+        BrokerAddress(url)
+
+
+def test_broker_addresses() -> None:
+    plain, tls = BrokerAddress("mqtt://u%40x:p%3A@host"), BrokerAddress("mqtts://host:1")
+    assert (plain.host, plain.port, plain.user, plain.password, plain.tls) == (
+        "host",
+        1883,
+        "u@x",
+        "p:",
+        False,
+    )
+    assert (tls.port, tls.tls, tls.user) == (1, True, None)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QILU_HOST_ID", "east")
+    monkeypatch.setenv("QILU_BATCH_SIZE", "100")
+    assert (Settings().host_id, Settings(batch_size=7).batch_size) == ("east", 7)
+    with pytest.raises(ValueError, match="host id"):
+        Settings(host_id="Not An Id")
