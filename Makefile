@@ -49,7 +49,7 @@ format: setup ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 
 bench: setup ## benchmarks; they print the machine and ratios
-	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' -s $(ARGS)
+	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -s -q $(ARGS)
 
 lock: $(UV) ## resolve the dependencies anew into requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock

@@ -256,7 +256,7 @@ class EdgeNode:
             receipt.add_done_callback(partial(self._on_settled, client, token))
 
     def _next(self) -> tuple[str, bytes, _InFlight] | None:
-        """The next message, births before data; None when there is nothing, or nothing may be published now."""
+        """The next message, births before data; None when there is none, or none may be published now."""
         if not self._host_online:
             return None
         if self._node_birth_due:
@@ -333,7 +333,7 @@ class EdgeNode:
     # -- what others tell us
 
     def _on_message(self, client: AsyncClient, message: Message) -> None:
-        """STATE of the host and commands to this node. Whatever else comes is counted and otherwise ignored."""
+        """STATE of the host and commands to this node. Whatever else comes is counted and ignored."""
         if client is not self._client:
             return
         if message.topic == topics.state():

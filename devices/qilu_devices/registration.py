@@ -111,7 +111,7 @@ class Registration:
             if answer.errors:
                 first = answer.errors[0]
                 raise ConfigError(
-                    f"The platform {self._url} refuses {len(answer.errors)} of {len(chunk)} {what} ({first.detail}): "
+                    f"{self._url} refuses {len(answer.errors)} of {len(chunk)} {what} ({first.detail}): "
                     "use an empty database, or the scenario and seed that it was filled with."
                 )
             done += len(chunk)
@@ -141,7 +141,7 @@ class Registration:
                     )
                 if response.status_code not in (429, 502, 503, 504):
                     raise ConfigError(
-                        f"{self._url} answers {response.status_code} to {path}: is it this software's platform?"
+                        f"{self._url} answers {response.status_code} to {path}: is it our platform?"
                     )
                 trouble = f"answers {response.status_code}"
             if loop.time() > deadline_s:
@@ -156,5 +156,5 @@ class Registration:
             return msgspec.json.decode(response.content, type=BulkAnswer)
         except msgspec.DecodeError as error:
             raise ConfigError(
-                f"{self._url} gives an answer that is none ({error}): is it this software's platform?"
+                f"{self._url} gives an answer that is none ({error}): is it our platform?"
             ) from error

@@ -310,7 +310,8 @@ def _allow_connections(count: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise ConfigError(
-            f"The fleet needs {count} connections, but a process may open {hard} files: raise `ulimit -n` or use shards."
+            f"The fleet needs {count} connections, but a process may open {hard} files: "
+            "raise `ulimit -n`, or use shards."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

@@ -9,6 +9,7 @@ import uuid
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qilu_platform.metrics import Metrics
@@ -55,6 +56,8 @@ class Edge:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._run(scope, headers, receive, answer)
+            except ClientDisconnect:
+                status = 499  # as proxies call it: nobody is left to answer
             except Exception:
                 # The last place that can answer: said once, counted below as a 500, and the caller gets no
                 # traceback.

@@ -56,7 +56,7 @@ class Hub:
         self._clients.add(queue)
         self._gauge.set(len(self._clients))
         try:
-            # Taken together with the place in the queue: what comes later stands in the queue, and only there.
+            # Taken together with the place in the queue: what comes later stands there, and only there.
             for event in [b"retry: 2000\n\n", *self._latest.values()]:
                 yield event
             while not self._closed:

@@ -61,7 +61,7 @@ UnitState = Literal["registered", "on_cloud", "retired"]
 
 
 class _In(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_enum_values=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", use_enum_values=True)
 
     def row(self) -> dict[str, Any]:
         """As the registry's columns are called."""

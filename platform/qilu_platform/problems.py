@@ -79,10 +79,11 @@ def sentence(found: Sequence[Mapping[str, str]]) -> str:
 def add_problem_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)
+        detail, errors = str(error.detail), None
         if isinstance(error, Problem):
-            detail, errors = str(error.detail), error.errors
-        else:  # the framework's own, which says nothing but the title
-            detail, errors = f"{request.method} {request.url.path[:200]} is not served here; see /docs.", None
+            errors = error.errors
+        elif error.status_code in (404, 405):  # the framework's own, which says nothing but the title
+            detail = f"{request.method} {request.url.path[:200]} is not served here; see /docs."
         return problem_response(error.status_code, detail, errors=errors, headers=error.headers)
 
     async def invalid(_request: Request, error: Exception) -> Response:

@@ -153,6 +153,10 @@ async def test_a_body_that_is_no_json_is_refused(tmp_path: Path) -> None:
                 "/v1/providers", content=content, headers={"content-type": kind} if kind else {}
             )
             check_problem(answer, 422, "body" if kind != "application/json" else "JSON")
+        garbled = await client.post(
+            "/v1/providers", content=b"\xff\xfe", headers={"content-type": "application/json"}
+        )
+        check_problem(garbled, 400, "body")
 
 
 async def test_keys_decide_who_may_do_what(database_url: str) -> None:
@@ -164,7 +168,7 @@ async def test_keys_decide_who_may_do_what(database_url: str) -> None:
         assert anonymous.headers["www-authenticate"].startswith("Bearer")
         check_problem(await client.post("/v1/providers", json=provider, headers=bearer("qilu_wrong")), 401)
         centre = {"name": "C", "city": "370200"}
-        ids = {"units": []}
+        ids: dict[str, Any] = {"units": []}
         allowed = {
             "viewer": {"providers": False, "centres": False, "ingest/admission": False, "read": True},
             "operator": {"providers": True, "centres": True, "ingest/admission": False, "read": True},

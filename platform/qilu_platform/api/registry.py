@@ -234,7 +234,7 @@ async def create_many(runtime: RuntimeDep, _caller: Fleet, book: ABook, request:
     """One object a line, as in the single create, with `id`. The good lines are registered whatever the
     others are; at most 20,000 lines and 8 MiB."""
     body = await request.body()
-    if body.count(b"\n") > MAX_LINES:
+    if body.strip().count(b"\n") >= MAX_LINES:
         raise Problem(413, f"More than {MAX_LINES} lines: send them in several calls.")
     outcome = await runtime.database.write(lambda connection: register_lines(connection, book, body))
     errors = sorted((error.line, error.detail) for error in outcome.errors)

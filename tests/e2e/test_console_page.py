@@ -1,0 +1,232 @@
+"""The console in a real browser, on a real platform: what it shows, and what it says when the platform leaves."""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+from pydantic import SecretStr
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.ids import unit_id
+from qilu_contract.places import CITIES, COUNTIES
+from qilu_contract.storage import MEASUREMENTS, Point
+from qilu_contract.stores import Store, open_store
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings
+
+KEY = "a-key-for-the-console-test-only"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server"]
+PATIENCE_MS = 30_000
+KINDS = ("infrastructure", "platform", "business", "equipment")
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(f"duckdb:///{tmp_path}/readings.duckdb", None) as opened:
+        yield opened
+
+
+def platform(tmp_path: Path, store: Store, port: int = 0) -> PlatformService:
+    settings = Settings(db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=port, api_key=SecretStr(KEY))
+    return PlatformService(settings, store)
+
+
+@contextlib.asynccontextmanager
+async def browsing(chromium: str, **context: object) -> AsyncIterator[Page]:
+    expect.set_options(timeout=PATIENCE_MS)
+    async with (
+        async_playwright() as playwright,
+        await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS) as browser,
+    ):
+        opened = await browser.new_context(**context)  # type: ignore[arg-type]
+        yield await opened.new_page()
+
+
+def client(url: str) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=60.0, trust_env=False)
+
+
+async def post(api: httpx.AsyncClient, path: str, *objects: dict[str, str]) -> None:
+    """Create objects in bulk, every one of them."""
+    lines = "\n".join(json.dumps(one) for one in objects)
+    answer = await api.post(path, content=lines, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["errors"] == []
+
+
+async def report_first_readings(api: httpx.AsyncClient, units: list[str]) -> None:
+    now_ms = int(time.time() * 1000)
+    for start in range(0, len(units), 1000):
+        readings = [{"unit": unit, "ts_ms": now_ms} for unit in units[start : start + 1000]]
+        answer = await api.post("/v1/ingest/first-readings", json={"readings": readings})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["counted"] == len(readings)
+
+
+async def register_one_of_each(api: httpx.AsyncClient) -> None:
+    works = {"id": "works", "name": "Works", "county": "370202", "industry": "C34"}
+    await post(api, "/v1/enterprises/bulk", works)
+    await post(api, "/v1/providers/bulk", {"id": "cloud", "name": "Cloud"})
+    contract = {"id": "contract", "enterprise": "works", "provider": "cloud", "kind": "equipment"}
+    await post(api, "/v1/contracts/bulk", contract)
+    centre = await api.post("/v1/centres", json={"id": "centre", "name": "Centre", "city": "370200"})
+    assert centre.status_code == 201, centre.text
+    units = [{"id": f"motor-{n}", "class": "motor", "enterprise": "works"} for n in range(3)]
+    await post(api, "/v1/units/bulk", *units)
+
+
+async def write_pipeline(store: Store, accepted_per_s: float) -> None:
+    values: dict[str, float | int] = {
+        name: 0 if type_ == "int" else 0.0 for name, type_ in MEASUREMENTS["pipeline"].fields.items()
+    }
+    values |= {"accepted_per_s": accepted_per_s, "stored_per_s": accepted_per_s, "lag_ms": 120.0}
+    await store.write([Point("pipeline", ("qilu",), int(time.time() * 1000), values)])
+
+
+def counter(page: Page, name: str) -> object:
+    return expect(page.locator(f'[data-counter="{name}"]'))
+
+
+async def test_the_page_follows_the_counts(tmp_path: Path, store: Store, chromium: str) -> None:
+    async with platform(tmp_path, store) as service, client(service.url) as api, browsing(chromium) as page:
+        said, asked = [], []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        await page.goto(service.url)
+        await expect(page.locator("#stream")).to_have_text("Live")
+        await expect(page.locator('[data-counter="units_on_cloud"]')).to_have_text("0")
+        await expect(page.locator(".city")).to_have_count(len(CITIES))
+
+        await register_one_of_each(api)
+        await expect(page.locator('[data-counter="enterprises_on_cloud"]')).to_have_text("1")
+        await expect(page.locator('[data-counter="providers"]')).to_have_text("1")
+        await expect(page.locator('[data-counter="centres"]')).to_have_text("1")
+        qingdao = page.locator('#cities tr[data-key="370200"] td')
+        await expect(qingdao.nth(0)).to_have_text("0 of 3")
+
+        await report_first_readings(api, ["motor-0", "motor-1"])
+        await expect(page.locator('[data-counter="units_on_cloud"]')).to_have_text("2")
+        await expect(qingdao.nth(0)).to_have_text("2 of 3")
+        await expect(page.locator('#classes tr[data-key="motor"] td')).to_have_text("2 of 3")
+        await expect(page.locator('.city[data-step="6"]')).to_have_attribute(
+            "aria-label", "Qingdao: 2 units on cloud of 3 registered"
+        )
+        await write_pipeline(store, 1234.0)
+        await expect(page.locator("#accepted")).to_have_text("1,234")
+        await expect(page.locator("#lag")).to_have_text("120 ms")
+
+        assert said == [], "the browser's console is quiet"
+        assert [url for url in asked if not url.startswith(f"{service.url}/")] == []
+
+
+async def test_the_map_is_walked_by_keyboard(tmp_path: Path, store: Store, chromium: str) -> None:
+    async with platform(tmp_path, store) as service, client(service.url) as api, browsing(chromium) as page:
+        await register_one_of_each(api)
+        await page.goto(service.url)
+        await expect(page.locator(".city[aria-label]")).to_have_count(len(CITIES))
+        await page.keyboard.press("Tab")
+        await expect(page.locator(".skip")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("Tab")
+        focused = page.locator(".city:focus")
+        await expect(focused).to_have_attribute("aria-label", re.compile("^Jinan: "))
+        await expect(page.locator("#readout strong")).to_have_text("Jinan 济南市")
+
+        # From the capital to the east, until the sea.
+        for _ in CITIES:
+            await page.keyboard.press("ArrowRight")
+        await expect(focused).to_have_attribute("aria-label", re.compile("^Weihai: "))
+        await page.keyboard.press("Enter")
+        await expect(focused).to_have_attribute("aria-pressed", "true")
+        await expect(page.locator('#cities tr[data-key="371000"]')).to_have_class("shown")
+        await page.keyboard.press("Escape")
+        await expect(focused).to_have_attribute("aria-pressed", "false")
+
+
+async def test_the_page_says_when_the_platform_is_gone_and_comes_back(
+    tmp_path: Path, store: Store, chromium: str
+) -> None:
+    async with browsing(chromium) as page:
+        async with platform(tmp_path, store) as service:
+            port = int(service.url.rsplit(":", 1)[1])
+            await page.goto(service.url)
+            await expect(page.locator("#stream")).to_have_text("Live")
+        await expect(page.locator("#stream")).to_have_text("Connection lost, trying again")
+        async with platform(tmp_path, store, port) as service, client(service.url) as api:
+            await expect(page.locator("#stream")).to_have_text("Live")
+            await register_one_of_each(api)
+            await expect(page.locator('[data-counter="providers"]')).to_have_text("1")
+
+
+async def test_nothing_sticks_out_of_a_narrow_page_and_a_picture_is_taken(
+    tmp_path: Path, store: Store, chromium: str
+) -> None:
+    """With QILU_KEEP_SCREENSHOT=1 the pictures of the documentation are made anew."""
+    keep = os.environ.get("QILU_KEEP_SCREENSHOT") == "1"
+    folder = IMAGES if keep else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    async with platform(tmp_path, store) as service, client(service.url) as api:
+        units = await register_a_province(api)
+        await report_first_readings(api, units)
+        for width, name in ((1360, "console"), (360, "console-narrow")):
+            view = {"width": width, "height": 900}
+            async with browsing(chromium, viewport=view, reduced_motion="reduce") as page:
+                await page.goto(service.url)
+                await expect(page.locator('[data-counter="units_on_cloud"]')).to_have_text(f"{len(units):,}")
+                rates = itertools.cycle([1410.0, 1460.0, 1395.0, 1480.0])
+                await write_pipeline(store, next(rates))
+                await expect(page.locator("#accepted")).not_to_have_text("–")
+                wide = await page.evaluate("document.documentElement.scrollWidth")
+                assert wide <= width
+                picture = folder / f"{name}.png"
+                await page.screenshot(path=picture, full_page=True)
+                assert picture.stat().st_size > 10_000
+
+
+async def register_a_province(api: httpx.AsyncClient) -> list[str]:
+    """Some units of every class all over the province; returns those that are to come on cloud."""
+    counties = [county for county in COUNTIES.values() if county.kind != "zone"]
+    names = {county.code: f"{county.code}-works" for county in counties}
+    enterprises = [
+        {
+            "id": names[county.code],
+            "name": f"Works of {county.name}",
+            "county": county.code,
+            "industry": "C31",
+        }
+        for county in counties
+    ]
+    await post(api, "/v1/enterprises/bulk", *enterprises)
+    await post(api, "/v1/providers/bulk", *({"id": f"cloud-{n}", "name": f"Cloud {n}"} for n in range(12)))
+    contracts = [
+        {
+            "id": f"c-{n}",
+            "enterprise": names[county.code],
+            "provider": f"cloud-{n % 12}",
+            "kind": KINDS[n % 4],
+        }
+        for n, county in enumerate(counties)
+        if n % 5
+    ]
+    await post(api, "/v1/contracts/bulk", *contracts)
+    units, coming = [], []
+    for county, (position, name) in itertools.product(counties, enumerate(CATALOGUE)):
+        city = list(CITIES).index(county.city)
+        how_many = (1, 2, 4 + city % 7 * 3, 2 + city % 3)[position]
+        for number in range(how_many):
+            unit = unit_id(county.code, name, number)
+            units.append({"id": unit, "class": name, "enterprise": names[county.code]})
+            if number % 4 < 3:
+                coming.append(unit)
+    await post(api, "/v1/units/bulk", *units)
+    return coming
