@@ -31,7 +31,7 @@ from qilu_devices import payloads
 from qilu_devices.broker import Broker
 from qilu_devices.clock import Gate
 from qilu_devices.fleet import Enterprise, Unit
-from qilu_devices.simulation import Sample
+from qilu_devices.simulation import Sample, Shape
 
 WINDOW = 256
 """Messages in flight to the broker a node: enough to hide the way there and back, small enough to repeat."""
@@ -55,7 +55,7 @@ class _Device:
     """A unit as its node knows it. `last`: acknowledged values by position (sample 0's until then), None
     before sample 0. `first_pending`: sample 0 is not acknowledged yet."""
 
-    __slots__ = ("alias", "equipment", "first_pending", "last", "unit")
+    __slots__ = ("_layouts", "alias", "equipment", "first_pending", "last", "unit")
 
     def __init__(self, unit: Unit, alias: int) -> None:
         self.unit = unit
@@ -63,6 +63,17 @@ class _Device:
         self.alias = alias
         self.last: list[payloads.Dated] | None = None
         self.first_pending = False
+        floats = all(signal.type == "float" for signal in self.equipment.signals)
+        self._layouts: dict[tuple[Shape, bool], payloads.DataLayout] | None = {} if floats else None
+
+    def data(self, sample: Sample, seq: int, is_historical: bool) -> bytes:
+        if self._layouts is None:
+            return payloads.data(sample, self.alias, seq, is_historical)
+        layout = self._layouts.get((sample.shape, is_historical))
+        if layout is None:
+            layout = payloads.DataLayout(sample.shape, self.alias, is_historical)
+            self._layouts[sample.shape, is_historical] = layout
+        return layout.encode(sample, seq)
 
     def take(self, sample: Sample) -> None:
         dated = zip(sample.shape.positions, sample.values, strict=True)
@@ -278,12 +289,8 @@ class EdgeNode:
             return None
         sample = self._buffer.popleft()
         historical = sample.ts_ms <= self._historical_until_ms
-        alias = self._devices[sample.unit.id].alias
-        return (
-            self._data_topics[sample.unit.id],
-            payloads.data(sample, alias, self._next_seq(), historical),
-            sample,
-        )
+        body = self._devices[sample.unit.id].data(sample, self._next_seq(), historical)
+        return self._data_topics[sample.unit.id], body, sample
 
     def _next_seq(self) -> int:
         self._seq = (self._seq + 1) % 256

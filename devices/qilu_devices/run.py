@@ -221,7 +221,7 @@ class _Run:
         since_yield = 0
         for moment in Simulation(self._units, self._seed, self._start_ms).moments(until_ms):
             await pace.reach(moment.ts_ms)
-            announcer.made(max(moment.ts_ms, self._start_ms))
+            announcer.made(moment.ts_ms)
             self._until_ms = moment.ts_ms
             for sample in moment.samples:
                 node = self._nodes[sample.unit.enterprise.id]

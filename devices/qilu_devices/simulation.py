@@ -1,10 +1,11 @@
 """The simulation: every reading of a fleet, in time order, as a pure function of scenario, seed, start and
 units.
 
-A unit is sampled on a grid of its own: its class's base interval Δ, shifted by a phase in [0, Δ) that is a
-multiple of 100 ms and comes from its id, so that a fleet's readings are spread over time. Sample 0 is the
-last grid time at or before the start and holds all signals (so every unit can be born at once); sample k
-holds the signals whose interval, in multiples of Δ, divides k.
+Sample 0 of every unit is taken at the start and holds all signals, so every unit can be born at once and no
+run reaches back into an earlier one. From then on a unit is sampled on a grid of its own: its class's base
+interval Δ, shifted by a phase in [0, Δ) that is a multiple of 100 ms and comes from its id, so that a fleet's
+readings are spread over time. Sample k holds the signals whose interval, in multiples of Δ, divides k. (The
+first step is shorter than Δ; the kernels take it for a whole one.)
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from qilu_devices.scenario import Scenario
 PHASE_STEP_MS = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shape:
     """Which signals a reading has: names, and their positions in the class's signals. Shared by all readings
     that are alike."""
@@ -69,9 +70,11 @@ class _ClassRun:
 
     def __init__(self, equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int) -> None:
         base_ms = equipment.base_interval_s * 1000
-        first = start_ms - (start_ms - phases_ms(units, base_ms)) % base_ms
+        # The first grid time after the start.
+        first = start_ms + 1 + (phases_ms(units, base_ms) - start_ms - 1) % base_ms
         order = np.argsort(first, kind="stable")
         self._units = [units[i] for i in order]
+        self._start: Times = np.full(len(units), start_ms, dtype=np.int64)
         self._first: Times = first[order]
         self._base_ms = base_ms
         self._signals = equipment.signals
@@ -95,7 +98,7 @@ class _ClassRun:
 
     def moments(self) -> Iterator[Moment]:
         for k in count():
-            times = self._first + k * self._base_ms
+            times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
             produced = self._kernel.step(k, times)
             shape = self._shape(tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0))
             columns = []
@@ -105,7 +108,7 @@ class _ClassRun:
                 inside = np.clip(produced[signal.name], signal.low, signal.high)
                 columns.append((signal.round_all(inside) + 0.0).tolist())
             rows = list(zip(*columns, strict=True))
-            for begin, end in self._groups:
+            for begin, end in self._groups if k else [(0, len(rows))]:
                 ts_ms = int(times[begin])
                 units = self._units
                 yield Moment(ts_ms, [Sample(units[i], ts_ms, shape, rows[i]) for i in range(begin, end)])

@@ -41,6 +41,8 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         version=version("clouds-in-qilu"),
         description=_DESCRIPTION,
         lifespan=lifespan,
+        # Both pages would load their scripts from elsewhere; /openapi.json is what they would show.
+        docs_url=None,
         redoc_url=None,
     )
     app.add_middleware(Edge, metrics=metrics)

@@ -61,6 +61,8 @@ def faults(errors: Sequence[Any]) -> list[dict[str, str]]:
     for error in errors:
         place = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
         what = str(error["msg"]).removeprefix("Value error, ")
+        if error["type"] == "json_invalid" and place:
+            what, place = f"not JSON, from character {place[0]}: {error['ctx']['error']}", []
         if error["type"] in ("model_attributes_type", "model_type") and not place:
             what = "not a JSON object; send one, with `Content-Type: application/json`"
         given = error.get("input")
@@ -83,7 +85,7 @@ def add_problem_handlers(app: FastAPI) -> None:
         if isinstance(error, Problem):
             errors = error.errors
         elif error.status_code in (404, 405):  # the framework's own, which says nothing but the title
-            detail = f"{request.method} {request.url.path[:200]} is not served here; see /docs."
+            detail = f"{request.method} {request.url.path[:200]} is not served here; see /openapi.json."
         return problem_response(error.status_code, detail, errors=errors, headers=error.headers)
 
     async def invalid(_request: Request, error: Exception) -> Response:
@@ -91,7 +93,7 @@ def add_problem_handlers(app: FastAPI) -> None:
         found = faults(error.errors())
         return problem_response(
             422,
-            f"The request does not fit: {sentence(found[:5])}. /docs shows an example.",
+            f"The request does not fit: {sentence(found[:5])}. /openapi.json shows an example.",
             errors=found[:100],
         )
 

@@ -30,6 +30,8 @@ PIPELINE_S = 2.0
 ROLL_UP_S = 10
 STEP_TIMEOUT_S = 10.0
 """A round of a background task that takes longer has failed: the store or the database hangs."""
+_FORESEEN = (StoreError, SQLAlchemyError, DatabaseBusy, TimeoutError)
+"""Store or database are away or slow: worth a line, not a traceback."""
 _PIPELINE_FIELDS = ("accepted_per_s", "stored_per_s", "dead_lettered", "lag_ms")
 
 
@@ -49,8 +51,7 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
     """Open the database (migrated), the store if `settings` names one and none was given, and start the
     tasks.
 
-    Raises ConfigError for settings that cannot work. A task that fails for an unforeseen reason cancels the
-    caller.
+    Raises ConfigError for settings that cannot work.
     """
     async with AsyncExitStack() as stack:
         password = None if settings.db_password is None else settings.db_password.get_secret_value()
@@ -65,17 +66,17 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
             store = await stack.enter_async_context(open_store(settings.store_url, token))
         hub = Hub(metrics.clients)
         runtime = Runtime(settings, database, store, hub, metrics, made)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_repeat(name, interval_s, step, metrics), name=f"platform {name}")
-                for name, interval_s, step in _steps(runtime)
-            ]
-            try:
-                yield runtime
-            finally:
-                hub.close()
-                for task in tasks:
-                    task.cancel()
+        tasks = [
+            asyncio.create_task(_repeat(name, interval_s, step, metrics), name=f"platform {name}")
+            for name, interval_s, step in _steps(runtime)
+        ]
+        try:
+            yield runtime
+        finally:
+            hub.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _keys(connection: Connection, settings: Settings) -> str | None:
@@ -124,16 +125,17 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
 
 
 async def _repeat(name: str, interval_s: float, step: Step, metrics: Metrics) -> None:
-    """Run `step` for ever. A store or database that is away is counted, and logged when that changes."""
+    """Run `step` for ever. Failures are counted, logged when they begin and end, and harm nothing else."""
     well = True
     while True:
         try:
             async with asyncio.timeout(STEP_TIMEOUT_S):
                 await step()
-        except (StoreError, SQLAlchemyError, DatabaseBusy, TimeoutError) as error:
+        except Exception as error:
             metrics.failures.labels(name).inc()
             if well:
-                log.warning("task fails, will try again", task=name, error=str(error) or type(error).__name__)
+                foreseen = isinstance(error, _FORESEEN)
+                log.warning("task fails, will try again", task=name, error=repr(error), exc_info=not foreseen)
             well = False
         else:
             if not well:

@@ -37,8 +37,7 @@ class PlatformService:
     seconds) after.
 
     `store` is an open store, or None: then the service opens what `settings.store_url` names, or has none.
-    Enter and leave in one task: a background task that dies cancels that task and raises there. Raises
-    ConfigError when it cannot start.
+    Entering raises ConfigError when it cannot start.
     """
 
     def __init__(self, settings: Settings, store: Store | None = None) -> None:
@@ -112,6 +111,8 @@ class PlatformService:
             access_log=False,
             server_header=False,
             ws="none",
+            # Longer than clients keep idle connections: they close them, and never write into a closed one.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=STOP_S,
         )
         self._server = _Server(config)

@@ -43,7 +43,7 @@ async def until(condition: Callable[[], Any], what: str) -> None:
 
 
 class Observer:
-    """Sees everything under spBv1.0 and the clock, and speaks for the host. Its session outlives a broker's restart."""
+    """Sees all of spBv1.0 and the clock, and speaks for the host. Its session outlives a broker's restart."""
 
     def __init__(self, broker: Any, name: str) -> None:
         self.messages: list[tuple[str, sparkplug.Payload]] = []
@@ -100,7 +100,7 @@ class Observer:
         return found
 
     def readings(self) -> Readings:
-        """What a host makes of births and data, as the contract has it; a value that changes on repetition fails."""
+        """What a host makes of births and data; a value that changes when it is repeated fails."""
         units = {unit.id: unit for unit in fleet_of(SCENARIO, units=4 * UNITS)}
         aliases: dict[tuple[str, int], str] = {}
         found: Readings = {}

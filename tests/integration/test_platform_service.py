@@ -249,7 +249,12 @@ async def test_readings_of_a_unit_come_from_the_store(tmp_path: Path) -> None:
         single = await rows(signal=[signal_name, other])
         assert single["columns"] == ["ts_ms", signal_name, other]
         assert single["rows"] == [[START_MS + second * 1000, float(second), None] for second in range(120)]
-        for fn, expected in [("mean", [29.5, 89.5]), ("max", [59, 119]), ("count", [60, 60])]:
+        buckets: list[tuple[str, list[float]]] = [
+            ("mean", [29.5, 89.5]),
+            ("max", [59, 119]),
+            ("count", [60, 60]),
+        ]
+        for fn, expected in buckets:
             table = await rows(signal=signal_name, every="1m", fn=fn)
             assert table["rows"] == [[START_MS, expected[0]], [START_MS + 60_000, expected[1]]]
         by_text = await rows(**{"from": "2026-01-01T08:01:00+08:00"}, signal=signal_name)

@@ -61,3 +61,12 @@ def test_readings_that_waited_are_marked_historical() -> None:
     moment = next(Simulation(units, SCENARIO.seed, START_MS).moments(None))
     decoded = sparkplug.decode(payloads.data(moment.samples[0], 0, 1, is_historical=True))
     assert all(metric.is_historical for metric in decoded.metrics)
+
+
+def test_the_fast_layout_gives_the_same_bytes_as_the_contracts_encoder() -> None:
+    units = fleet_of(SCENARIO, units=60)
+    for moment in Simulation(units, SCENARIO.seed, START_MS).moments(START_MS + 70_000):
+        for sample in moment.samples:
+            for alias, seq, historical in ((0, 0, False), (120, 127, True), (16_380, 255, False)):
+                layout = payloads.DataLayout(sample.shape, alias, historical)
+                assert layout.encode(sample, seq) == payloads.data(sample, alias, seq, historical)

@@ -34,31 +34,28 @@ def test_readings_come_in_time_order_and_end_where_told() -> None:
     assert [moment.ts_ms for moment in islice(endless, len(times))] == times
 
 
-def test_every_unit_has_its_first_sample_at_or_just_before_the_start_with_all_signals() -> None:
+def test_every_unit_has_its_first_sample_at_the_start_with_all_signals() -> None:
     found = samples(SCENARIO, SEED, START_MS, UNITS, None, START_MS)
     units = {unit.id: unit for unit in fleet_of(SCENARIO, units=UNITS)}
     assert set(found) == set(units)
-    for id_, readings in found.items():
-        equipment = CATALOGUE[units[id_].class_name]
-        [(ts_ms, values)] = readings
-        assert START_MS - equipment.base_interval_s * 1000 < ts_ms <= START_MS
-        assert list(values) == [signal.name for signal in equipment.signals]
+    for id_, [(ts_ms, values)] in found.items():
+        assert ts_ms == START_MS
+        assert list(values) == [signal.name for signal in CATALOGUE[units[id_].class_name].signals]
 
 
 def test_a_unit_is_sampled_on_its_own_grid_and_each_signal_at_its_interval() -> None:
     found = samples(SCENARIO, SEED, START_MS, UNITS, None, START_MS + 30 * MINUTE_MS)
     for unit in fleet_of(SCENARIO, units=UNITS):
         equipment = CATALOGUE[unit.class_name]
-        base_ms = equipment.base_interval_s * 1000
-        [phase_ms] = phases_ms([unit], base_ms)
+        base_s = equipment.base_interval_s
+        [phase_ms] = phases_ms([unit], base_s * 1000)
         assert phase_ms % PHASE_STEP_MS == 0
         readings = found[unit.id]
-        first_ms = readings[0][0]
-        for k, (ts_ms, values) in enumerate(readings):
-            assert ts_ms == first_ms + k * base_ms
-            assert ts_ms % base_ms == phase_ms
-            due = [s.name for s in equipment.signals if (ts_ms - first_ms) % (s.interval_s * 1000) == 0]
-            assert list(values) == due
+        assert START_MS < readings[1][0] <= START_MS + base_s * 1000
+        for k, (ts_ms, values) in enumerate(readings[1:], 1):
+            assert ts_ms == readings[1][0] + (k - 1) * base_s * 1000
+            assert ts_ms % (base_s * 1000) == phase_ms
+            assert list(values) == [s.name for s in equipment.signals if k * base_s % s.interval_s == 0]
             assert equipment.base_signal.name in values
 
 

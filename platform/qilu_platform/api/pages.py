@@ -28,7 +28,7 @@ _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'self'", "Cache-Control
 async def index() -> FileResponse:
     page = _CONSOLE / "index.html"
     if not page.is_file():
-        raise Problem(404, "This installation has no console; the API is described at /docs.")
+        raise Problem(404, "This installation has no console; the API is described at /openapi.json.")
     return FileResponse(page, headers=_PAGE_HEADERS)
 
 

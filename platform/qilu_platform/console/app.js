@@ -47,7 +47,7 @@ function paintTarget({ name, target, current, onboarded }) {
   const card = cards.get(name);
   say(card.number, count(onboarded));
   say(card.part, share(onboarded, target));
-  say(card.now, current < onboarded ? ` · ${count(current)} at present` : "");
+  say(card.now, current < onboarded ? ` · ${count(current)} now` : "");
   card.bar.value = Math.min(onboarded, target);
 }
 

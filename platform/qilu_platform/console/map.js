@@ -82,20 +82,20 @@ export class CityMap {
       labels.append(label);
       root.append(path);
       this.cities.set(code, { path, label, value, name, at: [x, y] });
-      this.listen(code, path, root);
+      this.listen(code, path);
     }
-    root.append(labels);
+    // Drawn above all cities: borders are shared, and a focused path that is moved to the front loses the focus.
+    this.outline = svg("path", { class: "outline", "aria-hidden": "true" });
+    root.append(this.outline, labels);
     this.cities.values().next().value.path.setAttribute("tabindex", 0);
   }
 
-  listen(code, path, root) {
+  listen(code, path) {
     path.addEventListener("pointerenter", () => this.point(code));
     path.addEventListener("pointerleave", () => this.point(null));
     path.addEventListener("focus", () => {
       for (const city of this.cities.values()) city.path.setAttribute("tabindex", -1);
       path.setAttribute("tabindex", 0);
-      // The focused outline has to lie above its neighbours'.
-      if (path.nextSibling !== root.lastChild) root.insertBefore(path, root.lastChild);
       this.point(code);
     });
     path.addEventListener("blur", () => this.point(null));
@@ -128,6 +128,7 @@ export class CityMap {
   point(code) {
     const shown = code ?? this.pinned;
     for (const [other, { path }] of this.cities) path.classList.toggle("shown", other === shown);
+    this.outline.setAttribute("d", this.cities.get(shown)?.path.getAttribute("d") ?? "");
     this.onFocus(shown);
   }
 
