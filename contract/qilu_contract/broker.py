@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from qilu_contract.errors import ConfigError
@@ -17,8 +18,11 @@ class BrokerAddress:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
 
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
     @classmethod
-    def from_url(cls, url: str) -> BrokerAddress:
+    def from_url(cls, url: str) -> Self:
         """From `mqtt://[user:password@]host[:port]` or `mqtts://…`; a log-in that the URL leaves out comes
         from the secrets QILU_MQTT_USER and QILU_MQTT_PASSWORD. Raises ConfigError when the URL names no
         broker."""

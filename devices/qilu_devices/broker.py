@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
 
 from mqttium import MQTTProtocolVersion
 from mqttium.api import AsyncClient, PublishMessage
-from qilu_contract.errors import ConfigError
-from qilu_contract.secrets import secret
+from qilu_contract.broker import BrokerAddress
 
 CONNECT_TIMEOUT_S = 20.0
 KEEPALIVE_S = 30
@@ -17,37 +14,8 @@ MAX_PACKET_BYTES = 64 * 1024
 """Nothing that is sent to us is meant to be larger than a command."""
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """A broker's address and our credentials there."""
-
-    host: str
-    port: int
-    tls: bool
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    @classmethod
-    def from_url(cls, url: str) -> Broker:
-        """From `mqtt://[user:password@]host[:port]` or `mqtts://…`; without credentials in the URL those of
-        the secrets QILU_MQTT_USER and QILU_MQTT_PASSWORD. Raises ConfigError."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise ConfigError(f"The broker's URL {url!r} cannot be read: {error}.") from error
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
-            raise ConfigError(
-                f"The broker's URL {url!r} must look like mqtt://host:1883 or mqtts://host:8883."
-            )
-        tls = parts.scheme == "mqtts"
-        user = unquote(parts.username) if parts.username else secret("QILU_MQTT_USER")
-        password = unquote(parts.password) if parts.password else secret("QILU_MQTT_PASSWORD")
-        return cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
+class Broker(BrokerAddress):
+    """A broker's address, and the connections that equipment makes to it."""
 
     def client(self, client_id: str, will: PublishMessage | None = None) -> AsyncClient:
         """A client that is not connected yet. MQTT 5, because 3.1.1 cannot tell a refused message from an

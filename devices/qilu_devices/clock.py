@@ -92,14 +92,14 @@ class Announcer:
                 if self._stopping:
                     return
                 if reachable:
-                    _log.warning("broker_away", broker=self._broker.address, error=str(error))
+                    _log.warning("broker_away", broker=str(self._broker), error=str(error))
                 reachable = False
             await asyncio.sleep(random.uniform(0.5, 1.0) * RETRY_S)
 
     async def _session(self) -> None:
         async with self._broker.client(self._client_id) as client:
             await self._broker.connect(client)
-            _log.info("broker_connected", broker=self._broker.address)
+            _log.info("broker_connected", broker=str(self._broker))
             while True:
                 self._wanted.clear()
                 last, now_ms = self._stopping, self._now_ms

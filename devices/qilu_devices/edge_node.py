@@ -197,7 +197,7 @@ class EdgeNode:
             except ConnectRefusedError as error:
                 if error.reason_code in _NOT_AUTHORISED and not self._ever_connected:
                     raise ConfigError(
-                        f"The broker {self._broker.address} refuses user {self._broker.user!r}: "
+                        f"The broker {self._broker} refuses user {self._broker.user!r}: "
                         "set QILU_MQTT_USER and QILU_MQTT_PASSWORD, or name them in the broker's URL."
                     ) from error
                 _log.debug("edge_node_refused", node=self.id, error=str(error))

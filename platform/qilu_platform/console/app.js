@@ -157,8 +157,10 @@ function paintPipeline(pipeline) {
 function paintSpark() {
   const [width, height, margin] = [300, 64, 3];
   const top = Math.max(1, ...samples);
-  // A steady rate is a line in the upper part, not along the edge; the newest sample is at the right.
-  const x = (i) => width - ((samples.length - 1 - i) * width) / (SAMPLES - 1);
+  // A steady rate is a line in the upper part, not along the edge; the newest sample is at the right, and the first
+  // few do not fill the width.
+  const spacing = width / Math.max(24, samples.length - 1);
+  const x = (i) => width - (samples.length - 1 - i) * spacing;
   const y = (value) => height - margin - (value / (1.15 * top)) * (height - 2 * margin);
   const line = samples.map((value, i) => `${x(i).toFixed(1)} ${y(value).toFixed(1)}`).join("L");
   $("spark").querySelector(".line").setAttribute("d", `M${line}`);

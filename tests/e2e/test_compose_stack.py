@@ -1,0 +1,251 @@
+"""The compose stack: what its files promise, and the whole of it, built and run by `docker compose`."""
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.storage import MEASUREMENTS
+
+ROOT = Path(__file__).parents[2]
+ENGINE = ROOT / "tests" / "compose_engine.sh"
+ENGINE_FOLDER = Path(tempfile.gettempdir()) / "qilu-compose-engine"
+UNITS = 60
+UP_S = 1500  # three images are built, and everything is downloaded the first time
+PATIENCE_S = 180.0
+ONE_SHOT = {"init", "influx-setup"}
+
+
+def compose_file() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_ports_are_published_on_loopback_only() -> None:
+    ports = [port for service in compose_file()["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+def test_every_service_that_stays_has_a_health_check_and_a_memory_limit_and_few_rights() -> None:
+    for name, service in compose_file()["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        if name not in ONE_SHOT:
+            assert {"healthcheck", "mem_limit", "restart"} <= service.keys(), name
+
+
+def test_no_secret_stands_in_the_files() -> None:
+    for name, service in compose_file()["services"].items():
+        for variable in service.get("environment", {}):
+            if re.search("PASSWORD|TOKEN|KEY", variable):
+                assert variable.endswith("_FILE"), f"{name}: {variable}"
+
+
+def test_the_images_are_made_with_the_same_installer_as_the_developers_environment() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    wanted = re.search(r"^UV_VERSION := (\S+)$", makefile, re.MULTILINE)
+    assert wanted is not None
+    dockerfiles = sorted(ROOT.glob("*/Dockerfile"))
+    assert [path.parent.name for path in dockerfiles] == ["devices", "gateway", "platform"]
+    for path in dockerfiles:
+        assert f"ARG UV_VERSION={wanted[1]}\n" in path.read_text(encoding="utf-8"), path
+
+
+class Stack:
+    """One project of `docker compose`, with ports and volumes of its own."""
+
+    def __init__(self, engine: dict[str, str], free_port: Callable[[], int]) -> None:
+        self._ports = {
+            name: str(free_port()) for name in ("QILU_PORT", "QILU_MQTT_PORT", "QILU_GRAFANA_PORT")
+        }
+        self._environment = {
+            **os.environ,
+            **engine,
+            **self._ports,
+            "QILU_UNITS": str(UNITS),
+            "COMPOSE_PROJECT_NAME": f"qilu-test-{secrets.token_hex(4)}",
+        }
+        self.platform = f"http://127.0.0.1:{self._ports['QILU_PORT']}"
+        self.grafana = f"http://127.0.0.1:{self._ports['QILU_GRAFANA_PORT']}"
+
+    def compose(self, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["docker", "compose", *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def up(self) -> None:
+        done = self.compose("up", "--build", "--wait", timeout_s=UP_S)
+        if done.returncode:
+            logs = self.compose("logs", "--no-color", "--tail", "30").stdout
+            pytest.fail(f"compose up:\n{done.stderr[-3000:]}\n{logs[-6000:]}", pytrace=False)
+
+    def down(self) -> None:
+        self.compose("down", "--volumes", "--timeout", "10")
+
+    def inside(self, service: str, *command: str) -> str:
+        """What a command prints that runs in a service's container, as that service's user."""
+        done = self.compose("exec", "-T", service, *command)
+        assert done.returncode == 0, f"{service}: {' '.join(command)}: {done.stderr}"
+        return done.stdout
+
+    def key(self) -> str:
+        return self.inside("platform", "cat", "/run/qilu/platform/admin.key").strip()
+
+    def counts(self) -> tuple[int, int]:
+        """Units registered, and units on cloud."""
+        answer = httpx.get(f"{self.platform}/v1/programme", timeout=30.0, trust_env=False).json()
+        [on_cloud] = [one["onboarded"] for one in answer["targets"] if one["name"] == "units_on_cloud"]
+        return answer["registered"]["units"], on_cloud
+
+    def wait_for(self, counts: tuple[int, int]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while (found := self.counts()) != counts:
+            assert time.monotonic() < deadline, f"{found}, not {counts}, after {PATIENCE_S:.0f} s"
+            time.sleep(0.2)
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """Series that InfluxDB answers with, asked from inside its container."""
+        ask = (
+            'curl -fsS -H "Authorization: Token $(cat /run/qilu/influxdb/admin-token)" '
+            '"http://127.0.0.1:8086/query?db=qilu&epoch=ms" --data-urlencode "q=$1"'
+        )
+        [result] = json.loads(self.inside("influxdb", "sh", "-c", ask, "ask", query))["results"]
+        series: list[dict[str, Any]] = result.get("series", [])
+        return series
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[dict[str, str]]:
+    """What `docker` needs in its environment; an engine is started where there is none and one can be."""
+    for probe in (["docker", "compose", "version"], ["docker", "info"]):
+        try:
+            usable = subprocess.run(probe, capture_output=True, timeout=60, check=False).returncode == 0
+        except FileNotFoundError:
+            usable = False
+        if not usable:
+            break
+    if usable:
+        yield {}
+        return
+    if os.environ.get("CI") != "true":
+        pytest.skip("`docker compose` is not usable here")
+    started = subprocess.run(
+        [str(ENGINE), "up", str(ENGINE_FOLDER)], stdout=subprocess.PIPE, text=True, timeout=900, check=False
+    )
+    try:
+        if started.returncode == 3:
+            pytest.skip("`docker compose` is not usable here, and there is no kit to start an engine with")
+        assert started.returncode == 0, "the engine did not start"
+        yield dict(line.split("=", 1) for line in started.stdout.splitlines())
+    finally:
+        subprocess.run([str(ENGINE), "down", str(ENGINE_FOLDER)], timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def stack(engine: dict[str, str], free_port: Callable[[], int]) -> Iterator[Stack]:
+    running = Stack(engine, free_port)
+    try:
+        running.up()
+        running.wait_for((UNITS, UNITS))
+        yield running
+    finally:
+        running.down()
+
+
+@pytest.mark.compose
+def test_every_unit_of_the_fleet_comes_on_cloud_and_has_rows(stack: Stack) -> None:
+    found = 0
+    for name in CATALOGUE:
+        counted = MEASUREMENTS[name].counted_by
+        series = stack.rows(f'SELECT count("{counted}") FROM "{name}" GROUP BY "unit"')
+        assert all(one["values"][0][1] > 0 for one in series)
+        found += len(series)
+    assert found >= UNITS
+    assert stack.rows('SELECT last("units_registered") FROM "programme" WHERE "scope" = \'province\'')
+    assert stack.rows('SELECT last("accepted") FROM "pipeline"')
+
+
+@pytest.mark.compose
+def test_a_device_made_by_hand_is_counted_and_stored(stack: Stack) -> None:
+    registered, on_cloud = stack.counts()
+    key = stack.key()
+    headers = {"Authorization": f"Bearer {key}"}
+    works = {"id": "my-works", "name": "My works", "county": "370202", "industry": "C34"}
+    motor = {"id": "my-motor", "class": "motor", "enterprise": "my-works"}
+    with httpx.Client(base_url=stack.platform, headers=headers, timeout=30.0, trust_env=False) as api:
+        assert api.post("/v1/enterprises", json=works).status_code == 201
+        assert api.post("/v1/units", json=motor).status_code == 201
+        stack.wait_for((registered + 1, on_cloud))
+        password = stack.inside("mosquitto", "cat", "/run/qilu/mosquitto/operator.password").strip()
+        ts_ms = int(time.time() * 1000)
+        reading = json.dumps({"ts": ts_ms, "power_in": 11.2, "speed": 1470})
+        topic = "qilu/v1/370202/my-works/my-motor/telemetry"
+        login = ["-u", "operator", "-P", password]
+        stack.inside("mosquitto", "mosquitto_pub", *login, "-q", "1", "-t", topic, "-m", reading)
+        stack.wait_for((registered + 1, on_cloud + 1))
+        latest = api.get("/v1/units/my-motor/latest").json()
+    assert latest == {"unit": "my-motor", "ts_ms": ts_ms, "values": {"power_in": 11.2, "speed": 1470.0}}
+    [series] = stack.rows('SELECT "power_in" FROM "motor" WHERE "unit" = \'my-motor\'')
+    assert series["values"] == [[ts_ms, 11.2]]
+
+
+@pytest.mark.compose
+@pytest.mark.parametrize(
+    ("service", "secret"),
+    [
+        ("gateway", "/run/qilu/platform/admin.key"),
+        ("devices", "/run/qilu/gateway/mqtt.password"),
+        ("mosquitto", "/run/qilu/all"),
+        ("grafana", "/run/qilu/platform/influx.token"),
+    ],
+)
+def test_a_service_cannot_read_the_secrets_of_another(stack: Stack, service: str, secret: str) -> None:
+    done = stack.compose("exec", "-T", service, "ls", "-l", secret)
+    assert done.returncode != 0
+    assert "ermission denied" in done.stderr
+
+
+@pytest.mark.compose
+def test_the_broker_wants_a_password(stack: Stack) -> None:
+    done = stack.compose("exec", "-T", "mosquitto", "mosquitto_pub", "-t", "qilu/v1/clock", "-m", "x")
+    assert done.returncode != 0
+    assert "not authori" in done.stderr.lower()
+
+
+@pytest.mark.compose
+def test_grafana_is_up_and_its_password_can_be_read(stack: Stack) -> None:
+    health = httpx.get(f"{stack.grafana}/api/health", timeout=30.0, trust_env=False)
+    assert health.status_code == 200
+    assert stack.inside("grafana", "cat", "/run/qilu/grafana/admin.password").strip()
+
+
+@pytest.mark.compose
+def test_a_stack_that_is_stopped_comes_back_with_what_it_had(stack: Stack) -> None:
+    before, key = stack.counts(), stack.key()
+    stopped = stack.compose("stop", "--timeout", "30")
+    assert stopped.returncode == 0, stopped.stderr
+    states = stack.compose("ps", "--all", "--format", "{{.Service}} {{.ExitCode}}").stdout.split("\n")
+    ended = dict(line.split() for line in states if line)
+    # Grafana's exit code is its own affair.
+    assert {service for service, code in ended.items() if code != "0"} <= {"grafana"}
+    stack.up()
+    assert stack.counts() == before
+    assert stack.key() == key
