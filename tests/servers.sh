@@ -58,17 +58,16 @@ backports() { # Debian 12's Mosquitto is too old: add its backports from the mir
   } | $SUDO tee "$list" >/dev/null
 }
 
-# shellcheck disable=SC2086 # a list of names, split on purpose, here and below
-packages=$(missing)
-[ -z "$packages" ] && exit 0
+mapfile -t packages < <(missing)
+[ ${#packages[@]} = 0 ] && exit 0
 
 SUDO=
 [ "$(id -u)" = 0 ] || SUDO='sudo -n'
 ID='' ID_LIKE='' VERSION_CODENAME=''
 # shellcheck source=/dev/null
 [ -r /etc/os-release ] && . /etc/os-release
-case " $ID $ID_LIKE " in *' debian '* | *' ubuntu '*) ;; *) tell $packages && exit 0 ;; esac
-if ! found apt-get || ! $SUDO true 2>/dev/null; then tell $packages && exit 0; fi
+case " $ID $ID_LIKE " in *' debian '* | *' ubuntu '*) ;; *) tell "${packages[@]}" && exit 0 ;; esac
+if ! found apt-get || ! $SUDO true 2>/dev/null; then tell "${packages[@]}" && exit 0; fi
 
 apt() {
   $SUDO env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get -o DPkg::Lock::Timeout=600 -qq "$@" >/dev/null
@@ -76,6 +75,7 @@ apt() {
 
 # A server that is installed for the tests must not take a port by itself, now or after a restart of the machine.
 policy=/usr/sbin/policy-rc.d
+# shellcheck disable=SC2317 # called by the trap
 restore() {
   $SUDO rm -f "$policy"
   [ ! -e "$policy.qilu" ] || $SUDO mv "$policy.qilu" "$policy"
@@ -85,16 +85,16 @@ if [ -e "$policy" ] && [ ! -e "$policy.qilu" ]; then $SUDO mv "$policy" "$policy
 printf '#!/bin/sh\nexit 101\n' | $SUDO tee "$policy" >/dev/null
 $SUDO chmod 755 "$policy"
 
-echo "Installing for the tests:" $packages
-case "$packages" in *mosquitto*) [ "$VERSION_CODENAME" != bookworm ] || backports bookworm ;; esac
+echo "Installing for the tests: ${packages[*]}"
+case "${packages[*]}" in *mosquitto*) [ "$VERSION_CODENAME" != bookworm ] || backports bookworm ;; esac
 apt update
-for package in $packages; do
+for package in "${packages[@]}"; do
   release=()
   case $package in mosquitto*) [ "$VERSION_CODENAME" != bookworm ] || release=(-t bookworm-backports) ;; esac
   apt install -y --no-install-recommends "${release[@]}" "$package" || continue
   [ ! -d /run/systemd/system ] || [ "$package" = chromium ] || $SUDO systemctl disable --quiet "$package" 2>/dev/null
 done
 
-packages=$(missing)
-[ -z "$packages" ] || tell $packages
+mapfile -t packages < <(missing)
+[ ${#packages[@]} = 0 ] || tell "${packages[@]}"
 exit 0

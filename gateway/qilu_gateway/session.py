@@ -114,7 +114,7 @@ class Session:
             subscribe_timeout=TIMEOUT_S,
         )
         try:
-            await client.connect(self._broker.host, self._broker.port, ssl=self._tls)
+            await self._connect(client)
             self.epoch += 1
             epoch = self.epoch
             self._client = client
@@ -136,6 +136,19 @@ class Session:
             await _disconnect(client, 0 if self._closing else DISCONNECT_WITH_WILL)
         if not self._closing:
             raise MQTTError("the connection was closed")
+
+    async def _connect(self, client: AsyncClient) -> None:
+        connecting = asyncio.create_task(
+            client.connect(self._broker.host, self._broker.port, ssl=self._tls), name="gateway-connect"
+        )
+        try:
+            await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            # Broken off in the middle it would leave its socket to the garbage collector.
+            await asyncio.wait([connecting], timeout=GOODBYE_S)
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            raise
 
     async def _subscribe(self, client: AsyncClient) -> None:
         # A filter that the session has already is renewed; the clock's retained message comes again, which a

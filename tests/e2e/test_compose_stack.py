@@ -91,8 +91,8 @@ class Stack:
             check=False,
         )
 
-    def up(self) -> None:
-        done = self.compose("up", "--build", "--wait", timeout_s=UP_S)
+    def up(self, *options: str) -> None:
+        done = self.compose("up", "--wait", *options, timeout_s=UP_S)
         if done.returncode:
             logs = self.compose("logs", "--no-color", "--tail", "30").stdout
             pytest.fail(f"compose up:\n{done.stderr[-3000:]}\n{logs[-6000:]}", pytrace=False)
@@ -163,7 +163,7 @@ def engine() -> Iterator[dict[str, str]]:
 def stack(engine: dict[str, str], free_port: Callable[[], int]) -> Iterator[Stack]:
     running = Stack(engine, free_port)
     try:
-        running.up()
+        running.up("--build")
         running.wait_for((UNITS, UNITS))
         yield running
     finally:

@@ -154,9 +154,9 @@ class Publisher:
             info.wait_for_publish(PATIENCE_S)
 
     def close(self) -> None:
-        socket = self._client.socket()
         self._client.disconnect()
         self._client.loop_stop()
+        socket = self._client.socket()
         if socket is not None:
             socket.close()  # the client leaves it to the garbage collector
 

@@ -120,9 +120,7 @@ function fact(list, key, [title, title_zh], value, all) {
 
 function paintProgramme(next) {
   programme = next;
-  const at = new Date(next.as_of_ms);
-  say($("as-of"), at.toLocaleString([], { dateStyle: "medium", timeStyle: "medium" }));
-  $("as-of").dateTime = at.toISOString();
+  paintTime(next.as_of_ms);
   next.targets.forEach(paintTarget);
   map?.update(next.by_city);
   paintCities();
@@ -143,7 +141,18 @@ function paintProgramme(next) {
   }
 }
 
+/** The newest of what was told: counts that do not change are not told again. */
+let newest = 0;
+function paintTime(ms) {
+  if (!(ms > newest)) return;
+  newest = ms;
+  const at = new Date(ms);
+  say($("as-of"), at.toLocaleString("en", { dateStyle: "medium", timeStyle: "medium" }));
+  $("as-of").dateTime = at.toISOString();
+}
+
 function paintPipeline(pipeline) {
+  paintTime(pipeline.as_of_ms);
   say($("accepted"), rate(pipeline.accepted_per_s));
   say($("stored"), rate(pipeline.stored_per_s));
   say($("lag"), duration(pipeline.lag_ms));
