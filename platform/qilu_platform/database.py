@@ -38,7 +38,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.types import TypeEngine
 
 log = structlog.get_logger()
@@ -200,11 +200,9 @@ def migrate(connection: Connection) -> None:
         ) from error
 
 
-def unreachable(url: str, error: OperationalError | OSError) -> ConfigError:
+def unreachable(url: str, error: DBAPIError | OSError) -> ConfigError:
     """A sentence for a database that could not be opened when the platform started."""
-    reason = (
-        str(error.orig if isinstance(error, OperationalError) else error.strerror).strip().splitlines()[0]
-    )
+    reason = str(error.orig if isinstance(error, DBAPIError) else error.strerror).strip().splitlines()[0]
     return ConfigError(f"--db {make_url(url).render_as_string()} cannot be opened: {reason}.")
 
 

@@ -13,7 +13,7 @@ from qilu_contract.clock import wall_ms
 from qilu_contract.errors import StoreError
 from qilu_contract.stores import Store, open_store
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from qilu_platform.database import Database, DatabaseBusy, lock_start, unreachable
 from qilu_platform.events import Hub
@@ -58,7 +58,7 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
         database = Database(settings.db_url, password)
         try:
             await stack.enter_async_context(database)
-        except (OperationalError, OSError) as error:
+        except (DBAPIError, OSError) as error:
             raise unreachable(settings.db_url, error) from error
         made = await database.write(lambda connection: _keys(connection, settings))
         if store is None and settings.store_url is not None:

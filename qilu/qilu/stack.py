@@ -237,22 +237,17 @@ class Stack:
 
     def _tell(self, broker_note: str, store_url: str) -> None:
         state = self._config.state
-        say = self._console.print
-        say(
+        lines = (
             f"[bold]Clouds in Qilu[/] is up: [bold cyan]{self.platform.url}[/]  "
-            "(live map; Ctrl-C stops everything)"
-        )
-        say(f"  broker   {broker_note}", highlight=False, soft_wrap=True)
-        say(f"  store    {store_url}", highlight=False, soft_wrap=True)
-        say(
+            "(live map; Ctrl-C stops everything)",
+            f"  broker   {broker_note}",
+            f"  store    {store_url}",
             f"  metrics  http://127.0.0.1:{self._metrics_port}/metrics, {self.platform.url}/metrics",
-            highlight=False,
-        )
-        say(
             f"  by hand  . {state}/env   (addresses and keys for curl, qilu publish, mosquitto_pub)",
-            highlight=False,
+            f"  logs     {state}/log/",
         )
-        say(f"  logs     {state}/log/", highlight=False, soft_wrap=True)
+        for line in lines:
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     async def status(self) -> Status:
         """The moment's status line: counts by the platform, rates by the gateway."""

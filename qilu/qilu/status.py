@@ -23,24 +23,21 @@ class Status:
     trouble: str = ""
 
     def line(self) -> Text:
-        text = Text.assemble(
-            ("units ", "dim"),
-            f"{self.registered:,} registered",
-            (" · ", "dim"),
-            (f"{self.on_cloud:,} on cloud", "bold green"),
-            (" · ", "dim"),
-            f"{self.active:,} active",
-            ("   readings ", "dim"),
-            (f"{self.accepted_per_s:,.0f}/s", "bold"),
-            (" · ", "dim"),
-            f"{self.stored:,} stored",
-            (" · ", "dim"),
-            (f"{self.dead_lettered:,} dead-lettered", "bold red" if self.dead_lettered else ""),
-            (" · ", "dim"),
-            f"lag {self.lag_ms:,.0f} ms",
+        """One line: what does not fit a narrow terminal is cut at its end, never wrapped."""
+        figures = (
+            ("registered", f"{self.registered:,}", "bold"),
+            ("on cloud", f"{self.on_cloud:,}", "bold green"),
+            ("active", f"{self.active:,}", "bold"),
+            ("· readings/s", f"{self.accepted_per_s:,.0f}", "bold"),
+            ("stored", f"{self.stored:,}", "bold"),
+            ("dead", f"{self.dead_lettered:,}", "bold red" if self.dead_lettered else "bold"),
+            ("lag", f"{self.lag_ms / 1000:.1f} s", "bold"),
         )
-        if self.trouble:
-            text.append(f"   {self.trouble}", "bold yellow")
+        text = Text(
+            self.trouble + ("  " if self.trouble else ""), "yellow", no_wrap=True, overflow="ellipsis"
+        )
+        for label, figure, style in figures:
+            text.append(f"{label} ", "dim").append(f"{figure} ", style)
         return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
@@ -18,7 +19,17 @@ from qilu_platform.problems import Problem
 router = APIRouter(include_in_schema=False)
 
 _CONSOLE = Path(__file__).parent.parent / "console"
-console = StaticFiles(directory=_CONSOLE, check_dir=False)
+
+
+class _Console(StaticFiles):
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        # Asked for anew each time (304 when unchanged): pages and modules of two versions must not meet.
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+console = _Console(directory=_CONSOLE, check_dir=False)
 
 # The console brings everything it shows: nothing is loaded from elsewhere.
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "no-cache"}
