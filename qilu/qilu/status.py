@@ -25,10 +25,10 @@ class Status:
     def line(self) -> Text:
         """One line: what does not fit a narrow terminal is cut at its end, never wrapped."""
         figures = (
-            ("registered", f"{self.registered:,}", "bold"),
+            ("units", f"{self.registered:,}", "bold"),
             ("on cloud", f"{self.on_cloud:,}", "bold green"),
             ("active", f"{self.active:,}", "bold"),
-            ("· readings/s", f"{self.accepted_per_s:,.0f}", "bold"),
+            ("·", f"{self.accepted_per_s:,.0f}/s", "bold"),
             ("stored", f"{self.stored:,}", "bold"),
             ("dead", f"{self.dead_lettered:,}", "bold red" if self.dead_lettered else "bold"),
             ("lag", f"{self.lag_ms / 1000:.1f} s", "bold"),
