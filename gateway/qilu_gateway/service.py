@@ -10,6 +10,7 @@ from typing import Self
 
 import msgspec
 import structlog
+from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError, Retryable, StoreError
 from qilu_contract.secrets import secret
@@ -26,7 +27,7 @@ from qilu_gateway.pipeline import Pipeline
 from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.rebirths import Rebirths
 from qilu_gateway.session import Session
-from qilu_gateway.settings import BrokerAddress, Settings
+from qilu_gateway.settings import Settings
 from qilu_gateway.statefile import StateFile
 
 log = structlog.get_logger()
@@ -50,7 +51,7 @@ class GatewayService:
         self._settings = settings
         self._store = store
         self._api_key = api_key if api_key is not None else secret("QILU_API_KEY")
-        self._broker = BrokerAddress(settings.broker)
+        self._broker = BrokerAddress.from_url(settings.broker)
         if store is None and not settings.store:
             raise ConfigError(
                 "The gateway needs a store: give --store duckdb:///path or influxdb://host/database."
@@ -209,8 +210,6 @@ class GatewayService:
         return Session(
             broker,
             f"qilu-gateway-{settings.host_id}",
-            user=broker.user if broker.user is not None else secret("QILU_MQTT_USER"),
-            password=broker.password if broker.password is not None else secret("QILU_MQTT_PASSWORD"),
             tls=_tls(settings) if broker.tls else None,
             window=window,
             will=will(settings.host_id),

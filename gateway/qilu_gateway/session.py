@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import structlog
 from mqttium import MQTTError, MQTTProtocolVersion, NotConnectedError, ProtocolError, QoS
 from mqttium.api import AsyncClient, Message, Properties, PublishMessage, SubscribeOptions
-
-from qilu_gateway.settings import BrokerAddress
+from qilu_contract.broker import BrokerAddress
 
 log = structlog.get_logger()
 
@@ -58,15 +57,13 @@ class Session:
         broker: BrokerAddress,
         client_id: str,
         *,
-        user: str | None,
-        password: str | None,
         tls: ssl.SSLContext | None,
         window: int,
         will: Callable[[int], PublishMessage],
     ) -> None:
         """`will` makes the last will from the connection's timestamp (ms), new for each connection."""
         self._broker, self._client_id = broker, client_id
-        self._user, self._password, self._tls = user, password, tls
+        self._tls = tls
         self._window = window
         self._will = will
         self._client: AsyncClient | None = None
@@ -86,9 +83,7 @@ class Session:
             try:
                 await self._connection(take)
             except (MQTTError, OSError) as error:
-                log.warning(
-                    "broker away", broker=f"{self._broker.host}:{self._broker.port}", error=str(error)
-                )
+                log.warning("broker away", broker=str(self._broker), error=str(error))
             if self._stopping:
                 return
             delay = 0.5 if time.monotonic() - started > 30 else min(delay * 2, 15.0)
@@ -101,8 +96,8 @@ class Session:
             protocol=MQTTProtocolVersion.MQTTv5,
             clean_start=False,
             keepalive=KEEPALIVE_S,
-            username=self._user,
-            password=self._password,
+            username=self._broker.user,
+            password=self._broker.password,
             connect_properties=Properties({"session_expiry_interval": NEVER}),
             will=self._will(self.connected_ms),
             maximum_packet_size=MAX_PACKET_BYTES,
@@ -162,7 +157,7 @@ class Session:
             return
         self._subscribed = True
         self.up_since = time.monotonic()
-        log.info("broker connected", broker=f"{self._broker.host}:{self._broker.port}", connection=self.epoch)
+        log.info("broker connected", broker=str(self._broker), connection=self.epoch)
 
     @property
     def subscribed(self) -> bool:

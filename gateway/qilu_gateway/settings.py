@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from qilu_contract.errors import ConfigError
 from qilu_contract.ids import check_id
 from qilu_contract.topics import HOST_ID
 
@@ -41,22 +39,3 @@ class Settings(BaseSettings):
     """For `mqtts://`: who signed the broker's certificate, if not a public authority."""
     mqtt_certificate: Path | None = None
     mqtt_key: Path | None = None
-
-
-class BrokerAddress:
-    """A `mqtt://[user:password@]host[:port]` or `mqtts://…` URL, taken apart."""
-
-    def __init__(self, url: str) -> None:
-        """Raises ConfigError when the URL names no broker."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise ConfigError(f"--broker {url}: {error}.") from error
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise ConfigError(f"--broker {url} names no broker: use mqtt://host:1883 or mqtts://host:8883.")
-        self.tls = parts.scheme == "mqtts"
-        self.host: str = parts.hostname
-        self.port: int = port or (8883 if self.tls else 1883)
-        self.user: str | None = unquote(parts.username) if parts.username else None
-        self.password: str | None = unquote(parts.password) if parts.password else None

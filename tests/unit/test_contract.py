@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qilu_contract import json_payload, sparkplug, topics
+from qilu_contract.broker import BrokerAddress
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import JudgingClock, RunClock, decode, wall_ms
 from qilu_contract.errors import BadReading, ConfigError, Reason
@@ -258,7 +259,27 @@ def test_line_protocol() -> None:
     )
 
 
-# --- clock and secrets
+# --- addresses, clock and secrets
+
+
+@pytest.mark.parametrize("url", ["http://x", "mqtt://", "mqtt://x:port", "localhost:1883"])
+def test_a_broker_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="broker"):
+        BrokerAddress.from_url(url)
+
+
+def test_broker_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QILU_MQTT_USER", raising=False)
+    monkeypatch.delenv("QILU_MQTT_PASSWORD", raising=False)
+    plain, tls = BrokerAddress.from_url("mqtt://u%40x:p%3A@host"), BrokerAddress.from_url("mqtts://host:1")
+    assert (plain.host, plain.port, plain.user, plain.password, plain.tls) == (
+        "host",
+        1883,
+        "u@x",
+        "p:",
+        False,
+    )
+    assert (tls.port, tls.tls, tls.user) == (1, True, None)
 
 
 def test_ages_are_judged_by_the_later_of_wall_and_run_clock() -> None:

@@ -13,7 +13,7 @@ from qilu_gateway import dead_letters, outbox
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.dead_letters import Bounds, DeadLetter
 from qilu_gateway.metrics import Meter
-from qilu_gateway.settings import BrokerAddress, Settings
+from qilu_gateway.settings import Settings
 from qilu_gateway.statefile import FILE_NAME, StateFile
 
 
@@ -126,24 +126,6 @@ def test_delays_grow_up_to_a_bound_and_start_again() -> None:
     assert backoff.delay_s(at_least_s=9.0) == 9.0
     backoff.reset()
     assert backoff.delay_s() <= 1.0
-
-
-@pytest.mark.parametrize("url", ["http://x", "mqtt://", "mqtt://x:port", "localhost:1883"])
-def test_a_broker_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="broker"):
-        BrokerAddress(url)
-
-
-def test_broker_addresses() -> None:
-    plain, tls = BrokerAddress("mqtt://u%40x:p%3A@host"), BrokerAddress("mqtts://host:1")
-    assert (plain.host, plain.port, plain.user, plain.password, plain.tls) == (
-        "host",
-        1883,
-        "u@x",
-        "p:",
-        False,
-    )
-    assert (tls.port, tls.tls, tls.user) == (1, True, None)
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
