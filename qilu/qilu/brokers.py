@@ -8,11 +8,9 @@ takes, so that a gateway which acknowledges late is disconnected over and over.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from typing import Literal
 
 from qilu_contract.errors import ConfigError
 
+from qilu.children import die_with_parent, end
 from qilu.keyring import MOSQUITTO_ACL, MQTT_USERS, Keyring, write_private
 
 OLDEST_MOSQUITTO = (2, 0, 21)
@@ -138,14 +137,6 @@ def free_port(preferred: int) -> int:
     raise ConfigError("no free port on 127.0.0.1: close something that listens there.")
 
 
-def die_with_parent() -> None:
-    """Runs in a child before its program: a stack that is killed leaves no broker behind (Linux; elsewhere it
-    may)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
 class EmbeddedBroker:
     """A broker on loopback as a child process, with passwords from the keyring. `async with` starts and ends
     it."""
@@ -185,16 +176,8 @@ class EmbeddedBroker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        process.terminate()
-        try:
-            async with asyncio.timeout(5):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if self._process is not None:
+            await end(self._process, within_s=5)
 
     def _prepare_mosquitto(self) -> list[str]:
         found = find_mosquitto()

@@ -432,6 +432,10 @@ def platform_audit(db: Db = "sqlite:///var/registry.sqlite") -> None:
     from qilu_platform.database import open_engine
     from qilu_platform.ledger import audit
 
+    if db.startswith("sqlite:///") and not Path(db.removeprefix("sqlite:///")).is_file():
+        raise ConfigError(
+            f"--db {db}: there is no such file; the stack of `make up` keeps var/registry.sqlite."
+        )
     differences = audit(open_engine(db, secret("QILU_DB_PASSWORD")))
     for difference in differences:
         console.print(str(difference), highlight=False, markup=False)

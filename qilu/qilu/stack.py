@@ -29,7 +29,8 @@ from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 from rich.console import Console
 
-from qilu.brokers import BrokerKind, EmbeddedBroker, choose_broker, die_with_parent, free_port
+from qilu.brokers import BrokerKind, EmbeddedBroker, choose_broker, free_port
+from qilu.children import die_with_parent, end
 from qilu.keyring import Keyring, write_private
 from qilu.report import Report, count_duplicates, count_stored
 from qilu.status import Status, StatusLine
@@ -209,14 +210,7 @@ class Stack:
         try:
             yield process
         finally:
-            if process.returncode is None:
-                process.terminate()
-                try:
-                    async with asyncio.timeout(STOP_DEVICES_S):
-                        await process.wait()
-                except TimeoutError:
-                    process.kill()
-                    await process.wait()
+            await end(process, STOP_DEVICES_S)
 
     @property
     def _manifest_file(self) -> Path:
@@ -362,9 +356,7 @@ async def run_stack(config: StackConfig, console: Console) -> Report:
         if broken.done() and not broken.cancelled():
             broken.result()
             raise QiluError("The gateway ended by itself.")
-        if stopping.is_set() and stack.devices.returncode is None:
+        if stopping.is_set():
             console.print("Stopping …")
-            stack.devices.terminate()
-            async with asyncio.timeout(STOP_DEVICES_S):
-                await stack.devices.wait()
+            await end(stack.devices, STOP_DEVICES_S)
         return await stack.finish(started)

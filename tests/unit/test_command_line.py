@@ -80,6 +80,7 @@ def test_wrong_usage_exits_with_2_and_one_sentence_and_no_traceback() -> None:
         ("devices", "run", "--digest"),
         ("gateway", "run", "--store", "nowhere"),
         ("gateway", "dead-letters", "--state", "/does/not/exist"),
+        ("platform", "audit", "--db", "sqlite:////does/not/exist"),
     ):
         said = qilu(*words)
         assert said.returncode == 2, (words, said.stdout, said.stderr)
