@@ -9,7 +9,7 @@ import sys
 
 
 def die_with_parent() -> None:
-    """Runs in a child before its program: a stack that is killed leaves no broker behind (Linux; elsewhere it may)."""
+    """Runs in a child before its program: a killed stack leaves no broker behind (on Linux)."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
