@@ -8,12 +8,13 @@ the same; the broker and the equipment are child processes.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,6 +119,7 @@ class Stack:
     async def _start(self, stack: AsyncExitStack) -> None:
         config, state = self._config, self._config.state
         _make_state(state)
+        stack.enter_context(_alone(state))
         self.keyring.make()
         broker_url, broker_note = await self._start_broker(stack)
 
@@ -324,6 +326,20 @@ def _make_state(state: Path) -> None:
         raise ConfigError(
             f"--state {state} cannot be made: {error.strerror}. Choose another directory."
         ) from error
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Nobody else runs a stack in this directory: two brokers would write one file. The lock ends with the
+    process."""
+    with (state / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"A stack runs in {state} already: stop it, or choose another directory with --state."
+            ) from error
+        yield
 
 
 def _with_login(url: str, user: str | None, password: str | None) -> str:

@@ -188,6 +188,9 @@ def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(run
 
 def test_an_interrupt_stops_cleanly_and_a_second_start_goes_on(running: RunningStack) -> None:
     running.wait_for(lambda counts: on_cloud(counts) == 60)
+    beside = qilu("up", "--state", running.state, "--units", "1", "--for", "1s")
+    assert (beside.returncode, len(beside.stderr.splitlines())) == (2, 1)
+    assert "runs in" in beside.stderr
     assert running.interrupt() == 0
     assert "0 lost" in running.output.read_text()
     for line in subprocess.run(
