@@ -1,7 +1,7 @@
 """Makes the stack's keys and passwords once, into the volume that is mounted at /run/qilu.
 
-Every service has a folder there that only its own user can read; `all` keeps what they were made from. Runs as root
-before everything else; running it again changes no secret.
+Every service has a folder there that only its own user can read; `all` keeps what they were made from. Runs
+as root before everything else; running it again changes no secret.
 """
 
 from __future__ import annotations
