@@ -1,4 +1,5 @@
-"""The equipment catalogue: classes and their signals, as data (`data/classes.csv`, `data/signals.csv`).
+"""The equipment catalogue: classes, their signals and their faults, as data (`data/classes.csv`,
+`data/signals.csv`, `data/faults.csv`).
 
 Marks say where a figure comes from: S a source was found, C computed, N a standard is named but the number
 was not checked against it, A assumed.
@@ -15,13 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 from qilu_contract.places import read_table
 
 SignalType = Literal["float", "int", "bool"]
+EVENTS = ("", "tap", "part", "cycle", "stop")
+_EXACT_IN_FLOAT32 = 2**23
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
     """One measured quantity of a class. `low` and `high` are physical bounds, `resolution` the step that
     values are rounded to before they are encoded and again before they are stored, `interval_s` the time
-    between two samples.
+    between two samples. A signal with an event (`per_event`: tap, part, cycle, stop) is set by the event and
+    sampled like the others: a sample tells what the last event left.
     """
 
     name: str
@@ -32,8 +36,14 @@ class Signal:
     low: float
     high: float
     interval_s: int
+    per_event: str
     mark: str
     source: str
+
+    @property
+    def is_wide(self) -> bool:
+        """A float of 32 bits cannot tell all of its steps apart (a counter): it travels as one of 64."""
+        return self.type == "float" and self.high / self.resolution > _EXACT_IN_FLOAT32
 
     @property
     def _steps_per_unit(self) -> float:
@@ -55,11 +65,30 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """One way in which units of a class fail. `signature` says which signals show it and how; `source` where
+    that is from, with its mark. The three times are assumed (A) for every fault: `mean_hours_between`, the
+    mean time from repair to next onset of one unit; `develop_h` from onset to full severity; `repair_h` from
+    there to the repair.
+    """
+
+    name: str
+    title: str
+    signature: str
+    source: str
+    mark: str
+    mean_hours_between: float
+    develop_h: float
+    repair_h: float
+
+
+@dataclass(frozen=True, slots=True)
 class EquipmentClass:
     name: str
     title: str
     title_zh: str
     signals: tuple[Signal, ...]
+    faults: tuple[Fault, ...]
 
     @property
     def base_interval_s(self) -> int:
@@ -80,6 +109,13 @@ class EquipmentClass:
                 return signal
         raise KeyError(name)
 
+    def fault(self, name: str) -> Fault:
+        """The fault called `name`; KeyError if the class has none."""
+        for fault in self.faults:
+            if fault.name == name:
+                return fault
+        raise KeyError(name)
+
 
 def _load() -> dict[str, EquipmentClass]:
     signals: dict[str, list[Signal]] = {}
@@ -87,6 +123,10 @@ def _load() -> dict[str, EquipmentClass]:
         kind = row["type"]
         if kind not in ("float", "int", "bool"):
             raise ValueError(f"signals.csv: {row['signal']}: type {kind!r} is not float, int or bool")
+        if row["per_event"] not in EVENTS:
+            raise ValueError(
+                f"signals.csv: {row['signal']}: event {row['per_event']!r} is not one of {EVENTS}"
+            )
         signals.setdefault(row["class"], []).append(
             Signal(
                 name=row["signal"],
@@ -97,13 +137,32 @@ def _load() -> dict[str, EquipmentClass]:
                 low=float(row["low"]),
                 high=float(row["high"]),
                 interval_s=int(row["interval_s"]),
+                per_event=row["per_event"],
                 mark=row["mark"],
                 source=row["source"],
             )
         )
+    faults: dict[str, list[Fault]] = {}
+    for row in read_table("faults.csv"):
+        faults.setdefault(row["class"], []).append(
+            Fault(
+                name=row["fault"],
+                title=row["title"],
+                signature=row["signature"],
+                source=row["source"],
+                mark=row["mark"],
+                mean_hours_between=float(row["mean_hours_between"]),
+                develop_h=float(row["develop_h"]),
+                repair_h=float(row["repair_h"]),
+            )
+        )
     return {
         row["class"]: EquipmentClass(
-            row["class"], row["title"], row["title_zh"], tuple(signals[row["class"]])
+            row["class"],
+            row["title"],
+            row["title_zh"],
+            tuple(signals[row["class"]]),
+            tuple(faults[row["class"]]),
         )
         for row in read_table("classes.csv")
     }

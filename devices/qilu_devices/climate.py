@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qilu_devices.exact import cos_turns
 from qilu_devices.kernel import Times
 from qilu_devices.noise import Values
 
@@ -29,11 +30,11 @@ def weekday(t_ms: Times) -> Times:
 def season(t_ms: Times) -> Values:
     """-1 in mid-January, the coldest time, 1 in mid-July."""
     days = (t_ms + _SHANGHAI_MS) / _DAY_MS
-    return np.asarray(-np.cos(2.0 * np.pi * (days - 15.0) / _YEAR_DAYS))
+    return -cos_turns((days - 15.0) / _YEAR_DAYS)
 
 
 def outdoor_c(t_ms: Times) -> Values:
     """Outdoor temperature without weather's chance: season and time of day, warmest at three in the afternoon
     (A)."""
-    daily = np.cos(2.0 * np.pi * (local_hour(t_ms) - 15.0) / 24.0)
+    daily = cos_turns((local_hour(t_ms) - 15.0) / 24.0)
     return np.asarray(MEAN_C + SEASON_C * season(t_ms) + DAY_C * daily)

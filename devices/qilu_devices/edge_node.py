@@ -71,7 +71,7 @@ class _Device:
             return payloads.data(sample, self.alias, seq, is_historical)
         layout = self._layouts.get((sample.shape, is_historical))
         if layout is None:
-            layout = payloads.DataLayout(sample.shape, self.alias, is_historical)
+            layout = payloads.DataLayout(self.equipment, sample.shape, self.alias, is_historical)
             self._layouts[sample.shape, is_historical] = layout
         return layout.encode(sample, seq)
 

@@ -20,25 +20,46 @@ from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES
 from qilu_devices.noise import keys_of, mix, uniforms
 
 # How often each class stands in an industry's plants (A: the order of magnitude only; the class mix of a
-# scenario multiplies it). Motors are everywhere; blast furnaces smelt iron and nothing else; wind turbines
-# belong to power producers.
+# scenario multiplies it). Motors, pumps and compressors are everywhere; wind turbines belong to power
+# producers, reactors to chemistry, looms to weavers, pasteurisers and ovens to food, machine tools and robots
+# to whoever makes machines and electronics. Classes that are sampled every second are few.
 _AFFINITY: dict[str, dict[str, float]] = {
-    "petrochemical": {"motor": 0.88, "boiler": 0.12},
-    "machinery": {"motor": 0.98, "boiler": 0.02},
-    "food": {"motor": 0.88, "boiler": 0.12},
-    "textile": {"motor": 0.93, "boiler": 0.07},
-    "metallurgy": {"motor": 0.94, "boiler": 0.06},
-    "energy": {"motor": 0.45, "boiler": 0.15, "wind_turbine": 0.40},
-    "electronics": {"motor": 0.98, "boiler": 0.02},
-    "software": {"motor": 1.0},
-    "other": {"motor": 0.94, "boiler": 0.06},
+    "petrochemical": {"motor": 0.60, "boiler": 0.09, "pump": 0.20, "compressor": 0.05, "reactor": 0.06},
+    "machinery": {
+        "motor": 0.77,
+        "boiler": 0.02,
+        "pump": 0.06,
+        "compressor": 0.06,
+        "cnc": 0.06,
+        "robot": 0.03,
+    },
+    "food": {
+        **{"motor": 0.66, "boiler": 0.10, "pump": 0.12, "compressor": 0.05},
+        **{"pasteuriser": 0.03, "oven": 0.04},
+    },
+    "textile": {"motor": 0.72, "boiler": 0.06, "pump": 0.06, "compressor": 0.06, "loom": 0.10},
+    "metallurgy": {"motor": 0.78, "boiler": 0.05, "pump": 0.11, "compressor": 0.06},
+    "energy": {"motor": 0.36, "boiler": 0.13, "pump": 0.12, "compressor": 0.03, "wind_turbine": 0.36},
+    "electronics": {
+        "motor": 0.78,
+        "boiler": 0.02,
+        "pump": 0.06,
+        "compressor": 0.08,
+        "cnc": 0.02,
+        "robot": 0.04,
+    },
+    "software": {"motor": 0.9, "pump": 0.1},
+    "other": {"motor": 0.80, "boiler": 0.05, "pump": 0.08, "compressor": 0.06, "oven": 0.01},
 }
 _IRON = "C31"
-_IRON_AFFINITY = {"motor": 0.86, "boiler": 0.06, "blast_furnace": 0.08}
+_IRON_AFFINITY = {"motor": 0.72, "boiler": 0.05, "pump": 0.10, "compressor": 0.05, "blast_furnace": 0.08}
 
 # No more than this many in the province, whatever the fleet's size: orders of magnitude of what physically
 # exists (A).
-_PROVINCE_CAP = {"blast_furnace": 120, "wind_turbine": 20_000, "boiler": 100_000}
+_PROVINCE_CAP = {
+    **{"blast_furnace": 120, "wind_turbine": 20_000, "boiler": 100_000, "reactor": 50_000},
+    **{"robot": 200_000, "pasteuriser": 20_000, "oven": 50_000, "loom": 500_000},
+}
 
 # Every city has some of every industry; these come on top, from the programme's seed industries and pilot
 # zones (S: which city; A: how much).

@@ -77,7 +77,7 @@ class Manifest(msgspec.Struct, frozen=True):
             )
         index, _, count = self.shard.partition("/")
         units = fleet_of(scenario, self.seed, self.units, Shard(int(index), int(count)))
-        for moment in Simulation(units, self.seed, self.start_ms).moments(self.until_ms):
+        for moment in Simulation(units, self.seed, self.start_ms, scenario.faults).moments(self.until_ms):
             for sample in moment.samples:
                 node = self.nodes.get(sample.unit.enterprise.id)
                 if node is not None and sample.ts_ms <= node.acked_through_ms:

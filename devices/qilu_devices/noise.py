@@ -14,8 +14,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from qilu_devices import exact
+
 Keys = NDArray[np.uint64]
 Values = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 _GAMMA_INT = 0x9E3779B97F4A7C15
@@ -85,9 +88,25 @@ class Streams:
 
     def normal(self, name: str, step: int) -> Values:
         """One number a unit, mean 0, variance 1, for this step."""
-        h = mix(self._stream(name) + np.uint64(step * _GAMMA_INT & _MASK))
-        total = (h & _LOW_16) + ((h >> _16) & _LOW_16) + ((h >> _32) & _LOW_16) + (h >> _48)
-        return np.asarray((total.astype(np.float64) - _SUM_MEAN) / _SUM_SD)
+        return _normals(mix(self._stream(name) + np.uint64(step * _GAMMA_INT & _MASK)))
+
+    def chance(self, name: str, step: int) -> Values:
+        """One number a unit in [0, 1), for this step."""
+        return uniforms(mix(self._stream(name) + np.uint64(step * _GAMMA_INT & _MASK)))
+
+    def normal_of(self, name: str, which: Indices, numbers: Indices) -> Values:
+        """One number for each of the units `which` (positions), mean 0, variance 1: of that unit's event of
+        that number (≥ 0)."""
+        return _normals(mix(self._stream(name)[which] + numbers.astype(np.uint64) * _GAMMA))
+
+    def chance_of(self, name: str, which: Indices, numbers: Indices) -> Values:
+        """As `normal_of`, in [0, 1)."""
+        return uniforms(mix(self._stream(name)[which] + numbers.astype(np.uint64) * _GAMMA))
+
+
+def _normals(h: Keys) -> Values:
+    total = (h & _LOW_16) + ((h >> _16) & _LOW_16) + ((h >> _32) & _LOW_16) + (h >> _48)
+    return np.asarray((total.astype(np.float64) - _SUM_MEAN) / _SUM_SD)
 
 
 class Autoregression:
@@ -99,7 +118,7 @@ class Autoregression:
 
     def __init__(self, streams: Streams, name: str, interval_s: float, tau_s: float) -> None:
         self._streams, self._name = streams, name
-        self._keep = float(np.exp(-interval_s / tau_s))
+        self._keep = float(exact.exp(-interval_s / tau_s))
         self._add = float(np.sqrt(1.0 - self._keep**2))
         self.value = np.zeros(len(streams))
 

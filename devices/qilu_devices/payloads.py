@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from qilu_contract.catalogue import EquipmentClass
+from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.readings import Value
 from qilu_contract.sparkplug import DataType, Metric, Payload, encode
 
@@ -14,6 +14,11 @@ from qilu_devices.simulation import Sample, Shape
 REBIRTH = "Node Control/Rebirth"
 BD_SEQ = "bdSeq"
 _DATATYPES = {"float": DataType.FLOAT, "int": DataType.INT64, "bool": DataType.BOOLEAN}
+
+
+def _datatype(signal: Signal) -> DataType:
+    return DataType.DOUBLE if signal.is_wide else _DATATYPES[signal.type]
+
 
 Dated = tuple[int, Value]
 """A signal's last value and when it was sampled."""
@@ -36,16 +41,23 @@ def device_birth(equipment: EquipmentClass, alias: int, last: Sequence[Dated], s
     """All signals of a unit with their aliases (from `alias` on), types, engineering units and last values,
     each with its own sample time."""
     metrics = [
-        Metric(signal.name, alias + i, ts_ms, _DATATYPES[signal.type], value, {"engUnit": signal.unit})
+        Metric(signal.name, alias + i, ts_ms, _datatype(signal), value, {"engUnit": signal.unit})
         for i, (signal, (ts_ms, value)) in enumerate(zip(equipment.signals, last, strict=True))
     ]
     return encode(Payload(max(ts_ms for ts_ms, _ in last), seq, metrics))
 
 
 def data(sample: Sample, alias: int, seq: int, is_historical: bool) -> bytes:
-    """One reading by aliases; the payload's timestamp is the sample's."""
+    """One reading by aliases; the payload's timestamp is the sample's. Only what travels as 64 bits says its
+    type."""
+    signals = CATALOGUE[sample.unit.class_name].signals
     metrics = [
-        Metric(alias=alias + position, value=value, is_historical=is_historical)
+        Metric(
+            alias=alias + position,
+            datatype=DataType.DOUBLE if signals[position].is_wide else DataType.UNKNOWN,
+            value=value,
+            is_historical=is_historical,
+        )
         for position, value in zip(sample.shape.positions, sample.values, strict=True)
     ]
     return encode(Payload(sample.ts_ms, seq, metrics))
@@ -56,15 +68,25 @@ class DataLayout:
     and floats change, so the bytes between them are laid out once. For classes whose signals are all floats.
     """
 
-    def __init__(self, shape: Shape, alias: int, is_historical: bool) -> None:
-        self._between = [self._before_value(alias + position, is_historical) for position in shape.positions]
-        self._pack = struct.Struct("<" + "".join(f"{len(between)}sf" for between in self._between)).pack
+    def __init__(self, equipment: EquipmentClass, shape: Shape, alias: int, is_historical: bool) -> None:
+        wide = [equipment.signals[position].is_wide for position in shape.positions]
+        self._between = [
+            self._before_value(alias + position, is_historical, is_wide)
+            for position, is_wide in zip(shape.positions, wide, strict=True)
+        ]
+        codes = (
+            f"{len(text)}s{'d' if is_wide else 'f'}"
+            for text, is_wide in zip(self._between, wide, strict=True)
+        )
+        self._pack = struct.Struct("<" + "".join(codes)).pack
 
     @staticmethod
-    def _before_value(alias: int, is_historical: bool) -> bytes:
-        # Fields of Metric: alias 2, is_historical 5, float_value 12 (four bytes); of Payload: metrics 2.
-        head = b"\x10" + _varint(alias) + (b"\x28\x01" if is_historical else b"") + b"\x65"
-        return b"\x12" + _varint(len(head) + 4) + head
+    def _before_value(alias: int, is_historical: bool, is_wide: bool) -> bytes:
+        # Fields of Metric: alias 2, datatype 4, is_historical 5, float_value 12 (four bytes), double_value 13
+        # (eight bytes); of Payload: metrics 2.
+        head = b"\x10" + _varint(alias) + (b"\x20\x0a" if is_wide else b"")
+        head += (b"\x28\x01" if is_historical else b"") + (b"\x69" if is_wide else b"\x65")
+        return b"\x12" + _varint(len(head) + (8 if is_wide else 4)) + head
 
     def encode(self, sample: Sample, seq: int) -> bytes:
         parts: list[bytes | float] = [b""] * (2 * len(self._between))

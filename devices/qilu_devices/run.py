@@ -15,6 +15,7 @@ from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
 from qilu_contract.secrets import secret
 
+from qilu_devices import faults
 from qilu_devices.broker import Broker
 from qilu_devices.clock import Announcer, Gate, Pace
 from qilu_devices.edge_node import EdgeNode
@@ -48,7 +49,8 @@ class RunConfig:
     """What is run against what. `broker` and `platform` are URLs; without `platform` nothing is registered,
     and without `api_key` the secret QILU_API_KEY is used. `seed`, `units` and `start_ms` go before the
     scenario's own; without any start the run begins now. `speed`: simulated seconds a second, None for as
-    fast as it goes. `for_s`: simulated duration, None for ever. `state`: the folder of the manifest."""
+    fast as it goes. `for_s`: simulated duration, None for ever. `state`: the folder of the manifest and of
+    the faults' ground truth."""
 
     broker: str
     scenario: Scenario
@@ -164,16 +166,16 @@ class _Run:
                     for task in (await asyncio.wait([announced, *nodes], timeout=FAREWELL_S))[1]:
                         task.cancel()
         except BaseExceptionGroup as group_error:
-            self._save(finished=False)
+            self._save_end(finished=False)
             wrong, _ = group_error.split(ConfigError)
             if wrong is not None:
                 raise _first(wrong) from None
             raise
         except asyncio.CancelledError:
-            self._save(finished=False)
+            self._save_end(finished=False)
             raise
         report = self._snapshot()
-        self._save(finished=not stopped and report.pending == 0)
+        self._save_end(finished=not stopped and report.pending == 0)
         return report
 
     def _make_nodes(self) -> None:
@@ -219,7 +221,8 @@ class _Run:
     async def _make(self, announcer: Announcer, until_ms: int | None) -> None:
         pace = Pace(self._start_ms, self._config.speed)
         since_yield = 0
-        for moment in Simulation(self._units, self._seed, self._start_ms).moments(until_ms):
+        simulation = Simulation(self._units, self._seed, self._start_ms, self._config.scenario.faults)
+        for moment in simulation.moments(until_ms):
             await pace.reach(moment.ts_ms)
             announcer.made(moment.ts_ms)
             self._until_ms = moment.ts_ms
@@ -299,6 +302,17 @@ class _Run:
                 for node in self._nodes.values()
             },
         ).save(config.state)
+
+    def _save_end(self, *, finished: bool) -> None:
+        """The manifest, and beside it which unit truly had which fault until the last sample."""
+        self._save(finished=finished)
+        config = self._config
+        if config.state is not None:
+            units = {unit.id: unit.class_name for unit in self._units}
+            truth = faults.ground_truth(
+                units, self._seed, self._start_ms, self._until_ms, config.scenario.faults
+            )
+            faults.save(truth, config.state)
 
 
 def _allow_connections(count: int) -> None:

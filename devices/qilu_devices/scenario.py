@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,10 +17,14 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_contract.places import CITIES
 
+from qilu_devices.faults import FaultPlan, Order
+
 MAX_UNITS = 10_000_000
 """The programme's own target; also what unit numbers of seven digits have room for."""
 
-_KEYS = ("name", "units", "seed", "start", "classes", "cities")
+_KEYS = ("name", "units", "seed", "start", "classes", "cities", "faults", "fault")
+_MAX_RATE = 1000.0
+_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _Loaded = TypeVar("_Loaded")
 
 
@@ -33,6 +38,7 @@ class Scenario:
     start_ms: int | None
     classes: Mapping[str, float]
     cities: Mapping[str, float]
+    faults: FaultPlan
     text: str
 
     @property
@@ -98,8 +104,72 @@ class _Parser:
             start_ms=self._time(found["start"]) if "start" in found else None,
             classes=get("classes", lambda node: self._weights(node, "class", tuple(CATALOGUE))),
             cities=get("cities", lambda node: self._weights(node, "city", tuple(CITIES))),
+            faults=FaultPlan(
+                rate=self._rate(found["faults"]) if "faults" in found else 0.0,
+                orders=self._orders(found["fault"]) if "fault" in found else (),
+            ),
             text=text,
         )
+
+    def _rate(self, node: yaml.Node) -> float:
+        found = self._mapping(node, "'faults'", ("rate",))
+        if "rate" not in found:
+            raise self._wrong(node, "'faults' needs 'rate': 1 is each fault's usual rate, 0 none.")
+        return self._number(found["rate"], "rate", 0.0, _MAX_RATE)
+
+    def _orders(self, node: yaml.Node) -> tuple[Order, ...]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise self._wrong(
+                node, "'fault' must be a list: '- {unit: …, fault: …, start: 10m, duration: 1h}'."
+            )
+        return tuple(self._order(item) for item in node.value)
+
+    def _order(self, node: yaml.Node) -> Order:
+        found = self._mapping(node, "a fault", ("unit", "fault", "start", "duration", "severity"))
+        for key in ("unit", "fault", "start", "duration"):
+            if key not in found:
+                raise self._wrong(node, f"a fault needs '{key}': unit, fault, start and duration.")
+        unit, fault = (str(self._scalar(found[key])) for key in ("unit", "fault"))
+        parts = re.fullmatch(r"\d{6}-([a-z0-9-]+)-\d{7}", unit)
+        equipment = CATALOGUE.get(parts[1].replace("-", "_")) if parts else None
+        if equipment is None:
+            raise self._wrong(
+                found["unit"], f"{unit!r} is no unit of a fleet: write an id like 370202-motor-0000123."
+            )
+        known = [each.name for each in equipment.faults]
+        if fault not in known:
+            raise self._wrong(
+                found["fault"],
+                f"class {equipment.name} has no fault '{fault}': use one of {', '.join(known)}.",
+            )
+        start_ms, absolute = self._fault_start(found["start"])
+        duration_ms = self._duration(found["duration"], "duration")
+        if duration_ms <= 0:
+            raise self._wrong(found["duration"], "'duration' must be more than 0.")
+        severity = self._number(found["severity"], "severity", 0.0, 1.0) if "severity" in found else 1.0
+        return Order(unit, fault, start_ms, absolute, duration_ms, severity)
+
+    def _fault_start(self, node: yaml.Node) -> tuple[int, bool]:
+        text = node.value if isinstance(node, yaml.ScalarNode) else ""
+        if re.match(r"\d{4}-", text):
+            return self._time(node), True
+        return self._duration(node, "start"), False
+
+    def _duration(self, node: yaml.Node, what: str) -> int:
+        text = node.value if isinstance(node, yaml.ScalarNode) else ""
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", text)
+        if not found:
+            raise self._wrong(node, f"'{what}' must be a duration like 90s, 10m, 2h or 3d, not {text!r}.")
+        return round(float(found[1]) * _UNIT_MS[found[2]])
+
+    def _number(self, node: yaml.Node, what: str, low: float, high: float) -> float:
+        value = self._scalar(node)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not low <= value <= high:  # nan is not within either
+            raise self._wrong(
+                node, f"'{what}' must be a number from {low:g} to {high:g}, not {node.value!r}."
+            )
+        return float(value)
 
     def _mapping(self, node: yaml.Node, what: str, allowed: tuple[str, ...]) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):

@@ -19,9 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass
+from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
 
 from qilu_devices.classes import KERNELS
+from qilu_devices.faults import NO_FAULTS, FaultPlan, Schedule
 from qilu_devices.fleet import Shard, Unit, make_units
 from qilu_devices.kernel import Times
 from qilu_devices.noise import Keys, Streams, keys_of, text_key
@@ -68,7 +70,9 @@ def phases_ms(units: Sequence[Unit], base_ms: int) -> Times:
 class _ClassRun:
     """All units of one class, stepped together."""
 
-    def __init__(self, equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int) -> None:
+    def __init__(
+        self, equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan
+    ) -> None:
         base_ms = equipment.base_interval_s * 1000
         # The first grid time after the start.
         first = start_ms + 1 + (phases_ms(units, base_ms) - start_ms - 1) % base_ms
@@ -83,8 +87,11 @@ class _ClassRun:
         # Units that are sampled at the same time, as slices of the ordered units.
         edges = [0, *(np.flatnonzero(np.diff(self._first)) + 1).tolist(), len(units)]
         self._groups = list(pairwise(edges))
+        ids = [unit.id for unit in self._units]
+        streams = Streams(keys_of(seed, ids))
+        self._faults = Schedule(equipment, ids, streams, start_ms, plan)
         self._kernel = KERNELS[equipment.name](
-            Streams(keys_of(seed, (unit.id for unit in self._units))),
+            streams,
             Streams(_enterprise_keys(seed, self._units)),
             float(equipment.base_interval_s),
         )
@@ -99,7 +106,7 @@ class _ClassRun:
     def moments(self) -> Iterator[Moment]:
         for k in count():
             times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
-            produced = self._kernel.step(k, times)
+            produced = self._kernel.step(k, times, self._faults.at(times))
             shape = self._shape(tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0))
             columns = []
             for i in shape.positions:
@@ -121,17 +128,17 @@ def _enterprise_keys(seed: int, units: Sequence[Unit]) -> Keys:
 
 
 class Simulation:
-    """All readings of some units from a start on. Building it computes parameters only; iterating computes
-    readings."""
+    """All readings of some units from a start on, with the faults that a plan gives them. Building it
+    computes parameters only; iterating computes readings."""
 
-    def __init__(self, units: Sequence[Unit], seed: int, start_ms: int) -> None:
+    def __init__(self, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan = NO_FAULTS) -> None:
         self.units = units
         self.start_ms = start_ms
         by_class: dict[str, list[Unit]] = {}
         for unit in units:
             by_class.setdefault(unit.class_name, []).append(unit)
         self._runs = [
-            _ClassRun(CATALOGUE[name], by_class[name], seed, start_ms)
+            _ClassRun(CATALOGUE[name], by_class[name], seed, start_ms, plan)
             for name in CATALOGUE
             if name in by_class
         ]
@@ -147,7 +154,8 @@ class Simulation:
 def fleet_of(
     scenario: Scenario, seed: int | None = None, units: int | None = None, shard: Shard | None = None
 ) -> list[Unit]:
-    """The units that a run simulates; `seed` and `units` go before the scenario's own."""
+    """The units that a run simulates; `seed` and `units` go before the scenario's own. Raises ConfigError
+    when the scenario orders a fault of a unit that the whole fleet does not have."""
     slice_ = shard or Shard()
     made = make_units(
         scenario.classes,
@@ -155,7 +163,18 @@ def fleet_of(
         scenario.seed if seed is None else seed,
         scenario.units if units is None else units,
     )
-    return [unit for unit in made if slice_.holds(unit)]
+    missing = {order.unit for order in scenario.faults.orders}
+    found = []
+    for unit in made:
+        missing.discard(unit.id)
+        if slice_.holds(unit):
+            found.append(unit)
+    if missing:
+        raise ConfigError(
+            f"The scenario orders a fault of {min(missing)}, which this fleet does not have: "
+            "name one of its units, or change units or seed."
+        )
+    return found
 
 
 def samples(
@@ -171,7 +190,7 @@ def samples(
     wanted = None if unit_ids is None else set(unit_ids)
     chosen = [unit for unit in fleet_of(scenario, seed, units) if wanted is None or unit.id in wanted]
     found: dict[str, list[tuple[int, dict[str, Value]]]] = {unit.id: [] for unit in chosen}
-    for moment in Simulation(chosen, seed, start_ms).moments(until_ms):
+    for moment in Simulation(chosen, seed, start_ms, scenario.faults).moments(until_ms):
         for sample in moment.samples:
             found[sample.unit.id].append((sample.ts_ms, sample.named()))
     return found
@@ -185,7 +204,7 @@ def unit_digests(
     chosen = fleet_of(scenario, seed, units, shard)
     hashes = {unit.id: hashlib.sha256() for unit in chosen}
     orders: dict[Shape, list[int]] = {}
-    for moment in Simulation(chosen, seed, start_ms).moments(until_ms):
+    for moment in Simulation(chosen, seed, start_ms, scenario.faults).moments(until_ms):
         for sample in moment.samples:
             names = sample.shape.names
             order = orders.get(sample.shape)

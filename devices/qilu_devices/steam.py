@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qilu_devices import exact
 from qilu_devices.noise import Values
 
 ATMOSPHERE_MPA = 0.101  # A: sea level, near enough for the whole province
@@ -23,12 +24,12 @@ _H_KJ_KG = np.array(
         *(2787.7, 2791.0, 2798.4, 2802.0, 2803.3, 2800.9),
     ]
 )
-_LOG_P = np.log(_P_MPA)
+_LOG_P = exact.log(_P_MPA)
 
 
 def saturation_c(p_gauge_mpa: Values) -> Values:
     """Temperature of saturated steam at a gauge pressure."""
-    return np.asarray(np.interp(np.log(p_gauge_mpa + ATMOSPHERE_MPA), _LOG_P, _T_C))
+    return np.asarray(np.interp(exact.log(p_gauge_mpa + ATMOSPHERE_MPA), _LOG_P, _T_C))
 
 
 def steam_enthalpy(p_gauge_mpa: Values, t_c: Values) -> Values:
@@ -36,7 +37,7 @@ def steam_enthalpy(p_gauge_mpa: Values, t_c: Values) -> Values:
     to 3151.1 kJ/kg at 1.35 MPa, 350 °C and 3330.8 kJ/kg at 3.92 MPa, 450 °C, absolute; both within 5 kJ/kg).
     """
     p_abs = p_gauge_mpa + ATMOSPHERE_MPA
-    saturated = np.interp(np.log(p_abs), _LOG_P, _H_KJ_KG)
+    saturated = np.interp(exact.log(p_abs), _LOG_P, _H_KJ_KG)
     superheat = np.maximum(t_c - saturation_c(p_gauge_mpa), 0.0)
     return np.asarray(saturated + (2.15 + 0.125 * p_abs) * superheat)
 
@@ -44,4 +45,4 @@ def steam_enthalpy(p_gauge_mpa: Values, t_c: Values) -> Values:
 def water_enthalpy(t_c: Values) -> Values:
     """kJ/kg of liquid water between 50 and 150 °C: 4.18·t + 0.00017·t² (C: 441.1 at 105 °C, S, within 1
     kJ/kg)."""
-    return np.asarray(4.18 * t_c + 0.00017 * t_c**2)
+    return np.asarray(4.18 * t_c + 0.00017 * t_c * t_c)

@@ -285,7 +285,7 @@ def devices_run(
 
 @devices_app.command("catalogue")
 def devices_catalogue(as_json: Json = False) -> None:
-    """Print the equipment catalogue: classes and their signals, with where each figure comes from.
+    """Print the equipment catalogue: classes, signals and faults, with where each figure comes from.
 
     Example: qilu devices catalogue --json
     """
@@ -297,6 +297,10 @@ def devices_catalogue(as_json: Json = False) -> None:
             {
                 "class": class_.name,
                 "signals": [{field: getattr(signal, field) for field in fields} for signal in class_.signals],
+                "faults": [
+                    {field: getattr(fault, field) for field in ("name", "signature", "source")}
+                    for fault in class_.faults
+                ],
             }
             for class_ in CATALOGUE.values()
         ]
@@ -312,7 +316,16 @@ def devices_catalogue(as_json: Json = False) -> None:
         table.add_column("source")
         for found in class_.signals:
             figures = (f"{figure:g}" for figure in (found.nominal, found.low, found.high))
-            table.add_row(found.name, found.unit, *figures, f"{found.interval_s} s", found.mark, found.source)
+            every = f"{found.interval_s} s" + (f", {found.per_event}" if found.per_event else "")
+            table.add_row(found.name, found.unit, *figures, every, found.mark, found.source)
+        console.print(table)
+        table = Table(title=f"Faults of class {class_.name}", title_justify="left")
+        table.add_column("fault", no_wrap=True)
+        table.add_column("signature")
+        table.add_column("mark")
+        table.add_column("source")
+        for fault in class_.faults:
+            table.add_row(fault.name, fault.signature, fault.mark, fault.source)
         console.print(table)
     console.print(
         "Marks: S a source was found, C computed, N a standard is named but not checked, A assumed."

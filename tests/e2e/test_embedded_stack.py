@@ -62,6 +62,9 @@ async def test_a_small_province_is_counted_and_stored_value_by_value(
     assert (report["lost"], report["duplicates"], report["spooled"], report["dead_lettered"]) == (0, 0, 0, 0)
     assert report["units_on_cloud"] == report["units_registered"] == 2000
 
+    # Which unit truly had which fault stands beside the run, and nowhere else.
+    assert (state / "devices" / "faults.parquet").stat().st_size > 0
+
     # What the simulation says must be stored, from the run's own manifest and nothing else.
     manifest = json.loads((state / "devices" / "run.json").read_text())
     scenario = load_scenario()

@@ -93,6 +93,9 @@ def test_the_catalogue_for_programs() -> None:
     assert [entry["class"] for entry in printed] == list(CATALOGUE)
     motor = next(entry for entry in printed if entry["class"] == "motor")
     assert motor["signals"][0].keys() == {"name", "unit", "type", "low", "high", "interval_s", "mark"}
+    for entry in printed:
+        assert len(entry["faults"]) >= 3
+        assert entry["faults"][0].keys() == {"name", "signature", "source"}
 
 
 def test_the_digest_of_a_run_is_the_same_at_every_call() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qilu_contract import json_payload, sparkplug, topics
 from qilu_contract.broker import BrokerAddress
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue import CATALOGUE, EVENTS
 from qilu_contract.clock import JudgingClock, RunClock, decode, wall_ms
 from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.ids import is_id, unit_id
@@ -209,7 +209,8 @@ def test_any_bytes_are_json_or_refused(body: bytes) -> None:
 
 
 def test_every_signal_stands_within_its_bounds_and_says_where_it_comes_from() -> None:
-    assert {"blast_furnace", "wind_turbine", "motor", "boiler"} <= CATALOGUE.keys()
+    first = {"blast_furnace", "wind_turbine", "motor", "boiler", "compressor", "cnc", "robot", "reactor"}
+    assert first | {"pump", "loom", "pasteuriser", "oven"} == CATALOGUE.keys()
     for class_ in CATALOGUE.values():
         assert len({signal.name for signal in class_.signals}) == len(class_.signals)
         for signal in class_.signals:
@@ -217,7 +218,23 @@ def test_every_signal_stands_within_its_bounds_and_says_where_it_comes_from() ->
             assert signal.mark in "SCNA"
             assert signal.source
             assert signal.interval_s % class_.base_interval_s == 0
+            assert signal.per_event in EVENTS
             assert math.log10(signal.resolution) == pytest.approx(round(math.log10(signal.resolution)))
+
+
+def test_every_class_has_three_faults_at_least_and_meters() -> None:
+    for class_ in CATALOGUE.values():
+        assert len({fault.name for fault in class_.faults}) == len(class_.faults) >= 3
+        for fault in class_.faults:
+            assert fault.signature
+            assert fault.source
+            assert fault.mark in "SCNA"
+            assert fault.mean_hours_between > fault.develop_h + fault.repair_h
+            assert fault.repair_h > 0.0
+            assert class_.fault(fault.name) is fault
+        for name, unit in (("energy_kWh", "kWh"), ("co2_kg", "kg")):
+            assert class_.signal(name).unit == unit
+            assert class_.signal(name).is_wide
 
 
 @given(

@@ -67,6 +67,15 @@ def test_classes_stand_where_they_belong_and_motors_are_most() -> None:
     assert {u.enterprise.industry for u in units if u.class_name == "blast_furnace"} == {"C31"}
     wind = {u.enterprise.industry for u in units if u.class_name == "wind_turbine"}
     assert {INDUSTRIES[code].group for code in wind} == {"energy"}
+    for name, groups in (
+        ("reactor", {"petrochemical"}),
+        ("loom", {"textile"}),
+        ("pasteuriser", {"food"}),
+        ("cnc", {"machinery", "electronics"}),
+        ("robot", {"machinery", "electronics"}),
+    ):
+        owners = {u.enterprise.industry for u in units if u.class_name == name}
+        assert {INDUSTRIES[code].group for code in owners} == groups
     assert counts["blast_furnace"] <= 120
 
 
@@ -99,5 +108,12 @@ def test_shards_are_counted_from_1() -> None:
 def test_the_default_fleet_has_all_classes_early_and_about_60_enterprises() -> None:
     scenario = load_scenario()
     units = fleet(scenario.units, scenario.seed, dict(scenario.classes), dict(scenario.cities))
-    assert {unit.class_name for unit in units[:60]} == set(CATALOGUE)
+    assert {unit.class_name for unit in units[:150]} == set(CATALOGUE)
     assert 40 <= len({unit.enterprise.id for unit in units}) <= 80
+
+
+def test_the_default_fleet_makes_fewer_than_400_readings_a_second() -> None:
+    scenario = load_scenario()
+    for seed in (scenario.seed, 1, 2):
+        units = fleet(2000, seed, dict(scenario.classes), dict(scenario.cities))
+        assert sum(1.0 / CATALOGUE[unit.class_name].base_interval_s for unit in units) < 400.0

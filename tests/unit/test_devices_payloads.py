@@ -2,11 +2,20 @@ from qilu_contract import sparkplug
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.sparkplug import DataType
 from qilu_devices import payloads
+from qilu_devices.fleet import Unit
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import Simulation, fleet_of
 
 START_MS = 1_509_328_800_000
 SCENARIO = load_scenario()
+
+
+def some_of_each_class() -> list[Unit]:
+    of_class: dict[str, list[Unit]] = {}
+    for unit in fleet_of(SCENARIO, units=150):
+        of_class.setdefault(unit.class_name, []).append(unit)
+    assert set(of_class) == set(CATALOGUE)
+    return [unit for units in of_class.values() for unit in units[:2]]
 
 
 def test_a_nodes_birth_and_death_carry_the_same_bdseq() -> None:
@@ -31,14 +40,14 @@ def test_a_devices_birth_tells_names_aliases_types_units_values_and_sample_times
     assert birth.ts_ms == last[-1][0]
     for i, (signal, metric) in enumerate(zip(equipment.signals, birth.metrics, strict=True)):
         assert (metric.name, metric.alias, metric.ts_ms) == (signal.name, 40 + i, START_MS + 5000 * i)
-        assert metric.datatype == DataType.FLOAT
+        assert metric.datatype == (DataType.DOUBLE if signal.is_wide else DataType.FLOAT)
         assert metric.properties == {"engUnit": signal.unit}
         assert isinstance(metric.value, float)
         assert signal.round(metric.value) == signal.nominal
 
 
 def test_data_by_alias_gives_every_sampled_value_back_once_rounded() -> None:
-    units = fleet_of(SCENARIO, units=60)
+    units = some_of_each_class()
     for moment in Simulation(units, SCENARIO.seed, START_MS).moments(START_MS + 120_000):
         for sample in moment.samples:
             decoded = sparkplug.decode(payloads.data(sample, 100, 200, is_historical=False))
@@ -64,9 +73,10 @@ def test_readings_that_waited_are_marked_historical() -> None:
 
 
 def test_the_fast_layout_gives_the_same_bytes_as_the_contracts_encoder() -> None:
-    units = fleet_of(SCENARIO, units=60)
+    units = some_of_each_class()
     for moment in Simulation(units, SCENARIO.seed, START_MS).moments(START_MS + 70_000):
         for sample in moment.samples:
             for alias, seq, historical in ((0, 0, False), (120, 127, True), (16_380, 255, False)):
-                layout = payloads.DataLayout(sample.shape, alias, historical)
+                equipment = CATALOGUE[sample.unit.class_name]
+                layout = payloads.DataLayout(equipment, sample.shape, alias, historical)
                 assert layout.encode(sample, seq) == payloads.data(sample, alias, seq, historical)

@@ -19,7 +19,7 @@ SCENARIO = load_scenario()
 SEED = SCENARIO.seed
 START_MS = 1_509_328_812_345  # on no grid
 MINUTE_MS = 60_000
-UNITS = 60  # has all four classes
+UNITS = 150  # have all classes
 
 
 def test_readings_come_in_time_order_and_end_where_told() -> None:

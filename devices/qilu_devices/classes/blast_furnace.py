@@ -1,12 +1,18 @@
 """Blast furnaces: a carbon balance for top gas and output, η_CO = CO2/(CO + CO2), permeability = V/ΔP, a
 hearth that lags the burden.
 
-Marks of constants: S source found, C computed, N standard named but not checked, A assumed.
+Faults: a hanging burden resists the blast and stops, a slip lets it fall through hot, a channel lets gas pass
+unused, leaking water and a chilled hearth cool the metal. Marks of constants: S source found, C computed, N
+standard named but not checked, A assumed.
 """
 
 from __future__ import annotations
 
-from qilu_devices.kernel import FirstOrder, Times
+import numpy as np
+
+from qilu_devices import exact
+from qilu_devices.emissions import CO2_PER_CARBON, GRID_KG_PER_KWH
+from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
 
 COKE_CARBON, COAL_CARBON = 0.87, 0.78  # A: mass shares of carbon in coke and injected coal
@@ -17,6 +23,11 @@ HYDROGEN_NM3 = 50.0  # A: top gas hydrogen per tonne, from coal and moisture
 MEAN_FUEL_KG, MEAN_ETA = 519.0, 0.47  # S: 2009 average; A
 HEARTH_TAU_S = 4.0 * 3600.0  # A: hot metal lags the burden by 2-6 h
 OUTPUT_TAU_S = 12.0 * 3600.0  # A: productivity is a figure of the day, not of the minute
+
+SIZES_M3 = (450.0, 1080.0, 1780.0, 2500.0, 3200.0)  # A: usual working volumes
+SIZE_WEIGHTS = (1.0, 3.0, 3.0, 2.0, 1.0)  # A
+BLOWER_EFFICIENCY = 0.8  # A: adiabatic
+ATMOSPHERE_KPA = 101.0  # A
 
 
 def carbon_kg(coke_kg: Values, coal_kg: Values) -> Values:
@@ -38,6 +49,14 @@ def carbon_gas_percent(carbon: Values, oxygen_share: Values) -> Values:
     return 100.0 * gas / (gas + nitrogen + HYDROGEN_NM3)
 
 
+def blower_kw(nm3_per_min: Values, pressure_kpa: Values) -> Values:
+    """Electric power of the blower: adiabatic compression of diatomic gas from the atmosphere,
+    3.5·p0·V0·(r^(2/7) − 1)."""
+    ratio = 1.0 + pressure_kpa / ATMOSPHERE_KPA
+    work = 3.5 * 101.325 * (nm3_per_min / 60.0) * (exact.power(ratio, 2.0 / 7.0) - 1.0)
+    return np.asarray(work / BLOWER_EFFICIENCY)
+
+
 class BlastFurnaces:
     """The kernel of class `blast_furnace`; see `qilu_devices.kernel.Kernel`."""
 
@@ -55,6 +74,9 @@ class BlastFurnaces:
         self._top_c = units.uniform("top_c", 160.0, 195.0)
         self._metal_c = units.uniform("metal_c", 1492.0, 1503.0)
         self._stave_c = units.uniform("stave_c", 52.0, 70.0)
+        self.volume_m3 = units.pick("volume_m3", SIZES_M3, SIZE_WEIGHTS)
+        self._spread_c = units.uniform("spread_c", 25.0, 55.0)
+        self._hydrogen = units.uniform("hydrogen", 2.0, 3.0)
         hour = 3600.0
         # A: how long blast, burden, gas flow and hearth remember.
         self._stove = Autoregression(units, "stove", interval_s, 1.0 * hour)
@@ -69,18 +91,24 @@ class BlastFurnaces:
         self._wall = Autoregression(units, "wall", interval_s, 1.0 * hour)
         self._hearth = FirstOrder(interval_s, HEARTH_TAU_S)
         self._output = FirstOrder(interval_s, OUTPUT_TAU_S)
+        self._meters = Consumption(len(units), interval_s)
 
-    def step(self, k: int, t_ms: Times) -> dict[str, Values]:
+    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+        hanging, slip, channel = faults["hanging"], faults["slip"], faults["channelling"]
+        chill, water = faults["hearth_chill"], faults["water_leak"]
         noise = self._units.normal
-        volume = self._volume * (1.0 + 0.012 * self._wind.step(k))
+        # A: against a hanging burden the blower gives up to 20 % less.
+        volume = self._volume * (1.0 + 0.012 * self._wind.step(k)) * (1.0 - 0.2 * hanging)
         burden = self._burden.step(k)
         # A: pressure drop of a packed bed grows with about the 1.8th power of flow, and with what blocks it.
-        drop_kpa = self._resistance_kpa * (volume / self._volume) ** 1.8 * (1.0 + 0.03 * burden)
-        top_kpa = self._top_kpa * (1.0 + 0.008 * noise("top_noise", k))
+        # A: a hanging burden blocks up to 1.2 times as much again, a channel opens a fifth.
+        blocked = (1.0 + 0.03 * burden) * (1.0 + 1.2 * hanging) * (1.0 - 0.2 * channel)
+        drop_kpa = self._resistance_kpa * exact.power(volume / self._volume, 1.8) * blocked
+        top_kpa = self._top_kpa * (1.0 + 0.008 * noise("top_noise", k)) + 30.0 * slip  # A
         oxygen = self._oxygen + 0.3 * self._enrich.step(k)
 
         gas = self._gas.step(k)  # > 0: gas is used well
-        eta = self._eta + 0.006 * gas - 0.002 * burden
+        eta = self._eta + 0.006 * gas - 0.002 * burden - 0.04 * channel  # A: gas in a channel reduces nothing
         need = 0.8 * self._control.step(k) - 0.6 * gas  # gas used badly is paid for in fuel
         fuel_kg = self._fuel + 5.0 * need
         coal_kg = self._coal + 5.0 * self._inject.step(k)
@@ -88,11 +116,21 @@ class BlastFurnaces:
         carbon = carbon_kg(coke_kg, coal_kg)
         oxygen_share = 0.21 + oxygen / 100.0
         carbon_gas = carbon_gas_percent(carbon, oxygen_share)
-        output = self._output.step(volume * 1440.0 / blast_nm3_per_t(carbon, oxygen_share))
+        smelting = volume * 1440.0 / blast_nm3_per_t(carbon, oxygen_share)  # t/(m3 d)
+        output = self._output.step(smelting)
+        metal_t_h = smelting * self.volume_m3 / 24.0
+        blower = blower_kw(volume * self.volume_m3, top_kpa + drop_kpa)
+        co2_kg_h = metal_t_h * (carbon - HOT_METAL_CARBON_KG) * CO2_PER_CARBON + GRID_KG_PER_KWH * blower
 
-        hearth = self._hearth.step(0.7 * need + 0.7 * self._quality.step(k))
+        # A: in the units of the hearth's latent, 7 K each. Raw burden that slipped is felt for hours, though
+        # the slip itself takes minutes.
+        cold = 10.0 * chill + 3.0 * water + 40.0 * slip + 1.0 * channel
+        hearth = self._hearth.step(0.7 * need + 0.7 * self._quality.step(k) - cold)
         metal_c = self._metal_c + 7.0 * hearth
-        top_c = self._top_c - 8.0 * gas + 6.0 * self._throat.step(k) + 1.5 * noise("top_c_noise", k)
+        hot_top = 60.0 * hanging + 90.0 * slip + 25.0 * channel  # A
+        top_c = self._top_c - 8.0 * gas + 6.0 * self._throat.step(k) + 1.5 * noise("top_c_noise", k) + hot_top
+        # A: 9 cm/min at usual output.
+        descent = 3.6 * smelting * (1.0 + 0.05 * noise("descent", k)) * (1.0 - hanging) * (1.0 + 3.0 * slip)
         stave_c = self._stave_c - 1.5 * gas + 3.0 * self._wall.step(k) + 0.3 * noise("stave_noise", k)
         return {
             "hot_blast_temp": self._blast_c + 9.0 * self._stove.step(k),
@@ -114,4 +152,9 @@ class BlastFurnaces:
             "hot_metal_Si": 0.45 + 0.003 * (metal_c - 1500.0) + 0.012 * noise("analysis", k),
             "productivity": output,
             "stave_temp": stave_c,
+            "top_gas_H2": self._hydrogen + 0.1 * noise("hydrogen", k) + 4.0 * water,  # A
+            "burden_descent": descent,
+            "top_temp_spread": self._spread_c * (1.0 + 0.1 * noise("spread", k)) + 90.0 * channel,  # A
+            "cooling_flow_diff": np.maximum(0.5 + 0.15 * noise("cooling", k), 0.0) + 8.0 * water,  # A
+            **self._meters.step(k, blower, co2_kg_h),
         }

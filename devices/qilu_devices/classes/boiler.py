@@ -1,15 +1,19 @@
 """Industrial boilers up to 65 t/h, coal-fired: ṁ·Δh = η·B·Q, excess air = O2/(21 − O2), flue temperature
 rising with load.
 
-Marks of constants: S source found, C computed, N standard named but not checked, A assumed.
+Faults: air the fire does not need and dirty or scaled tubes let heat go up the stack, a leaking tube takes
+water and wets the gas, a dead cleaning stage lets NOx or SO2 pass. Marks of constants: S source found, C
+computed, N standard named but not checked, A assumed.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from qilu_devices import exact
 from qilu_devices.climate import local_hour, outdoor_c, season
-from qilu_devices.kernel import Times
+from qilu_devices.emissions import COAL_KG_PER_GJ, GJ_PER_KWH
+from qilu_devices.kernel import SOUND, Consumption, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
 from qilu_devices.steam import saturation_c, steam_enthalpy, water_enthalpy
 
@@ -22,6 +26,7 @@ _SUPERHEAT_C = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 350.0, 400.0, 440.0])
 DEAERATED_FROM_TPH = 6.0  # A: smaller boilers have no deaerator and take colder water
 MIN_LOAD, MAX_LOAD = 0.3, 1.0  # A
 LOAD_TAU_S = 1800.0  # A
+BLOWDOWN = 1.02  # A: feedwater over steam when nothing leaks
 
 COAL_LHV_KJ_KG = 22_000.0  # A: lower heating value of steam coal
 FLUE_LOSS_PER_K = (
@@ -74,20 +79,21 @@ class Boilers:
         self._clean = Autoregression(units, "clean", interval_s, 900.0)  # A: flue gas cleaning
         self._level = Autoregression(units, "level", interval_s, 40.0)  # A
         self._keep_demand = float(
-            np.exp(-interval_s / 120.0)
+            exact.exp(-interval_s / 120.0)
         )  # A: the fire follows demand within two minutes
+        self._meters = Consumption(len(units), interval_s)
         self.load: Values | None = None
         self.efficiency = np.ones(len(units))
         self.fuel_kg_h = np.zeros(len(units))
 
     def _demand(self, k: int, t_ms: Times) -> Values:
         hour = local_hour(t_ms)
-        by_day = np.where(self._day_shift, 0.12 * np.cos(2.0 * np.pi * (hour - 14.0) / 24.0), 0.0)  # A
+        by_day = np.where(self._day_shift, 0.12 * exact.cos_turns((hour - 14.0) / 24.0), 0.0)  # A
         winter = np.where(self._heating, -0.15 * season(t_ms), 0.0)  # A
         wanted = self._mean_load + by_day + winter + 0.06 * self._load.step(k)
         return np.clip(wanted, MIN_LOAD, MAX_LOAD)
 
-    def step(self, k: int, t_ms: Times) -> dict[str, Values]:
+    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
         demand = self._demand(k, t_ms)
         before = demand if self.load is None else self.load
         self.load = load = self._keep_demand * before + (1.0 - self._keep_demand) * demand
@@ -100,7 +106,12 @@ class Boilers:
         feed_c = self._feed_c + 1.0 * self._feed.step(k)  # A
         steam_tph = self.size_tph * load
 
-        o2 = self._o2 + 3.0 * (1.0 - load) + 0.25 * self._air.step(k)  # A: more excess air at low load
+        leak = faults["tube_leak"]
+        # A: more excess air at low load; 3.5 vol% more from a bad setting, 1 from a draught that fights
+        # steam.
+        o2 = (
+            self._o2 + 3.0 * (1.0 - load) + 0.25 * self._air.step(k) + 3.5 * faults["excess_air"] + 1.0 * leak
+        )
         ambient = outdoor_c(t_ms)
         # A: 45 K between a third of the load and full load; 10 K more for each tenth of excess air above the
         # nominal.
@@ -109,12 +120,16 @@ class Boilers:
             - 65.0 * (1.0 - load)
             + 20.0 * (excess_air(o2) - 0.5)
             + self._units.normal("flue_noise", k)
+            + 40.0 * faults["fouling"]  # S: up to 40 K (ABMA), oxygen unchanged
+            + 18.0 * faults["scale"]  # A
         )
         self.efficiency = efficiency(load, flue_c, o2, ambient)
         heat_kj_h = 1000.0 * steam_tph * (steam_enthalpy(pressure, steam_c) - water_enthalpy(feed_c))
         self.fuel_kg_h = heat_kj_h / (self.efficiency * COAL_LHV_KJ_KG)
+        fuel_kw = self.fuel_kg_h * (COAL_LHV_KJ_KG / 3600.0)
+        lost_tph = 0.08 * leak * self.size_tph  # A: up to 8 % of the boiler's size
 
-        clean = np.exp(0.06 * self._clean.step(k))  # A
+        clean = exact.sway(0.06 * self._clean.step(k))  # A
         fire = self.fuel_kg_h / self.size_tph
         hotter = 1.0 + 0.15 * (load - 0.7) + 0.03 * (o2 - self._o2)  # A: NOx grows with the fire and with air
         return {
@@ -124,9 +139,24 @@ class Boilers:
             "feedwater_temp": feed_c,
             "flue_O2": o2,
             "flue_temp": flue_c,
-            "NOx": self._nox * hotter * clean,
-            "SO2": self._so2 * clean * (0.9 + 0.0008 * fire),  # A: sulphur comes with the coal
+            # A: catalyst or ammonia gone, raw NOx is 2.5 times the usual; without lime SO2 is 4 times.
+            "NOx": self._nox * hotter * clean * (1.0 + 1.5 * faults["denitration_failure"]),
+            # A: sulphur comes with the coal.
+            "SO2": self._so2
+            * clean
+            * (0.9 + 0.0008 * fire)
+            * (1.0 + 5.0 * faults["desulphurisation_failure"]),
             "PM": self._pm * clean * (0.85 + 0.2 * load),  # A
             # A: ±8 mm of control noise; a drum swells when steam is drawn and shrinks when it is not.
-            "drum_level": 8.0 * self._level.step(k) + 150.0 * lag,
+            "drum_level": 8.0 * self._level.step(k) * (1.0 + 3.0 * leak) + 150.0 * lag - 10.0 * leak,
+            "feedwater_flow": steam_tph * BLOWDOWN + lost_tph,
+            # A: the tube's metal is warmer than the steam by its load, and by the scale that insulates it.
+            "tube_temp": steam_c + 15.0 + 20.0 * load + 70.0 * faults["scale"] * load,
+            "flue_moisture": 8.0
+            - 0.5 * (o2 - self._o2)
+            + 0.2 * self._units.normal("moisture", k)
+            + 5.0 * leak,  # A
+            "fuel_flow": self.fuel_kg_h,
+            "efficiency": 100.0 * self.efficiency,
+            **self._meters.step(k, fuel_kw, fuel_kw * (GJ_PER_KWH * COAL_KG_PER_GJ)),
         }

@@ -15,6 +15,14 @@ const CLASSES = {
   wind_turbine: ["Wind turbine", "风力发电机组", "M12 12v9M9 21h6M12 10.500V3M12.800 11.500l6.200 3.600M11.200 11.5 5 15.1"],
   motor: ["Electric motor", "电动机", "M4 8h13v8H4zM17 11h4v2h-4M7 16v3M14 16v3M8 8v8M12 8v8"],
   boiler: ["Industrial boiler", "工业锅炉", "M3 9h18v7H3zM7 9V4h3v5M6 16v4M18 16v4M12 12.500h6"],
+  compressor: ["Air compressor", "空气压缩机", "M3 11h18v6H3zM6 17v3M18 17v3M6 11V6h5v5M14 8h6"],
+  cnc: ["CNC machine", "数控机床", "M4 3h16v18H4zM12 3v8M9 7h6v4H9zM7 17h10"],
+  robot: ["Industrial robot", "工业机器人", "M6 21h8M10 21v-7l-4-5 6-5 6 3M18 7v4M16 11h4"],
+  reactor: ["Chemical reactor", "化学反应器", "M8 3h8M9 3v4a6 7 0 1 0 6 0V3M12 7v9M9 16h6"],
+  pump: ["Pump", "泵", "M4 14a6 6 0 1 0 12 0 6 6 0 1 0-12 0M10 8h10v4h-4M7 20h6"],
+  loom: ["Loom", "织机", "M4 4h16M4 20h16M7 4v16M12 4v16M17 4v16M4 12h16"],
+  pasteuriser: ["Pasteuriser", "巴氏杀菌机", "M5 4h14v16H5zM9 4v16M15 4v16M2 8h3M19 16h3"],
+  oven: ["Oven", "烘烤炉", "M3 6h18v13H3zM6 10h12v6H6zM8 3v3M16 3v3"],
 };
 const KINDS = {
   infrastructure: ["Infrastructure", "基础设施"],

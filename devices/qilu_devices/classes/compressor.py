@@ -1,0 +1,99 @@
+"""Screw compressors that load and unload between two limits of pressure, with a receiver and a cooler.
+
+Work is adiabatic, P ∝ r^(2/7) − 1, scaled to the specific power at 0.7 MPa; the receiver's pressure is the
+balance of what is made and what is drawn. Faults: a leaking intake or air end makes less air of the same
+power, a fouled cooler warms, a leaking system draws air when nobody works. Marks of constants: S source
+found, C computed, N standard named but not checked, A assumed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qilu_devices import exact
+from qilu_devices.emissions import GRID_KG_PER_KWH
+from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
+from qilu_devices.noise import Autoregression, Streams, Values
+from qilu_devices.shifts import Hall, Shifts
+
+SIZES_KW = (37.0, 55.0, 75.0, 90.0, 132.0)  # N: usual motor sizes
+SIZE_WEIGHTS = (3.0, 3.0, 2.0, 1.5, 1.0)  # A
+FLOW_PER_KW = 24.0 / 132.0  # S: 24 m³/min at 132 kW
+SPECIFIC_KW = (6.4, 6.6)  # S: kW per m³/min at 0.7 MPa g
+REFERENCE_MPA = 0.7  # S: the definition of specific power
+ATMOSPHERE_MPA = 0.101  # A
+LOAD_MPA, UNLOAD_MPA = 0.64, 0.76  # A: within the catalogue's 0.60-0.80
+FILL_MPA_S = 0.1 / 60.0  # A: a receiver rises by 0.1 MPa a minute when all air goes into it
+UNLOADED_SHARE = 0.3  # A: power when unloaded, of loaded
+IDLE_SHARE = 0.08  # A: leaks of a sound system, of rated flow
+FILTER_LIFE_MS = 2000 * 3_600_000  # A: hours between two oil filters
+COOLING_TAU_S = 600.0  # A
+
+
+def work_ratio(p_gauge_mpa: Values) -> Values:
+    """Adiabatic work at a discharge pressure over that at 0.7 MPa g."""
+
+    def work(p_mpa: Values | float) -> Values:
+        return exact.power(1.0 + np.asarray(p_mpa) / ATMOSPHERE_MPA, 2.0 / 7.0) - 1.0
+
+    return np.asarray(work(p_gauge_mpa) / work(REFERENCE_MPA))
+
+
+class Compressors:
+    """The kernel of class `compressor`; see `qilu_devices.kernel.Kernel`."""
+
+    def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
+        self._units, self._interval_s = units, interval_s
+        self.size_kw = units.pick("size_kw", SIZES_KW, SIZE_WEIGHTS)
+        self.rated_flow = self.size_kw * FLOW_PER_KW  # m³/min
+        self._specific = units.uniform("specific", *SPECIFIC_KW)
+        self._mean_demand = units.uniform("demand", 0.45, 0.8)  # A: of rated flow
+        self._always_on = (
+            units.uniform("always_on") < 0.7
+        )  # A: share that holds pressure outside working hours
+        self._filter_phase = (units.uniform("filter") * FILTER_LIFE_MS).astype(np.int64)
+        self._shifts, self._hall = Shifts(units, enterprises), Hall(units)
+        self._demand = Autoregression(units, "demand", interval_s, 900.0)  # A
+        self._temperature = FirstOrder(interval_s, COOLING_TAU_S)
+        self._ratio = FirstOrder(interval_s, 600.0)  # A: what "over about ten minutes" means
+        self._meters = Consumption(len(units), interval_s)
+        self.pressure_mpa = LOAD_MPA + (UNLOAD_MPA - LOAD_MPA) * units.uniform("pressure")
+        self.loaded = (units.uniform("loaded") < self._mean_demand).astype(np.float64)
+
+    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+        at_work = self._shifts.running(t_ms)
+        on = np.where(self._always_on, 1.0, at_work)
+        flow = self.rated_flow * (1.0 - 0.15 * faults["intake_leak"])  # A: when loaded
+        wanted = at_work * np.clip(self._mean_demand + 0.08 * self._demand.step(k), 0.1, 0.95)
+        drawn = wanted + IDLE_SHARE + 0.25 * faults["system_leak"]  # A: a bad system leaks a third
+
+        loaded = np.where(self.pressure_mpa <= LOAD_MPA, 1.0, self.loaded)
+        loaded = on * np.where(self.pressure_mpa >= UNLOAD_MPA, 0.0, loaded)
+        if k > 0:
+            # What leaks and is drawn falls with pressure, so the balance never goes below none.
+            leaving = drawn * np.minimum(self.pressure_mpa / LOAD_MPA, 1.0)
+            change = FILL_MPA_S * self._interval_s * (self.loaded * flow / self.rated_flow - leaving)
+            self.pressure_mpa = np.clip(self.pressure_mpa + change, 0.0, 0.85)  # A: the safety valve
+        self.loaded = loaded
+
+        loaded_kw = self._specific * self.rated_flow * work_ratio(np.maximum(self.pressure_mpa, 0.5))
+        power = on * loaded_kw * (loaded + UNLOADED_SHARE * (1.0 - loaded))
+        inlet = self._hall.temperature_c(t_ms)
+        # A: above the inlet by 62 K loaded and 45 K unloaded; a fouled cooler leaves 18 K more.
+        rise = on * (45.0 + 17.0 * loaded + 18.0 * faults["cooler_fouling"])
+        temperature = self._temperature.step(inlet + rise)
+        age = ((t_ms + self._filter_phase) % FILTER_LIFE_MS) * (1.0 / FILTER_LIFE_MS)
+        clog = 25.0 + 30.0 * age + 70.0 * faults["filter_clog"]  # A
+        noise = self._units.normal
+        return {
+            "discharge_pressure": self.pressure_mpa,
+            "flow": loaded * flow * (1.0 + 0.005 * noise("flow", k)),
+            "specific_power": loaded_kw / flow,
+            "discharge_temp": temperature + 0.3 * noise("temperature", k),
+            "oil_filter_dp": on * clog * (1.0 + 0.02 * noise("filter", k)),
+            "power_in": power,
+            "loaded": loaded,
+            "load_ratio": 100.0 * self._ratio.step(loaded if k else np.minimum(drawn, 1.0) * on),
+            "inlet_temp": inlet,
+            **self._meters.step(k, power, GRID_KG_PER_KWH * power),
+        }

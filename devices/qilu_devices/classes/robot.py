@@ -1,0 +1,110 @@
+"""Six-axis robots that repeat a cycle: gravity and motion load the joints, Stribeck friction depends on speed
+and temperature, motors warm with the square of their torque.
+
+Friction of a joint: Coulomb, plus the Stribeck excess in its rational form 1/(1 + (v/vs)²), plus viscous
+friction that falls as the grease warms. A sample stands for the ten samples of 0.1 s before it: root mean
+square of torques, largest following error. Faults: a worn reducer rubs, a broken flexspline rings in its
+band, a bad encoder or brake misses its place. Marks of constants: S source found, C computed, N standard
+named but not checked, A assumed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qilu_devices.emissions import GRID_KG_PER_KWH
+from qilu_devices.exact import cos_turns
+from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
+from qilu_devices.noise import Autoregression, Streams, Values
+from qilu_devices.shifts import Hall, Shifts
+
+JOINTS = 6
+# By joint, base to wrist (A): weight that gravity gives it, in % of rated torque, and strokes in a cycle.
+GRAVITY = (0.0, 34.0, 24.0, 8.0, 10.0, 3.0)
+STROKES = (1.0, 2.0, 2.0, 3.0, 3.0, 4.0)
+COULOMB, STICTION, VISCOUS = 9.0, 5.0, 14.0  # A: % of rated torque; viscous at full speed and 25 °C
+STRIBECK_SPEED = 0.08  # A: of full speed
+GREASE_PER_K = 0.007  # A: viscous friction falls by 0.7 % a kelvin
+INERTIA = 22.0  # A: % of rated torque at full acceleration
+RISE_C = 30.0  # A: of a motor at 35 % of rated torque
+CYCLE_S = (26.0, 34.0)  # A: within the catalogue's 25-35
+RATED_KW = 7.0  # A: all drives together
+STANDBY_KW = 0.6  # A: cabinet and brakes
+
+
+def friction(speed: Values, temperature_c: Values, wear: Values | float = 0.0) -> Values:
+    """% of rated torque at a speed from 0 to 1; wear from 0 to 1 adds up to 80 % (A)."""
+    ratio = speed / STRIBECK_SPEED
+    viscous = VISCOUS * speed * np.maximum(1.0 - GREASE_PER_K * (temperature_c - 25.0), 0.2)
+    return np.asarray((COULOMB + STICTION / (1.0 + ratio * ratio) + viscous) * (1.0 + 0.8 * wear))
+
+
+class Robots:
+    """The kernel of class `robot`; see `qilu_devices.kernel.Kernel`."""
+
+    def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
+        self._units = units
+        self._shifts, self._hall = Shifts(units, enterprises), Hall(units)
+        self._cycle_s = units.uniform("cycle", *CYCLE_S)
+        self._payload = units.uniform("payload", 0.75, 1.15)  # A: what it carries
+        self._offsets = [units.uniform(f"offset_{j}") for j in range(JOINTS)]
+        self._worn_joint = units.pick("worn_joint", range(JOINTS), (1.0, 3.0, 3.0, 1.0, 1.0, 1.0))  # A
+        self._pace = Autoregression(units, "pace", interval_s, 60.0)
+        self._repeats = units.uniform("repeats", 0.03, 0.06)  # N: ISO 9283 describes the measure
+        self._motors = [FirstOrder(interval_s, 1800.0) for _ in range(JOINTS)]  # A
+        self._meters = Consumption(len(units), interval_s)
+
+    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+        wear, flexspline, encoder = faults["reducer_wear"], faults["flexspline"], faults["encoder"]
+        noise = self._units.normal
+        running = self._shifts.running(t_ms)
+        hall = self._hall.temperature_c(t_ms)
+        pace = 1.0 + 0.004 * self._pace.step(k)  # A
+        cycle_ms = self._cycle_s * 1000.0
+        phase = (t_ms % 3_600_000) / cycle_ms  # programs start anew every hour
+        torques: dict[str, Values] = {}
+        temperatures: dict[str, Values] = {}
+        work = np.zeros(len(self._units))
+        fastest = np.zeros(len(self._units))
+        for j in range(JOINTS):
+            turn = phase * STROKES[j] + self._offsets[j]
+            speed = np.abs(cos_turns(turn))
+            acceleration = cos_turns(turn + 0.25)
+            # The arm reaches further out and back in as the cycle goes.
+            weight = GRAVITY[j] * self._payload * (0.8 + 0.2 * cos_turns(phase + self._offsets[j]))
+            before = self._motors[j].value
+            warm = hall + 25.0 if before is None else before
+            worn = wear * (self._worn_joint == j)
+            rubbing = friction(speed, warm, worn)
+            inertia = INERTIA * self._payload * acceleration
+            moving = weight + inertia
+            # Gravity and inertia work both ways, friction always against: rms of the two.
+            torque = (
+                running
+                * np.sqrt(moving * moving + rubbing * rubbing)
+                * (1.0 + 0.02 * noise(f"torque_{j}", k))
+            )
+            torques[f"torque_{j + 1}"] = torque
+            share = torque / 35.0
+            temperatures[f"motor_temp_{j + 1}"] = self._motors[j].step(hall + RISE_C * share * share)
+            work = work + torque * (0.2 + speed)
+            fastest = np.maximum(fastest, speed)
+        chance = np.abs(noise("error", k))
+        error = running * (0.02 + 0.03 * fastest + 0.008 * chance + 0.15 * encoder + 0.02 * wear)  # A
+        power = running * RATED_KW * work / (100.0 * JOINTS) + STANDBY_KW
+        return {
+            **torques,
+            **temperatures,
+            "following_error": error,
+            "cycle_time": running * self._cycle_s * pace,
+            "repeatability": self._repeats * (1.0 + 0.05 * noise("repeats", k))
+            + 0.06 * wear
+            + 0.05 * flexspline,
+            "band_current": running * (1.0 + 0.1 * noise("band_current", k)) * (1.0 + 5.0 * flexspline),  # A
+            "band_vibration": 0.02  # A: the floor's
+            + running
+            * 0.28
+            * (1.0 + 0.1 * noise("band_vibration", k))
+            * (1.0 + 6.0 * flexspline + 0.8 * wear),
+            **self._meters.step(k, power, GRID_KG_PER_KWH * power),
+        }

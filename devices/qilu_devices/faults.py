@@ -1,0 +1,259 @@
+"""Faults: when each unit has which, and how far it has developed; the ground truth that telemetry never
+tells.
+
+Time is cut, for each kind of fault, into windows of four times its length (a day at least), the same for all
+units. In each window a unit has the fault at most once: with the probability that its mean time between
+faults gives, at a time and with a peak that are hashes of (seed, unit, fault, window). So faults are a pure
+function of seed, unit and time: not of the fleet, the shard, or when a run begins. Besides, a scenario may
+order single faults.
+
+Severity rises from 0 at the start, linearly, to its peak, stays, and is 0 from the repair on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Fault
+from qilu_contract.errors import ConfigError
+
+from qilu_devices import exact
+from qilu_devices.kernel import SOUND, Severities, Times, severities
+from qilu_devices.noise import Streams, Values, keys_of
+
+FILE_NAME = "faults.parquet"
+HOUR_MS = 3_600_000
+SHORTEST_WINDOW_MS = 24 * HOUR_MS
+WINDOW_LENGTHS = 4  # a fault takes a quarter of its window, so where it lies is chance
+PEAK_LOW = 0.5  # A: faults that come by themselves peak between this and 1
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One fault that a scenario asks for. `start_ms`: after the run's start, or of the clock (UTC) where
+    `absolute`."""
+
+    unit: str
+    fault: str
+    start_ms: int
+    absolute: bool
+    duration_ms: int
+    severity: float
+
+
+@dataclass(frozen=True, slots=True)
+class FaultPlan:
+    """What a scenario says of faults: `rate` multiplies every hazard rate of the catalogue."""
+
+    rate: float = 0.0
+    orders: tuple[Order, ...] = ()
+
+
+NO_FAULTS = FaultPlan()
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """One fault of one unit, as it truly was: severity is 0 at `start_ms`, `severity` from `developed_ms`
+    until `end_ms`, linear between, and 0 from `end_ms` on."""
+
+    unit: str
+    class_name: str
+    fault: str
+    start_ms: int
+    developed_ms: int
+    end_ms: int
+    severity: float
+
+    def severity_at(self, t_ms: int) -> float:
+        if not self.start_ms <= t_ms < self.end_ms:
+            return 0.0
+        if t_ms >= self.developed_ms:
+            return self.severity
+        return self.severity * ((t_ms - self.start_ms) / (self.developed_ms - self.start_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cases:
+    """Occurrences of one fault, column by column; `unit` is the position of the unit."""
+
+    unit: NDArray[np.int64]
+    start: Times
+    developed: Times
+    end: Times
+    peak: Values
+
+    def first(self) -> int:
+        return int(self.start.min(initial=2**62))
+
+    def last(self) -> int:
+        return int(self.end.max(initial=-(2**62)))
+
+
+class _Timeline:
+    """One kind of fault of some units."""
+
+    def __init__(self, fault: Fault, streams: Streams, rate: float, ordered: _Cases) -> None:
+        self._streams, self._name = streams, f"fault/{fault.name}"
+        self._develop_ms = round(fault.develop_h * HOUR_MS)
+        self._length_ms = self._develop_ms + round(fault.repair_h * HOUR_MS)
+        self._window_ms = max(WINDOW_LENGTHS * self._length_ms, SHORTEST_WINDOW_MS)
+        windows_between = fault.mean_hours_between * HOUR_MS / self._window_ms
+        self._probability = 1.0 - float(exact.exp(-min(rate / windows_between, 100.0)))
+        self._ordered = ordered
+        self._loaded: tuple[int, int] | None = None
+        self._now = ordered
+        self._from, self._until = ordered.first(), ordered.last()
+
+    def window(self, number: int) -> _Cases:
+        """What begins, and ends, in a window."""
+        chance = self._streams.chance(f"{self._name}/occurs", number)
+        unit = np.flatnonzero(chance < self._probability)
+        numbers = np.full(len(unit), number, dtype=np.int64)
+        room = self._window_ms - self._length_ms
+        within = self._streams.chance_of(f"{self._name}/start", unit, numbers)
+        start = number * self._window_ms + (within * room).astype(np.int64)
+        peak = PEAK_LOW + (1.0 - PEAK_LOW) * self._streams.chance_of(f"{self._name}/peak", unit, numbers)
+        return _Cases(unit, start, start + self._develop_ms, start + self._length_ms, peak)
+
+    def between(self, from_ms: int, until_ms: int) -> Iterator[_Cases]:
+        """Everything that overlaps a time, and more."""
+        yield self._ordered
+        if self._probability > 0.0:
+            for number in range(from_ms // self._window_ms, until_ms // self._window_ms + 1):
+                yield self.window(number)
+
+    def at(self, t_ms: Times, low: int, high: int) -> Values | None:
+        """Severity by unit; None where no unit has the fault. `low` and `high` are the bounds of `t_ms`."""
+        windows = (low // self._window_ms, high // self._window_ms)
+        if windows != self._loaded:
+            self._loaded = windows
+            found = list(self.between(low, high))
+            self._now = _Cases(
+                *(np.concatenate([getattr(cases, name) for cases in found]) for name in _Cases.__slots__)
+            )
+            self._from, self._until = self._now.first(), self._now.last()
+        if high < self._from or low >= self._until:
+            return None
+        now = self._now
+        t = t_ms[now.unit]
+        active = (t >= now.start) & (t < now.end)
+        if not active.any():
+            return None
+        ramp = np.maximum(now.developed - now.start, 1)
+        grown = np.where(t >= now.developed, 1.0, (t - now.start) / ramp)
+        severity = np.zeros(len(t_ms))
+        np.maximum.at(severity, now.unit[active], (now.peak * grown)[active])
+        return severity
+
+
+class Schedule:
+    """The faults of some units of one class. `streams` are the units' own."""
+
+    def __init__(
+        self,
+        equipment: EquipmentClass,
+        unit_ids: Sequence[str],
+        streams: Streams,
+        start_ms: int,
+        plan: FaultPlan,
+    ) -> None:
+        self._class, self._unit_ids = equipment, unit_ids
+        ordered = _ordered(equipment, unit_ids, start_ms, plan.orders)
+        self._timelines = {
+            fault.name: _Timeline(fault, streams, plan.rate, ordered[fault.name])
+            for fault in equipment.faults
+            if plan.rate > 0.0 or len(ordered[fault.name].unit)
+        }
+
+    def at(self, t_ms: Times) -> Severities:
+        """How far each fault has developed at the units' times."""
+        if not self._timelines or not len(t_ms):
+            return SOUND
+        low, high = int(t_ms.min()), int(t_ms.max())
+        found = ((name, timeline.at(t_ms, low, high)) for name, timeline in self._timelines.items())
+        return severities({name: severity for name, severity in found if severity is not None})
+
+    def occurrences(self, from_ms: int, until_ms: int) -> Iterator[Occurrence]:
+        """Every fault that a unit has at some time from `from_ms` through `until_ms`, whole."""
+        for name, timeline in self._timelines.items():
+            for cases in timeline.between(from_ms, until_ms):
+                columns = (getattr(cases, column).tolist() for column in _Cases.__slots__)
+                for unit, start, developed, end, peak in zip(*columns, strict=True):
+                    if start <= until_ms and end > from_ms:
+                        yield Occurrence(
+                            self._unit_ids[unit], self._class.name, name, start, developed, end, peak
+                        )
+
+
+def _ordered(
+    equipment: EquipmentClass, unit_ids: Sequence[str], start_ms: int, orders: Sequence[Order]
+) -> dict[str, _Cases]:
+    places = {unit: place for place, unit in enumerate(unit_ids)} if orders else {}
+    rows: dict[str, list[tuple[int, int, int, int, float]]] = {fault.name: [] for fault in equipment.faults}
+    for order in orders:
+        if order.unit in places and order.fault in rows:
+            fault = equipment.fault(order.fault)
+            begin = order.start_ms if order.absolute else start_ms + order.start_ms
+            # An ordered fault develops in the same share of its time as one that comes by itself.
+            share = fault.develop_h / (fault.develop_h + fault.repair_h)
+            developed, end = begin + round(order.duration_ms * share), begin + order.duration_ms
+            rows[order.fault].append((places[order.unit], begin, developed, end, order.severity))
+    found = {}
+    for name, cases in rows.items():
+        whole = np.array([case[:4] for case in cases], dtype=np.int64).reshape(-1, 4)
+        peak = np.array([case[4] for case in cases], dtype=np.float64)
+        found[name] = _Cases(whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3], peak)
+    return found
+
+
+def ground_truth(
+    units: Mapping[str, str], seed: int, start_ms: int, until_ms: int, plan: FaultPlan
+) -> list[Occurrence]:
+    """Every fault of some units (id → class) during a run, in the order of start, unit and fault: a pure
+    function, of no other unit."""
+    found: list[Occurrence] = []
+    for name, equipment in CATALOGUE.items():
+        ids = [unit for unit, class_name in units.items() if class_name == name]
+        schedule = Schedule(equipment, ids, Streams(keys_of(seed, ids)), start_ms, plan)
+        found.extend(schedule.occurrences(start_ms, until_ms))
+    return sorted(found, key=lambda case: (case.start_ms, case.unit, case.fault))
+
+
+def save(found: Sequence[Occurrence], folder: Path) -> Path:
+    """Write the ground truth as `faults.parquet`, whole or not at all: one row a fault, with the points
+    between which its severity is linear. Blocks. Raises ConfigError when it cannot be written."""
+    import duckdb  # only runs that keep a state need it
+
+    target, scratch = folder / FILE_NAME, folder / f"{FILE_NAME}.new"
+    text = {
+        "unit": np.array([case.unit for case in found], dtype=object),
+        "class": np.array([case.class_name for case in found], dtype=object),
+        "fault": np.array([case.fault for case in found], dtype=object),
+    }
+    times = {
+        name: np.array([getattr(case, name) for case in found], dtype="datetime64[ms]")
+        for name in ("start_ms", "developed_ms", "end_ms")
+    }
+    peak = {"severity": np.array([case.severity for case in found], dtype=np.float64)}
+    query = """
+        SELECT unit::VARCHAR AS unit, class::VARCHAR AS class, fault::VARCHAR AS fault,
+            start_ms AS "start", developed_ms AS developed, end_ms AS "end", severity,
+            [{'ts': start_ms, 'severity': 0.0}, {'ts': developed_ms, 'severity': severity},
+             {'ts': end_ms, 'severity': severity}, {'ts': end_ms, 'severity': 0.0}] AS severity_over_time
+        FROM occurrences
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with duckdb.connect() as connection:
+            connection.register("occurrences", text | times | peak)
+            connection.sql(query).write_parquet(str(scratch))
+        os.replace(scratch, target)
+    except (OSError, duckdb.IOException) as error:
+        raise ConfigError(f"{target} cannot be written: {error}: give another --state folder.") from error
+    return target

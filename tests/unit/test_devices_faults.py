@@ -1,0 +1,422 @@
+"""Faults: each shows the signature of the catalogue, touches no other unit, and goes with its repair; their
+times are a pure function of seed, unit and time."""
+
+from functools import cache
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import ConfigError
+from qilu_devices import faults
+from qilu_devices.classes import KERNELS
+from qilu_devices.faults import FaultPlan, Order, Schedule, ground_truth
+from qilu_devices.fleet import Shard
+from qilu_devices.kernel import SOUND, Severities, severities
+from qilu_devices.noise import Streams, keys_of
+from qilu_devices.scenario import load_scenario, parse_scenario
+from qilu_devices.simulation import combined_digest, digest, fleet_of, samples, unit_digests
+
+UNITS = 40
+MONDAY_10_H = 1_509_328_800_000  # 30 October 2017, 10:00 in Shandong
+JANUARY_10_H = 1_516_586_400_000
+HOUR_MS = 3_600_000
+# Longer steps than telemetry's where a class is slow: the equations take any.
+INTERVAL_S = {
+    **{"blast_furnace": 600, "wind_turbine": 600, "motor": 120, "boiler": 60, "compressor": 10, "cnc": 20},
+    **{"robot": 7, "reactor": 180, "pump": 60, "loom": 10, "pasteuriser": 5, "oven": 20},
+}
+ONSET, REPAIR, END = 20, 80, 320  # steps
+AFFECTED = slice(0, UNITS // 2)
+COUNTERS = ("energy_kWh", "co2_kg", "picks", "parts")
+Series = dict[str, NDArray[np.float64]]
+
+# What the catalogue's signature says, by signal: + up, - down, ~ varies more, = not touched, ^ its peak is
+# lower.
+SIGNATURES = {
+    "blast_furnace": {
+        "hanging": "blast_pressure+ blast_volume- permeability- top_gas_temp+ burden_descent-",
+        "slip": "burden_descent+ top_gas_temp+ top_pressure+ hot_metal_Si-",
+        "channelling": "top_temp_spread+ top_gas_temp+ eta_CO- permeability+",
+        "hearth_chill": "hot_metal_temp- hot_metal_Si-",
+        "water_leak": "top_gas_H2+ cooling_flow_diff+ hot_metal_temp-",
+    },
+    "wind_turbine": {
+        "gearbox_bearing": "gearbox_bearing_temp+ active_power=",
+        "yaw_misalignment": "active_power- yaw_error+ wind_speed=",
+        "pitch_drive": "drive_current+ grid_current=",
+        "blade_icing": "active_power- wind_speed= outdoor_temp=",
+        "curtailment": "active_power^ wind_speed=",
+    },
+    "motor": {
+        "bearing": "vibration+ envelope+ slip=",
+        "broken_rotor_bar": "sideband+ slip+ speed-",
+        "stator_inter_turn": "negative_sequence+ winding_temp+",
+        "phase_unbalance": "winding_temp+ vibration_2f+ efficiency- negative_sequence+",
+        "overload": "winding_temp+ ageing_rate+ power_in+ current+",
+    },
+    "boiler": {
+        "excess_air": "flue_O2+ flue_temp+ efficiency-",
+        "fouling": "flue_temp+ flue_O2= efficiency-",
+        "scale": "flue_temp+ tube_temp+ flue_O2=",
+        "tube_leak": "feedwater_flow+ flue_O2+ flue_moisture+ drum_level~ steam_flow=",
+        "denitration_failure": "NOx+ SO2=",
+        "desulphurisation_failure": "SO2+ NOx=",
+    },
+    "compressor": {
+        "intake_leak": "specific_power+ flow^",
+        "cooler_fouling": "discharge_temp+ inlet_temp=",
+        "filter_clog": "oil_filter_dp+ flow=",
+        "system_leak": "load_ratio+ discharge_pressure-",
+    },
+    "cnc": {
+        "twf": "tool_wear+ failure+ torque=",
+        "hdf": "process_temp- spindle_speed- failure+ air_temp=",
+        "pwf": "spindle_power+ failure+",
+        "osf": "torque+ failure+",
+        "rnf": "failure+ torque= spindle_speed=",
+    },
+    "robot": {
+        "reducer_wear": "torque_2+ torque_3+ following_error+",
+        "flexspline": "band_current+ band_vibration+ torque_2=",
+        "encoder": "following_error+ torque_2=",
+    },
+    "reactor": {
+        "idv1": "feed_AC- feed_A+",
+        "idv2": "purge_rate+ feed_composition_A-",
+        "idv3": "cooling_valve+ reactor_temp=",
+        "idv4": "cooling_valve+ reactor_temp+",
+        "idv5": "separator_temp+",
+        "idv6": "feed_A- reactor_pressure+ purge_rate+",
+        "idv7": "feed_AC-",
+        "idv8": "feed_composition_A~ reactor_pressure~ purge_rate~",
+        "idv9": "cooling_valve~",
+        "idv10": "cooling_outlet_temp~ cooling_valve~",
+        "idv11": "cooling_valve~ reactor_temp~",
+        "idv12": "separator_temp~ reactor_pressure~",
+        "idv13": "reactor_pressure+ reactor_temp+ purge_rate+",
+        "idv14": "reactor_temp~ cooling_valve~ cooling_outlet_temp~",
+        "idv15": "separator_temp~ reactor_temp=",
+        "idv21": "reactor_pressure~ feed_A~ feed_AC^",
+    },
+    "pump": {
+        "cavitation": "casing_accel+ NPSHa_margin- head-",
+        "valve_closure": "flow- current- discharge_pressure+",
+        "impeller_wear": "head- efficiency-",
+        "rotor_imbalance": "vibration_1x+ vibration+ head= flow=",
+    },
+    "loom": {
+        "warp_break": "warp_stops+ speed-",
+        "weft_break": "weft_stops+ speed-",
+        "mechanical_electrical": "other_stops+ speed-",
+        "air_leak": "air_flow+ speed= picks=",
+    },
+    "pasteuriser": {
+        "fouling": "dp_product+ heating_duty+ regeneration- product_flow=",
+        "under_temperature": "hold_temp- diversion+",
+        "pump_overspeed": "hold_time- product_flow+",
+    },
+    "oven": {
+        "burner": "zone_temp~ burner_load~",
+        "door_leak": "burner_load+ exhaust_temp- zone_temp=",
+        "fan_failure": "zone_spread+ zone_temp=",
+    },
+}
+ALL = [(name, fault.name) for name, equipment in CATALOGUE.items() for fault in equipment.faults]
+
+
+def streams(prefix: str, share: int = 1) -> Streams:
+    return Streams(keys_of(11, [f"{prefix}{i // share}" for i in range(UNITS)]))
+
+
+@cache
+def observed(name: str, fault: str | None) -> Series:
+    """All steps of some units; with a fault, the first half of them have it from ONSET until REPAIR."""
+    interval_s = INTERVAL_S[name]
+    begin_ms = JANUARY_10_H if name == "wind_turbine" else MONDAY_10_H
+    kernel = KERNELS[name](streams("unit"), streams("enterprise", 10), float(interval_s))
+    severity = np.zeros(UNITS)
+    severity[AFFECTED] = 1.0
+    produced = []
+    for k in range(END):
+        now: Severities = SOUND
+        if fault is not None and ONSET <= k < REPAIR:
+            now = severities({fault: severity})
+        times = np.full(UNITS, begin_ms + k * interval_s * 1000, dtype=np.int64)
+        produced.append(kernel.step(k, times, now))
+    return {signal: np.array([step[signal] for step in produced]) for signal in produced[0]}
+
+
+def test_every_fault_of_the_catalogue_has_a_signature_here() -> None:
+    assert [(name, fault) for name, table in SIGNATURES.items() for fault in table] == ALL
+
+
+@pytest.mark.parametrize(("name", "fault"), ALL)
+def test_a_fault_shows_its_signature(name: str, fault: str) -> None:
+    sound, faulty = observed(name, None), observed(name, fault)
+    during = slice(ONSET, REPAIR)
+    for entry in SIGNATURES[name][fault].split():
+        signal, way = entry[:-1], entry[-1]
+        without, with_ = sound[signal][during, AFFECTED], faulty[signal][during, AFFECTED]
+        change = float(np.mean(with_ - without))
+        step = CATALOGUE[name].signal(signal).resolution
+        match way:
+            case "+":
+                assert change > 0.5 * step, entry
+            case "-":
+                assert change < -0.5 * step, entry
+            case "~":
+                assert with_.std(axis=0).mean() > 1.1 * without.std(axis=0).mean(), entry
+            case "^":
+                assert with_.max() < without.max() - step, entry
+            case _:
+                assert (with_ == without).all(), entry
+
+
+@pytest.mark.parametrize(("name", "fault"), ALL)
+def test_a_fault_touches_no_other_unit_and_nothing_before_its_onset(name: str, fault: str) -> None:
+    sound, faulty = observed(name, None), observed(name, fault)
+    for signal, values in sound.items():
+        assert (faulty[signal][:, UNITS // 2 :] == values[:, UNITS // 2 :]).all(), signal
+        assert (faulty[signal][:ONSET] == values[:ONSET]).all(), signal
+
+
+@pytest.mark.parametrize(("name", "fault"), ALL)
+def test_a_fault_vanishes_after_the_repair(name: str, fault: str) -> None:
+    sound, faulty = observed(name, None), observed(name, fault)
+    if name == "loom":  # a repair keeps no loom from stopping later than the one that never broke
+        assert np.mean(faulty["speed"][-60:] == sound["speed"][-60:]) > 0.8
+        return
+    for entry in SIGNATURES[name][fault].split():
+        signal = entry[:-1]
+        if signal in COUNTERS:
+            continue
+        difference = (faulty[signal] - sound[signal])[:, AFFECTED]
+        if name == "compressor":  # it loads and unloads at other times than the one that was never ill
+            mean = np.abs(difference[-120:].mean(axis=0)).mean()
+            assert mean <= 0.15 * np.abs(difference[ONSET:REPAIR]).max(), entry
+            continue
+        difference = np.abs(difference)
+        worst = difference[ONSET:REPAIR].max()
+        assert difference[-5:].max() <= 0.1 * worst, entry
+
+
+@pytest.mark.parametrize(("name", "fault"), ALL)
+def test_no_signal_leaves_its_bounds_much_while_it_lasts(name: str, fault: str) -> None:
+    for signal in CATALOGUE[name].signals:
+        values = observed(name, fault)[signal.name]
+        assert np.isfinite(values).all()
+        if fault != "slip":  # it lasts minutes, not the hours of this test
+            assert np.mean((values < signal.low) | (values > signal.high)) < 0.03, signal.name
+
+
+def test_a_slip_is_seen_above_at_once_and_in_the_metal_later() -> None:
+    sound, faulty = observed("blast_furnace", None), observed("blast_furnace", "slip")
+    top = np.abs(faulty["top_gas_temp"] - sound["top_gas_temp"])[:, AFFECTED].mean(axis=1)
+    metal = np.abs(faulty["hot_metal_temp"] - sound["hot_metal_temp"])[:, AFFECTED].mean(axis=1)
+    assert top[ONSET] == pytest.approx(top[ONSET:REPAIR].max())
+    assert metal[ONSET] < 0.1 * metal.max()
+    assert metal[REPAIR + 5] > 0.5 * metal.max() > 0.0  # and it stays cold when the slip is over
+    assert metal[-1] < 0.1 * metal.max()
+
+
+def test_overload_warms_a_motor_first_order_and_halves_insulation_life_every_10_k() -> None:
+    sound, faulty = observed("motor", None), observed("motor", "overload")
+    rise = (faulty["winding_temp"] - sound["winding_temp"])[ONSET:REPAIR, AFFECTED]
+    always = (sound["speed"] > 0.0).all(axis=0)[AFFECTED]
+    assert (np.diff(rise[:, always].mean(axis=1)) > -0.05).all()
+    hotter = rise[-1, always]
+    ratio = (faulty["ageing_rate"] / sound["ageing_rate"])[REPAIR - 1, AFFECTED][always]
+    assert ratio == pytest.approx(2.0 ** (hotter / 10.0))
+
+
+def test_limits_are_passed_when_cleaning_fails() -> None:
+    after = slice(ONSET, REPAIR)
+    assert (observed("boiler", "denitration_failure")["NOx"][after, AFFECTED] > 100.0).all()
+    assert (observed("boiler", "desulphurisation_failure")["SO2"][after, AFFECTED] > 50.0).all()
+    running = observed("wind_turbine", None)["rotor_speed"][after, AFFECTED] > 0.0
+    assert (observed("wind_turbine", "pitch_drive")["drive_current"][after, AFFECTED][running] > 6.0).all()
+    assert observed("pump", "cavitation")["casing_accel"][after, AFFECTED].mean() == pytest.approx(
+        1.15, abs=0.35
+    )
+    assert (observed("pasteuriser", "pump_overspeed")["hold_time"][after, AFFECTED] < 15.0).all()
+
+
+# --- when
+
+
+def schedule(ids: list[str], plan: FaultPlan, seed: int = 5, start_ms: int = MONDAY_10_H) -> Schedule:
+    return Schedule(CATALOGUE["motor"], ids, Streams(keys_of(seed, ids)), start_ms, plan)
+
+
+def test_faults_come_as_often_as_the_hazard_rate_says() -> None:
+    ids = [f"370202-motor-{n:07d}" for n in range(2000)]
+    year_ms = 365 * 24 * HOUR_MS
+    found = list(schedule(ids, FaultPlan(rate=1.0)).occurrences(MONDAY_10_H, MONDAY_10_H + year_ms))
+    for fault in CATALOGUE["motor"].faults:
+        wanted = len(ids) * 8760.0 / fault.mean_hours_between
+        count = sum(case.fault == fault.name for case in found)
+        assert count == pytest.approx(wanted, rel=0.25, abs=4.0 * wanted**0.5), fault.name
+    assert not list(schedule(ids, FaultPlan()).occurrences(MONDAY_10_H, MONDAY_10_H + year_ms))
+
+
+def test_a_schedule_is_of_seed_unit_and_time_alone() -> None:
+    ids = [f"370202-motor-{n:07d}" for n in range(500)]
+    until_ms = MONDAY_10_H + 200 * 24 * HOUR_MS
+    plan = FaultPlan(rate=20.0)
+    many = list(schedule(ids, plan).occurrences(MONDAY_10_H, until_ms))
+    few = list(schedule(ids[::-50], plan).occurrences(MONDAY_10_H, until_ms))
+    assert len(few) > 10
+    key = repr
+    assert sorted(few, key=key) == sorted((case for case in many if case.unit in ids[::-50]), key=key)
+    later_ms = MONDAY_10_H + 100 * 24 * HOUR_MS
+    later = list(schedule(ids, plan, start_ms=later_ms).occurrences(later_ms, until_ms))
+    assert sorted(later, key=key) == sorted((case for case in many if case.end_ms > later_ms), key=key)
+    other = list(schedule(ids, plan, seed=6).occurrences(MONDAY_10_H, until_ms))
+    assert other != many
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 365 * 24 * 60))
+def test_what_kernels_are_told_is_the_ground_truth(minute: int) -> None:
+    ids = [f"370202-motor-{n:07d}" for n in range(50)]
+    plan = FaultPlan(200.0, (Order(ids[3], "overload", 0, False, 2 * HOUR_MS, 0.4),))
+    planned = schedule(ids, plan)
+    t_ms = MONDAY_10_H + minute * 60_000
+    told = planned.at(np.arange(50, dtype=np.int64) * 1000 + t_ms)
+    truth: dict[tuple[str, int], float] = {}
+    for case in planned.occurrences(t_ms, t_ms + 50_000):
+        place = ids.index(case.unit)
+        severity = case.severity_at(t_ms + place * 1000)
+        truth[case.fault, place] = max(severity, truth.get((case.fault, place), 0.0))
+    for fault in CATALOGUE["motor"].faults:
+        values = np.broadcast_to(told[fault.name], 50)
+        assert values == pytest.approx([truth.get((fault.name, place), 0.0) for place in range(50)])
+
+
+SCENARIO = """\
+name: plant
+units: 40
+seed: 3
+classes:
+  motor: 1
+cities:
+  370200: 1
+"""
+
+
+def one_unit() -> str:
+    return fleet_of(parse_scenario(SCENARIO, "x"))[7].id
+
+
+def ordered(text: str) -> str:
+    return f"{SCENARIO}fault:\n  - {text}\n"
+
+
+def test_an_ordered_fault_is_in_the_samples_of_its_unit_alone_while_it_lasts() -> None:
+    unit = one_unit()
+    text = ordered(f"{{unit: {unit}, fault: bearing, start: 2m, duration: 10m, severity: 0.8}}")
+    with_, without = parse_scenario(text, "x"), parse_scenario(SCENARIO, "x")
+    until_ms = MONDAY_10_H + 20 * 60_000
+    sick = samples(with_, 3, MONDAY_10_H, 40, None, until_ms)
+    sound = samples(without, 3, MONDAY_10_H, 40, None, until_ms)
+    assert {id_ for id_ in sick if sick[id_] != sound[id_]} == {unit}
+    for (ts_ms, values), (_, usual) in zip(sick[unit], sound[unit], strict=True):
+        minute = (ts_ms - MONDAY_10_H) / 60_000
+        if "envelope" in values and values["speed"] > 0:
+            assert (values["envelope"] > usual["envelope"]) == (2.0 < minute < 12.0)
+
+
+def test_samples_with_faults_are_equal_for_any_number_of_shards() -> None:
+    text = load_scenario().text.replace("rate: 1\n", "rate: 500\n")
+    scenario = parse_scenario(text, "x")
+    until_ms = MONDAY_10_H + 60_000
+    whole = digest(scenario, scenario.seed, MONDAY_10_H, 150, until_ms)
+    for count in (2, 7):
+        parts: dict[str, bytes] = {}
+        for index in range(count, 0, -1):
+            shard = Shard(index, count)
+            parts |= unit_digests(scenario, scenario.seed, MONDAY_10_H, 150, until_ms, shard)
+        assert combined_digest(parts) == whole
+    assert whole != digest(load_scenario(), scenario.seed, MONDAY_10_H, 150, until_ms)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("fault: bearing", "fault: bering", 9, "class motor has no fault 'bering': use one of bearing"),
+        ("fault: bearing", "fault: cavitation", 9, "class motor has no fault 'cavitation'"),
+        ("start: 2m", "start: soon", 9, "'start' must be a duration like 90s"),
+        ("start: 2m", "start: 2022-01-01T00:00:00", 9, "with its zone"),
+        ("duration: 10m", "duration: 0s", 9, "more than 0"),
+        ("severity: 0.8", "severity: 1.1", 9, "'severity' must be a number from 0 to 1, not '1.1'"),
+        ("severity: 0.8", "severity: .nan", 9, "from 0 to 1"),
+        ("severity: 0.8", "how: 0.8", 9, "a fault has no 'how'"),
+        ("duration: 10m, ", "", 9, "a fault needs 'duration'"),
+        ("-motor-", "-moter-", 9, "is no unit of a fleet"),
+        ("  - {", "  {", 9, "'fault' must be a list"),
+    ],
+)
+def test_a_mistaken_order_is_told_with_its_line(old: str, new: str, line: int, says: str) -> None:
+    good = ordered(f"{{unit: {one_unit()}, fault: bearing, start: 2m, duration: 10m, severity: 0.8}}")
+    assert parse_scenario(good, "x").faults.orders[0].duration_ms == 600_000
+    assert old in good
+    with pytest.raises(ConfigError) as caught:
+        parse_scenario(good.replace(old, new), "plant.yaml")
+    assert str(caught.value).startswith(f"plant.yaml, line {line}: ")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("faults: 1\n", "must be lines of 'key: value'"),
+        ("faults: {}\n", "'faults' needs 'rate'"),
+        ("faults: {rate: -1}\n", "'rate' must be a number from 0 to 1000"),
+        ("faults: {rat: 1}\n", "'faults' has no 'rat'"),
+    ],
+)
+def test_a_mistaken_rate_is_told(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_scenario(SCENARIO + text, "plant.yaml")
+    assert parse_scenario(SCENARIO + "faults: {rate: 0.5}\n", "x").faults == FaultPlan(rate=0.5)
+    assert parse_scenario(SCENARIO, "x").faults == FaultPlan()
+
+
+def test_an_order_for_a_unit_that_is_not_there_is_told() -> None:
+    text = ordered("{unit: 370202-motor-9999999, fault: bearing, start: 2m, duration: 10m}")
+    with pytest.raises(ConfigError, match="370202-motor-9999999, which this fleet does not have"):
+        fleet_of(parse_scenario(text, "x"))
+
+
+def test_the_ground_truth_is_a_parquet_file(tmp_path: Path) -> None:
+    ids = {f"370202-motor-{n:07d}": "motor" for n in range(20)} | {"370202-pump-0000001": "pump"}
+    plan = FaultPlan(500.0, (Order("370202-pump-0000001", "cavitation", 60_000, False, 600_000, 0.5),))
+    until_ms = MONDAY_10_H + HOUR_MS
+    truth = ground_truth(ids, 5, MONDAY_10_H, until_ms, plan)
+    assert truth == sorted(truth, key=lambda case: (case.start_ms, case.unit, case.fault))
+    file = faults.save(truth, tmp_path / "state")
+    assert [path.name for path in file.parent.iterdir()] == ["faults.parquet"]
+    rows = duckdb.sql(
+        f'SELECT unit, class, fault, epoch_ms(start), epoch_ms("end"), severity, severity_over_time '
+        f"FROM '{file}'"
+    ).fetchall()
+    assert [row[:6] for row in rows] == [
+        (case.unit, case.class_name, case.fault, case.start_ms, case.end_ms, case.severity) for case in truth
+    ]
+    [cavitation] = [row for row in rows if row[2] == "cavitation" and row[5] == 0.5]
+    assert cavitation[3:5] == (MONDAY_10_H + 60_000, MONDAY_10_H + 660_000)
+    assert [point["severity"] for point in cavitation[6]] == [0.0, 0.5, 0.5, 0.0]
+    assert faults.save([], tmp_path).exists()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        faults.save(truth, file)
+
+
+def test_truth_is_never_in_telemetry() -> None:
+    for equipment in CATALOGUE.values():
+        names = {signal.name for signal in equipment.signals}
+        assert not names & {"severity", "fault", *(fault.name for fault in equipment.faults)}
