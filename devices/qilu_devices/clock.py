@@ -4,6 +4,7 @@ topic."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ class Pace:
         self._start_ms, self._speed = start_ms, speed
         self._began_s: float | None = None
 
-    async def reach(self, ts_ms: int) -> None:
-        """Returns when simulated time is at `ts_ms`."""
+    async def reach(self, ts_ms: int, ending: asyncio.Event) -> None:
+        """Returns when simulated time is at `ts_ms`, or at once when `ending` is set."""
         if self._speed is None:
             return
         now_s = asyncio.get_running_loop().time()
@@ -40,7 +41,9 @@ class Pace:
             self._began_s = now_s
         wait_s = self._began_s + (ts_ms - self._start_ms) / 1000.0 / self._speed - now_s
         if wait_s > SHORTEST_SLEEP_S:
-            await asyncio.sleep(wait_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await ending.wait()
 
 
 @dataclass(slots=True)

@@ -112,9 +112,11 @@ class _Run:
         self._units: list[Unit] = fleet_of(scenario, self._seed, self._unit_count, config.shard)
         self._gate = Gate()
         self._moved = asyncio.Event()
+        self._ending = asyncio.Event()
         self._nodes: dict[str, EdgeNode] = {}
         self._start_ms = 0
         self._until_ms = 0
+        self._whole_until_ms = 0  # every reading up to here was made
         self._began_s = 0.0
 
     async def execute(self, stop: asyncio.Event) -> RunReport:
@@ -131,6 +133,7 @@ class _Run:
         self._began_s = loop.time()
         chosen = config.start_ms if config.start_ms is not None else config.scenario.start_ms
         self._start_ms = self._until_ms = wall_ms() if chosen is None else chosen
+        self._whole_until_ms = self._start_ms - 1
         self._make_nodes()
         _allow_connections(len(self._nodes))
         announcer = Announcer(
@@ -208,24 +211,26 @@ class _Run:
         making = asyncio.ensure_future(self._make(announcer, until_ms))
         try:
             await asyncio.wait([stopping, making], return_when=asyncio.FIRST_COMPLETED)
-            if not making.done():
-                return True
-            await making
-            return False
+            return not making.done()
         finally:
-            for task in (stopping, making):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            stopping.cancel()
+            self._ending.set()
+            self._moved.set()
+            await making
 
     async def _make(self, announcer: Announcer, until_ms: int | None) -> None:
+        """Offer each reading at its time, to the end or until `_ending`: then the present millisecond is
+        still made whole, so that what was made has no gaps before `_until_ms`."""
         pace = Pace(self._start_ms, self._config.speed)
         since_yield = 0
         simulation = Simulation(self._units, self._seed, self._start_ms, self._config.scenario.faults)
         for moment in simulation.moments(until_ms):
-            await pace.reach(moment.ts_ms)
+            await pace.reach(moment.ts_ms, self._ending)
+            if self._ending.is_set() and moment.ts_ms > self._until_ms:
+                break
             announcer.made(moment.ts_ms)
             self._until_ms = moment.ts_ms
+            self._whole_until_ms = moment.ts_ms - 1
             for sample in moment.samples:
                 node = self._nodes[sample.unit.enterprise.id]
                 node.offer(sample)
@@ -235,15 +240,19 @@ class _Run:
                     await asyncio.sleep(0)
                 if node.pending > HIGH_WATER:
                     await self._make_room(node)
+        self._whole_until_ms = self._until_ms
         if until_ms is not None:
-            await pace.reach(until_ms)
-            announcer.made(until_ms)
+            await pace.reach(until_ms, self._ending)
+            if not self._ending.is_set():
+                announcer.made(until_ms)
 
     async def _make_room(self, node: EdgeNode) -> None:
         """Hold simulated time while a node that can send has much to send. At a given speed time does not
         wait for one that is cut off: its buffer's bound decides. At full speed it does."""
-        while node.pending > min(HIGH_WATER, self._capacity // 2) and (
-            node.online or self._config.speed is None
+        while (
+            node.pending > min(HIGH_WATER, self._capacity // 2)
+            and (node.online or self._config.speed is None)
+            and not self._ending.is_set()
         ):
             self._moved.clear()
             await self._moved.wait()
@@ -298,7 +307,9 @@ class _Run:
             until_ms=self._until_ms,
             finished=finished,
             nodes={
-                node.id: NodeRecord(node.acked_through_ms, node.made, node.acked, node.dropped)
+                node.id: NodeRecord(
+                    min(node.acked_through_ms, self._whole_until_ms), node.made, node.acked, node.dropped
+                )
                 for node in self._nodes.values()
             },
         ).save(config.state)
