@@ -69,7 +69,7 @@ class Fault:
     """One way in which units of a class fail. `signature` says which signals show it and how; `source` where
     that is from, with its mark. The three times are assumed (A) for every fault: `mean_hours_between`, the
     mean time from repair to next onset of one unit; `develop_h` from onset to full severity; `repair_h` from
-    there to the repair.
+    there to the repair. A fault with a `season` (winter) begins in that season only.
     """
 
     name: str
@@ -80,6 +80,7 @@ class Fault:
     mean_hours_between: float
     develop_h: float
     repair_h: float
+    season: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ def _load() -> dict[str, EquipmentClass]:
                 mean_hours_between=float(row["mean_hours_between"]),
                 develop_h=float(row["develop_h"]),
                 repair_h=float(row["repair_h"]),
+                season=row["season"],
             )
         )
     return {

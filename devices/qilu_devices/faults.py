@@ -23,6 +23,7 @@ from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Fault
 from qilu_contract.errors import ConfigError
 
 from qilu_devices import exact
+from qilu_devices.climate import season
 from qilu_devices.kernel import SOUND, Severities, Times, severities
 from qilu_devices.noise import Streams, Values, keys_of
 
@@ -30,6 +31,7 @@ FILE_NAME = "faults.parquet"
 HOUR_MS = 3_600_000
 SHORTEST_WINDOW_MS = 24 * HOUR_MS
 WINDOW_LENGTHS = 4  # a fault takes a quarter of its window, so where it lies is chance
+WINTER = -0.6  # A: of the yearly swing; mid-November to early March
 PEAK_LOW = 0.5  # A: faults that come by themselves peak between this and 1
 
 
@@ -104,6 +106,7 @@ class _Timeline:
         self._length_ms = self._develop_ms + round(fault.repair_h * HOUR_MS)
         self._window_ms = max(WINDOW_LENGTHS * self._length_ms, SHORTEST_WINDOW_MS)
         windows_between = fault.mean_hours_between * HOUR_MS / self._window_ms
+        self._season = fault.season
         self._probability = 1.0 - float(exact.exp(-min(rate / windows_between, 100.0)))
         self._ordered = ordered
         self._loaded: tuple[int, int] | None = None
@@ -118,6 +121,9 @@ class _Timeline:
         room = self._window_ms - self._length_ms
         within = self._streams.chance_of(f"{self._name}/start", unit, numbers)
         start = number * self._window_ms + (within * room).astype(np.int64)
+        if self._season == "winter":
+            cold = season(start) < WINTER
+            unit, numbers, start = unit[cold], numbers[cold], start[cold]
         peak = PEAK_LOW + (1.0 - PEAK_LOW) * self._streams.chance_of(f"{self._name}/peak", unit, numbers)
         return _Cases(unit, start, start + self._develop_ms, start + self._length_ms, peak)
 

@@ -13,8 +13,9 @@ import msgspec
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Reading
 
-from qilu_devices.fleet import Shard
-from qilu_devices.scenario import parse_scenario
+from qilu_devices.faults import Occurrence, ground_truth
+from qilu_devices.fleet import Shard, Unit
+from qilu_devices.scenario import Scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of
 
 FILE_NAME = "run.json"
@@ -82,6 +83,22 @@ class Manifest(msgspec.Struct, frozen=True):
                 node = self.nodes.get(sample.unit.enterprise.id)
                 if node is not None and sample.ts_ms <= node.acked_through_ms:
                     yield Reading(sample.unit.id, sample.ts_ms, sample.named())
+
+    def ground_truth(self) -> list[Occurrence]:
+        """Which unit had which fault until the last sample, computed again: what `faults.parquet` holds.
+        Raises ConfigError as `readings` does."""
+        scenario, units = self._fleet()
+        classes = {unit.id: unit.class_name for unit in units}
+        return ground_truth(classes, self.seed, self.start_ms, self.until_ms, scenario.faults)
+
+    def _fleet(self) -> tuple[Scenario, list[Unit]]:
+        scenario = parse_scenario(self.scenario.text, f"the scenario in {FILE_NAME}")
+        if scenario.sha256 != self.scenario.sha256:
+            raise ConfigError(
+                f"{FILE_NAME}: the scenario's text does not match its fingerprint: the file was changed."
+            )
+        index, _, count = self.shard.partition("/")
+        return scenario, fleet_of(scenario, self.seed, self.units, Shard(int(index), int(count)))
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -217,7 +217,8 @@ async def register_a_province(api: httpx.AsyncClient) -> list[str]:
     units, coming = [], []
     for county, (position, name) in itertools.product(counties, enumerate(CATALOGUE)):
         city = list(CITIES).index(county.city)
-        how_many = (1, 2, 4 + city % 7 * 3, 2 + city % 3)[position % 4]
+        few = {"blast_furnace": 1, "wind_turbine": 2, "motor": 4 + city % 7 * 3}
+        how_many = few.get(name, 2 + (city + position) % 3)
         for number in range(how_many):
             unit = unit_id(county.code, name, number)
             units.append({"id": unit, "class": name, "enterprise": names[county.code]})

@@ -264,6 +264,17 @@ def test_faults_come_as_often_as_the_hazard_rate_says() -> None:
     assert not list(schedule(ids, FaultPlan()).occurrences(MONDAY_10_H, MONDAY_10_H + year_ms))
 
 
+def test_blades_ice_up_in_winter_only() -> None:
+    ids = [f"370602-wind-turbine-{n:07d}" for n in range(200)]
+    planned = Schedule(CATALOGUE["wind_turbine"], ids, Streams(keys_of(5, ids)), MONDAY_10_H, FaultPlan(1.0))
+    year_ms = 365 * 24 * HOUR_MS
+    found = planned.occurrences(MONDAY_10_H, MONDAY_10_H + year_ms)
+    begun = [case.start_ms for case in found if case.fault == "blade_icing"]
+    months = np.array(begun, dtype="datetime64[ms]").astype("datetime64[M]").astype(int) % 12
+    assert len(begun) > 50
+    assert set(months.tolist()) <= {0, 1, 2, 10, 11}
+
+
 def test_a_schedule_is_of_seed_unit_and_time_alone() -> None:
     ids = [f"370202-motor-{n:07d}" for n in range(500)]
     until_ms = MONDAY_10_H + 200 * 24 * HOUR_MS

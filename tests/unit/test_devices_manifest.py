@@ -3,6 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from qilu_contract.errors import ConfigError
+from qilu_devices.faults import ground_truth
 from qilu_devices.manifest import FILE_NAME, Manifest, NodeRecord, ScenarioRecord, load_manifest
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import fleet_of, samples
@@ -43,6 +44,14 @@ def test_a_manifest_tells_exactly_what_was_acknowledged(tmp_path: Path) -> None:
         for ts_ms, values in readings
         if ts_ms <= (half_ms if owner[unit] == nodes[0] else UNTIL_MS)
     }
+
+
+def test_a_manifest_tells_the_faults_that_units_had(tmp_path: Path) -> None:
+    units = {unit.id: unit.class_name for unit in fleet_of(SCENARIO, units=40)}
+    manifest(40, {}).save(tmp_path)
+    truth = load_manifest(tmp_path).ground_truth()
+    assert truth == ground_truth(units, SCENARIO.seed, START_MS, UNTIL_MS, SCENARIO.faults)
+    assert all(case.start_ms <= UNTIL_MS and case.end_ms > START_MS for case in truth)
 
 
 def test_saving_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:

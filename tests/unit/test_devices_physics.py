@@ -67,6 +67,33 @@ def test_no_signal_leaves_its_bounds(
 
 
 @pytest.mark.parametrize("name", list(CATALOGUE))
+@pytest.mark.parametrize("chosen", [[17], [40, 3, 25, 8, 59, 1, 30]])
+def test_a_units_numbers_do_not_depend_on_the_units_beside_it(name: str, chosen: list[int]) -> None:
+    ids = [f"u{n}" for n in range(UNITS)]
+    kernels = [
+        KERNELS[name](
+            Streams(keys_of(1, [ids[n] for n in which])),
+            Streams(keys_of(2, [f"e{n // 10}" for n in which])),
+            float(CATALOGUE[name].base_interval_s),
+        )
+        for which in (range(UNITS), chosen)
+    ]
+    place = np.array(chosen)
+    phases = np.arange(UNITS, dtype=np.int64) * 100
+    for k in range(150):
+        times = MONDAY_10_H + phases + k * 700_000  # a day and more, shifts and all
+        ill = {
+            fault.name: np.where(np.arange(UNITS) % 7 == n % 7, 0.7, 0.0) * (k % 20 > n)
+            for n, fault in enumerate(CATALOGUE[name].faults)
+        }
+        whole = kernels[0].step(k, times, severities(ill))
+        mine = {fault: severity[place] for fault, severity in ill.items() if severity[place].any()}
+        part = kernels[1].step(k, times[place], severities(mine))
+        for signal, values in part.items():
+            assert (values == whole[signal][place]).all(), (signal, k)
+
+
+@pytest.mark.parametrize("name", list(CATALOGUE))
 def test_counters_start_at_zero_and_never_fall(name: str) -> None:
     series = observe(name, CATALOGUE[name].base_interval_s, 100)
     for counter in ("energy_kWh", "co2_kg", "picks"):

@@ -48,8 +48,9 @@ class Looms:
         running = (before <= 0.0).astype(np.float64)
         picks = running * self.rated_ppm * (self._interval_s / 60.0)
         total = rates[0] + rates[1] + rates[2]
-        # The chance of a stop within the interval's picks, 1 − e^(−λ·n).
-        stops = self._units.chance("stop", k) < 1.0 - exact.exp(-total * picks)
+        # The chance of a stop within the interval's picks, 1 − e^(−λ·n), by its series: λ·n is below 0.1.
+        expected = total * picks
+        stops = self._units.chance("stop", k) < expected * (1.0 - expected * (0.5 - expected * (1.0 / 6.0)))
         left = np.maximum(before - self._interval_s, 0.0)
         # Counts over about the last 1e5 picks: each pick forgets 1e-5 of them.
         keep = 1.0 - picks * (1.0 / PICKS_PER_1E5)

@@ -19,6 +19,7 @@ from qilu_devices.noise import Autoregression, Streams, Values
 from qilu_devices.shifts import Hall, Shifts
 
 JOINTS = 6
+BEFORE_MS = np.arange(900, -1, -100, dtype=np.int64)  # A: the source samples every 0.1 s
 # By joint, base to wrist (A): weight that gravity gives it, in % of rated torque, and strokes in a cycle.
 GRAVITY = (0.0, 34.0, 24.0, 8.0, 10.0, 3.0)
 STROKES = (1.0, 2.0, 2.0, 3.0, 3.0, 4.0)
@@ -37,6 +38,14 @@ def friction(speed: Values, temperature_c: Values, wear: Values | float = 0.0) -
     ratio = speed / STRIBECK_SPEED
     viscous = VISCOUS * speed * np.maximum(1.0 - GREASE_PER_K * (temperature_c - 25.0), 0.2)
     return np.asarray((COULOMB + STICTION / (1.0 + ratio * ratio) + viscous) * (1.0 + 0.8 * wear))
+
+
+def mean_of_rows(values: Values) -> Values:
+    """Mean over the moments, added one after the other: numpy's sum would choose its order by shape."""
+    total = values[0]
+    for row in values[1:]:
+        total = total + row
+    return np.asarray(total * (1.0 / len(values)))
 
 
 class Robots:
@@ -61,7 +70,8 @@ class Robots:
         hall = self._hall.temperature_c(t_ms)
         pace = 1.0 + 0.004 * self._pace.step(k)  # A
         cycle_ms = self._cycle_s * 1000.0
-        phase = (t_ms % 3_600_000) / cycle_ms  # programs start anew every hour
+        # Ten moments up to the sample, one a row; programs start anew every hour.
+        phase = ((t_ms % 3_600_000) - BEFORE_MS[:, np.newaxis]) / cycle_ms
         torques: dict[str, Values] = {}
         temperatures: dict[str, Values] = {}
         work = np.zeros(len(self._units))
@@ -70,25 +80,21 @@ class Robots:
             turn = phase * STROKES[j] + self._offsets[j]
             speed = np.abs(cos_turns(turn))
             acceleration = cos_turns(turn + 0.25)
-            # The arm reaches further out and back in as the cycle goes.
-            weight = GRAVITY[j] * self._payload * (0.8 + 0.2 * cos_turns(phase + self._offsets[j]))
+            # The arm reaches further out and back in as the cycle goes; hardly so within a second.
+            weight = GRAVITY[j] * self._payload * (0.8 + 0.2 * cos_turns(phase[-1] + self._offsets[j]))
             before = self._motors[j].value
             warm = hall + 25.0 if before is None else before
-            worn = wear * (self._worn_joint == j)
-            rubbing = friction(speed, warm, worn)
-            inertia = INERTIA * self._payload * acceleration
-            moving = weight + inertia
-            # Gravity and inertia work both ways, friction always against: rms of the two.
-            torque = (
-                running
-                * np.sqrt(moving * moving + rubbing * rubbing)
-                * (1.0 + 0.02 * noise(f"torque_{j}", k))
-            )
+            rubbing = friction(speed, warm, wear * (self._worn_joint == j))
+            moving = weight + INERTIA * self._payload * acceleration
+            # Gravity and inertia work both ways, friction always against: rms of the two and the moments.
+            square = mean_of_rows(moving * moving + rubbing * rubbing)
+            chance = 1.0 + 0.02 * noise(f"torque_{j}", k)
+            torque = running * np.sqrt(square) * chance
             torques[f"torque_{j + 1}"] = torque
             share = torque / 35.0
             temperatures[f"motor_temp_{j + 1}"] = self._motors[j].step(hall + RISE_C * share * share)
-            work = work + torque * (0.2 + speed)
-            fastest = np.maximum(fastest, speed)
+            work = work + torque * (0.2 + mean_of_rows(speed))
+            fastest = np.maximum(fastest, speed.max(axis=0))
         chance = np.abs(noise("error", k))
         error = running * (0.02 + 0.03 * fastest + 0.008 * chance + 0.15 * encoder + 0.02 * wear)  # A
         power = running * RATED_KW * work / (100.0 * JOINTS) + STANDBY_KW
