@@ -153,6 +153,10 @@ class Database:
 
         return await self._run(self._readers, run)
 
+    async def compute(self, fn: Callable[[], T]) -> T:
+        """What `fn` returns, in a thread: work beside the database that is too long for the event loop."""
+        return await self._run(self._readers, fn)
+
     async def write(self, fn: Callable[[Connection], T]) -> T:
         """What `fn` returns, durable. `fn` may run more than once: all it does must be in the transaction."""
 

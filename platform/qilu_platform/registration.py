@@ -88,15 +88,17 @@ class _Batch:
                 detail = f"uscc {row['uscc']} is that of another enterprise already"
                 self.outcome.errors.append(LineError(number, detail, conflict=True, column="uscc"))
             elif row != present[id_]:
-                self.outcome.errors.append(LineError(number, _difference(row, present[id_]), conflict=True))
+                other = [name for name in row if row[name] != present[id_][name]]
+                detail = _difference(row, present[id_], other)
+                self.outcome.errors.append(LineError(number, detail, conflict=True, column=other[0]))
             elif id_ not in created or number != first[id_][0]:
                 self.outcome.existing += 1
         self.outcome.created = [row["id"] for row in given if row["id"] in created]
         return [row for row in given if row["id"] in created]
 
 
-def _difference(row: Mapping[str, Any], present: Mapping[str, Any]) -> str:
-    shown = [f"{name} is {present[name]!r}, not {row[name]!r}" for name in row if row[name] != present[name]]
+def _difference(row: Mapping[str, Any], present: Mapping[str, Any], names: Sequence[str]) -> str:
+    shown = [f"{name} is {present[name]!r}, not {row[name]!r}" for name in names]
     return f"id {row['id']} exists with other content: {', '.join(shown)}"
 
 
