@@ -19,9 +19,10 @@ from starlette.requests import ClientDisconnect
 from qilu_platform import audit_log
 from qilu_platform.database import Database, insert_rows
 from qilu_platform.keys import Caller
-from qilu_platform.loading import Loaded, Owners, load
+from qilu_platform.loading import Loaded, NotNewError, Owners, load
 from qilu_platform.parsing import Block, Splitter, check_encoding, parse, read_header
 from qilu_platform.problems import Problem
+from qilu_platform.registration import BOOKS
 from qilu_platform.schema import import_errors, imports
 
 FORMATS = {"text/csv": "csv", "application/x-ndjson": "ndjson", "application/jsonl": "ndjson"}
@@ -91,6 +92,7 @@ class Import:
             raise broken
         if complete:
             await self._database.write(self._finish)
+            await self._database.refresh_statistics(BOOKS[self._job["book"]].table)
 
     async def _begin(self, format_: str, offset: int) -> None:
         def work(connection: Connection) -> dict[str, Any]:
@@ -127,14 +129,21 @@ class Import:
         # Not in the writer: other writes go first while this is parsed.
         parsed = await self._database.compute(work)
         parsed.size, parsed.lines = len(block), parsed.lines + header
-        done = await self._database.write(lambda connection: self._enter(connection, parsed))
+        try:
+            done = await self._database.write(
+                lambda found: self._enter(found, parsed, new=True), resumed=True
+            )
+        except NotNewError:
+            done = await self._database.write(
+                lambda found: self._enter(found, parsed, new=False), resumed=True
+            )
         job["offset"] += parsed.size
         job["lines"] += parsed.lines
         job["created"] += done.created
 
-    def _enter(self, connection: Connection, block: Block) -> Loaded:
+    def _enter(self, connection: Connection, block: Block, *, new: bool) -> Loaded:
         job = self._job
-        done = load(connection, job["book"], block, self._owners)
+        done = load(connection, job["book"], block, self._owners, new=new)
         errors = {
             error.line: {
                 "import": self._id,

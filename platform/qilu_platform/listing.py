@@ -20,7 +20,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, RowMapping, Table
 from qilu_platform.onboarding import ACTIVE_HOURS, HOUR_MS, current_hour
 from qilu_platform.schema import centres, contracts, enterprises, units
 
-LOOK_AT = 20_000
+LOOK_AT = 8_000
 """Units that one page looks at for a filter that no index serves; then the page ends, perhaps short, with a
 cursor to go on from."""
 _AFTER_ALL = "~"

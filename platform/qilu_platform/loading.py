@@ -1,22 +1,25 @@
 """Registering columns: a block of an import in one transaction, at the speed of the database.
 
-The common block holds new things only. It goes in by the fastest statement there is, which fails as a whole
-when anything in it is there already; then the block is compared with what is there, and what is neither all
-new nor all there takes the way of every other registration (registration.py), which says what is wrong where.
+The common block holds new things only. It goes in by the fastest statement there is, which fails when
+anything in it is there already, and the whole transaction with it. The next try compares the block with what
+is there; what is neither all new nor all there takes the way of every other registration (registration.py),
+which says what is wrong where.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import psycopg
 from qilu_contract.clock import wall_ms
 from qilu_contract.ids import id_prefix
 from sqlalchemy import Connection, Table, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import OperationalError
 
 from qilu_platform import ledger
 from qilu_platform.database import among
@@ -43,9 +46,14 @@ class Loaded:
     errors: list[LineError] = field(default_factory=list)
 
 
-def load(connection: Connection, book: str, block: Block, owners: Owners) -> Loaded:
-    """Register a block's rows in the caller's transaction; the errors are those of the block as well.
-    `owners` grows by the enterprises that were looked up."""
+class NotNewError(Exception):
+    """Something is there already: roll the transaction back, and try again with `new=False`."""
+
+
+def load(connection: Connection, book: str, block: Block, owners: Owners, *, new: bool) -> Loaded:
+    """Register a block's rows in the caller's transaction; the errors are those of the block as well. With
+    `new`, nothing is expected to be there: raises NotNewError otherwise. `owners` grows by the enterprises
+    that were looked up."""
     done = Loaded(errors=list(block.errors))
     numbers, columns = block.numbers, block.columns
     if book == "units":
@@ -53,7 +61,8 @@ def load(connection: Connection, book: str, block: Block, owners: Owners) -> Loa
         numbers, columns = _owned(numbers, columns, owners, done)
     if not numbers:
         return done
-    if _insert(connection, book, columns, owners):
+    if new:
+        _insert(connection, book, columns, owners)
         done.created = len(numbers)
     elif _all_there(connection, BOOKS[book].table, columns):
         done.existing = len(numbers)
@@ -95,32 +104,35 @@ def _owned(
     return [numbers[place] for place in kept], left
 
 
-def _insert(connection: Connection, book: str, columns: Columns, owners: Owners) -> bool:
-    """Insert all rows and enter them in the ledger; False, and nothing, if anything is there already."""
+def _insert(connection: Connection, book: str, columns: Columns, owners: Owners) -> None:
     make, names = (_units, _UNIT) if book == "units" else (_enterprises, _ENTERPRISE)
     rows, entries = make(columns, owners)
     try:
-        with connection.begin_nested():
-            _insert_rows(connection, BOOKS[book].table, names, rows)
-    except IntegrityError:
-        return False
+        _insert_rows(connection, BOOKS[book].table, names, rows)
+    except (sqlite3.IntegrityError, psycopg.IntegrityError) as error:
+        raise NotNewError from error
+    except (sqlite3.Error, psycopg.Error) as error:
+        raise OperationalError("insert of a block", None, error) from error
     ledger.append(connection, entries)
-    return True
 
 
 def _units(columns: Columns, owners: Owners) -> tuple[Iterable[_Row], Counter[Entry]]:
-    given: Iterable[Any] = zip(columns["enterprise"], columns["class"], strict=True)
-    cells = [(*owners[enterprise], class_) for enterprise, class_ in given]
-    counted = Counter(cells)
-    prefixes = {cell: id_prefix(cell[0], cell[2]) for cell in counted}
-    ids: Iterable[Any] = columns["id"]
-    odd = [None if id_.startswith(prefixes[cell]) else 1 for id_, cell in zip(ids, cells, strict=True)]
-    counties, industries, _ = zip(*cells, strict=True)
+    # Columns and iterators all the way, no object for each row: the garbage collector would look at them all.
+    ids: Sequence[Any] = columns["id"]
+    classes: Sequence[Any] = columns["class"]
+    of_owners: Iterable[Any] = map(owners.__getitem__, columns["enterprise"])  # type: ignore[arg-type]
+    counties, industries = zip(*of_owners, strict=True)
+    counted = Counter(zip(counties, classes, strict=True))
+    prefixes = {cell: id_prefix(*cell) for cell in counted}
+    wanted = map(prefixes.__getitem__, zip(counties, classes, strict=True))
+    irregular: Iterable[int | None] = repeat(None, len(ids))
+    if not all(map(str.startswith, ids, wanted)):
+        wanted = map(prefixes.__getitem__, zip(counties, classes, strict=True))
+        irregular = [None if id_.startswith(prefix) else 1 for id_, prefix in zip(ids, wanted, strict=True)]
     asked = [columns[name] for name in _UNIT[:4]]
-    entries: Counter[Entry] = Counter()
-    for (county, _, class_), count in counted.items():
-        entries[in_county(Event.UNIT_REGISTERED, county, class_)] += count
-    return zip(*asked, counties, industries, odd, [wall_ms()] * len(odd), strict=True), entries
+    entries = Counter({in_county(Event.UNIT_REGISTERED, *cell): count for cell, count in counted.items()})
+    rows = zip(*asked, counties, industries, irregular, repeat(wall_ms(), len(ids)), strict=True)
+    return rows, entries
 
 
 def _enterprises(columns: Columns, _owners: Owners) -> tuple[Iterable[_Row], Counter[Entry]]:
@@ -128,22 +140,19 @@ def _enterprises(columns: Columns, _owners: Owners) -> tuple[Iterable[_Row], Cou
     number = len(columns["id"])
     counties: Iterable[Any] = columns["county"]
     entries = Counter(in_county(Event.ENTERPRISE_REGISTERED, county) for county in counties)
-    return zip(*asked, [wall_ms()] * number, [0] * number, strict=True), entries
+    return zip(*asked, repeat(wall_ms(), number), repeat(0, number), strict=True), entries
 
 
 def _insert_rows(connection: Connection, table: Table, names: Sequence[str], rows: Iterable[_Row]) -> None:
-    """By the fastest way of each database; raises IntegrityError if a row is there already."""
+    """By the fastest way of each database, below SQLAlchemy; raises the driver's errors."""
     columns = ", ".join(f'"{name}"' for name in names)
+    driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
         marks = ", ".join("?" * len(names))
-        connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", list(rows))  # noqa: S608
+        driver.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", rows)  # noqa: S608
         return
-    driver: Any = connection.connection.driver_connection
-    try:
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
-            copy.write("\n".join(map(_copy_line, rows)) + "\n")
-    except psycopg.IntegrityError as error:
-        raise IntegrityError("COPY", None, error) from error
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+        copy.write("\n".join(map(_copy_line, rows)) + "\n")
 
 
 def _copy_line(row: _Row) -> str:

@@ -189,7 +189,7 @@ async def list_units(
     ] = None,
 ) -> Response:
     """In the order of ids. A page may hold less than `limit`, or nothing, before the last one: it looks at
-    20,000 units at most for `industry`, `state` and `name`; the last page is the one whose `next` is null."""
+    8,000 units at most for `industry`, `state` and `name`; the last page is the one whose `next` is null."""
     filters = Filters(
         county, city, class_, enterprise, industry=industry, state=state, name=name, only=caller.enterprise
     )
