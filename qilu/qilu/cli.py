@@ -444,6 +444,20 @@ def platform_audit(db: Db = "sqlite:///var/registry.sqlite") -> None:
     console.print("The ledger, the counters and the registry agree.")
 
 
+@platform_app.command("backup")
+def platform_backup(
+    copy: Annotated[Path, typer.Argument(help="the new file")], db: Db = "sqlite:///var/registry.sqlite"
+) -> None:
+    """Copy an embedded registry while the platform serves. PostgreSQL has pg_dump: see docs/operations.md.
+
+    Example: qilu platform backup registry-2026-01-31.sqlite --db sqlite:///var/registry.sqlite
+    """
+    from qilu_platform.backup import back_up
+
+    back_up(db, copy)
+    console.print(f"{copy}: {copy.stat().st_size:,} bytes", highlight=False, markup=False)
+
+
 @platform_app.command("import")
 def platform_import(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help=".csv or .ndjson, perhaps .gz")],
