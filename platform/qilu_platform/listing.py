@@ -95,14 +95,14 @@ def _from_stretches(
     for low, high in _stretches(filters):
         if high <= cursor:
             continue
-        within = [units.c.id > cursor if cursor >= low else units.c.id >= low, units.c.id < high]
+        begin, end = units.c.id > cursor if cursor >= low else units.c.id >= low, units.c.id < high
         if bounded:
-            looked, last = _reach(connection, within, left)
+            looked, last = _reach(connection, [begin, end], left)
             left -= looked
             if not left:
-                stop = last
-                within.append(units.c.id <= last)
-        query = select(units).where(*within, *where).order_by(units.c.id).limit(limit + 1 - len(found))
+                # In the place of the other end, not beside it: SQLite reads up to one of the two.
+                stop, end = last, units.c.id <= last
+        query = select(units).where(begin, end, *where).order_by(units.c.id).limit(limit + 1 - len(found))
         found += connection.execute(query)
         if stop is not None or len(found) > limit:
             break
