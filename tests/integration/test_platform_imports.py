@@ -15,6 +15,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from qilu_platform.ledger import audit
+from qilu_platform.listing import LOOK_AT
 from qilu_platform.parsing import BLOCK
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
@@ -283,3 +284,25 @@ async def test_what_was_exported_can_be_imported(database_url: str, kind: str, t
         async with platform(f"sqlite:///{tmp_path}/other.db") as other:
             headers = CSV if kind == "csv" else NDJSON
             assert counts(await sent(other, exported.content, headers)) == (5_000, 0, 0)
+
+
+async def test_a_page_that_no_index_serves_is_bounded_and_goes_on(database_url: str) -> None:
+    """A few of many, far apart: pages may be short, and hold each of them once."""
+    async with platform(database_url) as client:
+        await sent(client, units_csv(range(2 * LOOK_AT + 500)), CSV)
+        await client.post("/v1/units", json={"id": "own-id", "class": "motor", "enterprise": OWNER})
+        ids = [f"370202-motor-{n:07d}" for n in (3, LOOK_AT + 7, 2 * LOOK_AT + 400)] + ["own-id"]
+        readings = [{"unit": id_, "ts_ms": 1} for id_ in ids]
+        await client.post("/v1/ingest/first-readings", json={"readings": readings})
+        for query in ({}, {"county": "370202"}, {"class": "motor"}, {"city": "370200", "name": ""}):
+            found: list[str] = []
+            pages, cursor = 0, None
+            while pages == 0 or cursor is not None:
+                step = {"state": "on_cloud", "limit": 2} | query | ({"cursor": cursor} if cursor else {})
+                answer = (await client.get("/v1/units", params=step)).json()
+                found += [item["id"] for item in answer["items"]]
+                pages, cursor = pages + 1, answer["next"]
+            assert found == ids, query
+            assert pages >= 3
+        exported = await client.get("/v1/export/units?state=on_cloud&columns=id")
+        assert exported.text.split() == ["id", *ids]
