@@ -6,10 +6,10 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up servers test check format bench lock clean
+.PHONY: help setup up servers test check format bench bench-registry lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
@@ -48,8 +48,13 @@ format: setup ## format and mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+BENCH = $(BIN)/python -m pytest -o python_files='bench_*.py' -o python_functions='bench_*' -s -q
+
 bench: setup ## benchmarks; they print the machine and ratios
-	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -s -q $(ARGS)
+	$(BENCH) tests/bench --ignore tests/bench/bench_registry.py $(ARGS)
+
+bench-registry: setup ## the registry at 10,000,000 units (QILU_BENCH_UNITS for fewer), on both databases
+	$(BENCH) tests/bench/bench_registry.py $(ARGS)
 
 lock: $(UV) ## resolve the dependencies anew into requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock

@@ -21,7 +21,12 @@ def check_id(value: str, what: str) -> str:
 
 def unit_id(county: str, class_name: str, number: int) -> str:
     """The id that we give to a unit: sorts by county, then class (`370202-blast-furnace-0000123`)."""
-    return f"{county}-{class_name.replace('_', '-')}-{number:07d}"
+    return f"{id_prefix(county, class_name)}{number:07d}"
+
+
+def id_prefix(county: str, class_name: str) -> str:
+    """How the ids that we give to a county's units of a class begin."""
+    return f"{county}-{class_name.replace('_', '-')}-"
 
 
 def enterprise_id(county: str, number: int) -> str:

@@ -53,6 +53,7 @@ MAX_TRIES = 5
 """Tries of a transaction that PostgreSQL ended for the sake of another."""
 _RETRIED = ("40001", "40P01")  # serialization failure, deadlock
 _WRITES = "qilu_writes"
+_RESUMED = "qilu_resumed"
 _START_LOCK = 0x71696C75  # "qilu": any number that all replicas agree on
 
 
@@ -95,15 +96,20 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
     connection.execute("PRAGMA busy_timeout = 10000")
     connection.execute("PRAGMA journal_mode = WAL")
-    # NORMAL may lose the last acknowledged commits when the power goes, and with them units that were
-    # counted.
-    connection.execute("PRAGMA synchronous = FULL")
+    # synchronous is set by each write: see _begin_sqlite.
     connection.execute("PRAGMA foreign_keys = ON")
+    # KiB. What an import touches, the ends of two trees, stays in memory; the default, 2 MB, is too small.
+    connection.execute("PRAGMA cache_size = -32768")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get(_WRITES, False):
+        level = "NORMAL" if options.get(_RESUMED, False) else "FULL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("BEGIN")
 
 
 class Database:
@@ -153,13 +159,26 @@ class Database:
 
         return await self._run(self._readers, run)
 
-    async def write(self, fn: Callable[[Connection], T]) -> T:
-        """What `fn` returns, durable. `fn` may run more than once: all it does must be in the transaction."""
+    async def compute(self, fn: Callable[[], T]) -> T:
+        """What `fn` returns, in a thread: work beside the database that is too long for the event loop."""
+        return await self._run(self._readers, fn)
+
+    async def write(self, fn: Callable[[Connection], T], *, resumed: bool = False) -> T:
+        """What `fn` returns, durable. `fn` may run more than once: all it does must be in the transaction.
+
+        `resumed` is for steps of work that goes on from where it durably stands: they do not wait for the
+        disk, and when the power goes the last of them may be undone, in order and as a whole. The next write
+        without it makes them durable too.
+        """
+        writing = self._writing.execution_options(**{_RESUMED: True}) if resumed else self._writing
+        relaxed = resumed and self._file is None
 
         def run() -> T:
             for left in reversed(range(MAX_TRIES)):
                 try:
-                    with self._writing.begin() as connection:
+                    with writing.begin() as connection:
+                        if relaxed:
+                            connection.execute(text("SET LOCAL synchronous_commit = off"))
                         return fn(connection)
                 except DBAPIError as error:
                     if not left or getattr(error.orig, "sqlstate", None) not in _RETRIED:
@@ -167,6 +186,12 @@ class Database:
             raise AssertionError("the last try returns or raises")
 
         return await self._run(self._writers, run)
+
+    async def refresh_statistics(self, table: Table) -> None:
+        """After a table grew by much at once: PostgreSQL would plan for its old size, for a minute, and read
+        all of it for a page. SQLite plans well without."""
+        if self._file is None:
+            await self.write(lambda connection: connection.execute(text(f'ANALYZE "{table.name}"')))
 
     async def _run(self, threads: ThreadPoolExecutor, run: Callable[[], T]) -> T:
         if self._waiting >= MAX_WAITING:

@@ -42,6 +42,11 @@ class Hub:
         for queue in self._clients:
             _put(queue, event)
 
+    def check_open(self) -> None:
+        """Raises Problem 503 when the platform is stopping."""
+        if self._closed:
+            raise Problem(503, "The platform is stopping; ask another replica, or again soon.")
+
     def check_room(self) -> None:
         """Raises Problem 503 when no more clients are taken."""
         if self._closed or len(self._clients) >= MAX_CLIENTS:

@@ -11,7 +11,7 @@ from typing import Any
 
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from qilu_platform.models import Role
 from qilu_platform.problems import Problem
@@ -98,7 +98,9 @@ def find_caller(connection: Connection, key: str) -> Caller | None:
     """Who holds `key`; None if nobody does, or it was revoked."""
     digest = _digest(key)
     row = connection.execute(select(api_keys).where(api_keys.c.sha256 == digest)).one_or_none()
-    if row is None or row.revoked_ms is not None or not hmac.compare_digest(row.sha256, digest):
+    if row is None or not hmac.compare_digest(row.sha256, digest):
+        return None
+    if row.revoked_ms is not None and row.revoked_ms <= wall_ms():
         return None
     return Caller(row.id, Role(row.role), row.enterprise)
 
@@ -111,14 +113,35 @@ def list_keys(connection: Connection) -> list[dict[str, Any]]:
 
 def revoke_key(connection: Connection, id_: str) -> None:
     """Ends a key at once, for good. Raises Problem: 404 if there is none, 409 for the last admin key."""
+    row, now_ms = _locked(connection, id_), wall_ms()
+    if row.revoked_ms is not None and row.revoked_ms <= now_ms:
+        return
+    if row.role == Role.ADMIN.value and row.revoked_ms is None and _admins(connection) == 1:
+        raise Problem(409, f"key {id_} is the last admin key: make another one first.")
+    connection.execute(update(api_keys).where(api_keys.c.id == id_).values(revoked_ms=now_ms))
+
+
+def rotate_key(connection: Connection, id_: str, grace_s: int) -> tuple[str, str]:
+    """(id, key) of a new key with the same name, role and enterprise; the old one ends `grace_s` seconds from
+    now, so that its holders can change over.
+
+    Raises Problem: 404 if there is none, 409 if it was ended already.
+    """
+    row = _locked(connection, id_)
+    if row.revoked_ms is not None:
+        raise Problem(409, f"key {id_} was revoked or rotated already: make a new key instead.")
+    key = PREFIX + secrets.token_urlsafe(32)
+    made = _insert(connection, row.name, Role(row.role), row.enterprise, key)
+    ends_ms = wall_ms() + grace_s * 1000
+    connection.execute(update(api_keys).where(api_keys.c.id == id_).values(revoked_ms=ends_ms))
+    return made, key
+
+
+def _locked(connection: Connection, id_: str) -> Row[Any]:
     # All keys are locked, in order: of two admins that revoke each other at once, one must find itself the
     # last.
     rows = connection.execute(select(api_keys).order_by(api_keys.c.id).with_for_update()).all()
     row = next((row for row in rows if row.id == id_), None)
     if row is None:
         raise Problem(404, f"key {id_} does not exist.")
-    if row.revoked_ms is not None:
-        return
-    if row.role == Role.ADMIN.value and _admins(connection) == 1:
-        raise Problem(409, f"key {id_} is the last admin key: make another one first.")
-    connection.execute(update(api_keys).where(api_keys.c.id == id_).values(revoked_ms=wall_ms()))
+    return row

@@ -37,6 +37,8 @@ class Event(StrEnum):
     UNIT_REGISTERED = "unit_registered"
     UNIT_ONBOARDED = "unit_onboarded"  # its first reading, once and for ever
     UNIT_LEFT = "unit_left"  # on cloud and retired, in whichever order the two became known
+    UNIT_SUSPENDED = "unit_suspended"  # on cloud and suspended, likewise
+    UNIT_RESUMED = "unit_resumed"
     PROVIDER_REGISTERED = "provider_registered"
     CENTRE_OPENED = "centre_opened"
     CONTRACT_BEGUN = "contract_begun"
@@ -51,6 +53,8 @@ EFFECTS: Final[Mapping[Event, Mapping[str, int]]] = {
     Event.UNIT_REGISTERED: {"units_registered": 1},
     Event.UNIT_ONBOARDED: {"units_onboarded": 1, "units_current": 1},
     Event.UNIT_LEFT: {"units_current": -1},
+    Event.UNIT_SUSPENDED: {"units_current": -1},
+    Event.UNIT_RESUMED: {"units_current": 1},
     Event.PROVIDER_REGISTERED: {"providers": 1},
     Event.CENTRE_OPENED: {"centres": 1},
     Event.CONTRACT_BEGUN: {"contracts_onboarded": 1, "contracts_current": 1},
@@ -199,6 +203,7 @@ def _registry_lines(connection: Connection) -> list[tuple[Entry, int]]:
     add(Event.UNIT_REGISTERED, cell, ["county", "class_"])
     add(Event.UNIT_ONBOARDED, cell, ["county", "class_"], seen)
     add(Event.UNIT_LEFT, cell, ["county", "class_"], seen, units.c.retired_ms.is_not(None))
+    add(Event.UNIT_SUSPENDED, cell, ["county", "class_"], seen, units.c.suspended_ms.is_not(None))
     add(Event.CONTRACT_BEGUN, [contracts.c.kind], ["kind"])
     add(Event.CONTRACT_ENDED, [contracts.c.kind], ["kind"], contracts.c.ended_ms.is_not(None))
     add(Event.CENTRE_OPENED, [centres.c.city], ["city"])
@@ -227,7 +232,7 @@ def _audit_activity(connection: Connection) -> list[Difference]:
     gauge: dict[int, int] = {row.hour: row.units for row in connection.execute(select(activity)) if row.units}
     rows = connection.execute(
         select(units.c.last_hour, func.count())
-        .where(units.c.last_hour.is_not(None), units.c.retired_ms.is_(None))
+        .where(units.c.last_hour.is_not(None), units.c.retired_ms.is_(None), units.c.suspended_ms.is_(None))
         .group_by(units.c.last_hour)
     )
     counted: dict[int, int] = {row[0]: row[1] for row in rows}

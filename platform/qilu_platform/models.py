@@ -7,21 +7,36 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.identity import check_uscc
 from qilu_contract.ids import check_id
-from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES
+from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, city_of
 from qilu_contract.readings import MAX_TIME_MS
 
 MAX_BATCH = 5_000
 """Units in one ingest call."""
 
 
-def _one_of(known: Any, what: str, example: str) -> AfterValidator:
+def _one_of(known: Any, what: str) -> AfterValidator:
+    """Of few: the error names them all."""
+
     def check(value: str) -> str:
         if value not in known:
-            raise ValueError(f"not {what}, such as {example}")
+            raise ValueError(f"not {what}; there are {', '.join(known)}")
         return value
 
     return AfterValidator(check)
+
+
+def _check_county(value: str) -> str:
+    if value in COUNTIES:
+        return value
+    what = "not the code of a county of Shandong (GB/T 2260)"
+    city = CITIES.get(city_of(value))
+    if city is None:
+        cities = ", ".join(f"{code[:4]} {each.name}" for code, each in CITIES.items())
+        raise ValueError(f"{what}; one has six digits and begins with its city's four: {cities}")
+    counties = (f"{code} {each.name}" for code, each in COUNTIES.items() if each.city == city.code)
+    raise ValueError(f"{what}; {city.name} has {', '.join(counties)}")
 
 
 def _clean(value: str) -> str:
@@ -32,10 +47,11 @@ def _clean(value: str) -> str:
 
 Id = Annotated[str, AfterValidator(lambda value: check_id(value, "the value"))]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_clean)]
-CountyCode = Annotated[str, _one_of(COUNTIES, "the code of a county of Shandong (GB/T 2260)", "370202")]
-CityCode = Annotated[str, _one_of(CITIES, "the code of a city of Shandong (GB/T 2260)", "370200")]
-IndustryCode = Annotated[str, _one_of(INDUSTRIES, "an industry (GB/T 4754)", "C31")]
-ClassName = Annotated[str, _one_of(CATALOGUE, "an equipment class", "blast_furnace")]
+CountyCode = Annotated[str, AfterValidator(_check_county)]
+CityCode = Annotated[str, _one_of(CITIES, "the code of a city of Shandong (GB/T 2260)")]
+IndustryCode = Annotated[str, _one_of(INDUSTRIES, "an industry of the programme (GB/T 4754)")]
+ClassName = Annotated[str, _one_of(CATALOGUE, "an equipment class")]
+Uscc = Annotated[str, Field(max_length=64), AfterValidator(check_uscc)]
 TsMs = Annotated[int, Field(ge=0, le=MAX_TIME_MS, strict=True)]
 
 
@@ -57,7 +73,7 @@ class Role(StrEnum):
     FLEET = "fleet"
 
 
-UnitState = Literal["registered", "on_cloud", "retired"]
+UnitState = Literal["registered", "on_cloud", "suspended", "retired"]
 
 
 class _In(BaseModel):
@@ -79,8 +95,9 @@ class EnterpriseIn(_In):
     name: Name
     county: CountyCode = Field(description="Code of the county (GB/T 2260); the city follows from it.")
     industry: IndustryCode = Field(description="Division of GB/T 4754-2017.")
-    uscc: Annotated[str, Field(pattern="^[0-9A-HJ-NPQRTUWXY]{18}$")] | None = Field(
-        None, description="Unified social credit code, 18 characters."
+    uscc: Uscc | None = Field(
+        None,
+        description="Unified social credit code (GB 32100-2015), 18 characters; nobody shares one.",
     )
 
 
@@ -132,6 +149,12 @@ class KeyIn(_In):
         return self
 
 
+class RotationIn(_In):
+    model_config = _example(grace_s=3600)
+
+    grace_s: int = Field(0, ge=0, le=30 * 86_400, description="Seconds that the old key goes on working.")
+
+
 class AdmissionIn(_In):
     model_config = _example(units=["370202-motor-0000123"])
 
@@ -154,6 +177,7 @@ class UnitOut(BaseModel):
     """For the API's description; answers are built from rows."""
 
     id: str
+    identifier: str = Field(description="Its industrial-internet identifier, which follows from its id.")
     class_: str = Field(alias="class")
     enterprise: str
     name: str | None
@@ -163,7 +187,12 @@ class UnitOut(BaseModel):
     state: UnitState
     registered_ms: int
     on_cloud_ms: int | None = Field(description="Time of its first reading.")
+    suspended_ms: int | None
     retired_ms: int | None
+    active: bool = Field(
+        description="Heard of in the last 24 hours; what is on cloud and not active is stale."
+    )
+    last_heard_ms: int | None = Field(description="The hour of its latest reading that was reported.")
 
 
 class EnterpriseOut(BaseModel):

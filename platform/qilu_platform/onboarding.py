@@ -35,10 +35,12 @@ class Report:
 
 
 def admission(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The units of `ids` that may speak; unknown and retired ones are absent."""
+    """The units of `ids` that may speak; unknown, suspended and retired ones are absent."""
     columns = [units.c[name] for name in ("id", "class", "enterprise", "county", "industry", "on_cloud_ms")]
     rows = connection.execute(
-        select(*columns).where(among(connection, units.c.id, ids), units.c.retired_ms.is_(None))
+        select(*columns).where(
+            among(connection, units.c.id, ids), units.c.retired_ms.is_(None), units.c.suspended_ms.is_(None)
+        )
     )
     return {
         id_: {
@@ -56,55 +58,79 @@ def admission(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str,
 def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first: bool) -> Report:
     """Enter (unit, ts_ms) of readings that are durably stored; with `first`, they put their units on cloud.
 
-    A unit that was retired meanwhile still counts as onboarded (what is durable is counted), but not as
-    current or active.
+    A unit that was retired or suspended meanwhile still counts as onboarded (what is durable is counted), but
+    not as current or active.
     """
-    earliest: dict[str, int] = {}
-    latest: dict[str, int] = {}
-    for id_, ts_ms in readings:
-        earliest[id_] = min(ts_ms, earliest.get(id_, ts_ms))
-        latest[id_] = max(ts_ms, latest.get(id_, ts_ms))
-    found = connection.execute(
-        select(units)
-        .where(among(connection, units.c.id, list(latest)))
-        .order_by(units.c.id)
-        .with_for_update(key_share=True)
-    ).all()
+    latest = dict(readings)
+    earliest = latest
+    if len(latest) != len(readings):
+        earliest, latest = {}, {}
+        for id_, ts_ms in readings:
+            earliest[id_] = min(ts_ms, earliest.get(id_, ts_ms))
+            latest[id_] = max(ts_ms, latest.get(id_, ts_ms))
     entries: Counter[Entry] = Counter()
+    onboarded: Counter[tuple[str, str]] = Counter()
     moved: Counter[int] = Counter()
-    changes: list[tuple[str, int | None, int | None]] = []
-    counted = active = 0
-    for unit in found:
-        unit_class = unit._mapping["class"]
-        on_cloud_ms, hour = unit.on_cloud_ms, unit.last_hour
+    changes: list[tuple[int | None, int | None, str]] = []
+    known = set()
+    active = 0
+    for id_, county, class_, was_on_cloud_ms, suspended_ms, retired_ms, was_hour in _found(
+        connection, sorted(latest)
+    ):
+        known.add(id_)
+        on_cloud_ms, hour = was_on_cloud_ms, was_hour
         if first and on_cloud_ms is None:
-            on_cloud_ms = earliest[unit.id]
-            counted += 1
-            entries[in_county(Event.UNIT_ONBOARDED, unit.county, unit_class)] += 1
-            if unit.retired_ms is not None:
-                entries[in_county(Event.UNIT_LEFT, unit.county, unit_class)] += 1
-        heard = latest[unit.id] // HOUR_MS
-        if unit.retired_ms is None and (hour is None or heard > hour):
-            if hour is not None:
-                moved[hour] -= 1
-            moved[heard] += 1
-            active += 1
+            on_cloud_ms = earliest[id_]
+            onboarded[county, class_] += 1
+            if retired_ms is not None:
+                entries[in_county(Event.UNIT_LEFT, county, class_)] += 1
+            elif suspended_ms is not None:
+                entries[in_county(Event.UNIT_SUSPENDED, county, class_)] += 1
+        heard = latest[id_] // HOUR_MS
+        if retired_ms is None and (hour is None or heard > hour):
+            if suspended_ms is None:
+                if hour is not None:
+                    moved[hour] -= 1
+                moved[heard] += 1
+                active += 1
             hour = heard
-        if on_cloud_ms != unit.on_cloud_ms or hour != unit.last_hour:
-            changes.append((unit.id, on_cloud_ms, hour))
-    if changes:
-        given = rows_table(connection, [units.c.id, units.c.on_cloud_ms, units.c.last_hour], changes)
-        connection.execute(
-            update(units)
-            .where(units.c.id == given.c.id)
-            .values(on_cloud_ms=given.c.on_cloud_ms, last_hour=given.c.last_hour)
-        )
+        if on_cloud_ms != was_on_cloud_ms or hour != was_hour:
+            changes.append((on_cloud_ms, hour, id_))
+    _update(connection, changes)
     _move(connection, moved)
+    for (county, class_), number in onboarded.items():
+        entries[in_county(Event.UNIT_ONBOARDED, county, class_)] = number
     ledger.append(connection, entries)
-    known = {unit.id for unit in found}
-    unknown = sorted(set(latest) - known)
-    already = sum(id_ in known for id_, _ in readings) - counted
+    unknown = sorted(latest.keys() - known)
+    counted = onboarded.total()
+    already = sum(id_ in known for id_, _ in readings) - counted if unknown else len(readings) - counted
     return Report(counted, already, unknown, active)
+
+
+def _found(connection: Connection, ids: Sequence[str]) -> Sequence[Any]:
+    """(id, county, class, on_cloud_ms, suspended_ms, retired_ms, last_hour) of those that are registered, in
+    the order of their ids, locked."""
+    names = ("id", "county", "class", "on_cloud_ms", "suspended_ms", "retired_ms", "last_hour")
+    query = select(*(units.c[name] for name in names)).where(among(connection, units.c.id, ids))
+    return connection.execute(query.order_by(units.c.id).with_for_update(key_share=True)).all()
+
+
+def _update(connection: Connection, changes: Sequence[tuple[int | None, int | None, str]]) -> None:
+    """Set (on_cloud_ms, last_hour) of units, given in the order of their ids."""
+    if not changes:
+        return
+    if connection.dialect.name == "sqlite":
+        # In the order of the tree, one prepared statement: faster than a join with what was given.
+        connection.exec_driver_sql(
+            "UPDATE units SET on_cloud_ms = ?, last_hour = ? WHERE id = ?", list(changes)
+        )
+        return
+    given = rows_table(connection, [units.c.on_cloud_ms, units.c.last_hour, units.c.id], changes)
+    connection.execute(
+        update(units)
+        .where(units.c.id == given.c.id)
+        .values(on_cloud_ms=given.c.on_cloud_ms, last_hour=given.c.last_hour)
+    )
 
 
 def _move(connection: Connection, moved: Counter[int]) -> None:
@@ -118,34 +144,82 @@ def _move(connection: Connection, moved: Counter[int]) -> None:
         )
 
 
-def active_units(connection: Connection) -> int:
-    """Units with a reading in the last 24 hours, by the later of the wall's clock and the latest report."""
+def current_hour(connection: Connection) -> int:
+    """The hour that activity is judged by: the later of the wall's clock and the latest report."""
     latest = connection.scalar(select(func.max(activity.c.hour)))
-    now = max(wall_ms() // HOUR_MS, latest if latest is not None else 0)
-    total = connection.scalar(select(func.sum(activity.c.units)).where(activity.c.hour > now - ACTIVE_HOURS))
+    return max(wall_ms() // HOUR_MS, latest if latest is not None else 0)
+
+
+def active_units(connection: Connection) -> int:
+    """Units with a reading in the last 24 hours."""
+    after = current_hour(connection) - ACTIVE_HOURS
+    total = connection.scalar(select(func.sum(activity.c.units)).where(activity.c.hour > after))
     return int(total or 0)
 
 
-def retire_unit(connection: Connection, id_: str) -> None:
-    """Take a unit out of the current counts, for good; again changes nothing. Raises Problem 404."""
+def retire_unit(connection: Connection, id_: str) -> bool:
+    """Take a unit out of the current counts, for good; whether that changed anything. Raises Problem 404."""
     unit = _locked(connection, select(units).where(units.c.id == id_), f"unit {id_}")
     if unit.retired_ms is not None:
-        return
-    connection.execute(update(units).where(units.c.id == id_).values(retired_ms=wall_ms()))
+        return False
+    connection.execute(update(units).where(units.c.id == id_).values(retired_ms=wall_ms(), suspended_ms=None))
+    entries = Counter([_of_unit(unit, Event.UNIT_LEFT)])
+    if unit.suspended_ms is not None:
+        # It was out of the current counts and the gauge already: it comes back and leaves for good.
+        entries[_of_unit(unit, Event.UNIT_RESUMED)] += 1
+    elif unit.last_hour is not None:
+        _move(connection, Counter({unit.last_hour: -1}))
+    if unit.on_cloud_ms is not None:
+        ledger.append(connection, entries)
+    return True
+
+
+def suspend_unit(connection: Connection, id_: str) -> bool:
+    """Take a unit out of the current counts and of admission until it is resumed; whether that changed
+    anything. Raises Problem: 404 if there is none, 409 if it is retired."""
+    unit = _locked(connection, select(units).where(units.c.id == id_), f"unit {id_}")
+    _refuse_retired(unit)
+    if unit.suspended_ms is not None:
+        return False
+    connection.execute(update(units).where(units.c.id == id_).values(suspended_ms=wall_ms()))
     if unit.last_hour is not None:
         _move(connection, Counter({unit.last_hour: -1}))
     if unit.on_cloud_ms is not None:
-        entry = in_county(Event.UNIT_LEFT, unit.county, unit._mapping["class"])
-        ledger.append(connection, Counter([entry]))
+        ledger.append(connection, Counter([_of_unit(unit, Event.UNIT_SUSPENDED)]))
+    return True
 
 
-def end_contract(connection: Connection, id_: str) -> None:
-    """End a contract; with its last one an enterprise is no longer currently on cloud. Raises Problem 404."""
+def resume_unit(connection: Connection, id_: str) -> bool:
+    """Undo a suspension; whether there was one. Raises Problem as `suspend_unit` does."""
+    unit = _locked(connection, select(units).where(units.c.id == id_), f"unit {id_}")
+    _refuse_retired(unit)
+    if unit.suspended_ms is None:
+        return False
+    connection.execute(update(units).where(units.c.id == id_).values(suspended_ms=None))
+    if unit.last_hour is not None:
+        _move(connection, Counter({unit.last_hour: 1}))
+    if unit.on_cloud_ms is not None:
+        ledger.append(connection, Counter([_of_unit(unit, Event.UNIT_RESUMED)]))
+    return True
+
+
+def _refuse_retired(unit: Row[Any]) -> None:
+    if unit.retired_ms is not None:
+        raise Problem(409, f"unit {unit.id} is retired, for good: register what takes its place anew.")
+
+
+def _of_unit(unit: Row[Any], event: Event) -> Entry:
+    return in_county(event, unit.county, unit._mapping["class"])
+
+
+def end_contract(connection: Connection, id_: str) -> bool:
+    """End a contract; with its last one an enterprise is no longer currently on cloud. Whether that changed
+    anything. Raises Problem 404."""
     enterprise = connection.scalar(select(contracts.c.enterprise).where(contracts.c.id == id_))
     owner = _locked(connection, select(enterprises).where(enterprises.c.id == enterprise), f"contract {id_}")
     contract = _locked(connection, select(contracts).where(contracts.c.id == id_), f"contract {id_}")
     if contract.ended_ms is not None:
-        return
+        return False
     connection.execute(update(contracts).where(contracts.c.id == id_).values(ended_ms=wall_ms()))
     left = owner.contracts_current - 1
     connection.execute(update(enterprises).where(enterprises.c.id == owner.id).values(contracts_current=left))
@@ -153,6 +227,7 @@ def end_contract(connection: Connection, id_: str) -> None:
     if left == 0:
         entries[in_county(Event.ENTERPRISE_LEFT, owner.county)] += 1
     ledger.append(connection, entries)
+    return True
 
 
 def _locked(connection: Connection, query: Any, what: str) -> Row[Any]:

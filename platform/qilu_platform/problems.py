@@ -86,6 +86,8 @@ def add_problem_handlers(app: FastAPI) -> None:
             errors = error.errors
         elif error.status_code in (404, 405):  # the framework's own, which says nothing but the title
             detail = f"{request.method} {request.url.path[:200]} is not served here; see /openapi.json."
+        elif error.status_code == 400:  # likewise: a body that cannot be decoded
+            return problem_response(422, "The body is not JSON in UTF-8: see /openapi.json for an example.")
         return problem_response(error.status_code, detail, errors=errors, headers=error.headers)
 
     async def invalid(_request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from qilu_contract.clock import wall_ms
-from qilu_contract.ids import enterprise_id, unit_id
+from qilu_contract.ids import enterprise_id, id_prefix, unit_id
 from sqlalchemy import Connection, Row, Table, select, update
 
 from qilu_platform import ledger
@@ -36,6 +36,8 @@ class LineError:
     detail: str
     conflict: bool = False
     """The id is taken by other content."""
+    column: str | None = None
+    """The one that is wrong, where it is one."""
 
 
 @dataclass(slots=True)
@@ -52,10 +54,12 @@ class _Batch:
         self.lines = list(lines)
         self.outcome = Outcome()
 
-    def refuse_unregistered(self, what: str, known: Collection[str]) -> None:
+    def refuseunregistered(self, what: str, known: Collection[str]) -> None:
         """Lines whose column `what` names nothing in `known` become errors."""
         unknown = [(number, row[what]) for number, row in self.lines if row[what] not in known]
-        self.outcome.errors += [LineError(number, _unregistered(what, id_)) for number, id_ in unknown]
+        self.outcome.errors += [
+            LineError(number, unregistered(what, id_), column=what) for number, id_ in unknown
+        ]
         self.lines = [line for line in self.lines if line[1][what] in known]
 
     def insert(
@@ -71,7 +75,7 @@ class _Batch:
         for line in self.lines:
             first.setdefault(line[1]["id"], line)
         given = [row | derive(row) for _, (_, row) in sorted(first.items())]
-        statement = insert_rows(connection, table, given).on_conflict_do_nothing(index_elements=["id"])
+        statement = insert_rows(connection, table, given).on_conflict_do_nothing()
         created = set(connection.scalars(statement.returning(table.c.id)))
         present: dict[str, Mapping[str, Any]] = {id_: first[id_][1] for id_ in created}
         if old := list(first.keys() - created):
@@ -80,20 +84,25 @@ class _Batch:
             present |= {row.id: dict(row._mapping) for row in connection.execute(query)}
         for number, row in self.lines:
             id_ = row["id"]
-            if row != present[id_]:
-                self.outcome.errors.append(LineError(number, _difference(row, present[id_]), conflict=True))
+            if id_ not in present:
+                detail = f"uscc {row['uscc']} is that of another enterprise already"
+                self.outcome.errors.append(LineError(number, detail, conflict=True, column="uscc"))
+            elif row != present[id_]:
+                other = [name for name in row if row[name] != present[id_][name]]
+                detail = _difference(row, present[id_], other)
+                self.outcome.errors.append(LineError(number, detail, conflict=True, column=other[0]))
             elif id_ not in created or number != first[id_][0]:
                 self.outcome.existing += 1
         self.outcome.created = [row["id"] for row in given if row["id"] in created]
         return [row for row in given if row["id"] in created]
 
 
-def _difference(row: Mapping[str, Any], present: Mapping[str, Any]) -> str:
-    shown = [f"{name} is {present[name]!r}, not {row[name]!r}" for name in row if row[name] != present[name]]
+def _difference(row: Mapping[str, Any], present: Mapping[str, Any], names: Sequence[str]) -> str:
+    shown = [f"{name} is {present[name]!r}, not {row[name]!r}" for name in names]
     return f"id {row['id']} exists with other content: {', '.join(shown)}"
 
 
-def _unregistered(what: str, id_: str) -> str:
+def unregistered(what: str, id_: str) -> str:
     return f"{what} {id_} is not registered: register it first"
 
 
@@ -106,13 +115,23 @@ def register_enterprises(connection: Connection, lines: Sequence[Line]) -> Outco
     return batch.outcome
 
 
+def irregular(id_: str, county: str, class_: str) -> int | None:
+    """What stands in the column of that name: None for an id that sorts by the unit's county and class."""
+    return None if id_.startswith(id_prefix(county, class_)) else 1
+
+
 def register_units(connection: Connection, lines: Sequence[Line]) -> Outcome:
     batch, now_ms = _Batch(lines), wall_ms()
     owners = _owners(connection, batch, lock=False)
 
     def derive(row: dict[str, Any]) -> dict[str, Any]:
         owner = owners[row["enterprise"]]
-        return {"county": owner.county, "industry": owner.industry, "registered_ms": now_ms}
+        return {
+            "county": owner.county,
+            "industry": owner.industry,
+            "irregular": irregular(row["id"], owner.county, row["class"]),
+            "registered_ms": now_ms,
+        }
 
     new = batch.insert(connection, units, derive)
     ledger.append(
@@ -141,7 +160,7 @@ def register_contracts(connection: Connection, lines: Sequence[Line]) -> Outcome
     owners = _owners(connection, batch, lock=True)
     wanted = sorted({row["provider"] for _, row in batch.lines})
     known = connection.scalars(select(providers.c.id).where(among(connection, providers.c.id, wanted)))
-    batch.refuse_unregistered("provider", set(known))
+    batch.refuseunregistered("provider", set(known))
     new = batch.insert(connection, contracts, lambda _row: {"registered_ms": now_ms})
     entries = Counter(Entry(Event.CONTRACT_BEGUN, kind=row["kind"]) for row in new)
     changes = []
@@ -172,7 +191,7 @@ def _owners(connection: Connection, batch: _Batch, *, lock: bool) -> dict[str, R
     if lock:
         query = query.with_for_update(key_share=True)
     owners = {row.id: row for row in connection.execute(query)}
-    batch.refuse_unregistered("enterprise", owners)
+    batch.refuseunregistered("enterprise", owners)
     return owners
 
 
@@ -202,7 +221,7 @@ def _enterprise_series(_connection: Connection, row: Mapping[str, Any]) -> Serie
 def _unit_series(connection: Connection, row: Mapping[str, Any]) -> Series:
     county = connection.scalar(select(enterprises.c.county).where(enterprises.c.id == row["enterprise"]))
     if county is None:
-        raise Problem(422, _unregistered("enterprise", row["enterprise"]))
+        raise Problem(422, unregistered("enterprise", row["enterprise"]))
     return Series(f"unit:{county}:{row['class']}", FIRST_UNIT_NUMBER, partial(unit_id, county, row["class"]))
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from qilu_platform.database import Database, DatabaseBusy, lock_start, unreachable
 from qilu_platform.events import Hub
 from qilu_platform.keys import ensure_keys
+from qilu_platform.limits import Buckets
 from qilu_platform.metrics import Metrics
 from qilu_platform.models import Role
 from qilu_platform.programme import points, programme, read_counts
@@ -42,6 +43,7 @@ class Runtime:
     store: Store | None
     hub: Hub
     metrics: Metrics
+    buckets: Buckets
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
 
@@ -65,7 +67,7 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
             token = None if settings.store_token is None else settings.store_token.get_secret_value()
             store = await stack.enter_async_context(open_store(settings.store_url, token))
         hub = Hub(metrics.clients)
-        runtime = Runtime(settings, database, store, hub, metrics, made)
+        runtime = Runtime(settings, database, store, hub, metrics, Buckets(settings.rate_per_s), made)
         tasks = [
             asyncio.create_task(_repeat(name, interval_s, step, metrics), name=f"platform {name}")
             for name, interval_s, step in _steps(runtime)

@@ -1,7 +1,8 @@
 """The registry's tables. Migrations make them; a test holds the two together.
 
-Ids that we make sort by county and class, so that primary keys and the few indexes grow at their ends. A city
-is the first four digits of a county's code and is not stored.
+Ids that we make sort by county and class, so that primary keys grow at their ends and serve pages of a city,
+a county or a class: such units are `regular` and stand in no index for it. A city is the first four digits of
+a county's code and is not stored.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ metadata = MetaData()
 
 # Ids sort by their bytes, as in Python, whatever the server's locale is: pages and locks follow that order.
 _ID = String(32).with_variant(String(32, collation="C"), "postgresql")
+# Names are searched by how they begin, so they sort by their bytes as well.
+_Name = Text().with_variant(Text(collation="C"), "postgresql")
 # SQLite numbers rows by itself only under a primary key that is an INTEGER to the letter.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -19,13 +22,23 @@ enterprises = Table(
     "enterprises",
     metadata,
     Column("id", _ID, primary_key=True),
-    Column("name", Text, nullable=False),
+    Column("name", _Name, nullable=False),
     Column("county", String(6), nullable=False),
     Column("industry", String(3), nullable=False),
     Column("uscc", String(18)),
     Column("registered_ms", BigInteger, nullable=False),
     Column("on_cloud_ms", BigInteger),  # when its first contract began
     Column("contracts_current", Integer, nullable=False),
+    Index("enterprises_by_county", "county", "id"),
+    Index("enterprises_by_industry", "industry", "id"),
+    Index("enterprises_by_name", "name", "id"),
+)
+Index(
+    "enterprises_by_uscc",
+    enterprises.c.uscc,
+    unique=True,
+    sqlite_where=enterprises.c.uscc.is_not(None),
+    postgresql_where=enterprises.c.uscc.is_not(None),
 )
 
 units = Table(
@@ -33,26 +46,31 @@ units = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("class", String(32), nullable=False),
-    Column("enterprise", _ID, ForeignKey("enterprises.id"), nullable=False),
+    # Looked up in the transaction that inserts the unit, and never removed: a foreign key would look it up
+    # once more for each unit of an import.
+    Column("enterprise", _ID, nullable=False),
     Column("name", Text),
     Column("county", String(6), nullable=False),
     Column("industry", String(3), nullable=False),
+    # 1 where the id does not begin with the unit's county and class; else null: see listing.py.
+    Column("irregular", Integer),
     Column("registered_ms", BigInteger, nullable=False),
     Column("on_cloud_ms", BigInteger),  # the time of its first reading
+    Column("suspended_ms", BigInteger),  # null again when it is resumed or retired
     Column("retired_ms", BigInteger),
     Column("last_hour", Integer),  # the hour (since 1970) of the latest reading that was reported
     Index("units_by_enterprise", "enterprise", "id"),
-    # Serves county, city (a set of counties) and class: see listing.py.
-    Index("units_by_cell", "county", "class", "id"),
+    # One tree instead of two: rows lie in the order of their ids.
+    sqlite_with_rowid=False,
     # Room in the page lets PostgreSQL update on_cloud_ms and last_hour without touching any index.
     postgresql_with={"fillfactor": "85"},
 )
-Index(
-    "units_retired",
-    units.c.id,
-    sqlite_where=units.c.retired_ms.is_not(None),
-    postgresql_where=units.c.retired_ms.is_not(None),
-)
+for _name, _column, _where in (
+    ("units_irregular", (units.c.county, units.c["class"], units.c.id), units.c.irregular.is_not(None)),
+    ("units_suspended", (units.c.id,), units.c.suspended_ms.is_not(None)),
+    ("units_retired", (units.c.id,), units.c.retired_ms.is_not(None)),
+):
+    Index(_name, *_column, sqlite_where=_where, postgresql_where=_where)
 
 providers = Table(
     "providers",
@@ -134,4 +152,59 @@ api_keys = Table(
     Column("sha256", String(64), nullable=False, unique=True),
     Column("created_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
+)
+
+# Append-only like the ledger: who changed what, and when.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("key", _ID, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("subject", String(64), nullable=False),  # "units/370202-motor-0000123", or "units" for many
+    Column("detail", Text),  # a JSON object
+    Index("audit_by_subject", "subject", "seq"),
+)
+
+# Answers to creates that carried an Idempotency-Key, for a day.
+answers = Table(
+    "answers",
+    metadata,
+    Column("key", _ID, primary_key=True),
+    Column("idempotency", String(255), primary_key=True),
+    Column("request", String(64), nullable=False),  # SHA-256 of path and body
+    Column("at_ms", BigInteger, nullable=False),
+    Column("status", Integer),
+    Column("body", Text),
+    Index("answers_by_age", "at_ms"),
+)
+
+# Jobs of bulk import: how far each has come.
+imports = Table(
+    "imports",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("book", String(16), nullable=False),
+    Column("format", String(8)),  # null until the first rows arrive
+    Column("columns", Text),  # of a CSV file, from its header: a JSON array
+    Column("state", String(8), nullable=False),
+    Column("key", _ID, nullable=False),
+    Column("offset", BigInteger, nullable=False),  # bytes of whole lines that are done
+    Column("lines", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("existing", BigInteger, nullable=False),
+    Column("bad", BigInteger, nullable=False),
+    Column("begun_ms", BigInteger, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+)
+
+import_errors = Table(
+    "import_errors",
+    metadata,
+    Column("import", _ID, primary_key=True),
+    Column("line", BigInteger, primary_key=True),
+    Column("column", String(32)),
+    Column("reason", Text, nullable=False),
+    sqlite_with_rowid=False,
 )

@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     """0 takes any free port; the service tells which."""
+    rate_per_s: float = Field(default=500.0, ge=0)
+    """Requests a second that one key may make of this replica; 0 for no limit. Far above what a gateway or a
+    simulator needs: it stops a program that runs wild."""
 
     db_password: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_DB_PASSWORD"))
     store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))

@@ -32,10 +32,14 @@ app = typer.Typer(
 devices_app = typer.Typer(no_args_is_help=True, help="Simulated equipment.")
 gateway_app = typer.Typer(no_args_is_help=True, help="The gateway: MQTT to the store.")
 platform_app = typer.Typer(no_args_is_help=True, help="The platform: registry, ledger, API, console.")
+keys_app = typer.Typer(
+    no_args_is_help=True, help="API keys of the platform (with an admin key in QILU_API_KEY)."
+)
 dashboards_app = typer.Typer(no_args_is_help=True, help="Grafana dashboards as code.")
 app.add_typer(devices_app, name="devices")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(platform_app, name="platform")
+platform_app.add_typer(keys_app, name="keys")
 app.add_typer(dashboards_app, name="dashboards")
 
 console = Console()
@@ -455,6 +459,146 @@ def platform_audit(db: Db = "sqlite:///var/registry.sqlite") -> None:
     if differences:
         raise QiluError(f"{len(differences)} counts differ from the ledger.")
     console.print("The ledger, the counters and the registry agree.")
+
+
+@platform_app.command("backup")
+def platform_backup(
+    copy: Annotated[Path, typer.Argument(help="the new file")], db: Db = "sqlite:///var/registry.sqlite"
+) -> None:
+    """Copy an embedded registry while the platform serves. PostgreSQL has pg_dump: see docs/operations.md.
+
+    Example: qilu platform backup registry-2026-01-31.sqlite --db sqlite:///var/registry.sqlite
+    """
+    from qilu_platform.backup import back_up
+
+    back_up(db, copy)
+    console.print(f"{copy}: {copy.stat().st_size:,} bytes", highlight=False, markup=False)
+
+
+@platform_app.command("import")
+def platform_import(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help=".csv or .ndjson, perhaps .gz")],
+    kind: Annotated[str, typer.Option(help="units or enterprises")] = "units",
+    platform: Platform = "http://127.0.0.1:8000",
+    job: Annotated[str | None, typer.Option(help="go on with this import instead of a new one")] = None,
+    errors: Annotated[Path | None, typer.Option(help="write the bad lines here, as NDJSON")] = None,
+    as_json: Json = False,
+) -> None:
+    """Register a whole file (key from QILU_API_KEY). Goes on by itself after a broken connection; what is
+    there already is left as it is. Exit code 1 when lines were bad.
+
+    Example: qilu platform import units.csv --kind units --errors bad.ndjson
+    """
+    from qilu_contract.secrets import secret
+
+    from qilu.progress import file_bar
+    from qilu.registry import Registry, content_type
+
+    if kind not in ("units", "enterprises"):
+        raise ConfigError(f"--kind {kind!r} cannot be imported: use units or enterprises.")
+    content_type(file)
+    with Registry(platform, secret("QILU_API_KEY")) as registry:
+        id_ = registry.open_import(kind) if job is None else job
+        with file_bar(Console(stderr=True), f"importing {kind}", file.stat().st_size) as progress:
+            done = registry.import_file(file, id_, progress)
+        if errors is not None:
+            registry.write_errors(id_, errors)
+    if as_json:
+        print(msgspec.json.encode(done).decode())  # noqa: T201
+    else:
+        console.print(
+            f"{done['created']:,} registered, {done['existing']:,} there already, {done['bad']:,} bad lines.",
+            highlight=False,
+        )
+    if done["bad"]:
+        where = f"see {errors}" if errors else f"run again with --job {id_} --errors FILE to see them"
+        raise QiluError(f"{done['bad']:,} lines were not registered: {where}.")
+
+
+def _keys(platform: str) -> Any:
+    from qilu_contract.secrets import secret
+
+    from qilu.registry import Registry
+
+    return Registry(platform, secret("QILU_API_KEY"))
+
+
+def _show_key(made: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(made).decode())  # noqa: T201
+        return
+    console.print(f"{made['id']} {made['key']}", soft_wrap=True, highlight=False, markup=False)
+    Console(stderr=True).print("The key is shown this once; the platform keeps a hash of it only.")
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="what it is for")],
+    role: Annotated[str, typer.Option(help="admin, operator, viewer, enterprise, ingest or fleet")],
+    enterprise: Annotated[str | None, typer.Option(help="its id, for the role enterprise")] = None,
+    platform: Platform = "http://127.0.0.1:8000",
+    as_json: Json = False,
+) -> None:
+    """Make a key and show it once.
+
+    Example: qilu platform keys create "line 3 gateway" --role ingest
+    """
+    body = {"name": name, "role": role} | ({} if enterprise is None else {"enterprise": enterprise})
+    with _keys(platform) as registry:
+        _show_key(registry.call("POST", "/v1/keys", json=body), as_json)
+
+
+@keys_app.command("list")
+def keys_list(platform: Platform = "http://127.0.0.1:8000", as_json: Json = False) -> None:
+    """List the keys: never the secrets, which nobody keeps.
+
+    Example: qilu platform keys list
+    """
+    with _keys(platform) as registry:
+        items = registry.call("GET", "/v1/keys")["items"]
+    if as_json:
+        print(msgspec.json.encode(items).decode())  # noqa: T201
+        return
+    table = Table()
+    for heading in ("id", "name", "role", "enterprise", "made", "ends"):
+        table.add_column(heading, overflow="fold")
+    for item in items:
+        made, ends = (
+            "" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds")
+            for ms in (item["created_ms"], item["revoked_ms"])
+        )
+        table.add_row(item["id"], escape(item["name"]), item["role"], item["enterprise"] or "", made, ends)
+    console.print(table)
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="of the key that is replaced")],
+    grace: Annotated[str, typer.Option(help="how long the old key goes on working: 90s, 2h, 30d")] = "0s",
+    platform: Platform = "http://127.0.0.1:8000",
+    as_json: Json = False,
+) -> None:
+    """Replace a key by a new one of the same role and show it once.
+
+    Example: qilu platform keys rotate key-0d1f2a3b4c5d --grace 2h
+    """
+    body = {"grace_s": int(flags.duration_s(grace))}
+    with _keys(platform) as registry:
+        _show_key(registry.call("POST", f"/v1/keys/{id_}/rotate", json=body), as_json)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="of the key that ends")],
+    platform: Platform = "http://127.0.0.1:8000",
+) -> None:
+    """End a key at once, for good.
+
+    Example: qilu platform keys revoke key-0d1f2a3b4c5d
+    """
+    with _keys(platform) as registry:
+        registry.call("DELETE", f"/v1/keys/{id_}")
+    console.print(f"{id_} is revoked.", highlight=False, markup=False)
 
 
 @dashboards_app.command("build")

@@ -1,12 +1,34 @@
-"""What `qilu devices run` shows: a bar while the fleet registers, then one line of how the run goes."""
+"""What long work shows: `qilu devices run` a bar while the fleet registers, then one line of how the
+run goes; `qilu platform import` a bar of its file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from qilu_devices.run import RunProgress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:  # an import needs no simulator on its machine
+    from qilu_devices.run import RunProgress
+
+
+@contextmanager
+def file_bar(console: Console, said: str, size: int) -> Iterator[Callable[[int], None]]:
+    """A bar of bytes with the time that is left, on a terminal only; told how many are done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(said, total=size)
+        yield lambda done: bar.update(task, completed=done)
 
 
 class RunLine:

@@ -36,8 +36,16 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: _PROBLEM | {"description": "No key, or not a valid one."},
     403: _PROBLEM | {"description": "The key's role does not allow this."},
     422: _PROBLEM | {"description": "The request does not fit; the detail says where and why."},
+    429: _PROBLEM | {"description": "The key asks too often; Retry-After says when to come again."},
     503: _PROBLEM | {"description": "The database or the store is away; try again."},
 }
+
+
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: _PROBLEM | {"description": "There is no such thing."}}
+CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: _PROBLEM | {"description": "What is there already does not allow it; the detail says what."}
+}
+TOO_LARGE: dict[int | str, dict[str, Any]] = {413: _PROBLEM | {"description": "The body is too large."}}
 
 
 def get_runtime(request: Request) -> Runtime:
@@ -67,6 +75,13 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
                 401,
                 "The key is not known, or it was revoked.",
                 headers={"WWW-Authenticate": 'Bearer realm="qilu", error="invalid_token"'},
+            )
+        if wait_s := runtime.buckets.take(caller.key):
+            raise Problem(
+                429,
+                f"This key makes more than {runtime.settings.rate_per_s:g} requests a second: "
+                f"wait {wait_s} s.",
+                headers={"Retry-After": str(wait_s)},
             )
         if caller.role not in (Role.ADMIN, *roles):
             wanted = ", ".join((Role.ADMIN, *roles))

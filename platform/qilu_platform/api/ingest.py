@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+import msgspec
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from qilu_contract.readings import MAX_TIME_MS
 
 from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.keys import Caller
-from qilu_platform.models import AdmissionIn, ReadingsIn, Role
+from qilu_platform.models import MAX_BATCH, AdmissionIn, ReadingIn, ReadingsIn, Role
 from qilu_platform.onboarding import Report, admission, report
 from qilu_platform.runtime import Runtime
 
@@ -38,21 +42,65 @@ async def admit(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn) -> Res
     return answer({"units": found})
 
 
-async def _report(runtime: Runtime, body: ReadingsIn, *, first: bool) -> Report:
-    readings = [(reading.unit, reading.ts_ms) for reading in body.readings]
+class _Reading(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    unit: Annotated[str, msgspec.Meta(max_length=256)]
+    ts_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
+
+
+class _Readings(msgspec.Struct, forbid_unknown_fields=True):
+    readings: Annotated[list[_Reading], msgspec.Meta(max_length=MAX_BATCH)]
+
+
+_decode = msgspec.json.Decoder(_Readings).decode
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["readings"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "readings": {
+                            "type": "array",
+                            "maxItems": MAX_BATCH,
+                            "items": ReadingIn.model_json_schema(),
+                        }
+                    },
+                },
+                "example": {"readings": [{"unit": "370202-motor-0000123", "ts_ms": 1767225600000}]},
+            }
+        },
+    }
+}
+
+
+async def _report(runtime: Runtime, request: Request, *, first: bool) -> Report:
+    body = await request.body()
+    given: _Readings | ReadingsIn
+    try:
+        # Several times as fast as a model, and this is the busiest of all bodies.
+        given = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        try:
+            given = ReadingsIn.model_validate_json(body)  # says what is wrong, and where
+        except ValidationError as error:
+            raise RequestValidationError(error.errors(include_url=False)) from error
+    readings = [(reading.unit, reading.ts_ms) for reading in given.readings]
     return await runtime.database.write(lambda connection: report(connection, readings, first=first))
 
 
-@router.post("/first-readings", responses=_shows(counted=1, already=0, unknown=[]))
-async def first_readings(runtime: RuntimeDep, _caller: Gateway, body: ReadingsIn) -> Response:
+@router.post("/first-readings", responses=_shows(counted=1, already=0, unknown=[]), openapi_extra=_BODY)
+async def first_readings(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
     """Readings that are durably stored, the first of their units as far as the gateway knows: puts the units
     on cloud. `counted`, `already` and the readings of `unknown` units add up to the readings given."""
-    done = await _report(runtime, body, first=True)
+    done = await _report(runtime, request, first=True)
     return answer({"counted": done.counted, "already": done.already, "unknown": done.unknown})
 
 
-@router.post("/activity", responses=_shows(updated=1))
-async def activity(runtime: RuntimeDep, _caller: Gateway, body: ReadingsIn) -> Response:
+@router.post("/activity", responses=_shows(updated=1), openapi_extra=_BODY)
+async def activity(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
     """Units that were heard of lately; a unit is worth reporting once an hour."""
-    done = await _report(runtime, body, first=False)
+    done = await _report(runtime, request, first=False)
     return answer({"updated": done.active})

@@ -1,42 +1,81 @@
-"""API keys, for the admin."""
+"""API keys and the audit log, for the admin."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
+from sqlalchemy import Connection
 
-from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
-from qilu_platform.keys import Caller, list_keys, make_key, revoke_key
-from qilu_platform.models import KeyIn, Role
+from qilu_platform import audit_log
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.keys import Caller, list_keys, make_key, revoke_key, rotate_key
+from qilu_platform.models import KeyIn, Role, RotationIn
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1", tags=["keys"], responses=PROBLEMS)
 
 Admin = Annotated[Caller, Depends(allow())]
 
+_SECRET = {"Cache-Control": "no-store"}
+_MADE: dict[int | str, dict[str, Any]] = {
+    201: {"content": {"application/json": {"example": {"id": "key-0d1f2a3b4c5d", "key": "qilu_…"}}}}
+}
 
-@router.post(
-    "",
-    status_code=201,
-    responses={
-        201: {"content": {"application/json": {"example": {"id": "key-0d1f2a3b4c5d", "key": "qilu_…"}}}}
-    },
-)
-async def create_key(runtime: RuntimeDep, _caller: Admin, body: KeyIn) -> Response:
+
+@router.post("/keys", status_code=201, responses=_MADE)
+async def create_key(runtime: RuntimeDep, caller: Admin, body: KeyIn) -> Response:
     """The key is shown here and never again."""
-    id_, key = await runtime.database.write(
-        lambda connection: make_key(connection, body.name, Role(body.role), body.enterprise)
-    )
-    return answer({"id": id_, "key": key}, 201, {"Cache-Control": "no-store"})
+
+    def work(connection: Connection) -> tuple[str, str]:
+        id_, key = make_key(connection, body.name, Role(body.role), body.enterprise)
+        audit_log.record(connection, caller, "created", f"keys/{id_}", role=body.role)
+        return id_, key
+
+    id_, key = await runtime.database.write(work)
+    return answer({"id": id_, "key": key}, 201, _SECRET)
 
 
-@router.get("")
+@router.get("/keys")
 async def get_keys(runtime: RuntimeDep, _caller: Admin) -> Response:
     return answer({"items": await runtime.database.read(list_keys)})
 
 
-@router.delete("/{id}", status_code=204)
-async def delete_key(runtime: RuntimeDep, _caller: Admin, id: str) -> Response:
+@router.post("/keys/{id}/rotate", status_code=201, responses=_MADE | NOT_FOUND | CONFLICT)
+async def rotate(runtime: RuntimeDep, caller: Admin, id: str, body: RotationIn | None = None) -> Response:
+    """A new key takes its place; the old one ends at once, or after `grace_s`."""
+    grace_s = 0 if body is None else body.grace_s
+
+    def work(connection: Connection) -> tuple[str, str]:
+        made, key = rotate_key(connection, id, grace_s)
+        audit_log.record(connection, caller, "rotated", f"keys/{id}", by=made, grace_s=grace_s)
+        return made, key
+
+    made, key = await runtime.database.write(work)
+    return answer({"id": made, "key": key}, 201, _SECRET)
+
+
+@router.delete("/keys/{id}", status_code=204, responses=NOT_FOUND | CONFLICT)
+async def delete_key(runtime: RuntimeDep, caller: Admin, id: str) -> Response:
     """Ends it at once. The last admin key cannot be ended."""
-    await runtime.database.write(lambda connection: revoke_key(connection, id))
+
+    def work(connection: Connection) -> None:
+        revoke_key(connection, id)
+        audit_log.record(connection, caller, "revoked", f"keys/{id}")
+
+    await runtime.database.write(work)
     return Response(status_code=204)
+
+
+@router.get("/audit")
+async def get_audit(
+    runtime: RuntimeDep,
+    _caller: Admin,
+    cursor: Annotated[int | None, Query(ge=0, description="`next` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    subject: Annotated[str | None, Query(max_length=64, description="Such as units/<id>.")] = None,
+    key: Annotated[str | None, Query(max_length=32, description="The id of the key that did it.")] = None,
+) -> Response:
+    """Every change, the newest first: who (the key's id), what, when."""
+    return answer(
+        await runtime.database.read(lambda found: audit_log.latest(found, cursor, limit, subject, key))
+    )

@@ -60,6 +60,15 @@ async def healthz(runtime: RuntimeDep) -> Response:
     return answer({"status": "ok"})
 
 
+@router.get("/readyz")
+async def readyz(runtime: RuntimeDep) -> Response:
+    """200 while requests should come here; 503 while the database is away or too many wait for it, and when
+    the platform is stopping."""
+    runtime.hub.check_open()
+    await runtime.database.read(lambda connection: connection.execute(text("SELECT 1 FROM counters")).first())
+    return answer({"status": "ready"})
+
+
 @router.get("/metrics")
 async def metrics(runtime: RuntimeDep) -> Response:
     return Response(generate_latest(runtime.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import BaseModel
+from qilu_contract.identity import parse_identifier
 from qilu_contract.ids import ID_PATTERN
-from sqlalchemy import Connection
+from qilu_contract.places import CITIES
+from sqlalchemy import Connection, select
 
-from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform import audit_log
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
 from qilu_platform.bulk import MAX_LINES, register_lines
+from qilu_platform.idempotency import Repeatable
 from qilu_platform.keys import Caller
 from qilu_platform.listing import Filters, get_row, owner_of, page
 from qilu_platform.models import (
@@ -32,10 +38,11 @@ from qilu_platform.models import (
     UnitOut,
     UnitState,
 )
-from qilu_platform.onboarding import end_contract, retire_unit
+from qilu_platform.onboarding import end_contract, resume_unit, retire_unit, suspend_unit
 from qilu_platform.problems import Problem
-from qilu_platform.registration import BOOKS, register_one
+from qilu_platform.registration import BOOKS, Outcome, register_one
 from qilu_platform.runtime import Runtime
+from qilu_platform.schema import units
 
 router = APIRouter(prefix="/v1", tags=["registry"], responses=PROBLEMS)
 
@@ -48,19 +55,45 @@ Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 ABook = Literal["enterprises", "units", "providers", "contracts"]
 Cursor = Annotated[str | None, Query(pattern=ID_PATTERN, description="`next` of the page before.")]
+Prefix = Annotated[str | None, Query(max_length=200, description="How the name begins.")]
+RepeatKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="The same request with the same key is done once, and answered alike for 24 hours.",
+    ),
+]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-async def _create(runtime: Runtime, book: str, row: dict[str, Any]) -> Response:
+async def _create(
+    runtime: Runtime, caller: Caller, book: str, row: dict[str, Any], key: str | None
+) -> Response:
     """201 with the new thing, or 200 with the one that was there already, the same."""
+    asked = Repeatable(caller, key, book, row)
 
-    def work(connection: Connection) -> tuple[dict[str, Any] | None, bool]:
+    def work(connection: Connection) -> tuple[dict[str, Any], int]:
         id_, new = register_one(connection, BOOKS[book], row)
-        return get_row(connection, BOOKS[book].table, id_), new
+        if new:
+            audit_log.record(connection, caller, "registered", f"{book}/{id_}")
+        item = get_row(connection, BOOKS[book].table, id_)
+        assert item is not None
+        return item, 201 if new else 200
 
-    item, new = await runtime.database.write(work)
-    assert item is not None
-    return answer(item, 201 if new else 200, {"Location": f"/v1/{book}/{item['id']}"})
+    item, status = await runtime.database.write(lambda connection: asked.run(connection, work))
+    return answer(item, status, {"Location": f"/v1/{book}/{item['id']}"})
+
+
+async def _change(
+    runtime: Runtime, caller: Caller, subject: str, action: str, change: Callable[[Connection], bool]
+) -> None:
+    def work(connection: Connection) -> None:
+        if change(connection):
+            audit_log.record(connection, caller, action, subject)
+
+    await runtime.database.write(work)
 
 
 async def _get(runtime: Runtime, caller: Caller, book: str, id_: str) -> Response:
@@ -77,6 +110,13 @@ async def _list(runtime: Runtime, book: str, filters: Filters, cursor: str | Non
     return answer(await runtime.database.read(lambda found: page(found, table, filters, cursor, limit)))
 
 
+_CREATES: dict[int | str, dict[str, Any]] = (
+    CONFLICT | TOO_LARGE | {200: {"description": "It was there already, the same."}}
+)
+_EVENT = {"event": "suspended", "at_ms": 1767225600000, "key": "key-0d1f2a3b4c5d"}
+_HISTORY: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": {"unit": "my-motor", "items": [_EVENT]}}}}
+}
 _Page = dict[int | str, dict[str, Any]]
 
 
@@ -92,12 +132,14 @@ def _page_of(model: type[BaseModel]) -> _Page:
     return {200: {"description": "A page.", "content": {"application/json": {"schema": shape}}}}
 
 
-@router.post("/enterprises", status_code=201, response_model=EnterpriseOut)
-async def create_enterprise(runtime: RuntimeDep, _caller: Fleet, body: EnterpriseIn) -> Response:
-    return await _create(runtime, "enterprises", body.row())
+@router.post("/enterprises", status_code=201, response_model=EnterpriseOut, responses=_CREATES)
+async def create_enterprise(
+    runtime: RuntimeDep, caller: Fleet, body: EnterpriseIn, key: RepeatKey = None
+) -> Response:
+    return await _create(runtime, caller, "enterprises", body.row(), key)
 
 
-@router.get("/enterprises/{id}", response_model=EnterpriseOut)
+@router.get("/enterprises/{id}", response_model=EnterpriseOut, responses=NOT_FOUND)
 async def get_enterprise(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     return await _get(runtime, caller, "enterprises", id)
 
@@ -111,19 +153,20 @@ async def list_enterprises(
     city: CityCode | None = None,
     county: CountyCode | None = None,
     industry: IndustryCode | None = None,
+    name: Prefix = None,
 ) -> Response:
-    filters = Filters(county=county, city=city, industry=industry, only=caller.enterprise)
+    filters = Filters(county=county, city=city, industry=industry, name=name, only=caller.enterprise)
     return await _list(runtime, "enterprises", filters, cursor, limit)
 
 
-@router.post("/units", status_code=201, response_model=UnitOut)
-async def create_unit(runtime: RuntimeDep, caller: Owner, body: UnitIn) -> Response:
+@router.post("/units", status_code=201, response_model=UnitOut, responses=_CREATES)
+async def create_unit(runtime: RuntimeDep, caller: Owner, body: UnitIn, key: RepeatKey = None) -> Response:
     if not caller.sees(body.enterprise):
         raise Problem(403, f"This key registers units of {caller.enterprise} only.")
-    return await _create(runtime, "units", body.row())
+    return await _create(runtime, caller, "units", body.row(), key)
 
 
-@router.get("/units/{id}", response_model=UnitOut)
+@router.get("/units/{id}", response_model=UnitOut, responses=NOT_FOUND)
 async def get_unit(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     return await _get(runtime, caller, "units", id)
 
@@ -138,26 +181,84 @@ async def list_units(
     county: CountyCode | None = None,
     class_: Annotated[ClassName | None, Query(alias="class")] = None,
     enterprise: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
+    industry: IndustryCode | None = None,
     state: UnitState | None = None,
+    name: Prefix = None,
+    identifier: Annotated[
+        str | None, Query(max_length=160, description="88.<node>.<enterprise>/<unit>")
+    ] = None,
 ) -> Response:
-    filters = Filters(county, city, class_, enterprise, state=state, only=caller.enterprise)
+    """In the order of ids. A page may hold less than `limit`, or nothing, before the last one: it looks at
+    8,000 units at most for `industry`, `state` and `name`; the last page is the one whose `next` is null."""
+    filters = Filters(
+        county, city, class_, enterprise, industry=industry, state=state, name=name, only=caller.enterprise
+    )
+    if identifier is not None:
+        filters = _narrowed(filters, identifier)
     return await _list(runtime, "units", filters, cursor, limit)
 
 
-@router.post("/units/{id}/retire", response_model=UnitOut)
-async def retire(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
-    """Takes it out of the current counts, for good; its id is never used again."""
+def _narrowed(filters: Filters, text: str) -> Filters:
+    try:
+        node, enterprise, unit = parse_identifier(text)
+    except ValueError as error:
+        raise Problem(422, f"identifier: {error}.") from error
+    # What contradicts itself finds nothing.
+    node_fits = node in CITIES and filters.city in (None, node)
+    enterprise_fits = filters.enterprise in (None, enterprise)
+    return replace(
+        filters, id=unit if node_fits and enterprise_fits else "", enterprise=enterprise, city=node
+    )
+
+
+@router.get("/units/{id}/history", responses=_HISTORY | NOT_FOUND)
+async def get_history(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+    """What happened to it, oldest first, with the key that did it where one did."""
+
+    def work(connection: Connection) -> list[dict[str, Any]] | None:
+        row = connection.execute(select(units).where(units.c.id == id)).one_or_none()
+        if row is None or not caller.sees(row.enterprise):
+            return None
+        return audit_log.history(connection, row._mapping)
+
+    items = await runtime.database.read(work)
+    if items is None:
+        raise Problem(404, f"unit {id} does not exist.")
+    return answer({"unit": id, "items": items})
+
+
+@router.post("/units/{id}/suspend", response_model=UnitOut, responses=NOT_FOUND | CONFLICT)
+async def suspend(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
+    """Takes it out of the current counts and bars it from speaking, until it is resumed."""
     await _get(runtime, caller, "units", id)
-    await runtime.database.write(lambda connection: retire_unit(connection, id))
+    await _change(runtime, caller, f"units/{id}", "suspended", lambda found: suspend_unit(found, id))
     return await _get(runtime, caller, "units", id)
 
 
-@router.post("/providers", status_code=201, response_model=ProviderOut)
-async def create_provider(runtime: RuntimeDep, _caller: Fleet, body: ProviderIn) -> Response:
-    return await _create(runtime, "providers", body.row())
+@router.post("/units/{id}/resume", response_model=UnitOut, responses=NOT_FOUND | CONFLICT)
+async def resume(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
+    """Undoes a suspension."""
+    await _get(runtime, caller, "units", id)
+    await _change(runtime, caller, f"units/{id}", "resumed", lambda found: resume_unit(found, id))
+    return await _get(runtime, caller, "units", id)
 
 
-@router.get("/providers/{id}", response_model=ProviderOut)
+@router.post("/units/{id}/retire", response_model=UnitOut, responses=NOT_FOUND)
+async def retire(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
+    """Takes it out of the current counts, for good; its id is never used again."""
+    await _get(runtime, caller, "units", id)
+    await _change(runtime, caller, f"units/{id}", "retired", lambda found: retire_unit(found, id))
+    return await _get(runtime, caller, "units", id)
+
+
+@router.post("/providers", status_code=201, response_model=ProviderOut, responses=_CREATES)
+async def create_provider(
+    runtime: RuntimeDep, caller: Fleet, body: ProviderIn, key: RepeatKey = None
+) -> Response:
+    return await _create(runtime, caller, "providers", body.row(), key)
+
+
+@router.get("/providers/{id}", response_model=ProviderOut, responses=NOT_FOUND)
 async def get_provider(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     return await _get(runtime, caller, "providers", id)
 
@@ -169,13 +270,15 @@ async def list_providers(
     return await _list(runtime, "providers", Filters(), cursor, limit)
 
 
-@router.post("/contracts", status_code=201, response_model=ContractOut)
-async def create_contract(runtime: RuntimeDep, _caller: Fleet, body: ContractIn) -> Response:
+@router.post("/contracts", status_code=201, response_model=ContractOut, responses=_CREATES)
+async def create_contract(
+    runtime: RuntimeDep, caller: Fleet, body: ContractIn, key: RepeatKey = None
+) -> Response:
     """An enterprise's first contract puts it on cloud."""
-    return await _create(runtime, "contracts", body.row())
+    return await _create(runtime, caller, "contracts", body.row(), key)
 
 
-@router.get("/contracts/{id}", response_model=ContractOut)
+@router.get("/contracts/{id}", response_model=ContractOut, responses=NOT_FOUND)
 async def get_contract(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     return await _get(runtime, caller, "contracts", id)
 
@@ -192,19 +295,21 @@ async def list_contracts(
     return await _list(runtime, "contracts", filters, cursor, limit)
 
 
-@router.post("/contracts/{id}/end", response_model=ContractOut)
+@router.post("/contracts/{id}/end", response_model=ContractOut, responses=NOT_FOUND)
 async def end(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
     """With its last contract an enterprise is no longer currently on cloud; onboarded it stays."""
-    await runtime.database.write(lambda connection: end_contract(connection, id))
+    await _change(runtime, caller, f"contracts/{id}", "ended", lambda found: end_contract(found, id))
     return await _get(runtime, caller, "contracts", id)
 
 
-@router.post("/centres", status_code=201, response_model=CentreOut)
-async def create_centre(runtime: RuntimeDep, _caller: Operator, body: CentreIn) -> Response:
-    return await _create(runtime, "centres", body.row())
+@router.post("/centres", status_code=201, response_model=CentreOut, responses=_CREATES)
+async def create_centre(
+    runtime: RuntimeDep, caller: Operator, body: CentreIn, key: RepeatKey = None
+) -> Response:
+    return await _create(runtime, caller, "centres", body.row(), key)
 
 
-@router.get("/centres/{id}", response_model=CentreOut)
+@router.get("/centres/{id}", response_model=CentreOut, responses=NOT_FOUND)
 async def get_centre(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     return await _get(runtime, caller, "centres", id)
 
@@ -229,14 +334,21 @@ _LINES = {
 }
 
 
-@router.post("/{book}/bulk", response_model=BulkOut, openapi_extra=_LINES)
-async def create_many(runtime: RuntimeDep, _caller: Fleet, book: ABook, request: Request) -> Response:
+@router.post("/{book}/bulk", response_model=BulkOut, responses=TOO_LARGE, openapi_extra=_LINES)
+async def create_many(runtime: RuntimeDep, caller: Fleet, book: ABook, request: Request) -> Response:
     """One object a line, as in the single create, with `id`. The good lines are registered whatever the
     others are; at most 20,000 lines and 8 MiB."""
     body = await request.body()
     if body.strip().count(b"\n") >= MAX_LINES:
         raise Problem(413, f"More than {MAX_LINES} lines: send them in several calls.")
-    outcome = await runtime.database.write(lambda connection: register_lines(connection, book, body))
+
+    def work(connection: Connection) -> Outcome:
+        outcome = register_lines(connection, book, body)
+        if outcome.created:
+            audit_log.record(connection, caller, "registered", book, created=len(outcome.created))
+        return outcome
+
+    outcome = await runtime.database.write(work)
     errors = sorted((error.line, error.detail) for error in outcome.errors)
     return answer(
         {

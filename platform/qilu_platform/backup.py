@@ -1,0 +1,38 @@
+"""A copy of an embedded registry while it serves."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from qilu_contract.errors import ConfigError, QiluError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+
+def back_up(db_url: str, copy: Path) -> None:
+    """Write the SQLite database as it stands at this moment into the new file `copy`, compacted. Blocks; the
+    platform that owns it goes on serving, reads and writes alike.
+
+    Raises ConfigError for another database or a `copy` that exists, QiluError when it cannot be written.
+    """
+    try:
+        url = make_url(db_url)
+    except ArgumentError as error:
+        raise ConfigError("--db names no database: use sqlite:///path.") from error
+    if url.drivername != "sqlite":
+        raise ConfigError(
+            "--db is no SQLite file: back PostgreSQL up with pg_dump, as docs/operations.md says."
+        )
+    source = Path(str(url.database))
+    if not source.is_file():
+        raise ConfigError(f"--db {source} is no file: name the registry that is to be copied.")
+    if copy.exists():
+        raise ConfigError(f"{copy} exists: name a new file.")
+    try:
+        # One reading transaction: in WAL mode it sees one moment and keeps nobody waiting.
+        with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=60)) as connection:
+            connection.execute("VACUUM INTO ?", (str(copy),))
+    except sqlite3.Error as error:
+        raise QiluError(f"{source} cannot be copied to {copy}: {error}.") from error

@@ -1,0 +1,196 @@
+"""Import jobs: a file of enterprises or units, registered block by block as it arrives.
+
+Each block is one transaction that registers its rows, notes its bad lines and moves the job's offset on. So a
+connection may break anywhere: the job stands after its last whole block, and goes on from there, by whichever
+replica; and what is sent twice is registered once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterable
+from typing import Any
+
+import msgspec
+from qilu_contract.clock import wall_ms
+from sqlalchemy import Connection, select, update
+from starlette.requests import ClientDisconnect
+
+from qilu_platform import audit_log
+from qilu_platform.database import Database, insert_rows
+from qilu_platform.keys import Caller
+from qilu_platform.loading import Loaded, NotNewError, Owners, load
+from qilu_platform.parsing import Block, Splitter, check_encoding, parse, read_header
+from qilu_platform.problems import Problem
+from qilu_platform.registration import BOOKS
+from qilu_platform.schema import import_errors, imports
+
+FORMATS = {"text/csv": "csv", "application/x-ndjson": "ndjson", "application/jsonl": "ndjson"}
+MAX_REASON = 500
+"""Characters of the reason that is kept for a bad line."""
+
+
+def open_job(connection: Connection, caller: Caller, book: str) -> str:
+    """A new job's id."""
+    id_, now_ms = f"import-{secrets.token_hex(8)}", wall_ms()
+    counts = dict.fromkeys(("offset", "lines", "created", "existing", "bad"), 0)
+    row = {"id": id_, "book": book, "state": "open", "key": caller.key}
+    connection.execute(imports.insert().values(**row, **counts, begun_ms=now_ms, changed_ms=now_ms))
+    return id_
+
+
+def show_job(connection: Connection, id_: str) -> dict[str, Any]:
+    """The job as the API shows it. Raises Problem 404."""
+    row = connection.execute(select(imports).where(imports.c.id == id_)).one_or_none()
+    if row is None:
+        raise Problem(404, f"import {id_} does not exist.")
+    return shown(row._mapping)
+
+
+def shown(row: Any) -> dict[str, Any]:
+    names = ("id", "book", "format", "state", "offset", "lines", "created", "existing", "bad")
+    job = {name: row[name] for name in (*names, "key", "begun_ms", "changed_ms")}
+    return job | {"errors": f"/v1/imports/{row['id']}/errors"}
+
+
+def list_jobs(connection: Connection, limit: int) -> list[dict[str, Any]]:
+    """The latest first."""
+    query = select(imports).order_by(imports.c.begun_ms.desc(), imports.c.id).limit(limit)
+    return [shown(row._mapping) for row in connection.execute(query)]
+
+
+class Import:
+    """One request's share of a job: the bytes from `offset` on."""
+
+    def __init__(self, database: Database, caller: Caller, id_: str) -> None:
+        self._database, self._caller, self._id = database, caller, id_
+        self._owners: Owners = {}
+        self._job: dict[str, Any] = {}
+        self._names: list[str] | None = None
+
+    async def run(
+        self, body: AsyncIterable[bytes], format_: str, offset: int, *, gzipped: bool, complete: bool
+    ) -> None:
+        """Read `body` to its end. `complete` says that the file ends with it.
+
+        Raises Problem: 404 for an unknown job, 409 if it stands elsewhere or is done, 422 for what is not
+        such a file; and ClientDisconnect when the connection breaks, after the whole lines that came were
+        registered.
+        """
+        await self._begin(format_, offset)
+        splitter = Splitter(gzipped=gzipped)
+        broken: ClientDisconnect | None = None
+        try:
+            async for data in body:
+                for block in splitter.feed(data):
+                    await self._take(block)
+        except ClientDisconnect as error:
+            broken = error
+        for block in splitter.finish(complete=complete and broken is None):
+            await self._take(block)
+        if broken is not None:
+            raise broken
+        if complete:
+            await self._database.write(self._finish)
+            await self._database.refresh_statistics(BOOKS[self._job["book"]].table)
+
+    async def _begin(self, format_: str, offset: int) -> None:
+        def work(connection: Connection) -> dict[str, Any]:
+            row = connection.execute(select(imports).where(imports.c.id == self._id)).one_or_none()
+            if row is None:
+                raise Problem(404, f"import {self._id} does not exist.")
+            return dict(row._mapping)
+
+        job = self._job = await self._database.read(work)
+        self._names = None if job["columns"] is None else msgspec.json.decode(job["columns"])
+        if job["state"] == "done":
+            raise Problem(409, f"import {self._id} is done: open another one for another file.")
+        if job["offset"] != offset:
+            raise _elsewhere(self._id, job["offset"])
+        if job["format"] not in (None, format_):
+            raise Problem(422, f"Content-Type: this import began as {job['format']}: go on with that.")
+        job["format"] = format_
+
+    async def _take(self, block: bytes) -> None:
+        job, skip = self._job, 0
+        if job["offset"] == 0:
+            check_encoding(block)
+            if job["format"] == "csv":
+                self._names, skip = read_header(job["book"], block)
+            elif block.startswith(b"\xef\xbb\xbf"):
+                skip = 3
+        header = 1 if self._names is not None and skip else 0
+        line = job["lines"] + 1 + header
+        rest = block[skip:]
+
+        def work() -> Block:
+            return parse(job["book"], self._names, rest, line) if rest else Block(0, 0)
+
+        # Not in the writer: other writes go first while this is parsed.
+        parsed = await self._database.compute(work)
+        parsed.size, parsed.lines = len(block), parsed.lines + header
+        try:
+            done = await self._database.write(
+                lambda found: self._enter(found, parsed, new=True), resumed=True
+            )
+        except NotNewError:
+            done = await self._database.write(
+                lambda found: self._enter(found, parsed, new=False), resumed=True
+            )
+        job["offset"] += parsed.size
+        job["lines"] += parsed.lines
+        job["created"] += done.created
+
+    def _enter(self, connection: Connection, block: Block, *, new: bool) -> Loaded:
+        job = self._job
+        done = load(connection, job["book"], block, self._owners, new=new)
+        errors = {
+            error.line: {
+                "import": self._id,
+                "line": error.line,
+                "column": error.column,
+                "reason": error.detail[:MAX_REASON],
+            }
+            for error in done.errors
+        }
+        if errors:
+            connection.execute(insert_rows(connection, import_errors, list(errors.values())))
+        moved = connection.execute(
+            update(imports)
+            .where(imports.c.id == self._id, imports.c.offset == job["offset"], imports.c.state == "open")
+            .values(
+                offset=imports.c.offset + block.size,
+                lines=imports.c.lines + block.lines,
+                created=imports.c.created + done.created,
+                existing=imports.c.existing + done.existing,
+                bad=imports.c.bad + len(errors),
+                format=job["format"],
+                columns=None if self._names is None else msgspec.json.encode(self._names).decode(),
+                changed_ms=wall_ms(),
+            )
+        )
+        if moved.rowcount != 1:
+            # Takes the rows back as well: another request goes on with the job.
+            raise _elsewhere(self._id, None)
+        return done
+
+    def _finish(self, connection: Connection) -> None:
+        job = self._job
+        moved = connection.execute(
+            update(imports)
+            .where(imports.c.id == self._id, imports.c.offset == job["offset"], imports.c.state == "open")
+            .values(state="done", changed_ms=wall_ms())
+        )
+        if moved.rowcount != 1:
+            raise _elsewhere(self._id, None)
+        created = connection.scalar(select(imports.c.created).where(imports.c.id == self._id))
+        if created:
+            audit_log.record(connection, self._caller, "imported", job["book"], created=created, by=self._id)
+
+
+def _elsewhere(id_: str, offset: int | None) -> Problem:
+    where = "another request goes on with it" if offset is None else f"its offset is {offset}"
+    headers = None if offset is None else {"Upload-Offset": str(offset)}
+    return Problem(
+        409, f"import {id_} stands elsewhere: {where}; GET it and send on from there.", headers=headers
+    )

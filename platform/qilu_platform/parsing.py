@@ -1,0 +1,337 @@
+"""Bytes of a CSV or NDJSON file as checked columns, a block of whole lines at a time.
+
+A block whose lines are all good is checked by the column, in a handful of calls that run in C; only a block
+with a fault is looked at line by line, to say which line, which column and why. One line is one record: a
+value may not hold a line break.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+from pydantic import TypeAdapter, ValidationError
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.ids import is_id
+from qilu_contract.places import COUNTIES, INDUSTRIES
+
+from qilu_platform.models import EnterpriseIn, UnitIn
+from qilu_platform.problems import Problem, faults, sentence
+from qilu_platform.registration import LineError
+
+BLOCK = 256 * 1024
+"""Bytes that are parsed and registered together: some 6,000 units, 40 ms of the database's one writer."""
+MAX_LINE = 64 * 1024
+"""Bytes; a longer line is no line of a registry."""
+_ID_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789-"
+_MAX_NAME = 200
+
+Value = str | None
+Columns = Mapping[str, Sequence[Value]]
+
+
+@dataclass(slots=True)
+class Block:
+    """Whole lines of a file, parsed: `numbers[n]` is the line that the n-th row of `columns` stood on."""
+
+    size: int
+    """Bytes."""
+    lines: int
+    numbers: Sequence[int] = ()
+    columns: Columns = field(default_factory=dict)
+    errors: list[LineError] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """What a file of one kind holds. `check` finds a fault in columns without saying which."""
+
+    needed: tuple[str, ...]
+    optional: tuple[str, ...]
+    adapter: TypeAdapter[Any]
+    line: type[msgspec.Struct]
+    check: Callable[[Columns], bool]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.needed + self.optional
+
+
+class _UnitLine(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    class_: str = msgspec.field(name="class")
+    enterprise: str
+    name: str | None = None
+
+
+class _EnterpriseLine(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    name: str
+    county: str
+    industry: str
+    uscc: str | None = None
+
+
+def _good_ids(values: Sequence[Any]) -> bool:
+    joined = "".join(values)
+    if not joined.isascii() or joined.encode().translate(None, _ID_BYTES):
+        return False
+    lengths = set(map(len, values))
+    return min(lengths) >= 1 and max(lengths) <= 32 and len(set(values)) == len(values)
+
+
+def _good_names(values: Sequence[Value]) -> bool:
+    names = [name for name in values if name is not None]
+    if not names:
+        return True
+    return (
+        "".join(names).isprintable()
+        and max(map(len, names)) <= _MAX_NAME
+        and min(map(len, names)) >= 1
+        and list(map(str.strip, names)) == names
+    )
+
+
+def _good_units(columns: Columns) -> bool:
+    return (
+        CATALOGUE.keys() >= set(columns["class"])
+        and _good_ids(columns["id"])
+        and all(map(is_id, set(map(str, columns["enterprise"]))))
+        and _good_names(columns["name"])
+    )
+
+
+def _good_enterprises(columns: Columns) -> bool:
+    return (
+        COUNTIES.keys() >= set(columns["county"])
+        and INDUSTRIES.keys() >= set(columns["industry"])
+        and _good_ids(columns["id"])
+        and None not in columns["name"]
+        and _good_names(columns["name"])
+        # Each code is another one: those of an enterprise file are checked line by line.
+        and not any(columns["uscc"])
+    )
+
+
+BOOKS: Final[Mapping[str, Book]] = {
+    "enterprises": Book(
+        ("id", "name", "county", "industry"),
+        ("uscc",),
+        TypeAdapter(EnterpriseIn),
+        _EnterpriseLine,
+        _good_enterprises,
+    ),
+    "units": Book(("id", "class", "enterprise"), ("name",), TypeAdapter(UnitIn), _UnitLine, _good_units),
+}
+
+
+class Splitter:
+    """Cuts a stream of bytes, perhaps gzip, into blocks that end with a line. Raises Problem 422 for a stream
+    that is not what it says, or a line without end."""
+
+    def __init__(self, *, gzipped: bool) -> None:
+        self._inflate = zlib.decompressobj(31) if gzipped else None
+        self._kept = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._inflate is None:
+                self._kept += data
+                data = b""
+            else:
+                data = self._unzip(data)
+            if len(self._kept) >= BLOCK:
+                yield from self._cut()
+
+    def _unzip(self, data: bytes) -> bytes:
+        """Add what comes of the beginning of `data`, never more than a block; what is left of `data`."""
+        assert self._inflate is not None
+        try:
+            if self._inflate.eof:  # gzip files may be joined end to end
+                self._inflate = zlib.decompressobj(31)
+            self._kept += self._inflate.decompress(data, BLOCK)
+        except zlib.error as error:
+            raise Problem(
+                422, "The body is not gzip, or damaged: leave out `Content-Encoding`, or send it anew."
+            ) from error
+        return self._inflate.unconsumed_tail or self._inflate.unused_data
+
+    def _cut(self) -> Iterator[bytes]:
+        while len(self._kept) >= BLOCK:
+            end = self._kept.rfind(b"\n", 0, BLOCK) + 1
+            if not end:
+                raise Problem(
+                    422, f"A line is longer than {BLOCK} bytes: is it a file of lines that end with \\n?"
+                )
+            yield bytes(self._kept[:end])
+            del self._kept[:end]
+
+    def finish(self, *, complete: bool) -> Iterator[bytes]:
+        """What is left. A stream that was cut off leaves out its last line, which may be half of one."""
+        if complete and self._inflate is not None and not self._inflate.eof:
+            raise Problem(422, "The gzip body ends too early: send it anew, from the job's offset.")
+        yield from self._cut()
+        end = len(self._kept) if complete else self._kept.rfind(b"\n") + 1
+        if end:
+            yield bytes(self._kept[:end])
+        self._kept.clear()
+
+
+def read_header(book: str, block: bytes) -> tuple[list[str], int]:
+    """The columns of a CSV file, and how many bytes its first line has. Raises Problem 422 when it is not a
+    file of that kind."""
+    line, newline, _ = block.partition(b"\n")
+    text = line.removeprefix(codecs.BOM_UTF8).decode().rstrip("\r")
+    names = [name.strip() for name in next(csv.reader([text]), [])]
+    known = BOOKS[book].columns
+    form = f"the first line names the columns {', '.join(known)} (optional: {BOOKS[book].optional[0]})"
+    unknown = [name for name in names if name not in known]
+    missing = [name for name in BOOKS[book].needed if name not in names]
+    if unknown or missing or len(set(names)) != len(names):
+        trouble = (
+            f"column {unknown[0][:40]!r} is not known"
+            if unknown
+            else f"column {missing[0]!r} is missing"
+            if missing
+            else "a column is named twice"
+        )
+        raise Problem(422, f"This is no CSV file of {book}: {trouble}; {form}, separated by commas.")
+    return names, len(line) + len(newline)
+
+
+def check_encoding(block: bytes) -> None:
+    """Raises Problem 422 when a file is not UTF-8: the first line of its first block that is not plain ASCII
+    tells. A stray byte further on makes its own line bad, and no more."""
+    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _not_utf8(1)
+    if block.isascii():
+        return
+    for number, line in enumerate(block.split(b"\n"), start=1):
+        if not line.isascii():
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise _not_utf8(number) from error
+            return
+
+
+def _not_utf8(line: int) -> Problem:
+    return Problem(
+        422,
+        f"The file is not UTF-8 (line {line}): convert it first, such as with `iconv -f GB18030 -t UTF-8`.",
+    )
+
+
+def parse(book: str, names: Sequence[str] | None, block: bytes, first_line: int) -> Block:
+    """Whole lines of a file, the first numbered `first_line`; CSV with the columns `names`, else NDJSON.
+    Never raises: what is wrong is told by line."""
+    lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    found = Block(len(block), lines)
+    columns = _fast_json(book, block) if names is None else _fast_csv(book, names, block, lines)
+    if columns is not None and _fits(book, columns, lines):
+        found.columns, found.numbers = columns, range(first_line, first_line + lines)
+    else:
+        _parse_each(found, book, names, block, first_line)
+    return found
+
+
+def _fits(book: str, columns: Columns, lines: int) -> bool:
+    return len(columns["id"]) == lines and BOOKS[book].check(columns)
+
+
+def _fast_json(book: str, block: bytes) -> Columns | None:
+    line = BOOKS[book].line
+    try:
+        rows: list[Any] = msgspec.json.Decoder(line).decode_lines(block)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if not rows:
+        return None
+    return {each.encode_name: list(map(attrgetter(each.name), rows)) for each in msgspec.structs.fields(line)}
+
+
+def _fast_csv(book: str, names: Sequence[str], block: bytes, lines: int) -> Columns | None:
+    try:
+        text = block.decode()
+    except UnicodeDecodeError:
+        return None
+    text = text.replace("\r\n", "\n") if "\r" in text else text
+    text = text.removesuffix("\n")
+    width = len(names)
+    if '"' in text:
+        each = text.split("\n")
+        try:
+            rows = list(csv.reader(each, strict=True))
+        except csv.Error:
+            return None
+        # A quote that is not closed makes one record of several lines.
+        if len(rows) != lines or set(map(len, rows)) != {width}:
+            return None
+        values: list[Sequence[Value]] = list(zip(*rows, strict=True))
+    else:
+        each = text.split("\n")
+        if {line.count(",") for line in each} != {width - 1}:
+            return None
+        flat = text.replace("\n", ",").split(",")
+        values = [flat[place::width] for place in range(width)]
+    columns = dict(zip(names, values, strict=True))
+    for name in BOOKS[book].optional:
+        column = columns.get(name)
+        if column is None:
+            columns[name] = [None] * lines
+        elif "" in column:
+            columns[name] = [value or None for value in column]
+    return columns
+
+
+def _parse_each(found: Block, book: str, names: Sequence[str] | None, block: bytes, first_line: int) -> None:
+    rows: list[Mapping[str, Value]] = []
+    numbers: list[int] = []
+    for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start=first_line):
+        if not line.strip():
+            continue
+        row = _parse_line(book, names, line.removesuffix(b"\r"), number)
+        if isinstance(row, LineError):
+            found.errors.append(row)
+        else:
+            rows.append(row)
+            numbers.append(number)
+    found.numbers = numbers
+    found.columns = {name: [row[name] for row in rows] for name in BOOKS[book].columns}
+
+
+def _parse_line(
+    book: str, names: Sequence[str] | None, line: bytes, number: int
+) -> Mapping[str, Value] | LineError:
+    if len(line) > MAX_LINE:
+        return LineError(number, f"longer than {MAX_LINE} bytes")
+    try:
+        if names is None:
+            row = BOOKS[book].adapter.validate_json(line).row()
+        else:
+            given = next(csv.reader([line.decode()], strict=True))
+            if len(given) != len(names):
+                return LineError(number, f"has {len(given)} values, not {len(names)}: {', '.join(names)}")
+            optional = BOOKS[book].optional
+            content = {
+                name: value for name, value in zip(names, given, strict=True) if value or name not in optional
+            }
+            row = BOOKS[book].adapter.validate_python(content).row()
+    except UnicodeDecodeError as error:
+        return LineError(number, f"not UTF-8, from byte {error.start}")
+    except csv.Error as error:
+        return LineError(number, f"not CSV: {error}; a value may not hold a line break")
+    except ValidationError as error:
+        told = faults(error.errors(include_url=False))
+        where = told[0]["where"]
+        return LineError(number, sentence(told), column=None if where == "body" else where)
+    if row["id"] is None:
+        return LineError(number, "id: needed, so that a repeated import registers nothing twice", column="id")
+    checked: Mapping[str, Value] = row
+    return checked

@@ -1,0 +1,153 @@
+"""`qilu platform import` and `qilu platform keys`, against a platform in a process of its own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+QILU = Path(sys.executable).parent / "qilu"
+ADMIN = "the-admin-key-of-this-test"
+OWNER = "370202-e00007"
+HUNG_S = 120
+ENVIRONMENT = os.environ | {"QILU_API_KEY": ADMIN}
+
+
+class Platform:
+    """One on SQLite that can be killed and brought back."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = [
+            *(str(QILU), "platform", "run", "--db", f"sqlite:///{folder}/registry.sqlite"),
+            *("--port", str(port)),
+        ]
+        self._log = folder / "platform.log"
+        self.client = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {ADMIN}"}, timeout=HUNG_S, trust_env=False
+        )
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, env=ENVIRONMENT, stdout=log, stderr=log)
+        deadline = time.monotonic() + HUNG_S
+        while True:
+            try:
+                if self.client.get("/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(HUNG_S)
+
+
+@pytest.fixture
+def platform(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Platform]:
+    started = Platform(tmp_path, free_port())
+    started.start()
+    body = {"id": OWNER, "name": "Qingdao Iron", "county": "370202", "industry": "C31"}
+    assert started.client.post("/v1/enterprises", json=body).status_code == 201
+    yield started
+    started.kill()
+    started.client.close()
+
+
+def qilu(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [str(QILU), "platform", *map(str, words)]
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=HUNG_S, check=False
+    )
+
+
+def write_units(path: Path, number: int) -> None:
+    lines = ["id,class,enterprise", *(f"370202-motor-{n:07d},motor,{OWNER}" for n in range(number))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_an_import_goes_on_by_itself_when_the_platform_dies_and_comes_back(
+    platform: Platform, tmp_path: Path
+) -> None:
+    file, number = tmp_path / "units.csv", 150_000
+    write_units(file, number)
+    command = [str(QILU), "platform", "import", str(file), "--platform", platform.url, "--json"]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        deadline = time.monotonic() + HUNG_S
+
+        def offset() -> int:
+            jobs: list[dict[str, Any]] = platform.client.get("/v1/imports").json()["items"]
+            return int(jobs[0]["offset"]) if jobs else 0
+
+        while not offset():
+            assert time.monotonic() < deadline
+        platform.kill()
+        assert running.poll() is None
+        platform.start()
+        assert offset() < file.stat().st_size
+        out, errors = running.communicate(timeout=HUNG_S)
+    assert running.returncode == 0, errors
+    job = json.loads(out)
+    assert (job["state"], job["created"], job["existing"], job["bad"]) == ("done", number, 0, 0)
+    assert platform.client.get("/v1/programme").json()["registered"]["units"] == number
+
+
+def test_an_import_tells_what_was_bad_and_takes_gzip(platform: Platform, tmp_path: Path) -> None:
+    file, bad = tmp_path / "units.csv.gz", tmp_path / "bad.ndjson"
+    lines = ["id,class,enterprise", f"u-1,motor,{OWNER}", f"u-2,toaster,{OWNER}"]
+    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    done = qilu("import", file, "--platform", platform.url, "--errors", bad)
+    assert done.returncode == 1
+    assert "1 registered, 0 there already, 1 bad lines." in done.stdout
+    assert str(bad) in "".join(done.stderr.split("\n"))
+    (told,) = [json.loads(line) for line in bad.read_text().splitlines()]
+    assert (told["line"], told["column"]) == (3, "class")
+
+
+def test_an_import_that_cannot_be_is_refused_in_a_sentence(platform: Platform, tmp_path: Path) -> None:
+    header, sheet = tmp_path / "units.csv", tmp_path / "units.xlsx"
+    header.write_text("id,colour\n")
+    sheet.write_text("")
+    for words, code, said in [
+        (("import", header, "--platform", platform.url), 1, "'colour' is not known"),
+        (("import", sheet, "--platform", platform.url), 2, "neither .csv nor .ndjson"),
+        (("import", header, "--kind", "cars"), 2, "use units or enterprises"),
+    ]:
+        done = qilu(*words)
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_keys_are_made_listed_rotated_and_revoked(platform: Platform) -> None:
+    def works(key: str) -> bool:
+        headers = {"Authorization": f"Bearer {key}"}
+        return platform.client.get("/v1/units", headers=headers).status_code == 200
+
+    at = ("--platform", platform.url)
+    made = json.loads(qilu("keys", "create", "reader", "--role", "viewer", "--json", *at).stdout)
+    assert works(made["key"])
+    new = json.loads(qilu("keys", "rotate", made["id"], "--grace", "1h", "--json", *at).stdout)
+    assert works(made["key"])
+    assert works(new["key"])
+    assert qilu("keys", "revoke", made["id"], *at).returncode == 0
+    assert not works(made["key"])
+    listed = qilu("keys", "list", *at).stdout
+    assert "reader" in listed
+    assert new["key"] not in listed
+    wrong = qilu("keys", "create", "x", "--role", "king", *at)
+    assert wrong.returncode == 1
+    assert "role" in wrong.stderr
