@@ -13,7 +13,7 @@ import msgspec
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Reading
 
-from qilu_devices.fleet import Shard
+from qilu_devices.fleet import Shard, Unit
 from qilu_devices.scenario import parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of
 
@@ -66,18 +66,21 @@ class Manifest(msgspec.Struct, frozen=True):
                 f"{target} cannot be written: {error.strerror}: give another --state folder."
             ) from error
 
-    def readings(self) -> Iterator[Reading]:
-        """Every reading that was made and acknowledged, in time order, computed again. Nodes that dropped
-        readings are included: for them some are not expected. Raises ConfigError when the scenario's text is
-        not what the run had."""
+    def fleet(self) -> list[Unit]:
+        """The units of the run, computed again. Raises ConfigError when the scenario's text is not what the
+        run had."""
         scenario = parse_scenario(self.scenario.text, f"the scenario in {FILE_NAME}")
         if scenario.sha256 != self.scenario.sha256:
             raise ConfigError(
                 f"{FILE_NAME}: the scenario's text does not match its fingerprint: the file was changed."
             )
         index, _, count = self.shard.partition("/")
-        units = fleet_of(scenario, self.seed, self.units, Shard(int(index), int(count)))
-        for moment in Simulation(units, self.seed, self.start_ms).moments(self.until_ms):
+        return fleet_of(scenario, self.seed, self.units, Shard(int(index), int(count)))
+
+    def readings(self) -> Iterator[Reading]:
+        """Every reading that was made and acknowledged, in time order, computed again. Nodes that dropped
+        readings are included: for them some are not expected. Raises ConfigError as `fleet` does."""
+        for moment in Simulation(self.fleet(), self.seed, self.start_ms).moments(self.until_ms):
             for sample in moment.samples:
                 node = self.nodes.get(sample.unit.enterprise.id)
                 if node is not None and sample.ts_ms <= node.acked_through_ms:

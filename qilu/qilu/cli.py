@@ -216,6 +216,70 @@ def doctor(state: State = Path("var"), as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Option("--run", help="the run's manifest: run.json, or the folder it is in")],
+    store: StoreUrl,
+    as_json: Json = False,
+) -> None:
+    """Compute again what a run must have stored, and compare it with the store, value by value; exit code 1
+    when anything is lost, duplicated, altered or unexpected. A DuckDB file can be read once the stack has
+    stopped.
+
+    Example: qilu verify --run var/devices/run.json --store duckdb:///var/readings.duckdb
+    """
+    from qilu_contract.secrets import secret
+    from qilu_contract.stores import open_store
+    from qilu_devices.manifest import load_manifest
+
+    from qilu.verify import Verdict
+    from qilu.verify import verify as compare
+
+    manifest = load_manifest(run)
+    if store.startswith("duckdb:///") and not Path(store.removeprefix("duckdb:///")).is_file():
+        raise ConfigError(
+            f"--store {store}: there is no such file; the stack of `make up` keeps var/readings.duckdb."
+        )
+
+    async def read() -> Verdict:
+        async with open_store(store, secret("QILU_INFLUX_TOKEN")) as opened:
+            return await compare(manifest, opened)
+
+    verdict = _run(read())
+    if as_json:
+        print(msgspec.json.encode(verdict.as_dict()).decode())  # noqa: T201
+    else:
+        _show_verdict(verdict)
+    if not verdict.total.good:
+        total = verdict.total
+        raise QiluError(
+            f"of {total.expected} expected readings {total.lost} are lost and {total.altered} altered; "
+            f"{total.duplicated} are stored twice, {total.unexpected} should not be there."
+        )
+
+
+def _show_verdict(verdict: Any) -> None:
+    """Totals, by class and by county; counties in which all is well stay in the totals."""
+    columns = ("expected", "stored", "lost", "duplicated", "altered", "unexpected")
+    table = Table("", *columns)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    counties = {name: counts for name, counts in verdict.by(1).items() if not counts.good}
+    for name, counts in {"all": verdict.total, **verdict.by(0), **counties}.items():
+        table.add_row(name, *(f"{getattr(counts, column):,}" for column in columns))
+    console.print(table)
+    if verdict.total.unacknowledged:
+        console.print(f"{verdict.total.unacknowledged:,} more are stored that no edge node saw acknowledged.")
+    if verdict.others:
+        console.print(f"{verdict.others:,} points of units that are not the run's were left alone.")
+    if verdict.dropped:
+        console.print(
+            f"{len(verdict.dropped):,} edge nodes dropped {sum(verdict.dropped.values()):,} readings at "
+            "their own bound: so many missing ones of theirs are not called lost.",
+            soft_wrap=True,
+        )
+
+
 @devices_app.command("run")
 def devices_run(
     broker: Broker = "mqtt://127.0.0.1:1883",
