@@ -205,7 +205,8 @@ async def get(gateway: GatewayService, path: str) -> httpx.Response:
 
 def assert_adds_up(gateway: GatewayService) -> None:
     counters = gateway.counters
-    assert counters.accepted == counters.stored + counters.dead_lettered + counters.in_flight
+    durable = counters.stored + counters.spooled + counters.dead_lettered + counters.corrupt
+    assert counters.accepted == durable + counters.in_flight
 
 
 def motor(seconds: int = 0, power: float = 11.0) -> dict[str, Any]:
@@ -379,11 +380,11 @@ async def test_data_without_a_birth_asks_for_one_rebirth(
     assert letters(settings) == {Reason.NO_BIRTH: 20}
 
 
-async def test_a_store_that_is_away_stalls_and_loses_nothing(
+async def test_without_a_spool_a_store_that_is_away_stalls_and_loses_nothing(
     settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
 ) -> None:
     platform.register("m1")
-    settings = settings.model_copy(update={"store": influxdb.url})
+    settings = settings.model_copy(update={"store": influxdb.url, "spool_max_bytes": 0})
     state = topics.state(settings.host_id)
     async with online(settings) as gateway:
         publisher.send(*telemetry("m1", motor(0)))
@@ -404,12 +405,12 @@ async def test_a_store_that_is_away_stalls_and_loses_nothing(
     assert publisher.states[-1]["online"] is False  # said goodbye
 
 
-async def test_a_store_that_is_away_at_the_start_is_waited_for(
+async def test_without_a_spool_a_store_that_is_away_at_the_start_is_waited_for(
     settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
 ) -> None:
     platform.register("m1")
     influxdb.stop()
-    settings = settings.model_copy(update={"store": influxdb.url})
+    settings = settings.model_copy(update={"store": influxdb.url, "spool_max_bytes": 0})
     async with GatewayService(settings) as gateway:
         await eventually(lambda: gateway.troubles() == ["store"], "everything but the store")
         publisher.send(*telemetry("m1", motor()))
@@ -504,7 +505,7 @@ async def test_what_comes_again_while_in_flight_counts_once(
     settings: Settings, platform: FakePlatform, mosquitto: Any, publisher: Publisher, influxdb: Any
 ) -> None:
     platform.register("m1")
-    settings = settings.model_copy(update={"store": influxdb.url})
+    settings = settings.model_copy(update={"store": influxdb.url, "spool_max_bytes": 0})
     async with online(settings) as gateway:
         influxdb.stop()
         publisher.send_all([telemetry("m1", motor(second)) for second in range(100)])
@@ -615,3 +616,122 @@ async def test_kill_9_loses_nothing_and_counts_nothing_twice(
     assert platform.counted == 20
     # The will speaks for a gateway that cannot.
     await eventually(lambda: not publisher.states[-1]["online"], "STATE offline")
+
+
+async def test_while_the_store_is_away_readings_are_spooled_and_reported_only_once_they_are_stored(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
+) -> None:
+    for unit in ("m1", "m2", "m3"):
+        platform.register(unit)
+    settings = settings.model_copy(update={"store": influxdb.url})
+    async with online(settings) as gateway:
+        publisher.send(*telemetry("m1", motor(0)))
+        await eventually(lambda: platform.counted == 1, "the first reported")
+        influxdb.stop()
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(1, 301)])
+        publisher.send_all([telemetry("m2", [motor(second) for second in range(30, 10, -1)])])
+        await eventually(lambda: gateway.counters.spooled == 320, "spooled")
+        assert_adds_up(gateway)
+        assert gateway.online
+        assert gateway.troubles() == []
+        text = (await get(gateway, "/metrics")).text
+        assert "qilu_gateway_spooled 320.0" in text
+        assert gateway.counters.in_flight == 0
+    assert platform.counted == 1  # nothing is counted before it is stored
+    # Another process goes on with what it finds.
+    async with online(settings) as gateway:
+        assert gateway.counters.recovered == gateway.counters.spooled == 320
+        publisher.send(*telemetry("m3", motor(0)))
+        await eventually(lambda: gateway.counters.spooled == 321, "spooled too")
+        influxdb.start()
+        await eventually(lambda: gateway.counters.stored == 321, "all stored")
+        await eventually(lambda: platform.counted == 3, "all reported")
+        publisher.send(*telemetry("m2", motor(40)))
+        await eventually(lambda: gateway.counters.stored == 322, "live data goes straight to the store")
+        assert gateway.counters.spooled == 0
+    assert platform.first == {"m1": START_MS, "m2": START_MS + 11_000, "m3": START_MS}
+    assert await stored(settings) == 1 + 300 + 20 + 1 + 1
+
+
+async def test_a_full_spool_stalls_and_loses_nothing(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
+) -> None:
+    platform.register("m1")
+    update = {"store": influxdb.url, "spool_max_bytes": 20_000, "spool_min_free_bytes": 0, "batch_size": 50}
+    settings = settings.model_copy(update=update)
+    async with online(settings) as gateway:
+        publisher.send(*telemetry("m1", motor(0)))
+        await eventually(lambda: gateway.counters.stored == 1, "the first stored")
+        influxdb.stop()
+        for start in range(1, 3001, 100):
+            numbers = range(start, start + 100)
+            publisher.send_all([telemetry("m1", motor(number, number * 0.123457)) for number in numbers])
+        await eventually(lambda: "spool" in gateway.troubles(), "the spool nearly full")
+        await eventually(lambda: not gateway.online, "offline")
+        await eventually(lambda: gateway.counters.in_flight > 0, "no more acknowledged")
+        assert 0 < gateway.counters.spooled < 3000
+        assert_adds_up(gateway)
+        influxdb.start()
+        await eventually(lambda: gateway.counters.stored == 3001, "everything stored")
+        await eventually(lambda: gateway.online, "online again")
+        assert gateway.counters.spooled == 0
+    assert await stored(settings) == 3001
+
+
+async def test_spooled_readings_that_the_store_refuses_become_dead_letters_that_can_be_published_again(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
+) -> None:
+    platform.register("m1")
+    platform.register("b1", "boiler")
+    boiler = {signal.name: signal.nominal for signal in CATALOGUE["boiler"].signals}
+    async with open_store(influxdb.url) as store:
+        await store.ping()
+    async with httpx.AsyncClient(base_url=influxdb.http, trust_env=False) as http:
+        line = f'motor,unit=x power_in="text" {START_MS}'
+        await http.post("/write", params={"db": influxdb.database, "precision": "ms"}, content=line.encode())
+    settings = settings.model_copy(update={"store": influxdb.url})
+    async with online(settings) as gateway:
+        influxdb.stop()
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(3)])
+        publisher.send_all([telemetry("b1", {"ts": START_MS + second, **boiler}) for second in range(100)])
+        await eventually(lambda: gateway.counters.spooled == 103, "spooled")
+        influxdb.start()
+        await eventually(lambda: gateway.counters.stored == 100, "the boiler's readings stored")
+        assert gateway.counters.dead_lettered == 3
+        await eventually(lambda: platform.counted == 1, "the boiler reported")
+    assert list(platform.first) == ["b1"]
+    with dead_letters.open_for_reading(settings.state / statefile.FILE_NAME) as connection:
+        rows = dead_letters.list_rows(connection)
+    assert [row.reason for row in rows] == [Reason.REFUSED_BY_STORE] * 3
+    assert (rows[-1].topic, json.loads(rows[-1].payload)) == (telemetry("m1", 0)[0], motor(0))
+
+
+async def test_kill_9_loses_nothing_of_the_spool(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any, tmp_path: Path
+) -> None:
+    platform.register("m1")
+    settings = settings.model_copy(update={"store": influxdb.url, "batch_size": 100})
+    gateway = GatewayProcess(settings, tmp_path / "gateway.log")
+    gateway.start()
+    try:
+        await eventually(lambda: publisher.states and publisher.states[-1]["online"], "online")
+        influxdb.stop()
+        for life in range(3):
+            numbers = range(life * 1000, life * 1000 + 1000)
+            sending = asyncio.to_thread(publisher.send_all, [telemetry("m1", motor(n)) for n in numbers])
+            await sending
+            gateway.kill()
+            gateway.start()
+        influxdb.start()
+        async with open_store(influxdb.url) as store:
+            await eventually_async(lambda: _has(store, 3000), "everything stored")
+            assert await store.count_duplicates("motor") == 0
+        await eventually(lambda: platform.counted == 1, "reported")
+    finally:
+        gateway.kill()
+    assert platform.first == {"m1": START_MS}
+    assert await stored(settings) == 3000
+
+
+async def _has(store: Any, count: int) -> bool:
+    return bool(await store.count("motor") >= count)
