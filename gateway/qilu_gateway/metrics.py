@@ -60,6 +60,8 @@ class Counters:
     evicted: int = 0
     """Readings whose dead letters were evicted at the bound (they stay in dead_lettered)."""
     store_errors: int = 0
+    store_denied: int = 0
+    """Of these, credentials that the store refused: somebody has to mend the token."""
     first_readings: int = 0
     """Confirmed by the platform."""
 
@@ -154,6 +156,7 @@ _COUNTED = {
     "sequence_gaps": "Gaps in edge nodes' sequence numbers",
     "evicted": "Readings whose dead letters were evicted at the bound",
     "store_errors": "Writes that the store did not take",
+    "store_denied": "Writes for which the store refused our credentials",
     "first_readings": "First readings that the platform has confirmed",
 }
 

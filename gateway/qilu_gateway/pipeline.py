@@ -15,7 +15,7 @@ from hashlib import blake2b
 import structlog
 from qilu_contract import clock
 from qilu_contract.clock import JudgingClock
-from qilu_contract.errors import BadReading, Reason, Rejected, Retryable, TooLarge
+from qilu_contract.errors import BadReading, Denied, Reason, Rejected, Retryable, TooLarge
 from qilu_contract.readings import Reading
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store
@@ -44,6 +44,8 @@ AFTER_CONNECT_S = 10.0
 ACTIVITY_MS = 3600 * 1000
 SLOW_S = 4.0
 """A store that takes longer for a batch is slow: the batch is spooled. Less than a stall (`service.py`)."""
+LONGEST_REST_S = 60.0
+"""However long a store asks to be left alone, it is asked again after this."""
 LAG_SAMPLES = 20
 """Readings of a batch whose lag is observed."""
 
@@ -127,7 +129,12 @@ class Pipeline:
         self.clock = JudgingClock()
         self._failing = {"store"}  # until it has taken something
         self._store_away = False
+        self._rest_until_s = 0.0
         self._told: dict[str, type[Exception]] = {}
+
+    def store_rests_s(self) -> float:
+        """How long the store still asks to be left alone."""
+        return max(0.0, self._rest_until_s - time.monotonic())
 
     def troubles(self) -> list[str]:
         """What keeps readings from becoming durable: any of store, state file, spool. A store that is away is
@@ -417,7 +424,11 @@ class Pipeline:
     def failed(self, what: str, error: Exception) -> None:
         """The store or the state file did not take a write, which will be tried again."""
         self._meter.counters.store_errors += 1
+        self._meter.counters.store_denied += isinstance(error, Denied)
         self._store_away |= what == "store"
+        if isinstance(error, Retryable) and error.retry_after_s:
+            rest_s = min(error.retry_after_s, LONGEST_REST_S)
+            self._rest_until_s = max(self._rest_until_s, time.monotonic() + rest_s)
         known = self._told.get(what)
         if known is not type(error):  # a token that is refused is another matter than a store that is away
             self._told[what] = type(error)

@@ -205,6 +205,7 @@ class GatewayService:
                 shipped=pipeline.shipped,
                 failed=pipeline.failed,
                 succeeded=pipeline.succeeded,
+                rests_s=pipeline.store_rests_s,
             )
             self._host = host = HostState(session, settings.host_id, self.troubles)
             self._endpoint = Endpoint(
@@ -263,19 +264,23 @@ class GatewayService:
         """
         while True:
             self._meter.measure()
-            point = Point("pipeline", (self._settings.host_id,), wall_ms(), self._meter.fields())
-            try:
-                async with asyncio.timeout(MEASURE_WITHIN_S):
-                    await store.write([point])
-            except TimeoutError:
-                pipeline.failed("store", Retryable(f"slower than {MEASURE_WITHIN_S:.0f} s"))
-            except Retryable as error:
-                pipeline.failed("store", error)
-            except StoreError as error:
-                log.error("the store refuses the gateway's own figures", error=str(error))
-            else:
-                pipeline.succeeded("store")
+            if not pipeline.store_rests_s():
+                await self._store_figures(store, pipeline)
             await asyncio.sleep(MEASURE_EVERY_S)
+
+    async def _store_figures(self, store: Store, pipeline: Pipeline) -> None:
+        point = Point("pipeline", (self._settings.host_id,), wall_ms(), self._meter.fields())
+        try:
+            async with asyncio.timeout(MEASURE_WITHIN_S):
+                await store.write([point])
+        except TimeoutError:
+            pipeline.failed("store", Retryable(f"slower than {MEASURE_WITHIN_S:.0f} s"))
+        except Retryable as error:
+            pipeline.failed("store", error)
+        except StoreError as error:
+            log.error("the store refuses the gateway's own figures", error=str(error))
+        else:
+            pipeline.succeeded("store")
 
     def _count_rebirth(self) -> None:
         self._meter.counters.rebirth_requests += 1

@@ -39,12 +39,13 @@ class Shipper:
         shipped: Callable[[Spooled, int, int], None],
         failed: Callable[[str, Exception], None],
         succeeded: Callable[[str], None],
+        rests_s: Callable[[], float],
     ) -> None:
         """`shipped` is called with batches that have left the spool, how many of their readings the store
         refused, and how many were evicted from the dead letters for these; `failed` and `succeeded` with what
-        did or did not take a write."""
+        did or did not take a write; `rests_s` says how long the store asks to be left alone."""
         self._spool, self._store, self._state, self._bounds = spool, store, state, bounds
-        self._batch_size = batch_size
+        self._batch_size, self._rests_s = batch_size, rests_s
         self._shipped, self._failed, self._succeeded = shipped, failed, succeeded
 
     async def run(self) -> None:
@@ -52,6 +53,7 @@ class Shipper:
         backoff = Backoff(most_s=5.0)
         while True:
             await self._spool.filled.wait()
+            await asyncio.sleep(self._rests_s())
             try:
                 batch = await self._spool.oldest(self._batch_size)
                 if batch is not None:
@@ -59,7 +61,7 @@ class Shipper:
                 backoff.reset()
             except Retryable as error:
                 self._failed("store", error)
-                await asyncio.sleep(backoff.delay_s(error.retry_after_s))
+                await asyncio.sleep(backoff.delay_s())
             except sqlite3.OperationalError as error:
                 log.warning("the spool waits for the disk", error=str(error))
                 await asyncio.sleep(backoff.delay_s())

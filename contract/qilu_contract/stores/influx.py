@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -274,8 +276,14 @@ def _error(path: str, answer: httpx.Response) -> StoreError:
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
+    """Seconds, or a date of HTTP's."""
     text = answer.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else None
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _name(identifier: str) -> str:
