@@ -74,6 +74,8 @@ class Taken:
     """Those of the points that are in the spool, and no longer in `points`."""
     refused: dict[Reason, tuple[str, int]] = field(default_factory=dict)
     """Readings refused, by reason, with the first one's detail."""
+    ended: asyncio.Future[frozenset[Reason]] | None = None
+    """Somebody waits for what becomes of it: why readings of it were refused."""
     settled: bool = False
     acknowledged: bool = False
 
@@ -150,6 +152,17 @@ class Pipeline:
             self._order.popleft()
         return time.monotonic() - self._order[0].received_s if self._order else 0.0
 
+    async def replay(self, topic: str, payload: bytes) -> frozenset[Reason]:
+        """Take a dead letter's message again, as one that may have come before; returns why readings of it
+        are refused now, once that and all else of it is durable. Births and sequence numbers of the past are
+        not learned from it."""
+        decoded = self._decoder.decode(topic, payload, dup=True, past=True)
+        if decoded.unit is not None:
+            self.admission.distrust(decoded.unit)
+        ended = asyncio.get_running_loop().create_future()
+        await self._begin(self._make(topic, payload, True, decoded, ended), decoded)
+        return await asyncio.shield(ended)
+
     async def take(self, delivery: Delivery) -> None:
         """Take a message over. Waits while too much is in flight."""
         counters = self._meter.counters
@@ -164,29 +177,46 @@ class Pipeline:
             self._progress.clear()
             await self._progress.wait()
         decoded = self._decoder.decode(delivery.topic, delivery.payload, dup=delivery.dup)
+        taken = self._make(delivery.topic, delivery.payload, delivery.dup, decoded)
+        taken.deliveries, taken.epoch = [delivery], delivery.epoch
+        if key is not None:
+            self._remember(key, taken)
+        self._heed(decoded)
+        await self._begin(taken, decoded)
+
+    @staticmethod
+    def _make(
+        topic: str,
+        payload: bytes,
+        dup: bool,
+        decoded: Decoded,
+        ended: asyncio.Future[frozenset[Reason]] | None = None,
+    ) -> Taken:
         taken = Taken(
-            topic=delivery.topic,
-            payload=delivery.payload,
-            dup=delivery.dup,
+            topic=topic,
+            payload=payload,
+            dup=dup,
             county=decoded.county,
             enterprise=decoded.enterprise,
             unit=decoded.unit,
-            deliveries=[delivery],
-            epoch=delivery.epoch,
+            deliveries=[],
+            epoch=0,
             readings=decoded.readings,
             count=len(decoded.readings) + len(decoded.refused),
             birth=decoded.birth,
+            ended=ended,
         )
         for bad in decoded.refused:
             taken.refuse(bad)
+        return taken
+
+    async def _begin(self, taken: Taken, decoded: Decoded) -> None:
+        counters = self._meter.counters
         counters.accepted += taken.count
         counters.in_flight += taken.count
         self._held_bytes += len(taken.payload)
         self._unfinished += 1
         self._order.append(taken)
-        if key is not None:
-            self._remember(key, taken)
-        self._heed(decoded)
         if decoded.unit is None or not (decoded.readings or decoded.birth):
             await self._batcher.add(taken)
         else:
@@ -303,6 +333,8 @@ class Pipeline:
                     taken.admitted.on_cloud = True
                     self._outbox.notice()
                 self._report_activity(taken.admitted, last_ms)
+            if taken.ended is not None and not taken.ended.done():
+                taken.ended.set_result(frozenset(taken.refused))
             # The window of what may come again holds many of these: they keep no content.
             taken.payload, taken.readings, taken.points, taken.spooled, taken.refused = b"", [], [], [], {}
         self._meter.observe_lags(lags_ms)
@@ -363,9 +395,7 @@ class Pipeline:
                 slow = isinstance(error, TimeoutError)
                 self.failed("store", Retryable(f"slower than {SLOW_S:.0f} s") if slow else error)
                 if patient or self._spool.full:
-                    await asyncio.sleep(
-                        backoff.delay_s(error.retry_after_s if isinstance(error, Retryable) else None)
-                    )
+                    await asyncio.sleep(max(backoff.delay_s(), self.store_rests_s()))
             except (Rejected, TooLarge) as error:
                 self._meter.counters.store_errors += 1
                 if len(points) == 1:

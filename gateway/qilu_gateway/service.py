@@ -19,8 +19,9 @@ from qilu_contract.stores import Store, open_store
 
 from qilu_gateway import births, dead_letters, outbox
 from qilu_gateway.dead_letters import Bounds
-from qilu_gateway.endpoint import Answer, Endpoint
+from qilu_gateway.endpoint import Answer, Endpoint, Request
 from qilu_gateway.host import HostState, will
+from qilu_gateway.letter_office import LetterOffice
 from qilu_gateway.metrics import Counters, Meter, Rates
 from qilu_gateway.outbox import Outbox
 from qilu_gateway.pipeline import Pipeline
@@ -38,6 +39,8 @@ STOP_S = 3.0
 """How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
 MEASURE_EVERY_S = 2.0
 MEASURE_WITHIN_S = 10.0
+ADDRESS_FILE = "endpoint"
+"""In the state folder: where a running gateway serves."""
 STALLED_S = 5.0
 """A message in flight for longer means that data comes in faster than it can be kept."""
 FLOWING_S = 1.0
@@ -211,12 +214,17 @@ class GatewayService:
             self._endpoint = Endpoint(
                 settings.http_host,
                 settings.http_port,
-                {"/metrics": self._serve_metrics, "/healthz": self._serve_health},
+                {
+                    ("GET", "/metrics"): self._serve_metrics,
+                    ("GET", "/healthz"): self._serve_health,
+                    **LetterOffice(state, bounds, pipeline.replay).paths(),
+                },
             )
             try:
                 async with asyncio.TaskGroup() as group:
                     parts = {
                         "http": self._endpoint.run(),
+                        "address": self._tell_address(self._endpoint),
                         "session": session.run(pipeline.take),
                         "pipeline": pipeline.run(),
                         "shipper": shipper.run(),
@@ -282,6 +290,13 @@ class GatewayService:
         else:
             pipeline.succeeded("store")
 
+    async def _tell_address(self, endpoint: Endpoint) -> None:
+        """Leave the endpoint's address in the state folder, for commands on this machine."""
+        while not endpoint.port:
+            await asyncio.sleep(0.01)
+        file = self._settings.state / ADDRESS_FILE
+        await asyncio.to_thread(file.write_text, f"http://127.0.0.1:{endpoint.port}\n", encoding="utf-8")
+
     def _count_rebirth(self) -> None:
         self._meter.counters.rebirth_requests += 1
 
@@ -292,10 +307,10 @@ class GatewayService:
     def _count_first_readings(self, count: int) -> None:
         self._meter.counters.first_readings += count
 
-    def _serve_metrics(self) -> Answer:
+    async def _serve_metrics(self, _: Request) -> Answer:
         return 200, "text/plain; version=0.0.4; charset=utf-8", self._meter.exposition()
 
-    def _serve_health(self) -> Answer:
+    async def _serve_health(self, _: Request) -> Answer:
         troubles = self.troubles()
         body = msgspec.json.encode({"status": "ok" if not troubles else "degraded", "troubles": troubles})
         return 503 if troubles else 200, "application/json", body

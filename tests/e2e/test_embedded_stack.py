@@ -188,7 +188,8 @@ def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(run
     deadline = time.monotonic() + START_S
     listed = ""
     while "bad_timestamp" not in listed and time.monotonic() < deadline:
-        listed = qilu("gateway", "dead-letters", "--state", running.state / "gateway", "--json").stdout
+        words = ("gateway", "dead-letters", "list", "--json", "--state")
+        listed = qilu(*words, running.state / "gateway").stdout
     assert json.loads(listed.splitlines()[0])["reason"] == "bad_timestamp"
     assert running.interrupt() == 0
 
