@@ -6,10 +6,10 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up servers test check format bench lock clean
+.PHONY: help setup up servers test soak check format bench bench-gateway lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
@@ -38,6 +38,9 @@ servers: ## real Mosquitto, InfluxDB, PostgreSQL and Chromium for the tests (Deb
 test: setup servers ## all tests, against real servers
 	$(BIN)/pytest $(ARGS)
 
+soak: setup servers ## the faults of tests/e2e/test_gateway_faults.py, ten times as many of them
+	QILU_SOAK=1 $(BIN)/pytest tests/e2e/test_gateway_faults.py -s $(ARGS)
+
 check: setup ## formatting, lint, types, who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,6 +53,9 @@ format: setup ## format and mend what can be mended by itself
 
 bench: setup ## benchmarks; they print the machine and ratios
 	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -s -q $(ARGS)
+
+bench-gateway: setup servers ## how fast the gateway is, against the store's own ceiling
+	$(BIN)/python tests/bench/bench_gateway.py $(ARGS)
 
 lock: $(UV) ## resolve the dependencies anew into requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock
