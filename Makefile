@@ -6,7 +6,7 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up servers test check format bench bench-registry lock clean
+.PHONY: help setup up servers test soak check format bench bench-registry bench-gateway lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ servers: ## real Mosquitto, InfluxDB, PostgreSQL and Chromium for the tests (Deb
 test: setup servers ## all tests, against real servers
 	$(BIN)/pytest $(ARGS)
 
+soak: setup servers ## the faults of tests/e2e/test_gateway_faults.py, ten times as many of them
+	QILU_SOAK=1 $(BIN)/pytest tests/e2e/test_gateway_faults.py -s $(ARGS)
+
 check: setup ## formatting, lint, types, who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -51,10 +54,13 @@ format: setup ## format and mend what can be mended by itself
 BENCH = $(BIN)/python -m pytest -o python_files='bench_*.py' -o python_functions='bench_*' -s -q
 
 bench: setup ## benchmarks; they print the machine and ratios
-	$(BENCH) tests/bench --ignore tests/bench/bench_registry.py $(ARGS)
+	$(BENCH) tests/bench --ignore tests/bench/bench_registry.py --ignore tests/bench/bench_gateway.py $(ARGS)
 
 bench-registry: setup ## the registry at 10,000,000 units (QILU_BENCH_UNITS for fewer), on both databases
 	$(BENCH) tests/bench/bench_registry.py $(ARGS)
+
+bench-gateway: setup servers ## how fast the gateway is, against the store's own ceiling
+	$(BIN)/python tests/bench/bench_gateway.py $(ARGS)
 
 lock: $(UV) ## resolve the dependencies anew into requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock

@@ -58,7 +58,9 @@ def _measurements() -> dict[str, Measurement]:
             fields={
                 "accepted": "int",
                 "stored": "int",
+                "spooled": "int",
                 "dead_lettered": "int",
+                "corrupt": "int",
                 "redelivered": "int",
                 "in_flight": "int",
                 "births": "int",
@@ -66,6 +68,8 @@ def _measurements() -> dict[str, Measurement]:
                 "accepted_per_s": "float",
                 "stored_per_s": "float",
                 "lag_ms": "float",
+                "spool_bytes": "int",
+                "spool_age_s": "float",
             },
             counted_by="accepted",
         )

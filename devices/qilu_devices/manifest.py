@@ -67,17 +67,15 @@ class Manifest(msgspec.Struct, frozen=True):
                 f"{target} cannot be written: {error.strerror}: give another --state folder."
             ) from error
 
+    def fleet(self) -> list[Unit]:
+        """The units of the run, computed again. Raises ConfigError when the scenario's text is not what the
+        run had."""
+        return self._simulated()[1]
+
     def readings(self) -> Iterator[Reading]:
         """Every reading that was made and acknowledged, in time order, computed again. Nodes that dropped
-        readings are included: for them some are not expected. Raises ConfigError when the scenario's text is
-        not what the run had."""
-        scenario = parse_scenario(self.scenario.text, f"the scenario in {FILE_NAME}")
-        if scenario.sha256 != self.scenario.sha256:
-            raise ConfigError(
-                f"{FILE_NAME}: the scenario's text does not match its fingerprint: the file was changed."
-            )
-        index, _, count = self.shard.partition("/")
-        units = fleet_of(scenario, self.seed, self.units, Shard(int(index), int(count)))
+        readings are included: for them some are not expected. Raises ConfigError as `fleet` does."""
+        scenario, units = self._simulated()
         for moment in Simulation(units, self.seed, self.start_ms, scenario.faults).moments(self.until_ms):
             for sample in moment.samples:
                 node = self.nodes.get(sample.unit.enterprise.id)
@@ -87,11 +85,11 @@ class Manifest(msgspec.Struct, frozen=True):
     def ground_truth(self) -> list[Occurrence]:
         """Which unit had which fault until the last sample, computed again: what `faults.parquet` holds.
         Raises ConfigError as `readings` does."""
-        scenario, units = self._fleet()
+        scenario, units = self._simulated()
         classes = {unit.id: unit.class_name for unit in units}
         return ground_truth(classes, self.seed, self.start_ms, self.until_ms, scenario.faults)
 
-    def _fleet(self) -> tuple[Scenario, list[Unit]]:
+    def _simulated(self) -> tuple[Scenario, list[Unit]]:
         scenario = parse_scenario(self.scenario.text, f"the scenario in {FILE_NAME}")
         if scenario.sha256 != self.scenario.sha256:
             raise ConfigError(

@@ -90,6 +90,10 @@ class Admission:
         del self._negative[unit]
         return False
 
+    def distrust(self, unit: str) -> None:
+        """Ask anew for a unit that was unknown a moment ago."""
+        self._negative.pop(unit, None)
+
     def ask(self, unit: str) -> None:
         """Have `answered` called for the unit, as soon as the platform has said something about it."""
         self._asked[unit] = None

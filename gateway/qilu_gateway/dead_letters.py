@@ -7,11 +7,13 @@ the gateway runs.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from qilu_contract.errors import ConfigError, Reason
 
@@ -74,6 +76,18 @@ class Row:
     first_seen_ms: int
     last_seen_ms: int
 
+    @property
+    def whole(self) -> bool:
+        """The payload is all there, and can be taken again."""
+        return len(self.payload) == self.payload_bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs: the payload as text, and exactly, in base64."""
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        content["payload"] = self.payload.decode(errors="backslashreplace")
+        content["payload_base64"] = b64encode(self.payload).decode()
+        return content
+
 
 class Bounds:
     """Keeps the table inside its bounds; made once the file is open, used in the state file's thread."""
@@ -116,6 +130,18 @@ class Bounds:
             size += len(payload)
         return self._evict(connection, rows, size)
 
+    def remove(self, connection: sqlite3.Connection, ids: Sequence[int]) -> tuple[int, int]:
+        """Delete letters; returns how many there were, and how many readings they held."""
+        letters = readings = 0
+        for id_ in ids:
+            row = connection.execute(
+                "DELETE FROM dead_letters WHERE id = ? RETURNING length(payload), readings", (id_,)
+            ).fetchone()
+            if row is not None:
+                self._rows, self._bytes = self._rows - 1, self._bytes - row[0]
+                letters, readings = letters + 1, readings + row[1]
+        return letters, readings
+
     def _evict(self, connection: sqlite3.Connection, new_rows: int, new_bytes: int) -> int:
         rows, size, readings = self._rows + new_rows, self._bytes + new_bytes, 0
         while rows > self._max_rows or size > self._max_bytes:
@@ -151,15 +177,17 @@ def list_rows(
     connection: sqlite3.Connection,
     *,
     reason: Reason | None = None,
+    unit: str | None = None,
+    id: int | None = None,
     before_id: int | None = None,
     limit: int = 100,
 ) -> list[Row]:
     """The newest rows first; go on with `before_id` = the last row's id."""
     found = connection.execute(
         "SELECT id, reason, detail, topic, unit, payload, payload_bytes, readings, first_seen_ms, "
-        "last_seen_ms FROM dead_letters WHERE id < coalesce(?, 1 << 62) AND (? IS NULL OR reason = ?) "
-        "ORDER BY id DESC LIMIT ?",
-        (before_id, reason, reason, limit),
+        "last_seen_ms FROM dead_letters WHERE id < coalesce(?1, 1 << 62) AND (?2 IS NULL OR reason = ?2) "
+        "AND (?3 IS NULL OR unit = ?3) AND (?4 IS NULL OR id = ?4) ORDER BY id DESC LIMIT ?5",
+        (before_id, reason, unit, id, limit),
     )
     return [Row(*row) for row in found]
 

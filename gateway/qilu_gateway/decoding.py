@@ -55,8 +55,9 @@ class Decoder:
         self._max_payload_bytes = max_payload_bytes
         self._last_seq: OrderedDict[tuple[str, str], int] = OrderedDict()
 
-    def decode(self, topic: str, payload: bytes, *, dup: bool) -> Decoded:
-        """`dup`: the broker may have delivered this message before. What cannot be decoded comes back as one
+    def decode(self, topic: str, payload: bytes, *, dup: bool, past: bool = False) -> Decoded:
+        """`dup`: the broker may have delivered this message before. `past`: its births, clocks and sequence
+        numbers are of long ago, and nothing is learned from them. What cannot be decoded comes back as one
         refused reading.
         """
         decoded = Decoded()
@@ -85,30 +86,31 @@ class Decoder:
                             decoded.refused.append(item)
                         else:
                             decoded.readings.append(item)
-                case ClockTopic() if payload:  # an empty one takes the retained message back
+                case ClockTopic() if payload and not past:  # an empty one takes the retained message back
                     decoded.clock = clock.decode(payload)
                 case SparkplugTopic():
-                    self._sparkplug(decoded, parsed, sparkplug.decode(payload), dup)
+                    self._sparkplug(decoded, parsed, sparkplug.decode(payload), dup, past)
         except BadReading as bad:
             decoded.refused.append(bad)
         return decoded
 
     def _sparkplug(
-        self, decoded: Decoded, topic: SparkplugTopic, payload: sparkplug.Payload, dup: bool
+        self, decoded: Decoded, topic: SparkplugTopic, payload: sparkplug.Payload, dup: bool, past: bool
     ) -> None:
-        decoded.gap = self._follow(topic, payload.seq) and not dup
+        decoded.gap = not past and self._follow(topic, payload.seq) and not dup
         key = (topic.group, topic.node, topic.device or "")
         match topic.type:
             case "NBIRTH" | "DBIRTH":
+                if topic.device is not None:
+                    self._group(decoded, topic.device, payload, [(m.name, m) for m in payload.metrics])
+                if past:
+                    return
                 aliases: Aliases = {
                     metric.alias: (metric.name, metric.datatype)
                     for metric in payload.metrics
                     if metric.alias is not None and metric.name is not None
                 }
                 decoded.birth = self._births.learn(key, aliases)
-                if topic.device is not None:
-                    named = [(metric.name, metric) for metric in payload.metrics]
-                    self._group(decoded, topic.device, payload, named)
             case "DDATA" | "NDATA":
                 named = self._names(decoded, key, payload.metrics, dup)
                 if topic.device is not None:

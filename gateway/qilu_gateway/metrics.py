@@ -1,11 +1,14 @@
 """What the gateway counts, and how Prometheus sees it.
 
 The unit is the reading; a message that cannot be decoded counts as one. At every moment
-`accepted = stored + dead_lettered + in_flight`, over the life of this process:
+`accepted = stored + spooled + dead_lettered + corrupt + in_flight`, over the life of this process:
 
-- accepted: taken over from the broker, each message once;
-- stored, dead_lettered: what became of them, counted once that is durable;
-- in_flight: neither yet: their messages are not acknowledged;
+- accepted: taken over from the broker, each message once, or found in the spool at the start (`recovered`);
+- stored, spooled, dead_lettered: what became of them, counted once that is durable; what leaves the spool
+  becomes stored or dead_lettered;
+- corrupt: were in the spool, and cannot be read any more;
+- in_flight: none of these yet: their messages are not acknowledged;
+- evicted, a part of dead_lettered: readings whose dead letters had to go at the bound;
 - redelivered, apart from all these: readings of messages that the broker delivered again although this
   process had taken them over already. A message that an earlier process had taken over but not acknowledged
   is new to this one, and counts as accepted.
@@ -19,7 +22,7 @@ from __future__ import annotations
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -39,8 +42,14 @@ class Counters:
 
     accepted: int = 0
     stored: int = 0
+    spooled: int = 0
+    """In the spool now."""
     dead_lettered: int = 0
+    corrupt: int = 0
     in_flight: int = 0
+    recovered: int = 0
+    shipped: int = 0
+    """Readings that have left the spool for the store."""
     redelivered: int = 0
     births: int = 0
     rebirth_requests: int = 0
@@ -51,6 +60,8 @@ class Counters:
     evicted: int = 0
     """Readings whose dead letters were evicted at the bound (they stay in dead_lettered)."""
     store_errors: int = 0
+    store_denied: int = 0
+    """Of these, credentials that the store refused: somebody has to mend the token."""
     first_readings: int = 0
     """Confirmed by the platform."""
 
@@ -71,6 +82,8 @@ class Meter:
     counters: Counters = field(default_factory=Counters)
     by_reason: Tally[Reason] = field(default_factory=Tally)
     rates: Rates = field(default_factory=Rates)
+    spool: Callable[[], tuple[int, float]] = lambda: (0, 0.0)
+    """Asked for the spool's bytes and the age of what is oldest in it, in seconds."""
     _lags_ms: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_LAGS))
     _before: tuple[float, int, int] = field(default_factory=lambda: (time.monotonic(), 0, 0))
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -106,10 +119,13 @@ class Meter:
     def fields(self) -> dict[str, Value]:
         """The fields of a point of the measurement `pipeline`."""
         counters, rates = self.counters, self.rates
+        spool_bytes, spool_age_s = self.spool()
         return {
             "accepted": counters.accepted,
             "stored": counters.stored,
+            "spooled": counters.spooled,
             "dead_lettered": counters.dead_lettered,
+            "corrupt": counters.corrupt,
             "redelivered": counters.redelivered,
             "in_flight": counters.in_flight,
             "births": counters.births,
@@ -117,6 +133,8 @@ class Meter:
             "accepted_per_s": round(rates.accepted_per_s, 1),
             "stored_per_s": round(rates.stored_per_s, 1),
             "lag_ms": round(rates.lag_ms, 1),
+            "spool_bytes": spool_bytes,
+            "spool_age_s": round(spool_age_s, 1),
         }
 
     def exposition(self) -> bytes:
@@ -129,12 +147,16 @@ _COUNTED = {
     "redelivered_messages": "MQTT messages that the broker marked as possibly delivered before",
     "accepted": "Readings taken over from the broker",
     "stored": "Readings stored",
+    "corrupt": "Readings that were in the spool and cannot be read any more",
+    "recovered": "Readings found in the spool at the start",
+    "shipped": "Readings that have left the spool for the store",
     "redelivered": "Readings of messages delivered again that were taken over already",
     "births": "Birth messages",
     "rebirth_requests": "Rebirths requested of edge nodes",
     "sequence_gaps": "Gaps in edge nodes' sequence numbers",
     "evicted": "Readings whose dead letters were evicted at the bound",
     "store_errors": "Writes that the store did not take",
+    "store_denied": "Writes for which the store refused our credentials",
     "first_readings": "First readings that the platform has confirmed",
 }
 
@@ -155,6 +177,12 @@ class _Exporter(Collector):
         for reason in Reason:
             dead.add_metric([reason], self._meter.by_reason[reason])
         yield dead
-        yield GaugeMetricFamily(
-            "qilu_gateway_in_flight", "Readings accepted and not durable yet", value=counters.in_flight
-        )
+        spool_bytes, spool_age_s = self._meter.spool()
+        gauges = {
+            "in_flight": ("Readings accepted and not durable yet", counters.in_flight),
+            "spooled": ("Readings in the spool", counters.spooled),
+            "spool_bytes": ("Bytes in the spool", spool_bytes),
+            "spool_age_seconds": ("Age of the oldest batch in the spool", spool_age_s),
+        }
+        for name, (help_, value) in gauges.items():
+            yield GaugeMetricFamily(f"qilu_gateway_{name}", help_, value=value)

@@ -1,4 +1,4 @@
-"""The way of a message through the gateway: taken, admitted, stored or dead-lettered, and only then
+"""The way of a message through the gateway: taken, admitted, stored, spooled or dead-lettered, and only then
 acknowledged.
 """
 
@@ -15,7 +15,7 @@ from hashlib import blake2b
 import structlog
 from qilu_contract import clock
 from qilu_contract.clock import JudgingClock
-from qilu_contract.errors import BadReading, Reason, Rejected, Retryable, TooLarge
+from qilu_contract.errors import BadReading, Denied, Reason, Rejected, Retryable, TooLarge
 from qilu_contract.readings import Reading
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store
@@ -32,6 +32,7 @@ from qilu_gateway.outbox import Outbox
 from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.rebirths import Rebirths
 from qilu_gateway.session import Delivery, Session
+from qilu_gateway.spool import Spool, Spooled
 from qilu_gateway.statefile import StateFile
 
 log = structlog.get_logger()
@@ -41,6 +42,10 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 AFTER_CONNECT_S = 10.0
 """So long after a connection was made a gap in sequence numbers is no reason to ask for a rebirth."""
 ACTIVITY_MS = 3600 * 1000
+SLOW_S = 4.0
+"""A store that takes longer for a batch is slow: the batch is spooled. Less than a stall (`service.py`)."""
+LONGEST_REST_S = 60.0
+"""However long a store asks to be left alone, it is asked again after this."""
 LAG_SAMPLES = 20
 """Readings of a batch whose lag is observed."""
 
@@ -65,8 +70,12 @@ class Taken:
     received_s: float = field(default_factory=time.monotonic)
     admitted: Admitted | None = None
     points: list[Point] = field(default_factory=list)
+    spooled: list[Point] = field(default_factory=list)
+    """Those of the points that are in the spool, and no longer in `points`."""
     refused: dict[Reason, tuple[str, int]] = field(default_factory=dict)
     """Readings refused, by reason, with the first one's detail."""
+    ended: asyncio.Future[frozenset[Reason]] | None = None
+    """Somebody waits for what becomes of it: why readings of it were refused."""
     settled: bool = False
     acknowledged: bool = False
 
@@ -94,6 +103,7 @@ class Pipeline:
         session: Session,
         store: Store,
         state: StateFile,
+        spool: Spool,
         platform: PlatformApi,
         bounds: Bounds,
         outbox: Outbox,
@@ -104,7 +114,7 @@ class Pipeline:
         max_payload_bytes: int,
         window: int,
     ) -> None:
-        self._session, self._store, self._state = session, store, state
+        self._session, self._store, self._state, self._spool = session, store, state, spool
         self._bounds, self._outbox, self._rebirths, self._meter = bounds, outbox, rebirths, meter
         self._births = Births(state)
         self._decoder = Decoder(self._births, max_payload_bytes)
@@ -120,17 +130,38 @@ class Pipeline:
         self.admission = Admission(platform, self._answered)
         self.clock = JudgingClock()
         self._failing = {"store"}  # until it has taken something
+        self._store_away = False
+        self._rest_until_s = 0.0
+        self._told: dict[str, type[Exception]] = {}
 
-    @property
-    def writable(self) -> bool:
-        """Store and state file took the last write."""
-        return not self._failing
+    def store_rests_s(self) -> float:
+        """How long the store still asks to be left alone."""
+        return max(0.0, self._rest_until_s - time.monotonic())
+
+    def troubles(self) -> list[str]:
+        """What keeps readings from becoming durable: any of store, state file, spool. A store that is away is
+        none as long as there is room in the spool."""
+        found = [what for what in self._failing if what != "store" or not self._spool.enabled]
+        if "store" in self._failing and self._spool.enabled and self._spool.nearly_full:
+            found.append("spool")
+        return found
 
     def oldest_s(self) -> float:
         """How long the message that was taken first among those in flight has waited."""
         while self._order and self._order[0].settled:
             self._order.popleft()
         return time.monotonic() - self._order[0].received_s if self._order else 0.0
+
+    async def replay(self, topic: str, payload: bytes) -> frozenset[Reason]:
+        """Take a dead letter's message again, as one that may have come before; returns why readings of it
+        are refused now, once that and all else of it is durable. Births and sequence numbers of the past are
+        not learned from it."""
+        decoded = self._decoder.decode(topic, payload, dup=True, past=True)
+        if decoded.unit is not None:
+            self.admission.distrust(decoded.unit)
+        ended = asyncio.get_running_loop().create_future()
+        await self._begin(self._make(topic, payload, True, decoded, ended), decoded)
+        return await asyncio.shield(ended)
 
     async def take(self, delivery: Delivery) -> None:
         """Take a message over. Waits while too much is in flight."""
@@ -146,29 +177,46 @@ class Pipeline:
             self._progress.clear()
             await self._progress.wait()
         decoded = self._decoder.decode(delivery.topic, delivery.payload, dup=delivery.dup)
+        taken = self._make(delivery.topic, delivery.payload, delivery.dup, decoded)
+        taken.deliveries, taken.epoch = [delivery], delivery.epoch
+        if key is not None:
+            self._remember(key, taken)
+        self._heed(decoded)
+        await self._begin(taken, decoded)
+
+    @staticmethod
+    def _make(
+        topic: str,
+        payload: bytes,
+        dup: bool,
+        decoded: Decoded,
+        ended: asyncio.Future[frozenset[Reason]] | None = None,
+    ) -> Taken:
         taken = Taken(
-            topic=delivery.topic,
-            payload=delivery.payload,
-            dup=delivery.dup,
+            topic=topic,
+            payload=payload,
+            dup=dup,
             county=decoded.county,
             enterprise=decoded.enterprise,
             unit=decoded.unit,
-            deliveries=[delivery],
-            epoch=delivery.epoch,
+            deliveries=[],
+            epoch=0,
             readings=decoded.readings,
             count=len(decoded.readings) + len(decoded.refused),
             birth=decoded.birth,
+            ended=ended,
         )
         for bad in decoded.refused:
             taken.refuse(bad)
+        return taken
+
+    async def _begin(self, taken: Taken, decoded: Decoded) -> None:
+        counters = self._meter.counters
         counters.accepted += taken.count
         counters.in_flight += taken.count
         self._held_bytes += len(taken.payload)
         self._unfinished += 1
         self._order.append(taken)
-        if key is not None:
-            self._remember(key, taken)
-        self._heed(decoded)
         if decoded.unit is None or not (decoded.readings or decoded.birth):
             await self._batcher.add(taken)
         else:
@@ -267,8 +315,8 @@ class Pipeline:
         now_ms = self.clock.now_ms()
         lags_ms: list[int] = []
         for taken in batch:
-            stored = len(taken.points)
-            counters.stored += stored
+            counters.stored += len(taken.points)
+            counters.spooled += len(taken.spooled)
             for reason, (_, count) in taken.refused.items():
                 counters.dead_lettered += count
                 self._meter.by_reason[reason] += count
@@ -277,19 +325,18 @@ class Pipeline:
             taken.settled = True
             if taken.birth is not None:
                 self._births.saved(taken.birth)
-            admitted = taken.admitted
-            if stored and admitted is not None:
+            if taken.points and taken.admitted is not None:
                 last_ms = max(point.ts_ms for point in taken.points)
                 if len(lags_ms) < LAG_SAMPLES:
                     lags_ms.append(now_ms - last_ms)
-                if not admitted.on_cloud:
-                    admitted.on_cloud = True
+                if not taken.admitted.on_cloud:
+                    taken.admitted.on_cloud = True
                     self._outbox.notice()
-                if last_ms - admitted.active_ms >= ACTIVITY_MS:
-                    admitted.active_ms = last_ms
-                    self._outbox.active(admitted.unit, last_ms)
+                self._report_activity(taken.admitted, last_ms)
+            if taken.ended is not None and not taken.ended.done():
+                taken.ended.set_result(frozenset(taken.refused))
             # The window of what may come again holds many of these: they keep no content.
-            taken.payload, taken.readings, taken.points, taken.refused = b"", [], [], {}
+            taken.payload, taken.readings, taken.points, taken.spooled, taken.refused = b"", [], [], [], {}
         self._meter.observe_lags(lags_ms)
         for taken in batch:
             deliveries, taken.deliveries = taken.deliveries, []
@@ -298,24 +345,57 @@ class Pipeline:
         self._unfinished -= len(batch)
         self._progress.set()
 
+    def _report_activity(self, admitted: Admitted, last_ms: int) -> None:
+        if last_ms - admitted.active_ms >= ACTIVITY_MS:
+            admitted.active_ms = last_ms
+            self._outbox.active(admitted.unit, last_ms)
+
+    def shipped(self, batch: Spooled, refused: int, evicted: int) -> None:
+        """What was spooled has reached the store, except readings that it refused, now dead letters."""
+        counters = self._meter.counters
+        counters.spooled -= len(batch.points)
+        counters.stored += len(batch.points) - refused
+        counters.dead_lettered += refused
+        self._meter.by_reason[Reason.REFUSED_BY_STORE] += refused
+        counters.evicted += evicted
+        counters.shipped += len(batch.points)
+        for unit, _ in batch.firsts:
+            admitted = self.admission.find(unit)
+            if admitted is not None:
+                admitted.on_cloud = True
+        if batch.firsts:
+            self._outbox.notice()
+        for point in batch.points:
+            admitted = self.admission.find(point.tags[-1])
+            if admitted is not None:
+                self._report_activity(admitted, point.ts_ms)
+
     async def _store_points(self, batch: Sequence[Taken]) -> None:
-        """Write the batch's points. Those that the store refuses for good become refused readings."""
+        """Write the batch's points, or spool them. Those that the store refuses for good become refused
+        readings."""
         points = [(taken, point) for taken in batch for point in taken.points]
         for taken, point, detail in await self._write(points):
             taken.points = [kept for kept in taken.points if kept is not point]
             taken.refuse(BadReading(Reason.REFUSED_BY_STORE, detail))
 
     async def _write(self, points: list[tuple[Taken, Point]]) -> list[tuple[Taken, Point, str]]:
-        """Write points; returns those that are refused even alone. Waits as long as the store is away."""
+        """Write points, or spool them while the store is away or slow; returns those that are refused even
+        alone. Waits as long as neither takes them."""
         if not points:
             return []
         backoff = Backoff()
         while True:
+            if self._store_away and await self._to_spool(points):
+                return []
             try:
-                await self._store.write([point for _, point in points])
-            except Retryable as error:
-                self.failed("store", error)
-                await asyncio.sleep(backoff.delay_s(error.retry_after_s))
+                patient = not self._spool.enabled or self._spool.full
+                async with asyncio.timeout(None if patient else SLOW_S):
+                    await self._store.write([point for _, point in points])
+            except (Retryable, TimeoutError) as error:
+                slow = isinstance(error, TimeoutError)
+                self.failed("store", Retryable(f"slower than {SLOW_S:.0f} s") if slow else error)
+                if patient or self._spool.full:
+                    await asyncio.sleep(max(backoff.delay_s(), self.store_rests_s()))
             except (Rejected, TooLarge) as error:
                 self._meter.counters.store_errors += 1
                 if len(points) == 1:
@@ -326,6 +406,22 @@ class Pipeline:
             else:
                 self.succeeded("store")
                 return []
+
+    async def _to_spool(self, points: Sequence[tuple[Taken, Point]]) -> bool:
+        """Whether the points are in the spool now. The reports of first readings go with them: they are made
+        when the store has the readings."""
+        firsts: dict[str, int] = {}
+        for taken, point in points:
+            admitted = taken.admitted
+            if admitted is not None and not admitted.on_cloud:
+                firsts[admitted.unit] = min(point.ts_ms, firsts.get(admitted.unit, point.ts_ms))
+        if not await self._spool.append([point for _, point in points], list(firsts.items())):
+            return False
+        ours = {id(point) for _, point in points}
+        for taken in {id(taken): taken for taken, _ in points}.values():
+            taken.spooled += [point for point in taken.points if id(point) in ours]
+            taken.points = [point for point in taken.points if id(point) not in ours]
+        return True
 
     async def _keep(self, batch: Sequence[Taken]) -> None:
         """Make durable on our own disk what must be before the acknowledgement."""
@@ -358,12 +454,24 @@ class Pipeline:
     def failed(self, what: str, error: Exception) -> None:
         """The store or the state file did not take a write, which will be tried again."""
         self._meter.counters.store_errors += 1
-        if what not in self._failing:
+        self._meter.counters.store_denied += isinstance(error, Denied)
+        self._store_away |= what == "store"
+        if isinstance(error, Retryable) and error.retry_after_s:
+            rest_s = min(error.retry_after_s, LONGEST_REST_S)
+            self._rest_until_s = max(self._rest_until_s, time.monotonic() + rest_s)
+        known = self._told.get(what)
+        if known is not type(error):  # a token that is refused is another matter than a store that is away
+            self._told[what] = type(error)
             self._failing.add(what)
-            log.error(f"{what} takes nothing: messages stay unacknowledged", error=str(error))
+            spooled = what == "store" and self._spool.enabled
+            then = "readings are spooled" if spooled else "messages stay unacknowledged"
+            log.error(f"{what} takes nothing: {then}", error=str(error))
 
     def succeeded(self, what: str) -> None:
         """The store or the state file took a write."""
+        if what == "store":
+            self._store_away = False
+        self._told.pop(what, None)
         if what in self._failing:
             self._failing.discard(what)
             log.info(f"{what} takes writes")

@@ -19,8 +19,9 @@ from qilu_contract.stores import Store, open_store
 
 from qilu_gateway import births, dead_letters, outbox
 from qilu_gateway.dead_letters import Bounds
-from qilu_gateway.endpoint import Answer, Endpoint
+from qilu_gateway.endpoint import Answer, Endpoint, Request
 from qilu_gateway.host import HostState, will
+from qilu_gateway.letter_office import LetterOffice
 from qilu_gateway.metrics import Counters, Meter, Rates
 from qilu_gateway.outbox import Outbox
 from qilu_gateway.pipeline import Pipeline
@@ -28,6 +29,8 @@ from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.rebirths import Rebirths
 from qilu_gateway.session import Session
 from qilu_gateway.settings import Settings
+from qilu_gateway.shipper import Shipper
+from qilu_gateway.spool import Spool
 from qilu_gateway.statefile import StateFile
 
 log = structlog.get_logger()
@@ -35,6 +38,9 @@ log = structlog.get_logger()
 STOP_S = 3.0
 """How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
 MEASURE_EVERY_S = 2.0
+MEASURE_WITHIN_S = 10.0
+ADDRESS_FILE = "endpoint"
+"""In the state folder: where a running gateway serves."""
 STALLED_S = 5.0
 """A message in flight for longer means that data comes in faster than it can be kept."""
 FLOWING_S = 1.0
@@ -97,7 +103,8 @@ class GatewayService:
         return self._endpoint.port if self._endpoint is not None else 0
 
     def troubles(self) -> list[str]:
-        """Why no data can be taken now: any of broker, store, platform, stalled, stopping."""
+        """Why no data can be taken now: any of broker, store, state file, spool, platform, stalled,
+        stopping."""
         session, pipeline = self._session, self._pipeline
         if session is None or pipeline is None:
             return ["starting"]
@@ -106,7 +113,7 @@ class GatewayService:
         wrong = {
             "stopping": self._stop.is_set(),
             "broker": not session.subscribed,
-            "store": not pipeline.writable,
+            **dict.fromkeys(pipeline.troubles(), True),
             "platform": not pipeline.admission.reached,
             "stalled": self._stalled,
         }
@@ -154,20 +161,36 @@ class GatewayService:
                     open_store(settings.store, secret("QILU_INFLUX_TOKEN"))
                 )
             platform = await stack.enter_async_context(PlatformApi(settings.platform, self._api_key))
+            counters = self._meter.counters
+            spool = await stack.enter_async_context(
+                Spool(
+                    settings.state,
+                    settings.spool_max_bytes,
+                    settings.spool_min_free_bytes,
+                    self._count_corrupt,
+                )
+            )
+            self._meter.spool = lambda: (spool.bytes, spool.age_s())
+            counters.recovered = spool.readings
+            counters.accepted += spool.readings + spool.corrupt
+            counters.spooled, counters.corrupt = spool.readings, spool.corrupt
+            if spool.readings:
+                log.info("found in the spool", readings=spool.readings)
             # Two batches in the pipeline, one on its way in, one on its way out as acknowledgements; small
             # batches get a window that a round trip does not exhaust.
             window = min(max(4 * settings.batch_size, 1000), 65_535)
             session = self._make_session(window)
-            counters = self._meter.counters
             rebirths = Rebirths(session.publish, self._count_rebirth)
             shipping = Outbox(state, platform, self._count_first_readings)
+            bounds = await state.write(Bounds)
             self._session = session
             self._pipeline = pipeline = Pipeline(
                 session=session,
                 store=store,
                 state=state,
+                spool=spool,
                 platform=platform,
-                bounds=await state.write(Bounds),
+                bounds=bounds,
                 outbox=shipping,
                 rebirths=rebirths,
                 meter=self._meter,
@@ -176,18 +199,35 @@ class GatewayService:
                 max_payload_bytes=settings.max_payload_bytes,
                 window=window,
             )
+            shipper = Shipper(
+                spool=spool,
+                store=store,
+                state=state,
+                bounds=bounds,
+                batch_size=settings.batch_size,
+                shipped=pipeline.shipped,
+                failed=pipeline.failed,
+                succeeded=pipeline.succeeded,
+                rests_s=pipeline.store_rests_s,
+            )
             self._host = host = HostState(session, settings.host_id, self.troubles)
             self._endpoint = Endpoint(
                 settings.http_host,
                 settings.http_port,
-                {"/metrics": self._serve_metrics, "/healthz": self._serve_health},
+                {
+                    ("GET", "/metrics"): self._serve_metrics,
+                    ("GET", "/healthz"): self._serve_health,
+                    **LetterOffice(state, bounds, pipeline.replay).paths(),
+                },
             )
             try:
                 async with asyncio.TaskGroup() as group:
                     parts = {
                         "http": self._endpoint.run(),
+                        "address": self._tell_address(self._endpoint),
                         "session": session.run(pipeline.take),
                         "pipeline": pipeline.run(),
+                        "shipper": shipper.run(),
                         "admission": pipeline.admission.run(),
                         "outbox": shipping.run(),
                         "activity": shipping.run_activity(),
@@ -232,27 +272,45 @@ class GatewayService:
         """
         while True:
             self._meter.measure()
-            point = Point("pipeline", (self._settings.host_id,), wall_ms(), self._meter.fields())
-            try:
-                await store.write([point])
-            except Retryable as error:
-                pipeline.failed("store", error)
-            except StoreError as error:
-                log.error("the store refuses the gateway's own figures", error=str(error))
-            else:
-                pipeline.succeeded("store")
+            if not pipeline.store_rests_s():
+                await self._store_figures(store, pipeline)
             await asyncio.sleep(MEASURE_EVERY_S)
+
+    async def _store_figures(self, store: Store, pipeline: Pipeline) -> None:
+        point = Point("pipeline", (self._settings.host_id,), wall_ms(), self._meter.fields())
+        try:
+            async with asyncio.timeout(MEASURE_WITHIN_S):
+                await store.write([point])
+        except TimeoutError:
+            pipeline.failed("store", Retryable(f"slower than {MEASURE_WITHIN_S:.0f} s"))
+        except Retryable as error:
+            pipeline.failed("store", error)
+        except StoreError as error:
+            log.error("the store refuses the gateway's own figures", error=str(error))
+        else:
+            pipeline.succeeded("store")
+
+    async def _tell_address(self, endpoint: Endpoint) -> None:
+        """Leave the endpoint's address in the state folder, for commands on this machine."""
+        while not endpoint.port:
+            await asyncio.sleep(0.01)
+        file = self._settings.state / ADDRESS_FILE
+        await asyncio.to_thread(file.write_text, f"http://127.0.0.1:{endpoint.port}\n", encoding="utf-8")
 
     def _count_rebirth(self) -> None:
         self._meter.counters.rebirth_requests += 1
 
+    def _count_corrupt(self, readings: int) -> None:
+        self._meter.counters.spooled -= readings
+        self._meter.counters.corrupt += readings
+
     def _count_first_readings(self, count: int) -> None:
         self._meter.counters.first_readings += count
 
-    def _serve_metrics(self) -> Answer:
+    async def _serve_metrics(self, _: Request) -> Answer:
         return 200, "text/plain; version=0.0.4; charset=utf-8", self._meter.exposition()
 
-    def _serve_health(self) -> Answer:
+    async def _serve_health(self, _: Request) -> Answer:
         troubles = self.troubles()
         body = msgspec.json.encode({"status": "ok" if not troubles else "degraded", "troubles": troubles})
         return 503 if troubles else 200, "application/json", body

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     batch_size: Annotated[int, Field(ge=1, le=15_000)] = 5000
     """Points written together. Four batches must fit into MQTT's receive window of 65,535 messages."""
     batch_age_s: Annotated[float, Field(gt=0, le=10)] = 0.2
+    spool_max_bytes: Annotated[int, Field(ge=0)] = 4 * 1024**3
+    """What the spool may hold while the store is away, some 30 bytes a reading; 0: no spool, then messages
+    stay unacknowledged.
+    """
+    spool_min_free_bytes: Annotated[int, Field(ge=0)] = 512 * 1024**2
+    """Disk space that the spool leaves to others."""
     max_payload_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 256 * 1024
     mqtt_ca: Path | None = None
     """For `mqtts://`: who signed the broker's certificate, if not a public authority."""

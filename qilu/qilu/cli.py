@@ -9,7 +9,7 @@ import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import structlog
@@ -38,6 +38,8 @@ keys_app = typer.Typer(
 dashboards_app = typer.Typer(no_args_is_help=True, help="Grafana dashboards as code.")
 app.add_typer(devices_app, name="devices")
 app.add_typer(gateway_app, name="gateway")
+letters_app = typer.Typer(no_args_is_help=True, help="What the gateway could not accept.")
+gateway_app.add_typer(letters_app, name="dead-letters")
 app.add_typer(platform_app, name="platform")
 platform_app.add_typer(keys_app, name="keys")
 app.add_typer(dashboards_app, name="dashboards")
@@ -220,6 +222,70 @@ def doctor(state: State = Path("var"), as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Option("--run", help="the run's manifest: run.json, or the folder it is in")],
+    store: StoreUrl,
+    as_json: Json = False,
+) -> None:
+    """Compute again what a run must have stored, and compare it with the store, value by value; exit code 1
+    when anything is lost, duplicated, altered or unexpected. A DuckDB file can be read once the stack has
+    stopped.
+
+    Example: qilu verify --run var/devices/run.json --store duckdb:///var/readings.duckdb
+    """
+    from qilu_contract.secrets import secret
+    from qilu_contract.stores import open_store
+    from qilu_devices.manifest import load_manifest
+
+    from qilu.verify import Verdict
+    from qilu.verify import verify as compare
+
+    manifest = load_manifest(run)
+    if store.startswith("duckdb:///") and not Path(store.removeprefix("duckdb:///")).is_file():
+        raise ConfigError(
+            f"--store {store}: there is no such file; the stack of `make up` keeps var/readings.duckdb."
+        )
+
+    async def read() -> Verdict:
+        async with open_store(store, secret("QILU_INFLUX_TOKEN")) as opened:
+            return await compare(manifest, opened)
+
+    verdict = _run(read())
+    if as_json:
+        print(msgspec.json.encode(verdict.as_dict()).decode())  # noqa: T201
+    else:
+        _show_verdict(verdict)
+    if not verdict.total.good:
+        total = verdict.total
+        raise QiluError(
+            f"of {total.expected} expected readings {total.lost} are lost and {total.altered} altered; "
+            f"{total.duplicated} are stored twice, {total.unexpected} should not be there."
+        )
+
+
+def _show_verdict(verdict: Any) -> None:
+    """Totals, by class and by county; counties in which all is well stay in the totals."""
+    columns = ("expected", "stored", "lost", "duplicated", "altered", "unexpected")
+    table = Table("", *columns)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    counties = {name: counts for name, counts in verdict.by(1).items() if not counts.good}
+    for name, counts in {"all": verdict.total, **verdict.by(0), **counties}.items():
+        table.add_row(name, *(f"{getattr(counts, column):,}" for column in columns))
+    console.print(table)
+    if verdict.total.unacknowledged:
+        console.print(f"{verdict.total.unacknowledged:,} more are stored that no edge node saw acknowledged.")
+    if verdict.others:
+        console.print(f"{verdict.others:,} points of units that are not the run's were left alone.")
+    if verdict.dropped:
+        console.print(
+            f"{len(verdict.dropped):,} edge nodes dropped {sum(verdict.dropped.values()):,} readings at "
+            "their own bound: so many missing ones of theirs are not called lost.",
+            soft_wrap=True,
+        )
+
+
 @devices_app.command("run")
 def devices_run(
     broker: Broker = "mqtt://127.0.0.1:1883",
@@ -368,34 +434,118 @@ def gateway_run(
     _run(serve())
 
 
-@gateway_app.command("dead-letters")
-def gateway_dead_letters(
+Letter = Annotated[int | None, typer.Option("--id", help="this one letter")]
+LetterReason = Annotated[str | None, typer.Option("--reason", help="only those refused for this reason")]
+LetterUnit = Annotated[str | None, typer.Option("--unit", help="only those of this unit")]
+
+
+@letters_app.command("list")
+def letters_list(
     state: State = Path("var/gateway"),
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="how many, the latest first")] = 20,
+    reason: LetterReason = None,
+    unit: LetterUnit = None,
     as_json: Json = False,
 ) -> None:
     """List what the gateway could not accept, with the reason. Works while the gateway runs.
 
-    Example: qilu gateway dead-letters --limit 5
+    Example: qilu gateway dead-letters list --limit 5
     """
-    from qilu_gateway.dead_letters import list_rows, open_for_reading
-    from qilu_gateway.statefile import FILE_NAME
+    from qilu.letters import read
 
-    with open_for_reading(state / FILE_NAME) as connection:
-        rows = list_rows(connection, limit=limit)
+    rows = read(state, reason=reason, unit=unit, limit=limit)
     if as_json:
         for row in rows:
-            content = {name: getattr(row, name) for name in row.__dataclass_fields__ if name != "payload"}
-            content["payload"] = row.payload.decode(errors="backslashreplace")
-            print(msgspec.json.encode(content).decode())  # noqa: T201
+            print(msgspec.json.encode(row.as_dict()).decode())  # noqa: T201
         return
     table = Table()
-    for heading in ("last seen", "reason", "readings", "topic", "detail"):
+    for heading in ("id", "last seen", "reason", "readings", "topic", "detail"):
         table.add_column(heading, justify="right" if heading == "readings" else "left", overflow="fold")
     for row in rows:
         seen = datetime.fromtimestamp(row.last_seen_ms / 1000, UTC).isoformat(" ", "seconds")
-        table.add_row(seen, row.reason, str(row.readings), escape(row.topic), escape(row.detail))
+        words = (str(row.id), seen, row.reason, str(row.readings), escape(row.topic), escape(row.detail))
+        table.add_row(*words)
     console.print(table)
+
+
+@letters_app.command("show")
+def letters_show(
+    id: Annotated[int, typer.Argument(help="the letter's number, as `list` shows it")],
+    state: State = Path("var/gateway"),
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter with its payload.
+
+    Example: qilu gateway dead-letters show 17
+    """
+    from qilu.letters import read
+
+    rows = read(state, id=id, limit=1)
+    if not rows:
+        raise QiluError(
+            f"There is no dead letter {id}: `qilu gateway dead-letters list` shows what is there."
+        )
+    content = rows[0].as_dict()
+    if as_json:
+        print(msgspec.json.encode(content).decode())  # noqa: T201
+        return
+    for name, value in content.items():
+        console.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+@letters_app.command("replay")
+def letters_replay(
+    state: State = Path("var/gateway"),
+    id: Letter = None,
+    reason: LetterReason = None,
+    unit: LetterUnit = None,
+    everything: Annotated[bool, typer.Option("--all", help="all of them")] = False,
+    as_json: Json = False,
+) -> None:
+    """Have the running gateway take dead letters again, once their cause is mended. Those that it accepts now
+    are stored and gone; the others stay.
+
+    Example: qilu gateway dead-letters replay --reason unknown_unit
+    """
+    _move_letters("replay", state, id, reason, unit, everything, as_json)
+
+
+@letters_app.command("purge")
+def letters_purge(
+    state: State = Path("var/gateway"),
+    id: Letter = None,
+    reason: LetterReason = None,
+    unit: LetterUnit = None,
+    everything: Annotated[bool, typer.Option("--all", help="all of them")] = False,
+    as_json: Json = False,
+) -> None:
+    """Throw dead letters away, whether or not the gateway runs.
+
+    Example: qilu gateway dead-letters purge --reason bad_topic
+    """
+    _move_letters("purge", state, id, reason, unit, everything, as_json)
+
+
+def _move_letters(
+    what: Literal["replay", "purge"],
+    state: Path,
+    id: int | None,
+    reason: str | None,
+    unit: str | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    from qilu.letters import move
+
+    if everything == any(choice is not None for choice in (id, reason, unit)):
+        raise ConfigError("Say which dead letters are meant: --id, --reason, --unit or --all.")
+    outcome = _run(move(what, state, id=id, reason=reason, unit=unit))
+    if as_json:
+        print(msgspec.json.encode(outcome).decode())  # noqa: T201
+        return
+    done = "accepted now" if what == "replay" else "thrown away"
+    kept = f", {outcome.kept:,} stay" if what == "replay" else ""
+    console.print(f"{outcome.done:,} dead letters with {outcome.readings:,} readings {done}{kept}.")
 
 
 @platform_app.command("run")

@@ -277,7 +277,7 @@ class Stack:
         return Report(
             accepted=counters.accepted,
             stored=stored.total(),
-            spooled=0,
+            spooled=counters.spooled,
             dead_lettered=counters.dead_lettered,
             duplicates=await count_duplicates(self.store),
             lost=missing,
@@ -305,10 +305,11 @@ class Stack:
         began = last_change = time.monotonic()
         before = -1
         while True:
-            under_way = self.gateway.counters.in_flight or await self.gateway.unreported()
+            counters = self.gateway.counters
+            under_way = counters.in_flight or counters.spooled or await self.gateway.unreported()
             stored = await count_stored(self.store, manifest.start_ms, manifest.until_ms)
             gaps = (max(0, node.readings_acked - stored[name]) for name, node in manifest.nodes.items())
-            missing = max(0, sum(gaps) - self.gateway.counters.dead_lettered)
+            missing = max(0, sum(gaps) - counters.dead_lettered - counters.spooled)
             now = time.monotonic()
             if missing != before:
                 before, last_change = missing, now

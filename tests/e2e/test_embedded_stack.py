@@ -80,6 +80,13 @@ async def test_a_small_province_is_counted_and_stored_value_by_value(
             assert [(row.ts_ms, row.values) for row in rows] == expected[unit]
     assert len(chosen) == 10
 
+    # And all of it, by the command that does so for any run.
+    said = qilu("verify", "--run", state / "devices", "--store", store_url, "--json")
+    assert said.returncode == 0, said.stdout + said.stderr
+    verdict = json.loads(said.stdout)
+    assert verdict["expected"] == verdict["stored"] == report["stored"]
+    assert [verdict[name] for name in ("lost", "duplicated", "altered", "unexpected", "others")] == [0] * 5
+
 
 class RunningStack:
     """A stack started by `qilu up`, and the environment that its `env` file gives a shell."""
@@ -184,7 +191,8 @@ def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(run
     deadline = time.monotonic() + START_S
     listed = ""
     while "bad_timestamp" not in listed and time.monotonic() < deadline:
-        listed = qilu("gateway", "dead-letters", "--state", running.state / "gateway", "--json").stdout
+        words = ("gateway", "dead-letters", "list", "--json", "--state")
+        listed = qilu(*words, running.state / "gateway").stdout
     assert json.loads(listed.splitlines()[0])["reason"] == "bad_timestamp"
     assert running.interrupt() == 0
 
@@ -194,8 +202,14 @@ def test_an_interrupt_stops_cleanly_and_a_second_start_goes_on(running: RunningS
     beside = qilu("up", "--state", running.state, "--units", "1", "--for", "1s")
     assert (beside.returncode, len(beside.stderr.splitlines())) == (2, 1)
     assert "runs in" in beside.stderr
+    store = f"duckdb:///{running.state}/readings.duckdb"
+    early = qilu("verify", "--run", running.state / "devices", "--store", store)
+    assert early.returncode == 2
+    assert "stop that one first" in early.stderr
     assert running.interrupt() == 0
     assert "0 lost" in running.output.read_text()
+    verified = qilu("verify", "--run", running.state / "devices", "--store", store)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
     for line in subprocess.run(
         ["ps", "-eo", "args"], capture_output=True, text=True, check=True
     ).stdout.splitlines():
@@ -225,3 +239,6 @@ def test_what_was_acknowledged_and_is_missing_is_reported_with_exit_code_1(
     assert stack.process.wait(120) == 1
     assert json.loads(report.read_text())["lost"] > 0
     assert "missing" in stack.output.read_text()
+    verified = qilu("verify", "--run", stack.state / "devices", "--store", influxdb.url, "--json")
+    assert verified.returncode == 1
+    assert json.loads(verified.stdout)["lost"] >= json.loads(report.read_text())["lost"]

@@ -10,6 +10,7 @@ import pytest
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store, open_store
+from qilu_contract.stores.contract import SCAN_ROWS
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
 OTHER = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000002")
@@ -114,6 +115,21 @@ async def test_questions_that_make_no_sense_are_refused(store: Store) -> None:
         with pytest.raises(ValueError):
             await call
     assert await store.series("motor", {"unit": "x' OR 'a'='a"}, ["power_in"], 0, 10**12) == []
+
+
+async def test_a_scan_finds_every_point_of_a_time_once_under_its_own_tags(store: Store) -> None:
+    moved = ("370200", "370202", "C34", "370202-e00009", TAGS[-1])
+    inside = [
+        *(motor(10_000 + number, power_in=float(number), vibration=0.5) for number in range(25_000)),
+        motor(10_000, OTHER, power_in=1.0),
+        motor(10_000, moved, speed=2.0),
+    ]
+    await store.write([motor(9_999, power_in=1.0), *inside, motor(35_000, power_in=1.0)])
+    chunks = [chunk async for chunk in store.scan("motor", 10_000, 35_000)]
+    assert max(map(len, chunks)) <= SCAN_ROWS
+    found = sorted((point for chunk in chunks for point in chunk), key=lambda point: point[1:3])
+    assert found == sorted(inside, key=lambda point: point[1:3])
+    assert [chunk async for chunk in store.scan("boiler", 0, 10**12)] == []
 
 
 async def test_survives_reopening(store: Store, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_wrong_usage_exits_with_2_and_one_sentence_and_no_traceback() -> None:
         ("devices", "run", "--scenario", "/does/not/exist.yaml"),
         ("devices", "run", "--digest"),
         ("gateway", "run", "--store", "nowhere"),
-        ("gateway", "dead-letters", "--state", "/does/not/exist"),
+        ("gateway", "dead-letters", "list", "--state", "/does/not/exist"),
         ("platform", "audit", "--db", "sqlite:////does/not/exist"),
     ):
         said = qilu(*words)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self, get_args
@@ -17,6 +17,9 @@ AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 
 MAX_ROWS = 10_000
 """The most rows that one `series` answers: what a chart can show, and memory that no question can exhaust."""
+
+SCAN_ROWS = 10_000
+"""The most points that a chunk of `scan` holds: some megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,11 @@ class Store(Protocol):
     async def count_duplicates(self, measurement: str) -> int:
         """How many points stand beside another of the same unit and time under other tags. Scans: for reports
         and tests.
+        """
+
+    def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[list[Point]]:
+        """All points with start_ms <= time < end_ms, with their tags, in no order, in chunks of at most
+        SCAN_ROWS: one pass over the store, in bounded memory. For verification.
         """
 
     async def ping(self) -> None:

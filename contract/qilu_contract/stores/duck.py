@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ import numpy as np
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import Value
 from qilu_contract.storage import MEASUREMENTS, Measurement, Point
-from qilu_contract.stores.contract import MAX_ROWS, Aggregate, Row
+from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Row
 from qilu_contract.stores.questions import check_series
 
 _T = TypeVar("_T")
@@ -74,6 +74,14 @@ class DuckStore:
             columns = ["ts TIMESTAMP_MS NOT NULL", *(f"{tag} VARCHAR NOT NULL" for tag in measurement.tags)]
             columns += [f'"{name}" {_SQL_TYPES[type_]}' for name, type_ in measurement.fields.items()]
             connection.execute(f"CREATE TABLE IF NOT EXISTS {measurement.name} ({', '.join(columns)})")
+        # A file of an older version lacks the fields that came since.
+        there = set(connection.execute("SELECT table_name, column_name FROM duckdb_columns()").fetchall())
+        for measurement in MEASUREMENTS.values():
+            for name, type_ in measurement.fields.items():
+                if (measurement.name, name) not in there:
+                    connection.execute(
+                        f'ALTER TABLE {measurement.name} ADD COLUMN "{name}" {_SQL_TYPES[type_]}'
+                    )
         self._connection = connection
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
@@ -158,6 +166,35 @@ class DuckStore:
 
     async def count_duplicates(self, measurement: str) -> int:
         return await self._number(f"SELECT count(*) - count(DISTINCT (unit, ts)) FROM {measurement}")  # noqa: S608
+
+    async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[list[Point]]:
+        schema = check_series(measurement, {}, (), start_ms, end_ms)
+        tags, fields = len(schema.tags), tuple(schema.fields)
+        columns = ", ".join(["epoch_ms(ts)", *schema.tags, *(f'"{name}"' for name in fields)])
+        sql = (
+            f"SELECT {columns} FROM {measurement} "  # noqa: S608  # names from the schema
+            "WHERE ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?)"
+        )
+        # A cursor of its own: another question on the shared one would end the answer.
+        cursor = await self._run(self._reader, lambda shared: shared.cursor())
+        try:
+            await self._run(self._reader, lambda _: cursor.execute(sql, [start_ms, end_ms]))
+            while rows := await self._run(self._reader, lambda _: cursor.fetchmany(SCAN_ROWS)):
+                yield [
+                    Point(
+                        measurement,
+                        tuple(row[1 : tags + 1]),
+                        int(row[0]),
+                        {
+                            name: value
+                            for name, value in zip(fields, row[tags + 1 :], strict=True)
+                            if value is not None
+                        },
+                    )
+                    for row in rows
+                ]
+        finally:
+            cursor.close()
 
     async def _number(self, sql: str) -> int:
         [[number]] = await self._run(self._reader, lambda cursor: cursor.execute(sql).fetchall())

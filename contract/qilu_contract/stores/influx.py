@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import msgspec
 import structlog
 
 from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.readings import Value
-from qilu_contract.storage import Point, line_protocol
-from qilu_contract.stores.contract import MAX_ROWS, Aggregate, Row
+from qilu_contract.storage import Measurement, Point, line_protocol
+from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Row
 from qilu_contract.stores.questions import check_series
 
 log = structlog.get_logger()
@@ -131,6 +134,26 @@ class InfluxStore:
             twice += len(rows) - len({row["time"] for row in rows})
         return twice
 
+    async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[list[Point]]:
+        schema = check_series(measurement, {}, (), start_ms, end_ms)
+        if not self._created:
+            await self.ping()
+        query = f"SELECT * FROM {measurement} WHERE time >= {start_ms:d}ms AND time < {end_ms:d}ms"  # noqa: S608
+        params = {"db": self._database, "epoch": "ms", "chunked": "true", "chunk_size": str(SCAN_ROWS)}
+        try:
+            # Chunks arrive as the server finds them; between two it may have to look for a while.
+            async with self._http.stream("POST", "/query", params=params, data={"q": query}) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise _error("/query", answer)
+                async for line in answer.aiter_lines():
+                    for series in _chunk(line):
+                        for start in range(0, len(series.values), SCAN_ROWS):
+                            rows = series.values[start : start + SCAN_ROWS]
+                            yield _points(schema, series.columns, rows)
+        except httpx.HTTPError as error:
+            raise Retryable(f"InfluxDB at {self._http.base_url}: {error or type(error).__name__}") from error
+
     async def _query(self, query: str) -> list[list[dict[str, Any]]]:
         """The rows of each statement, of all its series together."""
         return [[row for found in series for row in found["rows"]] for series in await self._series(query)]
@@ -175,24 +198,92 @@ class InfluxStore:
             raise Retryable(f"InfluxDB at {self._http.base_url}: {error or type(error).__name__}") from error
         if answer.is_success:
             return answer
-        detail = f"InfluxDB answered {answer.status_code}: {answer.text[:300].strip()}"
-        match answer.status_code:
-            case 401 | 403:
-                raise Denied(f"{detail} (is the token, QILU_INFLUX_TOKEN, right?)")
-            case 413:
-                raise TooLarge(detail)
-            case 404 if path == "/write":  # the database was dropped under us
-                self._created = False
-                raise Retryable(detail)
-            case 400 | 422:
-                raise Rejected(detail)
-            case _:
-                raise Retryable(detail, _retry_after(answer))
+        if answer.status_code == 404 and path == "/write":  # the database was dropped under us
+            self._created = False
+        raise _error(path, answer)
+
+
+class _ScannedSeries(msgspec.Struct):
+    columns: list[str]
+    values: list[list[Any]] = []
+
+
+class _Result(msgspec.Struct):
+    series: list[_ScannedSeries] = []
+    error: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    results: list[_Result] = []
+    error: str | None = None
+
+
+_chunks = msgspec.json.Decoder(_Chunk)
+
+
+def _chunk(line: str) -> list[_ScannedSeries]:
+    """What one line of a chunked answer holds."""
+    if not line.strip():
+        return []
+    try:
+        chunk = _chunks.decode(line)
+    except msgspec.DecodeError as error:
+        raise Retryable(f"InfluxDB answered something else than points: {error}") from error
+    for error_text in (chunk.error, *(result.error for result in chunk.results)):
+        if error_text is not None:
+            raise StoreError(f"InfluxDB refused a query: {error_text}")
+    return [series for result in chunk.results for series in result.series]
+
+
+def _points(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Point]:
+    # Also fields that the schema does not have: whoever verifies wants to see them.
+    time = columns.index("time")
+    tags = [columns.index(tag) if tag in columns else None for tag in schema.tags]
+    fields = [
+        (place, name, schema.fields.get(name) == "float")
+        for place, name in enumerate(columns)
+        if name != "time" and name not in schema.tags
+    ]
+    return [
+        Point(
+            schema.name,
+            tuple("" if place is None else row[place] or "" for place in tags),
+            int(row[time]),
+            {
+                name: float(row[place]) if is_float else row[place]
+                for place, name, is_float in fields
+                if row[place] is not None
+            },
+        )
+        for row in rows
+    ]
+
+
+def _error(path: str, answer: httpx.Response) -> StoreError:
+    """What an answer that is none means to the caller."""
+    detail = f"InfluxDB answered {answer.status_code}: {answer.text[:300].strip()}"
+    match answer.status_code:
+        case 401 | 403:
+            return Denied(f"{detail} (is the token, QILU_INFLUX_TOKEN, right?)")
+        case 413:
+            return TooLarge(detail)
+        case 404 if path == "/write":
+            return Retryable(detail)
+        case 400 | 422:
+            return Rejected(detail)
+        case _:
+            return Retryable(detail, _retry_after(answer))
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
+    """Seconds, or a date of HTTP's."""
     text = answer.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else None
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _name(identifier: str) -> str:

@@ -1,0 +1,134 @@
+"""What people do about dead letters: read them, have them taken again once the cause is mended, throw them
+away. Served by the running gateway, over its endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from qilu_contract.errors import Reason
+
+from qilu_gateway.dead_letters import Bounds, Row, list_rows
+from qilu_gateway.endpoint import Answer, Handler, Request
+from qilu_gateway.statefile import StateFile
+
+TOGETHER = 100
+"""Letters that are under way at a time: each waits for a batch to end."""
+MOST_AT_ONCE = 1000
+"""Letters that one call takes again or throws away; the answer says whether there may be more."""
+
+
+class Choice(msgspec.Struct, forbid_unknown_fields=True):
+    """Which letters are meant: those that fit all that is given, of `before_id` and earlier."""
+
+    id: int | None = None
+    reason: Reason | None = None
+    unit: str | None = None
+    before_id: int | None = None
+
+
+class Outcome(msgspec.Struct):
+    """`done` letters with `readings` are gone from the dead letters; `kept` are refused again, or were too
+    long to be kept whole. Go on with `before_id` unless it is None."""
+
+    done: int = 0
+    readings: int = 0
+    kept: int = 0
+    before_id: int | None = None
+
+
+class LetterOffice:
+    def __init__(
+        self,
+        state: StateFile,
+        bounds: Bounds,
+        replay: Callable[[str, bytes], Awaitable[frozenset[Reason]]],
+    ) -> None:
+        """`replay` takes a message again and says why readings of it are refused now."""
+        self._state, self._bounds, self._replay = state, bounds, replay
+
+    def paths(self) -> dict[tuple[str, str], Handler]:
+        return {
+            ("GET", "/dead-letters"): self._list,
+            ("POST", "/dead-letters/replay"): self._serve_replay,
+            ("POST", "/dead-letters/purge"): self._serve_purge,
+        }
+
+    async def replay(self, choice: Choice) -> Outcome:
+        """Have letters taken again, the oldest of them first; those that are accepted now are gone."""
+        rows, outcome = await self._choose(choice)
+        rows.reverse()
+        for start in range(0, len(rows), TOGETHER):
+            some = rows[start : start + TOGETHER]
+            reasons = await asyncio.gather(*map(self._take_again, some))
+            gone = [row for row, found in zip(some, reasons, strict=True) if Reason(row.reason) not in found]
+            await self._remove(gone, outcome)
+            outcome.kept += len(some) - len(gone)
+        return outcome
+
+    async def _take_again(self, row: Row) -> frozenset[Reason]:
+        """Why readings of it are refused now; for any reason when it is not all there."""
+        return await self._replay(row.topic, row.payload) if row.whole else frozenset(Reason)
+
+    async def purge(self, choice: Choice) -> Outcome:
+        """Throw letters away."""
+        rows, outcome = await self._choose(choice)
+        await self._remove(rows, outcome)
+        return outcome
+
+    async def _choose(self, choice: Choice) -> tuple[list[Row], Outcome]:
+        rows = await self._state.write(lambda connection: _rows(connection, choice, MOST_AT_ONCE))
+        return rows, Outcome(before_id=rows[-1].id if len(rows) == MOST_AT_ONCE else None)
+
+    async def _remove(self, rows: list[Row], outcome: Outcome) -> None:
+        ids = [row.id for row in rows]
+        letters, readings = await self._state.write(lambda connection: self._bounds.remove(connection, ids))
+        outcome.done += letters
+        outcome.readings += readings
+
+    async def _list(self, request: Request) -> Answer:
+        if not request.local:
+            return _FORBIDDEN
+        try:
+            choice = msgspec.convert(
+                {name: value for name, value in request.query.items() if name != "limit"},
+                Choice,
+                strict=False,
+            )
+            limit = min(int(request.query.get("limit", "100")), MOST_AT_ONCE)
+        except (msgspec.ValidationError, ValueError) as error:
+            return 400, "text/plain", f"{error}\n".encode()
+        rows = await self._state.write(lambda connection: _rows(connection, choice, limit))
+        return 200, "application/json", msgspec.json.encode([row.as_dict() for row in rows])
+
+    async def _serve_replay(self, request: Request) -> Answer:
+        return await self._do(request, self.replay)
+
+    async def _serve_purge(self, request: Request) -> Answer:
+        return await self._do(request, self.purge)
+
+    async def _do(self, request: Request, work: Callable[[Choice], Awaitable[Outcome]]) -> Answer:
+        if not request.local:
+            return _FORBIDDEN
+        try:
+            choice = msgspec.json.decode(request.body or b"{}", type=Choice)
+        except msgspec.DecodeError as error:
+            return 400, "text/plain", f"{error}\n".encode()
+        return 200, "application/json", msgspec.json.encode(await work(choice))
+
+
+_FORBIDDEN: Answer = (403, "text/plain", b"dead letters are shown and moved on this machine only\n")
+
+
+def _rows(connection: sqlite3.Connection, choice: Choice, limit: int) -> list[Row]:
+    return list_rows(
+        connection,
+        id=choice.id,
+        reason=choice.reason,
+        unit=choice.unit,
+        before_id=choice.before_id,
+        limit=limit,
+    )

@@ -1,0 +1,450 @@
+"""The spool: points on the gateway's own disk while the store is away or slow, oldest first out.
+
+One SQLite file in `--state`, `spool.sqlite`, one row a batch: how many readings it holds, a checksum, and the
+points. A batch that was appended is on the disk (WAL, synchronous FULL) and survives the process. What can
+no longer be read is counted in readings (`corrupt`) and set aside, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+import structlog
+from qilu_contract.clock import wall_ms
+from qilu_contract.errors import ConfigError
+from qilu_contract.storage import Point
+
+log = structlog.get_logger()
+
+FILE_NAME = "spool.sqlite"
+NEARLY = 0.75
+"""Above this part of the bound the host's STATE goes offline; the rest is for what the broker still holds."""
+NEARLY_FREE = 2
+"""So many times the disk space that must stay free count as nearly none."""
+SEARCH_IDS = 1_000_000
+"""How far back a damaged file is searched for batches when it cannot say where they begin."""
+FULL_S = 5.0
+"""How long it is believed that there is no room."""
+FILE_SYSTEM_EVERY_S = 0.5
+MOST_BATCHES = 1000
+"""Batches that are shipped together, at most: small ones come when data is sparse."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS batches (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  readings INTEGER NOT NULL,
+  created_ms INTEGER NOT NULL,
+  checksum BLOB NOT NULL,
+  body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS heads (id INTEGER PRIMARY KEY, readings INTEGER NOT NULL);
+"""
+# `heads` says again, on pages of its own, how many readings a batch holds: when a page of `batches` is
+# damaged, it still tells what is missing.
+_T = TypeVar("_T")
+
+
+class _Body(msgspec.Struct, array_like=True):
+    points: list[Point]
+    firsts: list[tuple[str, int]]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Body)
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """The oldest batches. `firsts`: units that were not on cloud when they were spooled, with the time of
+    their first reading here."""
+
+    ids: tuple[int, ...]
+    points: list[Point]
+    firsts: list[tuple[str, int]]
+
+
+class Spool:
+    """Opened by `async with`. All work on the file runs in one thread of its own."""
+
+    def __init__(
+        self, folder: Path, max_bytes: int, min_free_bytes: int, corrupted: Callable[[int], None]
+    ) -> None:
+        """`max_bytes` 0: nothing is ever spooled, but what is there is shipped. `corrupted` is called with
+        how many readings have just turned out to be unreadable; `corrupt` holds those found at the
+        opening."""
+        self._path = folder / FILE_NAME
+        self._max_bytes, self._min_free_bytes = max_bytes, min_free_bytes
+        self._corrupted = corrupted
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-spool")
+        self._loop: asyncio.AbstractEventLoop
+        self._connection: sqlite3.Connection | None = None
+        self._rows: dict[int, tuple[int, int, int]] = {}  # by id, in order: readings, bytes, created_ms
+        self._undeleted: list[int] = []
+        self._oldest_ms = 0
+        self._disk = (0.0, 0)
+        self._full_until_s = 0.0
+        self.filled = asyncio.Event()
+        self.readings = 0
+        self.bytes = 0
+        self.corrupt = 0
+
+    async def __aenter__(self) -> Self:
+        """Raises ConfigError when the file cannot be used at all."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._run(self._open)
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(f"{self._path} cannot be opened: {error}.") from error
+        if self._rows:
+            self.filled.set()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._run(self._close)
+        self._thread.shutdown()
+
+    @property
+    def enabled(self) -> bool:
+        return self._max_bytes > 0
+
+    @property
+    def full(self) -> bool:
+        """There was no room a moment ago."""
+        return time.monotonic() < self._full_until_s
+
+    @property
+    def nearly_full(self) -> bool:
+        """Little is left: whoever can keep readings elsewhere should do so."""
+        return (
+            self.full
+            or self.bytes >= NEARLY * self._max_bytes
+            or self._free_bytes() < NEARLY_FREE * self._min_free_bytes
+        )
+
+    def age_s(self) -> float:
+        """How long the oldest batch has been here."""
+        return max(0.0, (wall_ms() - self._oldest_ms) / 1000) if self._oldest_ms else 0.0
+
+    async def append(self, points: Sequence[Point], firsts: Sequence[tuple[str, int]]) -> bool:
+        """Whether the points are on the disk now; False when there is no room, by bound or on the disk."""
+        if not self.enabled:
+            return False
+        taken = await self._run(lambda: self._append(points, firsts))
+        if taken:
+            self.filled.set()
+            self._full_until_s = 0.0
+        else:
+            if not self.full:
+                log.error("the spool is full: messages stay unacknowledged", bytes=self.bytes)
+            self._full_until_s = time.monotonic() + FULL_S
+        return taken
+
+    async def oldest(self, most_readings: int) -> Spooled | None:
+        """The oldest batches with about so many readings in all; None when nothing is spooled. Raises
+        sqlite3.OperationalError when the disk does not answer."""
+        found = await self._run(lambda: self._oldest(most_readings))
+        if found is None and not self._rows:
+            self.filled.clear()
+        return found
+
+    async def remove(self, ids: Sequence[int]) -> None:
+        """The batches are where they belong, and leave the spool."""
+        await self._run(lambda: self._remove(ids))
+
+    # -- in the spool's thread
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _open(self) -> None:
+        try:
+            self._connect()
+        except sqlite3.DatabaseError as error:
+            if _is_passing(error):
+                raise
+            self.corrupt += self._salvage(error)
+
+    def _connect(self) -> None:
+        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        try:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.executescript(_SCHEMA)
+            found = connection.execute(
+                "SELECT id, readings, length(body), created_ms FROM batches ORDER BY id"
+            ).fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._rows = {id_: (readings, size, created_ms) for id_, readings, size, created_ms in found}
+        self._add_up()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _forget(self, id_: int) -> int:
+        """The batch is gone from the file; returns how many readings it held."""
+        readings, size, _ = self._rows.pop(id_, (0, 0, 0))
+        self.readings -= readings
+        self.bytes -= size
+        self._oldest_ms = next(iter(self._rows.values()), (0, 0, 0))[2]
+        return readings
+
+    def _add_up(self) -> None:
+        self.readings = sum(readings for readings, _, _ in self._rows.values())
+        self.bytes = sum(size for _, size, _ in self._rows.values())
+        self._oldest_ms = next(iter(self._rows.values()), (0, 0, 0))[2]
+
+    def _free_bytes(self) -> int:
+        now_s = time.monotonic()
+        if now_s - self._disk[0] > FILE_SYSTEM_EVERY_S:
+            try:
+                disk = os.statvfs(self._path.parent)
+            except OSError:
+                self._disk = (now_s, 0)
+            else:
+                self._disk = (now_s, disk.f_bavail * disk.f_frsize)
+        return self._disk[1]
+
+    def _append(self, points: Sequence[Point], firsts: Sequence[tuple[str, int]]) -> bool:
+        # The fastest level: repeated names and tags shrink to a fifth, for a tenth of what storing costs.
+        body = zlib.compress(_encoder.encode(_Body(list(points), list(firsts))), 1)
+        room = self.bytes + len(body) <= self._max_bytes
+        if not room or self._free_bytes() - len(body) < self._min_free_bytes:
+            return False
+        readings, created_ms = len(points), wall_ms()
+        try:
+            self._execute("BEGIN")
+            id_ = self._execute(
+                "INSERT INTO batches (readings, created_ms, checksum, body) VALUES (?, ?, ?, ?)",
+                (readings, created_ms, _checksum(readings, body), body),
+            ).lastrowid
+            self._execute("INSERT INTO heads VALUES (?, ?)", (id_, readings))
+            self._execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            if self._connection_now().in_transaction:
+                self._execute("ROLLBACK")
+            if _is_passing(error):
+                log.warning("nothing can be spooled", error=str(error))
+            else:
+                self._set_aside(error)
+            return False
+        assert id_ is not None
+        self._rows[id_] = (readings, len(body), created_ms)
+        self._oldest_ms = self._oldest_ms or created_ms
+        self.readings += readings
+        self.bytes += len(body)
+        return True
+
+    def _oldest(self, most_readings: int) -> Spooled | None:
+        ids: list[int] = []
+        points: list[Point] = []
+        firsts: list[tuple[str, int]] = []
+        for id_ in list(islice(self._rows, MOST_BATCHES)):
+            if ids and len(points) + self._rows[id_][0] > most_readings:
+                break
+            try:
+                batch = self._read(id_)
+            except sqlite3.DatabaseError as error:
+                if _is_passing(error):
+                    raise
+                self._set_aside(error)
+                return self._oldest(most_readings)
+            if batch is not None:
+                ids.append(id_)
+                points += batch.points
+                firsts += batch.firsts
+        if not ids and self._rows:
+            return self._oldest(most_readings)
+        return Spooled(tuple(ids), points, firsts) if ids else None
+
+    def _read(self, id_: int) -> _Body | None:
+        """A batch; None, once it is counted and set aside, when its content is not what was written."""
+        row = self._execute("SELECT readings, checksum, body FROM batches WHERE id = ?", (id_,)).fetchone()
+        if row is not None:
+            batch = _decode(*row)
+            if batch is not None:
+                return batch
+            aside = self._path.with_name(f"spool.damaged-{wall_ms()}-{id_}.bin")
+            aside.write_bytes(row[2] if isinstance(row[2], bytes) else b"")
+            log.error("a spooled batch is damaged and was set aside", readings=row[0], file=str(aside))
+        self._execute("DELETE FROM batches WHERE id = ?", (id_,))
+        self._execute("DELETE FROM heads WHERE id = ?", (id_,))
+        self._tell_corrupt(self._forget(id_))
+        return None
+
+    def _remove(self, ids: Sequence[int]) -> None:
+        for id_ in ids:
+            self._forget(id_)
+        self._undeleted += ids
+        try:
+            self._delete()
+        except sqlite3.DatabaseError as error:
+            # A full disk has no room even for the journal of a deletion. What is not deleted now is deleted
+            # with the next, or at worst shipped once more after a restart, which stores nothing twice.
+            if self._connection_now().in_transaction:
+                self._execute("ROLLBACK")
+            log.warning("shipped batches could not be deleted from the spool yet", error=str(error))
+            if not self._rows:
+                self._start_anew()
+
+    def _delete(self) -> None:
+        self._execute("BEGIN")
+        gone = [(id_,) for id_ in self._undeleted]
+        self._connection_now().executemany("DELETE FROM batches WHERE id = ?", gone)
+        self._connection_now().executemany("DELETE FROM heads WHERE id = ?", gone)
+        self._execute("COMMIT")
+        self._undeleted.clear()
+        if not self._rows:  # the space goes back to the disk
+            self._execute("PRAGMA incremental_vacuum").fetchall()
+            self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _start_anew(self) -> None:
+        """Nothing in the file is needed any more."""
+        self._close()
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
+        self._undeleted.clear()
+        self._connect()
+
+    def _set_aside(self, error: Exception) -> None:
+        """The file is damaged while we use it."""
+        held = self.readings
+        self._close()
+        self._salvage(error)
+        # What was in memory tells exactly, whatever the file can still say.
+        self._tell_corrupt(held - self.readings)
+
+    def _tell_corrupt(self, readings: int) -> None:
+        self._loop.call_soon_threadsafe(self._corrupted, readings)
+
+    def _salvage(self, error: Exception) -> int:
+        """Set the file aside and go on with what can be read of it; returns the readings of batches whose
+        content cannot, as far as their rows tell."""
+        aside = self._path.with_name(f"spool.damaged-{wall_ms()}.sqlite")
+        for suffix in ("", "-wal", "-shm"):
+            part = self._path.with_name(FILE_NAME + suffix)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + suffix))
+        kept, corrupt = _readable(aside)
+        self._connect()
+        self._execute("BEGIN")
+        self._connection_now().executemany("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", kept)
+        heads = [(id_, readings) for id_, readings, *_ in kept]
+        self._connection_now().executemany("INSERT INTO heads VALUES (?, ?)", heads)
+        self._execute("COMMIT")
+        self._close()
+        self._connect()
+        log.error(
+            "the spool was damaged and set aside",
+            file=str(aside),
+            error=str(error),
+            readings_kept=self.readings,
+            readings_corrupt=corrupt,
+        )
+        return corrupt
+
+    def _connection_now(self) -> sqlite3.Connection:
+        assert self._connection is not None, "the spool is not open"
+        return self._connection
+
+    def _execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        return self._connection_now().execute(sql, values)
+
+
+_Row = tuple[int, int, int, bytes, bytes]
+
+
+def _readable(path: Path) -> tuple[list[_Row], int]:
+    """The batches of a damaged file that are as they were written, and how many readings the others held, as
+    far as it says."""
+    kept: list[_Row] = []
+    missing: dict[int, int] = {}
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA writable_schema = ON")  # else a file that lost its end is not read at all
+        # One look-up each: a damaged page hides its own rows only.
+        for id_ in _ids(connection):
+            row = _look_up(connection, "SELECT readings FROM heads WHERE id = ?", id_)
+            if row is not None:
+                missing[id_] = row[0]
+            row = _look_up(connection, "SELECT readings, created_ms, checksum FROM batches WHERE id = ?", id_)
+            if row is None:
+                continue
+            readings, created_ms, checksum = row
+            missing.setdefault(id_, readings)
+            row = _look_up(connection, "SELECT body FROM batches WHERE id = ?", id_)
+            if row is not None and _decode(readings, checksum, row[0]) is not None:
+                kept.append((id_, readings, created_ms, checksum, row[0]))
+                del missing[id_]
+    except sqlite3.DatabaseError:
+        pass  # not even the first page is one of ours
+    finally:
+        connection.close()
+    return kept, sum(readings for readings in missing.values() if isinstance(readings, int))
+
+
+def _look_up(connection: sqlite3.Connection, sql: str, id_: int) -> tuple[Any, ...] | None:
+    try:
+        row: tuple[Any, ...] | None = connection.execute(sql, (id_,)).fetchone()
+    except sqlite3.DatabaseError:
+        return None
+    return row
+
+
+def _ids(connection: sqlite3.Connection) -> range:
+    """Where ids lie, as far as a damaged file tells."""
+    ends = [
+        row[0]
+        for row in (
+            _look_up(connection, "SELECT seq FROM sqlite_sequence WHERE ?", 1),
+            _look_up(connection, "SELECT max(id) FROM batches WHERE id >= ?", 0),
+            _look_up(connection, "SELECT max(id) FROM heads WHERE id >= ?", 0),
+        )
+        if row is not None and isinstance(row[0], int)
+    ]
+    if not ends:
+        return range(0)
+    firsts = (
+        _look_up(connection, "SELECT min(id) FROM batches WHERE id >= ?", 0),
+        _look_up(connection, "SELECT min(id) FROM heads WHERE id >= ?", 0),
+    )
+    known = [row[0] for row in firsts if row is not None and isinstance(row[0], int)]
+    return range(min(known, default=max(1, max(ends) - SEARCH_IDS)), max(ends) + 1)
+
+
+def _checksum(readings: int, body: bytes) -> bytes:
+    return blake2b(body, digest_size=8, key=str(readings).encode()).digest()
+
+
+def _decode(readings: int, checksum: bytes, body: bytes) -> _Body | None:
+    if not isinstance(body, bytes) or _checksum(readings, body) != checksum:
+        return None
+    try:
+        return _decoder.decode(zlib.decompress(body))
+    except (zlib.error, msgspec.DecodeError):
+        return None
+
+
+def _is_passing(error: sqlite3.DatabaseError) -> bool:
+    """The disk is full or away: the file itself may be as it should."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN)

@@ -1,0 +1,63 @@
+"""A fake InfluxDB 1.x: it keeps lines in a set and answers writes as a test tells it to. Not a store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+Answer = tuple[int, dict[str, str], str]
+STORED: Answer = (204, {}, "")
+
+
+class FakeInflux:
+    """`answer` gets each write's lines and says what comes back; whatever is not an error is kept."""
+
+    def __init__(self) -> None:
+        self.lines: set[str] = set()
+        self.writes: list[int] = []
+        """Lines of each write, as they came."""
+        self.answer: Callable[[list[str]], Answer] = lambda _: STORED
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._send((204, {"X-Influxdb-Version": "1.fake"}, ""))
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                if urlsplit(self.path).path == "/query":
+                    return self._send((200, {}, '{"results": [{}]}'))
+                lines = [line for line in body.splitlines() if not line.startswith("pipeline,")]
+                answer = fake.answer(lines)
+                if lines:
+                    fake.writes.append(len(lines))
+                    if answer[0] == 204:
+                        fake.lines.update(lines)
+                return self._send(answer)
+
+            def _send(self, answer: Answer) -> None:
+                status, headers, text = answer
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                if status != 204:
+                    self.send_header("Content-Length", str(len(text.encode())))
+                self.end_headers()
+                if status != 204:
+                    self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"influxdb://127.0.0.1:{self._server.server_address[1]}/fake"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,253 @@
+"""The world around a gateway under test: a platform (a fake: a small HTTP server that speaks the ingest API
+and keeps units in a dictionary), a publisher, readings, and a gateway as a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import paho.mqtt.client as paho
+from qilu_contract import sparkplug, topics
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import Reason
+from qilu_contract.sparkplug import DataType, Metric, Payload
+from qilu_contract.stores import open_store
+from qilu_gateway import dead_letters, statefile
+from qilu_gateway.service import GatewayService
+from qilu_gateway.settings import Settings
+
+COUNTY = "370202"
+ENTERPRISE = "370202-e00001"
+MOTOR = CATALOGUE["motor"]
+START_MS = 1_700_000_000_000
+PATIENCE_S = 60.0
+
+
+async def eventually(condition: Callable[[], Any], what: str) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def eventually_async(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not await condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        await asyncio.sleep(0.05)
+
+
+class FakePlatform:
+    """Units by id; first readings and activity as they were reported. `stop` and `start` keep the port."""
+
+    def __init__(self) -> None:
+        self.units: dict[str, dict[str, Any]] = {}
+        self.first: dict[str, int] = {}
+        self.counted = 0
+        self.active: dict[str, int] = {}
+        self.asked = 0
+        self._server: ThreadingHTTPServer | None = None
+        self._port = 0
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def register(self, unit: str, class_: str = "motor", enterprise: str = ENTERPRISE) -> None:
+        self.units[unit] = {
+            "class": class_,
+            "enterprise": enterprise,
+            "county": COUNTY,
+            "city": COUNTY[:4],
+            "industry": "C34",
+            "on_cloud": False,
+        }
+
+    def start(self) -> None:
+        platform = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status, answer = platform.answer(self.path, self.headers["Authorization"], body)
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        self._port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        assert self._server is not None
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer(self, path: str, key: str | None, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if key != "Bearer ingest-key":
+            return 401, {"title": "no such key"}
+        if path == "/v1/ingest/admission":
+            self.asked += 1
+            return 200, {"units": {unit: self.units[unit] for unit in body["units"] if unit in self.units}}
+        if path == "/v1/ingest/activity":
+            self.active.update((item["unit"], item["ts_ms"]) for item in body["readings"])
+            return 200, {"updated": len(body["readings"])}
+        counted = [item for item in body["readings"] if not self.units[item["unit"]]["on_cloud"]]
+        for item in counted:
+            self.units[item["unit"]]["on_cloud"] = True
+            self.first[item["unit"]] = item["ts_ms"]
+        self.counted += len(counted)
+        return 200, {"counted": len(counted), "already": len(body["readings"]) - len(counted), "unknown": []}
+
+
+class Publisher:
+    """An MQTT client that has nothing to do with ours."""
+
+    def __init__(self, broker: Any) -> None:
+        self.states: list[dict[str, Any]] = []
+        self.commands: list[str] = []
+        self._client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id=f"test-{secrets.token_hex(4)}", protocol=paho.MQTTv5
+        )
+        self._client.max_inflight_messages_set(1000)
+        self._client.on_message = self._on_message
+        self._client.connect(broker.host, broker.port)
+        self._client.loop_start()
+        self._client.subscribe("spBv1.0/STATE/#", 1)
+        self._client.subscribe("spBv1.0/+/NCMD/#", 1)
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        if "/STATE/" in message.topic:
+            self.states.append(json.loads(message.payload))
+        else:
+            self.commands.append(message.topic)
+
+    def send(self, topic: str, payload: bytes, qos: int = 1) -> None:
+        """Returns when the broker has it."""
+        self._client.publish(topic, payload, qos).wait_for_publish(PATIENCE_S)
+
+    def send_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        sent = [self._client.publish(topic, payload, 1) for topic, payload in messages]
+        for info in sent:
+            info.wait_for_publish(PATIENCE_S)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+        socket = self._client.socket()
+        if socket is not None:
+            socket.close()  # the client leaves it to the garbage collector
+
+
+@contextlib.asynccontextmanager
+async def online(settings: Settings) -> AsyncIterator[GatewayService]:
+    async with GatewayService(settings) as gateway:
+        await eventually(lambda: gateway.online, "online")
+        yield gateway
+        assert_adds_up(gateway)
+
+
+async def get(gateway: GatewayService, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return await http.get(f"http://127.0.0.1:{gateway.http_port}{path}")
+
+
+def assert_adds_up(gateway: GatewayService) -> None:
+    counters = gateway.counters
+    durable = counters.stored + counters.spooled + counters.dead_lettered + counters.corrupt
+    assert counters.accepted == durable + counters.in_flight
+
+
+def motor(seconds: int = 0, power: float = 11.0) -> dict[str, Any]:
+    """A full reading of a motor as JSON telemetry."""
+    values = {signal.name: signal.nominal for signal in MOTOR.signals} | {"power_in": power}
+    return {"ts": START_MS + seconds * 1000, **values}
+
+
+def telemetry(unit: str, content: object) -> tuple[str, bytes]:
+    return topics.telemetry(COUNTY, ENTERPRISE, unit), json.dumps(content).encode()
+
+
+async def stored(settings: Settings, measurement: str = "motor") -> int:
+    async with open_store(settings.store) as store:
+        return await store.count(measurement)
+
+
+def letters(settings: Settings) -> dict[Reason, int]:
+    with dead_letters.open_for_reading(settings.state / statefile.FILE_NAME) as connection:
+        return dead_letters.count_readings(connection)
+
+
+def birth(unit: str, seconds: int = 0, first_alias: int = 1) -> tuple[str, bytes]:
+    ts_ms = START_MS + seconds * 1000
+    metrics = [
+        Metric(signal.name, alias, ts_ms, DataType.FLOAT, signal.nominal, {"engUnit": signal.unit})
+        for alias, signal in enumerate(MOTOR.signals, first_alias)
+    ]
+    return topics.sparkplug("DBIRTH", COUNTY, ENTERPRISE, unit), sparkplug.encode(Payload(ts_ms, 1, metrics))
+
+
+def data(unit: str, seconds: int, power: float, seq: int = 2, first_alias: int = 1) -> tuple[str, bytes]:
+    values = [power if signal.name == "power_in" else signal.nominal for signal in MOTOR.signals]
+    metrics = [
+        Metric(alias=alias, datatype=DataType.FLOAT, value=value)
+        for alias, value in enumerate(values, first_alias)
+    ]
+    payload = sparkplug.encode(Payload(START_MS + seconds * 1000, seq, metrics))
+    return topics.sparkplug("DDATA", COUNTY, ENTERPRISE, unit), payload
+
+
+RUN = """
+import asyncio
+from qilu_gateway.service import GatewayService
+from qilu_gateway.settings import Settings
+asyncio.run(GatewayService(Settings()).run())
+"""
+
+
+class GatewayProcess:
+    """A gateway of its own process, to be killed without warning."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        given = settings.model_dump(mode="json", exclude_none=True)
+        self._environment = os.environ | {f"QILU_{name.upper()}": str(value) for name, value in given.items()}
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", RUN], env=self._environment, stdout=out, stderr=out
+            )
+
+    def kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.poll() is None, self._log.read_text()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+async def has(store: Any, count: int) -> bool:
+    return bool(await store.count("motor") >= count)

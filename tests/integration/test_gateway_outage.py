@@ -1,0 +1,271 @@
+"""The gateway while the store is away or refuses: the spool, and what the store's answers mean."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fake_influx import STORED, Answer, FakeInflux
+from gateway_world import (
+    START_MS,
+    FakePlatform,
+    GatewayProcess,
+    Publisher,
+    assert_adds_up,
+    eventually,
+    eventually_async,
+    get,
+    has,
+    letters,
+    motor,
+    online,
+    stored,
+    telemetry,
+)
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import Reason
+from qilu_contract.stores import open_store
+from qilu_gateway import dead_letters, statefile
+from qilu_gateway.settings import Settings
+
+
+async def test_while_the_store_is_away_readings_are_spooled_and_reported_only_once_they_are_stored(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
+) -> None:
+    for unit in ("m1", "m2", "m3"):
+        platform.register(unit)
+    settings = settings.model_copy(update={"store": influxdb.url})
+    async with online(settings) as gateway:
+        publisher.send(*telemetry("m1", motor(0)))
+        await eventually(lambda: platform.counted == 1, "the first reported")
+        influxdb.stop()
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(1, 301)])
+        publisher.send_all([telemetry("m2", [motor(second) for second in range(30, 10, -1)])])
+        await eventually(lambda: gateway.counters.spooled == 320, "spooled")
+        assert_adds_up(gateway)
+        assert gateway.online
+        assert gateway.troubles() == []
+        text = (await get(gateway, "/metrics")).text
+        assert "qilu_gateway_spooled 320.0" in text
+        assert gateway.counters.in_flight == 0
+    assert platform.counted == 1  # nothing is counted before it is stored
+    # Another process goes on with what it finds.
+    async with online(settings) as gateway:
+        assert gateway.counters.recovered == gateway.counters.spooled == 320
+        publisher.send(*telemetry("m3", motor(0)))
+        await eventually(lambda: gateway.counters.spooled == 321, "spooled too")
+        influxdb.start()
+        await eventually(lambda: gateway.counters.stored == 321, "all stored")
+        await eventually(lambda: platform.counted == 3, "all reported")
+        publisher.send(*telemetry("m2", motor(40)))
+        await eventually(lambda: gateway.counters.stored == 322, "live data goes straight to the store")
+        assert gateway.counters.spooled == 0
+    assert platform.first == {"m1": START_MS, "m2": START_MS + 11_000, "m3": START_MS}
+    assert await stored(settings) == 1 + 300 + 20 + 1 + 1
+
+
+async def test_a_full_spool_stalls_and_loses_nothing(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
+) -> None:
+    platform.register("m1")
+    update = {"store": influxdb.url, "spool_max_bytes": 20_000, "spool_min_free_bytes": 0, "batch_size": 50}
+    settings = settings.model_copy(update=update)
+    async with online(settings) as gateway:
+        publisher.send(*telemetry("m1", motor(0)))
+        await eventually(lambda: gateway.counters.stored == 1, "the first stored")
+        influxdb.stop()
+        for start in range(1, 3001, 100):
+            numbers = range(start, start + 100)
+            publisher.send_all([telemetry("m1", motor(number, number * 0.123457)) for number in numbers])
+        await eventually(lambda: "spool" in gateway.troubles(), "the spool nearly full")
+        await eventually(lambda: not gateway.online, "offline")
+        await eventually(lambda: gateway.counters.in_flight > 0, "no more acknowledged")
+        assert 0 < gateway.counters.spooled < 3000
+        assert_adds_up(gateway)
+        influxdb.start()
+        await eventually(lambda: gateway.counters.stored == 3001, "everything stored")
+        await eventually(lambda: gateway.online, "online again")
+        assert gateway.counters.spooled == 0
+    assert await stored(settings) == 3001
+
+
+async def test_spooled_readings_that_the_store_refuses_become_dead_letters_that_can_be_published_again(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
+) -> None:
+    platform.register("m1")
+    platform.register("b1", "boiler")
+    boiler = {signal.name: signal.nominal for signal in CATALOGUE["boiler"].signals}
+    async with open_store(influxdb.url) as store:
+        await store.ping()
+    async with httpx.AsyncClient(base_url=influxdb.http, trust_env=False) as http:
+        line = f'motor,unit=x power_in="text" {START_MS}'
+        await http.post("/write", params={"db": influxdb.database, "precision": "ms"}, content=line.encode())
+    settings = settings.model_copy(update={"store": influxdb.url})
+    async with online(settings) as gateway:
+        influxdb.stop()
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(3)])
+        publisher.send_all([telemetry("b1", {"ts": START_MS + second, **boiler}) for second in range(100)])
+        await eventually(lambda: gateway.counters.spooled == 103, "spooled")
+        influxdb.start()
+        await eventually(lambda: gateway.counters.stored == 100, "the boiler's readings stored")
+        assert gateway.counters.dead_lettered == 3
+        await eventually(lambda: platform.counted == 1, "the boiler reported")
+    assert list(platform.first) == ["b1"]
+    with dead_letters.open_for_reading(settings.state / statefile.FILE_NAME) as connection:
+        rows = dead_letters.list_rows(connection)
+    assert [row.reason for row in rows] == [Reason.REFUSED_BY_STORE] * 3
+    assert (rows[-1].topic, json.loads(rows[-1].payload)) == (telemetry("m1", 0)[0], motor(0))
+
+
+async def test_kill_9_loses_nothing_of_the_spool(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any, tmp_path: Path
+) -> None:
+    platform.register("m1")
+    settings = settings.model_copy(update={"store": influxdb.url, "batch_size": 100})
+    gateway = GatewayProcess(settings, tmp_path / "gateway.log")
+    gateway.start()
+    try:
+        await eventually(lambda: publisher.states and publisher.states[-1]["online"], "online")
+        influxdb.stop()
+        for life in range(3):
+            numbers = range(life * 1000, life * 1000 + 1000)
+            sending = asyncio.to_thread(publisher.send_all, [telemetry("m1", motor(n)) for n in numbers])
+            await sending
+            gateway.kill()
+            gateway.start()
+        influxdb.start()
+        async with open_store(influxdb.url) as store:
+            await eventually_async(lambda: has(store, 3000), "everything stored")
+            assert await store.count_duplicates("motor") == 0
+        await eventually(lambda: platform.counted == 1, "reported")
+    finally:
+        gateway.kill()
+    assert platform.first == {"m1": START_MS}
+    assert await stored(settings) == 3000
+
+
+def with_store(settings: Settings, fake: FakeInflux, **more: Any) -> Settings:
+    return settings.model_copy(update={"store": fake.url, **more})
+
+
+async def test_only_the_bad_points_of_a_refused_batch_are_dead_letters(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, fake_influx: FakeInflux
+) -> None:
+    platform.register("m1")
+    platform.register("m2")
+
+    def refuse(lines: list[str]) -> Answer:
+        bad = [line for line in lines if "unit=m2" in line]
+        fake_influx.lines.update(set(lines) - set(bad))  # as InfluxDB does: the good ones are stored
+        return (400, {}, '{"error": "partial write: field type conflict"}') if bad else STORED
+
+    fake_influx.answer = refuse
+    async with online(with_store(settings, fake_influx)) as gateway:
+        messages = [telemetry("m1", motor(second)) for second in range(500)]
+        messages[100:100] = [telemetry("m2", motor(second)) for second in range(3)]
+        publisher.send_all(messages)
+        await eventually(lambda: gateway.counters.stored == 500, "the good ones stored")
+        assert gateway.dead_lettered_by_reason == {"refused_by_store": 3}
+    assert len(fake_influx.lines) == 500
+    assert letters(settings) == {Reason.REFUSED_BY_STORE: 3}
+
+
+async def test_a_store_that_wants_smaller_batches_gets_them(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, fake_influx: FakeInflux
+) -> None:
+    platform.register("m1")
+    fake_influx.answer = lambda lines: (413, {}, "too large") if len(lines) > 40 else STORED
+    async with online(with_store(settings, fake_influx)) as gateway:
+        publisher.send(*telemetry("m1", [motor(second) for second in range(300)]))
+        await eventually(lambda: gateway.counters.stored == 300, "stored in parts")
+        assert gateway.counters.dead_lettered == 0
+    assert len(fake_influx.lines) == 300
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_busy_store_is_left_alone_as_long_as_it_asks_for(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, fake_influx: FakeInflux, status: int
+) -> None:
+    platform.register("m1")
+    asked: list[float] = []
+
+    def busy(_: list[str]) -> Answer:
+        asked.append(time.monotonic())
+        return (status, {"Retry-After": "3"}, "busy") if len(asked) == 1 else STORED
+
+    async with online(with_store(settings, fake_influx)) as gateway:
+        fake_influx.answer = busy
+        await eventually(lambda: asked, "something written")
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(10)])
+        await eventually(lambda: gateway.counters.spooled == 10, "spooled meanwhile")
+        await eventually(lambda: gateway.counters.stored == 10, "stored")
+        assert gateway.online
+    assert asked[1] - asked[0] >= 2.9
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_refused_credentials_keep_the_data_and_are_said_once(
+    settings: Settings,
+    platform: FakePlatform,
+    publisher: Publisher,
+    fake_influx: FakeInflux,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    platform.register("m1")
+    async with online(with_store(settings, fake_influx)) as gateway:
+        fake_influx.answer = lambda _: (status, {}, "no")
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(10)])
+        await eventually(lambda: gateway.counters.spooled == 10, "kept")
+        await eventually(lambda: gateway.counters.store_denied >= 2, "tried again")
+        assert (
+            f"qilu_gateway_store_denied_total {gateway.counters.store_denied}.0"
+            in (await get(gateway, "/metrics")).text
+        )
+        fake_influx.answer = lambda _: STORED
+        await eventually(lambda: gateway.counters.stored == 10, "stored")
+    assert capsys.readouterr().out.count("QILU_INFLUX_TOKEN") == 1
+    assert letters(settings) == {}
+
+
+async def test_a_store_with_an_inner_error_is_tried_again(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, fake_influx: FakeInflux
+) -> None:
+    platform.register("m1")
+    without = with_store(settings, fake_influx, spool_max_bytes=0)
+    async with online(without) as gateway:
+        answers = iter([(500, {}, "engine trouble")] * 3)
+        fake_influx.answer = lambda _: next(answers, STORED)
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(10)])
+        await eventually(lambda: gateway.counters.stored == 10, "stored")
+        assert gateway.counters.store_errors >= 3
+    assert letters(settings) == {}
+
+
+async def test_a_store_that_hangs_holds_nobody_up(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, fake_influx: FakeInflux
+) -> None:
+    platform.register("m1")
+    wake = threading.Event()
+
+    def hang(_: list[str]) -> Answer:
+        wake.wait(60)
+        return STORED
+
+    async with online(with_store(settings, fake_influx)) as gateway:
+        fake_influx.answer = hang
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(10)])
+        await eventually(lambda: gateway.counters.spooled == 10, "spooled")
+        assert gateway.online
+        publisher.send(*telemetry("m1", motor(10)))
+        await eventually(lambda: gateway.counters.spooled == 11, "spooled without waiting again")
+        fake_influx.answer = lambda _: STORED
+        wake.set()
+        await eventually(lambda: gateway.counters.stored == 11, "stored")
+    assert len(fake_influx.lines) == 11

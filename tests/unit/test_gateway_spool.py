@@ -1,0 +1,214 @@
+"""The spool's file: what is in it survives, and what cannot be read any more is counted and set aside."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qilu_contract.errors import ConfigError
+from qilu_contract.storage import Point
+from qilu_gateway.spool import FILE_NAME, Spool
+
+GIB = 1024**3
+TAGS = ("370200", "370202", "C34", "370202-e00001")
+
+
+class Told:
+    """How many readings were said to be unreadable."""
+
+    def __init__(self) -> None:
+        self.readings = 0
+
+    def __call__(self, readings: int) -> None:
+        self.readings += readings
+
+
+def spool(folder: Path, told: Told | None = None, max_bytes: int = GIB, min_free_bytes: int = 0) -> Spool:
+    return Spool(folder, max_bytes, min_free_bytes, told or Told())
+
+
+def points(first: int, count: int, noise: int = 0) -> list[Point]:
+    """Points whose time tells them apart; so many bytes of `noise` make them hard to compress."""
+    return [
+        Point(
+            "motor", (*TAGS, f"m{os.urandom(noise).hex()}"), number, {"power_in": number + 0.5, "n": number}
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def set_aside(folder: Path, suffix: str) -> int:
+    return len(list(folder.glob(f"spool.damaged-*{suffix}")))
+
+
+async def drain(opened: Spool, most_readings: int = 100) -> list[Point]:
+    found = []
+    while (batch := await opened.oldest(most_readings)) is not None:
+        assert len(batch.ids) == 1 or len(batch.points) <= most_readings
+        found += batch.points
+        await opened.remove(batch.ids)
+    assert (opened.readings, opened.bytes, opened.age_s()) == (0, 0, 0.0)
+    assert not opened.filled.is_set()
+    return found
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(sizes=st.lists(st.integers(1, 60), max_size=12), reopen=st.integers(0, 12))
+async def test_what_goes_in_comes_out_once_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], reopen: int
+) -> None:
+    folder = tmp_path_factory.mktemp("spool")
+    expected: list[Point] = []
+    opened = await spool(folder).__aenter__()
+    for turn, size in enumerate(sizes):
+        if turn == reopen:
+            await opened.__aexit__(None, None, None)
+            opened = await spool(folder).__aenter__()
+        batch = points(len(expected), size)
+        assert await opened.append(batch, [("u", turn)])
+        expected += batch
+        assert opened.readings == len(expected)
+    assert await drain(opened) == expected
+    await opened.__aexit__(None, None, None)
+
+
+async def test_first_readings_come_back_with_their_batch_and_types_stay(tmp_path: Path) -> None:
+    async with spool(tmp_path) as opened:
+        await opened.append([Point("motor", (*TAGS, "m"), 5, {"a": 12.0, "b": 12, "c": True})], [("m", 5)])
+    async with spool(tmp_path) as opened:
+        found = await opened.oldest(10)
+        assert found is not None
+        assert found.firsts == [("m", 5)]
+        assert {name: type(value) for name, value in found.points[0].fields.items()} == {
+            "a": float, "b": int, "c": bool,
+        }  # fmt: skip
+
+
+async def test_at_its_bound_it_takes_no_more_and_says_so_before(tmp_path: Path) -> None:
+    async with spool(tmp_path, max_bytes=20_000) as opened:
+        taken = 0
+        warned_at = 0
+        while await opened.append(points(taken, 50, 10), []):
+            taken += 50
+            if opened.nearly_full and not warned_at:
+                warned_at = opened.bytes
+        assert 15_000 <= warned_at < opened.bytes <= 20_000
+        assert opened.full
+        assert len(await drain(opened)) == taken
+        assert await opened.append(points(0, 10), [])
+        assert not opened.full
+        assert not opened.nearly_full
+    async with spool(tmp_path, max_bytes=0) as off:
+        assert not off.enabled
+        assert not await off.append(points(0, 1), [])
+        assert len(await drain(off)) == 10
+    async with spool(tmp_path, min_free_bytes=2**60) as none_free:
+        assert none_free.nearly_full
+        assert not await none_free.append(points(0, 1), [])
+
+
+async def fill(folder: Path, batches: int, size: int) -> None:
+    async with spool(folder) as opened:
+        for number in range(batches):
+            assert await opened.append(points(number * size, size, 300), [])
+
+
+async def test_a_batch_whose_content_changed_is_counted_and_set_aside_and_the_others_go_on(
+    tmp_path: Path,
+) -> None:
+    await fill(tmp_path, 5, 10)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection, connection:
+        connection.execute("UPDATE batches SET body = zeroblob(length(body)) WHERE id = 2")
+        connection.execute("UPDATE batches SET readings = 11 WHERE id = 4")
+    told = Told()
+    async with spool(tmp_path, told) as opened:
+        found = await drain(opened)
+    assert [point.ts_ms // 10 for point in found][::10] == [0, 2, 4]
+    assert told.readings == 10 + 11
+    assert set_aside(tmp_path, ".bin") == 2
+
+
+@pytest.mark.parametrize("at", ["while open", "between"])
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
+async def test_a_file_with_scribbled_pages_keeps_what_is_readable_and_counts_the_rest(
+    tmp_path: Path, at: str, place: float
+) -> None:
+    await fill(tmp_path, 20, 30)  # each batch spans many pages
+    file = tmp_path / FILE_NAME
+    told = Told()
+    opened = spool(tmp_path, told)
+    if at == "while open":
+        await opened.__aenter__()
+    size = file.stat().st_size
+    with file.open("r+b") as out:
+        out.seek(int(size * place))
+        out.write(os.urandom(40_000))
+    if at == "between":
+        await opened.__aenter__()
+    found = await drain(opened)
+    corrupt = told.readings + opened.corrupt
+    assert 0 < corrupt < 600
+    assert len(found) + corrupt == 600
+    assert len({point.ts_ms for point in found}) == len(found)
+    assert await opened.append(points(0, 5), [])
+    await opened.__aexit__(None, None, None)
+
+
+async def test_a_torn_file_keeps_its_beginning(tmp_path: Path) -> None:
+    await fill(tmp_path, 20, 30)
+    file = tmp_path / FILE_NAME
+    os.truncate(file, file.stat().st_size * 2 // 3)
+    told = Told()
+    async with spool(tmp_path, told) as opened:
+        found = await drain(opened)
+        assert 300 <= len(found) < 600
+        assert found == sorted(found, key=lambda point: point.ts_ms)
+        assert len(found) + told.readings + opened.corrupt <= 600
+    assert set_aside(tmp_path, ".sqlite") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all" * 500, bytes(5000)])
+async def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    async with spool(tmp_path) as opened:
+        assert await opened.append(points(0, 5), [])
+        assert len(await drain(opened)) == 5
+    assert set_aside(tmp_path, ".sqlite") == (content != b"")
+
+
+async def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        async with spool(tmp_path / "missing"):
+            pass
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a small disk cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+async def test_a_full_disk_is_a_full_spool_and_loses_nothing(small_disk: Path) -> None:
+    async with spool(small_disk) as opened:
+        taken = 0
+        while await opened.append(points(taken, 50, 300), []):
+            taken += 50
+        assert taken > 0
+    async with spool(small_disk) as again:
+        assert again.readings == taken
+        assert len(await drain(again)) == taken
+        assert await again.append(points(0, 50), [])
