@@ -8,6 +8,7 @@ import resource
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
 
 import structlog
@@ -112,6 +113,9 @@ class _Run:
         self._units: list[Unit] = fleet_of(scenario, self._seed, self._unit_count, config.shard)
         self._gate = Gate()
         self._moved = asyncio.Event()
+        self._ending = False
+        self._whole = asyncio.Event()  # all readings up to `_until_ms` have been handed to their nodes
+        self._whole.set()
         self._nodes: dict[str, EdgeNode] = {}
         self._start_ms = 0
         self._until_ms = 0
@@ -213,6 +217,10 @@ class _Run:
             await making
             return False
         finally:
+            # What is made ends with all readings of a time, so that the last time is a whole one.
+            self._ending = True
+            self._moved.set()
+            await self._whole.wait()
             for task in (stopping, making):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -222,19 +230,25 @@ class _Run:
         pace = Pace(self._start_ms, self._config.speed)
         since_yield = 0
         simulation = Simulation(self._units, self._seed, self._start_ms, self._config.scenario.faults)
-        for moment in simulation.moments(until_ms):
-            await pace.reach(moment.ts_ms)
-            announcer.made(moment.ts_ms)
-            self._until_ms = moment.ts_ms
-            for sample in moment.samples:
-                node = self._nodes[sample.unit.enterprise.id]
-                node.offer(sample)
-                since_yield += 1
-                if since_yield >= YIELD_EVERY:
-                    since_yield = 0
-                    await asyncio.sleep(0)
-                if node.pending > HIGH_WATER:
-                    await self._make_room(node)
+        for ts_ms, moments in groupby(simulation.moments(until_ms), key=lambda moment: moment.ts_ms):
+            await pace.reach(ts_ms)
+            if self._ending:
+                return
+            announcer.made(ts_ms)
+            self._until_ms = ts_ms
+            self._whole.clear()
+            try:
+                for sample in chain.from_iterable(moment.samples for moment in moments):
+                    node = self._nodes[sample.unit.enterprise.id]
+                    node.offer(sample)
+                    since_yield += 1
+                    if since_yield >= YIELD_EVERY:
+                        since_yield = 0
+                        await asyncio.sleep(0)
+                    if node.pending > HIGH_WATER:
+                        await self._make_room(node)
+            finally:
+                self._whole.set()
         if until_ms is not None:
             await pace.reach(until_ms)
             announcer.made(until_ms)
@@ -245,6 +259,8 @@ class _Run:
         while node.pending > min(HIGH_WATER, self._capacity // 2) and (
             node.online or self._config.speed is None
         ):
+            if self._ending:
+                return
             self._moved.clear()
             await self._moved.wait()
 
