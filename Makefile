@@ -55,7 +55,7 @@ bench: setup ## benchmarks; they print the machine and ratios
 	$(BIN)/python -m pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' -s -q $(ARGS)
 
 bench-gateway: setup servers ## how fast the gateway is, against the store's own ceiling
-	$(BIN)/python tests/bench/bench_gateway.py $(ARGS)
+	PYTHONPATH=tests:tests/bench $(BIN)/python tests/bench/bench_gateway.py $(ARGS)
 
 lock: $(UV) ## resolve the dependencies anew into requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock

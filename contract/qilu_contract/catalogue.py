@@ -6,7 +6,7 @@ was not checked against it, A assumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -34,11 +34,11 @@ class Signal:
     interval_s: int
     mark: str
     source: str
+    _steps_per_unit: float = field(init=False, repr=False, compare=False)
 
-    @property
-    def _steps_per_unit(self) -> float:
+    def __post_init__(self) -> None:
         # Every resolution is a power of ten, so this is exact, and dividing by it gives the shortest decimal.
-        return float(round(1 / self.resolution))
+        object.__setattr__(self, "_steps_per_unit", float(round(1 / self.resolution)))
 
     def round_all(self, values: ArrayLike) -> NDArray[np.float64]:
         """Values rounded to the resolution, as float64; any shape."""

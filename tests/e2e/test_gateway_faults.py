@@ -238,14 +238,15 @@ def test_a_broker_a_store_and_a_platform_that_go_away_and_come_back_cost_nothing
 
 
 def test_a_corrupted_spool_costs_exactly_what_was_set_aside(world: World) -> None:
-    world.run(12)
+    world.run(20)
     world.influxdb.stop()
-    eventually(lambda: world.metric("spooled") > 500, "a spool with something in it")
+    eventually(lambda: world.metric("spooled") > 3000, "a spool with something in it")
     world.gateway.end(signal.SIGTERM)  # cleanly: all is in the file itself
     file = world.folder / "gateway" / "spool.sqlite"
     with file.open("r+b") as out:
-        out.seek(file.stat().st_size // 2)
-        out.write(random.Random(SEED).randbytes(6000))
+        size = file.stat().st_size
+        out.seek(size * 2 // 5)
+        out.write(random.Random(SEED).randbytes(size * 3 // 10))
     world.gateway.start()
     world.influxdb.start()
     eventually(lambda: world.metric("spooled") == 0, "the spool is drained")
