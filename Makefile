@@ -60,7 +60,7 @@ bench-registry: setup ## the registry at 10,000,000 units (QILU_BENCH_UNITS for 
 	$(BENCH) tests/bench/bench_registry.py $(ARGS)
 
 bench-gateway: setup servers ## how fast the gateway is, against the store's own ceiling
-	$(BIN)/python tests/bench/bench_gateway.py $(ARGS)
+	PYTHONPATH=tests:tests/bench $(BIN)/python tests/bench/bench_gateway.py $(ARGS)
 
 lock: $(UV) ## resolve the dependencies anew into requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock

@@ -7,7 +7,7 @@ was not checked against it, A assumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -39,16 +39,16 @@ class Signal:
     per_event: str
     mark: str
     source: str
+    _steps_per_unit: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Every resolution is a power of ten, so this is exact, and dividing by it gives the shortest decimal.
+        object.__setattr__(self, "_steps_per_unit", float(round(1 / self.resolution)))
 
     @property
     def is_wide(self) -> bool:
         """A float of 32 bits cannot tell all of its steps apart (a counter): it travels as one of 64."""
         return self.type == "float" and self.high / self.resolution > _EXACT_IN_FLOAT32
-
-    @property
-    def _steps_per_unit(self) -> float:
-        # Every resolution is a power of ten, so this is exact, and dividing by it gives the shortest decimal.
-        return float(round(1 / self.resolution))
 
     def round_all(self, values: ArrayLike) -> NDArray[np.float64]:
         """Values rounded to the resolution, as float64; any shape."""

@@ -66,6 +66,7 @@ class GatewayService:
         self._stop = asyncio.Event()
         self._started = asyncio.Event()
         self._stalled = False
+        self._ousted: ConfigError | None = None
         self._running: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None
         self._session: Session | None = None
@@ -225,7 +226,7 @@ class GatewayService:
                     parts = {
                         "http": self._endpoint.run(),
                         "address": self._tell_address(self._endpoint),
-                        "session": session.run(pipeline.take),
+                        "session": self._hold(session, pipeline),
                         "pipeline": pipeline.run(),
                         "shipper": shipper.run(),
                         "admission": pipeline.admission.run(),
@@ -243,6 +244,8 @@ class GatewayService:
                         task.cancel()
             except* OSError as errors:
                 raise ConfigError(f"The gateway cannot run: {errors.exceptions[0]}.") from errors
+            if self._ousted is not None:
+                raise self._ousted
             log.info("gateway stopped", **{"accepted": counters.accepted, "stored": counters.stored})
 
     def _make_session(self, window: int) -> Session:
@@ -289,6 +292,13 @@ class GatewayService:
             log.error("the store refuses the gateway's own figures", error=str(error))
         else:
             pipeline.succeeded("store")
+
+    async def _hold(self, session: Session, pipeline: Pipeline) -> None:
+        try:
+            await session.run(pipeline.take)
+        except ConfigError as error:
+            self._ousted = error
+            self.stop()
 
     async def _tell_address(self, endpoint: Endpoint) -> None:
         """Leave the endpoint's address in the state folder, for commands on this machine."""

