@@ -105,7 +105,7 @@ def _rollups() -> list[Measurement]:
         # base signal's row of each class is written for every minute with a regular reading.
         Measurement(
             name="fleet",
-            tags=("level", "place", "class", "signal", "gateway"),
+            tags=("level", "place", "city", "class", "signal", "gateway"),
             fields={
                 "units": "int",
                 "n": "int",
@@ -120,7 +120,7 @@ def _rollups() -> list[Measurement]:
         # `ratio` is the worst value over the limit, or the limit over it where the breach is below.
         Measurement(
             name="alarm",
-            tags=(*UNIT_TAGS, "class", "signal"),
+            tags=("province", *UNIT_TAGS, "class", "signal"),
             fields={
                 "open": "int",
                 "value": "float",

@@ -28,7 +28,7 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import Reason, Retryable, StoreError
 from qilu_contract.limits import Limit, alarm_limits
-from qilu_contract.places import PROVINCE
+from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.rollups import BIN_FIELDS, BINS, KEY_SIGNALS, LEVELS, MINUTE_MS, is_cumulative
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store
@@ -276,7 +276,9 @@ class Fleet:
             }
             if bins is not None:
                 fields.update(zip(BIN_FIELDS, bins[row].tolist(), strict=True))
-            tags = (level, codes[code], self.class_name, signal.name, gateway)
+            place_code = codes[code]
+            city = city_of(place_code) if level in ("city", "county") else PROVINCE
+            tags = (level, place_code, city, self.class_name, signal.name, gateway)
             yield Point("fleet", tags, minute * MINUTE_MS, fields)
 
     def _added(
@@ -428,7 +430,7 @@ class Rollups:
             "ratio": round(ratio, 4),
             "duration_s": 0.0 if ended_ms is None else (ended_ms - alarm.since_ms) / 1000,
         }
-        return Point("alarm", (*alarm.tags, alarm.class_name, alarm.signal), alarm.since_ms, fields)
+        return Point("alarm", (PROVINCE, *alarm.tags, alarm.class_name, alarm.signal), alarm.since_ms, fields)
 
     @property
     def open_alarms(self) -> int:

@@ -199,7 +199,7 @@ def test_a_meter_counts_what_was_added_and_not_its_beginning_anew(monkeypatch: p
     found = {}
     for minute in fleet.open_minutes():
         for point in fleet.sum_up(fleet.cut([minute]), "g"):
-            if point.tags[0] == "province" and point.tags[3] == "energy_kWh":
+            if point.tags[0] == "province" and point.tags[4] == "energy_kWh":
                 found[(point.ts_ms - START_MS) // MINUTE_MS] = point.fields
     assert (found[0]["sum"], found[0]["n"]) == (3.5, 2)
     assert (found[1]["sum"], found[1]["n"]) == (1.0, 2)
