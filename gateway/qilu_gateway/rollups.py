@@ -41,7 +41,7 @@ SCHEMA = "CREATE TABLE IF NOT EXISTS rollup (name TEXT PRIMARY KEY, body BLOB NO
 
 LATE_MS = 2 * MINUTE_MS
 """So far behind the newest reading of its class a reading may come and be rolled up."""
-HOLD_S = 10.0
+HOLD_S = 30.0
 """A minute that something came for so lately stays open: a simulation at speed passes LATE_MS in no time."""
 IDLE_S = 120.0
 SWEEP_S = 2.0
