@@ -62,12 +62,9 @@ def rules() -> list[Rule]:
         Rule(
             uid="qilu-dead-letters",
             title="Dead letters above 0.1 % 死信过多",
-            # Counters begin anew with the gateway: only growth is added up.
-            query='SELECT sum("dead") / sum("all") * 100 AS "share" FROM (SELECT '
-            'non_negative_difference(last("dead_lettered")) AS "dead", '
-            'non_negative_difference(last("accepted")) AS "all" '
-            'FROM "pipeline" WHERE $timeFilter GROUP BY time(30s), "gateway" fill(none)) '
-            'WHERE $timeFilter GROUP BY "gateway"',
+            # When the gateway began anew within the time, this is the share since it was started first.
+            query='SELECT (max("dead_lettered") - min("dead_lettered")) / (max("accepted") - min("accepted")) '
+            '* 100 AS "share" FROM "pipeline" WHERE $timeFilter GROUP BY "gateway"',
             beyond="gt",
             limit=0.1,
             summary="{{ $values.B }} % of what {{ $labels.gateway }} accepted went to the dead letters.",

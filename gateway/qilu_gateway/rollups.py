@@ -549,11 +549,11 @@ class Rollups:
 
 
 def dead_letter_points(gateway: str, by_reason: Counter[Reason], ts_ms: int) -> list[Point]:
-    """Refused readings since the start, for each reason that there was."""
+    """Refused readings since the start, for every reason: after no zero a first refusal would be no
+    growth."""
     return [
-        Point("dead_letter", (gateway, str(reason)), ts_ms, {"readings": count})
-        for reason, count in by_reason.items()
-        if count
+        Point("dead_letter", (gateway, str(reason)), ts_ms, {"readings": by_reason[reason]})
+        for reason in Reason
     ]
 
 

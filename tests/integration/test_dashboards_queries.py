@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Filled:
     report: dict[str, Any]
     units: dict[str, str]
     """A unit of each class that has readings."""
+    answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Nothing is written any more: what was asked once need not be asked again."""
 
     def ask(
         self, query: str, hours: float, variables: dict[str, str], least_s: int = 60
@@ -58,11 +60,14 @@ class Filled:
         for name, value in variables.items():
             text = text.replace(f"${{{name}:regex}}", value).replace(f"${{{name}}}", value)
         assert "$" not in text.replace("$/", ""), f"left over in {text}"
+        if text in self.answers:
+            return self.answers[text]
         form = {"db": self.database, "q": text, "epoch": "ms"}
         answer = httpx.post(f"{self.http}/query", data=form, timeout=60.0, trust_env=False)
         [result] = answer.json()["results"]
         assert "error" not in result, f"{result['error']}: {text}"
         series: list[dict[str, Any]] = result.get("series", [])
+        self.answers[text] = series
         return series
 
 
@@ -130,7 +135,7 @@ def history(now_ms: int) -> list[Point]:
     found = []
     for hour in range(1, 30 * 24):
         counts = {(*scope, name): 720 - hour for scope in scopes for name in names}
-        found += platform_points(counts, now_ms - hour * HOUR_MS)
+        found += platform_points(counts, now_ms - hour * HOUR_MS + HOUR_MS // 2)
     return found
 
 
@@ -238,22 +243,40 @@ def test_every_panel_annotation_and_variable_gets_an_answer(filled: Filled, choi
                 wanted = re.findall(r'AS "([^"]+)"', query.split("FROM")[0])
                 assert set(wanted) <= set(one["columns"]), (title, one["columns"])
             if not any(v is not None for one in series for row in one["values"] for v in row[1:]):
-                empty.append((board["uid"], title, query))
-    unexpected = [place[:2] for place in empty if not excused(place, choice, filled)]
+                text = query.replace("${city:regex}", variables.get("city", ""))
+                empty.append((board["uid"], title, text))
+    unexpected = [place[:2] for place in empty if not excused(place, choice, hours, filled)]
     assert not unexpected, "\n".join(map(str, unexpected))
 
 
-def excused(place: tuple[str, str, str], choice: str, filled: Filled) -> bool:
+def excused(place: tuple[str, str, str], choice: str, hours: int, filled: Filled) -> bool:
     """No such thing happened in this small run, and the test can say why."""
-    uid, _, query = place
+    uid, title, query = place
+    common = "motor" in uid or "boiler" in uid  # there is one of each in every choice of places
+    if 'FROM "programme"' in query:  # nothing of the kind was ever counted in that city
+        code = re.search(r"\"code\" (?:= '\w+'|=~ /[^/]+/)", query)
+        counted = re.search(r'last\("(\w+)"\)', query)
+        if code is None or counted is None:
+            return False
+        ever = f'SELECT last("{counted[1]}") FROM "programme" WHERE "scope" = \'city\' AND {code[0]}'
+        return "'city'" in query and not filled.ask(ever, 1, {})
+    if 'FROM "dead_letter"' in query:  # one refusal: at a coarse step there is one value, and no growth
+        return hours > 1 and "difference" in query
     names = re.findall(r"\"class\" = '([^']+)'", query)
     if 'FROM "fleet"' in query:  # a class without units in this fleet, or not in the chosen cities
         return bool(names) and (not filled.units[names[0]] or choice != "all")
     if 'FROM "alarm"' in query:  # only motors and boilers break limits here, in Qingdao
-        return (bool(names) and names[0] not in ("motor", "boiler")) or (
-            uid.startswith("qilu-unit-") and uid not in ("qilu-unit-motor", "qilu-unit-boiler")
+        return bool(names and names[0] not in ("motor", "boiler")) or (
+            uid.startswith("qilu-unit-") and not common
         )
-    return False
+    if title in ("enterprise", "unit"):  # no such equipment in the chosen cities
+        return choice != "all" and not common
+    # Signals sampled every hour or day, in a run of an hour.
+    return any(
+        title.split(" ")[0] == signal.name and signal.interval_s >= 3600
+        for class_ in CATALOGUE.values()
+        for signal in class_.signals
+    )
 
 
 def test_alert_queries_get_answers_and_those_that_should_would_fire(filled: Filled) -> None:
