@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.readings import Value
+from qilu_contract.rollups import BIN_FIELDS
 
 FieldType = Literal["float", "int", "bool"]
 
@@ -96,7 +97,78 @@ def _measurements() -> dict[str, Measurement]:
             counted_by="units_registered",
         )
     )
+    found += _rollups()
     return {measurement.name: measurement for measurement in found}
+
+
+def _rollups() -> list[Measurement]:
+    return [
+        # A minute of a class's key signal in one place (its level says whether that is the province, a
+        # city, a county or an industry): different units seen, readings, and what readings and gateways add
+        # up to a mean by (sum over n). For a cumulative signal all are of what was added in the minute. The
+        # base signal's row of each class is written for every minute with a regular reading.
+        Measurement(
+            name="fleet",
+            tags=("level", "place", "city", "class", "signal", "gateway"),
+            fields={
+                "units": "int",
+                "n": "int",
+                "sum": "float",
+                "min": "float",
+                "max": "float",
+                **dict.fromkeys(BIN_FIELDS, "int"),
+            },
+            counted_by="n",
+        ),
+        # A breach of a limit, at the time when it began; the same point is written again when it ends.
+        # `ratio` is the worst value over the limit, or the limit over it where the breach is below.
+        Measurement(
+            name="alarm",
+            tags=("province", *UNIT_TAGS, "class", "signal"),
+            fields={
+                "open": "int",
+                "value": "float",
+                "limit": "float",
+                "worst": "float",
+                "ratio": "float",
+                "duration_s": "float",
+            },
+            counted_by="open",
+        ),
+        # Refused readings by reason, since the gateway started: beside `pipeline`.
+        Measurement(
+            name="dead_letter", tags=("gateway", "reason"), fields={"readings": "int"}, counted_by="readings"
+        ),
+        # What the gateway's roll-ups made of the readings since the start, and what they hold now.
+        Measurement(
+            name="rollup",
+            tags=("gateway",),
+            fields={"rolled": "int", "late": "int", "left_out": "int", "held": "int", "alarms_open": "int"},
+            counted_by="rolled",
+        ),
+        # A count of the programme that has reached a round number or a share of its target.
+        Measurement(
+            name="milestone",
+            tags=("counted",),
+            fields={"reached": "int", "share": "float"},
+            counted_by="reached",
+        ),
+        # The platform's own figures, every ten seconds; totals since it started.
+        Measurement(
+            name="platform",
+            tags=("host",),
+            fields={
+                "requests": "int",
+                "errors": "int",
+                "requests_per_s": "float",
+                "latency_ms": "float",
+                "task_failures": "int",
+                "event_clients": "int",
+                "counts_read_ms": "float",
+            },
+            counted_by="requests",
+        ),
+    ]
 
 
 MEASUREMENTS: dict[str, Measurement] = _measurements()

@@ -6,8 +6,16 @@ import json
 from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from qilu_contract.catalogue import CATALOGUE
 
+from qilu_dashboards.alerts import ALERTS_FILE, ALERTS_FOLDER, alerts_yaml
+from qilu_dashboards.city import city
+from qilu_dashboards.energy import energy
+from qilu_dashboards.equipment_class import equipment_class
+from qilu_dashboards.pipeline import pipeline
+from qilu_dashboards.platform import platform
 from qilu_dashboards.programme_overview import overview
+from qilu_dashboards.unit import unit
 
 JSON_FOLDER = Path(__file__).parents[1] / "json"
 """Beside the package in the repository; an installed package has none."""
@@ -15,7 +23,16 @@ JSON_FOLDER = Path(__file__).parents[1] / "json"
 
 def build_all() -> dict[str, str]:
     """File names and contents: the same bytes at every call."""
-    boards = {"programme-overview.json": overview()}
+    boards = {
+        "programme-overview.json": overview(),
+        "city.json": city(),
+        "energy.json": energy(),
+        "pipeline.json": pipeline(),
+        "platform.json": platform(),
+    }
+    for name, class_ in CATALOGUE.items():
+        boards[f"class-{name.replace('_', '-')}.json"] = equipment_class(class_)
+        boards[f"unit-{name.replace('_', '-')}.json"] = unit(class_)
     return {
         name: json.dumps(board, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         for name, board in boards.items()
@@ -25,6 +42,8 @@ def build_all() -> dict[str, str]:
 def write(folder: Path) -> list[Path]:
     """Write every dashboard into `folder`, which is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.json"):  # a class that is gone
+        old.unlink()
     written = []
     for name, text in build_all().items():
         path = folder / name
@@ -33,5 +52,14 @@ def write(folder: Path) -> list[Path]:
     return written
 
 
+def write_alerts(folder: Path) -> Path:
+    """Write the alert rules into `folder`, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ALERTS_FILE
+    path.write_text(alerts_yaml(), encoding="utf-8")
+    return path
+
+
 if __name__ == "__main__":
     write(JSON_FOLDER)
+    write_alerts(ALERTS_FOLDER)

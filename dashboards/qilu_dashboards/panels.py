@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 
-from grafana_foundation_sdk.builders import bargauge, common, dashboard, gauge, stat, table, timeseries
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    dashboard,
+    gauge,
+    geomap,
+    stat,
+    statetimeline,
+    table,
+    text,
+    timeseries,
+)
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models.dashboard import (
     DataTransformerConfig,
@@ -15,6 +28,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMap,
     ValueMappingResult,
 )
+from qilu_contract.limits import Limit
 
 from qilu_dashboards.influxql import DATA_SOURCE, Target
 
@@ -54,7 +68,13 @@ def against_target(title: str, target: int, query: str) -> gauge.Panel:
 
 
 def number(
-    title: str, query: str, unit: str, *, span: int = 4, steps: dashboard.ThresholdsConfig | None = None
+    title: str,
+    query: str,
+    unit: str,
+    *,
+    span: int = 4,
+    steps: dashboard.ThresholdsConfig | None = None,
+    every: str = EVERY,
 ) -> stat.Panel:
     """The newest value, large, with its course behind it."""
     return (
@@ -66,7 +86,7 @@ def number(
         .thresholds(steps or thresholds((None, BLUE)))
         .color_mode(options.BigValueColorMode.VALUE)
         .graph_mode(options.BigValueGraphMode.AREA)
-        .interval(EVERY)
+        .interval(every)
         .reduce_options(_last())
         .height(4)
         .span(span)
@@ -81,6 +101,8 @@ def course(
     alias: str = "$col",
     names: Mapping[str, str] | None = None,
     from_zero: bool = True,
+    every: str = EVERY,
+    steps: dashboard.ThresholdsConfig | None = None,
 ) -> timeseries.Panel:
     """Values over time. `names` shows a series, known by its tag's value, under a readable name."""
     panel = (
@@ -89,7 +111,7 @@ def course(
         .datasource(DATA_SOURCE)
         .with_target(Target(query, alias))
         .unit(unit)
-        .interval(EVERY)
+        .interval(every)
         .line_width(2)
         .fill_opacity(8)
         .show_points(options.VisibilityMode.NEVER)
@@ -110,6 +132,10 @@ def course(
     )
     if from_zero:
         panel.min(0)
+    if steps is not None:
+        panel.thresholds(steps).thresholds_style(
+            common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.LINE)
+        )
     for value, name in (names or {}).items():
         panel.override_by_name(value, [DynamicConfigValue("displayName", name)])
     return panel
@@ -156,3 +182,127 @@ def rows(
         .height(height)
         .span(12)
     )
+
+
+def steps_of(limits: Sequence[Limit]) -> dashboard.ThresholdsConfig:
+    """Colours by a signal's limits: in order, then the boundaries, then the alarm."""
+    colors = {"note": BLUE, "warning": ORANGE, "alarm": RED}
+    above = sorted((limit for limit in limits if limit.kind == "above"), key=lambda limit: limit.limit)
+    below = sorted((limit for limit in limits if limit.kind == "below"), key=lambda limit: limit.limit)
+    steps: list[tuple[float | None, str]] = [(None, colors[below[0].level] if below else GREEN)]
+    steps += [(limit.limit, GREEN) for limit in below]
+    return thresholds(*steps, *((limit.limit, colors[limit.level]) for limit in above))
+
+
+def states(title: str, query: str, unit: str, steps: dashboard.ThresholdsConfig) -> statetimeline.Panel:
+    """A bar over time whose colour is what the value means."""
+    return (
+        statetimeline.Panel()
+        .title(title)
+        .datasource(DATA_SOURCE)
+        .with_target(Target(query))
+        .unit(unit)
+        .thresholds(steps)
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
+        .interval("1m")
+        .show_value(options.VisibilityMode.NEVER)
+        .merge_values(True)
+        .height(5)
+        .span(24)
+    )
+
+
+def distribution(title: str, query: str, *, span: int = 8) -> bargauge.Panel:
+    """One bar for each column of the answer's one row: how many readings lie in each step."""
+    return (
+        bargauge.Panel()
+        .title(title)
+        .datasource(DATA_SOURCE)
+        .with_target(Target(query))
+        .unit("locale")
+        .min(0)
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.CONTINUOUS_BLUES))
+        .orientation(options.VizOrientation.HORIZONTAL)
+        .display_mode(options.BarGaugeDisplayMode.BASIC)
+        .value_mode(options.BarGaugeValueMode.TEXT)
+        .reduce_options(_last())
+        .height(10)
+        .span(span)
+    )
+
+
+def listing(
+    title: str, query: str, names: Mapping[str, str], *, span: int = 24, link: str | None = None
+) -> table.Panel:
+    """A table of rows as they come; `names` are headings. `link` is where a unit's name leads to."""
+    tidy = DataTransformerConfig(id_val="organize", options={"renameByName": dict(names)})
+    panel = (
+        table.Panel()
+        .title(title)
+        .datasource(DATA_SOURCE)
+        .with_target(Target(query, result_format="table"))
+        .with_transformation(tidy)
+        .height(9)
+        .span(span)
+    )
+    if link is not None:
+        target = {"title": "This unit 该设备", "url": link}
+        panel.override_by_name(names["unit"], [DynamicConfigValue("links", [target])])
+    return panel
+
+
+def said(text_: str, *, height: int = 3, span: int = 24) -> text.Panel:
+    """A sentence or two, for what numbers cannot say."""
+    return text.Panel().title("About 说明").content(text_).height(height).span(span)
+
+
+def on_map(title: str, query: str, name: str) -> geomap.Panel:
+    """A circle for each city, as large as its count. The cities' places come with the dashboard: no map
+    service is asked, and the base layer is left blank."""
+    features = json.loads(files("qilu_contract").joinpath("data", "shandong.geojson").read_text("utf-8"))[
+        "features"
+    ]
+    places = {feature["properties"]["code"]: feature["properties"]["center"] for feature in features}
+    # The store knows no positions: each city is asked for by a query of its own, whose text holds them.
+    panel = (
+        geomap.Panel()
+        .title(title)
+        .datasource(DATA_SOURCE)
+        .view(geomap.MapViewConfig().id("coords").lat(36).lon(119).zoom(6))
+        .controls(geomap.ControlsOptions().show_zoom(True).mouse_wheel_zoom(False).show_attribution(False))
+        .unit("locale")
+        .height(14)
+        .span(12)
+    )
+    for place, (code, (lon, lat)) in enumerate(places.items()):
+        panel.with_target(
+            Target(
+                query.replace("$lon", f"{lon}").replace("$lat", f"{lat}").replace("$code", code),
+                ref_id=f"C{place}",
+                result_format="table",
+            )
+        )
+    layer = (
+        common.MapLayerOptions()
+        .type("markers")
+        .name(title)
+        .location(
+            common.FrameGeometrySource()
+            .mode(options.FrameGeometrySourceMode.COORDS)
+            .latitude("lat")
+            .longitude("lon")
+        )
+        .config(
+            {
+                "showLegend": False,
+                "style": {
+                    "size": {"field": name, "min": 6, "max": 40, "fixed": 8},
+                    "color": {"field": name, "fixed": BLUE},
+                    "opacity": 0.6,
+                    "symbol": {"mode": "fixed", "fixed": "img/icons/marker/circle.svg"},
+                },
+            }
+        )
+    )
+    panel.with_transformation(DataTransformerConfig(id_val="merge", options={}))
+    return panel.layers([layer])

@@ -31,6 +31,7 @@ from qilu_gateway.metrics import Meter
 from qilu_gateway.outbox import Outbox
 from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.rebirths import Rebirths
+from qilu_gateway.rollups import Rollups
 from qilu_gateway.session import Delivery, Session
 from qilu_gateway.spool import Spool, Spooled
 from qilu_gateway.statefile import StateFile
@@ -109,6 +110,7 @@ class Pipeline:
         outbox: Outbox,
         rebirths: Rebirths,
         meter: Meter,
+        rollups: Rollups,
         batch_size: int,
         batch_age_s: float,
         max_payload_bytes: int,
@@ -116,6 +118,7 @@ class Pipeline:
     ) -> None:
         self._session, self._store, self._state, self._spool = session, store, state, spool
         self._bounds, self._outbox, self._rebirths, self._meter = bounds, outbox, rebirths, meter
+        self._rollups = rollups
         self._births = Births(state)
         self._decoder = Decoder(self._births, max_payload_bytes)
         self._batcher: Batcher[Taken] = Batcher(batch_size, batch_age_s)
@@ -311,6 +314,7 @@ class Pipeline:
     async def _settle(self, batch: list[Taken]) -> None:
         await self._store_points(batch)
         await self._keep(batch)
+        self._rollups.add(point for taken in batch for point in taken.points)
         counters = self._meter.counters
         now_ms = self.clock.now_ms()
         lags_ms: list[int] = []

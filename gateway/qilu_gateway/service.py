@@ -17,7 +17,7 @@ from qilu_contract.secrets import secret
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store, open_store
 
-from qilu_gateway import births, dead_letters, outbox
+from qilu_gateway import births, dead_letters, outbox, rollups
 from qilu_gateway.dead_letters import Bounds
 from qilu_gateway.endpoint import Answer, Endpoint, Request
 from qilu_gateway.host import HostState, will
@@ -27,6 +27,7 @@ from qilu_gateway.outbox import Outbox
 from qilu_gateway.pipeline import Pipeline
 from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.rebirths import Rebirths
+from qilu_gateway.rollups import Rollups
 from qilu_gateway.session import Session
 from qilu_gateway.settings import Settings
 from qilu_gateway.shipper import Shipper
@@ -154,7 +155,7 @@ class GatewayService:
         """
         settings = self._settings
         async with AsyncExitStack() as stack:
-            schemas = (births.SCHEMA, dead_letters.SCHEMA, outbox.SCHEMA)
+            schemas = (births.SCHEMA, dead_letters.SCHEMA, outbox.SCHEMA, rollups.SCHEMA)
             self._state = state = await stack.enter_async_context(StateFile(settings.state, schemas))
             store = self._store
             if store is None:
@@ -184,6 +185,8 @@ class GatewayService:
             rebirths = Rebirths(session.publish, self._count_rebirth)
             shipping = Outbox(state, platform, self._count_first_readings)
             bounds = await state.write(Bounds)
+            rolling = Rollups(settings.host_id, state, store)
+            await rolling.open()
             self._session = session
             self._pipeline = pipeline = Pipeline(
                 session=session,
@@ -195,6 +198,7 @@ class GatewayService:
                 outbox=shipping,
                 rebirths=rebirths,
                 meter=self._meter,
+                rollups=rolling,
                 batch_size=settings.batch_size,
                 batch_age_s=settings.batch_age_s,
                 max_payload_bytes=settings.max_payload_bytes,
@@ -234,12 +238,14 @@ class GatewayService:
                         "activity": shipping.run_activity(),
                         "rebirths": rebirths.run(),
                         "host-state": host.run(),
+                        "rollups": rolling.run(),
                         "measure": self._measure(store, pipeline),
                     }
                     tasks = [group.create_task(part, name=f"gateway-{name}") for name, part in parts.items()]
                     self._started.set()
                     await self._stop.wait()
                     await self._wind_down(session, pipeline, host)
+                    await rolling.finish()
                     for task in tasks:
                         task.cancel()
             except* OSError as errors:
@@ -280,10 +286,12 @@ class GatewayService:
             await asyncio.sleep(MEASURE_EVERY_S)
 
     async def _store_figures(self, store: Store, pipeline: Pipeline) -> None:
-        point = Point("pipeline", (self._settings.host_id,), wall_ms(), self._meter.fields())
+        host, now_ms = self._settings.host_id, wall_ms()
+        point = Point("pipeline", (host,), now_ms, self._meter.fields())
+        letters = rollups.dead_letter_points(host, self._meter.by_reason, now_ms)
         try:
             async with asyncio.timeout(MEASURE_WITHIN_S):
-                await store.write([point])
+                await store.write([point, *letters])
         except TimeoutError:
             pipeline.failed("store", Retryable(f"slower than {MEASURE_WITHIN_S:.0f} s"))
         except Retryable as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from qilu_platform.database import Database, DatabaseBusy, lock_start, unreachable
 from qilu_platform.events import Hub
+from qilu_platform.figures import Milestones, OwnFigures
 from qilu_platform.keys import ensure_keys
 from qilu_platform.limits import Buckets
 from qilu_platform.metrics import Metrics
@@ -118,10 +120,15 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
             value = {name: row.values.get(name) for name in _PIPELINE_FIELDS}
             runtime.hub.publish("pipeline", value | {"as_of_ms": row.ts_ms})
 
+    own, milestones = OwnFigures(runtime.metrics), Milestones()
+
     async def roll_up() -> None:
         # Replicas write the same point at the same time, so one of them is enough and more do no harm.
         ts_ms = wall_ms() // (ROLL_UP_S * 1000) * (ROLL_UP_S * 1000)
-        await store.write(points(await runtime.database.read(read_counts), ts_ms))
+        begun = time.perf_counter()
+        counts = await runtime.database.read(read_counts)
+        figures = own.point(ts_ms, time.perf_counter() - begun)
+        await store.write([*points(counts, ts_ms), figures, *milestones.points(counts, ts_ms)])
 
     return [*found, ("pipeline", PIPELINE_S, show_pipeline), ("roll-up", ROLL_UP_S, roll_up)]
 

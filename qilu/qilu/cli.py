@@ -753,11 +753,58 @@ def keys_revoke(
 
 @dashboards_app.command("build")
 def dashboards_build() -> None:
-    """Generate the dashboards' JSON from their Python.
+    """Generate the dashboards' JSON and the alert rules from their Python.
 
     Example: qilu dashboards build
     """
-    from qilu_dashboards.build import JSON_FOLDER, write
+    from qilu_dashboards.alerts import ALERTS_FOLDER
+    from qilu_dashboards.build import JSON_FOLDER, write, write_alerts
 
-    for path in write(JSON_FOLDER):
+    for path in [*write(JSON_FOLDER), write_alerts(ALERTS_FOLDER)]:
         console.print(str(path), highlight=False)
+
+
+@dashboards_app.command("check")
+def dashboards_check() -> None:
+    """Check that the committed files are what the code makes, and that no query names what nothing writes.
+
+    Example: qilu dashboards check
+    """
+    from qilu_dashboards.check import problems
+
+    found = problems()
+    for problem in found:
+        console.print(problem, highlight=False, markup=False, soft_wrap=True)
+    if found:
+        raise QiluError(f"{len(found)} things are wrong with the dashboards.")
+    console.print("The dashboards' files are what the code makes, and every query names what is written.")
+
+
+@dashboards_app.command("push")
+def dashboards_push(
+    url: Annotated[str, typer.Option(envvar="QILU_GRAFANA_URL", help="Grafana's address")],
+    store: Annotated[
+        str | None,
+        typer.Option(help="influxdb://host:8086/database, where Grafana has no data source of ours yet"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="change nothing, show the difference")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring data source, folder and dashboards to a Grafana (token of a service account from
+    QILU_GRAFANA_TOKEN, the store's from QILU_INFLUX_TOKEN). Idempotent.
+
+    Example: qilu dashboards push --url http://127.0.0.1:3000 --store influxdb://127.0.0.1:8086/qilu
+    """
+    from qilu_contract.secrets import secret
+    from qilu_dashboards.push import Push
+
+    token = secret("QILU_GRAFANA_TOKEN")
+    if token is None:
+        raise ConfigError("QILU_GRAFANA_TOKEN is not set: make a service account's token in Grafana.")
+    for change in Push(url, token, store, secret("QILU_INFLUX_TOKEN"), dry_run).run():
+        if as_json:
+            print(msgspec.json.encode(change).decode())  # noqa: T201
+            continue
+        console.print(f"{change.done:<9} {change.what}", highlight=False, markup=False, soft_wrap=True)
+        if dry_run and change.difference:
+            console.print(change.difference, highlight=False, markup=False, soft_wrap=True)

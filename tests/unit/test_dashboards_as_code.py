@@ -2,16 +2,18 @@
 
 import json
 import re
-from itertools import product
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.storage import MEASUREMENTS
+from qilu_contract.rollups import KEY_SIGNALS
 from qilu_contract.targets import TARGETS
+from qilu_dashboards.alerts import rules
 from qilu_dashboards.build import JSON_FOLDER, build_all, write
+from qilu_dashboards.check import problems, queries, unknown_names
 from qilu_dashboards.influxql import DATA_SOURCE
 
 PROVISIONING = JSON_FOLDER.parent / "provisioning"
@@ -21,44 +23,25 @@ def boards() -> list[dict[str, Any]]:
     return [json.loads(text) for text in build_all().values()]
 
 
-def queries(board: dict[str, Any]) -> list[str]:
-    panels = [target["query"] for panel in board["panels"] for target in panel.get("targets", [])]
-    return panels + [
-        variable["query"] for variable in board["templating"]["list"] if variable["type"] == "query"
-    ]
-
-
-def unknown_names(query: str) -> set[str]:
-    """What a query names that its measurement lacks, for every class and signal it may be asked for."""
-    found: set[str] = set()
-    classes = CATALOGUE.values() if "${class}" in query else [CATALOGUE["motor"]]
-    for class_ in classes:
-        signals = class_.signals if "${signal}" in query else class_.signals[:1]
-        for asked, signal in product([query.replace("${class}", class_.name)], signals):
-            text = asked.replace("${signal}", signal.name)
-            sources = re.findall(r'FROM "([^"]+)"', text)
-            assert sources, f"no measurement in {text}"
-            known = set(sources) | set(re.findall(r'AS "([^"]+)"', text)) - {signal.name}
-            for source in sources:
-                if source not in MEASUREMENTS:
-                    found.add(source)
-                    continue
-                known |= {*MEASUREMENTS[source].tags, *MEASUREMENTS[source].fields}
-            found |= set(re.findall(r'"([^"]+)"', text)) - known
-    return found
-
-
 def test_the_files_are_what_the_code_builds(tmp_path: Path) -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in write(tmp_path)}
     kept = {path.name: path.read_text(encoding="utf-8") for path in JSON_FOLDER.glob("*.json")}
     assert written == kept, "run `python -m qilu_dashboards.build`"
 
 
-def test_every_query_names_only_what_the_schema_has() -> None:
-    for board in boards():
-        assert queries(board)
-        for query in queries(board):
-            assert not unknown_names(query), query
+def test_the_check_finds_nothing_wrong() -> None:
+    assert problems() == []
+
+
+def test_the_check_says_what_is_old_and_what_belongs_to_nothing(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "city.json").write_text("{}")
+    (tmp_path / "gone.json").write_text("{}")
+    found = problems(tmp_path)
+    assert [problem.split(":")[0] for problem in found] == [
+        "city.json is old",
+        "gone.json belongs to nothing",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +50,9 @@ def test_every_query_names_only_what_the_schema_has() -> None:
         ('SELECT last("units_on_clouds") FROM "programme" WHERE $timeFilter', "units_on_clouds"),
         ('SELECT last("units_active") FROM "programme" WHERE "town" = \'x\'', "town"),
         ('SELECT last("accepted") FROM "pipelines"', "pipelines"),
-        ('SELECT last("steam_flow") FROM "${class}"', "steam_flow"),
+        ('SELECT last("steam_flow") FROM "motor"', "steam_flow"),
+        ('SELECT last("sum") FROM "fleet" WHERE "class" = \'motor\' AND "signal" = \'voltage\'', "voltage"),
+        ('SELECT last("sum") FROM "fleet" WHERE "level" = \'town\'', "town"),
     ],
 )
 def test_a_name_that_the_schema_lacks_is_found(query: str, name: str) -> None:
@@ -104,8 +89,64 @@ def test_panels_do_not_overlap() -> None:
 
 
 def test_a_gauge_for_each_target_is_full_at_the_target() -> None:
-    [board] = boards()
+    [board] = [board for board in boards() if board["uid"] == "qilu-programme"]
     gauges = [panel for panel in board["panels"] if panel["type"] == "gauge"]
     assert [panel["fieldConfig"]["defaults"]["max"] for panel in gauges] == [
         target.target for target in TARGETS.values()
     ]
+
+
+def test_uids_are_stable_and_every_title_is_in_two_languages() -> None:
+    uids = [board["uid"] for board in boards()]
+    assert len(set(uids)) == len(uids)
+    for name in CATALOGUE:
+        assert f"qilu-class-{name.replace('_', '-')}" in uids
+        assert f"qilu-unit-{name.replace('_', '-')}" in uids
+    signals = {signal.name for class_ in CATALOGUE.values() for signal in class_.signals}
+    for board in boards():
+        for panel in board["panels"]:
+            title = panel["title"]
+            assert any(ord(letter) > 0x4E00 for letter in title) or title.split(" ")[0] in signals, title
+
+
+def test_links_between_dashboards_lead_somewhere() -> None:
+    text = "".join(build_all().values())
+    linked = set(re.findall(r"/d/([a-z-]+)", text)) | {rule.dashboard for rule in rules()}
+    assert linked <= {board["uid"] for board in boards()}
+
+
+def test_variables_are_written_so_that_every_version_of_grafana_escapes_them() -> None:
+    for board in boards():
+        for _, query in queries(board):
+            assert not re.search(r"/\^?\$\w", query), query
+        unit = [v for v in board["templating"]["list"] if v["name"] == "unit"]
+        assert all(not variable.get("includeAll") for variable in unit)
+
+
+def test_no_panel_over_the_fleet_reads_the_units_series() -> None:
+    for board in boards():
+        if not board["uid"].startswith("qilu-unit-"):
+            for place, query in queries(board):
+                assert not set(re.findall(r'FROM "([^"]+)"', query)) & CATALOGUE.keys(), place
+
+
+def test_every_alert_has_a_runbook_and_conditions_that_grafana_can_read() -> None:
+    file = PROVISIONING / "alerting" / "rules.yaml"
+    [group] = yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
+    assert len({rule["uid"] for rule in group["rules"]}) == len(group["rules"]) >= 7
+    for rule in group["rules"]:
+        assert (JSON_FOLDER.parents[1] / rule["annotations"]["runbook_url"]).is_file()
+        assert [part["refId"] for part in rule["data"]] == ["A", "B", "C"]
+        assert rule["condition"] == "C"
+        assert rule["annotations"]["summary"]
+    yaml.safe_load((PROVISIONING / "alerting" / "contact-points.yaml.example").read_text(encoding="utf-8"))
+
+
+def test_a_class_with_a_meter_gets_panels_of_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    motor = CATALOGUE["motor"]
+    meter = replace(motor.signal("power_in"), name="energy_kWh", unit="kWh")
+    monkeypatch.setitem(KEY_SIGNALS, "motor", (*KEY_SIGNALS["motor"], meter))
+    made = build_all()
+    assert "energy_kWh added (kWh)" in made["class-motor.json"]
+    assert "energy_kWh by city" in made["energy.json"]
+    assert "energy_kWh" not in made["class-boiler.json"]

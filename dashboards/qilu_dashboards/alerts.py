@@ -1,0 +1,229 @@
+"""Alert rules, as the YAML that Grafana's file provisioning takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from qilu_contract.storage import MEASUREMENTS
+
+from qilu_dashboards import pipeline
+from qilu_dashboards.frame import CLASS_NAMES
+from qilu_dashboards.influxql import DATA_SOURCE
+from qilu_dashboards.plan import PLANS
+
+ALERTS_FOLDER = Path(__file__).parents[1] / "provisioning" / "alerting"
+ALERTS_FILE = "rules.yaml"
+FOLDER = "Clouds in Qilu"
+RUNBOOKS = "docs/runbooks"
+"""In the repository: who serves it elsewhere replaces the beginning."""
+
+MINUTE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Fires for each series of `query` whose newest value is beyond `limit` for `for_`. What `no_data` says
+    happens when the answer is empty: for most rules that is no trouble of their own."""
+
+    uid: str
+    title: str
+    query: str
+    beyond: Literal["gt", "lt"]
+    limit: float
+    summary: str
+    runbook: str
+    dashboard: str
+    range_s: int
+    for_: str = "0s"
+    severity: Literal["warning", "critical"] = "warning"
+    no_data: Literal["OK", "Alerting", "NoData"] = "OK"
+
+
+def rules() -> list[Rule]:
+    """All rules that the schema has the fields for."""
+    found = [
+        Rule(
+            uid="qilu-nothing-stored",
+            title="Nothing is stored 无数据入库",
+            query='SELECT max("stored") - min("stored") AS "stored" FROM "pipeline" WHERE $timeFilter '
+            'GROUP BY "gateway"',
+            beyond="lt",
+            limit=1,
+            summary="Gateway {{ $labels.gateway }} has stored nothing for two minutes.",
+            runbook="nothing-stored.md",
+            dashboard=pipeline.UID,
+            range_s=2 * MINUTE_S,
+            severity="critical",
+            no_data="Alerting",
+        ),
+        Rule(
+            uid="qilu-dead-letters",
+            title="Dead letters above 0.1 % 死信过多",
+            # When the gateway began anew within the time, this is the share since it was started first.
+            query='SELECT (max("dead_lettered") - min("dead_lettered")) '
+            '/ (max("accepted") - min("accepted")) * 100 AS "share" FROM "pipeline" WHERE $timeFilter GROUP BY "gateway"',
+            beyond="gt",
+            limit=0.1,
+            summary="{{ $values.B }} % of what {{ $labels.gateway }} accepted went to the dead letters.",
+            runbook="dead-letters.md",
+            dashboard=pipeline.UID,
+            range_s=10 * MINUTE_S,
+            for_="5m",
+        ),
+        Rule(
+            uid="qilu-city-silent",
+            title="A city without data 城市无数据",
+            query='SELECT sum("n") AS "readings" FROM "fleet" WHERE "level" = \'city\' AND $timeFilter '
+            'GROUP BY time(10m), "place" fill(0)',
+            beyond="lt",
+            limit=1,
+            summary="City {{ $labels.place }} sent data within the hour, and none in the last ten minutes.",
+            runbook="city-silent.md",
+            dashboard="qilu-city",
+            range_s=60 * MINUTE_S,
+            for_="10m",
+        ),
+    ]
+    for class_name, signals, uid, title, runbook in (
+        (
+            "boiler",
+            ("PM", "SO2", "NOx"),
+            "qilu-emission",
+            "Boiler above its emission limit 锅炉超标",
+            "emission.md",
+        ),
+        ("motor", ("vibration",), "qilu-vibration", "Vibration in zone D 振动进入D区", "vibration.md"),
+    ):
+        if class_name in CLASS_NAMES:
+            found.append(_alarms(class_name, signals, uid, title, runbook))
+    for name, plan in PLANS.items():
+        found.append(
+            Rule(
+                uid=f"qilu-pace-{name.split('_')[0]}",
+                title=f"Programme pace below plan: {name.replace('_', ' ')} 上云进度落后",
+                query=f'SELECT mean("pace") AS "a day" FROM (SELECT derivative(last("{name}"), 1d) '
+                'AS "pace" '
+                'FROM "programme" WHERE "scope" = \'province\' AND $timeFilter '
+                "GROUP BY time(10m) fill(none)) WHERE $timeFilter",
+                beyond="lt",
+                limit=round(plan.per_day, 1),
+                summary="{{ $values.B }} a day; the plan, a straight line, needs " + f"{plan.per_day:,.0f}.",
+                runbook="pace.md",
+                dashboard="qilu-programme",
+                range_s=24 * 60 * MINUTE_S,
+                for_="1h",
+            )
+        )
+    if "spool_age_s" in MEASUREMENTS["pipeline"].fields:
+        found.append(
+            Rule(
+                uid="qilu-spool-old",
+                title="The spool is old 暂存积压",
+                query='SELECT last("spool_age_s") AS "age" FROM "pipeline" WHERE $timeFilter '
+                'GROUP BY "gateway"',
+                beyond="gt",
+                limit=600,
+                summary="The oldest reading in the spool of {{ $labels.gateway }} is {{ $values.B }} s old.",
+                runbook="spool-old.md",
+                dashboard=pipeline.UID,
+                range_s=5 * MINUTE_S,
+                severity="critical",
+            )
+        )
+    return found
+
+
+def _alarms(class_name: str, signals: tuple[str, ...], uid: str, title: str, runbook: str) -> Rule:
+    """Open alarms of a class that began within a day."""
+    chosen = "|".join(signals)
+    return Rule(
+        uid=uid,
+        title=title,
+        query='SELECT sum("open") AS "open" FROM "alarm" '
+        f'WHERE "class" = \'{class_name}\' AND "signal" =~ /^({chosen})$/ AND $timeFilter '
+        'GROUP BY "city"',
+        beyond="gt",
+        limit=0,
+        summary="{{ $values.B }} open alarms in city {{ $labels.city }}.",
+        runbook=runbook,
+        dashboard=f"qilu-class-{class_name}",
+        range_s=24 * 60 * MINUTE_S,
+        for_="2m",
+    )
+
+
+def provisioning() -> dict[str, Any]:
+    """What Grafana reads: one group, evaluated every minute."""
+    return {
+        "apiVersion": 1,
+        "groups": [
+            {
+                "orgId": 1,
+                "name": "qilu",
+                "folder": FOLDER,
+                "interval": "1m",
+                "rules": [_provisioned(rule) for rule in rules()],
+            }
+        ],
+    }
+
+
+def _provisioned(rule: Rule) -> dict[str, Any]:
+    within = {"from": rule.range_s, "to": 0}
+    asked = {
+        "refId": "A",
+        "relativeTimeRange": within,
+        "datasourceUid": DATA_SOURCE.uid,
+        "model": {
+            "refId": "A",
+            "rawQuery": True,
+            "query": rule.query,
+            "alias": "",
+            "resultFormat": "time_series",
+            "intervalMs": 1000,
+            "maxDataPoints": 43200,
+        },
+    }
+    newest = {
+        "refId": "B",
+        "relativeTimeRange": within,
+        "datasourceUid": "__expr__",
+        "model": {"refId": "B", "type": "reduce", "expression": "A", "reducer": "last"},
+    }
+    beyond = {
+        "refId": "C",
+        "relativeTimeRange": within,
+        "datasourceUid": "__expr__",
+        "model": {
+            "refId": "C",
+            "type": "threshold",
+            "expression": "B",
+            "conditions": [{"evaluator": {"type": rule.beyond, "params": [rule.limit]}}],
+        },
+    }
+    return {
+        "uid": rule.uid,
+        "title": rule.title,
+        "condition": "C",
+        "data": [asked, newest, beyond],
+        "noDataState": rule.no_data,
+        "execErrState": "Error",
+        "for": rule.for_,
+        "annotations": {
+            "summary": rule.summary,
+            "runbook_url": f"{RUNBOOKS}/{rule.runbook}",
+            "__dashboardUid__": rule.dashboard,
+            "__panelId__": "1",
+        },
+        "labels": {"severity": rule.severity, "service": "clouds-in-qilu"},
+        "isPaused": False,
+    }
+
+
+def alerts_yaml() -> str:
+    """The same bytes at every call."""
+    head = "# Made by `qilu dashboards build` from qilu_dashboards/alerts.py: change it there.\n"
+    return head + yaml.safe_dump(provisioning(), allow_unicode=True, sort_keys=False, width=120)

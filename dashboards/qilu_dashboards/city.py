@@ -1,0 +1,123 @@
+"""The dashboard of one city, or of some."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models.dashboard import Dashboard, VariableOption
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.places import CITIES
+
+from qilu_dashboards.frame import (
+    CITY_NAMES,
+    CLASS_NAMES,
+    COUNTY_NAMES,
+    MILESTONES,
+    alarm_marks,
+    board,
+    choice,
+    finish,
+    lookup,
+    several,
+)
+from qilu_dashboards.panels import GREEN, RED, bars, course, listing, number, thresholds
+from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, PLACE, over_time, summed
+
+UID = "qilu-city"
+
+_CITY = 'FROM "programme" WHERE "scope" = \'city\' AND "code" =~ /^${city:regex}$/ AND $timeFilter'
+_COUNTY = (
+    'FROM "fleet" WHERE "level" = \'county\' AND "city" =~ /^${city:regex}$/ '
+    'AND "place" =~ /^${county:regex}$/ AND $timeFilter'
+)
+_BASES = "|".join(sorted({class_.base_signal.name for class_ in CATALOGUE.values()}))
+"""Every reading holds its class's base signal, so these rows count units without counting them twice."""
+
+
+def city() -> Dashboard:
+    """Counts of the chosen cities, what reports in them by class and county, and their alarms."""
+    made = board("city", UID, "One city of the programme, or some. 城市视图", since="now-1h")
+    first = next(iter(CITIES))
+    chosen = VariableOption(selected=True, text=CITY_NAMES[first], value=first)
+    made.with_variable(choice("city", "City 城市", CITY_NAMES).multi(True).current(chosen))
+    counties = (
+        'SHOW TAG VALUES FROM "fleet" WITH KEY = "place" '
+        'WHERE "level" = \'county\' AND "city" =~ /^${city:regex}$/'
+    )
+    made.with_variable(several(lookup("county", "County 县区", counties)))
+    _counts(made)
+    _equipment(made)
+    _alarms(made)
+    return finish(made, MILESTONES, alarm_marks(IN_CITY))
+
+
+def _counts(made: dashboard.Dashboard) -> None:
+    made.with_row(dashboard.Row("Programme 上云进展"))
+    for field, title in {
+        "enterprises_on_cloud": "Enterprises on cloud 上云企业",
+        "enterprises_registered": "Enterprises registered 注册企业",
+        "units_on_cloud": "Units on cloud 上云设备",
+        "units_registered": "Units registered 注册设备",
+    }.items():
+        made.with_panel(number(title, summed(field, title, _CITY), "locale", span=6))
+    grown = f'SELECT last("units_on_cloud") {_CITY} {over_time("code")}'
+    made.with_panel(
+        course("Units on cloud 上云设备", grown, "locale", alias="$tag_code", names=CITY_NAMES).span(24)
+    )
+
+
+def _equipment(made: dashboard.Dashboard) -> None:
+    made.with_row(dashboard.Row("Equipment that reports 在线设备"))
+    source = f'FROM "fleet" WHERE {PLACE} AND "signal" =~ /^({_BASES})$/ AND $timeFilter'
+    by_class = summed("units", "units", source, "class", fn="max")
+    made.with_panel(
+        course(
+            "Units that report, by class 各类在线设备",
+            by_class,
+            "locale",
+            alias="$tag_class",
+            names=CLASS_NAMES,
+            every=EACH_MINUTE,
+        ).description("Different units that reported within one minute.")
+    )
+    each = (
+        f'SELECT max("units") AS "each" {_COUNTY} AND "signal" =~ /^({_BASES})$/ '
+        'GROUP BY "place", "class", "gateway"'
+    )
+    by_county = f'SELECT sum("each") AS "units" FROM ({each}) WHERE $timeFilter GROUP BY "place"'
+    made.with_panel(
+        bars("Units that report, by county 各县区在线设备", by_county, "$tag_place", COUNTY_NAMES)
+    )
+
+
+def _alarms(made: dashboard.Dashboard) -> None:
+    made.with_row(dashboard.Row("Alarms 报警"))
+    source = f'FROM "alarm" WHERE {IN_CITY} AND $timeFilter'
+    well = thresholds((None, GREEN), (1, RED))
+    made.with_panel(
+        number(
+            "Open alarms 未解除报警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
+        ).description("Of those that began in the time shown.")
+    )
+    began = f'SELECT count("open") AS "begun" {source} GROUP BY "class"'
+    made.with_panel(
+        bars("Alarms begun, by class 各类报警", began, "$tag_class", CLASS_NAMES).span(18).height(4)
+    )
+    rows = (
+        'SELECT "unit", "class", "signal", "value", "worst", "limit", "duration_s", "open" '
+        f"{source} ORDER BY time DESC LIMIT 50"
+    )
+    made.with_panel(listing("The newest alarms 最近报警", rows, ALARM_HEADINGS))
+
+
+ALARM_HEADINGS = {
+    "Time": "Begin 开始",
+    "unit": "Unit 设备",
+    "class": "Class 类别",
+    "signal": "Signal 测点",
+    "value": "Value at begin 起始值",
+    "worst": "Worst 最差值",
+    "limit": "Limit 限值",
+    "duration_s": "Duration, s 持续",
+    "ratio": "Worst over limit 超限倍数",
+    "open": "Open 未解除",
+}

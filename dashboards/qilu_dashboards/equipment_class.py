@@ -1,0 +1,162 @@
+"""A dashboard for each equipment class of the catalogue: its fleet, never its single units."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import bargauge, dashboard, timeseries
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from qilu_contract.catalogue import EquipmentClass, Signal
+from qilu_contract.limits import LIMITS, alarm_limits
+from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, bin_edges, is_cumulative
+
+from qilu_dashboards.city import ALARM_HEADINGS
+from qilu_dashboards.frame import CITY_NAMES, alarm_marks, board, cities, finish
+from qilu_dashboards.panels import (
+    GREEN,
+    RED,
+    bars,
+    course,
+    distribution,
+    listing,
+    number,
+    steps_of,
+    thresholds,
+)
+from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, fleet, over_time, summed
+from qilu_dashboards.units import unit_of
+
+
+def uid(class_: EquipmentClass) -> str:
+    return f"qilu-class-{class_.name.replace('_', '-')}"
+
+
+def equipment_class(class_: EquipmentClass) -> Dashboard:
+    """Units, key signals with their limits, distributions, what meters added, zones, alarms, the worst
+    units."""
+    title = f"{class_.title.lower()} {class_.title_zh}"
+    made = board(title, uid(class_), f"All units of the class {class_.name}. {class_.title_zh}总览")
+    made.with_variable(cities())
+    signals = KEY_SIGNALS[class_.name]
+    _summary(made, class_)
+    made.with_row(dashboard.Row("Key signals over the fleet 关键测点"))
+    for signal in signals:
+        if not is_cumulative(signal):
+            made.with_panel(_band(class_, signal))
+    meters = [signal for signal in signals if is_cumulative(signal)]
+    if meters:
+        made.with_row(dashboard.Row("Energy and emissions 能耗与排放"))
+        for signal in meters:
+            made.with_panel(added(class_, signal))
+    made.with_row(dashboard.Row("Distribution of readings 读数分布"))
+    for signal in signals:
+        if not is_cumulative(signal):
+            made.with_panel(_distribution(class_, signal))
+    if alarm_limits(class_.name):
+        _alarms(made, class_)
+    return finish(made, alarm_marks(f"{IN_CITY} AND \"class\" = '{class_.name}'"))
+
+
+def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
+    base = class_.base_signal.name
+    made.with_row(dashboard.Row("Fleet 机群"))
+    units = summed("units", "units", fleet(class_.name, base), fn="max")
+    made.with_panel(number("Units that report 在线设备", units, "locale", every=EACH_MINUTE))
+    readings = summed("n", "readings", fleet(class_.name, base), fn="sum")
+    made.with_panel(number("Readings an interval 读数", readings, "locale", every=EACH_MINUTE))
+    on_cloud = (
+        'SELECT last("units_on_cloud") AS "on cloud" FROM "programme" '
+        f"WHERE \"scope\" = 'class' AND \"code\" = '{class_.name}' AND $timeFilter {over_time()}"
+    )
+    made.with_panel(number("Units on cloud, province 全省上云", on_cloud, "locale"))
+    by_city = (
+        f'SELECT max("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
+        f'AND "signal" = \'{base}\' AND "level" = \'city\' AND $timeFilter GROUP BY "place"'
+    )
+    made.with_panel(
+        bars("Units that report, by city 各市在线设备", by_city, "$tag_place", CITY_NAMES, height=14)
+    )
+
+
+def _band(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
+    query = (
+        'SELECT max("max") AS "highest 最高", sum("sum") / sum("n") AS "mean 均值", '
+        'min("min") AS "lowest 最低" '
+        f"{fleet(class_.name, signal.name)} {over_time()}"
+    )
+    limits = [limit for limit in LIMITS[class_.name] if limit.signal == signal.name]
+    steps = steps_of(limits) if limits else None
+    described = "; ".join(f"{limit.title} {limit.title_zh}: {limit.kind} {limit.limit:g}" for limit in limits)
+    panel = course(
+        f"{signal.name} ({signal.unit})",
+        query,
+        unit_of(signal),
+        from_zero=False,
+        every=EACH_MINUTE,
+        steps=steps,
+    )
+    return panel.description(described) if described else panel
+
+
+def added(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
+    """What the meters of a class added in each interval."""
+    query = summed("sum", f"{class_.title} {class_.title_zh}", fleet(class_.name, signal.name), fn="sum")
+    return course(
+        f"{class_.title} {class_.title_zh}: {signal.name} added ({signal.unit})",
+        query,
+        unit_of(signal),
+        every=EACH_MINUTE,
+    )
+
+
+def _distribution(class_: EquipmentClass, signal: Signal) -> bargauge.Panel:
+    edges = bin_edges(signal)
+    columns = ", ".join(
+        f'sum("{field}") AS "{low:g} – {high:g}"'
+        for field, low, high in zip(BIN_FIELDS, edges[:-1], edges[1:], strict=True)
+    )
+    return distribution(
+        f"{signal.name} ({signal.unit})", f"SELECT {columns} {fleet(class_.name, signal.name)}"
+    )
+
+
+def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
+    made.with_row(dashboard.Row("Alarms and the worst units 报警与最差设备"))
+    source = f'FROM "alarm" WHERE "class" = \'{class_.name}\' AND {IN_CITY} AND $timeFilter'
+    well = thresholds((None, GREEN), (1, RED))
+    made.with_panel(
+        number(
+            "Open alarms 未解除报警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
+        )
+        .description("Of those that began in the time shown.")
+        .height(9)
+    )
+    worst = f'SELECT top("ratio", "unit", 10), "signal", "worst", "limit", "open" {source}'
+    link = f"/d/qilu-unit-{class_.name.replace('_', '-')}?var-unit=${{__value.text}}&${{__url_time_range}}"
+    made.with_panel(
+        listing(
+            "The worst units 最差设备",
+            worst,
+            {**ALARM_HEADINGS, "top": ALARM_HEADINGS["ratio"]},
+            span=18,
+            link=link,
+        )
+    )
+    zones = [limit for limit in LIMITS[class_.name] if limit.signal == "vibration"]
+    if zones:
+        signal = class_.signal("vibration")
+        edges = bin_edges(signal)
+        # Bins are shares of the signal's range; a bin belongs to the zone that its lower edge lies in.
+        bounds = [0.0, *(limit.limit for limit in zones), float("inf")]
+        columns = []
+        for name, low, high in zip("ABCD", bounds, bounds[1:], strict=False):
+            mine = [f for f, edge in zip(BIN_FIELDS, edges, strict=False) if low <= edge < high]
+            if mine:
+                total = " + ".join(f'sum("{field}")' for field in mine)
+                columns.append(f'{total} AS "Zone {name} {name}区"')
+        query = f"SELECT {', '.join(columns)} {fleet(class_.name, 'vibration')}"
+        made.with_panel(
+            distribution("Vibration zones, readings 振动分区", query).description(
+                "A, B, C, D by "
+                + ", ".join(f"{limit.limit:g}" for limit in zones)
+                + " mm/s rms (ISO 10816-3, N), to the nearest step of the distribution."
+            )
+        )

@@ -1,0 +1,106 @@
+"""A fake of Grafana's HTTP API: data sources, folders and dashboards in dictionaries, with the answers that
+Grafana's documentation gives (200, 401, 404, 409, 412). For tests, and for trying `qilu dashboards push`
+where Grafana cannot be had. It is not Grafana: it draws nothing and checks no dashboard.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = tuple[int, dict[str, Any]]
+
+
+class FakeGrafana:
+    """`with FakeGrafana("token") as grafana`: serves at `grafana.url` inside."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.sources: dict[str, dict[str, Any]] = {}
+        self.folders: dict[str, dict[str, Any]] = {}
+        self.boards: dict[str, dict[str, Any]] = {}
+        self.writes: list[str] = []
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer(*fake._get(self.path, self.headers["Authorization"]))
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self._answer(*fake._post(self.path, self.headers["Authorization"], body))
+
+            def _answer(self, status: int, content: dict[str, Any]) -> None:
+                body = json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> FakeGrafana:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _denied(self, key: str | None) -> Answer | None:
+        return None if key == f"Bearer {self.token}" else (401, {"message": "Invalid API key"})
+
+    def _get(self, path: str, key: str | None) -> Answer:
+        denied = self._denied(key)
+        if denied:
+            return denied
+        kind, _, uid = path.removeprefix("/api/").rpartition("/")
+        kept = {"datasources/uid": self.sources, "folders": self.folders, "dashboards/uid": self.boards}.get(
+            kind
+        )
+        if kept is None or uid not in kept:
+            return 404, {"message": f"{kind or path} not found"}
+        return 200, kept[uid]
+
+    def _post(self, path: str, key: str | None, body: dict[str, Any]) -> Answer:
+        denied = self._denied(key)
+        if denied:
+            return denied
+        self.writes.append(path)
+        if path == "/api/dashboards/db":
+            return self._save(body)
+        kept = {"/api/datasources": self.sources, "/api/folders": self.folders}.get(path)
+        if kept is None:
+            return 404, {"message": "Not found"}
+        if body["uid"] in kept:
+            return 409, {"message": "the uid is taken"}
+        kept[body["uid"]] = body
+        return 200, {"id": len(kept), **body}
+
+    def _save(self, body: dict[str, Any]) -> Answer:
+        wanted, folder = body["dashboard"], body.get("folderUid", "")
+        if folder and folder not in self.folders:
+            return 400, {"message": "folder not found"}
+        known = self.boards.get(wanted["uid"])
+        version = 0
+        if known is not None:
+            version = known["dashboard"]["version"]
+            if wanted.get("version") != version and not body.get("overwrite"):
+                said = "The dashboard has been changed by someone else"
+                return 412, {"message": said, "status": "version-mismatch"}
+        for other in self.boards.values():
+            same = other["dashboard"]["title"] == wanted["title"] and other["meta"]["folderUid"] == folder
+            if same and other["dashboard"]["uid"] != wanted["uid"]:
+                said = "A dashboard with the same name in the folder already exists"
+                return 412, {"message": said, "status": "name-exists"}
+        number = wanted.get("id") or len(self.boards) + 1
+        kept = {**wanted, "id": number, "version": version + 1}
+        self.boards[wanted["uid"]] = {"dashboard": kept, "meta": {"folderUid": folder}}
+        return 200, {"id": number, "uid": wanted["uid"], "status": "success", "version": version + 1}

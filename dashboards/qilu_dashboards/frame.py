@@ -1,0 +1,162 @@
+"""What every dashboard has: name, tags, links to the others, variables, annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models.dashboard import (
+    Dashboard,
+    DashboardCursorSync,
+    DashboardLinkType,
+    VariableOption,
+    VariableRefresh,
+    VariableSort,
+)
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, PROVINCE
+
+from qilu_dashboards.influxql import DATA_SOURCE
+
+TAG = "clouds-in-qilu"
+PREFIX = "Clouds in Qilu"
+
+CITY_NAMES = {city.code: f"{city.name} {city.name_zh}" for city in CITIES.values()}
+COUNTY_NAMES = {county.code: f"{county.name} {county.name_zh}" for county in COUNTIES.values()}
+# A comma parts the choices of a custom variable, a colon a choice from its value.
+INDUSTRY_NAMES = {
+    code: f"{industry.name} {industry.name_zh}".replace(",", " ·").replace(":", "")
+    for code, industry in INDUSTRIES.items()
+}
+CLASS_NAMES = {name: f"{class_.title} {class_.title_zh}" for name, class_ in CATALOGUE.items()}
+KIND_NAMES = {
+    "infrastructure": "Infrastructure 基础设施",
+    "platform": "Platform systems 平台系统",
+    "business": "Business capabilities 业务能力",
+    "equipment": "Equipment 设备",
+}
+
+EVERY = VariableOption(selected=True, text=["All"], value=["$__all"])
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A raw InfluxQL query whose points are marks on every graph. `text` and `tags` name columns of the
+    answer; Grafana reads the query from the annotation itself or from its target, depending on its
+    version."""
+
+    name: str
+    query: str
+    color: str
+    text: str
+    tags: str
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "datasource": DATA_SOURCE,
+            "enable": True,
+            "hide": False,
+            "iconColor": self.color,
+            "query": self.query,
+            "rawQuery": True,
+            "textColumn": self.text,
+            "tagsColumn": self.tags,
+            "target": {
+                "refId": "Anno",
+                "datasource": DATA_SOURCE,
+                "query": self.query,
+                "rawQuery": True,
+                "textColumn": self.text,
+                "tagsColumn": self.tags,
+            },
+        }
+
+
+MILESTONES = Annotation(
+    name="Milestones 里程碑",
+    query='SELECT "reached", "counted" FROM "milestone" WHERE $timeFilter',
+    color="#37872d",
+    text="reached",
+    tags="counted",
+)
+
+
+def alarm_marks(where: str) -> Annotation:
+    """Begins of alarms; the newest 200, for a province may have more than a graph can show."""
+    return Annotation(
+        name="Alarms 报警",
+        query=f'SELECT "value", "unit", "signal" FROM "alarm" WHERE {where} AND $timeFilter '
+        "ORDER BY time DESC LIMIT 200",
+        color="#e02f44",
+        text="unit",
+        tags="signal",
+    )
+
+
+def board(title: str, uid: str, description: str, *, since: str = "now-6h") -> dashboard.Dashboard:
+    """An empty dashboard with the links that all have."""
+    everywhere = (
+        dashboard.DashboardLink("Clouds in Qilu 云行齐鲁")
+        .type(DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .as_dropdown(True)
+        .keep_time(True)
+        .include_vars(False)
+    )
+    return (
+        dashboard.Dashboard(f"{PREFIX}: {title}")
+        .uid(uid)
+        .description(description)
+        .tags([TAG])
+        .timezone("browser")
+        .time(since, "now")
+        .refresh("10s")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .link(everywhere)
+    )
+
+
+def finish(made: dashboard.Dashboard, *annotations: Annotation) -> Dashboard:
+    """The dashboard, its panels numbered: Grafana numbers those without an id anew at every load, and links
+    to a panel would change."""
+    built = made.build()
+    for number_, panel in enumerate(built.panels or [], start=1):
+        panel.id_val = number_
+    if annotations:
+        built.annotations.list_val = list(annotations)  # type: ignore[arg-type]  # encoded by its own to_json
+    return built
+
+
+def choice(name: str, label: str, names: Mapping[str, str]) -> dashboard.CustomVariable:
+    values = ", ".join(f"{text} : {value}" for value, text in names.items())
+    return dashboard.CustomVariable(name).label(label).values(values)
+
+
+def lookup(name: str, label: str, query: str) -> dashboard.QueryVariable:
+    return (
+        dashboard.QueryVariable(name)
+        .label(label)
+        .datasource(DATA_SOURCE)
+        .query(query)
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+    )
+
+
+def cities(all_value: str = PROVINCE) -> dashboard.CustomVariable:
+    """The 16 cities. "All" is the province's code where roll-ups of the province are asked, `.*` where cities
+    or units are."""
+    made = choice("city", "City 城市", CITY_NAMES)
+    return made.multi(True).include_all(True).all_value(all_value).current(EVERY)
+
+
+def industries() -> dashboard.CustomVariable:
+    made = choice("industry", "Industry 行业", INDUSTRY_NAMES)
+    return made.multi(True).include_all(True).all_value(".*").current(EVERY)
+
+
+def several(made: dashboard.QueryVariable) -> dashboard.QueryVariable:
+    """Any number of what a look-up finds, all of it at first."""
+    return made.multi(True).include_all(True).all_value(".*").current(EVERY)

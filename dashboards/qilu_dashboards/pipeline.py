@@ -1,0 +1,130 @@
+"""The dashboard of the way of the data: what the gateways take, keep and refuse."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from qilu_contract.errors import Reason
+from qilu_contract.storage import MEASUREMENTS
+
+from qilu_dashboards.frame import board, finish, lookup, several
+from qilu_dashboards.panels import BLUE, GREEN, ORANGE, RED, bars, course, number, thresholds
+from qilu_dashboards.queries import increase, over_time, summed
+
+UID = "qilu-pipeline"
+
+FIELDS = MEASUREMENTS["pipeline"].fields
+_GATEWAY = '"gateway" =~ /^${gateway:regex}$/'
+_SOURCE = f'FROM "pipeline" WHERE {_GATEWAY} AND $timeFilter'
+_REFUSED = f'FROM "dead_letter" WHERE {_GATEWAY} AND $timeFilter'
+_ROLLUPS = f'FROM "rollup" WHERE {_GATEWAY} AND $timeFilter'
+
+REASONS = {str(reason): str(reason).replace("_", " ") for reason in Reason}
+
+
+def pipeline() -> Dashboard:
+    """Rates and lag, conservation, dead letters by reason, births, the spool where there is one, roll-ups."""
+    made = board("pipeline", UID, "From the broker to the store. 数据管道", since="now-1h")
+    gateways = 'SHOW TAG VALUES FROM "pipeline" WITH KEY = "gateway"'
+    made.with_variable(several(lookup("gateway", "Gateway 网关", gateways)))
+    _now(made)
+    _rates(made)
+    _conservation(made)
+    if "spooled" in FIELDS:
+        _spool(made)
+    _refused(made)
+    _rollups(made)
+    return finish(made)
+
+
+def _now(made: dashboard.Dashboard) -> None:
+    made.with_row(dashboard.Row("Now 当前"))
+    rate = "suffix: readings/s"
+    made.with_panel(number("Accepted 接收", summed("accepted_per_s", "accepted", _SOURCE), rate))
+    made.with_panel(number("Stored 存储", summed("stored_per_s", "stored", _SOURCE), rate))
+    late = thresholds((None, GREEN), (5_000, ORANGE), (60_000, RED))
+    lag = summed("lag_ms", "lag", _SOURCE, outer="max")
+    made.with_panel(number("Lag 延迟", lag, "ms", steps=late))
+    bad = thresholds((None, GREEN), (1, ORANGE))
+    dead = summed("dead_lettered", "dead letters", _SOURCE)
+    made.with_panel(number("Dead letters 死信", dead, "locale", steps=bad))
+    busy = thresholds((None, BLUE), (50_000, ORANGE))
+    made.with_panel(
+        number("In flight 处理中", summed("in_flight", "in flight", _SOURCE), "locale", steps=busy)
+    )
+    again = summed("redelivered", "redelivered", _SOURCE)
+    made.with_panel(number("Redelivered 重投", again, "locale", steps=bad))
+
+
+def _rates(made: dashboard.Dashboard) -> None:
+    made.with_row(dashboard.Row("Rates and lag 速率与延迟"))
+    rates = (
+        'SELECT mean("accepted_per_s") AS "accepted 接收", mean("stored_per_s") AS "stored 存储" '
+        f"{_SOURCE} {over_time('gateway')}"
+    )
+    made.with_panel(
+        course("Readings a second 每秒读数", rates, "suffix: readings/s", alias="$tag_gateway $col")
+    )
+    lag = f'SELECT max("lag_ms") AS "lag 延迟" {_SOURCE} {over_time("gateway")}'
+    made.with_panel(course("Lag, from sample to store 延迟", lag, "ms", alias="$tag_gateway $col"))
+    births = (
+        'SELECT last("births") AS "births 上线", last("rebirth_requests") AS "rebirth requests 重新上线请求" '
+        f"{_SOURCE} {over_time('gateway')}"
+    )
+    made.with_panel(
+        course("Births and rebirth requests 设备上线", births, "locale", alias="$tag_gateway $col")
+    )
+
+
+def _conservation(made: dashboard.Dashboard) -> None:
+    made.with_row(dashboard.Row("Nothing is lost 守恒"))
+    names = [
+        name for name in ("accepted", "stored", "dead_lettered", "in_flight", "spooled") if name in FIELDS
+    ]
+    columns = ", ".join(f'last("{name}") AS "{name.replace("_", " ")}"' for name in names)
+    totals = f"SELECT {columns} {_SOURCE} {over_time('gateway')}"
+    made.with_panel(course("Counted since the start 累计", totals, "locale", alias="$tag_gateway $col"))
+    kept = " - ".join(f'last("{name}")' for name in names)
+    difference = f'SELECT {kept} AS "difference" {_SOURCE} {over_time("gateway")}'
+    made.with_panel(
+        course(
+            "Accepted less all that became of it: always 0 守恒差额",
+            difference,
+            "locale",
+            alias="$tag_gateway $col",
+            from_zero=False,
+        ).description("accepted − " + " − ".join(names[1:]))
+    )
+
+
+def _spool(made: dashboard.Dashboard) -> None:
+    made.with_row(dashboard.Row("Spool 暂存"))
+    for name, title, unit in (
+        ("spooled", "Readings in the spool 暂存读数", "locale"),
+        ("spool_bytes", "Size of the spool 暂存大小", "bytes"),
+        ("spool_age_s", "Age of its oldest reading 最旧读数", "s"),
+    ):
+        if name in FIELDS:
+            query = f'SELECT max("{name}") AS "{name}" {_SOURCE} {over_time("gateway")}'
+            made.with_panel(course(title, query, unit, alias="$tag_gateway").span(8))
+
+
+def _refused(made: dashboard.Dashboard) -> None:
+    made.with_row(dashboard.Row("Dead letters 死信"))
+    each = f'SELECT last("readings") AS "each" {_REFUSED} GROUP BY "gateway", "reason"'
+    newest = f'SELECT sum("each") AS "readings" FROM ({each}) GROUP BY "reason"'
+    made.with_panel(bars("By reason, since the start 按原因累计", newest, "$tag_reason", REASONS))
+    grown = increase("readings", "readings", _REFUSED, "reason")
+    made.with_panel(course("New ones, by reason 新增", grown, "locale", alias="$tag_reason", names=REASONS))
+
+
+def _rollups(made: dashboard.Dashboard) -> None:
+    made.with_row(dashboard.Row("Roll-ups 汇总"))
+    for name, title in {
+        "rolled": "Readings rolled up 已汇总读数",
+        "late": "Too late for their minute 迟到读数",
+        "held": "Held in open minutes 待汇总读数",
+        "alarms_open": "Open alarms 未解除报警",
+    }.items():
+        query = f'SELECT last("{name}") AS "{name}" {_ROLLUPS} {over_time("gateway")}'
+        made.with_panel(course(title, query, "locale", alias="$tag_gateway"))

@@ -1,0 +1,50 @@
+"""The dashboard of the platform itself, as far as it is in the store."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from qilu_dashboards.frame import MILESTONES, board, finish, lookup, several
+from qilu_dashboards.panels import GREEN, ORANGE, RED, course, number, said, thresholds
+from qilu_dashboards.queries import over_time, summed
+
+UID = "qilu-platform"
+
+_SOURCE = 'FROM "platform" WHERE "host" =~ /^${host:regex}$/ AND $timeFilter'
+
+
+def platform() -> Dashboard:
+    """Requests, latency, the database, background tasks, listeners."""
+    made = board("platform", UID, "The registry and its API. 平台运行", since="now-1h")
+    hosts = 'SHOW TAG VALUES FROM "platform" WITH KEY = "host"'
+    made.with_variable(several(lookup("host", "Host 主机", hosts)))
+    made.with_panel(
+        said(
+            "What the platform writes into the store every ten seconds. Figures by route and percentiles of "
+            "latency are only at the platform's /metrics, for Prometheus. "
+            "按路由的指标与延迟分位数见平台的 /metrics。"
+        )
+    )
+    made.with_row(dashboard.Row("Now 当前"))
+    rate = summed("requests_per_s", "requests", _SOURCE)
+    made.with_panel(number("Requests 请求", rate, "reqps", span=6))
+    slow = thresholds((None, GREEN), (100, ORANGE), (1000, RED))
+    for field, title, unit, steps in (
+        ("latency_ms", "Latency, mean 平均延迟", "ms", slow),
+        ("counts_read_ms", "Database: reading all counts 数据库", "ms", slow),
+        ("event_clients", "Listeners of events 事件订阅", "locale", None),
+    ):
+        query = f'SELECT max("{field}") AS "{field}" {_SOURCE} {over_time()}'
+        made.with_panel(number(title, query, unit, span=6, steps=steps))
+    made.with_row(dashboard.Row("Over time 趋势"))
+    for fields, title, unit in (
+        (("requests_per_s",), "Requests a second 每秒请求", "reqps"),
+        (("latency_ms", "counts_read_ms"), "Latency and database 延迟与数据库", "ms"),
+        (("errors", "task_failures"), "Errors since the start 累计错误", "locale"),
+        (("requests",), "Requests since the start 累计请求", "locale"),
+    ):
+        columns = ", ".join(f'max("{field}") AS "{field}"' for field in fields)
+        query = f"SELECT {columns} {_SOURCE} {over_time('host')}"
+        made.with_panel(course(title, query, unit, alias="$tag_host $col"))
+    return finish(made, MILESTONES)

@@ -1,0 +1,178 @@
+"""Bring the dashboards to any Grafana over its HTTP API: data source, folder, dashboards.
+
+Idempotent: what is there already as it should be is left alone. A data source with our uid is never
+changed, for whoever made it may have given it other credentials; dashboards are written over the version that
+was read, so that a change made meanwhile is not lost but said (412).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from grafana_client.api import GrafanaApi
+from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
+from niquests.exceptions import RequestException
+from qilu_contract.errors import ConfigError, QiluError
+
+from qilu_dashboards.build import build_all
+from qilu_dashboards.influxql import DATA_SOURCE
+
+FOLDER_UID, FOLDER_TITLE = "clouds-in-qilu", "Clouds in Qilu"
+TIMEOUT_S = 30.0
+_THEIRS = ("id", "version")
+"""What Grafana adds to a dashboard, and is not compared."""
+
+_T = TypeVar("_T")
+
+
+class PushError(QiluError):
+    """Grafana is away, or does not take what is pushed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was done, or with `--dry-run` would be, to one thing."""
+
+    what: str
+    done: Literal["created", "updated", "unchanged"]
+    difference: str = ""
+    """A unified diff, for what is updated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """`store` and `store_token` are needed only where the data source has to be made."""
+
+    url: str
+    token: str
+    store: str | None = None
+    store_token: str | None = None
+    dry_run: bool = False
+
+    def run(self) -> Iterator[Change]:
+        """Yields each thing once it is done. Blocks. Raises ConfigError or PushError."""
+        api = self._api()
+        yield self._data_source(api)
+        yield self._folder(api)
+        for text in build_all().values():
+            yield self._dashboard(api, json.loads(text))
+
+    def _api(self) -> GrafanaApi:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{self.url} is no address of a Grafana: use http://host:3000.")
+        path = parts.path.strip("/")
+        api = GrafanaApi(
+            self.token,
+            host=parts.hostname,
+            port=parts.port,
+            url_path_prefix=f"{path}/" if path else "",
+            protocol=parts.scheme,
+            timeout=TIMEOUT_S,
+        )
+        api.client.s.trust_env = False  # a proxy from the environment has no business here
+        return api
+
+    def _ask(self, what: str, call: Callable[[], _T]) -> _T | None:
+        """What a call answers, None for 404."""
+        try:
+            return call()
+        except GrafanaUnauthorizedError as error:
+            raise ConfigError(
+                f"Grafana at {self.url} does not know the token: "
+                "set QILU_GRAFANA_TOKEN to a service account's."
+            ) from error
+        except GrafanaClientError as error:
+            if error.status_code == 404:
+                return None
+            if error.status_code == 403:
+                raise ConfigError(
+                    f"The token may not change {what}: its service account needs the role Admin "
+                    "(or Editor, where the data source is there)."
+                ) from error
+            if error.status_code == 412:
+                raise PushError(
+                    f"{what} was changed in Grafana meanwhile, or another has its name: "
+                    f"look at --dry-run, and push again ({error.message})."
+                ) from error
+            raise PushError(f"Grafana does not take {what}: {error.message}.") from error
+        except (GrafanaException, RequestException) as error:
+            raise PushError(f"Grafana at {self.url} does not answer for {what}: {error}.") from error
+
+    def _data_source(self, api: GrafanaApi) -> Change:
+        what = f"data source {DATA_SOURCE.uid}"
+        if self._ask(what, lambda: api.datasource.get_datasource_by_uid(DATA_SOURCE.uid)) is not None:
+            return Change(what, "unchanged")
+        body = self._wanted_source()
+        if not self.dry_run:
+            self._ask(what, lambda: api.datasource.create_datasource(body))
+        return Change(what, "created")
+
+    def _wanted_source(self) -> dict[str, Any]:
+        parts = urlsplit(self.store or "")
+        if parts.scheme not in ("influxdb", "influxdbs") or not parts.hostname or not parts.path.strip("/"):
+            raise ConfigError(
+                "Grafana has no data source yet: "
+                "give --store influxdb://host:8086/database, as Grafana reaches it."
+            )
+        scheme = "https" if parts.scheme == "influxdbs" else "http"
+        body: dict[str, Any] = {
+            "name": "Clouds in Qilu",
+            "uid": DATA_SOURCE.uid,
+            "type": DATA_SOURCE.type_val,
+            "access": "proxy",
+            "url": f"{scheme}://{parts.hostname}:{parts.port or 8086}",
+            "jsonData": {
+                "version": "InfluxQL",
+                "dbName": parts.path.strip("/"),
+                "httpMode": "POST",
+                "timeInterval": "2s",
+            },
+        }
+        if self.store_token:
+            body["jsonData"]["httpHeaderName1"] = "Authorization"
+            body["secureJsonData"] = {"httpHeaderValue1": f"Token {self.store_token}"}
+        return body
+
+    def _folder(self, api: GrafanaApi) -> Change:
+        what = f"folder {FOLDER_TITLE}"
+        if self._ask(what, lambda: api.folder.get_folder(FOLDER_UID)) is not None:
+            return Change(what, "unchanged")
+        if not self.dry_run:
+            self._ask(what, lambda: api.folder.create_folder(FOLDER_TITLE, uid=FOLDER_UID))
+        return Change(what, "created")
+
+    def _dashboard(self, api: GrafanaApi, wanted: dict[str, Any]) -> Change:
+        what = f"dashboard {wanted['title']}"
+        found = self._ask(what, lambda: api.dashboard.get_dashboard(wanted["uid"]))
+        if found is not None:
+            there, here = _text(found["dashboard"]), _text(wanted)
+            if there == here and found["meta"].get("folderUid", FOLDER_UID) == FOLDER_UID:
+                return Change(what, "unchanged")
+            lines = difflib.unified_diff(
+                there.splitlines(), here.splitlines(), "in Grafana", "here", lineterm="", n=1
+            )
+            wanted = {**wanted, "id": found["dashboard"].get("id"), "version": found["dashboard"]["version"]}
+            change = Change(what, "updated", "\n".join(lines))
+        else:
+            wanted = {**wanted, "id": None}
+            change = Change(what, "created")
+        if not self.dry_run:
+            body = {
+                "dashboard": wanted,
+                "folderUid": FOLDER_UID,
+                "message": "qilu dashboards push",
+                "overwrite": False,
+            }
+            self._ask(what, lambda: api.dashboard.update_dashboard(body))
+        return change
+
+
+def _text(board: dict[str, Any]) -> str:
+    kept = {name: value for name, value in board.items() if name not in _THEIRS}
+    return json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,51 @@
+"""The questions that dashboards ask of the roll-ups, as InfluxQL. None reads the series of units but those
+that name one unit."""
+
+from __future__ import annotations
+
+EACH_MINUTE = "1m"
+"""The shortest step of a graph over roll-ups by the minute."""
+
+PLACE = '"place" =~ /^${city:regex}$/'
+"""One condition for the province or some cities: the variable's "All" is the province's own code."""
+IN_CITY = '("province" =~ /^${city:regex}$/ OR "city" =~ /^${city:regex}$/)'
+"""The same for alarms, which hold both codes."""
+
+
+def over_time(*tags: str) -> str:
+    """One value an interval, for each value of `tags`."""
+    return f"GROUP BY {', '.join(['time($__interval)', *(quoted(tag) for tag in tags)])} fill(none)"
+
+
+def quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def fleet(class_name: str, signal: str, place: str = PLACE) -> str:
+    """The rows of one signal of a class in the chosen places."""
+    chosen = f"\"class\" = '{class_name}' AND \"signal\" = '{signal}' AND {place}"
+    return f'FROM "fleet" WHERE {chosen} AND $timeFilter'
+
+
+_SERIES = {
+    "fleet": ("place", "class", "gateway"),
+    "programme": ("scope", "code"),
+    "pipeline": ("gateway",),
+    "platform": ("host",),
+}
+"""Tags whose values are different writers' or different things'."""
+
+
+def summed(field: str, name: str, source: str, *by: str, fn: str = "last", outer: str = "sum") -> str:
+    """One value of each series an interval, added up: series do not write at the same moment. `by` are tags
+    that stay apart; `source` begins with FROM and holds a condition."""
+    inner = next(tags for begin, tags in _SERIES.items() if source.startswith(f'FROM "{begin}"'))
+    grouped = dict.fromkeys((*by, *inner))
+    one = f'SELECT {fn}("{field}") AS "each" {source} {over_time(*grouped)}'
+    return f'SELECT {outer}("each") AS "{name}" FROM ({one}) WHERE $timeFilter {over_time(*by)}'
+
+
+def increase(field: str, name: str, source: str, *by: str) -> str:
+    """How much counters grew in each interval; a counter that began anew adds what it has counted since."""
+    one = f'SELECT non_negative_difference(last("{field}")) AS "each" {source} {over_time(*by)}'
+    return f'SELECT sum("each") AS "{name}" FROM ({one}) WHERE $timeFilter {over_time(*by)}'

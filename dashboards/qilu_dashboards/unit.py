@@ -1,0 +1,95 @@
+"""A dashboard for each class that shows one unit of it: every signal with its limits, and its alarms."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard, timeseries
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from qilu_contract.catalogue import EquipmentClass, Signal
+from qilu_contract.limits import LIMITS, Limit
+
+from qilu_dashboards.city import ALARM_HEADINGS
+from qilu_dashboards.frame import alarm_marks, board, cities, finish, industries, lookup, several
+from qilu_dashboards.panels import GREEN, course, listing, number, states, steps_of, thresholds
+from qilu_dashboards.queries import over_time
+from qilu_dashboards.units import unit_of
+
+
+def uid(class_: EquipmentClass) -> str:
+    return f"qilu-unit-{class_.name.replace('_', '-')}"
+
+
+def unit(class_: EquipmentClass) -> Dashboard:
+    """The unit is chosen by city, county, industry and enterprise, or typed in."""
+    made = board(
+        f"one {class_.title.lower()} 单台{class_.title_zh}",
+        uid(class_),
+        f"One unit of the class {class_.name}, all of its signals. 单台{class_.title_zh}",
+    )
+    _variables(made, class_)
+    one = f'FROM "{class_.name}" WHERE "unit" = \'${{unit}}\' AND $timeFilter'
+    made.with_row(dashboard.Row("Now 当前"))
+    for signal in class_.signals:
+        limits = _limits(class_, signal)
+        steps = steps_of(limits) if limits else thresholds((None, GREEN))
+        query = f'SELECT last("{signal.name}") AS "{signal.name}" {one}'
+        made.with_panel(number(signal.name, query, unit_of(signal), steps=steps))
+    made.with_row(dashboard.Row("State 状态"))
+    base = class_.base_signal
+    readings = f'SELECT count("{base.name}") AS "readings 读数" {one} {over_time()}'
+    made.with_panel(states("Data 数据", readings, "short", thresholds((None, GREEN))))
+    for signal in class_.signals:
+        limits = _limits(class_, signal)
+        if limits:
+            worst = "max" if limits[-1].kind == "above" else "min"
+            query = f'SELECT {worst}("{signal.name}") AS "{signal.name}" {one} {over_time()}'
+            title = f"{signal.name}: {limits[-1].title} {limits[-1].title_zh}"
+            made.with_panel(states(title, query, unit_of(signal), steps_of(limits)))
+    made.with_row(dashboard.Row("Signals 测点"))
+    for signal in class_.signals:
+        made.with_panel(_course(class_, signal, one))
+    made.with_row(dashboard.Row("Alarms 报警"))
+    rows = (
+        'SELECT "signal", "value", "worst", "limit", "duration_s", "open" FROM "alarm" '
+        "WHERE \"unit\" = '${unit}' AND $timeFilter ORDER BY time DESC LIMIT 50"
+    )
+    made.with_panel(listing("Alarms of this unit 该设备报警", rows, ALARM_HEADINGS))
+    return finish(made, alarm_marks("\"unit\" = '${unit}'"))
+
+
+def _limits(class_: EquipmentClass, signal: Signal) -> list[Limit]:
+    return [limit for limit in LIMITS[class_.name] if limit.signal == signal.name]
+
+
+def _variables(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
+    made.with_variable(cities(all_value=".*"))
+    counties = (
+        'SHOW TAG VALUES FROM "fleet" WITH KEY = "place" WHERE "level" = \'county\' '
+        f'AND "class" = \'{class_.name}\' AND "city" =~ /^${{city:regex}}$/'
+    )
+    made.with_variable(several(lookup("county", "County 县区", counties)))
+    made.with_variable(industries())
+    where = " AND ".join(f'"{tag}" =~ /^${{{tag}:regex}}$/' for tag in ("city", "county", "industry"))
+    # A province has too many for a list; any other can be typed in.
+    enterprises = f'SHOW TAG VALUES FROM "{class_.name}" WITH KEY = "enterprise" WHERE {where} LIMIT 200'
+    made.with_variable(several(lookup("enterprise", "Enterprise 企业", enterprises)).allow_custom_value(True))
+    units = (
+        f'SHOW TAG VALUES FROM "{class_.name}" WITH KEY = "unit" '
+        f'WHERE {where} AND "enterprise" =~ /^${{enterprise:regex}}$/ LIMIT 200'
+    )
+    made.with_variable(lookup("unit", "Unit 设备", units).allow_custom_value(True))
+
+
+def _course(class_: EquipmentClass, signal: Signal, one: str) -> timeseries.Panel:
+    fn = "max" if signal.type == "bool" else "mean"
+    column = f'{fn}("{signal.name}")' if signal.type != "bool" else f'last("{signal.name}")'
+    query = f'SELECT {column} AS "{signal.name}" {one} {over_time()}'
+    limits = _limits(class_, signal)
+    panel = course(
+        f"{signal.name} ({signal.unit})",
+        query,
+        unit_of(signal),
+        from_zero=False,
+        every=f"{signal.interval_s}s",
+        steps=steps_of(limits) if limits else None,
+    )
+    return panel.description(f"From {signal.low:g} to {signal.high:g}. Mark {signal.mark}: {signal.source}")

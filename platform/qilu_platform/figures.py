@@ -1,0 +1,92 @@
+"""What the platform writes about itself and about the programme's milestones, beside the counts."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from qilu_contract.places import PROVINCE
+from qilu_contract.storage import Point
+from qilu_contract.targets import TARGETS
+
+from qilu_platform.metrics import Metrics
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""Parts of a target that are milestones; so are the powers of ten."""
+
+_COUNTERS = {
+    "enterprises_on_cloud": "enterprises_onboarded",
+    "units_on_cloud": "units_onboarded",
+    "providers": "providers",
+    "centres": "centres",
+}
+"""Targets and the counters that count towards them."""
+
+
+class OwnFigures:
+    """Points of the measurement `platform`: totals of `/metrics`, and their rates since the point before."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._host = socket.gethostname() or "platform"
+        self._before = (time.monotonic(), 0.0, 0.0, 0.0)
+
+    def point(self, ts_ms: int, counts_read_s: float) -> Point:
+        """`counts_read_s`: how long the database took to give all counts."""
+        total: Counter[str] = Counter()
+        for metric in self._metrics.registry.collect():
+            for sample in metric.samples:
+                total[sample.name] += sample.value  # type: ignore[assignment]  # floats add up as well
+                failed = sample.labels.get("status", "").startswith("5")
+                if failed and sample.name == "qilu_platform_requests_total":
+                    total["errors"] += sample.value  # type: ignore[assignment]
+        now = (
+            time.monotonic(),
+            total["qilu_platform_requests_total"],
+            total["qilu_platform_request_seconds_sum"],
+            total["qilu_platform_request_seconds_count"],
+        )
+        elapsed_s, requests, seconds, answered = (a - b for a, b in zip(now, self._before, strict=True))
+        self._before = now
+        fields: dict[str, float | int] = {
+            "requests": int(now[1]),
+            "errors": int(total["errors"]),
+            "requests_per_s": round(requests / max(elapsed_s, 1e-3), 3),
+            "task_failures": int(total["qilu_platform_task_failures_total"]),
+            "event_clients": int(total["qilu_platform_event_clients"]),
+            "counts_read_ms": round(counts_read_s * 1000, 2),
+        }
+        if answered:
+            fields["latency_ms"] = round(seconds / answered * 1000, 2)
+        return Point("platform", (self._host,), ts_ms, fields)
+
+
+class Milestones:
+    """Counts that have passed a milestone since they were looked at last. The first look finds none: nobody
+    knows when what it sees was passed."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, int] | None = None
+
+    def points(self, counts: Mapping[tuple[str, str, str], int], ts_ms: int) -> list[Point]:
+        """A point for each count that passed at least one: the highest."""
+        now = {name: counts.get(("province", PROVINCE, counter), 0) for name, counter in _COUNTERS.items()}
+        before, self._before = self._before, now
+        if before is None:
+            return []
+        found = []
+        for name, count in now.items():
+            target = TARGETS[name].target
+            passed = [step for step in milestones(target) if before[name] < step <= count]
+            if passed:
+                fields = {"reached": passed[-1], "share": passed[-1] / target}
+                found.append(Point("milestone", (name,), ts_ms, fields))
+        return found
+
+
+def milestones(target: int) -> list[int]:
+    """The counts that are worth a mark on a chart, up to the target."""
+    tens = {10**power for power in range(len(str(target)))}
+    return sorted(tens | {round(share * target) for share in SHARES})

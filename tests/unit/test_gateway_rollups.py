@@ -1,0 +1,215 @@
+"""Roll-ups: exact sums by minute and place, whatever the order and however often readings come."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
+from qilu_contract.limits import LIMITS, alarm_limits
+from qilu_contract.places import PROVINCE
+from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, MINUTE_MS, bin_edges, key_signals
+from qilu_contract.storage import Point
+from qilu_contract.stores import open_store
+from qilu_gateway import rollups
+from qilu_gateway.rollups import Fleet, Rollups
+from qilu_gateway.statefile import StateFile
+
+START_MS = 28_333_333 * MINUTE_MS
+COUNTIES = ("370202", "370203", "370102")
+
+
+def tags(number: int) -> tuple[str, ...]:
+    county = COUNTIES[number % len(COUNTIES)]
+    return (county[:4] + "00", county, "C34", f"{county}-e00001", f"{county}-motor-{number:07d}")
+
+
+def reading(number: int, ts_ms: int, power: float, **more: float) -> Point:
+    return Point("motor", tags(number), ts_ms, {"power_in": power, "winding_temp": 80.0, **more})
+
+
+class Opened:
+    """Roll-ups on a state file and a DuckDB store of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = StateFile(folder / "state", [rollups.SCHEMA])
+        self.store = open_store(f"duckdb:///{folder / 'store.duckdb'}")
+        self.rollups = Rollups("g", self.state, self.store)
+
+    async def __aenter__(self) -> Opened:
+        await self.state.__aenter__()
+        await self.store.__aenter__()
+        await self.rollups.open()
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.store.__aexit__(None, None, None)
+        await self.state.__aexit__(None, None, None)
+
+    async def close_all(self) -> None:
+        await self.rollups.sweep(time.monotonic() + rollups.IDLE_S + 1)
+
+    async def row(self, level: str, place: str, signal: str, minute: int = 0) -> dict[str, Any]:
+        at_ms = START_MS + minute * MINUTE_MS
+        names = ["units", "n", "sum", "min", "max", *BIN_FIELDS]
+        wanted = {"level": level, "place": place, "class": "motor", "signal": signal}
+        rows = await self.store.series("fleet", wanted, names, at_ms, at_ms + 1)
+        return rows[0].values if rows else {}
+
+
+async def test_a_minute_adds_up_in_every_place_whatever_comes_twice_and_in_whatever_order(
+    tmp_path: Path,
+) -> None:
+    draw = random.Random(1)
+    made = [
+        reading(number, START_MS + minute * MINUTE_MS + step * 10_000, draw.uniform(5, 20))
+        for number in range(9)
+        for minute in range(3)
+        for step in range(6)
+    ]
+    sent = made + draw.sample(made, 40)
+    draw.shuffle(sent)
+    async with Opened(tmp_path) as it:
+        for begin in range(0, len(sent), 50):
+            it.rollups.add(sent[begin : begin + 50])
+        await it.close_all()
+        want: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for point in made:
+            minute = (point.ts_ms - START_MS) // MINUTE_MS
+            for place in (PROVINCE, point.tags[0], point.tags[1], point.tags[2]):
+                want[place, minute].append(float(point.fields["power_in"]))
+        levels = {PROVINCE: "province", "370200": "city", "370100": "city", "C34": "industry"}
+        for (place, minute), values in want.items():
+            row = await it.row(levels.get(place, "county"), place, "power_in", minute)
+            assert row["n"] == len(values)
+            assert row["units"] == len(values) / 6
+            assert row["sum"] == pytest.approx(sum(values))
+            assert (row["min"], row["max"]) == (min(values), max(values))
+            edges = bin_edges(CATALOGUE["motor"].signal("power_in"))
+            counts, _ = np.histogram(values, edges)
+            assert [row[name] for name in BIN_FIELDS] == counts.tolist()
+
+
+async def test_a_late_reading_is_counted_and_changes_nothing(tmp_path: Path) -> None:
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(0, START_MS, 10.0)])
+        await it.close_all()
+        before = await it.row("province", PROVINCE, "power_in")
+        it.rollups.add([reading(0, START_MS + 1, 99.0)])
+        await it.close_all()
+        assert await it.row("province", PROVINCE, "power_in") == before
+        assert (it.rollups.tally.rolled, it.rollups.tally.late) == (1, 1)
+
+
+async def test_a_minute_stays_open_until_its_class_is_past_it_and_nothing_more_comes(tmp_path: Path) -> None:
+    async with Opened(tmp_path) as it:
+        now_s = time.monotonic()
+        it.rollups.add([reading(0, START_MS, 10.0)])
+        await it.rollups.sweep(now_s + rollups.HOLD_S + 1)
+        assert not await it.row("province", PROVINCE, "power_in")
+        it.rollups.add([reading(1, START_MS + 4 * MINUTE_MS, 10.0)])
+        await it.rollups.sweep(now_s + 1)
+        assert not await it.row("province", PROVINCE, "power_in")
+        await it.rollups.sweep(now_s + rollups.HOLD_S + 1)
+        assert (await it.row("province", PROVINCE, "power_in"))["n"] == 1
+        assert not await it.row("province", PROVINCE, "power_in", 4)
+
+
+async def test_a_clean_stop_writes_what_there_is_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(0, START_MS, 10.0)])
+        await it.rollups.finish()
+        assert (await it.row("province", PROVINCE, "power_in"))["sum"] == 10.0
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(0, START_MS + 10_000, 20.0)])
+        await it.close_all()
+        row = await it.row("province", PROVINCE, "power_in")
+        assert (row["n"], row["sum"], row["units"]) == (2, 30.0, 1)
+
+
+async def test_at_the_bound_the_oldest_minutes_close_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "MAX_ROWS", 5)
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(n, START_MS + (n // 4) * MINUTE_MS, 1.0) for n in range(8)])
+        await it.rollups.sweep()
+        assert (await it.row("province", PROVINCE, "power_in"))["n"] == 4
+        it.rollups.add([reading(0, START_MS + 5, 1.0)])
+        assert it.rollups.tally.late == 1
+
+
+async def alarms(it: Opened, signal: str = "vibration") -> list[dict[str, Any]]:
+    names = ["open", "value", "limit", "worst", "ratio", "duration_s"]
+    rows = await it.store.series("alarm", {"signal": signal}, names, START_MS, START_MS + 10 * MINUTE_MS)
+    return [row.values | {"ts_ms": row.ts_ms} for row in rows]
+
+
+async def test_an_alarm_has_a_begin_a_worst_value_and_an_end(tmp_path: Path) -> None:
+    limit = alarm_limits("motor")["vibration"].limit
+    course = [1.0, limit, limit + 1, limit + 2, limit - 0.01, limit + 1, 1.0, 1.0]
+    made = [reading(0, START_MS + k * 10_000, 10.0, vibration=v) for k, v in enumerate(course)]
+    async with Opened(tmp_path) as it:
+        it.rollups.add(made[:4])
+        await it.rollups.sweep()
+        [row] = await alarms(it)
+        assert (row["open"], row["ts_ms"], row["worst"]) == (1, START_MS + 20_000, limit + 2)
+        # Repeated readings begin nothing, and noise at the limit ends nothing.
+        it.rollups.add([*made[:3], *made[4:6], *made])
+        await it.rollups.sweep()
+        [row] = await alarms(it)
+        assert (row["open"], row["duration_s"], row["value"]) == (0, 40.0, limit + 1)
+        assert row["ratio"] == pytest.approx((limit + 2) / limit, abs=1e-4)
+        assert it.rollups.open_alarms == 0
+
+
+async def test_an_open_alarm_outlives_a_crash(tmp_path: Path) -> None:
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(0, START_MS, 10.0, vibration=9.0)])
+        await it.rollups.sweep()
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(0, START_MS + 60_000, 10.0, vibration=1.0)])
+        await it.rollups.sweep()
+        [row] = await alarms(it)
+        assert (row["open"], row["duration_s"], row["ts_ms"]) == (0, 60.0, START_MS)
+
+
+def meter_class() -> EquipmentClass:
+    def signal(name: str) -> Signal:
+        return Signal(name, "kWh", "float", 0.1, 0.0, 0.0, 1e9, 10, "A", "a test's")
+
+    return EquipmentClass("meter", "Meter", "电表", (signal("power"), signal("energy_kWh")))
+
+
+def test_a_meter_counts_what_was_added_and_not_its_beginning_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LIMITS, "meter", ())
+    monkeypatch.setitem(KEY_SIGNALS, "meter", key_signals(meter_class()))
+    fleet = Fleet("meter")
+    unit = fleet.unit(tags(0))
+    assert unit is not None
+    registers = {0: [100.0, 101.0, 103.5], 1: [104.0, 2.0, 2.5]}
+    for minute, values in registers.items():
+        for step, value in enumerate(values):
+            fleet.add(unit, START_MS + minute * MINUTE_MS + step * 10_000, [1.0, value], 0.0)
+    found = {}
+    for minute in fleet.open_minutes():
+        for point in fleet.sum_up(fleet.cut([minute]), "g"):
+            if point.tags[0] == "province" and point.tags[4] == "energy_kWh":
+                found[(point.ts_ms - START_MS) // MINUTE_MS] = point.fields
+    assert (found[0]["sum"], found[0]["n"]) == (3.5, 2)
+    assert (found[1]["sum"], found[1]["n"]) == (1.0, 2)
+    assert "bin_0" not in found[0]
+
+
+def test_limits_of_equipment_that_the_catalogue_lacks_are_left_out() -> None:
+    assert LIMITS.keys() == CATALOGUE.keys()
+    for name, limits in LIMITS.items():
+        for limit in limits:
+            signal = CATALOGUE[name].signal(limit.signal)
+            assert signal.low <= limit.limit <= signal.high
+            assert limit.mark in "SCNA"
