@@ -63,8 +63,9 @@ def rules() -> list[Rule]:
             uid="qilu-dead-letters",
             title="Dead letters above 0.1 % 死信过多",
             # When the gateway began anew within the time, this is the share since it was started first.
-            query='SELECT (max("dead_lettered") - min("dead_lettered")) / (max("accepted") - min("accepted")) '
-            '* 100 AS "share" FROM "pipeline" WHERE $timeFilter GROUP BY "gateway"',
+            query='SELECT (max("dead_lettered") - min("dead_lettered")) '
+            '/ (max("accepted") - min("accepted")) * 100 AS "share" '
+            'FROM "pipeline" WHERE $timeFilter GROUP BY "gateway"',
             beyond="gt",
             limit=0.1,
             summary="{{ $values.B }} % of what {{ $labels.gateway }} accepted went to the dead letters.",
