@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qilu import flags
+from qilu.programme import programme_app
 
 app = typer.Typer(
     name="qilu",
@@ -36,6 +37,7 @@ dashboards_app = typer.Typer(no_args_is_help=True, help="Grafana dashboards as c
 app.add_typer(devices_app, name="devices")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(platform_app, name="platform")
+app.add_typer(programme_app, name="programme")
 app.add_typer(dashboards_app, name="dashboards")
 
 console = Console()
