@@ -8,13 +8,13 @@ decrease.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from qilu_programme.draws import Whole
 from qilu_programme.events import ACTIONS, TIERS, MonthEvents, NoticeKind
-from qilu_programme.figures import GROUPS, read_table
+from qilu_programme.figures import CLASSES, GROUPS, read_table
 from qilu_programme.months import LABELS, MONTHS
 from qilu_programme.world import CITY_CODES, World
 
@@ -169,6 +169,8 @@ class Table:
     redeemed: Whole
     clawed_back: Whole
     awards: Whole
+    units_by_class: Whole = field(default_factory=lambda: np.zeros(len(CLASSES), dtype=np.int64))
+    """Units on cloud at the end, by equipment class; zeros where the run was not asked for them."""
 
     def reached_in(self, name: str) -> str | None:
         """The first month that the target holds, or None."""

@@ -1,8 +1,8 @@
 """Questions to the model: many runs of a scenario with median and band, and two scenarios side by side.
 
-Run k of a scenario has the scenario's seed plus k, and goes through the equally good parameter sets, the scenario's own
-first: so the band holds both chance and what two known points leave open. Two scenarios are compared run by run with
-the same seeds and sets, so their difference is the policy's, not luck's.
+Run k of a scenario has the scenario's seed plus k, and goes through the equally good parameter sets, the
+scenario's own first: so the band holds both chance and what two known points leave open. Two scenarios are
+compared run by run with the same seeds and sets, so their difference is the policy's, not luck's.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def run_many(scenario: Scenario, runs: int, shown: Shown | None = None) -> Ensem
     tables, sets = [], []
     for number in range(runs):
         changed = variant(scenario, number)
-        tables.append(run(changed))
+        tables.append(run(changed, classes=number == 0))
         sets.append(changed.set.name)
         if shown is not None:
             shown(number + 1, runs)
@@ -83,7 +83,8 @@ def run_many(scenario: Scenario, runs: int, shown: Shown | None = None) -> Ensem
 
 
 def as_json(ensemble: Ensemble) -> dict[str, Any]:
-    """The ensemble for programs: counts by month (medians where there is more than one run) and the targets."""
+    """The ensemble for programs: counts by month (medians where there is more than one run) and the
+    targets."""
     many = len(ensemble.tables) > 1
     by_city = {
         name: np.median([getattr(table, name) for table in ensemble.tables], axis=0)
