@@ -16,9 +16,6 @@ from qilu_programme.figures import BRANCHES, GROUPS, figure, read_table
 from qilu_programme.months import year
 from qilu_programme.world import CITY_CODES, COUNTY_CODES, World
 
-_FULL_RANGE = 8
-"""The first providers offer every kind of action, so that every contract finds one."""
-
 
 def _zipf(count: int, exponent: float) -> Values:
     return np.asarray(np.arange(1, count + 1) ** -exponent, dtype=np.float64)
@@ -55,7 +52,12 @@ class Providers:
             number = len(self._offers)
             luck = self._draws.uniform("provider", np.arange(5) + 5 * number)
             county = int(choose(self._by_county, luck[:1])[0])
-            self._offers.append([number < _FULL_RANGE or share < 0.5 for share in luck[1:]])
+            self._offers.append(
+                [
+                    number < figure("provider.full_range") or share < figure("provider.offers")
+                    for share in luck[1:]
+                ]
+            )
             self._places.append(COUNTY_CODES[county])
             notices.append(Notice(NoticeKind.PROVIDER, f"provider-{number + 1:04d}", COUNTY_CODES[county]))
         self.contracts = np.append(self.contracts, np.zeros(count, dtype=np.int64))

@@ -137,9 +137,11 @@ class Model:
             paid += still_open * (amount / prices)[world.size]
         # Vouchers for the first three kinds are for small and middle-sized enterprises; a large one gets a
         # voucher only where its first kind is equipment, about one in two.
-        paid[world.size == _LARGE] *= 0.5
+        paid[world.size == _LARGE] *= figure("voucher.large")
         own = 1.0 - figure("price.discount")
-        return np.asarray((np.maximum(own - paid, 0.02) / own) ** figure("adoption.elasticity"))
+        return np.asarray(
+            (np.maximum(own - paid, figure("voucher.least_price")) / own) ** figure("adoption.elasticity")
+        )
 
     def _claims(self, members: Whole) -> dict[str, Whole]:
         """What each adopter may claim at each level, CNY."""

@@ -65,8 +65,8 @@ def _header(ensemble: Ensemble) -> str:
 
 
 def _card(title: str, title_zh: str, body: str, extra: str = "") -> str:
-    return f'<section class="card {extra}"><h2>{escape(title)} <span '
-    f'lang="zh">{title_zh}</span></h2>{body}</section>'
+    heading = f'{escape(title)} <span lang="zh">{title_zh}</span>'
+    return f'<section class="card {extra}"><h2>{heading}</h2>{body}</section>'
 
 
 def _headlines(ensemble: Ensemble) -> str:
@@ -114,7 +114,7 @@ def _curves(ensemble: Ensemble) -> str:
     many = len(ensemble.tables) > 1
     legend = (
         f"Median (thick), single runs (thin), band from the {BAND[0]:g}th to the {BAND[1]:g}th percentile: "
-        "chance, and parameter sets that pass both known points equally well. Two points do not identify three "
+        "chance, and parameter sets that pass both known points equally well. Two points do not fix three "
         "parameters, so the band widens after October 2020."
         if many
         else "One run; <code>--runs N</code> gives the median and a band."

@@ -141,6 +141,7 @@ class _Parser:
                 raise self._wrong(
                     found["extends"], f"'{name}' extends another scenario itself: extend default."
                 )
+            del below["name"]  # a scenario has its own
             found = {**below, **found, **self._merge(below, found)}
 
         def get(key: str, read: Callable[[yaml.Node], _Loaded]) -> _Loaded:

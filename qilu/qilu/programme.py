@@ -126,9 +126,9 @@ def _show_comparison(comparison: Comparison) -> None:
 
     one, two = comparison.first, comparison.second
     targets = Table(title="Targets at the end of 2022", title_justify="left")
-    targets.add_column("target", min_width=24)
+    targets.add_column("target")
     for heading in ("wanted", one.scenario.name, two.scenario.name, "difference"):
-        targets.add_column(heading, justify="right")
+        targets.add_column(heading, justify="right", no_wrap=heading != "wanted", overflow="fold")
     targets.add_column("reached in", no_wrap=True)
     for name, target in CORE_TARGETS.items():
         when = " → ".join(side.reached_in(name) or "not" for side in (one, two))
