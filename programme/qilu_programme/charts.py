@@ -103,7 +103,7 @@ def curve(
         y = bottom - value * scale
         parts.append(f'<circle class="known" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
         parts.append(
-            f'<text class="known-label" x="{x + 9:.1f}" y="{y + (16 if month else -8):.1f}">'
+            f'<text class="known-label" x="{x + 9:.1f}" y="{y + (16 if month else -16):.1f}">'
             f"known: {short(value)}</text>"
         )
     end = _points(median, scale)[-1].split()

@@ -84,6 +84,8 @@ def _headlines(ensemble: Ensemble) -> str:
             if len(ensemble.tables) == 1
             else f"<p>{short(low[-1])} – {short(high[-1])} in 80 % of the runs</p>"
         )
+        if len(ensemble.tables) > 1:
+            band += f"<p>{int(ensemble.series(name)[0, -1]):,} as written ({ensemble.sets[0]})</p>"
         cards.append(
             f'<section class="card headline"><h3>{escape(target.title)} <span '
             f'lang="zh">{target.title_zh}</span></h3>'
@@ -221,6 +223,8 @@ def _industries(ensemble: Ensemble) -> str:
 
 def _title(class_name: str) -> str:
     found = CATALOGUE.get(class_name)
+    if class_name == "cnc":
+        return "CNC machine"
     return found.title if found is not None else class_name.replace("_", " ").capitalize()
 
 
