@@ -38,6 +38,18 @@ FIGURES: Mapping[str, Figure] = {
 }
 
 
+TABLES: Mapping[str, tuple[str, str]] = {
+    "cities": ("A", "how many enterprises each city has, by weight; adoption by city was not found"),
+    "industry_weights": ("A", "how many enterprises each industry (GB/T 4754-2017) has, by weight"),
+    "sectors": ("A", "how many enterprises each other sector has, by weight; codes by GB/T 4754 (N)"),
+    "seeds": ("S", "which industries the programme names for a city or county; two rows more are assumed"),
+    "equipment_mix": ("A", "the share of each equipment class in an industry's fleets"),
+    "sets": ("C", "the parameter sets that pass both known points, with the fit found in this model"),
+    "core_targets": ("S", "the programme's countable targets"),
+}
+"""Mark and meaning of the tables beside the figures; single rows have their own mark where it differs."""
+
+
 def figure(name: str) -> float:
     """The constant's value; KeyError if there is none of this name."""
     return FIGURES[name].value

@@ -13,7 +13,7 @@ from qilu_contract.places import CITIES
 from qilu_programme.charts import bars, city_map, curve, short, stacks, timeline
 from qilu_programme.counts import CORE_TARGETS
 from qilu_programme.events import ACTIONS
-from qilu_programme.figures import CLASSES, FIGURES, GROUPS
+from qilu_programme.figures import CLASSES, FIGURES, GROUPS, TABLES, read_table
 from qilu_programme.months import CHECKPOINT, LABELS, YEARS, year
 from qilu_programme.runs import BAND, Ensemble
 from qilu_programme.scenario import LEVELS, MARKS
@@ -141,7 +141,7 @@ def _targets(ensemble: Ensemble) -> str:
         rows.append(
             f'<tr><th scope="row">{escape(target.title)} <span lang="zh">{target.title_zh}</span></th>'
             f'<td class="n">{target.wanted}</td><td class="n"><b>{value:,}</b></td>{extra}'
-            f"<td>{spark}</td><td>{sign}</td></tr>"
+            f'<td>{spark}</td><td class="once">{sign}</td></tr>'
         )
     heads = '<th class="n">10–90 %</th><th class="n">runs that reach it</th>' if many else ""
     table = (
@@ -303,6 +303,10 @@ def _assumptions(ensemble: Ensemble) -> str:
     }
     rows = [row(f"scenario.{name}", own[name], *MARKS[name]) for name in own]
     rows += [row(found.name, _number(found.value), found.mark, found.source) for found in FIGURES.values()]
+    rows += [
+        row(f"table {name}", f"{len(read_table(f'{name}.csv'))} rows", mark, what)
+        for name, (mark, what) in TABLES.items()
+    ]
     marks = [found.mark for found in FIGURES.values()]
     said = ", ".join(f"{marks.count(mark)} {meaning}" for mark, meaning in _MARKS.items())
     table = (

@@ -185,7 +185,7 @@ def programme_assumptions(as_json: Json = False) -> None:
 
     Example: qilu programme assumptions
     """
-    from qilu_programme.figures import FIGURES
+    from qilu_programme.figures import FIGURES, TABLES, read_table
 
     if as_json:
         print(msgspec.json.encode(list(FIGURES.values())).decode())  # noqa: T201
@@ -195,4 +195,6 @@ def programme_assumptions(as_json: Json = False) -> None:
         table.add_column(heading, justify="right" if heading == "value" else "left")
     for found in FIGURES.values():
         table.add_row(found.name, f"{found.value:,g}", found.unit, found.mark, found.source)
+    for name, (mark, what) in TABLES.items():
+        table.add_row(f"{name}.csv", str(len(read_table(f"{name}.csv"))), "rows", mark, what)
     console.print(table)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from qilu_contract.places import CITIES
 from qilu_programme.charts import shade, short
 from qilu_programme.counts import CORE_TARGETS
-from qilu_programme.figures import FIGURES
+from qilu_programme.figures import FIGURES, TABLES
 from qilu_programme.report import page
 from qilu_programme.runs import Comparison, Ensemble, as_json, compare, run_many, variant
 from qilu_programme.scenario import SETS, load_scenario
@@ -75,6 +76,8 @@ def test_the_report_names_every_target_city_and_assumption() -> None:
         assert city.name_zh in text
     for name in FIGURES:
         assert f"<code>{name}</code>" in text
+    tables = {entry.name for entry in files("qilu_programme").joinpath("data").iterdir()}
+    assert {f"{name}.csv" for name in TABLES} == tables - {"figures.csv", "report.css"}
 
 
 def test_runs_go_through_the_parameter_sets_and_the_first_is_the_scenario_as_written() -> None:
