@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qilu import flags
+from qilu.programme import programme_app
 
 app = typer.Typer(
     name="qilu",
@@ -42,6 +43,7 @@ letters_app = typer.Typer(no_args_is_help=True, help="What the gateway could not
 gateway_app.add_typer(letters_app, name="dead-letters")
 app.add_typer(platform_app, name="platform")
 platform_app.add_typer(keys_app, name="keys")
+app.add_typer(programme_app, name="programme")
 app.add_typer(dashboards_app, name="dashboards")
 
 console = Console()

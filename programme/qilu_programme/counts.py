@@ -1,0 +1,212 @@
+"""The programme's counts, made from events alone, and how they stand against the targets.
+
+The rules are those of the platform's ledger: an enterprise is on cloud from its first contract with a
+registered provider; its equipment counts once; what happens twice counts once; counts of "ever" never
+decrease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qilu_programme.draws import Whole
+from qilu_programme.events import ACTIONS, TIERS, MonthEvents, NoticeKind
+from qilu_programme.figures import CLASSES, GROUPS, read_table
+from qilu_programme.months import LABELS, MONTHS
+from qilu_programme.world import CITY_CODES, World
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTarget:
+    """A countable target of the programme's documents. `most` is the upper end where the document names a
+    range; `row` is the document's own row in the table of targets. `more` says that the target itself is not
+    enough ("more than 500").
+    """
+
+    name: str
+    target: int
+    most: int | None
+    unit: str
+    title: str
+    title_zh: str
+    row: str
+
+    @property
+    def more(self) -> bool:
+        return self.name in _MORE_THAN
+
+    def reached(self, value: float) -> bool:
+        return value > self.target if self.more else value >= self.target
+
+    @property
+    def wanted(self) -> str:
+        """`> 300,000`, `30`, `1–2`."""
+        if self.most is not None:
+            return f"{self.target}–{self.most}"
+        return f"{'> ' if self.more else ''}{self.target:,}"
+
+
+_MORE_THAN = frozenset(
+    (
+        "enterprises_on_cloud",
+        "units_on_cloud",
+        "providers",
+        "platforms_comprehensive",
+        "platforms_cross_industry",
+        "platforms_enterprise",
+    )
+)
+
+CORE_TARGETS: Mapping[str, CoreTarget] = {
+    row["name"]: CoreTarget(
+        row["name"],
+        int(row["target"]),
+        int(row["most"]) if row["most"] else None,
+        row["unit"],
+        row["title"],
+        row["title_zh"],
+        row["row"],
+    )
+    for row in read_table("core_targets.csv")
+}
+
+_NOTICE_COUNTS = {
+    NoticeKind.PROVIDER: "providers",
+    NoticeKind.CENTRE: "centres",
+    NoticeKind.LEADING: "platforms_leading",
+    NoticeKind.SUPPLIER: "suppliers",
+    NoticeKind.APPLICATION: "applications",
+    NoticeKind.PILOT: "pilots",
+    NoticeKind.BASE: "bases",
+    NoticeKind.CLUSTER: "clusters",
+}
+
+
+class Counter:
+    """Adds up events, month after month."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._on_cloud = np.zeros(world.enterprises, dtype=np.bool_)
+        self._ended = np.zeros(world.enterprises, dtype=np.bool_)
+        self._equipped = np.zeros(world.enterprises, dtype=np.bool_)
+        self._seen: dict[str, set[str]] = {name: set() for name in _NOTICE_COUNTS.values()}
+        self._tier: dict[str, int] = {}
+        self.enterprises_by_city = np.zeros(len(CITY_CODES), dtype=np.int64)
+        self.units_by_city = np.zeros(len(CITY_CODES), dtype=np.int64)
+        self.enterprises_by_group = np.zeros(len(GROUPS), dtype=np.int64)
+        self.units_by_group = np.zeros(len(GROUPS), dtype=np.int64)
+        self.contracts_by_kind = np.zeros(len(ACTIONS), dtype=np.int64)
+        self.enterprises = self.units = self.current = 0
+        self.awards = 0
+
+    def add(self, events: MonthEvents) -> None:
+        world = self._world
+        contracts = events.contracts
+        known = contracts.provider < len(self._seen["providers"]) + sum(
+            notice.kind is NoticeKind.PROVIDER for notice in events.notices
+        )
+        asked = np.unique(contracts.enterprise[known])
+        new = asked[~self._on_cloud[asked]]
+        self._on_cloud[new] = True
+        cells = world.cells_of(new)
+        self.enterprises_by_city += np.bincount(world.city[cells], minlength=len(CITY_CODES))
+        self.enterprises_by_group += np.bincount(world.group[cells], minlength=len(GROUPS))
+        self.contracts_by_kind += np.bincount(contracts.kind[known], minlength=len(ACTIONS))
+        self.enterprises += len(new)
+        self.current += len(new)
+        ended = np.unique(events.ended)
+        ended = ended[self._on_cloud[ended] & ~self._ended[ended]]
+        self._ended[ended] = True
+        self.current -= len(ended)
+        self._add_equipment(events.equipment.enterprise, events.equipment.units)
+        for notice in events.notices:
+            if notice.kind is NoticeKind.PLATFORM:
+                tier = TIERS.index(notice.detail)
+                self._tier[notice.id] = max(tier, self._tier.get(notice.id, 0))
+            elif notice.kind is NoticeKind.AWARD:
+                self.awards += notice.amount
+            else:
+                self._seen[_NOTICE_COUNTS[notice.kind]].add(notice.id)
+
+    def _add_equipment(self, enterprises: Whole, units: Whole) -> None:
+        # Equipment of an enterprise that is not on cloud does not count, and no fleet counts twice.
+        enterprises, first = np.unique(enterprises, return_index=True)
+        good = self._on_cloud[enterprises] & ~self._equipped[enterprises]
+        enterprises, units = enterprises[good], units[first[good]]
+        self._equipped[enterprises] = True
+        cells = self._world.cells_of(enterprises)
+        np.add.at(self.units_by_city, self._world.city[cells], units)
+        np.add.at(self.units_by_group, self._world.group[cells], units)
+        self.units += int(units.sum())
+
+    def values(self) -> dict[str, int]:
+        """Every core target's count now."""
+        tiers = list(self._tier.values())
+        return {
+            "enterprises_on_cloud": self.enterprises,
+            "units_on_cloud": self.units,
+            **{name: len(seen) for name, seen in self._seen.items()},
+            **{f"platforms_{tier}": tiers.count(index) for index, tier in enumerate(TIERS)},
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """The month-by-month table of a run. Arrays have one row a month; columns are cities, groups, levels."""
+
+    values: Mapping[str, Whole]
+    current: Whole
+    enterprises_by_city: Whole
+    units_by_city: Whole
+    enterprises_by_group: Whole
+    units_by_group: Whole
+    contracts_by_kind: Whole
+    granted: Whole
+    redeemed: Whole
+    clawed_back: Whole
+    awards: Whole
+    units_by_class: Whole = field(default_factory=lambda: np.zeros(len(CLASSES), dtype=np.int64))
+    """Units on cloud at the end, by equipment class; zeros where the run was not asked for them."""
+
+    def reached_in(self, name: str) -> str | None:
+        """The first month that the target holds, or None."""
+        target = CORE_TARGETS[name]
+        for month, value in enumerate(self.values[name]):
+            if target.reached(int(value)):
+                return LABELS[month]
+        return None
+
+
+def tabulate(world: World, stream: Iterable[MonthEvents]) -> Table:
+    """Count a stream of events month by month."""
+    counter = Counter(world)
+    rows: dict[str, list[int]] = {name: [] for name in CORE_TARGETS}
+    series: dict[str, list[Whole]] = {}
+    money = np.zeros((3, 3), dtype=np.int64)
+    for events in stream:
+        counter.add(events)
+        money += np.array([events.money.granted, events.money.redeemed, events.money.clawed_back])
+        for name, value in counter.values().items():
+            rows[name].append(value)
+        for name in (
+            "enterprises_by_city",
+            "units_by_city",
+            "enterprises_by_group",
+            "units_by_group",
+            "contracts_by_kind",
+        ):
+            series.setdefault(name, []).append(getattr(counter, name).copy())
+        for name, index in (("granted", 0), ("redeemed", 1), ("clawed_back", 2)):
+            series.setdefault(name, []).append(money[index].copy())
+        series.setdefault("current", []).append(np.array(counter.current))
+        series.setdefault("awards", []).append(np.array(counter.awards))
+    if len(series["current"]) != MONTHS:
+        raise ValueError(f"a run has {MONTHS} months, this stream has {len(series['current'])}")
+    return Table(
+        values={name: np.array(row) for name, row in rows.items()},
+        **{name: np.array(row) for name, row in series.items()},
+    )

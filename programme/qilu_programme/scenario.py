@@ -1,0 +1,300 @@
+"""Scenarios: YAML files that say which policy is tried. A mistake is told with file, line and how to mend it.
+
+A scenario may say `extends: default` (or another one that ships) and then give only what differs; mappings
+are merged key by key, everything else is replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from qilu_contract.errors import ConfigError
+
+from qilu_programme.figures import read_table
+from qilu_programme.months import LABELS, YEARS, index_of
+from qilu_programme.world import COUNTY_CODES
+
+LEVELS = ("province", "city", "county")
+"""Who pays vouchers."""
+
+MAX_POOL = 10**12
+_KEYS = ("extends", "name", "seed", "set", "hazard", "shares", "caps", "pools", "centres", "more_centres")
+_NEEDED = ("name", "seed", "set", "hazard", "shares", "caps", "pools", "centres")
+_FOLDER = files("qilu_programme").joinpath("scenarios")
+_Loaded = TypeVar("_Loaded")
+
+MARKS: Mapping[str, tuple[str, str]] = {
+    "set": ("C", "the default parameter set; all three sets fit the two known points"),
+    "shares": ("A", "what each level pays of the price of a first contract"),
+    "caps": ("A", "what one enterprise gets from a level at most"),
+    "pools": ("A", "each level's budget by year; more than 100 million CNY were paid by October 2020 (S)"),
+    "centres": ("A", "where and when each of the 30 planned centres (S) opens; 14 in 2018 (S)"),
+}
+"""Mark and source of the scenario's own values, for the list of assumptions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSet:
+    """One point on the ridge: a market, p and q a year, and `fit`, the factor on the hazard that this model
+    needs to pass through the known points (heterogeneity, centres and vouchers bend the plain curve).
+    """
+
+    name: str
+    market: int
+    p: float
+    q: float
+    fit: float
+
+
+SETS: Mapping[str, ParameterSet] = {
+    row["name"]: ParameterSet(
+        row["name"], int(row["market"]), float(row["p"]), float(row["q"]), float(row["fit"])
+    )
+    for row in read_table("sets.csv")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Centre:
+    """A provincial experience centre: the county's code and the month it opens in."""
+
+    county: str
+    opens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A policy. `shares`, `caps` and `pools` are by level; pools by year in CNY. `text` is the file as it was
+    read."""
+
+    name: str
+    seed: int
+    set: ParameterSet
+    hazard: float
+    shares: Mapping[str, float]
+    caps: Mapping[str, int]
+    pools: Mapping[str, Mapping[int, int]]
+    centres: tuple[Centre, ...]
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of the file (not of the scenario that it extends)."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the scenarios that ship with the package."""
+    names = (entry.name for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
+    return tuple(sorted(name.removesuffix(".yaml") for name in names))
+
+
+def load_scenario(which: str | Path | None = None) -> Scenario:
+    """The scenario in a file, or the shipped one of this name, or the default one. Raises ConfigError."""
+    if which is None:
+        which = "default"
+    if isinstance(which, str) and which in shipped():
+        return parse_scenario(_shipped_text(which), f"{which}.yaml")
+    path = Path(which)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the scenario cannot be read ({error.strerror}): give a file, or one of "
+            f"{', '.join(shipped())}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: the scenario is not UTF-8 text: save it as UTF-8.") from error
+    return parse_scenario(text, str(path))
+
+
+def parse_scenario(text: str, source: str) -> Scenario:
+    """The scenario in `text`; `source` names it in messages. Raises ConfigError with the mistake's line."""
+    return _Parser(source).parse(text)
+
+
+def _shipped_text(name: str) -> str:
+    return _FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+
+
+class _Parser:
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def _wrong(self, node: yaml.Node | int, sentence: str) -> ConfigError:
+        line = node if isinstance(node, int) else node.start_mark.line + 1
+        return ConfigError(f"{self._source}, line {line}: {sentence}")
+
+    def parse(self, text: str) -> Scenario:
+        found, root = self._root(text)
+        if "extends" in found:
+            name = self._choice(found["extends"], "extends", shipped())
+            below, _ = _Parser(f"{name}.yaml")._root(_shipped_text(name))
+            if "extends" in below:
+                raise self._wrong(
+                    found["extends"], f"'{name}' extends another scenario itself: extend default."
+                )
+            del below["name"]  # a scenario has its own
+            found = {**below, **found, **self._merge(below, found)}
+
+        def get(key: str, read: Callable[[yaml.Node], _Loaded]) -> _Loaded:
+            if key not in found:
+                raise self._wrong(
+                    root,
+                    f"'{key}' is missing: add it, or 'extends: default' for what is not given.",
+                )
+            return read(found[key])
+
+        centres = get("centres", lambda node: self._centres(node, "centres"))
+        if "more_centres" in found:
+            centres += self._centres(found["more_centres"], "more_centres")
+        return Scenario(
+            name=get("name", self._name),
+            seed=get("seed", lambda node: self._whole(node, "seed", 0, 2**63 - 1)),
+            set=SETS[get("set", lambda node: self._choice(node, "set", tuple(SETS)))],
+            hazard=get("hazard", lambda node: self._number(node, "hazard", 0.0, 10.0)),
+            shares=get("shares", self._shares),
+            caps=get("caps", self._caps),
+            pools=get("pools", self._pools),
+            centres=centres,
+            text=text,
+        )
+
+    def _root(self, text: str) -> tuple[dict[str, yaml.Node], yaml.Node]:
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark is not None else 1
+            raise self._wrong(
+                line, f"this is not YAML ({error.problem}): mend the line or the one above."
+            ) from error
+        except yaml.YAMLError as error:
+            raise self._wrong(1, f"this is not YAML: {str(error).splitlines()[0]}.") from error
+        if root is None:
+            raise self._wrong(1, "the scenario is empty: give at least 'extends: default' and a name.")
+        return self._mapping(root, "the scenario", _KEYS), root
+
+    def _merge(self, below: dict[str, yaml.Node], above: dict[str, yaml.Node]) -> dict[str, yaml.Node]:
+        """The mappings `shares`, `caps` and `pools` of both, the upper one's keys first."""
+        merged: dict[str, yaml.Node] = {}
+        for key in ("shares", "caps", "pools"):
+            if key not in above or key not in below:
+                continue
+            upper = self._mapping(above[key], f"'{key}'", LEVELS)
+            node = above[key]
+            kept = [pair for pair in below[key].value if pair[0].value not in upper]
+            merged[key] = yaml.MappingNode(node.tag, [*node.value, *kept], node.start_mark, node.end_mark)
+        return merged
+
+    def _mapping(
+        self, node: yaml.Node, what: str, allowed: tuple[str, ...], needed: bool = False
+    ) -> dict[str, yaml.Node]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self._wrong(node, f"{what} must be lines of 'key: value'.")
+        found: dict[str, yaml.Node] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
+            if key not in allowed:
+                raise self._wrong(key_node, f"{what} has no '{key}': use one of {', '.join(allowed)}.")
+            if key in found:
+                raise self._wrong(key_node, f"'{key}' is given twice: keep one.")
+            found[key] = value_node
+        missing = [key for key in allowed if key not in found] if needed else []
+        if missing:
+            raise self._wrong(node, f"{what} lacks {', '.join(missing)}: give a value for each.")
+        return found
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        if not isinstance(node, yaml.ScalarNode):
+            raise self._wrong(node, "a single value is wanted here, not a list or a block.")
+        try:
+            return yaml.SafeLoader("").construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            raise self._wrong(node, f"'{node.value}' cannot be read: {error}.") from error
+
+    def _name(self, node: yaml.Node) -> str:
+        value = self._scalar(node)
+        if not isinstance(value, str) or not 1 <= len(value) <= 64:
+            raise self._wrong(node, "'name' must be a text of 1 to 64 characters.")
+        return value
+
+    def _choice(self, node: yaml.Node, what: str, allowed: tuple[str, ...]) -> str:
+        value = self._scalar(node)
+        if value not in allowed:
+            raise self._wrong(node, f"'{what}' must be one of {', '.join(allowed)}, not {node.value!r}.")
+        return str(value)
+
+    def _whole(self, node: yaml.Node, what: str, low: int, high: int) -> int:
+        value = self._scalar(node)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self._wrong(
+                node, f"'{what}' must be a whole number from {low} to {high}, not {node.value!r}."
+            )
+        return value
+
+    def _number(self, node: yaml.Node, what: str, low: float, high: float) -> float:
+        value = self._scalar(node)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not low <= value <= high:
+            raise self._wrong(
+                node, f"'{what}' must be a number from {low:g} to {high:g}, not {node.value!r}."
+            )
+        return float(value)
+
+    def _shares(self, node: yaml.Node) -> dict[str, float]:
+        found = self._mapping(node, "'shares'", LEVELS, needed=True)
+        shares = {level: self._number(found[level], f"shares: {level}", 0.0, 0.6) for level in LEVELS}
+        if sum(shares.values()) > 0.8:
+            raise self._wrong(
+                node,
+                "the three levels pay more than 0.8 of the price together: lower one, the enterprise and the "
+                "provider bear the rest.",
+            )
+        return shares
+
+    def _caps(self, node: yaml.Node) -> dict[str, int]:
+        found = self._mapping(node, "'caps'", LEVELS, needed=True)
+        return {level: self._whole(found[level], f"caps: {level}", 0, 10**9) for level in LEVELS}
+
+    def _pools(self, node: yaml.Node) -> dict[str, dict[int, int]]:
+        found = self._mapping(node, "'pools'", LEVELS, needed=True)
+        years = tuple(str(year) for year in YEARS)
+        pools = {}
+        for level in LEVELS:
+            by_year = self._mapping(found[level], f"'pools: {level}'", years, needed=True)
+            pools[level] = {
+                int(year): self._whole(by_year[year], f"pools: {level}: {year}", 0, MAX_POOL)
+                for year in years
+            }
+        return pools
+
+    def _centres(self, node: yaml.Node, what: str) -> tuple[Centre, ...]:
+        if not isinstance(node, yaml.SequenceNode):
+            raise self._wrong(node, f"'{what}' must be a list of lines '- {{county: …, opens: …}}'.")
+        centres = []
+        for entry in node.value:
+            found = self._mapping(entry, "a centre", ("county", "opens"), needed=True)
+            county = str(found["county"].value)
+            if county not in COUNTY_CODES:
+                raise self._wrong(
+                    found["county"],
+                    f"'{county}' is no county of Shandong: give a code of GB/T 2260, like '370102'.",
+                )
+            try:
+                opens = index_of(str(found["opens"].value))
+            except ValueError as error:
+                raise self._wrong(
+                    found["opens"],
+                    f"'opens' must be a month from {LABELS[0]} to {LABELS[-1]} in quotes, not "
+                    f"{found['opens'].value!r}.",
+                ) from error
+            centres.append(Centre(county, opens))
+        return tuple(centres)

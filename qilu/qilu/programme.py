@@ -1,0 +1,200 @@
+"""`qilu programme`: run the programme's model, compare two policies, write a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from qilu_contract.errors import ConfigError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from qilu_programme.runs import Comparison, Ensemble
+
+programme_app = typer.Typer(
+    no_args_is_help=True, help="The policy programme as a model: run, compare, report."
+)
+console = Console()
+
+Which = Annotated[
+    str | None,
+    typer.Argument(help="a YAML file, or one that ships: default, county-share-cut, west-centres, slow"),
+]
+Runs = Annotated[
+    int,
+    typer.Option(min=1, max=1000, help="runs with different seeds and parameter sets, for median and band"),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="of everything random, instead of the scenario's")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, on a terminal only."""
+    screen = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("runs", total=total)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+@programme_app.command("run")
+def programme_run(scenario: Which = None, runs: Runs = 1, seed: Seed = None, as_json: Json = False) -> None:
+    """Run the programme from October 2017 to December 2022 and count what it reaches.
+
+    Example: qilu programme run county-share-cut --runs 9
+    """
+    from dataclasses import replace
+
+    from qilu_programme import runs as model
+    from qilu_programme.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    if seed is not None:
+        loaded = replace(loaded, seed=seed)
+    with _bar(runs) as shown:
+        ensemble = model.run_many(loaded, runs, shown)
+    if as_json:
+        print(msgspec.json.encode(model.as_json(ensemble)).decode())  # noqa: T201
+        return
+    _show_run(ensemble)
+
+
+def _show_run(ensemble: Ensemble) -> None:
+    from qilu_programme.counts import CORE_TARGETS
+
+    many = len(ensemble.tables) > 1
+    title = f"{ensemble.scenario.name}, end of 2022" + (
+        f": median of {len(ensemble.tables)} runs" if many else ""
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("target", min_width=24)
+    for heading in ("wanted", "count", *(("10–90 %", "chance") if many else ())):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("reached in", no_wrap=True)
+    for name, target in CORE_TARGETS.items():
+        value = ensemble.value(name)
+        cells = [target.title, target.wanted, f"{value:,}"]
+        if many:
+            low, high = ensemble.band(name)
+            cells += [f"{low[-1]:,.0f}–{high[-1]:,.0f}", f"{ensemble.chance(name):.0%}"]
+        when = ensemble.reached_in(name)
+        cells.append(f"[green]{when}[/]" if when else "[red]not reached[/]")
+        table.add_row(*cells)
+    console.print(table)
+
+
+@programme_app.command("compare")
+def programme_compare(
+    first: Annotated[str, typer.Argument(help="a scenario: file, or one that ships")],
+    second: Annotated[str, typer.Argument(help="the other one")],
+    runs: Runs = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare two scenarios with the same luck: what differs is the policy.
+
+    Example: qilu programme compare default county-share-cut
+    """
+    from qilu_programme import runs as model
+    from qilu_programme.scenario import load_scenario
+
+    before, after = load_scenario(first), load_scenario(second)
+    with _bar(2 * runs) as shown:
+        comparison = model.compare(before, after, runs, shown)
+    if as_json:
+        print(msgspec.json.encode(comparison.as_json()).decode())  # noqa: T201
+        return
+    _show_comparison(comparison)
+
+
+def _show_comparison(comparison: Comparison) -> None:
+    from qilu_contract.places import CITIES
+    from qilu_programme.counts import CORE_TARGETS
+    from qilu_programme.months import LABELS, MONTHS
+    from qilu_programme.world import CITY_CODES
+
+    one, two = comparison.first, comparison.second
+    targets = Table(title="Targets at the end of 2022", title_justify="left")
+    targets.add_column("target")
+    for heading in ("wanted", one.scenario.name, two.scenario.name, "difference"):
+        targets.add_column(heading, justify="right", no_wrap=heading != "wanted", overflow="fold")
+    targets.add_column("reached in", no_wrap=True)
+    for name, target in CORE_TARGETS.items():
+        when = " → ".join(side.reached_in(name) or "not" for side in (one, two))
+        gap = int(comparison.difference(name)[-1])
+        targets.add_row(
+            target.title, target.wanted, f"{one.value(name):,}", f"{two.value(name):,}", f"{gap:+,}", when
+        )
+    console.print(targets)
+    months = Table(
+        title="Month by month: the second less the first (all months with --json)", title_justify="left"
+    )
+    for heading in ("month", "enterprises on cloud", "units on cloud"):
+        months.add_column(heading, justify="left" if heading == "month" else "right")
+    gaps = [comparison.difference(name) for name in ("enterprises_on_cloud", "units_on_cloud")]
+    for month in sorted({*range(2, MONTHS, 6), MONTHS - 1}):
+        months.add_row(LABELS[month], *(f"{int(gap[month]):+,}" for gap in gaps))
+    console.print(months)
+    cities = sorted(zip(comparison.difference_by_city(), CITY_CODES, strict=True), key=lambda pair: pair[0])
+    said = ", ".join(f"{CITIES[code].name} {int(gap):+,}" for gap, code in cities if gap)
+    console.print(f"Enterprises on cloud by city: {said or 'no difference'}.", highlight=False)
+
+
+@programme_app.command("report")
+def programme_report(
+    out: Annotated[Path, typer.Option("--out", help="the HTML file to write")],
+    scenario: Which = None,
+    runs: Runs = 6,
+) -> None:
+    """Write one self-contained HTML page: targets, adoption, map, industries, money, assumptions.
+
+    Example: qilu programme report default --out report.html
+    """
+    from qilu_programme.report import page
+    from qilu_programme.runs import run_many
+    from qilu_programme.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.absolute().parent}: make it first.")
+    with _bar(runs) as shown:
+        ensemble = run_many(loaded, runs, shown)
+    try:
+        out.write_text(page(ensemble), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out}: the file cannot be written ({error.strerror}): give another one."
+        ) from error
+    console.print(f"{out}: open it in a browser.", highlight=False, soft_wrap=True)
+
+
+@programme_app.command("assumptions")
+def programme_assumptions(as_json: Json = False) -> None:
+    """List every figure of the model with its mark: S sourced, C computed, N a standard named, A assumed.
+
+    Example: qilu programme assumptions
+    """
+    from qilu_programme.figures import FIGURES, TABLES, read_table
+
+    if as_json:
+        print(msgspec.json.encode(list(FIGURES.values())).decode())  # noqa: T201
+        return
+    table = Table()
+    for heading in ("figure", "value", "unit", "mark", "what, and where it comes from"):
+        table.add_column(heading, justify="right" if heading == "value" else "left")
+    for found in FIGURES.values():
+        table.add_row(found.name, f"{found.value:,g}", found.unit, found.mark, found.source)
+    for name, (mark, what) in TABLES.items():
+        table.add_row(f"{name}.csv", str(len(read_table(f"{name}.csv"))), "rows", mark, what)
+    console.print(table)
