@@ -44,6 +44,8 @@ class Admitted:
     checked_s: float
     active_ms: int = 0
     """Time of the last reading whose activity was reported."""
+    latest_ms: int = -1
+    """Time of its latest reading; a birth repeats readings up to here."""
 
     def check_owner(self, county: str, enterprise: str) -> None:
         """Raises BadReading(wrong_owner) unless the topic names the unit's own enterprise and county."""
@@ -157,7 +159,7 @@ class Admission:
         )
         if old is not None:
             admitted.on_cloud |= old.on_cloud
-            admitted.active_ms = old.active_ms
+            admitted.active_ms, admitted.latest_ms = old.active_ms, old.latest_ms
         self._known[unit] = admitted
         if len(self._known) > MAX_CACHED:
             self._known.popitem(last=False)

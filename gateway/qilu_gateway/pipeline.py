@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -314,7 +314,7 @@ class Pipeline:
     async def _settle(self, batch: list[Taken]) -> None:
         await self._store_points(batch)
         await self._keep(batch)
-        self._rollups.add(point for taken in batch for point in taken.points)
+        self._rollups.add(_not_repeated(batch))
         counters = self._meter.counters
         now_ms = self.clock.now_ms()
         lags_ms: list[int] = []
@@ -479,6 +479,17 @@ class Pipeline:
         if what in self._failing:
             self._failing.discard(what)
             log.info(f"{what} takes writes")
+
+
+def _not_repeated(batch: Sequence[Taken]) -> Iterator[Point]:
+    """Points but for those with which a birth repeats what was stored before: sums count nothing twice."""
+    for taken in batch:
+        admitted = taken.admitted
+        if admitted is None or not taken.points:
+            continue
+        before_ms = admitted.latest_ms if taken.birth is not None else -1
+        yield from (point for point in taken.points if point.ts_ms > before_ms)
+        admitted.latest_ms = max(admitted.latest_ms, *(point.ts_ms for point in taken.points))
 
 
 def _key(delivery: Delivery) -> bytes:

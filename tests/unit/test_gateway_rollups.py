@@ -181,9 +181,9 @@ async def test_an_open_alarm_outlives_a_crash(tmp_path: Path) -> None:
 
 def meter_class() -> EquipmentClass:
     def signal(name: str) -> Signal:
-        return Signal(name, "kWh", "float", 0.1, 0.0, 0.0, 1e9, 10, "A", "a test's")
+        return Signal(name, "kWh", "float", 0.1, 0.0, 0.0, 1e9, 10, "", "A", "a test's")
 
-    return EquipmentClass("meter", "Meter", "电表", (signal("power"), signal("energy_kWh")))
+    return EquipmentClass("meter", "Meter", "电表", (signal("power"), signal("energy_kWh")), ())
 
 
 def test_a_meter_counts_what_was_added_and_not_its_beginning_anew(monkeypatch: pytest.MonkeyPatch) -> None:
