@@ -36,7 +36,7 @@ servers: ## real Mosquitto, InfluxDB, PostgreSQL and Chromium for the tests (Deb
 	@tests/servers.sh
 
 test: setup servers ## all tests, against real servers
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 soak: setup servers ## the faults of tests/e2e/test_gateway_faults.py, ten times as many of them
 	QILU_SOAK=1 $(BIN)/pytest tests/e2e/test_gateway_faults.py -s $(ARGS)
