@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from grafana_client.api import GrafanaApi
 from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
-from niquests.exceptions import RequestException
 from qilu_contract.errors import ConfigError, QiluError
+from requests.exceptions import RequestException
 
 from qilu_dashboards.build import build_all
 from qilu_dashboards.influxql import DATA_SOURCE

@@ -38,7 +38,7 @@ from qilu.status import Status, StatusLine
 
 STOP_DEVICES_S = 3.0
 SETTLE_S = 30.0
-"""How long the end of a run may take to bring what is in flight into the store and the counts."""
+"""How long the end of a run waits for what is in flight while none of it moves: a store that is away, say."""
 QUIET_S = 5.0
 """When nothing is in flight and nothing has arrived for so long, nothing will."""
 
@@ -245,6 +245,13 @@ class Stack:
         for line in lines:
             self._console.print(line, highlight=False, soft_wrap=True)
 
+    async def show(self, line: StatusLine) -> None:
+        """Draw the moment's status."""
+        try:
+            line.show(await self.status())
+        except httpx.HTTPError as error:
+            self._console.log(f"the platform does not answer: {error}")
+
     async def status(self) -> Status:
         """The moment's status line: counts by the platform, rates by the gateway."""
         counts = await self._programme()
@@ -266,11 +273,11 @@ class Stack:
         answer.raise_for_status()
         return msgspec.json.decode(answer.content, type=_Programme)
 
-    async def finish(self, started: float) -> Report:
-        """After the equipment has ended: wait until what is in flight has arrived and is counted, then count
-        what is there."""
+    async def finish(self, started: float, hurry: asyncio.Event) -> Report:
+        """After the equipment has ended: wait until what is in flight has arrived and is counted (no longer
+        once `hurry` is set), then count what is there."""
         manifest = self._manifest()
-        missing = await self._settle(manifest)
+        missing = await self._settle(manifest, hurry)
         counts = await self._programme()
         counters = self.gateway.counters
         stored = await count_stored(self.store, manifest.start_ms, manifest.until_ms)
@@ -299,24 +306,28 @@ class Stack:
                 f"{self._config.state}/log/devices.log says why."
             ) from error
 
-    async def _settle(self, manifest: _Manifest) -> int:
-        """Wait while something is on its way; returns how many readings that the broker took over are
-        nowhere."""
-        began = last_change = time.monotonic()
-        before = -1
-        while True:
-            counters = self.gateway.counters
-            under_way = counters.in_flight or counters.spooled or await self.gateway.unreported()
-            stored = await count_stored(self.store, manifest.start_ms, manifest.until_ms)
-            gaps = (max(0, node.readings_acked - stored[name]) for name, node in manifest.nodes.items())
-            missing = max(0, sum(gaps) - counters.dead_lettered - counters.spooled)
-            now = time.monotonic()
-            if missing != before:
-                before, last_change = missing, now
-            waited_enough = now - began > SETTLE_S or (not under_way and now - last_change > QUIET_S)
-            if waited_enough or not (missing or under_way):
-                return missing
-            await asyncio.sleep(0.2)
+    async def _settle(self, manifest: _Manifest, hurry: asyncio.Event) -> int:
+        """Wait while something is on its way, as long as it moves or until `hurry`; returns how many readings
+        that the broker took over are nowhere."""
+        last_change = time.monotonic()
+        before: tuple[int, int] | None = None
+        with StatusLine(self._console) as line:
+            while True:
+                began = time.monotonic()
+                counters = self.gateway.counters
+                under_way = counters.in_flight or counters.spooled or await self.gateway.unreported()
+                stored = await count_stored(self.store, manifest.start_ms, manifest.until_ms)
+                gaps = (max(0, node.readings_acked - stored[name]) for name, node in manifest.nodes.items())
+                missing = max(0, sum(gaps) - counters.dead_lettered - counters.spooled)
+                now = time.monotonic()
+                if (missing, counters.accepted) != before:
+                    before, last_change = (missing, counters.accepted), now
+                patience = SETTLE_S if under_way else QUIET_S
+                if hurry.is_set() or now - last_change > patience or not (missing or under_way):
+                    return missing
+                await self.show(line)
+                # Counting takes the store's time, which it needs for what is on its way.
+                await asyncio.sleep(max(0.2, 4 * (now - began)))
 
 
 def _make_state(state: Path) -> None:
@@ -362,10 +373,7 @@ async def run_stack(config: StackConfig, console: Console) -> Report:
             broken = asyncio.create_task(stack.gateway.wait(), name="gateway-ended")
             try:
                 while not (ended.done() or stop.done() or broken.done()):
-                    try:
-                        line.show(await stack.status())
-                    except httpx.HTTPError as error:
-                        console.log(f"the platform does not answer: {error}")
+                    await stack.show(line)
                     await asyncio.wait((ended, stop, broken), timeout=1, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in (ended, stop, broken):
@@ -374,6 +382,7 @@ async def run_stack(config: StackConfig, console: Console) -> Report:
             broken.result()
             raise QiluError("The gateway ended by itself.")
         if stopping.is_set():
-            console.print("Stopping …")
+            console.print("Stopping: what is on its way is stored first (Ctrl-C again: no longer) …")
+            stopping.clear()
             await end(stack.devices, STOP_DEVICES_S)
-        return await stack.finish(started)
+        return await stack.finish(started, stopping)

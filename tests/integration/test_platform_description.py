@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -12,13 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-if importlib.util.find_spec("urllib3_future") is not None:
-    # grafana-client brings it, and it takes the place of urllib3, which schemathesis looks into.
-    pytest.skip(
-        "schemathesis does not work beside urllib3-future: install the dev extra without grafana-client",
-        allow_module_level=True,
-    )
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from qilu_platform.app import create_app
