@@ -8,7 +8,7 @@ from qilu_contract.catalogue import EquipmentClass, Signal
 from qilu_contract.limits import LIMITS, Limit
 
 from qilu_dashboards.city import ALARM_HEADINGS
-from qilu_dashboards.frame import alarm_marks, board, cities, finish, industries, lookup, several
+from qilu_dashboards.frame import alarm_marks, board, cities, finish, lookup
 from qilu_dashboards.panels import GREEN, course, listing, number, states, steps_of, thresholds
 from qilu_dashboards.queries import over_time
 from qilu_dashboards.units import unit_of
@@ -19,7 +19,7 @@ def uid(class_: EquipmentClass) -> str:
 
 
 def unit(class_: EquipmentClass) -> Dashboard:
-    """The unit is chosen by city, county, industry and enterprise, or typed in."""
+    """The unit is chosen by city, county and enterprise, or typed in."""
     made = board(
         f"one {class_.title.lower()} 单台{class_.title_zh}",
         uid(class_),
@@ -61,21 +61,18 @@ def _limits(class_: EquipmentClass, signal: Signal) -> list[Limit]:
 
 
 def _variables(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
+    """A cascade of single choices: "All" of a million units would read the index of every series."""
     made.with_variable(cities(all_value=".*"))
     counties = (
         'SHOW TAG VALUES FROM "fleet" WITH KEY = "place" WHERE "level" = \'county\' '
         f'AND "class" = \'{class_.name}\' AND "city" =~ /^${{city:regex}}$/'
     )
-    made.with_variable(several(lookup("county", "County 县区", counties)))
-    made.with_variable(industries())
-    where = " AND ".join(f'"{tag}" =~ /^${{{tag}:regex}}$/' for tag in ("city", "county", "industry"))
-    # A province has too many for a list; any other can be typed in.
-    enterprises = f'SHOW TAG VALUES FROM "{class_.name}" WITH KEY = "enterprise" WHERE {where} LIMIT 200'
-    made.with_variable(several(lookup("enterprise", "Enterprise 企业", enterprises)).allow_custom_value(True))
-    units = (
-        f'SHOW TAG VALUES FROM "{class_.name}" WITH KEY = "unit" '
-        f'WHERE {where} AND "enterprise" =~ /^${{enterprise:regex}}$/ LIMIT 200'
-    )
+    made.with_variable(lookup("county", "County 县区", counties))
+    # Any other can be typed in.
+    of = f'SHOW TAG VALUES FROM "{class_.name}" WITH KEY'
+    enterprises = f'{of} = "enterprise" WHERE "county" =~ /^${{county:regex}}$/ LIMIT 500'
+    made.with_variable(lookup("enterprise", "Enterprise 企业", enterprises).allow_custom_value(True))
+    units = f'{of} = "unit" WHERE "enterprise" =~ /^${{enterprise:regex}}$/ LIMIT 500'
     made.with_variable(lookup("unit", "Unit 设备", units).allow_custom_value(True))
 
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,15 @@ import httpx
 import pytest
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.limits import LIMITS
-from qilu_contract.places import PROVINCE
+from qilu_contract.places import PROVINCE, city_of
+from qilu_contract.readings import Reading
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, is_cumulative
 from qilu_contract.storage import MEASUREMENTS, Point, line_protocol
 from qilu_contract.topics import telemetry
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.build import build_all
 from qilu_dashboards.units import unit_of
+from qilu_devices.manifest import Manifest, load_manifest
 from qilu_platform.programme import points as platform_points
 
 UNITS = 220
@@ -46,6 +49,8 @@ class Filled:
     report: dict[str, Any]
     units: dict[str, str]
     """A unit of each class that has readings."""
+    manifest: Manifest
+    """What was simulated: it can be computed again."""
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Nothing is written any more: what was asked once need not be asked again."""
 
@@ -177,7 +182,8 @@ def filled(
         f"{influxdb_server.http}/write", params=where, content=body, timeout=60.0, trust_env=False
     ).raise_for_status()
     report = json.loads((folder / "report").read_text())
-    made = Filled(influxdb_server.http, database, int(time.time() * 1000), report, {})
+    simulated = load_manifest(folder / "var" / "devices")
+    made = Filled(influxdb_server.http, database, int(time.time() * 1000), report, {}, simulated)
     for class_ in CATALOGUE:
         found = made.ask(f'SHOW TAG VALUES FROM "{class_}" WITH KEY = "unit"', 1, {})
         made.units[class_] = found[0]["values"][0][1] if found else ""
@@ -209,7 +215,8 @@ def variables_of(board: dict[str, Any], choice: str, filled: Filled) -> dict[str
             )
             values = [row[1] for row in asked[0]["values"]]
             values = [v for v in values if v in (COUNTY, ENTERPRISE)] or values
-            found[name] = values[0] if choice == "one" else f"({'|'.join(values[:3])})"
+            single = choice == "one" or not variable.get("multi")
+            found[name] = values[0] if single else f"({'|'.join(values[:3])})"
     return found
 
 
@@ -290,11 +297,75 @@ def test_alert_queries_get_answers_and_those_that_should_would_fire(filled: Fill
     assert not firing["qilu-nothing-stored"]
 
 
-def test_a_gauge_shows_what_the_platform_counted(filled: Filled) -> None:
-    board = BOARDS["qilu-programme"]
-    [gauge] = [p for p in board["panels"] if p["type"] == "gauge" and "equipment" in p["title"]]
-    [series] = filled.ask(gauge["targets"][0]["query"], 1, {})
-    assert series["values"][-1][1] == filled.report["units_on_cloud"]
+def panels(board: str, kind: str) -> dict[str, list[str]]:
+    """The queries of a board's panels of one kind, by title."""
+    return {
+        panel["title"]: [target["query"] for target in panel["targets"]]
+        for panel in BOARDS[board]["panels"]
+        if panel["type"] == kind
+    }
+
+
+def by_code(series: list[dict[str, Any]]) -> dict[str, int]:
+    return {one["tags"]["code"]: one["values"][-1][1] for one in series}
+
+
+def test_counts_of_every_kind_of_panel_are_those_of_the_simulated_fleet(filled: Filled) -> None:
+    """Gauge, map, bars and table of the programme, against the fleet and the two devices made by hand."""
+    fleet = filled.manifest.fleet()
+    cities = Counter(city_of(unit.enterprise.county) for unit in fleet) + Counter({"370200": 2})
+    classes = Counter(unit.class_name for unit in fleet) + Counter(motor=1, boiler=1)
+    enterprises = Counter(city_of(one.county) for one in {unit.enterprise for unit in fleet})
+    everything = {"city": ".*"}
+
+    [gauge] = (q for title, q in panels("qilu-programme", "gauge").items() if "equipment" in title)
+    [series] = filled.ask(gauge[0], 1, {})
+    assert series["values"][-1][1] == len(fleet) + 2 == filled.report["units_on_cloud"]
+
+    [marks] = panels("qilu-programme", "geomap").values()
+    shown = {re.search(r"'(37\d{4})'", query)[1]: filled.ask(query, 1, {}) for query in marks}  # type: ignore[index]
+    assert {code: one[0]["values"][-1][1] for code, one in shown.items() if one} == cities
+
+    bars = panels("qilu-programme", "bargauge")
+    assert by_code(filled.ask(bars["Units on cloud by class 各类设备"][0], 1, everything)) == classes
+    [table] = panels("qilu-programme", "table").values()
+    rows = {one["tags"]["code"]: one["values"][-1][1:] for one in filled.ask(table[0], 1, everything)}
+    assert {code: row[0] for code, row in rows.items()} == cities
+    assert {code: rows[code][2] for code in enterprises} == enterprises
+
+
+def test_panels_of_a_unit_show_what_was_simulated(filled: Filled) -> None:
+    """Number, graph and state timeline of one unit of each class: every signal, every interval."""
+    hours = 2.0  # the whole run; an interval of at least 9 s
+    samples: dict[str, list[Reading]] = {unit: [] for unit in filled.units.values()}
+    for reading in filled.manifest.readings():
+        if reading.unit in samples:
+            samples[reading.unit].append(reading)
+    for class_, unit in filled.units.items():
+        if not unit:
+            continue
+        board = f"qilu-unit-{class_.replace('_', '-')}"
+        graphs, numbers = panels(board, "timeseries"), panels(board, "stat")
+        for signal in CATALOGUE[class_].signals:
+            taken = [(r.ts_ms, r.values[signal.name]) for r in samples[unit] if signal.name in r.values]
+            [now] = filled.ask(numbers[signal.name][0], hours, {"unit": unit})
+            assert now["values"][0][1] == taken[-1][1], (class_, signal.name)
+            every_ms = max(signal.interval_s, 9) * 1000
+            buckets: dict[int, list[float]] = {}
+            for ts_ms, value in taken:
+                buckets.setdefault(ts_ms // every_ms * every_ms, []).append(float(value))
+            query = graphs[f"{signal.name} ({signal.unit})"][0]
+            [series] = filled.ask(query, hours, {"unit": unit}, signal.interval_s)
+            shown = {row[0]: float(row[1]) for row in series["values"]}
+            drawn = {
+                at: values[-1] if signal.type == "bool" else sum(values) / len(values)
+                for at, values in buckets.items()
+            }
+            assert shown == pytest.approx(drawn), (class_, signal.name)
+        [series] = filled.ask(panels(board, "state-timeline")["Data 数据"][0], hours, {"unit": unit}, 60)
+        base = CATALOGUE[class_].base_signal.name
+        minutes = Counter(r.ts_ms // 60_000 * 60_000 for r in samples[unit] if base in r.values)
+        assert {row[0]: row[1] for row in series["values"]} == minutes
 
 
 def test_roll_ups_agree_with_the_readings_that_are_stored(filled: Filled) -> None:
