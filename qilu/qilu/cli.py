@@ -782,6 +782,30 @@ def dashboards_check() -> None:
     console.print("The dashboards' files are what the code makes, and every query names what is written.")
 
 
+@dashboards_app.command("picture")
+def dashboards_picture(
+    dashboard: Annotated[str, typer.Argument(help="its uid, as in the file: programme, unit-motor")],
+    store: Annotated[str, typer.Option(help="influxdb://host:8086/database")],
+    out: Annotated[Path, typer.Option(help="the file to write: .svg or .png")],
+    hours: Annotated[float, typer.Option(min=0.01, help="how far back it looks")] = 1.0,
+    until: Annotated[str | None, typer.Option(help="its end, as 2026-11-19T08:00:00+08:00; else now")] = None,
+    chosen: Annotated[list[str] | None, typer.Option("--set", help="a variable, as city=370200")] = None,
+) -> None:
+    """Draw a dashboard without Grafana, from its own queries (token from QILU_INFLUX_TOKEN).
+
+    Example: qilu dashboards picture unit-motor --store influxdb://127.0.0.1:8086/qilu --out motor.svg
+    """
+    from qilu_contract.clock import wall_ms
+    from qilu_contract.secrets import secret
+    from qilu_dashboards.asking import Time
+    from qilu_dashboards.pictures import chosen_of, picture
+
+    end_ms = wall_ms() if until is None else flags.time_ms(until)
+    time = Time(end_ms - int(hours * 3_600_000), end_ms)
+    picture(dashboard, store, secret("QILU_INFLUX_TOKEN"), time, chosen_of(chosen or []), out)
+    console.print(str(out), highlight=False)
+
+
 @dashboards_app.command("push")
 def dashboards_push(
     url: Annotated[str, typer.Option(envvar="QILU_GRAFANA_URL", help="Grafana's address")],

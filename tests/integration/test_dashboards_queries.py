@@ -4,6 +4,7 @@ devices that break their limits and one message that nobody can read. Nothing he
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import ConfigError
 from qilu_contract.limits import LIMITS
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.readings import Reading
@@ -26,7 +28,9 @@ from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, is_cumulative
 from qilu_contract.storage import MEASUREMENTS, Point, line_protocol
 from qilu_contract.topics import telemetry
 from qilu_dashboards.alerts import rules
+from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all
+from qilu_dashboards.pictures import NOTE, picture
 from qilu_dashboards.units import unit_of
 from qilu_devices.manifest import Manifest, load_manifest
 from qilu_platform.programme import points as platform_points
@@ -58,20 +62,13 @@ class Filled:
         self, query: str, hours: float, variables: dict[str, str], least_s: int = 60
     ) -> list[dict[str, Any]]:
         """The series of the answer, after Grafana's substitutions for a panel of 800 pixels."""
-        start_ms = self.now_ms - int(hours * HOUR_MS)
-        interval_s = max(least_s, int(hours * 3600 / 800))
-        text = query.replace("$timeFilter", f"time >= {start_ms}ms and time <= {self.now_ms}ms")
-        text = text.replace("$__interval", f"{interval_s}s")
-        for name, value in variables.items():
-            text = text.replace(f"${{{name}:regex}}", value).replace(f"${{{name}}}", value)
+        time = Time(self.now_ms - int(hours * HOUR_MS), self.now_ms)
+        text = substituted(query, time, variables, least_s)
         assert "$" not in text.replace("$/", ""), f"left over in {text}"
         if text in self.answers:
             return self.answers[text]
-        form = {"db": self.database, "q": text, "epoch": "ms"}
-        answer = httpx.post(f"{self.http}/query", data=form, timeout=60.0, trust_env=False)
-        [result] = answer.json()["results"]
-        assert "error" not in result, f"{result['error']}: {text}"
-        series: list[dict[str, Any]] = result.get("series", [])
+        with httpx.Client(base_url=self.http, timeout=60.0, trust_env=False) as http:
+            series = ask(http, self.database, text)
         self.answers[text] = series
         return series
 
@@ -407,6 +404,29 @@ def test_roll_ups_agree_with_the_readings_that_are_stored(filled: Filled) -> Non
                 **whole,
             )
             assert binned["values"][0][1] == n
+
+
+@pytest.mark.parametrize("uid", ["programme", "class-motor", "unit-motor", "pipeline"])
+def test_our_own_renderer_draws_the_answers_and_says_what_it_is(
+    filled: Filled, uid: str, tmp_path: Path
+) -> None:
+    store = f"influxdb://{filled.http.removeprefix('http://')}/{filled.database}"
+    time_ = Time(filled.now_ms - 2 * HOUR_MS, filled.now_ms)
+    picture(
+        uid, store, None, time_, {"unit": "test-motor"} if uid == "unit-motor" else {}, tmp_path / "b.svg"
+    )
+    drawn = html.unescape((tmp_path / "b.svg").read_text(encoding="utf-8"))
+    assert NOTE in drawn
+    for panel in BOARDS[f"qilu-{uid}"]["panels"]:
+        if panel["type"] not in ("row", "text"):
+            assert re.split(r"[⺀-鿿]", panel["title"])[0].split(":")[0].strip() in drawn, panel["title"]
+    if uid == "unit-motor":
+        assert "14.2" in drawn  # the worst value of its alarm
+
+
+def test_a_picture_of_what_there_is_not_is_refused_with_what_there_is() -> None:
+    with pytest.raises(ConfigError, match=r"choose of .*qilu-programme"):
+        picture("tractor", "influxdb://127.0.0.1:1/none", None, Time(0, 1), {}, Path("none.svg"))
 
 
 def test_alarms_say_when_and_how_far(filled: Filled) -> None:

@@ -1,0 +1,275 @@
+"""A dashboard drawn by ourselves, from its own JSON and the answers to its own queries: for documents, and
+for a look without Grafana. It is no picture of Grafana, and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import matplotlib as mpl
+from matplotlib import dates
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from qilu_contract.errors import ConfigError
+
+from qilu_dashboards.asking import Time, ask, substituted
+from qilu_dashboards.build import build_all
+
+NOTE = "Drawn by Clouds in Qilu itself from the dashboard's queries. This is not Grafana."
+COLUMN_IN, ROW_IN = 0.62, 0.34
+"""Inches of a column and a row of the dashboard's grid of 24."""
+MAX_ROWS = 12
+"""Lines of a table or bars that are drawn."""
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+Series = list[dict[str, Any]]
+
+
+def board(uid: str) -> dict[str, Any]:
+    """A dashboard's JSON by its uid, with or without `qilu-`. Raises ConfigError."""
+    boards = {one["uid"]: one for one in map(json.loads, build_all().values())}
+    found: dict[str, Any] | None = boards.get(uid) or boards.get(f"qilu-{uid}")
+    if found is None:
+        raise ConfigError(f"There is no dashboard {uid}: choose of {', '.join(sorted(boards))}.")
+    return found
+
+
+def picture(
+    uid: str, store: str, token: str | None, time: Time, chosen: Mapping[str, str], file: Path
+) -> None:
+    """Draw a dashboard of an InfluxDB into a file (.svg, .png). `chosen` are values of its variables; the
+    others are all, or the first that there is. Raises ConfigError, QiluError."""
+    parts = urlsplit(store)
+    if parts.scheme not in ("influxdb", "influxdbs") or not parts.hostname or not parts.path.strip("/"):
+        raise ConfigError(f"{store} is no InfluxDB: use influxdb://host:8086/database.")
+    scheme = "https" if parts.scheme == "influxdbs" else "http"
+    headers = {"Authorization": f"Token {token}"} if token else {}
+    base = f"{scheme}://{parts.hostname}:{parts.port or 8086}"
+    made = board(uid)
+    with httpx.Client(base_url=base, headers=headers, timeout=60.0, trust_env=False) as http:
+
+        def answer(query: str, variables: Mapping[str, str], least_s: int) -> Series:
+            return ask(http, parts.path.strip("/"), substituted(query, time, variables, least_s))
+
+        variables = _variables(made, chosen, answer)
+        figure = _draw(made, time, lambda query, least_s: answer(query, variables, least_s), variables)
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, dpi=90)
+
+
+def _variables(
+    made: dict[str, Any],
+    chosen: Mapping[str, str],
+    answer: Callable[[str, Mapping[str, str], int], Series],
+) -> dict[str, str]:
+    variables: dict[str, str] = dict(chosen)
+    for variable in made["templating"]["list"]:
+        name = variable["name"]
+        if name in variables:
+            continue
+        if variable.get("includeAll"):
+            variables[name] = variable["allValue"]
+        elif variable["type"] == "query":
+            found = answer(variable["query"], variables, 60)
+            variables[name] = str(found[0]["values"][0][1]) if found else ""
+        elif variable["type"] == "custom":
+            variables[name] = variable["query"].split(", ")[0].rpartition(" : ")[2]
+        else:
+            variables[name] = str(variable.get("query", ""))
+    return variables
+
+
+def _draw(
+    made: dict[str, Any], time: Time, answer: Callable[[str, int], Series], variables: Mapping[str, str]
+) -> Figure:
+    panels = [panel for panel in made["panels"] if panel["type"] not in ("row", "text")]
+    bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
+    width, height = 24 * COLUMN_IN, (bottom + 3) * ROW_IN
+    figure = Figure(figsize=(width, height), facecolor="white")
+    shown = ", ".join(f"{name} {value}" for name, value in variables.items() if value != ".*")
+    figure.text(0.01, 1 - 0.9 * ROW_IN / height, _latin(made["title"]), size=15, weight="bold", va="center")
+    figure.text(0.01, 1 - 1.9 * ROW_IN / height, f"{NOTE}  {shown}", size=9, color="#555", va="center")
+    for panel in panels:
+        where = panel["gridPos"]
+        least = str(panel.get("interval") or "10s")
+        least_s = int(float(least[:-1]) * _SECONDS[least[-1]])
+        series: Series = []
+        for target in panel["targets"]:
+            for one in answer(target["query"], least_s):
+                series.append(one | {"alias": target.get("alias", "")})
+        title, left, top = 1.1 * ROW_IN, 0.75, where["y"] + 2.6
+        axes = figure.add_axes(
+            (
+                (where["x"] * COLUMN_IN + left) / width,
+                1 - ((top + where["h"]) * ROW_IN - 0.45) / height,
+                (where["w"] * COLUMN_IN - left - 0.25) / width,
+                (where["h"] * ROW_IN - title - 0.45) / height,
+            )
+        )
+        axes.set_title(_latin(panel["title"]), size=9, loc="left")
+        axes.tick_params(labelsize=7)
+        if not any(row[1] is not None for one in series for row in one["values"]):
+            _nothing(axes)
+            continue
+        _PAINTERS[panel["type"]](axes, panel, series, time)
+    return figure
+
+
+def _nothing(axes: Axes) -> None:
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "no data", ha="center", va="center", color="#999", size=9)
+
+
+def _label(panel: dict[str, Any], one: dict[str, Any], column: str) -> str:
+    """As the panel calls the series: by its tag's value, and the name that the panel gives that."""
+    name = ", ".join(str(value) for value in one.get("tags", {}).values()) or column
+    for override in panel["fieldConfig"].get("overrides", []):
+        if override["matcher"]["options"] == name:
+            given = (each["value"] for each in override["properties"] if each["id"] == "displayName")
+            name = str(next(given, name))
+    return _latin(name)
+
+
+def _newest(one: dict[str, Any]) -> float:
+    return float(next((row[1] for row in reversed(one["values"]) if row[1] is not None), 0.0))
+
+
+def _color(panel: dict[str, Any], value: float) -> str:
+    defaults = panel["fieldConfig"]["defaults"]
+    steps = defaults.get("thresholds", {})
+    if steps.get("mode") == "percentage":
+        low, high = defaults.get("min", 0.0), defaults.get("max", 100.0)
+        value = (value - low) / (high - low) * 100
+    color = "#3274d9"
+    for step in steps.get("steps", []):
+        if step["value"] is None or value >= step["value"]:
+            color = step["color"]
+    return str(color)
+
+
+def _number(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
+    axes.set_axis_off()
+    value = _newest(series[-1])
+    unit = str(panel["fieldConfig"]["defaults"].get("unit", ""))
+    text = f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    unit = unit.partition(":")[2].strip() if ":" in unit else ""
+    axes.text(
+        0.5, 0.45, f"{text} {unit}".strip(), ha="center", va="center", size=14, color=_color(panel, value)
+    )
+
+
+def _gauge(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
+    value = _newest(series[-1])
+    most = float(panel["fieldConfig"]["defaults"]["max"])
+    axes.barh([0], [most], color="#e4e7eb", height=0.5)
+    axes.barh([0], [min(value, most)], color=_color(panel, value), height=0.5)
+    axes.text(0, 0.55, f"{value:,.0f} of {most:,.0f} ({value / most:.1%})", size=10, va="bottom")
+    axes.set_ylim(-0.6, 1.4)
+    axes.set_axis_off()
+
+
+def _course(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> None:
+    lines = 0
+    for one in series:
+        for place, column in enumerate(one["columns"][1:], start=1):
+            points = [(row[0], row[place]) for row in one["values"] if row[place] is not None]
+            if points:
+                times = [datetime.fromtimestamp(ts / 1000, UTC) for ts, _ in points]
+                axes.plot(times, [float(v) for _, v in points], lw=1, label=_label(panel, one, column))  # type: ignore[arg-type]
+                lines += 1
+    _time_axis(axes, time)
+    axes.grid(alpha=0.3)
+    if 1 < lines <= 8:
+        axes.legend(fontsize=6, loc="upper left", framealpha=0.7)
+
+
+def _states(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> None:
+    rows = series[0]["values"]
+    step = min((b[0] - a[0] for a, b in pairwise(rows)), default=60_000)
+    for ts, value in ((row[0], row[1]) for row in rows if row[1] is not None):
+        begin, end = (datetime.fromtimestamp(at / 1000, UTC) for at in (ts, ts + step))
+        axes.axvspan(begin, end, color=_color(panel, float(value)), lw=0)  # type: ignore[arg-type]
+    axes.set_yticks([])
+    _time_axis(axes, time)
+
+
+def _time_axis(axes: Axes, time: Time) -> None:
+    ends = [datetime.fromtimestamp(at / 1000, UTC) for at in (time.start_ms, time.end_ms)]
+    axes.set_xlim(ends[0], ends[1])  # type: ignore[arg-type]
+    locator = dates.AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    short = dates.ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(short)
+
+
+def _bars(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
+    if len(series) == 1 and len(series[0]["columns"]) > 2:  # a distribution: each column is a bar
+        names, values = series[0]["columns"][1:], [float(v or 0) for v in series[0]["values"][-1][1:]]
+    else:
+        found = sorted(
+            ((_newest(one), _label(panel, one, one["columns"][1])) for one in series), reverse=True
+        )
+        names, values = [name for _, name in found[:MAX_ROWS]], [value for value, _ in found[:MAX_ROWS]]
+    axes.barh(range(len(names)), values, color=[_color(panel, value) for value in values])
+    axes.set_yticks(range(len(names)), [_latin(name) for name in names], size=6)
+    axes.invert_yaxis()
+
+
+def _table(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
+    axes.set_axis_off()
+    heads = [_latin(column) for column in series[0]["columns"][1:]]
+    tagged = bool(series[0].get("tags"))
+    body = []
+    for one in series:
+        for row in one["values"]:
+            cells = [f"{v:,.4g}" if isinstance(v, float) else str(v) for v in row[1:]]
+            body.append(([_label(panel, one, "")] if tagged else []) + cells)
+    shown = axes.table(
+        cellText=body[:MAX_ROWS], colLabels=([""] if tagged else []) + heads, loc="upper center"
+    )
+    shown.auto_set_font_size(False)
+    shown.set_fontsize(6)
+
+
+def _map(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
+    for one in series:
+        value, lat, lon = one["values"][-1][1:4]
+        axes.scatter([lon], [lat], s=20 + 4 * float(value) ** 0.5, color="#3274d9", alpha=0.6)
+        axes.annotate(f"{value:,}", (lon, lat), size=6, ha="center", va="center")
+    axes.set_aspect(1.25)  # a degree of latitude against one of longitude at 36.5 degrees north
+    axes.grid(alpha=0.3)
+
+
+def _latin(text: str) -> str:
+    """English alone: the picture's font has no Chinese."""
+    return re.sub(r"\S*[⺀-鿿]\S*", "", text).strip(" :：")
+
+
+_PAINTERS: Mapping[str, Callable[[Axes, dict[str, Any], Series, Time], None]] = {
+    "stat": _number,
+    "gauge": _gauge,
+    "timeseries": _course,
+    "state-timeline": _states,
+    "bargauge": _bars,
+    "table": _table,
+    "geomap": _map,
+}
+
+
+def chosen_of(texts: Sequence[str]) -> dict[str, str]:
+    """`name=value` as given on the command line. Raises ConfigError."""
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (name and sign and value):
+            raise ConfigError(f"--set {text}: write it as city=370200.")
+        found[name] = value
+    return found
