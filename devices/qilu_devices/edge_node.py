@@ -7,6 +7,9 @@ when it is full, the oldest goes and is counted in `dropped`.
 
 Sample 0 of a unit is published by its birth and by nothing else. Births repeat acknowledged values with their
 own sample times, so they never carry a reading that is not counted.
+
+What a transport fault makes of a reading (`disturbance`) takes the same way. Only, a connection is never lost
+on purpose under a message that will be refused: published twice, it would be two dead letters.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 
 import msgspec
 import structlog
@@ -30,6 +34,7 @@ from qilu_contract.errors import BadReading, ConfigError
 from qilu_devices import payloads
 from qilu_devices.broker import Broker
 from qilu_devices.clock import Gate
+from qilu_devices.disturbance import Sending, Way
 from qilu_devices.fleet import Enterprise, Unit
 from qilu_devices.simulation import Sample, Shape
 
@@ -84,7 +89,11 @@ class _Device:
                 self.last[position] = (sample.ts_ms, value)
 
 
-_InFlight = Sample | _Device | None  # a reading, a unit's birth, the node's birth
+_InFlight = Sample | Sending | _Device | None  # a reading, a unit's birth, the node's birth
+
+
+def _made_ms(item: Sample | Sending) -> int:
+    return item.made_ms if isinstance(item, Sending) else item.ts_ms
 
 
 class EdgeNode:
@@ -114,7 +123,9 @@ class EdgeNode:
             unit.id: topics.sparkplug("DDATA", self._group, self.id, unit.id) for unit in units
         }
 
-        self._buffer: deque[Sample] = deque()
+        self._buffer: deque[Sample | Sending] = deque()
+        self._in_order = True  # the buffer, by when it was made
+        self._disconnecting = False
         self._in_flight: dict[int, _InFlight] = {}
         self._births: deque[_Device] = deque()
         self._node_birth_due = False
@@ -152,18 +163,20 @@ class EdgeNode:
     @property
     def acked_through_ms(self) -> int:
         """Every reading sampled up to here is acknowledged (or dropped, if `dropped` says so)."""
-        waiting = [item.ts_ms for item in self._in_flight.values() if isinstance(item, Sample)]
-        if self._buffer:
-            waiting.append(self._buffer[0].ts_ms)
+        waiting = [_made_ms(item) for item in self._in_flight.values() if isinstance(item, Sample | Sending)]
+        waiting += map(_made_ms, islice(self._buffer, 1 if self._in_order else None))
         firsts = [
             device.last[0][0] for device in self._devices.values() if device.first_pending and device.last
         ]
         return min([self.made_until_ms, *(ts_ms - 1 for ts_ms in waiting + firsts)])
 
-    def offer(self, sample: Sample) -> None:
-        """Take a reading; samples of a unit come in time order. Never blocks."""
+    def offer(self, sample: Sample | Sending) -> None:
+        """Take a reading; samples of a unit come in time order, its first one as it is. Never blocks."""
+        if isinstance(sample, Sending):
+            self._disturb(sample)
+            return
         self.made += 1
-        self.made_until_ms = sample.ts_ms
+        self.made_until_ms = max(self.made_until_ms, sample.ts_ms)
         device = self._devices[sample.unit.id]
         if device.last is None:
             device.take(sample)
@@ -174,6 +187,23 @@ class EdgeNode:
             self._buffer.append(sample)
             self._bound()
         self._wake.set()
+
+    def _disturb(self, sending: Sending) -> None:
+        if sending.way is Way.DISCONNECT:
+            self._disconnecting = self._client is not None
+            self._disconnect_if_due()
+            return
+        self.made += sending.counts
+        self.made_until_ms = max(self.made_until_ms, sending.made_ms)
+        self._in_order = False
+        self._buffer.append(sending)
+        self._bound()
+        self._wake.set()
+
+    def _disconnect_if_due(self) -> None:
+        in_flight = self._in_flight.values()
+        if self._disconnecting and not any(isinstance(item, Sending) and item.refused for item in in_flight):
+            self._fail(ConnectionError("lost on purpose"))
 
     def wake(self) -> None:
         """The gate has moved: look again whether something can be published."""
@@ -220,6 +250,7 @@ class EdgeNode:
         client.on_message = partial(self._on_message, client)
         client.on_disconnect = partial(self._on_disconnect, client)
         self._failure = None
+        self._disconnecting = False
         self._host_online, self._host_since_ms = False, -1
         reason = _DISCONNECT_WITH_WILL
         try:
@@ -254,7 +285,8 @@ class EdgeNode:
     async def _publish_all(self, client: AsyncClient) -> None:
         """Publishes whatever may be published until `stop` or the connection's end."""
         while self._failure is None and not self._stop.is_set():
-            message = self._next() if len(self._in_flight) < WINDOW else None
+            may_send = len(self._in_flight) < WINDOW and not self._disconnecting
+            message = self._next() if may_send else None
             if message is None:
                 self._wake.clear()
                 await self._wake.wait()
@@ -288,9 +320,22 @@ class EdgeNode:
         if not self._buffer or self._buffer[0].ts_ms > self._gate.limit_ms():
             return None
         sample = self._buffer.popleft()
+        if isinstance(sample, Sending):
+            return *self._encode(sample), sample
         historical = sample.ts_ms <= self._historical_until_ms
         body = self._devices[sample.unit.id].data(sample, self._next_seq(), historical)
         return self._data_topics[sample.unit.id], body, sample
+
+    def _encode(self, sending: Sending) -> tuple[str, bytes]:
+        sample = sending.sample
+        if sending.way is Way.GARBAGE:
+            return topics.sparkplug("NDATA", self._group, self.id), payloads.garbage(sample)
+        device, topic = self._devices[sample.unit.id], self._data_topics[sample.unit.id]
+        if sending.way is Way.WRONG_TYPE:
+            seq = self._next_seq()
+            return topic, payloads.data(sample, device.alias, seq, False, as_text=sending.signal)
+        historical = sending.way is Way.LATE or sending.made_ms <= self._historical_until_ms
+        return topic, device.data(sample, self._next_seq(), historical)
 
     def _next_seq(self) -> int:
         self._seq = (self._seq + 1) % 256
@@ -307,6 +352,11 @@ class EdgeNode:
         if isinstance(item, Sample):
             self.acked += 1
             self._devices[item.unit.id].take(item)
+        elif isinstance(item, Sending):
+            self.acked += item.counts
+            if item.way is Way.SHIFTED:  # the others say nothing, or nothing newer than what was said
+                self._devices[item.unit.id].take(item.sample)
+            self._disconnect_if_due()
         elif item is not None and item.first_pending:
             item.first_pending = False
             self.acked += 1
@@ -325,7 +375,7 @@ class EdgeNode:
 
     def _take_back(self) -> None:
         """What was published but not acknowledged goes back to the head of the buffer, in time order."""
-        samples = [item for item in self._in_flight.values() if isinstance(item, Sample)]
+        samples = [item for item in self._in_flight.values() if isinstance(item, Sample | Sending)]
         self._in_flight.clear()
         self._births.clear()
         self._node_birth_due = False
@@ -334,8 +384,8 @@ class EdgeNode:
 
     def _bound(self) -> None:
         while len(self._buffer) > self._capacity:
-            self._buffer.popleft()
-            self.dropped += 1
+            item = self._buffer.popleft()
+            self.dropped += item.counts if isinstance(item, Sending) else 1
 
     # -- what others tell us
 
@@ -364,7 +414,7 @@ class EdgeNode:
         self._host_online = state.online
         if state.online:
             if self._buffer:
-                self._historical_until_ms = self._buffer[-1].ts_ms
+                self._historical_until_ms = _made_ms(self._buffer[-1])
             self._be_born()
         else:
             self._births.clear()

@@ -12,7 +12,6 @@ Severity rises from 0 at the start, linearly, to its peak, stays, and is 0 from 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Fault
-from qilu_contract.errors import ConfigError
 
-from qilu_devices import exact
+from qilu_devices import exact, parquet
 from qilu_devices.climate import season
 from qilu_devices.kernel import SOUND, Severities, Times, severities
 from qilu_devices.noise import Streams, Values, keys_of
@@ -234,9 +232,6 @@ def ground_truth(
 def save(found: Sequence[Occurrence], folder: Path) -> Path:
     """Write the ground truth as `faults.parquet`, whole or not at all: one row a fault, with the points
     between which its severity is linear. Blocks. Raises ConfigError when it cannot be written."""
-    import duckdb  # only runs that keep a state need it
-
-    target, scratch = folder / FILE_NAME, folder / f"{FILE_NAME}.new"
     text = {
         "unit": np.array([case.unit for case in found], dtype=object),
         "class": np.array([case.class_name for case in found], dtype=object),
@@ -252,14 +247,6 @@ def save(found: Sequence[Occurrence], folder: Path) -> Path:
             start_ms AS "start", developed_ms AS developed, end_ms AS "end", severity,
             [{'ts': start_ms, 'severity': 0.0}, {'ts': developed_ms, 'severity': severity},
              {'ts': end_ms, 'severity': severity}, {'ts': end_ms, 'severity': 0.0}] AS severity_over_time
-        FROM occurrences
+        FROM given
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with duckdb.connect() as connection:
-            connection.register("occurrences", text | times | peak)
-            connection.sql(query).write_parquet(str(scratch))
-        os.replace(scratch, target)
-    except (OSError, duckdb.IOException) as error:
-        raise ConfigError(f"{target} cannot be written: {error}: give another --state folder.") from error
-    return target
+    return parquet.write(folder / FILE_NAME, text | times | peak, query)

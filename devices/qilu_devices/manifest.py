@@ -5,18 +5,23 @@ It holds the scenario's text, so what must be stored can be computed again from 
 
 from __future__ import annotations
 
+import heapq
 import os
+from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import msgspec
-from qilu_contract.errors import ConfigError
+from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.readings import Reading
 
+from qilu_devices.disturbance import Disturbance, Sending
 from qilu_devices.faults import Occurrence, ground_truth
 from qilu_devices.fleet import Shard, Unit
 from qilu_devices.scenario import Scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of
+from qilu_devices.transport import Episode
 
 FILE_NAME = "run.json"
 
@@ -38,7 +43,8 @@ class NodeRecord(msgspec.Struct, frozen=True):
 
 class Manifest(msgspec.Struct, frozen=True):
     """`until_ms` is the time of the last sample made. `finished`: the run ended by itself with all
-    acknowledged or dropped."""
+    acknowledged or dropped. `beyond_ms`: so far timestamps may lie outside start and until, where clocks are
+    skewed."""
 
     scenario: ScenarioRecord
     seed: int
@@ -49,6 +55,7 @@ class Manifest(msgspec.Struct, frozen=True):
     until_ms: int
     finished: bool
     nodes: dict[str, NodeRecord]
+    beyond_ms: int = 0
 
     def save(self, folder: Path) -> None:
         """Write the manifest whole or not at all. Raises ConfigError when the folder cannot be written to."""
@@ -72,15 +79,32 @@ class Manifest(msgspec.Struct, frozen=True):
         run had."""
         return self._simulated()[1]
 
-    def readings(self) -> Iterator[Reading]:
-        """Every reading that was made and acknowledged, in time order, computed again. Nodes that dropped
+    def readings(self, refused: Counter[Reason] | None = None) -> Iterator[Reading]:
+        """Every reading that was acknowledged and must be stored, as transport faults left it, in the order
+        of its timestamp, computed again. `refused` is told what must be dead-lettered. Nodes that dropped
         readings are included: for them some are not expected. Raises ConfigError as `fleet` does."""
         scenario, units = self._simulated()
+        disturbance = Disturbance(units, self.seed, self.start_ms, scenario.transport)
+        ahead: list[tuple[int, int, Reading]] = []  # what skewed clocks may still have to be put before
+        order = count()
         for moment in Simulation(units, self.seed, self.start_ms, scenario.faults).moments(self.until_ms):
             for sample in moment.samples:
                 node = self.nodes.get(sample.unit.enterprise.id)
-                if node is not None and sample.ts_ms <= node.acked_through_ms:
-                    yield Reading(sample.unit.id, sample.ts_ms, sample.named())
+                acked = node is not None and sample.ts_ms <= node.acked_through_ms
+                for item in disturbance.judge(sample):
+                    reason = item.refused if isinstance(item, Sending) else None
+                    if not acked or (isinstance(item, Sending) and not item.counts):
+                        continue
+                    if reason is None:
+                        sent = item.sample if isinstance(item, Sending) else item
+                        reading = Reading(sent.unit.id, sent.ts_ms, sent.named())
+                        heapq.heappush(ahead, (sent.ts_ms, next(order), reading))
+                    elif refused is not None:
+                        refused[reason] += 1
+            while ahead and ahead[0][0] <= moment.ts_ms - self.beyond_ms:
+                yield heapq.heappop(ahead)[2]
+        while ahead:
+            yield heapq.heappop(ahead)[2]
 
     def ground_truth(self) -> list[Occurrence]:
         """Which unit had which fault until the last sample, computed again: what `faults.parquet` holds.
@@ -88,6 +112,16 @@ class Manifest(msgspec.Struct, frozen=True):
         scenario, units = self._simulated()
         classes = {unit.id: unit.class_name for unit in units}
         return ground_truth(classes, self.seed, self.start_ms, self.until_ms, scenario.faults)
+
+    def transport_truth(self) -> list[Episode]:
+        """What transport faults did until the last sample, computed again: what `transport.parquet` holds.
+        Raises ConfigError as `readings` does."""
+        scenario, units = self._simulated()
+        disturbance = Disturbance(units, self.seed, self.start_ms, scenario.transport)
+        for moment in Simulation(units, self.seed, self.start_ms, scenario.faults).moments(self.until_ms):
+            for sample in moment.samples:
+                disturbance.judge(sample)
+        return disturbance.ground_truth()
 
     def _simulated(self) -> tuple[Scenario, list[Unit]]:
         scenario = parse_scenario(self.scenario.text, f"the scenario in {FILE_NAME}")

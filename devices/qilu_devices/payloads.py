@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.readings import Value
@@ -47,9 +48,9 @@ def device_birth(equipment: EquipmentClass, alias: int, last: Sequence[Dated], s
     return encode(Payload(max(ts_ms for ts_ms, _ in last), seq, metrics))
 
 
-def data(sample: Sample, alias: int, seq: int, is_historical: bool) -> bytes:
+def data(sample: Sample, alias: int, seq: int, is_historical: bool, *, as_text: str | None = None) -> bytes:
     """One reading by aliases; the payload's timestamp is the sample's. Only what travels as 64 bits says its
-    type."""
+    type. The signal `as_text` is sent as what it is not."""
     signals = CATALOGUE[sample.unit.class_name].signals
     metrics = [
         Metric(
@@ -58,9 +59,17 @@ def data(sample: Sample, alias: int, seq: int, is_historical: bool) -> bytes:
             value=value,
             is_historical=is_historical,
         )
+        if signals[position].name != as_text
+        else Metric(alias=alias + position, datatype=DataType.STRING, value=str(value))
         for position, value in zip(sample.shape.positions, sample.values, strict=True)
     ]
     return encode(Payload(sample.ts_ms, seq, metrics))
+
+
+def garbage(sample: Sample) -> bytes:
+    """Bytes that are no payload, others before each reading: no protobuf message begins with a 7 (field 0,
+    of a wire type that there is not)."""
+    return b"\x07" + blake2b(f"{sample.unit.id} {sample.ts_ms}".encode(), digest_size=32).digest()
 
 
 class DataLayout:

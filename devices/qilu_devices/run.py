@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import resource
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,16 @@ from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
 from qilu_contract.secrets import secret
 
-from qilu_devices import faults
+from qilu_devices import faults, transport
 from qilu_devices.broker import Broker
 from qilu_devices.clock import Announcer, Gate, Pace
+from qilu_devices.disturbance import Disturbance, Sending
 from qilu_devices.edge_node import EdgeNode
 from qilu_devices.fleet import Shard, Unit
 from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord
 from qilu_devices.registration import Registration
 from qilu_devices.scenario import Scenario
-from qilu_devices.simulation import Simulation, fleet_of
+from qilu_devices.simulation import Sample, Simulation, fleet_of
 
 BUFFERED_READINGS = 2_000_000
 """Readings that all nodes together may keep while the broker or the host is away, about half a kilobyte each.
@@ -39,6 +40,7 @@ SAVE_EVERY_S = 10.0
 YIELD_EVERY = 100  # readings between two turns of the event loop
 DRAIN_S = 60.0
 STOP_DRAIN_S = 2.0
+FOREVER_MS = 2**62
 FAREWELL_S = 3.0
 
 _log = structlog.get_logger(__name__)
@@ -50,7 +52,7 @@ class RunConfig:
     and without `api_key` the secret QILU_API_KEY is used. `seed`, `units` and `start_ms` go before the
     scenario's own; without any start the run begins now. `speed`: simulated seconds a second, None for as
     fast as it goes. `for_s`: simulated duration, None for ever. `state`: the folder of the manifest and of
-    the faults' ground truth."""
+    the ground truth of faults."""
 
     broker: str
     scenario: Scenario
@@ -117,6 +119,7 @@ class _Run:
         self._start_ms = 0
         self._until_ms = 0
         self._whole_until_ms = 0  # every reading up to here was made
+        self._since_yield = 0
         self._began_s = 0.0
 
     async def execute(self, stop: asyncio.Event) -> RunReport:
@@ -134,6 +137,7 @@ class _Run:
         chosen = config.start_ms if config.start_ms is not None else config.scenario.start_ms
         self._start_ms = self._until_ms = wall_ms() if chosen is None else chosen
         self._whole_until_ms = self._start_ms - 1
+        self._disturbance = Disturbance(self._units, self._seed, self._start_ms, config.scenario.transport)
         self._make_nodes()
         _allow_connections(len(self._nodes))
         announcer = Announcer(
@@ -222,7 +226,6 @@ class _Run:
         """Offer each reading at its time, to the end or until `_ending`: then the present millisecond is
         still made whole, so that what was made has no gaps before `_until_ms`."""
         pace = Pace(self._start_ms, self._config.speed)
-        since_yield = 0
         simulation = Simulation(self._units, self._seed, self._start_ms, self._config.scenario.faults)
         for moment in simulation.moments(until_ms):
             await pace.reach(moment.ts_ms, self._ending)
@@ -231,20 +234,24 @@ class _Run:
             announcer.made(moment.ts_ms)
             self._until_ms = moment.ts_ms
             self._whole_until_ms = moment.ts_ms - 1
-            for sample in moment.samples:
-                node = self._nodes[sample.unit.enterprise.id]
-                node.offer(sample)
-                since_yield += 1
-                if since_yield >= YIELD_EVERY:
-                    since_yield = 0
-                    await asyncio.sleep(0)
-                if node.pending > HIGH_WATER:
-                    await self._make_room(node)
+            await self._offer(self._disturbance.through(moment))
+        await self._offer(self._disturbance.rest())
         self._whole_until_ms = self._until_ms
         if until_ms is not None:
             await pace.reach(until_ms, self._ending)
             if not self._ending.is_set():
                 announcer.made(until_ms)
+
+    async def _offer(self, readings: Iterable[Sample | Sending]) -> None:
+        for reading in readings:
+            node = self._nodes[reading.unit.enterprise.id]
+            node.offer(reading)
+            self._since_yield += 1
+            if self._since_yield >= YIELD_EVERY:
+                self._since_yield = 0
+                await asyncio.sleep(0)
+            if node.pending > HIGH_WATER:
+                await self._make_room(node)
 
     async def _make_room(self, node: EdgeNode) -> None:
         """Hold simulated time while a node that can send has much to send. At a given speed time does not
@@ -297,6 +304,7 @@ class _Run:
         if config.state is None:
             return
         scenario = config.scenario
+        held = self._disturbance.held()
         Manifest(
             scenario=ScenarioRecord(scenario.name, scenario.sha256, scenario.text),
             seed=self._seed,
@@ -308,14 +316,19 @@ class _Run:
             finished=finished,
             nodes={
                 node.id: NodeRecord(
-                    min(node.acked_through_ms, self._whole_until_ms), node.made, node.acked, node.dropped
+                    min(node.acked_through_ms, self._whole_until_ms, held.get(node.id, FOREVER_MS) - 1),
+                    node.made,
+                    node.acked,
+                    node.dropped,
                 )
                 for node in self._nodes.values()
             },
+            beyond_ms=max((fault.largest_shift_ms for fault in scenario.transport.values()), default=0),
         ).save(config.state)
 
     def _save_end(self, *, finished: bool) -> None:
-        """The manifest, and beside it which unit truly had which fault until the last sample."""
+        """The manifest, and beside it which unit truly had which fault until the last sample, and what
+        happened on the way."""
         self._save(finished=finished)
         config = self._config
         if config.state is not None:
@@ -324,6 +337,10 @@ class _Run:
                 units, self._seed, self._start_ms, self._until_ms, config.scenario.faults
             )
             faults.save(truth, config.state)
+            if config.scenario.transport:
+                transport.save(self._disturbance.ground_truth(), config.state)
+            else:
+                (config.state / transport.FILE_NAME).unlink(missing_ok=True)  # an earlier run's
 
 
 def _allow_connections(count: int) -> None:

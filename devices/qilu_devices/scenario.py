@@ -18,12 +18,21 @@ from qilu_contract.errors import ConfigError
 from qilu_contract.places import CITIES
 
 from qilu_devices.faults import FaultPlan, Order
+from qilu_devices.transport import (
+    LARGEST_DRIFT_PPM,
+    LARGEST_SHIFT_MS,
+    SHORTEST_WINDOW_MS,
+    Kind,
+    TransportFault,
+    TransportPlan,
+)
 
 MAX_UNITS = 10_000_000
 """The programme's own target; also what unit numbers of seven digits have room for."""
 
-_KEYS = ("name", "units", "seed", "start", "classes", "cities", "faults", "fault")
+_KEYS = ("name", "units", "seed", "start", "classes", "cities", "faults", "fault", "transport")
 _MAX_RATE = 1000.0
+_TRANSPORT_KEYS = {Kind.CLOCK_SKEW: ("by", "drift_ppm"), Kind.RECONNECT_STORM: ("share",)}
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _Loaded = TypeVar("_Loaded")
 
@@ -39,6 +48,7 @@ class Scenario:
     classes: Mapping[str, float]
     cities: Mapping[str, float]
     faults: FaultPlan
+    transport: TransportPlan
     text: str
 
     @property
@@ -108,6 +118,7 @@ class _Parser:
                 rate=self._rate(found["faults"]) if "faults" in found else 0.0,
                 orders=self._orders(found["fault"]) if "fault" in found else (),
             ),
+            transport=self._transport(found["transport"]) if "transport" in found else {},
             text=text,
         )
 
@@ -148,6 +159,34 @@ class _Parser:
             raise self._wrong(found["duration"], "'duration' must be more than 0.")
         severity = self._number(found["severity"], "severity", 0.0, 1.0) if "severity" in found else 1.0
         return Order(unit, fault, start_ms, absolute, duration_ms, severity)
+
+    def _transport(self, node: yaml.Node) -> TransportPlan:
+        found = self._mapping(node, "'transport'", tuple(Kind))
+        return {Kind(name): self._transport_fault(Kind(name), each) for name, each in found.items()}
+
+    def _transport_fault(self, kind: Kind, node: yaml.Node) -> TransportFault:
+        more = _TRANSPORT_KEYS.get(kind, ())
+        found = self._mapping(node, f"'{kind}'", ("every", "for", *more))
+        for key in ("every", "for", *more[:1]):
+            if key not in found:
+                raise self._wrong(node, f"'{kind}' needs '{key}': {', '.join(('every', 'for', *more))}.")
+        every_ms, for_ms = (self._duration(found[key], key) for key in ("every", "for"))
+        if every_ms < SHORTEST_WINDOW_MS:
+            raise self._wrong(found["every"], f"'every' must be {SHORTEST_WINDOW_MS // 1000}s or more.")
+        if not 0 < for_ms <= every_ms:
+            raise self._wrong(found["for"], "'for' must be more than 0, and no longer than 'every'.")
+        by_ms = self._duration(found["by"], "by") if "by" in found else 0
+        drift = (
+            self._whole(found["drift_ppm"], "drift_ppm", 0, LARGEST_DRIFT_PPM) if "drift_ppm" in found else 0
+        )
+        share = self._number(found["share"], "share", 0.0, 1.0) if "share" in found else 1.0
+        fault = TransportFault(every_ms, for_ms, by_ms, drift, share)
+        if "by" in found and not (by_ms >= 1000 and fault.largest_shift_ms <= LARGEST_SHIFT_MS):
+            raise self._wrong(
+                found["by"],
+                f"'by' must be 1s or more, and with its drift less than {LARGEST_SHIFT_MS // 1000}s.",
+            )
+        return fault
 
     def _fault_start(self, node: yaml.Node) -> tuple[int, bool]:
         text = node.value if isinstance(node, yaml.ScalarNode) else ""

@@ -278,6 +278,8 @@ def _show_verdict(verdict: Any) -> None:
     console.print(table)
     if verdict.total.unacknowledged:
         console.print(f"{verdict.total.unacknowledged:,} more are stored that no edge node saw acknowledged.")
+    for reason, count in sorted(verdict.refused.items()):
+        console.print(f"{count:,} were sent unfit for the store: dead letters with the reason {reason}.")
     if verdict.others:
         console.print(f"{verdict.others:,} points of units that are not the run's were left alone.")
     if verdict.dropped:

@@ -75,6 +75,12 @@ class _Manifest(msgspec.Struct):
     start_ms: int
     until_ms: int
     nodes: dict[str, _Node]
+    beyond_ms: int = 0
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """Between which times its readings lie."""
+        return self.start_ms - self.beyond_ms, self.until_ms + self.beyond_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +286,7 @@ class Stack:
         missing = await self._settle(manifest, hurry)
         counts = await self._programme()
         counters = self.gateway.counters
-        stored = await count_stored(self.store, manifest.start_ms, manifest.until_ms)
+        stored = await count_stored(self.store, *manifest.span_ms)
         return Report(
             accepted=counters.accepted,
             stored=stored.total(),
@@ -316,7 +322,7 @@ class Stack:
                 began = time.monotonic()
                 counters = self.gateway.counters
                 under_way = counters.in_flight or counters.spooled or await self.gateway.unreported()
-                stored = await count_stored(self.store, manifest.start_ms, manifest.until_ms)
+                stored = await count_stored(self.store, *manifest.span_ms)
                 gaps = (max(0, node.readings_acked - stored[name]) for name, node in manifest.nodes.items())
                 missing = max(0, sum(gaps) - counters.dead_lettered - counters.spooled)
                 now = time.monotonic()

@@ -7,12 +7,13 @@ however long the run was.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import Reason
 from qilu_contract.places import city_of
 from qilu_contract.readings import Reading, Value
 from qilu_contract.storage import Point
@@ -66,6 +67,8 @@ class Verdict:
     """
     others: int = 0
     """Points in the run's time of units that the run does not have."""
+    refused: Counter[Reason] = field(default_factory=Counter)
+    """What transport faults made unfit for the store: so many must be dead letters of the gateway."""
 
     @property
     def total(self) -> Counts:
@@ -84,6 +87,7 @@ class Verdict:
             "dropped_at_the_edge": sum(self.dropped.values()),
             "nodes_with_drops": sorted(self.dropped),
             "others": self.others,
+            "dead_letters": {str(reason): count for reason, count in sorted(self.refused.items())},
             "by_class": {name: asdict(counts) for name, counts in self.by(0).items()},
             "by_county": {name: asdict(counts) for name, counts in self.by(1).items()},
         }
@@ -121,6 +125,8 @@ class _Verification:
         self._units = {unit.id: unit for unit in manifest.fleet()}
         self._verdict = Verdict()
         self._verdict.dropped = {id_: node.dropped for id_, node in manifest.nodes.items() if node.dropped}
+        # Of a run that did not end, skewed clocks may have said so much less than when it was.
+        self._doubtful_ms = 0 if manifest.finished else manifest.beyond_ms
         self._forgiven = dict(self._verdict.dropped)
 
     async def run(self) -> Verdict:
@@ -135,10 +141,11 @@ class _Verification:
     def _windows(self) -> Iterator[tuple[int, int, _Window]]:
         """Windows that follow each other without a gap, from the run's start to its end."""
         manifest = self._manifest
-        start_ms = at_ms = manifest.start_ms
+        start_ms = at_ms = manifest.start_ms - manifest.beyond_ms
         window: _Window = {}
-        last = Reading("", manifest.until_ms + 1, {})  # so that the last window reaches the end
-        for reading in chain(manifest.readings(), [last]):
+        end_ms = manifest.until_ms + manifest.beyond_ms + 1
+        last = Reading("", end_ms, {})  # so that the last window reaches the end
+        for reading in chain(manifest.readings(self._verdict.refused), [last]):
             full = len(window) >= self._window_readings and reading.ts_ms > at_ms
             if full or reading is last:
                 yield start_ms, reading.ts_ms, window
@@ -147,12 +154,15 @@ class _Verification:
             window[reading.unit, reading.ts_ms] = _Expected(reading.values)
 
     def _judge(self, point: Point, window: _Window) -> None:
+        expected = window.get((point.tags[-1], point.ts_ms))
+        manifest = self._manifest
+        if expected is None and not manifest.start_ms <= point.ts_ms <= manifest.until_ms:
+            return  # where only readings of skewed clocks are looked for
         unit = self._units.get(point.tags[-1])
         if unit is None:
             self._verdict.others += 1
             return
         counts = self._counts(unit)
-        expected = window.get((unit.id, point.ts_ms))
         if expected is not None:
             counts.stored += 1
             counts.duplicated += expected.points > 0
@@ -162,7 +172,7 @@ class _Verification:
                 and point.tags == _tags(unit)
                 and point.fields == expected.values
             )
-        elif point.ts_ms > self._manifest.nodes[unit.enterprise.id].acked_through_ms:
+        elif point.ts_ms > manifest.nodes[unit.enterprise.id].acked_through_ms - self._doubtful_ms:
             counts.unacknowledged += 1
         else:
             counts.stored += 1

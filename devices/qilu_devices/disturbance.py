@@ -1,0 +1,229 @@
+"""Transport faults as a wrapper between the simulation and the edge nodes: what becomes of each reading on
+its way. Without faults every reading passes as it is.
+
+The first reading of a unit, which its birth carries, is never touched.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum, auto
+from functools import cache
+from itertools import count
+from typing import NamedTuple
+
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import Reason
+
+from qilu_devices.fleet import Unit
+from qilu_devices.simulation import Moment, Sample
+from qilu_devices.transport import Episode, Kind, Timeline, TransportPlan
+
+
+class Way(Enum):
+    """How an edge node is to treat what it is given."""
+
+    SHIFTED = auto()  # a reading, with another timestamp than its own
+    LATE = auto()  # a reading, said to be historical
+    OVERTAKEN = auto()  # a reading that comes after a later one
+    COPY = auto()  # a reading that was sent already
+    WRONG_TYPE = auto()  # a reading with one signal as text: refused whole
+    GARBAGE = auto()  # no payload at all, on the node's own topic
+    DISCONNECT = auto()  # nothing to send: the connection is lost
+
+
+_REFUSED = {Way.WRONG_TYPE: Reason.WRONG_TYPE, Way.GARBAGE: Reason.BAD_PAYLOAD}
+
+
+class Sending(NamedTuple):
+    """What an edge node is to do out of the ordinary. `sample` is the reading as it is to be sent; of garbage
+    and disconnection, the one before which they come. `made_ms`: when it was sampled; `due_ms`: when it is
+    sent. `signal`: which one is of a wrong type."""
+
+    sample: Sample
+    made_ms: int
+    due_ms: int
+    way: Way
+    signal: str | None = None
+
+    @property
+    def unit(self) -> Unit:
+        return self.sample.unit
+
+    @property
+    def ts_ms(self) -> int:
+        return self.sample.ts_ms
+
+    @property
+    def refused(self) -> Reason | None:
+        """Why a gateway dead-letters it."""
+        return _REFUSED.get(self.way)
+
+    @property
+    def counts(self) -> bool:
+        """It is a reading of its own, or stands for one in the dead letters."""
+        return self.way not in (Way.COPY, Way.DISCONNECT)
+
+
+class Disturbance:
+    """The transport faults of some units from a run's start on: a pure function of plan, seed, start and
+    units. Moments are to be given once, in the order of time. Holds what is late: no more than the fleet
+    makes in the longest episode.
+    """
+
+    def __init__(self, units: Sequence[Unit], seed: int, start_ms: int, plan: TransportPlan) -> None:
+        self._start_ms = start_ms
+        node_ids = list(dict.fromkeys(unit.enterprise.id for unit in units))
+        node_places = {id_: place for place, id_ in enumerate(node_ids)}
+        self._places = {unit.id: (place, node_places[unit.enterprise.id]) for place, unit in enumerate(units)}
+        unit_ids = [unit.id for unit in units]
+        self._timelines = {
+            kind: Timeline(kind, fault, seed, node_ids if kind.is_of_node else unit_ids)
+            for kind, fault in plan.items()
+        }
+        self._episodes: dict[tuple[Kind, int], Episode] = {}
+        self._stuck: dict[str, tuple[Episode, float]] = {}
+        self._late: list[tuple[int, int, Sending]] = []
+        self._order = count()
+        self._overtaken: dict[str, Sending] = {}
+        self._truth: list[Episode] = []
+
+    def through(self, moment: Moment) -> Iterable[Sample | Sending]:
+        """What edge nodes are to be given at this moment, in order."""
+        return self._through(moment) if self._timelines else moment.samples
+
+    def rest(self) -> Iterator[Sending]:
+        """What is still held when the run ends; nothing is held afterwards."""
+        while self._late:
+            yield heapq.heappop(self._late)[2]
+        yield from self._overtaken.values()
+        self._overtaken.clear()
+
+    def held(self) -> dict[str, int]:
+        """When the oldest reading that is held was made, by edge node."""
+        oldest: dict[str, int] = {}
+        for sending in (*(entry[2] for entry in self._late), *self._overtaken.values()):
+            node = sending.unit.enterprise.id
+            oldest[node] = min(sending.made_ms, oldest.get(node, sending.made_ms))
+        return oldest
+
+    def ground_truth(self) -> list[Episode]:
+        """What was disturbed until now, in the order of start, kind, node and unit."""
+        touched = (episode for episode in self._truth if episode.readings)
+        return sorted(touched, key=lambda each: (each.start_ms, each.kind, each.node, each.unit or ""))
+
+    def _through(self, moment: Moment) -> Iterator[Sample | Sending]:
+        while self._late and self._late[0][0] <= moment.ts_ms:
+            yield heapq.heappop(self._late)[2]
+        for sample in moment.samples:
+            for item in self.judge(sample):
+                before = self._overtaken.get(item.unit.id)
+                way = item.way if isinstance(item, Sending) else None
+                if isinstance(item, Sending) and way is Way.LATE:
+                    heapq.heappush(self._late, (item.due_ms, next(self._order), item))
+                elif isinstance(item, Sending) and way is Way.OVERTAKEN and before is None:
+                    self._overtaken[item.unit.id] = item
+                elif before is None or way in (Way.GARBAGE, Way.DISCONNECT):
+                    yield item
+                else:
+                    yield (
+                        item._replace(way=Way.SHIFTED)
+                        if isinstance(item, Sending) and way is Way.OVERTAKEN
+                        else item
+                    )
+                    yield self._overtaken.pop(item.unit.id)
+
+    def judge(self, sample: Sample) -> Sequence[Sample | Sending]:
+        """What becomes of a reading, whenever that is sent. In the order of time, each reading once."""
+        made_ms = sample.ts_ms
+        if not self._timelines or made_ms == self._start_ms:
+            return (sample,)
+        found: list[Sample | Sending] = []
+        storm = self._episode(Kind.RECONNECT_STORM, sample)
+        if storm is not None and not storm.readings:
+            storm.readings = 1
+            found.append(Sending(sample, made_ms, made_ms, Way.DISCONNECT))
+        if self._touched(Kind.GARBAGE_PAYLOAD, sample):
+            found.append(Sending(sample, made_ms, made_ms, Way.GARBAGE))
+        if self._touched(Kind.MISSING, sample):
+            return found
+        sent = self._shifted(self._stuck_at(sample), made_ms)
+        if episode := self._touched(Kind.WRONG_TYPE, sample):
+            found.append(Sending(sent, made_ms, made_ms, Way.WRONG_TYPE, episode.signal))
+        elif episode := self._touched(Kind.LATE, sample):
+            found.append(Sending(sent, made_ms, episode.end_ms, Way.LATE))
+        elif self._touched(Kind.OUT_OF_ORDER, sample):
+            found.append(Sending(sent, made_ms, made_ms, Way.OVERTAKEN))
+        else:
+            shifted = sent.ts_ms != made_ms
+            found.append(Sending(sent, made_ms, made_ms, Way.SHIFTED) if shifted else sent)
+            if self._touched(Kind.DUPLICATED, sample):
+                found.append(Sending(sent, made_ms, made_ms, Way.COPY))
+        return found
+
+    def _stuck_at(self, sample: Sample) -> Sample:
+        """The sample with what a stuck sensor says: the value of the episode's first reading."""
+        episode = self._episode(Kind.STUCK_SENSOR, sample)
+        if episode is None or episode.signal is None:
+            return sample
+        place = sample.shape.names.index(episode.signal)
+        stuck = self._stuck.get(sample.unit.id)
+        if stuck is None or stuck[0] is not episode:
+            self._stuck[sample.unit.id] = (episode, sample.values[place])
+            return sample
+        episode.readings += 1
+        values = list(sample.values)
+        values[place] = stuck[1]
+        return sample._replace(values=tuple(values))
+
+    def _shifted(self, sample: Sample, made_ms: int) -> Sample:
+        episode = self._touched(Kind.CLOCK_SKEW, sample)
+        if episode is None:
+            return sample
+        ts_ms = made_ms + episode.shift_at(made_ms)
+        # Of all timestamps only the first may be no whole step: it is passed by, to an odd rest.
+        return sample._replace(ts_ms=ts_ms + (ts_ms == self._start_ms))
+
+    def _touched(self, kind: Kind, sample: Sample) -> Episode | None:
+        episode = self._episode(kind, sample)
+        if episode is not None:
+            episode.readings += 1
+        return episode
+
+    def _episode(self, kind: Kind, sample: Sample) -> Episode | None:
+        """The episode of this kind that the reading lies in."""
+        timeline = self._timelines.get(kind)
+        if timeline is None:
+            return None
+        place = self._places[sample.unit.id][kind.is_of_node]
+        start_ms = timeline.start(place, sample.ts_ms)
+        if start_ms is None:
+            return None
+        episode = self._episodes.get((kind, place))
+        if episode is None or episode.start_ms != start_ms:
+            episode = self._begin(kind, timeline, place, sample, start_ms)
+        return episode
+
+    def _begin(self, kind: Kind, timeline: Timeline, place: int, sample: Sample, start_ms: int) -> Episode:
+        unit = sample.unit
+        owner = None if kind.is_of_node else unit.id
+        end_ms = start_ms + timeline.fault.for_ms
+        episode = Episode(kind, owner, unit.enterprise.id, start_ms, end_ms)
+        if kind in (Kind.STUCK_SENSOR, Kind.WRONG_TYPE):
+            names = _regular(unit.class_name)
+            episode.signal = names[int(timeline.draw("signal", place, start_ms) * len(names))]
+        elif kind is Kind.CLOCK_SKEW:
+            episode.shift_ms = timeline.shift_ms(place, start_ms)
+            episode.drift_ppm = timeline.fault.drift_ppm
+        self._episodes[kind, place] = episode
+        self._truth.append(episode)
+        return episode
+
+
+@cache
+def _regular(class_name: str) -> tuple[str, ...]:
+    """The signals that every reading holds."""
+    equipment = CATALOGUE[class_name]
+    base_s = equipment.base_interval_s
+    return tuple(signal.name for signal in equipment.signals if signal.interval_s == base_s)

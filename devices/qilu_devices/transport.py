@@ -1,0 +1,155 @@
+"""Transport faults: what goes wrong between the equipment and the broker, when, to whom; and their ground
+truth, which telemetry never tells.
+
+Time is cut, for each kind, into windows of `every`, the same for all. In each window each unit (or edge
+node) has one episode, `for` long, at a time that is a hash of (seed, unit or node, kind, window): so episodes
+do not depend on the fleet, the shard, the speed or when a run begins. A reconnect storm begins for all nodes
+at once. What an episode does to readings is in `disturbance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from qilu_devices import parquet
+from qilu_devices.noise import Streams, keys_of
+
+FILE_NAME = "transport.parquet"
+SHORTEST_WINDOW_MS = 60_000
+LARGEST_SHIFT_MS = 240_000
+"""A clock further ahead is not believed by receivers (ten minutes), or for long not by the gate (five)."""
+LARGEST_DRIFT_PPM = 10_000
+SHIFT_STEP_MS = 100
+"""Units are sampled at whole multiples of it (`simulation.PHASE_STEP_MS`). A shift is a multiple and a rest
+that is none, so a shifted timestamp never meets another reading's."""
+_RESTS = 49
+"""So many windows until a rest comes again: longer than any shift."""
+
+
+class Kind(StrEnum):
+    """In the order in which they go before each other, where a reading lies in several episodes."""
+
+    RECONNECT_STORM = "reconnect_storm"
+    GARBAGE_PAYLOAD = "garbage_payload"
+    MISSING = "missing"
+    STUCK_SENSOR = "stuck_sensor"
+    CLOCK_SKEW = "clock_skew"
+    WRONG_TYPE = "wrong_type"
+    LATE = "late"
+    OUT_OF_ORDER = "out_of_order"
+    DUPLICATED = "duplicated"
+
+    @property
+    def is_of_node(self) -> bool:
+        """Edge nodes have it, not units."""
+        return self in (Kind.RECONNECT_STORM, Kind.GARBAGE_PAYLOAD, Kind.CLOCK_SKEW)
+
+
+@dataclass(frozen=True, slots=True)
+class TransportFault:
+    """One kind, switched on. `by_ms` and `drift_ppm` are of clock skew: the largest shift that an episode
+    begins with, and by how much it grows; `share` is of reconnect storms: of the nodes."""
+
+    every_ms: int
+    for_ms: int
+    by_ms: int = 0
+    drift_ppm: int = 0
+    share: float = 1.0
+
+    @property
+    def largest_shift_ms(self) -> int:
+        """No timestamp is further from the truth than this."""
+        return self.by_ms + self.drift_ppm * self.for_ms // 1_000_000 + SHIFT_STEP_MS if self.by_ms else 0
+
+
+TransportPlan = Mapping[Kind, TransportFault]
+
+
+@dataclass(slots=True)
+class Episode:
+    """One fault as it truly was. `readings` that it changed, or messages that it added (garbage); a storm
+    has 1. Those that lie in several episodes are counted by each that changed them. `signal` is of stuck
+    sensors and wrong types; `shift_ms` (at the start) and `drift_ppm` are of clock skew."""
+
+    kind: Kind
+    unit: str | None
+    node: str
+    start_ms: int
+    end_ms: int
+    readings: int = 0
+    signal: str | None = None
+    shift_ms: int | None = None
+    drift_ppm: int | None = None
+
+    def shift_at(self, ts_ms: int) -> int:
+        """How far the clock is off by then."""
+        assert self.shift_ms is not None
+        assert self.drift_ppm is not None
+        grown_ms = self.drift_ppm * (ts_ms - self.start_ms) // 1_000_000 // SHIFT_STEP_MS * SHIFT_STEP_MS
+        return self.shift_ms + (grown_ms if self.shift_ms > 0 else -grown_ms)
+
+
+class Timeline:
+    """The episodes of one kind, of units or nodes by their place. Asked in the order of time."""
+
+    def __init__(self, kind: Kind, fault: TransportFault, seed: int, ids: Sequence[str]) -> None:
+        self.fault = fault
+        self._name = f"transport/{kind}"
+        self._streams = Streams(keys_of(seed, ids))
+        self._of_all = Streams(keys_of(seed, [kind])) if kind is Kind.RECONNECT_STORM else None
+        self._number = -1
+        self._starts: list[int] = []
+
+    def start(self, place: int, ts_ms: int) -> int | None:
+        """When the episode began that `ts_ms` lies in; None outside of episodes."""
+        number = ts_ms // self.fault.every_ms
+        if number != self._number:
+            self._load(number)
+        start_ms = self._starts[place]
+        return start_ms if start_ms <= ts_ms < start_ms + self.fault.for_ms else None
+
+    def draw(self, what: str, place: int, ts_ms: int) -> float:
+        """A number in [0, 1) of the episode."""
+        number = np.array([ts_ms // self.fault.every_ms])
+        return float(self._streams.chance_of(f"{self._name}/{what}", np.array([place]), number)[0])
+
+    def shift_ms(self, place: int, ts_ms: int) -> int:
+        """What a clock is off by when the episode begins: between half of `by` and all of it, either way, in
+        whole steps and a rest of 2 to 98 ms that the next windows do not have."""
+        draw = 2.0 * self.draw("shift", place, ts_ms)
+        size_ms = int(self.fault.by_ms * (0.5 + 0.5 * (draw % 1.0))) // SHIFT_STEP_MS * SHIFT_STEP_MS
+        rest_ms = 2 * (1 + ts_ms // self.fault.every_ms % _RESTS)
+        return (size_ms if draw < 1.0 else -size_ms) + rest_ms
+
+    def _load(self, number: int) -> None:
+        self._number = number
+        room_ms = self.fault.every_ms - self.fault.for_ms
+        chances = (self._of_all or self._streams).chance(f"{self._name}/start", number)
+        starts = number * self.fault.every_ms + (chances * room_ms).astype(np.int64)
+        if self._of_all is not None:
+            takes_part = self._streams.chance(f"{self._name}/share", number) < self.fault.share
+            starts = np.where(takes_part, starts, 2**62)
+        self._starts = starts.tolist()
+
+
+def save(episodes: Sequence[Episode], folder: Path) -> Path:
+    """Write the ground truth as `transport.parquet`, whole or not at all: one row an episode that met a
+    reading. Blocks. Raises ConfigError when it cannot be written."""
+    columns = {
+        each.name: np.array([getattr(episode, each.name) for episode in episodes], dtype=object)
+        for each in fields(Episode)
+    }
+    for name in ("start_ms", "end_ms"):
+        columns[name] = columns[name].astype("datetime64[ms]")
+    query = """
+        SELECT kind::VARCHAR AS kind, unit::VARCHAR AS unit, node::VARCHAR AS node, start_ms AS "start",
+            end_ms AS "end", readings::BIGINT AS readings, signal::VARCHAR AS signal,
+            shift_ms::BIGINT AS shift_ms, drift_ppm::BIGINT AS drift_ppm
+        FROM given
+    """
+    return parquet.write(folder / FILE_NAME, columns, query)
