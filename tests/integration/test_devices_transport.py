@@ -3,24 +3,34 @@ reading at its end."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import paho.mqtt.client as mqtt
 import pytest
 from gateway_world import FakePlatform, eventually, letters, online
 from qilu.verify import Verdict, verify
-from qilu_contract.errors import Reason
+from qilu_contract import sparkplug, topics
+from qilu_contract.errors import BadReading, Reason
 from qilu_contract.places import city_of
 from qilu_contract.stores import open_store
+from qilu_devices.disturbance import Disturbance, Sending, Way
+from qilu_devices.fleet import Shard
 from qilu_devices.manifest import load_manifest
 from qilu_devices.run import RunConfig, RunReport, run
 from qilu_devices.scenario import Scenario, parse_scenario
-from qilu_devices.simulation import fleet_of
+from qilu_devices.simulation import Simulation, fleet_of
 from qilu_devices.transport import FILE_NAME, Kind
 from qilu_gateway.settings import Settings
 
 START_MS = 1_509_328_846_046  # on no grid
-MINUTES = 20
+UNITS, MINUTES = 40, 11  # two windows, and a bit of a third
 FAULTS = {
     Kind.MISSING: "{every: 5m, for: 1m}",
     Kind.LATE: "{every: 5m, for: 90s}",
@@ -37,52 +47,64 @@ FAULTS = {
 def scenario(*kinds: Kind) -> Scenario:
     lines = "".join(f"  {kind}: {FAULTS[kind]}\n" for kind in kinds)
     mix = "classes: {motor: 1, pump: 1, boiler: 1}\ncities: {'370200': 1, '370700': 1}\n"
-    return parse_scenario(f"name: rough\nunits: 60\nseed: 5\n{mix}transport:\n{lines}", "rough.yaml")
+    return parse_scenario(f"name: rough\nunits: {UNITS}\nseed: 5\n{mix}transport:\n{lines}", "rough.yaml")
 
 
-async def judged(
-    chosen: Scenario, settings: Settings, platform: FakePlatform, folder: Path
-) -> tuple[RunReport, Verdict, dict[str, int]]:
-    """Run it to its end, and hold it against the store; also what the gateway counted."""
+def register(chosen: Scenario, platform: FakePlatform) -> None:
     for unit in fleet_of(chosen):
         county = unit.enterprise.county
         place = {"county": county, "city": city_of(county), "industry": unit.enterprise.industry}
         owned = {"class": unit.class_name, "enterprise": unit.enterprise.id, "on_cloud": False}
         platform.units[unit.id] = owned | place
-    config = RunConfig(
-        settings.broker, chosen, start_ms=START_MS, speed=None, for_s=60.0 * MINUTES, state=folder
-    )
-    async with online(settings) as gateway:
-        report = await run(config)
-        counters = gateway.counters
-        await eventually(
-            lambda: counters.in_flight == 0 and counters.accepted >= report.readings_acked, "rest"
-        )
-        counted = {"births": counters.births, "accepted": counters.accepted, "stored": counters.stored}
-    async with open_store(settings.store) as store:
-        return report, await verify(load_manifest(folder), store, window_readings=500), counted
 
 
 @pytest.fixture
-def influx_settings(settings: Settings, influxdb: object) -> Settings:
-    return settings.model_copy(update={"store": influxdb.url, "host_id": "qilu"})  # type: ignore[attr-defined]
+def influx_settings(settings: Settings, influxdb: Any) -> Settings:
+    # Equipment listens to the host of this id alone.
+    return settings.model_copy(update={"store": influxdb.url, "host_id": "qilu"})
 
 
-@pytest.mark.parametrize(
-    "kinds", [*((kind,) for kind in Kind), tuple(Kind)], ids=lambda kinds: "+".join(kinds)
-)
+def config_of(chosen: Scenario, settings: Settings, folder: Path | None) -> RunConfig:
+    return RunConfig(
+        settings.broker, chosen, start_ms=START_MS, speed=None, for_s=60.0 * MINUTES, state=folder
+    )
+
+
+async def run_all(configs: list[RunConfig], settings: Settings) -> tuple[list[RunReport], dict[str, int]]:
+    """Run them at once and to their end; also what the gateway counted."""
+    async with online(settings) as gateway:
+        reports = await asyncio.gather(*map(run, configs))
+        counters, made = gateway.counters, sum(report.readings_acked for report in reports)
+        await eventually(lambda: counters.in_flight == 0 and counters.accepted >= made, "all of it")
+        return reports, {"births": counters.births, "stored": counters.stored}
+
+
+async def verdict_of(folder: Path, settings: Settings) -> Verdict:
+    async with open_store(settings.store) as store:
+        return await verify(load_manifest(folder), store, window_readings=500)
+
+
+def truth_of(*folders: Path) -> list[tuple[Any, ...]]:
+    files = [str(folder / FILE_NAME) for folder in folders]
+    return sorted(duckdb.read_parquet(files).fetchall(), key=repr)
+
+
+@pytest.mark.parametrize("kinds", [*((kind,) for kind in Kind), tuple(Kind)], ids="+".join)
 async def test_what_is_left_of_a_run_is_what_its_faults_leave(
     kinds: tuple[Kind, ...], influx_settings: Settings, platform: FakePlatform, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "devices"
-    report, verdict, counted = await judged(scenario(*kinds), influx_settings, platform, folder)
+    rough = scenario(*kinds)
+    register(rough, platform)
+    [report], counted = await run_all([config_of(rough, influx_settings, tmp_path)], influx_settings)
+    verdict = await verdict_of(tmp_path, influx_settings)
     total = verdict.total
     assert (total.lost, total.duplicated, total.altered, total.unexpected) == (0, 0, 0, 0)
-    assert total.expected == total.stored > 60
+    assert total.expected == total.stored > UNITS
     assert (total.unacknowledged, verdict.others, report.pending, report.dropped) == (0, 0, 0, 0)
 
-    rows = duckdb.sql(f"SELECT kind, sum(readings)::INT FROM '{folder / FILE_NAME}' GROUP BY kind").fetchall()
-    truth = dict(rows)
+    truth: dict[str, int] = defaultdict(int)
+    for kind, _, _, _, _, readings, *_ in truth_of(tmp_path):
+        truth[kind] += readings
     assert set(truth) == set(kinds)
     wanted = {
         Reason.WRONG_TYPE: truth.get(Kind.WRONG_TYPE),
@@ -91,7 +113,97 @@ async def test_what_is_left_of_a_run_is_what_its_faults_leave(
     assert letters(influx_settings) == {reason: count for reason, count in wanted.items() if count}
     assert verdict.refused == letters(influx_settings)
     assert report.readings_acked == total.stored + sum(verdict.refused.values())
-    if Kind.DUPLICATED in kinds:
-        assert counted["stored"] >= total.stored + truth[Kind.DUPLICATED]
-    if Kind.RECONNECT_STORM in kinds:
-        assert counted["births"] > 60 + report.enterprises
+    assert counted["stored"] >= total.stored + truth.get(Kind.DUPLICATED, 0)
+    if Kind.RECONNECT_STORM in kinds:  # who comes back is born again
+        assert counted["births"] > UNITS + report.enterprises
+
+
+async def test_two_shards_at_another_speed_have_the_same_faults_and_leave_the_same(
+    influx_settings: Settings, platform: FakePlatform, tmp_path: Path
+) -> None:
+    rough = scenario(*Kind)
+    register(rough, platform)
+    whole, halves = tmp_path / "whole", [tmp_path / "1", tmp_path / "2"]
+    [report], _ = await run_all([config_of(rough, influx_settings, whole)], influx_settings)
+    before = await verdict_of(whole, influx_settings)
+    shards = [
+        replace(config_of(rough, influx_settings, folder), shard=Shard(i, 2), speed=600.0)
+        for i, folder in enumerate(halves, 1)
+    ]
+    reports, _ = await run_all(shards, influx_settings)
+    assert sum(part.readings_acked for part in reports) == report.readings_acked
+    assert truth_of(*halves) == truth_of(whole)
+    # They wrote the same points again, and were refused the same again.
+    assert (await verdict_of(whole, influx_settings)).as_dict() == before.as_dict()
+    assert letters(influx_settings) == {reason: 2 * count for reason, count in before.refused.items()}
+
+
+Message = tuple[str | None, int | None, bool]
+"""Unit (None: the node's own), timestamp (None: no payload), and whether a value is text."""
+
+
+class Wire:
+    """All data messages at the broker, by edge node, and which readings were said to be historical."""
+
+    def __init__(self, broker: Any) -> None:
+        self.messages: dict[str, list[Message]] = defaultdict(list)
+        self.historical: dict[tuple[str | None, int | None], bool] = {}
+        self.ready = False
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "wire", protocol=mqtt.MQTTv5)
+        self.client.on_message = self._take
+        self.client.on_subscribe = self._subscribed
+        self.client.connect(broker.host, broker.port)
+        self.client.subscribe([("spBv1.0/+/DDATA/#", 1), ("spBv1.0/+/NDATA/#", 1)])
+        self.client.loop_start()
+
+    def _subscribed(self, *_: object) -> None:
+        self.ready = True
+
+    def _take(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
+        topic = topics.parse(message.topic)
+        assert isinstance(topic, topics.SparkplugTopic)
+        try:
+            payload = sparkplug.decode(message.payload)
+        except BadReading:
+            self.messages[topic.node].append((topic.device, None, False))
+            return
+        texts = any(isinstance(metric.value, str) for metric in payload.metrics)
+        self.messages[topic.node].append((topic.device, payload.ts_ms, texts))
+        said = all(metric.is_historical for metric in payload.metrics)
+        self.historical[topic.device, payload.ts_ms] = said
+
+
+@pytest.fixture
+def wire(mosquitto: Any) -> Iterator[Wire]:
+    wire = Wire(mosquitto)
+    yield wire
+    wire.client.disconnect()
+    wire.client.loop_stop()
+
+
+async def test_edge_nodes_send_what_the_faults_make_of_their_readings_in_just_that_order(
+    wire: Wire, influx_settings: Settings, platform: FakePlatform
+) -> None:
+    """Without storms, after which messages may come again."""
+    rough = scenario(*(kind for kind in Kind if kind is not Kind.RECONNECT_STORM))
+    register(rough, platform)
+    units = fleet_of(rough)
+    disturbance = Disturbance(units, rough.seed, START_MS, rough.transport)
+    moments = Simulation(units, rough.seed, START_MS).moments(START_MS + 60_000 * MINUTES)
+    wanted: dict[str, list[Message]] = defaultdict(list)
+    late: set[tuple[str, int]] = set()
+    for item in chain(chain.from_iterable(map(disturbance.through, moments)), disturbance.rest()):
+        way = item.way if isinstance(item, Sending) else None
+        if way is Way.GARBAGE:
+            wanted[item.unit.enterprise.id].append((None, None, False))
+        elif item.ts_ms != START_MS:  # that is the births'
+            wanted[item.unit.enterprise.id].append((item.unit.id, item.ts_ms, way is Way.WRONG_TYPE))
+        if way is Way.LATE:
+            late.add((item.unit.id, item.ts_ms))
+
+    await eventually(lambda: wire.ready, "the subscription")
+    await run_all([replace(config_of(rough, influx_settings, None), speed=600.0)], influx_settings)
+    count = sum(map(len, wanted.values()))
+    await eventually(lambda: sum(map(len, wire.messages.values())) >= count, "all messages")
+    assert wire.messages == wanted
+    assert late <= {reading for reading, said in wire.historical.items() if said}
