@@ -82,6 +82,7 @@ class Disturbance:
             kind: Timeline(kind, fault, seed, node_ids if kind.is_of_node else unit_ids)
             for kind, fault in plan.items()
         }
+        self._quiet_until: dict[str, int] = {}  # by unit: until then its readings pass as they are
         self._episodes: dict[tuple[Kind, int], Episode] = {}
         self._stuck: dict[str, tuple[Episode, float]] = {}
         self._late: list[tuple[int, int, Sending]] = []
@@ -137,7 +138,7 @@ class Disturbance:
     def judge(self, sample: Sample) -> Sequence[Sample | Sending]:
         """What becomes of a reading, whenever that is sent. In the order of time, each reading once."""
         made_ms = sample.ts_ms
-        if not self._timelines or made_ms == self._start_ms:
+        if not self._timelines or made_ms == self._start_ms or self._is_quiet(sample.unit.id, made_ms):
             return (sample,)
         found: list[Sample | Sending] = []
         storm = self._episode(Kind.RECONNECT_STORM, sample)
@@ -161,6 +162,15 @@ class Disturbance:
             if self._touched(Kind.DUPLICATED, sample):
                 found.append(Sending(sent, made_ms, made_ms, Way.COPY))
         return found
+
+    def _is_quiet(self, unit_id: str, ts_ms: int) -> bool:
+        """No episode of any kind; asked of all readings, so most answers are found at once."""
+        if ts_ms < self._quiet_until.get(unit_id, 0):
+            return True
+        places = self._places[unit_id]
+        until = min(each.quiet_until(places[each.is_of_node], ts_ms) for each in self._timelines.values())
+        self._quiet_until[unit_id] = until
+        return ts_ms < until
 
     def _stuck_at(self, sample: Sample) -> Sample:
         """The sample with what a stuck sensor says: the value of the episode's first reading."""
@@ -196,7 +206,7 @@ class Disturbance:
         timeline = self._timelines.get(kind)
         if timeline is None:
             return None
-        place = self._places[sample.unit.id][kind.is_of_node]
+        place = self._places[sample.unit.id][timeline.is_of_node]
         start_ms = timeline.start(place, sample.ts_ms)
         if start_ms is None:
             return None

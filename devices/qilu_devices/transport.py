@@ -99,6 +99,7 @@ class Timeline:
 
     def __init__(self, kind: Kind, fault: TransportFault, seed: int, ids: Sequence[str]) -> None:
         self.fault = fault
+        self.is_of_node = kind.is_of_node
         self._name = f"transport/{kind}"
         self._streams = Streams(keys_of(seed, ids))
         self._of_all = Streams(keys_of(seed, [kind])) if kind is Kind.RECONNECT_STORM else None
@@ -112,6 +113,13 @@ class Timeline:
             self._load(number)
         start_ms = self._starts[place]
         return start_ms if start_ms <= ts_ms < start_ms + self.fault.for_ms else None
+
+    def quiet_until(self, place: int, ts_ms: int) -> int:
+        """No episode before this; `ts_ms` itself inside of one."""
+        if self.start(place, ts_ms) is not None:
+            return ts_ms
+        start_ms, next_ms = self._starts[place], (self._number + 1) * self.fault.every_ms
+        return start_ms if ts_ms < start_ms < next_ms else next_ms
 
     def draw(self, what: str, place: int, ts_ms: int) -> float:
         """A number in [0, 1) of the episode."""
