@@ -66,6 +66,13 @@ class Sending(NamedTuple):
         return self.way not in (Way.COPY, Way.DISCONNECT)
 
 
+def outcome(item: Sample | Sending) -> Sample | Reason | None:
+    """What is left of it in the end: a reading to be stored, a dead letter, or nothing of its own."""
+    if isinstance(item, Sample):
+        return item
+    return item.refused or (item.sample if item.counts else None)
+
+
 class Disturbance:
     """The transport faults of some units from a run's start on: a pure function of plan, seed, start and
     units. Moments are to be given once, in the order of time. Holds what is late: no more than the fleet

@@ -16,11 +16,11 @@ import msgspec
 from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.readings import Reading
 
-from qilu_devices.disturbance import Disturbance, Sending
+from qilu_devices.disturbance import Disturbance, outcome
 from qilu_devices.faults import Occurrence, ground_truth
 from qilu_devices.fleet import Shard, Unit
 from qilu_devices.scenario import Scenario, parse_scenario
-from qilu_devices.simulation import Simulation, fleet_of
+from qilu_devices.simulation import Sample, Simulation, fleet_of
 from qilu_devices.transport import Episode
 
 FILE_NAME = "run.json"
@@ -83,24 +83,19 @@ class Manifest(msgspec.Struct, frozen=True):
         """Every reading that was acknowledged and must be stored, as transport faults left it, in the order
         of its timestamp, computed again. `refused` is told what must be dead-lettered. Nodes that dropped
         readings are included: for them some are not expected. Raises ConfigError as `fleet` does."""
-        scenario, units = self._simulated()
-        disturbance = Disturbance(units, self.seed, self.start_ms, scenario.transport)
+        simulation, disturbance = self._repeated()
         ahead: list[tuple[int, int, Reading]] = []  # what skewed clocks may still have to be put before
         order = count()
-        for moment in Simulation(units, self.seed, self.start_ms, scenario.faults).moments(self.until_ms):
+        for moment in simulation.moments(self.until_ms):
             for sample in moment.samples:
                 node = self.nodes.get(sample.unit.enterprise.id)
                 acked = node is not None and sample.ts_ms <= node.acked_through_ms
-                for item in disturbance.judge(sample):
-                    reason = item.refused if isinstance(item, Sending) else None
-                    if not acked or (isinstance(item, Sending) and not item.counts):
-                        continue
-                    if reason is None:
-                        sent = item.sample if isinstance(item, Sending) else item
-                        reading = Reading(sent.unit.id, sent.ts_ms, sent.named())
-                        heapq.heappush(ahead, (sent.ts_ms, next(order), reading))
-                    elif refused is not None:
-                        refused[reason] += 1
+                for left in map(outcome, disturbance.judge(sample)):
+                    if acked and isinstance(left, Sample):
+                        reading = Reading(left.unit.id, left.ts_ms, left.named())
+                        heapq.heappush(ahead, (left.ts_ms, next(order), reading))
+                    elif acked and left is not None and refused is not None:
+                        refused[left] += 1
             while ahead and ahead[0][0] <= moment.ts_ms - self.beyond_ms:
                 yield heapq.heappop(ahead)[2]
         while ahead:
@@ -116,12 +111,19 @@ class Manifest(msgspec.Struct, frozen=True):
     def transport_truth(self) -> list[Episode]:
         """What transport faults did until the last sample, computed again: what `transport.parquet` holds.
         Raises ConfigError as `readings` does."""
-        scenario, units = self._simulated()
-        disturbance = Disturbance(units, self.seed, self.start_ms, scenario.transport)
-        for moment in Simulation(units, self.seed, self.start_ms, scenario.faults).moments(self.until_ms):
+        simulation, disturbance = self._repeated()
+        for moment in simulation.moments(self.until_ms):
             for sample in moment.samples:
                 disturbance.judge(sample)
         return disturbance.ground_truth()
+
+    def _repeated(self) -> tuple[Simulation, Disturbance]:
+        """The run's beginning."""
+        scenario, units = self._simulated()
+        return (
+            Simulation(units, self.seed, self.start_ms, scenario.faults),
+            Disturbance(units, self.seed, self.start_ms, scenario.transport),
+        )
 
     def _simulated(self) -> tuple[Scenario, list[Unit]]:
         scenario = parse_scenario(self.scenario.text, f"the scenario in {FILE_NAME}")
