@@ -94,7 +94,7 @@ class Manifest(msgspec.Struct, frozen=True):
                     if acked and isinstance(left, Sample):
                         reading = Reading(left.unit.id, left.ts_ms, left.named())
                         heapq.heappush(ahead, (left.ts_ms, next(order), reading))
-                    elif acked and left is not None and refused is not None:
+                    elif acked and isinstance(left, Reason) and refused is not None:
                         refused[left] += 1
             while ahead and ahead[0][0] <= moment.ts_ms - self.beyond_ms:
                 yield heapq.heappop(ahead)[2]
