@@ -163,8 +163,10 @@ class EdgeNode:
     @property
     def acked_through_ms(self) -> int:
         """Every reading sampled up to here is acknowledged (or dropped, if `dropped` says so)."""
-        waiting = [_made_ms(item) for item in self._in_flight.values() if isinstance(item, Sample | Sending)]
-        waiting += map(_made_ms, islice(self._buffer, 1 if self._in_order else None))
+        in_flight = self._in_flight.values()
+        waiting = [_made_ms(item) for item in in_flight if isinstance(item, Sample | Sending)]
+        ahead = islice(self._buffer, 1 if self._in_order else None)
+        waiting += [_made_ms(item) for item in ahead if isinstance(item, Sample) or item.counts]
         firsts = [
             device.last[0][0] for device in self._devices.values() if device.first_pending and device.last
         ]
@@ -189,10 +191,6 @@ class EdgeNode:
         self._wake.set()
 
     def _disturb(self, sending: Sending) -> None:
-        if sending.way is Way.DISCONNECT:
-            self._disconnecting = self._client is not None
-            self._disconnect_if_due()
-            return
         self.made += sending.counts
         self.made_until_ms = max(self.made_until_ms, sending.made_ms)
         self._in_order = False
@@ -233,7 +231,8 @@ class EdgeNode:
                 _log.debug("edge_node_refused", node=self.id, error=str(error))
             except (MQTTError, OSError, TimeoutError) as error:
                 _log.debug("edge_node_disconnected", node=self.id, error=str(error))
-            if loop.time() - began_s > RECONNECT_MAX_S:  # that was a connection, not another failure
+            if self._disconnecting or loop.time() - began_s > RECONNECT_MAX_S:
+                # That was a connection, not another failure.
                 delay_s = RECONNECT_MIN_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(random.uniform(0.5, 1.0) * delay_s):
@@ -288,8 +287,9 @@ class EdgeNode:
             may_send = len(self._in_flight) < WINDOW and not self._disconnecting
             message = self._next() if may_send else None
             if message is None:
-                self._wake.clear()
-                await self._wake.wait()
+                if self._failure is None:
+                    self._wake.clear()
+                    await self._wake.wait()
                 continue
             topic, payload, item = message
             token = self._token = self._token + 1
@@ -321,6 +321,10 @@ class EdgeNode:
             return None
         sample = self._buffer.popleft()
         if isinstance(sample, Sending):
+            if sample.way is Way.DISCONNECT:
+                self._disconnecting = True
+                self._disconnect_if_due()
+                return None
             return *self._encode(sample), sample
         historical = sample.ts_ms <= self._historical_until_ms
         body = self._devices[sample.unit.id].data(sample, self._next_seq(), historical)
