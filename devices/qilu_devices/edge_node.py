@@ -178,7 +178,7 @@ class EdgeNode:
             self._disturb(sample)
             return
         self.made += 1
-        self.made_until_ms = max(self.made_until_ms, sample.ts_ms)
+        self.made_until_ms = sample.ts_ms
         device = self._devices[sample.unit.id]
         if device.last is None:
             device.take(sample)
