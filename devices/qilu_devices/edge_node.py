@@ -42,6 +42,7 @@ from qilu_devices.simulation import Sample, Shape
 WINDOW = 256
 """Messages in flight to the broker a node: enough to hide the way there and back, small enough to repeat."""
 FAREWELL_S = 1.0
+ALIASES_A_UNIT = 32
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.25, 15.0
 REBIRTH_PAUSE_S = 2.0
 """Rebirths follow each other no faster than this, whatever is commanded."""
@@ -106,11 +107,11 @@ class EdgeNode:
         self._broker, self._gate, self._capacity = broker, gate, capacity
         self._connecting, self._progress = connecting, progress
         self._devices: dict[str, _Device] = {}
-        alias = 0
-        for unit in units:
+        # The same distance in every node, so that units at the same place in their nodes share a layout.
+        distance = max(ALIASES_A_UNIT, *(len(CATALOGUE[unit.class_name].signals) for unit in units))
+        for number, unit in enumerate(units):
             topic = topics.sparkplug("DDATA", self._group, self.id, unit.id)
-            device = self._devices[unit.id] = _Device(unit, alias, topic)
-            alias += len(device.equipment.signals)
+            self._devices[unit.id] = _Device(unit, number * distance, topic)
 
         self._buffer: deque[Sample] = deque()
         self._births: deque[_Device] = deque()
