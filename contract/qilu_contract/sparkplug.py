@@ -164,37 +164,6 @@ def decode(body: bytes) -> Payload:
     )
 
 
-def decode_floats(body: bytes) -> tuple[int, int | None, list[tuple[int, float]]] | None:
-    """Timestamp, sequence number and values by alias of a data payload of the plainest kind: floats by alias,
-    without times of their own. None for any other, which is `decode`'s; of the same payload both say the
-    same, at a third of the cost."""
-    message = pb.Payload()
-    try:
-        message.ParseFromString(body)
-        values: list[tuple[int, float]] = []
-        for metric in message.metrics:
-            value = metric.float_value
-            if not value:
-                field = metric.WhichOneof("value")
-                if field != "float_value" and field != "double_value":
-                    return None
-                value = getattr(metric, field)
-            alias = metric.alias
-            if (
-                metric.name
-                or metric.is_null
-                or metric.HasField("timestamp")
-                or not (alias or metric.HasField("alias"))
-            ):
-                return None
-            values.append((alias, value))
-    except DecodeError:
-        return None
-    if not message.timestamp:
-        return None
-    return message.timestamp, message.seq if message.HasField("seq") else None, values
-
-
 def _decode_metric(metric: pb.Metric) -> Metric:
     # Asking which fields are present costs as much as reading them: it is asked only of those that read as
     # nothing. Of a oneof at most one member reads as something.
@@ -211,7 +180,7 @@ def _decode_metric(metric: pb.Metric) -> Metric:
     if isinstance(name, bytes):  # the runtime hands out text that is not UTF-8 as bytes
         raise BadReading(Reason.BAD_PAYLOAD, "a metric's name is not UTF-8")
     return Metric(
-        name or None,
+        name if name or metric.HasField("name") else None,
         metric.alias or (0 if metric.HasField("alias") else None),
         metric.timestamp or (0 if metric.HasField("timestamp") else None),
         datatype,

@@ -15,9 +15,11 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
@@ -30,6 +32,9 @@ from qilu_devices.noise import Keys, Streams, keys_of, text_key
 from qilu_devices.scenario import Scenario
 
 PHASE_STEP_MS = 100
+BLOCK = 16_384
+"""Units of a class stepped together: few enough that a step's arrays stay in the processor's cache and cost
+little memory, enough that calls into numpy do not count."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +60,7 @@ class Sample(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """All readings of one class at one millisecond."""
+    """Readings of one class at one millisecond."""
 
     ts_ms: int
     samples: list[Sample]
@@ -67,20 +72,36 @@ def phases_ms(units: Sequence[Unit], base_ms: int) -> Times:
     return np.array([text_key(f"phase/{unit.id}") % slots * PHASE_STEP_MS for unit in units], dtype=np.int64)
 
 
-class _ClassRun:
-    """All units of one class, stepped together."""
+class _Group(NamedTuple):
+    """The units of a run that are sampled at one millisecond, as a slice, and their step: a moment that has
+    not been computed yet."""
+
+    ts_ms: int
+    run: _BlockRun
+    k: int
+    begin: int
+    end: int
+
+    def moment(self) -> Moment:
+        return Moment(self.ts_ms, self.run.samples(self))
+
+
+class _BlockRun:
+    """Some units of one class, stepped together; `first`: their first grid times, ascending."""
 
     def __init__(
-        self, equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan
+        self,
+        equipment: EquipmentClass,
+        units: list[Unit],
+        first: Times,
+        seed: int,
+        start_ms: int,
+        plan: FaultPlan,
     ) -> None:
-        base_ms = equipment.base_interval_s * 1000
-        # The first grid time after the start.
-        first = start_ms + 1 + (phases_ms(units, base_ms) - start_ms - 1) % base_ms
-        order = np.argsort(first, kind="stable")
-        self._units = [units[i] for i in order]
-        self._start: Times = np.full(len(units), start_ms, dtype=np.int64)
-        self._first: Times = first[order]
-        self._base_ms = base_ms
+        self._units = units
+        self._start_ms = start_ms
+        self._first = first
+        self._base_ms = equipment.base_interval_s * 1000
         self._signals = equipment.signals
         self._multiples = [signal.interval_s // equipment.base_interval_s for signal in equipment.signals]
         self._shapes: dict[tuple[int, ...], Shape] = {}
@@ -95,30 +116,60 @@ class _ClassRun:
             Streams(_enterprise_keys(seed, self._units)),
             float(equipment.base_interval_s),
         )
+        self._k = -1
+        self._shape = self._shape_at(0)
+        self._rows: NDArray[np.float64] | None = None
 
-    def _shape(self, positions: tuple[int, ...]) -> Shape:
+    def _shape_at(self, k: int) -> Shape:
+        positions = tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0)
         shape = self._shapes.get(positions)
         if shape is None:
             shape = Shape(tuple(self._signals[i].name for i in positions), positions)
             self._shapes[positions] = shape
         return shape
 
-    def moments(self) -> Iterator[Moment]:
-        for k in count():
-            times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
-            produced = self._kernel.step(k, times, self._faults.at(times))
-            shape = self._shape(tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0))
-            columns = []
-            for i in shape.positions:
-                signal = self._signals[i]
-                # A sensor reads no further than its range. Adding 0.0 turns -0.0 into 0.0.
-                inside = np.clip(produced[signal.name], signal.low, signal.high)
-                columns.append((signal.round_all(inside) + 0.0).tolist())
-            rows = list(zip(*columns, strict=True))
-            for begin, end in self._groups if k else [(0, len(rows))]:
-                ts_ms = int(times[begin])
-                units = self._units
-                yield Moment(ts_ms, [Sample(units[i], ts_ms, shape, rows[i]) for i in range(begin, end)])
+    def groups(self) -> Iterator[_Group]:
+        """In time order, without end. `samples` is to be called with each, in this order."""
+        yield _Group(self._start_ms, self, 0, 0, len(self._units))
+        for k in count(1):
+            for begin, end in self._groups:
+                yield _Group(int(self._first[begin]) + (k - 1) * self._base_ms, self, k, begin, end)
+
+    def samples(self, group: _Group) -> list[Sample]:
+        if group.k != self._k:
+            self._step(group.k)
+        assert self._rows is not None
+        rows = self._rows[group.begin : group.end].tolist()
+        if group.end == len(self._units):
+            self._rows = None  # a large fleet has many blocks, and few of them are in the middle of a step
+        units, ts_ms, shape = self._units[group.begin : group.end], group.ts_ms, self._shape
+        return [Sample(unit, ts_ms, shape, tuple(row)) for unit, row in zip(units, rows, strict=True)]
+
+    def _step(self, k: int) -> None:
+        if k == 0:
+            times: Times = np.full(len(self._units), self._start_ms, dtype=np.int64)
+        else:
+            times = self._first + (k - 1) * self._base_ms
+        produced = self._kernel.step(k, times, self._faults.at(times))
+        self._k, self._shape = k, self._shape_at(k)
+        self._rows = np.empty((len(times), len(self._shape.positions)))
+        for column, i in enumerate(self._shape.positions):
+            signal = self._signals[i]
+            # A sensor reads no further than its range. Adding 0.0 turns -0.0 into 0.0.
+            inside = np.clip(produced[signal.name], signal.low, signal.high)
+            self._rows[:, column] = signal.round_all(inside) + 0.0
+
+
+def _blocks(
+    equipment: EquipmentClass, units: Sequence[Unit], start_ms: int
+) -> Iterator[tuple[list[Unit], Times]]:
+    """Units in the order of their first grid times after the start, with these, BLOCK at a time."""
+    base_ms = equipment.base_interval_s * 1000
+    first = start_ms + 1 + (phases_ms(units, base_ms) - start_ms - 1) % base_ms
+    order = np.argsort(first, kind="stable")
+    for begin in range(0, len(units), BLOCK):
+        chosen = order[begin : begin + BLOCK]
+        yield [units[i] for i in chosen], first[chosen]
 
 
 def _enterprise_keys(seed: int, units: Sequence[Unit]) -> Keys:
@@ -138,17 +189,18 @@ class Simulation:
         for unit in units:
             by_class.setdefault(unit.class_name, []).append(unit)
         self._runs = [
-            _ClassRun(CATALOGUE[name], by_class[name], seed, start_ms, plan)
+            _BlockRun(CATALOGUE[name], block, first, seed, start_ms, plan)
             for name in CATALOGUE
             if name in by_class
+            for block, first in _blocks(CATALOGUE[name], by_class[name], start_ms)
         ]
 
     def moments(self, until_ms: int | None) -> Iterator[Moment]:
         """Readings in time order, up to and including `until_ms` (None: without end). To be iterated once."""
-        for moment in heapq.merge(*(run.moments() for run in self._runs), key=lambda moment: moment.ts_ms):
-            if until_ms is not None and moment.ts_ms > until_ms:
+        for group in heapq.merge(*(run.groups() for run in self._runs), key=itemgetter(0)):
+            if until_ms is not None and group.ts_ms > until_ms:
                 return
-            yield moment
+            yield group.moment()
 
 
 def fleet_of(

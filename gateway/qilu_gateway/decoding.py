@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from qilu_contract import clock, json_payload, sparkplug, topics
+from qilu_contract import clock, json_payload, sparkplug, sparkplug_floats, topics
 from qilu_contract.catalogue import CATALOGUE, Signal
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.readings import MAX_TIME_MS, Reading, Value
@@ -26,6 +26,8 @@ SIGNALS: Mapping[str, Mapping[str, Signal]] = {
 MAX_NODES = 200_000
 """Edge nodes whose sequence numbers are followed; beyond, the ones silent for longest are forgotten."""
 INT64 = range(-(2**63), 2**63)
+MOST = 1e300
+"""Floats beyond are looked at twice."""
 
 
 @dataclass(slots=True)
@@ -101,16 +103,14 @@ class Decoder:
         if topic.type != "DDATA" or topic.device is None:
             return False
         table = self._births.find((topic.group, topic.node, topic.device))
-        plain = None if table is None or table.ambiguous else sparkplug.decode_floats(body)
+        plain = None if table is None or table.ambiguous else sparkplug_floats.decode(body)
         if table is None or plain is None:
             return False
-        ts_ms, seq, floats = plain
+        ts_ms, seq, aliases, floats = plain
         names = table.names
         try:
-            values: dict[str, Value] = {names[alias]: value for alias, value in floats}
+            values: dict[str, Value] = dict(zip([names[alias] for alias in aliases], floats, strict=True))
         except KeyError:  # no alias of its birth, or nothing measured
-            return False
-        if not values or ts_ms > MAX_TIME_MS:
             return False
         decoded.gap = not past and self._follow(topic, seq) and not dup
         decoded.readings.append(Reading(topic.device, ts_ms, values))
@@ -229,6 +229,9 @@ def check(reading: Reading, signals: Mapping[str, Signal], latest_ms: int) -> di
         if signal is None:
             raise BadReading(Reason.UNKNOWN_SIGNAL, f"{name[:60]!r} is no signal of its class")
         given = type(value)
+        if given is float and signal.type == "float" and -MOST < value < MOST:  # nearly always; NaN is not
+            values[name] = signal.round(value)
+            continue
         if signal.type == "float" and (given is float or given is int):
             try:
                 number = float(value)
