@@ -32,9 +32,8 @@ from qilu_devices.noise import Keys, Streams, keys_of, text_key
 from qilu_devices.scenario import Scenario
 
 PHASE_STEP_MS = 100
-BLOCK = 16_384
-"""Units of a class stepped together: few enough that a step's arrays stay in the processor's cache and cost
-little memory, enough that calls into numpy do not count."""
+MOMENT = 10_000
+"""Readings of a moment at most: all units have their first at the start, and a large fleet has many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +59,7 @@ class Sample(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Readings of one class at one millisecond."""
+    """Readings of one class at one millisecond: all, or MOMENT of them."""
 
     ts_ms: int
     samples: list[Sample]
@@ -77,7 +76,7 @@ class _Group(NamedTuple):
     not been computed yet."""
 
     ts_ms: int
-    run: _BlockRun
+    run: _ClassRun
     k: int
     begin: int
     end: int
@@ -86,28 +85,26 @@ class _Group(NamedTuple):
         return Moment(self.ts_ms, self.run.samples(self))
 
 
-class _BlockRun:
-    """Some units of one class, stepped together; `first`: their first grid times, ascending."""
+class _ClassRun:
+    """All units of one class, stepped together."""
 
     def __init__(
-        self,
-        equipment: EquipmentClass,
-        units: list[Unit],
-        first: Times,
-        seed: int,
-        start_ms: int,
-        plan: FaultPlan,
+        self, equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan
     ) -> None:
-        self._units = units
-        self._start_ms = start_ms
-        self._first = first
-        self._base_ms = equipment.base_interval_s * 1000
+        base_ms = equipment.base_interval_s * 1000
+        # The first grid time after the start.
+        first = start_ms + 1 + (phases_ms(units, base_ms) - start_ms - 1) % base_ms
+        order = np.argsort(first, kind="stable")
+        self._units = [units[i] for i in order]
+        self._start: Times = np.full(len(units), start_ms, dtype=np.int64)
+        self._first: Times = first[order]
+        self._base_ms = base_ms
         self._signals = equipment.signals
         self._multiples = [signal.interval_s // equipment.base_interval_s for signal in equipment.signals]
         self._shapes: dict[tuple[int, ...], Shape] = {}
         # Units that are sampled at the same time, as slices of the ordered units.
-        edges = [0, *(np.flatnonzero(np.diff(self._first)) + 1).tolist(), len(units)]
-        self._groups = list(pairwise(edges))
+        edges = {*range(0, len(units), MOMENT), *(np.flatnonzero(np.diff(self._first)) + 1).tolist()}
+        self._groups = list(pairwise([*sorted(edges), len(units)]))
         ids = [unit.id for unit in self._units]
         streams = Streams(keys_of(seed, ids))
         self._faults = Schedule(equipment, ids, streams, start_ms, plan)
@@ -130,10 +127,10 @@ class _BlockRun:
 
     def groups(self) -> Iterator[_Group]:
         """In time order, without end. `samples` is to be called with each, in this order."""
-        yield _Group(self._start_ms, self, 0, 0, len(self._units))
-        for k in count(1):
+        for k in count():
+            times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
             for begin, end in self._groups:
-                yield _Group(int(self._first[begin]) + (k - 1) * self._base_ms, self, k, begin, end)
+                yield _Group(int(times[begin]), self, k, begin, end)
 
     def samples(self, group: _Group) -> list[Sample]:
         if group.k != self._k:
@@ -141,15 +138,12 @@ class _BlockRun:
         assert self._rows is not None
         rows = self._rows[group.begin : group.end].tolist()
         if group.end == len(self._units):
-            self._rows = None  # a large fleet has many blocks, and few of them are in the middle of a step
+            self._rows = None  # not kept until the next step: a large fleet has many
         units, ts_ms, shape = self._units[group.begin : group.end], group.ts_ms, self._shape
         return [Sample(unit, ts_ms, shape, tuple(row)) for unit, row in zip(units, rows, strict=True)]
 
     def _step(self, k: int) -> None:
-        if k == 0:
-            times: Times = np.full(len(self._units), self._start_ms, dtype=np.int64)
-        else:
-            times = self._first + (k - 1) * self._base_ms
+        times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
         produced = self._kernel.step(k, times, self._faults.at(times))
         self._k, self._shape = k, self._shape_at(k)
         self._rows = np.empty((len(times), len(self._shape.positions)))
@@ -158,18 +152,6 @@ class _BlockRun:
             # A sensor reads no further than its range. Adding 0.0 turns -0.0 into 0.0.
             inside = np.clip(produced[signal.name], signal.low, signal.high)
             self._rows[:, column] = signal.round_all(inside) + 0.0
-
-
-def _blocks(
-    equipment: EquipmentClass, units: Sequence[Unit], start_ms: int
-) -> Iterator[tuple[list[Unit], Times]]:
-    """Units in the order of their first grid times after the start, with these, BLOCK at a time."""
-    base_ms = equipment.base_interval_s * 1000
-    first = start_ms + 1 + (phases_ms(units, base_ms) - start_ms - 1) % base_ms
-    order = np.argsort(first, kind="stable")
-    for begin in range(0, len(units), BLOCK):
-        chosen = order[begin : begin + BLOCK]
-        yield [units[i] for i in chosen], first[chosen]
 
 
 def _enterprise_keys(seed: int, units: Sequence[Unit]) -> Keys:
@@ -189,10 +171,9 @@ class Simulation:
         for unit in units:
             by_class.setdefault(unit.class_name, []).append(unit)
         self._runs = [
-            _BlockRun(CATALOGUE[name], block, first, seed, start_ms, plan)
+            _ClassRun(CATALOGUE[name], by_class[name], seed, start_ms, plan)
             for name in CATALOGUE
             if name in by_class
-            for block, first in _blocks(CATALOGUE[name], by_class[name], start_ms)
         ]
 
     def moments(self, until_ms: int | None) -> Iterator[Moment]:
