@@ -222,10 +222,12 @@ class Pipeline:
         self._held_bytes += len(taken.payload)
         self._unfinished += 1
         self._order.append(taken)
-        if decoded.unit is None or not (decoded.readings or decoded.birth):
+        if (
+            decoded.unit is None
+            or not (decoded.readings or decoded.birth)
+            or self._admit(taken, decoded.unit)
+        ):
             await self._batcher.add(taken)
-        else:
-            await self._admit(taken, decoded.unit)
 
     def _take_again(self, known: Taken, mid: int, epoch: int) -> None:
         """The connection broke before the broker knew that we have this message."""
@@ -254,18 +256,19 @@ class Pipeline:
         if decoded.rebirth:
             self._rebirths.ask((decoded.county, decoded.enterprise))
 
-    async def _admit(self, taken: Taken, unit: str) -> None:
+    def _admit(self, taken: Taken, unit: str) -> bool:
+        """Whether it is judged: else it waits for the platform's answer."""
         waiting = self._waiting.get(unit)
         if waiting is not None:  # behind its predecessors
             waiting.append(taken)
-            return
+            return False
         admitted = self.admission.find(unit)
         if admitted is None and not self.admission.is_unknown(unit):
             self._waiting[unit] = deque([taken])
             self.admission.ask(unit)
-            return
+            return False
         self._judge(taken, admitted)
-        await self._batcher.add(taken)
+        return True
 
     async def _answered(self, unit: str, admitted: Admitted | None) -> None:
         waiting = self._waiting[unit]
@@ -330,7 +333,7 @@ class Pipeline:
             if taken.birth is not None:
                 self._births.saved(taken.birth)
             if taken.points and taken.admitted is not None:
-                last_ms = max(point.ts_ms for point in taken.points)
+                last_ms = _latest_ms(taken.points)
                 if len(lags_ms) < LAG_SAMPLES:
                     lags_ms.append(now_ms - last_ms)
                 if not taken.admitted.on_cloud:
@@ -489,5 +492,13 @@ def _not_repeated(batch: Sequence[Taken]) -> Iterator[Point]:
         if admitted is None or not taken.points:
             continue
         before_ms = admitted.latest_ms if taken.birth is not None else -1
-        yield from (point for point in taken.points if point.ts_ms > before_ms)
-        admitted.latest_ms = max(admitted.latest_ms, *(point.ts_ms for point in taken.points))
+        for point in taken.points:
+            if point.ts_ms > before_ms:
+                yield point
+        admitted.latest_ms = max(admitted.latest_ms, _latest_ms(taken.points))
+
+
+def _latest_ms(points: Sequence[Point]) -> int:
+    if len(points) == 1:  # as nearly always
+        return points[0].ts_ms
+    return max(point.ts_ms for point in points)
