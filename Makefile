@@ -51,7 +51,7 @@ format: setup ## format and mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-BENCH = $(BIN)/python -m pytest -o python_files='bench_*.py' -o python_functions='bench_*' -s -q
+BENCH = PYTHONPATH=tests:tests/bench $(BIN)/python -m pytest -o python_files='bench_*.py' -o python_functions='bench_*' -s -q
 
 bench: setup ## benchmarks; they print the machine and ratios
 	$(BENCH) tests/bench --ignore tests/bench/bench_registry.py --ignore tests/bench/bench_gateway.py $(ARGS)

@@ -39,11 +39,12 @@ class Signal:
     per_event: str
     mark: str
     source: str
-    _steps_per_unit: float = field(init=False, repr=False, compare=False)
+    steps_per_unit: float = field(init=False, repr=False, compare=False)
+    """One over the resolution, a power of ten."""
 
     def __post_init__(self) -> None:
         # Every resolution is a power of ten, so this is exact, and dividing by it gives the shortest decimal.
-        object.__setattr__(self, "_steps_per_unit", float(round(1 / self.resolution)))
+        object.__setattr__(self, "steps_per_unit", float(round(1 / self.resolution)))
 
     @property
     def is_wide(self) -> bool:
@@ -52,12 +53,12 @@ class Signal:
 
     def round_all(self, values: ArrayLike) -> NDArray[np.float64]:
         """Values rounded to the resolution, as float64; any shape."""
-        scale = self._steps_per_unit
+        scale = self.steps_per_unit
         return np.rint(np.asarray(values, dtype=np.float64) * scale) / scale
 
     def round(self, value: float) -> float:
         """One value rounded to the resolution: the same result as `round_all`, at less cost a call."""
-        scale = self._steps_per_unit
+        scale = self.steps_per_unit
         scaled = value * scale
         if abs(scaled) >= 2**52:  # already whole, and round() would go through big integers
             return float(value)

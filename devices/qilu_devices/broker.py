@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
-from mqttium import MQTTProtocolVersion
-from mqttium.api import AsyncClient, PublishMessage
+from qilu_contract import mqtt
 from qilu_contract.broker import BrokerAddress
+from qilu_contract.mqtt import Connection, Login, Message, Will
 
-CONNECT_TIMEOUT_S = 20.0
 KEEPALIVE_S = 30
-MAX_PACKET_BYTES = 64 * 1024
-"""Nothing that is sent to us is meant to be larger than a command."""
+RECEIVE_MAXIMUM = 100
+"""Commands that the broker may hand over unacknowledged: they are acknowledged as they come."""
 
 
 class Broker(BrokerAddress):
     """A broker's address, and the connections that equipment makes to it."""
 
-    def client(self, client_id: str, will: PublishMessage | None = None) -> AsyncClient:
-        """A client that is not connected yet. MQTT 5, because 3.1.1 cannot tell a refused message from an
-        accepted one."""
-        return AsyncClient(
+    async def connect(
+        self,
+        client_id: str,
+        *,
+        will: Will | None = None,
+        take: Callable[[list[Message]], None] = lambda _: None,
+        acked: Callable[[list[Any]], None] = lambda _: None,
+        moved: Callable[[], None] = lambda: None,
+    ) -> Connection:
+        """See `qilu_contract.mqtt.connect`."""
+        login = Login(
             client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            keepalive=KEEPALIVE_S,
-            username=self.user,
-            password=self.password,
-            will=will,
-            maximum_packet_size=MAX_PACKET_BYTES,
-            message_delivery="callback",
-            connect_timeout=CONNECT_TIMEOUT_S,
+            self.user,
+            self.password,
+            will,
+            keepalive_s=KEEPALIVE_S,
+            receive_maximum=RECEIVE_MAXIMUM,
+        )
+        context = _context() if self.tls else None
+        return await mqtt.connect(
+            self.host, self.port, login, tls=context, take=take, acked=acked, moved=moved
         )
 
-    async def connect(self, client: AsyncClient) -> None:
-        """Raises MQTTError or OSError."""
-        context = ssl.create_default_context() if self.tls else None
-        await client.connect(self.host, self.port, ssl=context)
+
+@cache  # reading the system's certificates takes tens of milliseconds, and a fleet has many connections
+def _context() -> ssl.SSLContext:
+    return ssl.create_default_context()

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from mqttium.errors import MQTTError
 from qilu_contract import topics
 from qilu_contract.clock import MAX_AHEAD_MS, RunClock, wall_ms
+from qilu_contract.mqtt import MqttError
 
 from qilu_devices.broker import Broker
 
 ANNOUNCE_EVERY_S = 1.0
-ACK_TIMEOUT_S = 20.0
 RETRY_S = 2.0
 SHORTEST_SLEEP_S = 0.005  # a shorter wait costs more than it orders
 
@@ -91,7 +90,7 @@ class Announcer:
             try:
                 await self._session()
                 return
-            except (MQTTError, OSError, TimeoutError) as error:
+            except (MqttError, OSError, TimeoutError) as error:
                 if self._stopping:
                     return
                 if reachable:
@@ -100,8 +99,8 @@ class Announcer:
             await asyncio.sleep(random.uniform(0.5, 1.0) * RETRY_S)
 
     async def _session(self) -> None:
-        async with self._broker.client(self._client_id) as client:
-            await self._broker.connect(client)
+        connection = await self._broker.connect(self._client_id)
+        try:
             _log.info("broker_connected", broker=str(self._broker))
             while True:
                 self._wanted.clear()
@@ -109,16 +108,13 @@ class Announcer:
                 # At full speed nobody can extrapolate, so the clock stands between announcements.
                 speed = 0.0 if last or self._speed is None else self._speed
                 if now_ms:
-                    async with asyncio.timeout(ACK_TIMEOUT_S):
-                        body = RunClock(now_ms, speed).encode()
-                        receipt = await client.publish(topics.CLOCK, body, qos=1, retain=True)
-                        await receipt.wait()
+                    await connection.publish(topics.CLOCK, RunClock(now_ms, speed).encode(), retain=True)
                     self._gate.announced_ms = now_ms
                     self._advanced()
                 if last:
                     return
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ANNOUNCE_EVERY_S):
                         await self._wanted.wait()
-                except TimeoutError:
-                    pass
+        finally:
+            await connection.disconnect()

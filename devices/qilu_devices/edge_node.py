@@ -19,17 +19,23 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
+from typing import Any
 
 import msgspec
 import structlog
-from mqttium.api import AsyncClient, PublishMessage, PublishReceipt
-from mqttium.errors import ConnectRefusedError, MQTTError
-from mqttium.types import Message
 from qilu_contract import sparkplug, topics
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import BadReading, ConfigError
+from qilu_contract.mqtt import (
+    DISCONNECT_WITH_WILL,
+    NOT_AUTHORISED,
+    Connection,
+    ConnectRefused,
+    Message,
+    MqttError,
+    Will,
+)
 
 from qilu_devices import payloads
 from qilu_devices.broker import Broker
@@ -40,13 +46,11 @@ from qilu_devices.simulation import Sample, Shape
 
 WINDOW = 256
 """Messages in flight to the broker a node: enough to hide the way there and back, small enough to repeat."""
-SEND_TIMEOUT_S = 30.0
 FAREWELL_S = 1.0
+ALIASES_A_UNIT = 32
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.25, 15.0
 REBIRTH_PAUSE_S = 2.0
 """Rebirths follow each other no faster than this, whatever is commanded."""
-_DISCONNECT_WITH_WILL = 0x04  # MQTT 5: the broker publishes the will, should we have no time for it
-_NOT_AUTHORISED = frozenset({0x86, 0x87})  # MQTT 5: bad user name or password, not authorized
 
 _log = structlog.get_logger(__name__)
 
@@ -57,39 +61,36 @@ class _HostState(msgspec.Struct):
 
 
 class _Device:
-    """A unit as its node knows it. `last`: acknowledged values by position (sample 0's until then), None
-    before sample 0. `first_pending`: sample 0 is not acknowledged yet."""
+    """A unit as its node knows it. `last`: the latest acknowledged sample of each shape (until then sample 0,
+    None before it). `first_pending`: sample 0 is not acknowledged yet."""
 
-    __slots__ = ("_layouts", "alias", "equipment", "first_pending", "last", "unit")
+    __slots__ = ("alias", "data_topic", "equipment", "first_pending", "last", "unit")
 
-    def __init__(self, unit: Unit, alias: int) -> None:
+    def __init__(self, unit: Unit, alias: int, data_topic: str) -> None:
         self.unit = unit
         self.equipment = CATALOGUE[unit.class_name]
         self.alias = alias
-        self.last: list[payloads.Dated] | None = None
+        self.data_topic = data_topic
+        self.last: dict[Shape, Sample] | None = None
         self.first_pending = False
-        floats = all(signal.type == "float" for signal in self.equipment.signals)
-        self._layouts: dict[tuple[Shape, bool], payloads.DataLayout] | None = {} if floats else None
-
-    def data(self, sample: Sample, seq: int, is_historical: bool) -> bytes:
-        if self._layouts is None:
-            return payloads.data(sample, self.alias, seq, is_historical)
-        layout = self._layouts.get((sample.shape, is_historical))
-        if layout is None:
-            layout = payloads.DataLayout(self.equipment, sample.shape, self.alias, is_historical)
-            self._layouts[sample.shape, is_historical] = layout
-        return layout.encode(sample, seq)
 
     def take(self, sample: Sample) -> None:
-        dated = zip(sample.shape.positions, sample.values, strict=True)
         if self.last is None:
-            self.last = [(sample.ts_ms, value) for _, value in dated]
-        else:
-            for position, value in dated:
-                self.last[position] = (sample.ts_ms, value)
+            self.last = {}
+        self.last[sample.shape] = sample
+
+    def dated(self) -> list[payloads.Dated]:
+        """Each signal's last value and its time. Sample 0 has all signals."""
+        assert self.last is not None
+        values: dict[int, payloads.Dated] = {}
+        for sample in sorted(self.last.values(), key=lambda sample: sample.ts_ms):
+            for position, value in zip(sample.shape.positions, sample.values, strict=True):
+                values[position] = (sample.ts_ms, value)
+        return [values[position] for position in range(len(self.equipment.signals))]
 
 
-_InFlight = Sample | Sending | _Device | None  # a reading, a unit's birth, the node's birth
+_NODE_BIRTH = "NBIRTH"
+_InFlight = Sample | Sending | _Device | str  # a reading, a unit's birth, the node's birth
 
 
 def _made_ms(item: Sample | Sending) -> int:
@@ -115,32 +116,27 @@ class EdgeNode:
         self._broker, self._gate, self._capacity = broker, gate, capacity
         self._connecting, self._progress = connecting, progress
         self._devices: dict[str, _Device] = {}
-        alias = 0
-        for unit in units:
-            device = self._devices[unit.id] = _Device(unit, alias)
-            alias += len(device.equipment.signals)
-        self._data_topics = {
-            unit.id: topics.sparkplug("DDATA", self._group, self.id, unit.id) for unit in units
-        }
+        # The same distance in every node, so that units at the same place in their nodes share a layout.
+        distance = max(ALIASES_A_UNIT, *(len(CATALOGUE[unit.class_name].signals) for unit in units))
+        for number, unit in enumerate(units):
+            topic = topics.sparkplug("DDATA", self._group, self.id, unit.id)
+            self._devices[unit.id] = _Device(unit, number * distance, topic)
 
         self._buffer: deque[Sample | Sending] = deque()
         self._in_order = True  # the buffer, by when it was made
         self._disconnecting = False
-        self._in_flight: dict[int, _InFlight] = {}
         self._births: deque[_Device] = deque()
         self._node_birth_due = False
         self._historical_until_ms = 0  # what was sampled up to here waited for the connection or the host
-        self._client: AsyncClient | None = None
-        self._failure: BaseException | None = None
+        self._connection: Connection | None = None
+        self._publishing: asyncio.Handle | None = None
         self._ever_connected = False
         self._host_online = False
         self._host_since_ms = -1
         self._bd_seq = random.randrange(256)  # not 0: a will of an earlier process must not match
         self._seq = 0
-        self._token = 0
         self._rebirth_at_s = float("-inf")
         self._rebirth_timer: asyncio.TimerHandle | None = None
-        self._wake = asyncio.Event()
         self._stop = asyncio.Event()
 
         self.made = 0
@@ -153,7 +149,7 @@ class EdgeNode:
     @property
     def online(self) -> bool:
         """Connected, and the host takes readings."""
-        return self._client is not None and self._host_online
+        return self._connection is not None and self._host_online
 
     @property
     def pending(self) -> int:
@@ -163,12 +159,14 @@ class EdgeNode:
     @property
     def acked_through_ms(self) -> int:
         """Every reading sampled up to here is acknowledged (or dropped, if `dropped` says so)."""
-        in_flight = self._in_flight.values()
-        waiting = [_made_ms(item) for item in in_flight if isinstance(item, Sample | Sending)]
+        waiting = [_made_ms(item) for item in self._unacknowledged()]
         ahead = islice(self._buffer, 1 if self._in_order else None)
         waiting += [_made_ms(item) for item in ahead if isinstance(item, Sample) or item.counts]
         firsts = [
-            device.last[0][0] for device in self._devices.values() if device.first_pending and device.last
+            sample.ts_ms
+            for device in self._devices.values()
+            if device.first_pending and device.last
+            for sample in device.last.values()
         ]
         return min([self.made_until_ms, *(ts_ms - 1 for ts_ms in waiting + firsts)])
 
@@ -187,8 +185,10 @@ class EdgeNode:
                 self._births.append(device)
         else:
             self._buffer.append(sample)
-            self._bound()
-        self._wake.set()
+            if len(self._buffer) > self._capacity:
+                self._bound()
+        if self._publishing is None:
+            self.wake()
 
     def _disturb(self, sending: Sending) -> None:
         self.made += sending.counts
@@ -196,22 +196,22 @@ class EdgeNode:
         self._in_order = False
         self._buffer.append(sending)
         self._bound()
-        self._wake.set()
+        self.wake()
 
     def _disconnect_if_due(self) -> None:
-        in_flight = self._in_flight.values()
+        in_flight = self._unacknowledged()
         if self._disconnecting and not any(isinstance(item, Sending) and item.refused for item in in_flight):
-            self._fail(ConnectionError("lost on purpose"))
+            assert self._connection is not None
+            self._connection.lose()
 
     def wake(self) -> None:
-        """The gate has moved: look again whether something can be published."""
-        if self._buffer or self._births:
-            self._wake.set()
+        """Look again, in the loop's next turn, whether something can be published."""
+        if self._connection is not None and self._publishing is None:
+            self._publishing = asyncio.get_running_loop().call_soon(self._publish)
 
     def stop(self) -> None:
         """Say farewell and end `run`. What is pending stays so."""
         self._stop.set()
-        self._wake.set()
 
     async def run(self) -> None:
         """Connects, publishes, reconnects, until `stop`. Raises ConfigError when the broker refuses us from
@@ -222,14 +222,14 @@ class EdgeNode:
             began_s = loop.time()
             try:
                 await self._session()
-            except ConnectRefusedError as error:
-                if error.reason_code in _NOT_AUTHORISED and not self._ever_connected:
+            except ConnectRefused as error:
+                if error.reason in NOT_AUTHORISED and not self._ever_connected:
                     raise ConfigError(
                         f"The broker {self._broker} refuses user {self._broker.user!r}: "
                         "set QILU_MQTT_USER and QILU_MQTT_PASSWORD, or name them in the broker's URL."
                     ) from error
                 _log.debug("edge_node_refused", node=self.id, error=str(error))
-            except (MQTTError, OSError, TimeoutError) as error:
+            except (MqttError, OSError, TimeoutError) as error:
                 _log.debug("edge_node_disconnected", node=self.id, error=str(error))
             if self._disconnecting or loop.time() - began_s > RECONNECT_MAX_S:
                 # That was a connection, not another failure.
@@ -245,79 +245,82 @@ class EdgeNode:
         self._bd_seq = (self._bd_seq + 1) % 256
         death_topic = topics.sparkplug("NDEATH", self._group, self.id)
         death = payloads.node_death(self._bd_seq, self.made_until_ms)
-        client = self._broker.client(self.id, PublishMessage(death_topic, death, qos=1))
-        client.on_message = partial(self._on_message, client)
-        client.on_disconnect = partial(self._on_disconnect, client)
-        self._failure = None
         self._disconnecting = False
         self._host_online, self._host_since_ms = False, -1
-        reason = _DISCONNECT_WITH_WILL
+        async with self._connecting:
+            if self._stop.is_set():
+                return
+            connection = await self._broker.connect(
+                self.id,
+                will=Will(death_topic, death),
+                take=self._on_messages,
+                acked=self._on_acked,
+                moved=self.wake,
+            )
+            self._connection = connection
+            self._ever_connected = True
+        reason = DISCONNECT_WITH_WILL  # the broker publishes the will, should we have no time for it
         try:
-            async with self._connecting:
-                if self._stop.is_set():
-                    return
-                await self._broker.connect(client)
-                self._client = client
-                self._ever_connected = True
-                commands = (
-                    topics.sparkplug("NCMD", self._group, self.id),
-                    topics.sparkplug("DCMD", self._group, self.id, "+"),
-                )
-                await client.subscribe([*commands, topics.state()], qos=1)
-            await self._publish_all(client)
-            if self._failure is not None:
-                raise self._failure
+            commands = (
+                topics.sparkplug("NCMD", self._group, self.id),
+                topics.sparkplug("DCMD", self._group, self.id, "+"),
+            )
+            await connection.subscribe([*commands, topics.state()])
+            stopping: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+            try:
+                await asyncio.wait({stopping, connection.ended}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stopping.cancel()
+            if not connection.is_open:
+                raise connection.ended.result()
             async with asyncio.timeout(FAREWELL_S):
-                receipt = await client.publish(death_topic, death, qos=1)
-                await receipt.wait()
+                await connection.publish(death_topic, death)
             reason = 0
         finally:
-            self._client = None
+            self._take_back()
+            self._connection = None
             self._host_online = False
             if self._rebirth_timer is not None:
                 self._rebirth_timer.cancel()
                 self._rebirth_timer = None
-            self._take_back()
             self._progress()
-            await client.disconnect(reason)  # bounded by itself
+            await connection.disconnect(reason)  # bounded by itself
 
-    async def _publish_all(self, client: AsyncClient) -> None:
-        """Publishes whatever may be published until `stop` or the connection's end."""
-        while self._failure is None and not self._stop.is_set():
-            may_send = len(self._in_flight) < WINDOW and not self._disconnecting
-            message = self._next() if may_send else None
+    def _publish(self) -> None:
+        """Publishes whatever may be published now."""
+        self._publishing = None
+        connection = self._connection
+        if connection is None or not self._host_online or self._stop.is_set() or self._disconnecting:
+            return
+        limit_ms = self._gate.limit_ms()
+        for _ in range(min(WINDOW - connection.in_flight, connection.room)):
+            message = self._next(limit_ms)
             if message is None:
-                if self._failure is None:
-                    self._wake.clear()
-                    await self._wake.wait()
-                continue
-            topic, payload, item = message
-            token = self._token = self._token + 1
-            self._in_flight[token] = item
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                receipt = await client.publish(topic, payload, qos=1)
-            receipt.add_done_callback(partial(self._on_settled, client, token))
+                break
+            connection.send(*message)
+        connection.flush()
 
-    def _next(self) -> tuple[str, bytes, _InFlight] | None:
-        """The next message, births before data; None when there is none, or none may be published now."""
-        if not self._host_online:
-            return None
+    def _next(self, limit_ms: int) -> tuple[str, bytes, _InFlight] | None:
+        """The next message, births before data, none from beyond `limit_ms`."""
         if self._node_birth_due:
             self._node_birth_due = False
             self._seq = 0
             topic = topics.sparkplug("NBIRTH", self._group, self.id)
-            return topic, payloads.node_birth(self._bd_seq, self.made_until_ms, 0), None
+            return topic, payloads.node_birth(self._bd_seq, self.made_until_ms, 0), _NODE_BIRTH
         if self._births:
             device = self._births[0]
-            assert device.last is not None
-            if max(ts_ms for ts_ms, _ in device.last) > self._gate.limit_ms():
+            dated = device.dated()
+            if max(ts_ms for ts_ms, _ in dated) > limit_ms:
                 return None
             self._births.popleft()
             self.births += 1
             topic = topics.sparkplug("DBIRTH", self._group, self.id, device.unit.id)
-            birth = payloads.device_birth(device.equipment, device.alias, device.last, self._next_seq())
-            return topic, birth, device
-        if not self._buffer or self._buffer[0].ts_ms > self._gate.limit_ms():
+            return (
+                topic,
+                payloads.device_birth(device.equipment, device.alias, dated, self._next_seq()),
+                device,
+            )
+        if not self._buffer or self._buffer[0].ts_ms > limit_ms:
             return None
         sample = self._buffer.popleft()
         if isinstance(sample, Sending):
@@ -326,64 +329,59 @@ class EdgeNode:
                 self._disconnect_if_due()
                 return None
             return *self._encode(sample), sample
+        device = self._devices[sample.unit.id]
         historical = sample.ts_ms <= self._historical_until_ms
-        body = self._devices[sample.unit.id].data(sample, self._next_seq(), historical)
-        return self._data_topics[sample.unit.id], body, sample
+        return (
+            device.data_topic,
+            payloads.layout(sample.unit.class_name, sample.shape, device.alias, historical).encode(
+                sample, self._next_seq()
+            ),
+            sample,
+        )
 
     def _encode(self, sending: Sending) -> tuple[str, bytes]:
         sample = sending.sample
         if sending.way is Way.GARBAGE:
             return topics.sparkplug("NDATA", self._group, self.id), payloads.garbage(sample)
-        device, topic = self._devices[sample.unit.id], self._data_topics[sample.unit.id]
+        device, seq = self._devices[sample.unit.id], self._next_seq()
         if sending.way is Way.WRONG_TYPE:
-            seq = self._next_seq()
-            return topic, payloads.data(sample, device.alias, seq, False, as_text=sending.signal)
+            return device.data_topic, payloads.data(sample, device.alias, seq, False, as_text=sending.signal)
         historical = sending.way is Way.LATE or sending.made_ms <= self._historical_until_ms
-        return topic, device.data(sample, self._next_seq(), historical)
+        layout = payloads.layout(sample.unit.class_name, sample.shape, device.alias, historical)
+        return device.data_topic, layout.encode(sample, seq)
 
     def _next_seq(self) -> int:
         self._seq = (self._seq + 1) % 256
         return self._seq
 
-    def _on_settled(self, client: AsyncClient, token: int, receipt: PublishReceipt) -> None:
-        if client is not self._client:
-            return  # the connection is over, and the message was taken back
-        error = receipt.exception()
-        if error is not None:
-            self._fail(error)  # it stays in flight, so that it is taken back
-            return
-        item = self._in_flight.pop(token)
-        if isinstance(item, Sample):
-            self.acked += 1
-            self._devices[item.unit.id].take(item)
-        elif isinstance(item, Sending):
-            self.acked += item.counts
-            if item.way is Way.SHIFTED:  # the others say nothing, or nothing newer than what was said
-                self._devices[item.unit.id].take(item.sample)
+    def _on_acked(self, items: list[_InFlight]) -> None:
+        for item in items:
+            if isinstance(item, Sample):
+                self.acked += 1
+                self._devices[item.unit.id].take(item)
+            elif isinstance(item, Sending):
+                self.acked += item.counts
+                if item.way is Way.SHIFTED:  # the others say nothing, or nothing newer than what was said
+                    self._devices[item.unit.id].take(item.sample)
+            elif isinstance(item, _Device) and item.first_pending:
+                item.first_pending = False
+                self.acked += 1
+        if self._disconnecting:
             self._disconnect_if_due()
-        elif item is not None and item.first_pending:
-            item.first_pending = False
-            self.acked += 1
-        if self._buffer or self._births:
-            self._wake.set()
+        elif self._buffer or self._births:
+            self._publish()
         self._progress()
 
-    def _on_disconnect(self, client: AsyncClient, error: BaseException | None) -> None:
-        if client is self._client:
-            self._fail(error or ConnectionError("the broker closed the connection"))
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failure is None:
-            self._failure = error
-        self._wake.set()
+    def _unacknowledged(self) -> list[Sample | Sending]:
+        """What was published on this connection, in that order."""
+        items = self._connection.unacknowledged if self._connection is not None else []
+        return [item for item in items if isinstance(item, Sample | Sending)]
 
     def _take_back(self) -> None:
         """What was published but not acknowledged goes back to the head of the buffer, in time order."""
-        samples = [item for item in self._in_flight.values() if isinstance(item, Sample | Sending)]
-        self._in_flight.clear()
+        self._buffer.extendleft(reversed(self._unacknowledged()))
         self._births.clear()
         self._node_birth_due = False
-        self._buffer.extendleft(reversed(samples))
         self._bound()
 
     def _bound(self) -> None:
@@ -393,10 +391,14 @@ class EdgeNode:
 
     # -- what others tell us
 
-    def _on_message(self, client: AsyncClient, message: Message) -> None:
+    def _on_messages(self, messages: list[Message]) -> None:
+        for message in messages:
+            self._on_message(message)
+        if self._connection is not None:
+            self._connection.acknowledge(message.mid for message in messages if message.mid)
+
+    def _on_message(self, message: Message) -> None:
         """STATE of the host and commands to this node. Whatever else comes is counted and ignored."""
-        if client is not self._client:
-            return
         if message.topic == topics.state():
             self._on_state(message.payload)
         elif message.topic == topics.sparkplug("NCMD", self._group, self.id):
@@ -447,4 +449,4 @@ class EdgeNode:
         self._rebirth_at_s = asyncio.get_running_loop().time()
         self._births = deque(device for device in self._devices.values() if device.last is not None)
         self._node_birth_due = True
-        self._wake.set()
+        self.wake()

@@ -15,9 +15,11 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
@@ -30,6 +32,8 @@ from qilu_devices.noise import Keys, Streams, keys_of, text_key
 from qilu_devices.scenario import Scenario
 
 PHASE_STEP_MS = 100
+MOMENT = 10_000
+"""Readings of a moment at most: all units have their first at the start, and a large fleet has many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +59,7 @@ class Sample(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """All readings of one class at one millisecond."""
+    """Readings of one class at one millisecond: all, or MOMENT of them."""
 
     ts_ms: int
     samples: list[Sample]
@@ -65,6 +69,20 @@ def phases_ms(units: Sequence[Unit], base_ms: int) -> Times:
     """Where in the base interval each unit is sampled: of its id alone, not of the seed."""
     slots = base_ms // PHASE_STEP_MS
     return np.array([text_key(f"phase/{unit.id}") % slots * PHASE_STEP_MS for unit in units], dtype=np.int64)
+
+
+class _Group(NamedTuple):
+    """The units of a run that are sampled at one millisecond, as a slice, and their step: a moment that has
+    not been computed yet."""
+
+    ts_ms: int
+    run: _ClassRun
+    k: int
+    begin: int
+    end: int
+
+    def moment(self) -> Moment:
+        return Moment(self.ts_ms, self.run.samples(self))
 
 
 class _ClassRun:
@@ -85,8 +103,8 @@ class _ClassRun:
         self._multiples = [signal.interval_s // equipment.base_interval_s for signal in equipment.signals]
         self._shapes: dict[tuple[int, ...], Shape] = {}
         # Units that are sampled at the same time, as slices of the ordered units.
-        edges = [0, *(np.flatnonzero(np.diff(self._first)) + 1).tolist(), len(units)]
-        self._groups = list(pairwise(edges))
+        edges = {*range(0, len(units), MOMENT), *(np.flatnonzero(np.diff(self._first)) + 1).tolist()}
+        self._groups = list(pairwise([*sorted(edges), len(units)]))
         ids = [unit.id for unit in self._units]
         streams = Streams(keys_of(seed, ids))
         self._faults = Schedule(equipment, ids, streams, start_ms, plan)
@@ -95,30 +113,45 @@ class _ClassRun:
             Streams(_enterprise_keys(seed, self._units)),
             float(equipment.base_interval_s),
         )
+        self._k = -1
+        self._shape = self._shape_at(0)
+        self._rows: NDArray[np.float64] | None = None
 
-    def _shape(self, positions: tuple[int, ...]) -> Shape:
+    def _shape_at(self, k: int) -> Shape:
+        positions = tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0)
         shape = self._shapes.get(positions)
         if shape is None:
             shape = Shape(tuple(self._signals[i].name for i in positions), positions)
             self._shapes[positions] = shape
         return shape
 
-    def moments(self) -> Iterator[Moment]:
+    def groups(self) -> Iterator[_Group]:
+        """In time order, without end. `samples` is to be called with each, in this order."""
         for k in count():
             times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
-            produced = self._kernel.step(k, times, self._faults.at(times))
-            shape = self._shape(tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0))
-            columns = []
-            for i in shape.positions:
-                signal = self._signals[i]
-                # A sensor reads no further than its range. Adding 0.0 turns -0.0 into 0.0.
-                inside = np.clip(produced[signal.name], signal.low, signal.high)
-                columns.append((signal.round_all(inside) + 0.0).tolist())
-            rows = list(zip(*columns, strict=True))
-            for begin, end in self._groups if k else [(0, len(rows))]:
-                ts_ms = int(times[begin])
-                units = self._units
-                yield Moment(ts_ms, [Sample(units[i], ts_ms, shape, rows[i]) for i in range(begin, end)])
+            for begin, end in self._groups:
+                yield _Group(int(times[begin]), self, k, begin, end)
+
+    def samples(self, group: _Group) -> list[Sample]:
+        if group.k != self._k:
+            self._step(group.k)
+        assert self._rows is not None
+        rows = self._rows[group.begin : group.end].tolist()
+        if group.end == len(self._units):
+            self._rows = None  # not kept until the next step: a large fleet has many
+        units, ts_ms, shape = self._units[group.begin : group.end], group.ts_ms, self._shape
+        return [Sample(unit, ts_ms, shape, tuple(row)) for unit, row in zip(units, rows, strict=True)]
+
+    def _step(self, k: int) -> None:
+        times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
+        produced = self._kernel.step(k, times, self._faults.at(times))
+        self._k, self._shape = k, self._shape_at(k)
+        self._rows = np.empty((len(times), len(self._shape.positions)))
+        for column, i in enumerate(self._shape.positions):
+            signal = self._signals[i]
+            # A sensor reads no further than its range. Adding 0.0 turns -0.0 into 0.0.
+            inside = np.clip(produced[signal.name], signal.low, signal.high)
+            self._rows[:, column] = signal.round_all(inside) + 0.0
 
 
 def _enterprise_keys(seed: int, units: Sequence[Unit]) -> Keys:
@@ -145,10 +178,10 @@ class Simulation:
 
     def moments(self, until_ms: int | None) -> Iterator[Moment]:
         """Readings in time order, up to and including `until_ms` (None: without end). To be iterated once."""
-        for moment in heapq.merge(*(run.moments() for run in self._runs), key=lambda moment: moment.ts_ms):
-            if until_ms is not None and moment.ts_ms > until_ms:
+        for group in heapq.merge(*(run.groups() for run in self._runs), key=itemgetter(0)):
+            if until_ms is not None and group.ts_ms > until_ms:
                 return
-            yield moment
+            yield group.moment()
 
 
 def fleet_of(

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -31,10 +31,17 @@ MAX_CACHED = 200_000
 AMBIGUOUS_MS = 3600 * 1000
 """How long after an alias got another meaning a redelivered message is not decoded by guess."""
 
+INFORMATION = ("bdSeq", "Node Control/", "Device Control/", "Node Info/", "Device Info/", "Properties/")
+"""Metrics that describe a node or device instead of measuring something."""
+
 Key = tuple[str, str, str]
 """County, node, device (empty for the node's own)."""
 Aliases = dict[int, tuple[str, int]]
 """Name and datatype by alias."""
+
+
+def is_information(name: str | None) -> bool:
+    return name is not None and name.startswith(INFORMATION)
 
 
 @dataclass(slots=True)
@@ -47,6 +54,13 @@ class BirthTable:
     """The meaning changed shortly before this process started, and no birth has come since: a message that
     an earlier process did not acknowledge may mean either.
     """
+    names: dict[int, str] = field(init=False)
+    """Of the aliases that stand for something measured."""
+
+    def __post_init__(self) -> None:
+        self.names = {
+            alias: name for alias, (name, _) in self.aliases.items() if name and not is_information(name)
+        }
 
 
 class Births:

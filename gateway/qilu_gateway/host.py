@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import msgspec
 import structlog
-from mqttium.api import PublishMessage
 from qilu_contract import topics
+from qilu_contract.mqtt import Will
 
 from qilu_gateway.session import Session
 
@@ -56,8 +56,6 @@ def state_payload(online: bool, timestamp_ms: int) -> bytes:
     return msgspec.json.encode({"online": online, "timestamp": timestamp_ms})
 
 
-def will(host_id: str) -> Callable[[int], PublishMessage]:
+def will(host_id: str) -> Callable[[int], Will]:
     """The last will of a connection, from its timestamp."""
-    return lambda timestamp_ms: PublishMessage(
-        topics.state(host_id), state_payload(False, timestamp_ms), qos=1, retain=True
-    )
+    return lambda timestamp_ms: Will(topics.state(host_id), state_payload(False, timestamp_ms), retain=True)

@@ -10,12 +10,12 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import structlog
 from qilu_contract import clock
 from qilu_contract.clock import JudgingClock
 from qilu_contract.errors import BadReading, Denied, Reason, Rejected, Retryable, TooLarge
+from qilu_contract.mqtt import Message
 from qilu_contract.readings import Reading
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store
@@ -32,7 +32,7 @@ from qilu_gateway.outbox import Outbox
 from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.rebirths import Rebirths
 from qilu_gateway.rollups import Rollups
-from qilu_gateway.session import Delivery, Session
+from qilu_gateway.session import Session
 from qilu_gateway.spool import Spool, Spooled
 from qilu_gateway.statefile import StateFile
 
@@ -61,8 +61,8 @@ class Taken:
     county: str
     enterprise: str
     unit: str | None
-    deliveries: list[Delivery]
-    """What is to be acknowledged: more than one when it is delivered again while in flight."""
+    mid: int
+    """What it is acknowledged by, on the connection `epoch`; 0 when nobody waits for that."""
     epoch: int
     readings: list[Reading]
     count: int
@@ -124,7 +124,7 @@ class Pipeline:
         self._batcher: Batcher[Taken] = Batcher(batch_size, batch_age_s)
         self._window = window
         self._order: deque[Taken] = deque()
-        self._recent: dict[bytes, Taken] = {}
+        self._recent: dict[tuple[str, int], Taken] = {}
         self._waiting: dict[str, deque[Taken]] = {}
         self._held_bytes = 0
         self._unfinished = 0
@@ -166,22 +166,24 @@ class Pipeline:
         await self._begin(self._make(topic, payload, True, decoded, ended), decoded)
         return await asyncio.shield(ended)
 
-    async def take(self, delivery: Delivery) -> None:
-        """Take a message over. Waits while too much is in flight."""
+    async def take(self, message: Message, epoch: int) -> None:
+        """Take a message over, as the connection `epoch` delivered it. Waits while too much is in flight."""
+        topic, payload, dup, mid = message
         counters = self._meter.counters
         counters.messages += 1
-        counters.redelivered_messages += delivery.dup
-        key = _key(delivery) if delivery.mid is not None else None
+        counters.redelivered_messages += dup
+        # Python's hash of bytes: 64 bits, keyed anew in each process.
+        key = (topic, hash(payload)) if mid else None
         known = self._recent.get(key) if key is not None else None
-        if known is not None and known.epoch != delivery.epoch and (delivery.dup or not known.acknowledged):
-            await self._take_again(known, delivery)
+        if known is not None and known.epoch != epoch and (dup or not known.acknowledged):
+            self._take_again(known, mid, epoch)
             return
         while self._held_bytes > MAX_HELD_BYTES:
             self._progress.clear()
             await self._progress.wait()
-        decoded = self._decoder.decode(delivery.topic, delivery.payload, dup=delivery.dup)
-        taken = self._make(delivery.topic, delivery.payload, delivery.dup, decoded)
-        taken.deliveries, taken.epoch = [delivery], delivery.epoch
+        decoded = self._decoder.decode(topic, payload, dup=dup)
+        taken = self._make(topic, payload, dup, decoded)
+        taken.mid, taken.epoch = mid, epoch
         if key is not None:
             self._remember(key, taken)
         self._heed(decoded)
@@ -202,7 +204,7 @@ class Pipeline:
             county=decoded.county,
             enterprise=decoded.enterprise,
             unit=decoded.unit,
-            deliveries=[],
+            mid=0,
             epoch=0,
             readings=decoded.readings,
             count=len(decoded.readings) + len(decoded.refused),
@@ -220,21 +222,21 @@ class Pipeline:
         self._held_bytes += len(taken.payload)
         self._unfinished += 1
         self._order.append(taken)
-        if decoded.unit is None or not (decoded.readings or decoded.birth):
+        if (
+            decoded.unit is None
+            or not (decoded.readings or decoded.birth)
+            or self._admit(taken, decoded.unit)
+        ):
             await self._batcher.add(taken)
-        else:
-            await self._admit(taken, decoded.unit)
 
-    async def _take_again(self, known: Taken, delivery: Delivery) -> None:
+    def _take_again(self, known: Taken, mid: int, epoch: int) -> None:
         """The connection broke before the broker knew that we have this message."""
         self._meter.counters.redelivered += known.count
-        known.epoch = delivery.epoch
+        known.mid, known.epoch = mid, epoch
         if known.settled:
-            known.acknowledged = bool(await self._session.acknowledge([delivery]))
-        else:
-            known.deliveries = [delivery]
+            known.acknowledged = self._session.acknowledge(epoch, [mid])
 
-    def _remember(self, key: bytes, taken: Taken) -> None:
+    def _remember(self, key: tuple[str, int], taken: Taken) -> None:
         # The broker can deliver again what it has not seen acknowledged: never more than the window.
         self._recent.pop(key, None)
         self._recent[key] = taken
@@ -254,18 +256,19 @@ class Pipeline:
         if decoded.rebirth:
             self._rebirths.ask((decoded.county, decoded.enterprise))
 
-    async def _admit(self, taken: Taken, unit: str) -> None:
+    def _admit(self, taken: Taken, unit: str) -> bool:
+        """Whether it is judged: else it waits for the platform's answer."""
         waiting = self._waiting.get(unit)
         if waiting is not None:  # behind its predecessors
             waiting.append(taken)
-            return
+            return False
         admitted = self.admission.find(unit)
         if admitted is None and not self.admission.is_unknown(unit):
             self._waiting[unit] = deque([taken])
             self.admission.ask(unit)
-            return
+            return False
         self._judge(taken, admitted)
-        await self._batcher.add(taken)
+        return True
 
     async def _answered(self, unit: str, admitted: Admitted | None) -> None:
         waiting = self._waiting[unit]
@@ -330,7 +333,7 @@ class Pipeline:
             if taken.birth is not None:
                 self._births.saved(taken.birth)
             if taken.points and taken.admitted is not None:
-                last_ms = max(point.ts_ms for point in taken.points)
+                last_ms = _latest_ms(taken.points)
                 if len(lags_ms) < LAG_SAMPLES:
                     lags_ms.append(now_ms - last_ms)
                 if not taken.admitted.on_cloud:
@@ -342,9 +345,10 @@ class Pipeline:
             # The window of what may come again holds many of these: they keep no content.
             taken.payload, taken.readings, taken.points, taken.spooled, taken.refused = b"", [], [], [], {}
         self._meter.observe_lags(lags_ms)
-        for taken in batch:
-            deliveries, taken.deliveries = taken.deliveries, []
-            if await self._session.acknowledge(deliveries):
+        epoch = self._session.epoch
+        current = [taken for taken in batch if taken.mid and taken.epoch == epoch]
+        if self._session.acknowledge(epoch, [taken.mid for taken in current]):
+            for taken in current:
                 taken.acknowledged = True
         self._unfinished -= len(batch)
         self._progress.set()
@@ -488,11 +492,13 @@ def _not_repeated(batch: Sequence[Taken]) -> Iterator[Point]:
         if admitted is None or not taken.points:
             continue
         before_ms = admitted.latest_ms if taken.birth is not None else -1
-        yield from (point for point in taken.points if point.ts_ms > before_ms)
-        admitted.latest_ms = max(admitted.latest_ms, *(point.ts_ms for point in taken.points))
+        for point in taken.points:
+            if point.ts_ms > before_ms:
+                yield point
+        admitted.latest_ms = max(admitted.latest_ms, _latest_ms(taken.points))
 
 
-def _key(delivery: Delivery) -> bytes:
-    digest = blake2b(delivery.payload, digest_size=16)
-    digest.update(delivery.topic.encode())
-    return digest.digest()
+def _latest_ms(points: Sequence[Point]) -> int:
+    if len(points) == 1:  # as nearly always
+        return points[0].ts_ms
+    return max(point.ts_ms for point in points)

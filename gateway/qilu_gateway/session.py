@@ -11,44 +11,39 @@ import asyncio
 import random
 import ssl
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
 
 import structlog
-from mqttium import MQTTError, MQTTProtocolVersion, NotConnectedError, ProtocolError, QoS
-from mqttium.api import AsyncClient, Message, Properties, PublishMessage, SubscribeOptions
+from qilu_contract import mqtt
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.errors import ConfigError
+from qilu_contract.mqtt import (
+    DISCONNECT_WITH_WILL,
+    NEVER,
+    SESSION_TAKEN_OVER,
+    Connection,
+    Login,
+    Message,
+    MqttError,
+    Will,
+)
 
 log = structlog.get_logger()
 
-NEVER = 0xFFFF_FFFF
-"""MQTT 5's session expiry that means: keep the session."""
 MAX_PACKET_BYTES = 64 * 1024 * 1024
 """A broker silently drops what is larger than a client takes, so this lies far above brokers' own limits."""
-MAX_QUEUED_BYTES = 2 * MAX_PACKET_BYTES
-"""What the client may hold that we did not take yet; at the bound it stops reading from the socket."""
-DISCONNECT_WITH_WILL = 0x04
-SESSION_TAKEN_OVER = 0x8E
+MAX_QUEUED_BYTES = 32 * 1024 * 1024
+"""What was read and is not taken yet; at the bound nothing more is read from the socket."""
 KEEPALIVE_S = 15
 TIMEOUT_S = 10.0
-GOODBYE_S = 1.0
+AT_ONCE = 256
+"""Messages taken in one turn of the event loop: some milliseconds of work."""
 FILTERS = ("spBv1.0/#", "qilu/v1/#")
 """Whole trees, so that a message on a wrong topic becomes a dead letter instead of vanishing."""
 
-
-@dataclass(slots=True)
-class Delivery:
-    """One message as it was delivered once. `mid` is None at QoS 0, which nobody delivers again."""
-
-    topic: str
-    payload: bytes
-    dup: bool
-    mid: int | None
-    epoch: int
-    """Which connection of ours delivered it: it can be acknowledged on no other."""
-    _message: Message
+Take = Callable[[Message, int], Awaitable[None]]
+"""A message, and the epoch: which connection of ours delivered it. It can be acknowledged on no other."""
 
 
 class Session:
@@ -61,14 +56,17 @@ class Session:
         *,
         tls: ssl.SSLContext | None,
         window: int,
-        will: Callable[[int], PublishMessage],
+        will: Callable[[int], Will],
     ) -> None:
         """`will` makes the last will from the connection's timestamp (ms), new for each connection."""
         self._broker, self._client_id = broker, client_id
         self._tls = tls
         self._window = window
         self._will = will
-        self._client: AsyncClient | None = None
+        self._connection: Connection | None = None
+        self._queue: deque[Message] = deque()
+        self._queued_bytes = 0
+        self._some = asyncio.Event()
         self._stopping = self._closing = False
         self._subscribed = False
         self._goodbye = 0
@@ -79,7 +77,7 @@ class Session:
         self.up_since = 0.0
         """When the present connection was subscribed, on the monotonic clock."""
 
-    async def run(self, take: Callable[[Delivery], Awaitable[None]]) -> None:
+    async def run(self, take: Take) -> None:
         """Connect, subscribe and hand every message to `take`, one after the other, until `stop`. Raises
         ConfigError when another gateway takes the session over: two would take it from each other for ever.
         """
@@ -87,9 +85,10 @@ class Session:
         while not self._stopping:
             started = time.monotonic()
             try:
-                await self._connection(take)
-            except (MQTTError, OSError) as error:
-                log.warning("broker away", broker=str(self._broker), error=str(error))
+                await self._hold(take)
+            except (MqttError, OSError, TimeoutError) as error:
+                self._goodbye = error.reason if isinstance(error, MqttError) else 0
+                log.warning("broker away", broker=str(self._broker), error=str(error) or "timeout")
             if self._stopping:
                 return
             if self._goodbye == SESSION_TAKEN_OVER:
@@ -100,73 +99,75 @@ class Session:
             delay = 0.5 if time.monotonic() - started > 30 else min(delay * 2, 15.0)
             await asyncio.sleep(delay * random.uniform(0.5, 1))
 
-    async def _connection(self, take: Callable[[Delivery], Awaitable[None]]) -> None:
+    async def _hold(self, take: Take) -> None:
+        """One connection, to its end. Raises MqttError, OSError, TimeoutError; returns after `close`."""
         self.connected_ms = time.time_ns() // 1_000_000
-        client = AsyncClient(
-            self._client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            clean_start=False,
-            keepalive=KEEPALIVE_S,
-            username=self._broker.user,
-            password=self._broker.password,
-            connect_properties=Properties({"session_expiry_interval": NEVER}),
-            will=self._will(self.connected_ms),
-            maximum_packet_size=MAX_PACKET_BYTES,
-            max_inbound_inflight=self._window,
-            max_iterator_messages=65_535,
-            max_iterator_bytes=MAX_QUEUED_BYTES,
-            manual_ack=True,
-            connect_timeout=TIMEOUT_S,
-            subscribe_timeout=TIMEOUT_S,
-        )
         self._goodbye = 0
+        self._queue.clear()
+        self._queued_bytes = 0
+        login = Login(
+            self._client_id,
+            self._broker.user,
+            self._broker.password,
+            self._will(self.connected_ms),
+            clean_start=False,
+            session_expiry_s=NEVER,
+            keepalive_s=KEEPALIVE_S,
+            receive_maximum=self._window,
+            max_packet_bytes=MAX_PACKET_BYTES,
+        )
+        connection = await mqtt.connect(
+            self._broker.host, self._broker.port, login, tls=self._tls, take=self._arrived
+        )
+        connection.ended.add_done_callback(lambda _: self._some.set())
+        self.epoch += 1
+        self._connection = connection
+        # The backlog arrives while the subscription is still being answered.
+        subscribing = asyncio.create_task(self._subscribe(connection), name="gateway-subscribe")
         try:
-            await self._connect(client)
-            self.epoch += 1
-            epoch = self.epoch
-            self._client = client
-            # The backlog arrives while the subscription is still being answered.
-            subscribing = asyncio.create_task(self._subscribe(client), name="gateway-subscribe")
-            try:
-                async for message in client.messages():
-                    if not self._stopping:  # else it stays unacknowledged and is delivered to who comes next
-                        await take(
-                            Delivery(message.topic, message.payload, message.dup, message.mid, epoch, message)
-                        )
-            finally:
-                subscribing.cancel()
-                await asyncio.wait([subscribing])
+            await self._hand_on(connection, take)
         finally:
-            self._client = None
+            subscribing.cancel()
+            await asyncio.wait([subscribing])
+            self._connection = None
             self._subscribed = False
             # Whatever ends this connection but `close`, the broker is to publish the will.
-            await _disconnect(client, 0 if self._closing else DISCONNECT_WITH_WILL)
-            self._goodbye = client.stats().last_disconnect_reason_code or 0
+            await connection.disconnect(0 if self._closing else DISCONNECT_WITH_WILL)
         if not self._closing:
-            raise MQTTError("the connection was closed")
+            raise connection.ended.result()
 
-    async def _connect(self, client: AsyncClient) -> None:
-        connecting = asyncio.create_task(
-            client.connect(self._broker.host, self._broker.port, ssl=self._tls), name="gateway-connect"
-        )
-        try:
-            await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            # Broken off in the middle it would leave its socket to the garbage collector.
-            await asyncio.wait([connecting], timeout=GOODBYE_S)
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
-            raise
+    def _arrived(self, messages: list[Message]) -> None:
+        self._queue += messages
+        self._queued_bytes += sum([len(message.payload) for message in messages])
+        if self._queued_bytes > MAX_QUEUED_BYTES and self._connection is not None:
+            self._connection.pause()
+        self._some.set()
 
-    async def _subscribe(self, client: AsyncClient) -> None:
+    async def _hand_on(self, connection: Connection, take: Take) -> None:
+        """Until the connection's end. What is queued then cannot be acknowledged any more: it comes again."""
+        queue, epoch = self._queue, self.epoch
+        while connection.is_open:
+            for _ in range(min(len(queue), AT_ONCE)):
+                message = queue.popleft()
+                self._queued_bytes -= len(message.payload)
+                if not self._stopping:  # else it stays unacknowledged and is delivered to who comes next
+                    await take(message, epoch)
+            if self._queued_bytes <= MAX_QUEUED_BYTES:
+                connection.resume()
+            if queue:
+                await asyncio.sleep(0)
+            elif connection.is_open:
+                self._some.clear()
+                await self._some.wait()
+
+    async def _subscribe(self, connection: Connection) -> None:
         # A filter that the session has already is renewed; the clock's retained message comes again, which a
         # restarted gateway needs.
-        options = SubscribeOptions(qos=QoS.AT_LEAST_ONCE, no_local=True)
         try:
-            await client.subscribe([(topic, options) for topic in FILTERS])
-        except (MQTTError, OSError) as error:
-            log.error("not subscribed", error=str(error))
-            await _disconnect(client, DISCONNECT_WITH_WILL)
+            await connection.subscribe(FILTERS, no_local=True)
+        except (MqttError, OSError, TimeoutError) as error:
+            log.error("not subscribed", error=str(error) or "timeout")
+            await connection.disconnect(DISCONNECT_WITH_WILL)
             return
         self._subscribed = True
         self.up_since = time.monotonic()
@@ -175,34 +176,26 @@ class Session:
     @property
     def subscribed(self) -> bool:
         """Whether messages reach us now."""
-        return self._subscribed and self._client is not None and self._client.is_connected
+        return self._subscribed and self._connection is not None and self._connection.is_open
 
-    async def acknowledge(self, deliveries: Iterable[Delivery]) -> int:
-        """How many acknowledgements went out. Those of an older connection do not: the broker delivers their
-        messages again.
-        """
-        done = 0
-        for delivery in deliveries:
-            client = self._client
-            if client is None or delivery.epoch != self.epoch:
-                continue
-            try:
-                await client.ack(delivery._message)
-            except (NotConnectedError, ProtocolError):
-                continue  # the connection ended under us
-            done += 1
-        return done
+    def acknowledge(self, epoch: int, mids: Iterable[int]) -> bool:
+        """Whether the acknowledgements went out. Those of an older connection do not: the broker delivers
+        their messages again."""
+        connection = self._connection
+        if connection is None or epoch != self.epoch or not connection.is_open:
+            return False
+        connection.acknowledge(mids)
+        return True
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Whether the broker confirmed it (QoS 1) in time."""
-        client = self._client
-        if client is None:
+        connection = self._connection
+        if connection is None:
             return False
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                receipt = await client.publish(topic, payload, qos=QoS.AT_LEAST_ONCE, retain=retain)
-                await receipt.wait()
-        except (MQTTError, OSError, TimeoutError) as error:
+                await connection.publish(topic, payload, retain=retain)
+        except (MqttError, OSError, TimeoutError) as error:
             log.warning("not published", topic=topic, error=str(error) or "timeout")
             return False
         return True
@@ -214,13 +207,5 @@ class Session:
     async def close(self) -> None:
         """Disconnect cleanly: the broker drops the will and keeps the session."""
         self._stopping = self._closing = True
-        client = self._client
-        if client is not None:
-            await _disconnect(client, 0)
-
-
-async def _disconnect(client: AsyncClient, reason: int) -> None:
-    """Say goodbye, or hang up when the broker does not listen."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(GOODBYE_S):
-            await client.disconnect(reason)
+        if self._connection is not None:
+            await self._connection.disconnect()

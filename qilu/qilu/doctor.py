@@ -49,7 +49,6 @@ def _python() -> Finding:
 def _packages() -> Iterator[Finding]:
     needed = {
         "duckdb": "store",
-        "mqttium": "MQTT client",
         "fastapi": "platform",
         "iotcore": "pip-only broker",
     }

@@ -1,9 +1,11 @@
-"""How fast the gateway is: (a) InfluxDB's own ceiling with prepared bodies, (b) InfluxDB fed by the gateway
-from a prefilled broker queue, (c) the gateway against a sink that answers at once. Prints; asserts nothing.
+"""How fast the gateway is, in one run on one machine: (a) InfluxDB's own ceiling, pinned to one core,
+prepared bodies posted from the other; (b) the same InfluxDB fed by the gateway on the other core from a
+prefilled broker queue; (c) the gateway alone against a sink that answers at once. Prints; asserts nothing.
 
-    make bench-gateway [ARGS="--messages 50000"]
+    make bench-gateway [ARGS="--messages 20000 --series 10000"]
 
-CPU seconds are the gateway process's own, less what a start with an empty queue costs.
+CPU seconds are the gateway process's own, less what a start with an empty queue costs. The broker runs on the
+gateway's core.
 """
 
 from __future__ import annotations
@@ -19,58 +21,78 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from shutil import which
-from typing import Any
 
 import httpx
 from bench_storage import machine
-from conftest import SBIN, Influx, InfluxServer, Mosquitto, _free_port
+from conftest import SBIN, Influx, InfluxServer, Mosquitto, Server, _free_port
 from gateway_world import COUNTY, ENTERPRISE, MOTOR, RUN, START_MS, FakePlatform
-from mqttium import MQTTProtocolVersion, QoS
-from mqttium.api import AsyncClient
-from qilu_contract import json_payload, sparkplug, topics
+from qilu_contract import json_payload, mqtt, sparkplug, topics
+from qilu_contract.mqtt import Login
 from qilu_contract.sparkplug import DataType, Metric, Payload
 from qilu_contract.storage import Point, line_protocol
 from rich.console import Console
 from rich.table import Table
 
-UNITS = 1000
 LIST = 50
 BATCH = 5000
 FIELDS = [signal.name for signal in MOTOR.signals][:6]
 TICKS = os.sysconf("SC_CLK_TCK")
+STORE_CORE, GATEWAY_CORE = (0, 1) if (os.cpu_count() or 1) > 1 else (0, 0)
+PATIENCE_S = 120.0
+BIRTH_MS = START_MS - 1000
+
+Messages = list[tuple[str, bytes]]
 
 
 def values(number: int) -> dict[str, float]:
     return {name: 10.0 + place + number % 97 / 10 for place, name in enumerate(FIELDS)}
 
 
-def one_json(number: int) -> tuple[str, bytes]:
-    step, unit = divmod(number, UNITS)
-    return topics.telemetry(COUNTY, ENTERPRISE, f"m{unit}"), json_payload.encode(
-        [(START_MS + step * 1000, values(number))]
-    )
+class World:
+    """Units, and what they say: message n of `series` units, with one reading or fifty."""
 
+    def __init__(self, series: int) -> None:
+        self.series = series
+        self.units = [f"m{number}" for number in range(series)]
 
-def fifty_json(number: int) -> tuple[str, bytes]:
-    step, unit = divmod(number, UNITS)
-    readings = [(START_MS + (step * LIST + k) * 1000, values(number + k)) for k in range(LIST)]
-    return topics.telemetry(COUNTY, ENTERPRISE, f"m{unit}"), json_payload.encode(readings)
+    def _unit_and_time(self, number: int, readings: int) -> tuple[str, int]:
+        step, place = divmod(number, self.series)
+        # Neighbours in the queue are no neighbours in the store.
+        return self.units[place * 7919 % self.series], START_MS + step * readings * 1000
 
+    def json(self, number: int, readings: int) -> tuple[str, bytes]:
+        unit, ts_ms = self._unit_and_time(number, readings)
+        content = [(ts_ms + k * 1000, values(number + k)) for k in range(readings)]
+        return topics.telemetry(COUNTY, ENTERPRISE, unit), json_payload.encode(content)
 
-def one_sparkplug(number: int) -> tuple[str, bytes]:
-    step, unit = divmod(number, UNITS)
-    metrics = [Metric(alias=alias, value=value) for alias, value in enumerate(values(number).values())]
-    payload = Payload(START_MS + (step + 1) * 1000, None, metrics)
-    return topics.sparkplug("DDATA", COUNTY, ENTERPRISE, f"m{unit}"), sparkplug.encode(payload)
+    def sparkplug(self, number: int, readings: int) -> tuple[str, bytes]:
+        unit, ts_ms = self._unit_and_time(number, readings)
+        metrics = [
+            Metric(alias=alias, value=value, ts_ms=ts_ms + k * 1000 if readings > 1 else None)
+            for k in range(readings)
+            for alias, value in enumerate(values(number + k).values())
+        ]
+        body = sparkplug.encode(Payload(ts_ms, None, metrics))
+        return topics.sparkplug("DDATA", COUNTY, ENTERPRISE, unit), body
 
+    def births(self) -> Messages:
+        metrics = [Metric(name, alias, BIRTH_MS, DataType.FLOAT, 1.0) for alias, name in enumerate(FIELDS)]
+        body = sparkplug.encode(Payload(BIRTH_MS, None, metrics))
+        return [(topics.sparkplug("DBIRTH", COUNTY, ENTERPRISE, unit), body) for unit in self.units]
 
-def births() -> list[tuple[str, bytes]]:
-    metrics = [Metric(name, alias, START_MS, DataType.FLOAT, 1.0) for alias, name in enumerate(FIELDS)]
-    body = sparkplug.encode(Payload(START_MS, None, metrics))
-    return [(topics.sparkplug("DBIRTH", COUNTY, ENTERPRISE, f"m{unit}"), body) for unit in range(UNITS)]
+    def bodies(self, points: int) -> list[bytes]:
+        """Line protocol: of each unit a point at its birth, as its gateway would have written it, then the
+        readings of the messages of fifty."""
+        tags = {unit: (COUNTY[:4], COUNTY, "C34", ENTERPRISE, unit) for unit in self.units}
+        made = [Point("motor", tags[unit], BIRTH_MS, values(0)) for unit in self.units]
+        for number in range(points // LIST):
+            unit, ts_ms = self._unit_and_time(number, LIST)
+            made += [Point("motor", tags[unit], ts_ms + k * 1000, values(number + k)) for k in range(LIST)]
+        return [line_protocol(made[start : start + BATCH]) for start in range(0, len(made), BATCH)]
 
 
 class Sink:
@@ -97,25 +119,33 @@ class Sink:
 
 
 class Gateway:
-    def __init__(self, broker: str, store: str, platform: str, folder: Path) -> None:
+    """One gateway in a process of its own: the same session and state at each start."""
+
+    def __init__(self, broker: str, platform: str, folder: Path) -> None:
         self.port = _free_port()
         given = {
-            "BROKER": broker, "STORE": store, "PLATFORM": platform, "STATE": str(folder),
-            "HOST_ID": f"bench-{secrets.token_hex(4)}", "HTTP_PORT": str(self.port), "API_KEY": "ingest-key",
+            "BROKER": broker, "PLATFORM": platform, "STATE": str(folder), "API_KEY": "ingest-key",
+            "HOST_ID": f"bench-{secrets.token_hex(4)}", "HTTP_PORT": str(self.port),
         }  # fmt: skip
         self._environment = {**os.environ, **{f"QILU_{name}": value for name, value in given.items()}}
         self._log = folder.with_suffix(".log")
         self._process: subprocess.Popen[bytes]
 
-    def start(self) -> None:
+    def start(self, store: str) -> None:
         with self._log.open("ab") as out:
+            environment = {**self._environment, "QILU_STORE": store}
             self._process = subprocess.Popen(
-                [sys.executable, "-c", RUN], env=self._environment, stdout=out, stderr=out
+                [sys.executable, "-c", RUN], env=environment, stdout=out, stderr=out
             )
+        os.sched_setaffinity(self._process.pid, {GATEWAY_CORE})
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(30)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def cpu_s(self) -> float:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -123,61 +153,59 @@ class Gateway:
 
     def metric(self, name: str) -> float:
         with suppress(httpx.TransportError):
-            text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", trust_env=False).text
-            return float(
-                next(line for line in text.splitlines() if line.startswith(f"qilu_gateway_{name} ")).split()[
-                    1
-                ]
-            )
+            text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", trust_env=False, timeout=20).text
+            lines = (line.split() for line in text.splitlines())
+            return next(float(line[1]) for line in lines if line[0] == f"qilu_gateway_{name}")
         return -1.0
 
-    def wait(self, name: str, at_least: float) -> float:
+    def wait(self, name: str, at_least: float, every_s: float = 0.2) -> float:
         """When the figure was reached, on the monotonic clock."""
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + PATIENCE_S
         while self.metric(name) < at_least:
+            assert self._process.poll() is None, self._log.read_text()[-2000:]
             assert time.monotonic() < deadline, self._log.read_text()[-2000:]
-            time.sleep(0.05)
+            time.sleep(every_s)
         return time.monotonic()
 
+    def idle_s(self, store: str) -> float:
+        """What a start costs."""
+        self.start(store)
+        self.wait("messages_total", 0)
+        time.sleep(2.0)
+        cpu_s = self.cpu_s()
+        self.stop()
+        return cpu_s
 
-async def publish(broker: Mosquitto, messages: list[tuple[str, bytes]]) -> None:
-    client = AsyncClient(f"bench-{secrets.token_hex(4)}", protocol=MQTTProtocolVersion.MQTTv5)
-    await client.connect(broker.host, broker.port)
-    receipts: list[Any] = []
+
+async def publish(broker: Mosquitto, messages: Messages) -> None:
+    moved = asyncio.Event()
+    connection = await mqtt.connect(
+        broker.host,
+        broker.port,
+        Login(f"bench-{secrets.token_hex(4)}"),
+        acked=lambda _: moved.set(),
+        moved=moved.set,
+    )
     for topic, payload in messages:
-        receipts.append(await client.publish(topic, payload, qos=QoS.AT_LEAST_ONCE))
-        if len(receipts) >= 1000:
-            for receipt in receipts:
-                await receipt.wait()
-            receipts.clear()
-    for receipt in receipts:
-        await receipt.wait()
-    await client.disconnect()
+        while connection.in_flight >= 1000 or not connection.room:
+            moved.clear()
+            connection.flush()
+            await moved.wait()
+        connection.send(topic, payload, topic)
+    connection.flush()
+    while connection.in_flight:
+        moved.clear()
+        await moved.wait()
+    await connection.disconnect()
 
 
 def measure(
-    broker: Mosquitto,
-    store: str,
-    platform: FakePlatform,
-    folder: Path,
-    messages: list[tuple[str, bytes]],
-    readings: int,
+    gateway: Gateway, broker: Mosquitto, store: str, messages: Messages, readings: int, idle_s: float
 ) -> tuple[float, float]:
-    """Readings a second, and CPU seconds of the gateway for a million, all waiting at the start."""
-    gateway = Gateway(broker.url, store, platform.url, folder)
-    gateway.start()
-    gateway.wait("messages_total", 0)
-    asyncio.run(publish(broker, births()))
-    gateway.wait("stored_total", UNITS)
-    gateway.stop()
-    gateway.start()  # what a start costs
-    gateway.wait("messages_total", 0)
-    time.sleep(1.5)
-    idle_s = gateway.cpu_s()
-    gateway.stop()
+    """Readings a second, and CPU seconds of the gateway for a million; all waits when the gateway starts."""
     asyncio.run(publish(broker, messages))
-    gateway.start()
-    gateway.wait("stored_total", 1)
+    gateway.start(store)
+    gateway.wait("stored_total", 1, 0.02)
     began, before = time.monotonic(), gateway.metric("stored_total")
     ended = gateway.wait("stored_total", readings)
     cpu_s = gateway.cpu_s() - idle_s
@@ -185,39 +213,93 @@ def measure(
     return (readings - before) / (ended - began), cpu_s * 1_000_000 / readings
 
 
-async def ceiling(influx: Influx, points: int) -> float:
-    """Points a second with prepared bodies, two connections."""
-    tags = [("3702", COUNTY, "C34", ENTERPRISE, f"m{unit}") for unit in range(UNITS)]
-    made = [Point("motor", tags[n % UNITS], START_MS + n // UNITS * 1000, values(n)) for n in range(points)]
-    bodies = [line_protocol(made[start : start + BATCH]) for start in range(0, points, BATCH)]
+async def post(influx: Influx, bodies: list[bytes]) -> float:
+    """Seconds for prepared bodies, on two connections."""
     async with httpx.AsyncClient(base_url=influx.http, timeout=60, trust_env=False) as http:
         await http.post("/query", data={"q": f'CREATE DATABASE "{influx.database}"'})
         began = time.monotonic()
 
-        async def post(mine: list[bytes]) -> None:
-            for body in mine:
+        async def mine(some: list[bytes]) -> None:
+            for body in some:
                 answer = await http.post(
                     "/write", params={"db": influx.database, "precision": "ms"}, content=body
                 )
                 answer.raise_for_status()
 
-        await asyncio.gather(post(bodies[::2]), post(bodies[1::2]))
-        return points / (time.monotonic() - began)
+        await asyncio.gather(mine(bodies[::2]), mine(bodies[1::2]))
+        return time.monotonic() - began
+
+
+def pin(server: Server, core: int) -> None:
+    for thread in Path(f"/proc/{server.pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+
+
+Row = tuple[str, int, float, float | None, float | None]
+"""Way, series, points a second, CPU seconds for a million, ratio to (a)."""
+
+
+def run(
+    series: int, count: int, only: str, broker: Mosquitto, server: InfluxServer, folder: Path
+) -> list[Row]:
+    world = World(series)
+    platform = FakePlatform()
+    for unit in world.units:
+        platform.register(unit)
+    lists = count // 10
+    shapes: dict[str, tuple[Callable[[int, int], tuple[str, bytes]], int, int]] = {
+        "JSON, one reading a message": (world.json, count, 1),
+        "Sparkplug, one reading a message": (world.sparkplug, count, 1),
+        "JSON, fifty readings a message": (world.json, lists, LIST),
+        "Sparkplug, fifty readings a message": (world.sparkplug, lists, LIST),
+    }
+    births = -(-series // BATCH)
+    os.sched_setaffinity(0, {GATEWAY_CORE})
+    influx = Influx(server)
+    bodies = world.bodies(lists * LIST)
+    asyncio.run(post(influx, bodies[:births]))
+    ceiling = lists * LIST / asyncio.run(post(influx, bodies[births:]))
+    rows: list[Row] = [("(a) InfluxDB, prepared bodies", series, ceiling, None, None)]
+    os.sched_setaffinity(0, {STORE_CORE})
+    gateway = Gateway(broker.url, platform.url, folder / secrets.token_hex(4))
+    try:
+        gateway.start(Sink().url)
+        gateway.wait("messages_total", 0)
+        asyncio.run(publish(broker, world.births()))
+        gateway.wait("stored_total", series)
+        gateway.stop()
+        idle_s = gateway.idle_s(Sink().url)
+        for kind in ("(b) InfluxDB", "(c) sink"):
+            for shape, (make, number, readings) in shapes.items():
+                way = f"{kind}, {shape}"
+                if only not in way:
+                    continue
+                sys.stderr.write(f"{way}, {series} series …\n")
+                if kind == "(c) sink":
+                    store = Sink().url
+                else:
+                    fresh = Influx(server)
+                    asyncio.run(post(fresh, bodies[:births]))
+                    store = fresh.url
+                messages = [make(place, readings) for place in range(number)]
+                rate, cpu_s = measure(gateway, broker, store, messages, number * readings, idle_s)
+                ratio = rate / ceiling if kind == "(b) InfluxDB" else None
+                rows.append((way, series, rate, cpu_s, ratio))
+    finally:
+        gateway.kill()
+        platform.stop()
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=50_000, help="of one reading")
+    parser.add_argument("--series", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--only", default="", help="ways whose name holds this")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    one, lists = given.messages, given.messages // 10
-    shapes = {
-        "JSON, one reading a message": ([one_json(n) for n in range(one)], one),
-        "Sparkplug, one reading a message": ([one_sparkplug(n) for n in range(one)], one),
-        "JSON, fifty readings a message": ([fifty_json(n) for n in range(lists)], lists * LIST),
-    }
-    rows: list[tuple[str, float, float | None]] = []
+    rows: list[Row] = []
+    loads = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         programs = which("mosquitto", path=SBIN), which("influxd", path=SBIN)
@@ -225,39 +307,28 @@ def main() -> None:
         for part in ("broker", "influx"):
             (folder / part).mkdir()
         broker = Mosquitto(str(programs[0]), folder / "broker")
+        config = folder / "broker/mosquitto.conf"  # saving a full queue every second is not what is measured
+        config.write_text(config.read_text().replace("autosave_interval 1\n", ""))
         server = InfluxServer(str(programs[1]), folder / "influx")
-        platform = FakePlatform()
-        for unit in range(UNITS):
-            platform.register(f"m{unit}")
         broker.start()
         server.start()
         try:
-            prepared = asyncio.run(ceiling(Influx(server), lists * LIST))
-            rows.append(("(a) InfluxDB, prepared bodies", prepared, None))
-            for kind, store_of in (
-                ("(b) InfluxDB", lambda: Influx(server).url),
-                ("(c) sink", lambda: Sink().url),
-            ):
-                for shape, (messages, readings) in shapes.items():
-                    way = f"{kind}, {shape}"
-                    if given.only not in way:
-                        continue
-                    sys.stderr.write(f"{way} …\n")
-                    state = folder / secrets.token_hex(4)
-                    rows.append((way, *measure(broker, store_of(), platform, state, messages, readings)))
+            pin(broker, GATEWAY_CORE)
+            pin(server, STORE_CORE)
+            for series in given.series:
+                rows += run(series, given.messages, given.only, broker, server, folder)
+                loads.append(os.getloadavg()[0])
         finally:
             broker.kill()
             server.kill()
-            platform.stop()
     if given.json:
-        print(json.dumps({"machine": machine(), "load": os.getloadavg(), "rows": rows}))  # noqa: T201
+        print(json.dumps({"machine": machine(), "loads": loads, "rows": rows}))  # noqa: T201
         return
-    table = Table(
-        "way", "points/s", "CPU s per million", "of (a)", title=f"{machine()}, load {os.getloadavg()[0]:.1f}"
-    )
-    for way, rate, cpu_s in rows:
-        ratio = f"{rate / prepared:.0%}" if way.startswith("(b)") else ""
-        table.add_row(way, f"{rate:,.0f}", "" if cpu_s is None else f"{cpu_s:.1f}", ratio)
+    title = f"{machine()}, load {' '.join(f'{load:.1f}' for load in loads)}"
+    table = Table("way", "series", "points/s", "CPU s per million", "of (a)", title=title)
+    for way, series, rate, cpu_s, ratio in rows:
+        cpu = "" if cpu_s is None else f"{cpu_s:.1f}"
+        table.add_row(way, f"{series:,}", f"{rate:,.0f}", cpu, "" if ratio is None else f"{ratio:.0%}")
     Console(width=110).print(table)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_contract import json_payload, sparkplug, topics
+from qilu_contract import json_payload, sparkplug, sparkplug_floats, topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.catalogue import CATALOGUE, EVENTS
 from qilu_contract.clock import JudgingClock, RunClock, decode, wall_ms
@@ -326,3 +326,56 @@ def test_a_secret_comes_from_the_variable_or_the_file(
     monkeypatch.setenv("QILU_TRIAL_FILE", str(tmp_path / "missing"))
     with pytest.raises(ConfigError, match="cannot be read"):
         secret("QILU_TRIAL")
+
+
+plain_floats = st.floats(width=32, allow_nan=False)
+
+
+@given(
+    st.integers(2**35, 2**42 - 1),
+    st.none() | st.integers(0, 255),
+    st.lists(st.tuples(st.integers(0, 2**20), st.booleans(), plain_floats, st.booleans()), min_size=1),
+)
+def test_the_short_way_reads_the_same_floats_as_the_codec(
+    ts_ms: int, seq: int | None, given: list[tuple[int, bool, float, bool]]
+) -> None:
+    metrics = [
+        Metric(
+            alias=alias,
+            datatype=DataType.DOUBLE if wide else DataType.UNKNOWN,
+            value=value,
+            is_historical=historical,
+        )
+        for alias, wide, value, historical in given
+    ]
+    body = sparkplug.encode(Payload(ts_ms, seq, metrics))
+    for _ in range(2):  # learned, and known
+        found = sparkplug_floats.decode(body)
+        assert found is not None
+        decoded = sparkplug.decode(body)
+        assert (found.ts_ms, found.seq) == (decoded.ts_ms, decoded.seq)
+        assert list(zip(found.aliases, found.values, strict=True)) == [
+            (metric.alias, metric.value) for metric in decoded.metrics
+        ]
+
+
+_PLAIN = sparkplug.encode(
+    Payload(1_700_000_000_000, 7, [Metric(alias=alias, value=0.5 + alias) for alias in (1, 2, 3)])
+)
+
+
+@given(st.data())
+def test_the_short_way_never_answers_otherwise_than_the_codec(data: st.DataObject) -> None:
+    body = bytearray(_PLAIN)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(body)))
+        body[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    found = sparkplug_floats.decode(bytes(body))
+    if found is None:
+        return
+    decoded = sparkplug.decode(bytes(body))
+    assert (found.ts_ms, found.seq) == (decoded.ts_ms, decoded.seq)
+    assert [(metric.alias, metric.name, metric.ts_ms) for metric in decoded.metrics] == [
+        (alias, None, None) for alias in found.aliases
+    ]
+    assert [repr(metric.value) for metric in decoded.metrics] == [repr(value) for value in found.values]
