@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-
 from mqttium import MQTTProtocolVersion
 from mqttium.api import AsyncClient, PublishMessage
 from qilu_contract.broker import BrokerAddress
@@ -34,5 +32,4 @@ class Broker(BrokerAddress):
 
     async def connect(self, client: AsyncClient) -> None:
         """Raises MQTTError or OSError."""
-        context = ssl.create_default_context() if self.tls else None
-        await client.connect(self.host, self.port, ssl=context)
+        await client.connect(self.host, self.port, ssl=self.tls_context())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from qilu_contract.secrets import secret
@@ -28,6 +30,14 @@ class Settings(BaseSettings):
     rate_per_s: float = Field(default=500.0, ge=0)
     """Requests a second that one key may make of this replica; 0 for no limit. Far above what a gateway or a
     simulator needs: it stops a program that runs wild."""
+
+    ca: Path = Path("var/ca")
+    """The certificate authority's folder, made on first use; all replicas share one."""
+    broker_rules: Path | None = None
+    """Where the rules for Mosquitto are written, if anywhere."""
+    broker_for_nodes: str = "127.0.0.1:8883"
+    """The broker's TLS listener as edge nodes reach it: stands in the example that comes with a
+    certificate."""
 
     db_password: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_DB_PASSWORD"))
     store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))

@@ -63,7 +63,7 @@ async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int 
             username=address.user,
             password=address.password,
             protocol=aiomqtt.ProtocolVersion.V5,
-            tls_params=aiomqtt.TLSParameters() if address.tls else None,
+            tls_context=address.tls_context(),
             timeout=_TIMEOUT_S,
         ) as client:
             await client.publish(topic, body, qos=1, timeout=_TIMEOUT_S)
