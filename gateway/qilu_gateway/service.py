@@ -233,6 +233,7 @@ class GatewayService:
                         "pipeline": pipeline.run(),
                         "shipper": shipper.run(),
                         "admission": pipeline.admission.run(),
+                        "barred": pipeline.admission.watch(),
                         "outbox": shipping.run(),
                         "activity": shipping.run_activity(),
                         "rebirths": rebirths.run(),

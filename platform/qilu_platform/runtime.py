@@ -72,7 +72,7 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
         if store is None and settings.store_url is not None:
             token = None if settings.store_token is None else settings.store_token.get_secret_value()
             store = await stack.enter_async_context(open_store(settings.store_url, token))
-        authority = await asyncio.to_thread(Authority.open, settings.ca)
+        authority = await asyncio.to_thread(Authority.open, settings.ca_folder)
         hub = Hub(metrics.clients)
         runtime = Runtime(
             settings, database, store, hub, metrics, Buckets(settings.rate_per_s), authority, made

@@ -31,8 +31,9 @@ class Settings(BaseSettings):
     """Requests a second that one key may make of this replica; 0 for no limit. Far above what a gateway or a
     simulator needs: it stops a program that runs wild."""
 
-    ca: Path = Path("var/ca")
-    """The certificate authority's folder, made on first use; all replicas share one."""
+    ca: Path | None = None
+    """The certificate authority's folder, made on first use; all replicas share one. Without it `ca` beside a
+    SQLite file, else `var/ca`."""
     broker_rules: Path | None = None
     """Where the rules for Mosquitto are written, if anywhere."""
     broker_for_nodes: str = "127.0.0.1:8883"
@@ -46,3 +47,10 @@ class Settings(BaseSettings):
     ingest_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INGEST_KEY"))
     fleet_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_FLEET_KEY"))
     viewer_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_VIEWER_KEY"))
+
+    @property
+    def ca_folder(self) -> Path:
+        if self.ca is not None:
+            return self.ca
+        beside = self.db_url.startswith("sqlite:///")
+        return Path(self.db_url.removeprefix("sqlite:///")).parent / "ca" if beside else Path("var/ca")

@@ -136,6 +136,9 @@ def up(
     duration: For = None,
     port: Annotated[int, typer.Option(help="of the platform; another one if it is taken")] = 8000,
     mqtt_port: Annotated[int, typer.Option(help="of the broker; another one if it is taken")] = 1883,
+    mqtts: Annotated[
+        str, typer.Option(help="where Mosquitto listens to edge nodes; 0.0.0.0:8883 for other machines")
+    ] = "127.0.0.1:8883",
     report: ReportFile = None,
 ) -> None:
     """Start everything on this machine: broker, gateway, store, platform, equipment.
@@ -159,7 +162,7 @@ def up(
         flags.duration_s(duration)
     if start is not None:
         flags.time_ms(start)
-    config = StackConfig(state, broker, store, db, port, mqtt_port, devices)
+    config = StackConfig(state, broker, store, db, port, mqtt_port, mqtts, devices)
     (state / "log").mkdir(parents=True, exist_ok=True)
     with (state / "log" / "stack.log").open("a", encoding="utf-8") as log:
         _configure_log(structlog.processors.JSONRenderer(), log)

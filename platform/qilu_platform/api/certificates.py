@@ -150,8 +150,8 @@ async def get_certificate(runtime: RuntimeDep, caller: Reader, serial: Serial) -
 
 @router.post("/certificates/{serial}/revoke", response_model=CertificateOut, responses=NOT_FOUND)
 async def revoke_certificate(runtime: RuntimeDep, caller: Holder, serial: Serial) -> Response:
-    """Ends it for good: it is in the revocation list from now on, and its node's rights at the broker end with
-    its last valid certificate."""
+    """Ends it for good: it is in the revocation list from now on, and its node's rights at the broker end
+    with its last valid certificate."""
 
     def work(connection: Connection) -> dict[str, Any]:
         if not caller.sees(get(connection, serial)["enterprise"]):
