@@ -29,6 +29,7 @@ from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings as GatewaySettings
 from qilu_platform.authority import Authority
 from qilu_platform.broker_rules import write_rules
+from qilu_platform.client import Programme
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 from rich.console import Console
@@ -45,26 +46,6 @@ SETTLE_S = 30.0
 """How long the end of a run waits for what is in flight while none of it moves: a store that is away, say."""
 QUIET_S = 5.0
 """When nothing is in flight and nothing has arrived for so long, nothing will."""
-
-
-class _Target(msgspec.Struct):
-    name: str
-    onboarded: int
-
-
-class _Registered(msgspec.Struct):
-    units: int
-
-
-class _Programme(msgspec.Struct):
-    """What is read here of `GET /v1/programme`."""
-
-    targets: list[_Target]
-    registered: _Registered
-    active: int
-
-    def onboarded(self, name: str) -> int:
-        return next(target.onboarded for target in self.targets if target.name == name)
 
 
 class _Node(msgspec.Struct):
@@ -281,7 +262,7 @@ class Stack:
         counters, rates = self.gateway.counters, self.gateway.rates
         missing = [name for name in self.gateway.troubles() if name != "stopping"]
         return Status(
-            registered=counts.registered.units,
+            registered=counts.registered["units"],
             on_cloud=counts.onboarded("units_on_cloud"),
             active=counts.active,
             accepted_per_s=rates.accepted_per_s,
@@ -291,10 +272,10 @@ class Stack:
             trouble=f"waiting for: {', '.join(missing)}" if missing else "",
         )
 
-    async def _programme(self) -> _Programme:
+    async def _programme(self) -> Programme:
         answer = await self._http.get("/v1/programme")
         answer.raise_for_status()
-        return msgspec.json.decode(answer.content, type=_Programme)
+        return msgspec.json.decode(answer.content, type=Programme)
 
     async def finish(self, started: float, hurry: asyncio.Event) -> Report:
         """After the equipment has ended: wait until what is in flight has arrived and is counted (no longer
@@ -311,7 +292,7 @@ class Stack:
             dead_lettered=counters.dead_lettered,
             duplicates=await count_duplicates(self.store),
             lost=missing,
-            units_registered=counts.registered.units,
+            units_registered=counts.registered["units"],
             units_on_cloud=counts.onboarded("units_on_cloud"),
             enterprises_on_cloud=counts.onboarded("enterprises_on_cloud"),
             seconds=round(time.monotonic() - started, 1),
