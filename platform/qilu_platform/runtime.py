@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from qilu_platform.authority import Authority
-from qilu_platform.broker_rules import BrokerRules
+from qilu_platform.broker_rules import BrokerRules, RevocationList
 from qilu_platform.database import Database, DatabaseBusy, lock_start, unreachable
 from qilu_platform.events import Hub
 from qilu_platform.figures import Milestones, OwnFigures
@@ -50,6 +50,7 @@ class Runtime:
     metrics: Metrics
     buckets: Buckets
     authority: Authority
+    revocation_list: RevocationList
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
 
@@ -75,7 +76,15 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
         authority = await asyncio.to_thread(Authority.open, settings.ca_folder)
         hub = Hub(metrics.clients)
         runtime = Runtime(
-            settings, database, store, hub, metrics, Buckets(settings.rate_per_s), authority, made
+            settings,
+            database,
+            store,
+            hub,
+            metrics,
+            Buckets(settings.rate_per_s),
+            authority,
+            RevocationList(authority),
+            made,
         )
         tasks = [
             asyncio.create_task(_repeat(name, interval_s, step, metrics), name=f"platform {name}")

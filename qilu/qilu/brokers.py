@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -221,9 +222,10 @@ class EmbeddedBroker:
     async def _watch(self, nodes: NodeListener) -> None:
         """Hand on what the platform writes."""
         while self._process is not None and self._process.returncode is None:
-            if nodes.stamp() != self._taken:
-                self._take_rules(nodes)
-                self._process.send_signal(signal.SIGHUP)
+            with suppress(OSError):  # no new rules, no change: those that it has go on
+                if nodes.stamp() != self._taken:
+                    self._take_rules(nodes)
+                    self._process.send_signal(signal.SIGHUP)
             await asyncio.sleep(WATCH_S)
 
     def _take_rules(self, nodes: NodeListener) -> None:

@@ -221,7 +221,7 @@ def doctor(state: State = Path("var"), as_json: Json = False) -> None:
     """
     from qilu.doctor import examine
 
-    findings = list(examine(state, (1883, 8000, 8081)))
+    findings = list(examine(state, (1883, 8883, 8000, 8081)))
     if as_json:
         print(msgspec.json.encode([finding.as_dict() for finding in findings]).decode())  # noqa: T201
     else:

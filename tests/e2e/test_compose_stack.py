@@ -62,6 +62,24 @@ def test_the_images_are_made_with_the_same_installer_as_the_developers_environme
         assert f"ARG UV_VERSION={wanted[1]}\n" in path.read_text(encoding="utf-8"), path
 
 
+def test_nothing_but_the_built_package_gets_into_an_image() -> None:
+    for path in ROOT.glob("*/Dockerfile"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(COPY|ADD)\b", text, re.MULTILINE), path
+        assert not re.search(r"PASSWORD|TOKEN|SECRET|_KEY", text), path
+    # What the build sees: our packages' folders, so nothing that a running stack leaves beside them.
+    first, *rest = [
+        line
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert first == "*"
+    allowed = {line[1:].partition("/")[0] for line in rest if line.startswith("!")}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert allowed <= {line.partition("/")[0] for line in tracked.splitlines()}
+    assert [line for line in tracked.splitlines() if re.search(r"\.(key|crt|pem|password|p12)$", line)] == []
+
+
 class Stack:
     """One project of `docker compose`, with ports and volumes of its own."""
 

@@ -20,8 +20,12 @@ from typing import Any
 import httpx
 import paho.mqtt.client as paho
 import pytest
+from gateway_world import eventually
 from qilu.keyring import Keyring, write_private
 from qilu_contract.errors import ConfigError
+from qilu_devices.broker import Broker
+from qilu_gateway.service import GatewayService
+from qilu_gateway.settings import Settings
 from qilu_platform.authority import Authority, certificate_pem, key_pem, make_key
 from qilu_platform.client import Platform, PlatformError
 
@@ -51,6 +55,10 @@ class World:
         self._processes: list[subprocess.Popen[bytes]] = []
         self.platform: Platform
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http_port}"
+
     def start(self) -> None:
         self.keyring.make()
         spec = importlib.util.spec_from_file_location("compose_init", ROOT / "compose" / "init.py")
@@ -69,18 +77,18 @@ class World:
     def _run_platform(self) -> None:
         environment = {
             "QILU_API_KEY_FILE": str(self.folder / "platform" / "admin.key"),
+            "QILU_INGEST_KEY_FILE": str(self.folder / "platform" / "ingest.key"),
             "QILU_PLATFORM_CA": str(self.folder / "platform"),
             "QILU_PLATFORM_BROKER_RULES": str(self.rules),
             "QILU_PLATFORM_BROKER_FOR_NODES": f"127.0.0.1:{self.tls_port}",
         }
         command = [str(QILU), "platform", "run", "--db", f"sqlite:///{self.folder}/registry.sqlite"]
         self._run("platform", [*command, "--port", str(self._http_port)], environment)
-        url = f"http://127.0.0.1:{self._http_port}"
-        self.platform = Platform(url, self.keyring.key("admin"))
+        self.platform = Platform(self.url, self.keyring.key("admin"))
 
         def ready() -> bool:
             try:
-                return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+                return httpx.get(f"{self.url}/readyz", trust_env=False).status_code == 200
             except httpx.TransportError:
                 return False
 
@@ -179,9 +187,9 @@ class Client:
         self.disconnected = True
         self._answers.put("disconnected")
 
-    def publish(self, topic: str) -> int:
+    def publish(self, topic: str, payload: bytes = b"{}") -> int:
         """MQTT 5's reason for a message at QoS 1."""
-        self._client.publish(topic, b"{}", 1)
+        self._client.publish(topic, payload, 1)
         return self._reasons.get(timeout=PATIENCE_S)
 
     def subscribe(self, *topics: str) -> None:
@@ -382,7 +390,7 @@ def test_our_own_clients_come_in_by_certificate_and_say_what_is_wrong(
     def publish(**environment: str) -> subprocess.CompletedProcess[str]:
         given = os.environ | environment | {
             "QILU_API_KEY_FILE": str(world.folder / "platform" / "admin.key"),
-            "QILU_PLATFORM": f"http://127.0.0.1:{world._http_port}",
+            "QILU_PLATFORM": world.url,
             "QILU_BROKER": f"mqtts://127.0.0.1:{world.tls_port}",
         }  # fmt: skip
         command = [str(QILU), "publish", f"motor-of-{A}", "power_in=11.2"]
@@ -405,12 +413,69 @@ def test_our_own_clients_come_in_by_certificate_and_say_what_is_wrong(
     assert "certificate verify failed" in unknown.stderr.replace("\n", " ")
 
 
+async def test_services_come_in_by_tls_and_the_gateway_refuses_a_suspended_enterprise_itself(
+    world: World,
+    files: dict[str, Path],
+    connect: Callable[..., Client],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, day = datetime.now(UTC), timedelta(days=1)
+    authority = Authority.open(world.folder / "platform")
+    own = signed(authority, tmp_path / "gateway", "gateway", now - day, now + day)
+    monkeypatch.setenv("QILU_MQTT_CA_FILE", str(files[A] / "ca.crt"))
+    monkeypatch.setenv("QILU_MQTT_CERTIFICATE_FILE", str(own / "node.crt"))
+    monkeypatch.setenv("QILU_MQTT_KEY_FILE", str(own / "node.key"))
+    settings = Settings(
+        broker=f"mqtts://127.0.0.1:{world.tls_port}",
+        store=f"duckdb:///{tmp_path}/store.duckdb",
+        platform=world.url,
+        state=tmp_path / "state",
+        http_port=0,
+    )
+    operator = connect(login="operator")
+    seconds = iter(range(1_700_000_000, 1_800_000_000))
+
+    def send(enterprise: str) -> None:
+        """By one whom the broker does not stop."""
+        topic = topics_of(enterprise, GROUP[enterprise])[-1]
+        operator.publish(topic, b'{"ts": %d, "power_in": 11.5}' % (1000 * next(seconds)))
+
+    async with GatewayService(settings, api_key=world.keyring.key("ingest")) as gateway:
+        await eventually(lambda: gateway.online, "online")
+        send(A)
+        send(B)
+        await eventually(lambda: gateway.counters.stored == 2, "both stored")
+        world.platform.suspend_enterprise(A)
+
+        def refused() -> bool:
+            send(A)
+            return "unknown_unit" in gateway.dead_lettered_by_reason
+
+        await eventually(refused, "refused")
+        before = gateway.counters.stored
+        send(B)
+        await eventually(lambda: gateway.counters.stored == before + 1, "the other one goes on")
+        world.platform.resume_enterprise(A)
+
+        def accepted() -> bool:
+            send(A)
+            return gateway.counters.stored > before + 1
+
+        await eventually(accepted, "accepted again")
+        # Equipment takes the same way in.
+        broker = Broker.from_url(settings.broker)
+        client = broker.client("equipment")
+        await broker.connect(client)
+        await client.disconnect()
+    until(lambda: world.allowed(A), "the broker knows it again")
+
+
 def test_the_client_says_what_the_platform_refused(world: World) -> None:
     with pytest.raises(PlatformError, match="does not exist") as refused:
         world.platform.unit("nothing")
     assert refused.value.status == 404
-    url = f"http://127.0.0.1:{world._http_port}"
-    with Platform(url, "no-such-key") as stranger, pytest.raises(ConfigError, match="not known"):
+    with Platform(world.url, "no-such-key") as stranger, pytest.raises(ConfigError, match="not known"):
         stranger.unit("nothing")
     assert {unit.id for unit in world.platform.units(enterprise=A)} == {f"motor-of-{A}"}
     assert world.platform.enterprise(A).county == GROUP[A]

@@ -15,7 +15,7 @@ from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, 
 from qilu_platform.api.registry import AnId, Limit, RepeatKey
 from qilu_platform.authority import certificate_pem
 from qilu_platform.bundle import Place, bundle, new_key
-from qilu_platform.certificates import get, issue, page, revocations, revoke
+from qilu_platform.certificates import get, issue, page, revoke
 from qilu_platform.idempotency import Repeatable
 from qilu_platform.keys import Caller
 from qilu_platform.models import BundleIn, CertificateIn, CertificateOut, IssuedOut, Role
@@ -176,8 +176,4 @@ async def get_authority(runtime: RuntimeDep) -> Response:
 )
 async def get_crl(runtime: RuntimeDep) -> Response:
     """Certificates that are revoked, or on hold while their enterprise is suspended; needs no key."""
-    revoked = await runtime.database.read(revocations)
-    content = await runtime.database.compute(
-        lambda: runtime.authority.crl(revoked, number=time.time_ns() // 1_000_000)
-    )
-    return Response(content, media_type=_PEM)
+    return Response(await runtime.revocation_list.pem(runtime.database), media_type=_PEM)
