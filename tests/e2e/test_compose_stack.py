@@ -1,5 +1,6 @@
 """The compose stack: what its files promise, and the whole of it, built and run by `docker compose`."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import secrets
 import subprocess
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.storage import MEASUREMENTS
+from qilu_platform.client import Platform, PlatformError
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "tests" / "compose_engine.sh"
@@ -224,6 +227,24 @@ def test_a_device_made_by_hand_is_counted_and_stored(stack: Stack) -> None:
     assert latest == {"unit": "my-motor", "ts_ms": ts_ms, "values": {"power_in": 11.2, "speed": 1470.0}}
     [series] = stack.rows('SELECT "power_in" FROM "motor" WHERE "unit" = \'my-motor\'')
     assert series["values"] == [[ts_ms, 11.2]]
+
+
+@pytest.mark.compose
+def test_a_device_with_a_certificate_comes_in_by_tls(stack: Stack, tmp_path: Path) -> None:
+    with Platform(stack.platform, stack.key()) as api:
+        api.create_enterprise("TLS works", "370202", "C34", id="tls-works")
+        api.create_unit("motor", "tls-works", id="tls-motor")
+        zipfile.ZipFile(io.BytesIO(api.certificate_bundle("tls-works"))).extractall(tmp_path)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:  # until the broker has heard of it, and the gateway of the reading
+            script = ["sh", str(tmp_path / "tls-works" / "publish.sh")]
+            subprocess.run(script, capture_output=True, timeout=60, check=False)
+            try:
+                assert api.latest("tls-motor").values
+                break
+            except PlatformError:
+                assert time.monotonic() < deadline
+                time.sleep(1)
 
 
 @pytest.mark.compose

@@ -203,7 +203,7 @@ def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(
             # The broker may have been told of it later than the README promises, on a busy machine.
             assert time.monotonic() < deadline
             again = ["sh", tmp_path / "my-works" / "publish.sh", "my-motor", '"power_in": 11.3']
-            subprocess.run(again, check=True, timeout=30)
+            subprocess.run(again, check=False, timeout=30)
 
     # No secret is where others can read it.
     listed, hidden = process_list(), secrets_of(running.state)
