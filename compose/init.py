@@ -1,4 +1,5 @@
-"""Makes the stack's keys and passwords once, into the volume that is mounted at /run/qilu.
+"""Makes the stack's keys, passwords and certificates once, into the volume that is mounted at /run/qilu, and
+the first rules for edge nodes into the one at /rules.
 
 Every service has a folder there that only its own user can read; `all` keeps what they were made from. Runs
 as root before everything else; running it again changes no secret.
@@ -11,8 +12,13 @@ import secrets
 from pathlib import Path
 
 from qilu.keyring import MOSQUITTO_ACL, Keyring, write_private
+from qilu_platform.authority import Authority
+from qilu_platform.broker_rules import write_rules
 
 ROOT = Path("/run/qilu")
+RULES = Path("/rules")
+BROKER_NAMES = ["mosquitto", "localhost", "127.0.0.1", "::1"]
+"""What the broker's certificate is for, beside QILU_MQTTS_HOST."""
 
 # The users that the images run as; InfluxDB and PostgreSQL read their secrets as root, before they step down.
 USERS = {
@@ -33,12 +39,30 @@ def make_once(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def files(keyring: Keyring) -> dict[str, dict[str, str]]:
+def certificates(folder: Path, host: str) -> dict[str, dict[str, str]]:
+    """The authority's files, which the platform may read, and those of the broker's TLS listener."""
+    authority = Authority.open(folder / "ca")
+    authority.ensure_server(folder / "broker", list(dict.fromkeys([host, *BROKER_NAMES])))
+    ca = {name: (folder / "ca" / name).read_text(encoding="utf-8") for name in ("ca.key", "ca.crt")}
+    names = ("server.key", "server.crt", "ca.crt")
+    broker = {name: (folder / "broker" / name).read_text(encoding="utf-8") for name in names}
+    return {"platform": ca, "mosquitto": broker}
+
+
+def first_rules(rules: Path, folder: Path) -> None:
+    """Nobody may speak, nobody is revoked; the platform keeps both files up to date from then on."""
+    if not (rules / "crl.pem").exists():
+        write_rules(rules, Authority.open(folder / "ca"), [], [])
+
+
+def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
     """What each service may read, by file name."""
+    tls = certificates(keyring.directory, host)
     own = {name: make_once(keyring.directory / name) for name in PASSWORDS}
     operator = keyring.password("operator")
     return {
         "mosquitto": {
+            **tls["mosquitto"],
             "passwords": keyring.mosquitto_passwords(),
             "acl": MOSQUITTO_ACL,
             "operator.password": operator,
@@ -48,6 +72,7 @@ def files(keyring: Keyring) -> dict[str, dict[str, str]]:
         "influxdb": {"password": own["influxdb-password"], "admin-token": own["influxdb-admin-token"]},
         "postgres": {"password": own["postgres-password"]},
         "platform": {
+            **tls["platform"],
             **{f"{role}.key": keyring.key(role) for role in ("admin", "ingest", "fleet", "viewer")},
             "postgres.password": own["postgres-password"],
         },
@@ -60,13 +85,18 @@ def files(keyring: Keyring) -> dict[str, dict[str, str]]:
 def main() -> None:
     keyring = Keyring(ROOT / "all")
     keyring.make()
-    for service, contents in files(keyring).items():
+    host = os.environ.get("QILU_MQTTS_HOST", "127.0.0.1")
+    for service, contents in files(keyring, host).items():
         folder = ROOT / service
         folder.mkdir(mode=0o700, exist_ok=True)
         for name, text in contents.items():
             write_private(folder / name, text)
             os.chown(folder / name, USERS[service], USERS[service])
         os.chown(folder, USERS[service], USERS[service])
+    first_rules(RULES, keyring.directory)
+    for path in (RULES, *RULES.iterdir()):
+        os.chown(path, USERS["platform"], USERS["platform"])
+    RULES.chmod(0o755)  # the broker reads here
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ class FakePlatform:
         self.counted = 0
         self.active: dict[str, int] = {}
         self.asked = 0
+        self.barred: list[tuple[str, str]] = []
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
         self.start()
@@ -83,8 +84,13 @@ class FakePlatform:
         platform = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer({})
+
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def _answer(self, body: dict[str, Any]) -> None:
                 status, answer = platform.answer(self.path, self.headers["Authorization"], body)
                 content = json.dumps(answer).encode()
                 self.send_response(status)
@@ -110,6 +116,11 @@ class FakePlatform:
         if path == "/v1/ingest/admission":
             self.asked += 1
             return 200, {"units": {unit: self.units[unit] for unit in body["units"] if unit in self.units}}
+        if path.startswith("/v1/ingest/barred"):
+            after = int(path.partition("after=")[2] or len(self.barred))
+            new = self.barred[after:]
+            names = {book: [id_ for kind, id_ in new if kind == book] for book in ("units", "enterprises")}
+            return 200, {"next": len(self.barred), **names}
         if path == "/v1/ingest/activity":
             self.active.update((item["unit"], item["ts_ms"]) for item in body["readings"])
             return 200, {"updated": len(body["readings"])}

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import ssl
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from qilu_contract.errors import ConfigError
 from qilu_contract.secrets import secret
+
+SERVICE_USERS = ("gateway", "devices", "platform", "operator")
+"""Who logs in with a password; `operator` is the person at the machine, for devices made by hand."""
+_SERVICE_PREFIX = "qilu-"
+"""Of services' client ids."""
+
+
+def is_service(name: str) -> bool:
+    """Whether a user name or client id is one of ours, which no edge node may have: with the name it would
+    have the rights, with the client id it would take over the session."""
+    return name in SERVICE_USERS or name.startswith(_SERVICE_PREFIX)
+
+
+@functools.cache
+def _context(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
+    # One for all connections of a process: each holds its own copy of the public authorities otherwise.
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:  # ssl.SSLError is one, too
+        raise ConfigError(f"QILU_MQTT_CA_FILE: {ca} holds no certificates that can be read.") from error
+    if certificate is None:
+        if key is not None:
+            raise ConfigError("QILU_MQTT_KEY_FILE is set without QILU_MQTT_CERTIFICATE_FILE: give both.")
+        return context
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise ConfigError(
+            f"QILU_MQTT_CERTIFICATE_FILE: {certificate} and its key {key or 'in the same file'} cannot be "
+            f"used: {error.strerror or error}."
+        ) from error
+    return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +72,12 @@ class BrokerAddress:
         user = unquote(parts.username) if parts.username else secret("QILU_MQTT_USER")
         password = unquote(parts.password) if parts.password else secret("QILU_MQTT_PASSWORD")
         return cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """None for `mqtt://`. For `mqtts://` the broker must prove its name by QILU_MQTT_CA_FILE, or by the
+        public authorities; QILU_MQTT_CERTIFICATE_FILE and QILU_MQTT_KEY_FILE prove ours. The files are read
+        once a process. Raises ConfigError when they cannot be used."""
+        if not self.tls:
+            return None
+        names = ("QILU_MQTT_CA_FILE", "QILU_MQTT_CERTIFICATE_FILE", "QILU_MQTT_KEY_FILE")
+        return _context(*map(os.environ.get, names))

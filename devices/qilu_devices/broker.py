@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from qilu_contract import mqtt
@@ -37,12 +35,6 @@ class Broker(BrokerAddress):
             keepalive_s=KEEPALIVE_S,
             receive_maximum=RECEIVE_MAXIMUM,
         )
-        context = _context() if self.tls else None
         return await mqtt.connect(
-            self.host, self.port, login, tls=context, take=take, acked=acked, moved=moved
+            self.host, self.port, login, tls=self.tls_context(), take=take, acked=acked, moved=moved
         )
-
-
-@cache  # reading the system's certificates takes tens of milliseconds, and a fleet has many connections
-def _context() -> ssl.SSLContext:
-    return ssl.create_default_context()

@@ -17,14 +17,16 @@ from qilu_contract.errors import BadReading, Reason
 from qilu_contract.storage import UNIT_TAGS
 
 from qilu_gateway.backoff import Backoff
-from qilu_gateway.platform_api import MAX_IDS, PlatformApi, PlatformAway, UnitRecord
+from qilu_gateway.platform_api import MAX_IDS, Barred, PlatformApi, PlatformAway, UnitRecord
 
 log = structlog.get_logger()
 
 MAX_CACHED = 1_000_000
 """Units in memory, about 0.7 kB each; beyond, those silent for longest are asked for again."""
 REFRESH_S = 180.0
-"""After this an answer is asked for anew, and used until the new one is there: so retirement is noticed."""
+"""After this an answer is asked for anew, and used until the new one is there."""
+WATCH_S = 1.0
+"""How often is asked who was suspended or retired, and so about how long such a unit may go on."""
 NEGATIVE_S = 2.0
 """How long "unknown" is believed: a unit may be registered at any moment."""
 MAX_NEGATIVE = 100_000
@@ -68,6 +70,8 @@ class Admission:
         self._asked: dict[str, None] = {}
         self._stale: dict[str, None] = {}
         self._wake = asyncio.Event()
+        self._after = 0
+        self._barred_s = float("-inf")
         self.reached = False
         """The platform has answered at least once."""
 
@@ -101,13 +105,41 @@ class Admission:
         self._asked[unit] = None
         self._wake.set()
 
+    async def watch(self) -> None:
+        """Forget who was suspended or retired, for ever: their next message makes us ask."""
+        backoff = Backoff(first_s=WATCH_S, most_s=10.0)
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if not self.reached:
+                continue
+            try:
+                barred = await self._platform.barred(self._after)
+            except PlatformAway as error:
+                log.warning("platform away: who is barred is not known", error=str(error))
+                await asyncio.sleep(backoff.delay_s())
+                continue
+            backoff.reset()
+            self._after = barred.next
+            if barred.units or barred.enterprises:
+                self._forget(barred)
+
+    def _forget(self, barred: Barred) -> None:
+        units, owners = set(barred.units), set(barred.enterprises)
+        if owners:
+            units.update(unit for unit, known in self._known.items() if known.enterprise in owners)
+        for unit in units:
+            self._known.pop(unit, None)
+        self._barred_s = time.monotonic()
+        log.info("barred", units=len(barred.units), enterprises=len(owners), forgotten=len(units))
+
     async def run(self) -> None:
         """Ask, for ever."""
         backoff = Backoff(most_s=5.0)
         while True:
             try:
                 if not self.reached:
-                    await self._platform.admission([])
+                    # Before the first answer that is believed, so that no suspension falls in between.
+                    self._after = (await self._platform.barred(None)).next
                     self.reached = True
                     log.info("platform reached")
                 await self._wake.wait()
@@ -123,8 +155,10 @@ class Admission:
     async def _ask_once(self) -> None:
         asked = list(self._asked)[:MAX_IDS]
         stale = [unit for unit in list(self._stale)[: MAX_IDS - len(asked)] if unit not in self._asked]
+        asked_s = time.monotonic()
         found = await self._platform.admission(asked + stale)
-        now_s = time.monotonic()
+        # An answer that somebody's suspension overtook is asked for again.
+        now_s = time.monotonic() if self._barred_s < asked_s else asked_s - REFRESH_S
         for unit in stale:
             self._stale.pop(unit, None)
             self._learn(unit, found.get(unit), now_s)

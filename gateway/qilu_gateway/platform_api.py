@@ -1,4 +1,4 @@
-"""The three calls that a gateway makes to the platform. Whatever goes wrong with one means `PlatformAway`:
+"""The calls that a gateway makes to the platform. Whatever goes wrong with one means `PlatformAway`:
 what was asked is asked again, and nothing is concluded from it.
 """
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
@@ -37,6 +37,14 @@ class _Admission(msgspec.Struct):
     units: dict[str, UnitRecord]
 
 
+class Barred(msgspec.Struct, frozen=True):
+    """Who was suspended or retired: to be asked for anew. `next` is where to go on from."""
+
+    next: int
+    units: list[str]
+    enterprises: list[str]
+
+
 class _FirstReadings(msgspec.Struct):
     counted: int
     already: int
@@ -65,6 +73,11 @@ class PlatformApi:
         body = msgspec.json.encode({"units": units})
         return (await self._post("/v1/ingest/admission", body, _Admission)).units
 
+    async def barred(self, after: int | None) -> Barred:
+        """Who was barred since; with None nobody, only where to go on from."""
+        query = {} if after is None else {"after": after}
+        return await self._call("GET", "/v1/ingest/barred", Barred, params=query)
+
     async def first_readings(self, readings: Iterable[tuple[str, int]]) -> list[str]:
         """Report units' first readings; returns those that the platform does not know."""
         return (await self._post("/v1/ingest/first-readings", _body(readings), _FirstReadings)).unknown
@@ -75,8 +88,11 @@ class PlatformApi:
 
     async def _post(self, path: str, body: bytes, answer: type[_T]) -> _T:
         headers = {"Content-Type": "application/json"}
+        return await self._call("POST", path, answer, content=body, headers=headers)
+
+    async def _call(self, method: str, path: str, answer: type[_T], **more: Any) -> _T:
         try:
-            response = await self._http.post(path, content=body, headers=headers)
+            response = await self._http.request(method, path, **more)
         except httpx.HTTPError as error:
             raise PlatformAway(f"{self._url}: {error or type(error).__name__}") from error
         if response.status_code in (401, 403):

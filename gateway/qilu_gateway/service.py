@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -234,6 +233,7 @@ class GatewayService:
                         "pipeline": pipeline.run(),
                         "shipper": shipper.run(),
                         "admission": pipeline.admission.run(),
+                        "barred": pipeline.admission.watch(),
                         "outbox": shipping.run(),
                         "activity": shipping.run_activity(),
                         "rebirths": rebirths.run(),
@@ -259,7 +259,7 @@ class GatewayService:
         return Session(
             broker,
             f"qilu-gateway-{settings.host_id}",
-            tls=_tls(settings) if broker.tls else None,
+            tls=broker.tls_context(),
             window=window,
             will=will(settings.host_id),
         )
@@ -332,13 +332,3 @@ class GatewayService:
         troubles = self.troubles()
         body = msgspec.json.encode({"status": "ok" if not troubles else "degraded", "troubles": troubles})
         return 503 if troubles else 200, "application/json", body
-
-
-def _tls(settings: Settings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.mqtt_ca)
-        if settings.mqtt_certificate is not None:
-            context.load_cert_chain(settings.mqtt_certificate, settings.mqtt_key)
-    except OSError as error:
-        raise ConfigError(f"The broker's TLS files cannot be used: {error}.") from error
-    return context

@@ -41,7 +41,3 @@ class Settings(BaseSettings):
     spool_min_free_bytes: Annotated[int, Field(ge=0)] = 512 * 1024**2
     """Disk space that the spool leaves to others."""
     max_payload_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 256 * 1024
-    mqtt_ca: Path | None = None
-    """For `mqtts://`: who signed the broker's certificate, if not a public authority."""
-    mqtt_certificate: Path | None = None
-    mqtt_key: Path | None = None

@@ -9,7 +9,17 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from qilu_contract.stores import Store
 
-from qilu_platform.api import events, imports, ingest, keys, pages, programme, readings, registry
+from qilu_platform.api import (
+    certificates,
+    events,
+    imports,
+    ingest,
+    keys,
+    pages,
+    programme,
+    readings,
+    registry,
+)
 from qilu_platform.edge import Edge
 from qilu_platform.metrics import Metrics
 from qilu_platform.problems import add_problem_handlers
@@ -47,7 +57,8 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     )
     app.add_middleware(Edge, metrics=metrics)
     add_problem_handlers(app)
-    for part in (imports, registry, programme, readings, ingest, keys, events, pages):
+    for part in (imports, certificates, registry, programme, readings, ingest, keys, events, pages):
         app.include_router(part.router)
+    app.include_router(certificates.public)
     app.mount("/console", pages.console)
     return app

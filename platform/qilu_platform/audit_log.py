@@ -6,15 +6,21 @@ from typing import Any
 
 import msgspec
 from qilu_contract.clock import wall_ms
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, func, select
 
+from qilu_platform.database import lock_barring
 from qilu_platform.keys import Caller
-from qilu_platform.schema import audit_log
+from qilu_platform.schema import BARRING, audit_log
+
+_BARRING = ("suspended", "retired")
+MAX_BARRED = 5_000
 
 
 def record(connection: Connection, caller: Caller, action: str, subject: str, **detail: Any) -> None:
     """Note that `caller` did `action` to `subject`: `units/<id>`, or `units` for many at once, with their
     numbers in `detail`."""
+    if action in _BARRING:
+        lock_barring(connection)
     connection.execute(
         audit_log.insert().values(
             at_ms=wall_ms(),
@@ -42,6 +48,23 @@ def latest(
     return {"items": items, "next": str(items[-1]["seq"]) if len(rows) > limit else None}
 
 
+def barred_after(connection: Connection, after: int | None) -> dict[str, Any]:
+    """{"next", "units", "enterprises"}: who was suspended or retired after the line numbered `after`, up to
+    MAX_BARRED; with None nobody, only where to go on from."""
+    lines = select(audit_log.c.seq, audit_log.c.subject).where(BARRING)
+    if after is None:
+        last = connection.scalar(select(func.max(audit_log.c.seq)).where(BARRING))
+        return {"next": last or 0, "units": [], "enterprises": []}
+    found: dict[str, list[str]] = {"units": [], "enterprises": []}
+    rows = connection.execute(
+        lines.where(audit_log.c.seq > after).order_by(audit_log.c.seq).limit(MAX_BARRED)
+    ).all()
+    for _, subject in rows:
+        book, _, id_ = subject.partition("/")
+        found[book].append(id_)
+    return {"next": rows[-1].seq if rows else after, **found}
+
+
 def history(connection: Connection, unit: RowMapping) -> list[dict[str, Any]]:
     """What happened to a unit, oldest first.
 
@@ -51,9 +74,15 @@ def history(connection: Connection, unit: RowMapping) -> list[dict[str, Any]]:
     found = [{"event": "registered", "at_ms": unit["registered_ms"], "key": None}]
     if unit["on_cloud_ms"] is not None:
         found.append({"event": "on_cloud", "at_ms": unit["on_cloud_ms"], "key": None})
-    changes = select(audit_log).where(audit_log.c.subject == f"units/{unit['id']}").order_by(audit_log.c.seq)
-    for row in connection.execute(changes):
-        if row.action == "registered":
+    itself, owner = f"units/{unit['id']}", f"enterprises/{unit['enterprise']}"
+    with_owner = audit_log.c.action.in_(("suspended", "resumed")) & (audit_log.c.subject == owner)
+    changes = select(audit_log).where(
+        (audit_log.c.subject == itself) | (with_owner & (audit_log.c.at_ms >= unit["registered_ms"]))
+    )
+    for row in connection.execute(changes.order_by(audit_log.c.seq)):
+        if row.subject == owner:
+            found.append({"event": f"enterprise_{row.action}", "at_ms": row.at_ms, "key": row.key})
+        elif row.action == "registered":
             found[0]["key"] = row.key
         else:
             found.append({"event": row.action, "at_ms": row.at_ms, "key": row.key})

@@ -54,7 +54,8 @@ MAX_TRIES = 5
 _RETRIED = ("40001", "40P01")  # serialization failure, deadlock
 _WRITES = "qilu_writes"
 _RESUMED = "qilu_resumed"
-_START_LOCK = 0x71696C75  # "qilu": any number that all replicas agree on
+_START_LOCK = 0x71696C75  # "qilu": any numbers that all replicas agree on
+_BARRING_LOCK = _START_LOCK + 1
 
 
 class DatabaseBusy(QiluError):
@@ -207,6 +208,13 @@ def lock_start(connection: Connection) -> None:
     """Until the transaction ends, no other platform does what is done once when one starts."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _START_LOCK})
+
+
+def lock_barring(connection: Connection) -> None:
+    """Taken last in a transaction: until it ends, no other one enters that somebody is barred. So the numbers
+    of such entries grow in the order in which they become visible, and who reads on from one misses none."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _BARRING_LOCK})
 
 
 def migrate(connection: Connection) -> None:

@@ -34,6 +34,8 @@ class Event(StrEnum):
     ENTERPRISE_ONBOARDED = "enterprise_onboarded"  # its first contract, once and for ever
     ENTERPRISE_LEFT = "enterprise_left"  # its last current contract ended
     ENTERPRISE_RETURNED = "enterprise_returned"  # a contract again after that
+    ENTERPRISE_SUSPENDED = "enterprise_suspended"  # current and suspended, in whichever order
+    ENTERPRISE_RESUMED = "enterprise_resumed"
     UNIT_REGISTERED = "unit_registered"
     UNIT_ONBOARDED = "unit_onboarded"  # its first reading, once and for ever
     UNIT_LEFT = "unit_left"  # on cloud and retired, in whichever order the two became known
@@ -50,6 +52,8 @@ EFFECTS: Final[Mapping[Event, Mapping[str, int]]] = {
     Event.ENTERPRISE_ONBOARDED: {"enterprises_onboarded": 1, "enterprises_current": 1},
     Event.ENTERPRISE_LEFT: {"enterprises_current": -1},
     Event.ENTERPRISE_RETURNED: {"enterprises_current": 1},
+    Event.ENTERPRISE_SUSPENDED: {"enterprises_current": -1},
+    Event.ENTERPRISE_RESUMED: {"enterprises_current": 1},
     Event.UNIT_REGISTERED: {"units_registered": 1},
     Event.UNIT_ONBOARDED: {"units_onboarded": 1, "units_current": 1},
     Event.UNIT_LEFT: {"units_current": -1},
@@ -198,6 +202,8 @@ def _registry_lines(connection: Connection) -> list[tuple[Entry, int]]:
     add(Event.ENTERPRISE_REGISTERED, county, ["county"])
     add(Event.ENTERPRISE_ONBOARDED, county, ["county"], on_cloud)
     add(Event.ENTERPRISE_LEFT, county, ["county"], on_cloud, enterprises.c.contracts_current == 0)
+    barred = (enterprises.c.contracts_current > 0, enterprises.c.suspended_ms.is_not(None))
+    add(Event.ENTERPRISE_SUSPENDED, county, ["county"], on_cloud, *barred)
     cell = [units.c.county, units.c["class"]]
     seen = units.c.on_cloud_ms.is_not(None)
     add(Event.UNIT_REGISTERED, cell, ["county", "class_"])

@@ -155,6 +155,25 @@ class RotationIn(_In):
     grace_s: int = Field(0, ge=0, le=30 * 86_400, description="Seconds that the old key goes on working.")
 
 
+Days = Annotated[int, Field(ge=1, le=825, description="How long it is valid.")]
+
+
+class CertificateIn(_In):
+    model_config = _example(csr="-----BEGIN CERTIFICATE REQUEST-----\n…", days=365)
+
+    csr: str = Field(
+        max_length=16_384,
+        description="In PEM; its key is signed, its names are replaced by the enterprise's id.",
+    )
+    days: Days = 365
+
+
+class BundleIn(_In):
+    model_config = _example(days=365)
+
+    days: Days = 365
+
+
 class AdmissionIn(_In):
     model_config = _example(units=["370202-motor-0000123"])
 
@@ -205,6 +224,21 @@ class EnterpriseOut(BaseModel):
     registered_ms: int
     on_cloud_ms: int | None = Field(description="When its first contract began.")
     contracts_current: int
+    suspended_ms: int | None = Field(description="Since when it may not speak.")
+
+
+class CertificateOut(BaseModel):
+    id: str = Field(description="Its serial number, hexadecimal.")
+    enterprise: str = Field(description="Its common name: the edge node.")
+    state: Literal["valid", "expired", "revoked"]
+    issued_ms: int
+    ends_ms: int
+    revoked_ms: int | None
+
+
+class IssuedOut(CertificateOut):
+    certificate: str = Field(description="In PEM.")
+    ca: str = Field(description="The authority's certificate, in PEM.")
 
 
 class ProviderOut(BaseModel):

@@ -10,7 +10,7 @@ from typing import Any
 
 from qilu_contract.clock import wall_ms
 from qilu_contract.places import city_of
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, select, update
 
 from qilu_platform import ledger
 from qilu_platform.database import among, insert_rows, rows_table
@@ -35,11 +35,16 @@ class Report:
 
 
 def admission(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The units of `ids` that may speak; unknown, suspended and retired ones are absent."""
+    """The units of `ids` that may speak; unknown, suspended and retired ones and those of a suspended
+    enterprise are absent."""
+    barred = select(enterprises.c.id).where(enterprises.c.suspended_ms.is_not(None))
     columns = [units.c[name] for name in ("id", "class", "enterprise", "county", "industry", "on_cloud_ms")]
     rows = connection.execute(
         select(*columns).where(
-            among(connection, units.c.id, ids), units.c.retired_ms.is_(None), units.c.suspended_ms.is_(None)
+            among(connection, units.c.id, ids),
+            units.c.retired_ms.is_(None),
+            units.c.suspended_ms.is_(None),
+            units.c.enterprise.not_in(barred),
         )
     )
     return {
@@ -195,6 +200,9 @@ def resume_unit(connection: Connection, id_: str) -> bool:
     _refuse_retired(unit)
     if unit.suspended_ms is None:
         return False
+    owner = connection.scalar(select(enterprises.c.suspended_ms).where(enterprises.c.id == unit.enterprise))
+    if owner is not None:
+        raise Problem(409, f"enterprise {unit.enterprise} of unit {id_} is suspended: resume that first.")
     connection.execute(update(units).where(units.c.id == id_).values(suspended_ms=None))
     if unit.last_hour is not None:
         _move(connection, Counter({unit.last_hour: 1}))
@@ -212,6 +220,63 @@ def _of_unit(unit: Row[Any], event: Event) -> Entry:
     return in_county(event, unit.county, unit._mapping["class"])
 
 
+def suspend_enterprise(connection: Connection, id_: str) -> bool:
+    """Bar an enterprise and all of its units, and take them out of the current counts until it is resumed;
+    whether that changed anything. Raises Problem 404."""
+    owner = _locked(connection, select(enterprises).where(enterprises.c.id == id_), f"enterprise {id_}")
+    if owner.suspended_ms is not None:
+        return False
+    # Its own time, so that resuming it leaves those alone that were suspended by themselves.
+    mine = units.c.enterprise == id_
+    latest = connection.scalar(select(func.max(units.c.suspended_ms)).where(mine)) or 0
+    at_ms = max(wall_ms(), latest + 1)
+    connection.execute(update(enterprises).where(enterprises.c.id == id_).values(suspended_ms=at_ms))
+    active_ones = (mine, units.c.retired_ms.is_(None), units.c.suspended_ms.is_(None))
+    entries = _suspend_all(connection, active_ones, at_ms, Event.UNIT_SUSPENDED, -1)
+    if owner.contracts_current:
+        entries[in_county(Event.ENTERPRISE_SUSPENDED, owner.county)] += 1
+    ledger.append(connection, entries)
+    return True
+
+
+def resume_enterprise(connection: Connection, id_: str) -> bool:
+    """Undo a suspension; units that were suspended by themselves stay so. Whether there was one. Raises
+    Problem 404."""
+    owner = _locked(connection, select(enterprises).where(enterprises.c.id == id_), f"enterprise {id_}")
+    if owner.suspended_ms is None:
+        return False
+    connection.execute(update(enterprises).where(enterprises.c.id == id_).values(suspended_ms=None))
+    with_it = (units.c.enterprise == id_, units.c.suspended_ms == owner.suspended_ms)
+    entries = _suspend_all(connection, with_it, None, Event.UNIT_RESUMED, 1)
+    if owner.contracts_current:
+        entries[in_county(Event.ENTERPRISE_RESUMED, owner.county)] += 1
+    ledger.append(connection, entries)
+    return True
+
+
+def _suspend_all(
+    connection: Connection,
+    which: Sequence[ColumnElement[bool]],
+    suspended_ms: int | None,
+    event: Event,
+    step: int,
+) -> Counter[Entry]:
+    """Set `suspended_ms` of many units and move the gauge; what the ledger has to be told of them."""
+    columns = [units.c[name] for name in ("id", "county", "class", "on_cloud_ms", "last_hour")]
+    locked = select(*columns).where(*which).order_by(units.c.id).with_for_update(key_share=True)
+    rows = connection.execute(locked).all()
+    connection.execute(update(units).where(*which).values(suspended_ms=suspended_ms))
+    moved: Counter[int] = Counter()
+    entries: Counter[Entry] = Counter()
+    for _, county, class_, on_cloud_ms, hour in rows:
+        if hour is not None:
+            moved[hour] += step
+        if on_cloud_ms is not None:
+            entries[in_county(event, county, class_)] += 1
+    _move(connection, moved)
+    return entries
+
+
 def end_contract(connection: Connection, id_: str) -> bool:
     """End a contract; with its last one an enterprise is no longer currently on cloud. Whether that changed
     anything. Raises Problem 404."""
@@ -226,6 +291,8 @@ def end_contract(connection: Connection, id_: str) -> bool:
     entries = Counter([Entry(Event.CONTRACT_ENDED, kind=contract.kind)])
     if left == 0:
         entries[in_county(Event.ENTERPRISE_LEFT, owner.county)] += 1
+        if owner.suspended_ms is not None:  # as with units: it comes back and leaves
+            entries[in_county(Event.ENTERPRISE_RESUMED, owner.county)] += 1
     ledger.append(connection, entries)
     return True
 

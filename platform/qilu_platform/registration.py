@@ -170,6 +170,8 @@ def register_contracts(connection: Connection, lines: Sequence[Line]) -> Outcome
             entries[in_county(Event.ENTERPRISE_ONBOARDED, owner.county)] += 1
         elif owner.contracts_current == 0:
             entries[in_county(Event.ENTERPRISE_RETURNED, owner.county)] += 1
+        if owner.contracts_current == 0 and owner.suspended_ms is not None:
+            entries[in_county(Event.ENTERPRISE_SUSPENDED, owner.county)] += 1
         on_cloud_ms = now_ms if owner.on_cloud_ms is None else owner.on_cloud_ms
         changes.append((id_, on_cloud_ms, owner.contracts_current + number))
     if changes:

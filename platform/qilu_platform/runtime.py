@@ -16,6 +16,8 @@ from qilu_contract.stores import Store, open_store
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from qilu_platform.authority import Authority
+from qilu_platform.broker_rules import BrokerRules, RevocationList
 from qilu_platform.database import Database, DatabaseBusy, lock_start, unreachable
 from qilu_platform.events import Hub
 from qilu_platform.figures import Milestones, OwnFigures
@@ -30,6 +32,7 @@ log = structlog.get_logger()
 
 PROGRAMME_S = 1.0
 PIPELINE_S = 2.0
+RULES_S = 1.0
 ROLL_UP_S = 10
 STEP_TIMEOUT_S = 10.0
 """A round of a background task that takes longer has failed: the store or the database hangs."""
@@ -46,6 +49,8 @@ class Runtime:
     hub: Hub
     metrics: Metrics
     buckets: Buckets
+    authority: Authority
+    revocation_list: RevocationList
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
 
@@ -68,8 +73,19 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
         if store is None and settings.store_url is not None:
             token = None if settings.store_token is None else settings.store_token.get_secret_value()
             store = await stack.enter_async_context(open_store(settings.store_url, token))
+        authority = await asyncio.to_thread(Authority.open, settings.ca_folder)
         hub = Hub(metrics.clients)
-        runtime = Runtime(settings, database, store, hub, metrics, Buckets(settings.rate_per_s), made)
+        runtime = Runtime(
+            settings,
+            database,
+            store,
+            hub,
+            metrics,
+            Buckets(settings.rate_per_s),
+            authority,
+            RevocationList(authority),
+            made,
+        )
         tasks = [
             asyncio.create_task(_repeat(name, interval_s, step, metrics), name=f"platform {name}")
             for name, interval_s, step in _steps(runtime)
@@ -110,6 +126,9 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
         runtime.hub.publish("programme", programme(counts))
 
     found: list[tuple[str, float, Step]] = [("programme", PROGRAMME_S, show_programme)]
+    if runtime.settings.broker_rules is not None:
+        rules = BrokerRules(runtime.settings.broker_rules, runtime.authority)
+        found.append(("broker rules", RULES_S, lambda: rules.step(runtime.database)))
     store = runtime.store
     if store is None:
         return found

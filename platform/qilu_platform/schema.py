@@ -7,7 +7,7 @@ a county's code and is not stored.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
 
 metadata = MetaData()
 
@@ -29,6 +29,7 @@ enterprises = Table(
     Column("registered_ms", BigInteger, nullable=False),
     Column("on_cloud_ms", BigInteger),  # when its first contract began
     Column("contracts_current", Integer, nullable=False),
+    Column("suspended_ms", BigInteger),  # null again when it is resumed
     Index("enterprises_by_county", "county", "id"),
     Index("enterprises_by_industry", "industry", "id"),
     Index("enterprises_by_name", "name", "id"),
@@ -69,6 +70,7 @@ for _name, _column, _where in (
     ("units_irregular", (units.c.county, units.c["class"], units.c.id), units.c.irregular.is_not(None)),
     ("units_suspended", (units.c.id,), units.c.suspended_ms.is_not(None)),
     ("units_retired", (units.c.id,), units.c.retired_ms.is_not(None)),
+    ("enterprises_suspended", (enterprises.c.id,), enterprises.c.suspended_ms.is_not(None)),
 ):
     Index(_name, *_column, sqlite_where=_where, postgresql_where=_where)
 
@@ -165,6 +167,22 @@ audit_log = Table(
     Column("subject", String(64), nullable=False),  # "units/370202-motor-0000123", or "units" for many
     Column("detail", Text),  # a JSON object
     Index("audit_by_subject", "subject", "seq"),
+)
+
+# What bars somebody from speaking, which gateways ask about every second.
+BARRING = text("action IN ('suspended', 'retired')")
+Index("audit_barring", audit_log.c.seq, sqlite_where=BARRING, postgresql_where=BARRING)
+
+# Client certificates of edge nodes: what was signed, never a private key.
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("id", String(40), primary_key=True),  # the serial number, hexadecimal
+    Column("enterprise", _ID, ForeignKey("enterprises.id"), nullable=False),
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("ends_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+    Index("certificates_by_enterprise", "enterprise", "id"),
 )
 
 # Answers to creates that carried an Idempotency-Key, for a day.

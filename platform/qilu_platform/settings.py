@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from qilu_contract.secrets import secret
@@ -29,6 +31,15 @@ class Settings(BaseSettings):
     """Requests a second that one key may make of this replica; 0 for no limit. Far above what a gateway or a
     simulator needs: it stops a program that runs wild."""
 
+    ca: Path | None = None
+    """The certificate authority's folder, made on first use; all replicas share one. Without it `ca` beside a
+    SQLite file, else `var/ca`."""
+    broker_rules: Path | None = None
+    """Where the rules for Mosquitto are written, if anywhere."""
+    broker_for_nodes: str = "127.0.0.1:8883"
+    """The broker's TLS listener as edge nodes reach it: stands in the example that comes with a
+    certificate."""
+
     db_password: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_DB_PASSWORD"))
     store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))
     # Keys that others hold already when the platform starts: it makes sure that it knows them.
@@ -36,3 +47,10 @@ class Settings(BaseSettings):
     ingest_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INGEST_KEY"))
     fleet_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_FLEET_KEY"))
     viewer_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_VIEWER_KEY"))
+
+    @property
+    def ca_folder(self) -> Path:
+        if self.ca is not None:
+            return self.ca
+        beside = self.db_url.startswith("sqlite:///")
+        return Path(self.db_url.removeprefix("sqlite:///")).parent / "ca" if beside else Path("var/ca")

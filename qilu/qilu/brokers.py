@@ -11,9 +11,11 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,6 +46,20 @@ log_dest stderr
 log_type error
 log_type warning
 """
+
+# For edge nodes, which prove who they are by a certificate. Its common name is user name and client id, so
+# that nobody takes over another's session. CRL and rules are read anew on SIGHUP.
+_MOSQUITTO_NODES = """\
+listener {port} {host}
+cafile {home}/ca.crt
+certfile {home}/server.crt
+keyfile {home}/server.key
+crlfile {home}/crl.pem
+require_certificate true
+use_identity_as_username true
+use_username_as_clientid true
+"""
+WATCH_S = 0.2
 
 # rumqttd's log has bounded segments, and who falls behind them loses silently: 10 x 100 MiB is what lost
 # nothing in a stall of 20 s at 20,000 messages/s (docs/decisions/003-brokers.md). MQTT 5 only: its protocol
@@ -137,13 +153,32 @@ def free_port(preferred: int) -> int:
     raise ConfigError("no free port on 127.0.0.1: close something that listens there.")
 
 
-class EmbeddedBroker:
-    """A broker on loopback as a child process, with passwords from the keyring. `async with` starts and ends
-    it."""
+@dataclass(frozen=True, slots=True)
+class NodeListener:
+    """Where edge nodes come in by TLS. `server.crt`, `server.key` and `ca.crt` lie in the broker's home;
+    `rules` holds `nodes.acl` and `crl.pem`, which the platform keeps up to date."""
 
-    def __init__(self, kind: BrokerKind, port: int, home: Path, keyring: Keyring, log: Path) -> None:
+    host: str
+    port: int
+    rules: Path
+
+    def stamp(self) -> tuple[int, ...]:
+        """Other numbers whenever the platform has written."""
+        return tuple((self.rules / name).stat().st_mtime_ns for name in ("nodes.acl", "crl.pem"))
+
+
+class EmbeddedBroker:
+    """A broker on loopback as a child process, with passwords from the keyring; Mosquitto also listens to
+    edge nodes. `async with` starts and ends it."""
+
+    def __init__(
+        self, kind: BrokerKind, port: int, home: Path, keyring: Keyring, log: Path, nodes: NodeListener | None
+    ) -> None:
         self.kind = kind
         self.port = port
+        self.nodes = nodes
+        self._watching: asyncio.Task[None] | None = None
+        self._taken: tuple[int, ...] = ()
         self._home = home
         self._keyring = keyring
         self._log = log
@@ -173,11 +208,32 @@ class EmbeddedBroker:
                     words = self._log.read_text(errors="replace").strip().splitlines()[-1:]
                     raise ConfigError(f"the broker ended at once: {' '.join(words) or 'it said nothing'}.")
                 await asyncio.sleep(0.05)
+        if self.nodes is not None:
+            self._watching = asyncio.create_task(self._watch(self.nodes), name="broker rules")
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         if self._process is not None:
             await end(self._process, within_s=5)
+
+    async def _watch(self, nodes: NodeListener) -> None:
+        """Hand on what the platform writes."""
+        while self._process is not None and self._process.returncode is None:
+            with suppress(OSError):  # no new rules, no change: those that it has go on
+                if nodes.stamp() != self._taken:
+                    self._take_rules(nodes)
+                    self._process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(WATCH_S)
+
+    def _take_rules(self, nodes: NodeListener) -> None:
+        # Copies of its own: Mosquitto wants rules that nobody else can read.
+        self._taken = nodes.stamp()
+        rules = MOSQUITTO_ACL + "\n" + (nodes.rules / "nodes.acl").read_text(encoding="utf-8")
+        write_private(self._home / "acl", rules)
+        write_private(self._home / "crl.pem", (nodes.rules / "crl.pem").read_text(encoding="utf-8"))
 
     def _prepare_mosquitto(self) -> list[str]:
         found = find_mosquitto()
@@ -186,6 +242,10 @@ class EmbeddedBroker:
         write_private(self._home / "passwords", self._keyring.mosquitto_passwords())
         write_private(self._home / "acl", MOSQUITTO_ACL)
         conf = _MOSQUITTO_CONF.format(port=self.port, home=self._home.resolve())
+        if self.nodes is not None:
+            self._take_rules(self.nodes)
+            where = {"host": self.nodes.host, "port": self.nodes.port, "home": self._home.resolve()}
+            conf += _MOSQUITTO_NODES.format(**where)
         if os.geteuid() == 0:  # else it would change to a user that cannot read these files
             conf += "user root\n"
         write_private(self._home / "mosquitto.conf", conf)

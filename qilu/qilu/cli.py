@@ -9,7 +9,7 @@ import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 import structlog
@@ -20,7 +20,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from qilu import flags
+from qilu.certificates import certificates_app
 from qilu.programme import programme_app
+
+if TYPE_CHECKING:
+    from qilu_platform.client import NewKey
+    from qilu_platform.client import Platform as PlatformClient
 
 app = typer.Typer(
     name="qilu",
@@ -43,6 +48,7 @@ letters_app = typer.Typer(no_args_is_help=True, help="What the gateway could not
 gateway_app.add_typer(letters_app, name="dead-letters")
 app.add_typer(platform_app, name="platform")
 platform_app.add_typer(keys_app, name="keys")
+platform_app.add_typer(certificates_app, name="certificates")
 app.add_typer(programme_app, name="programme")
 app.add_typer(dashboards_app, name="dashboards")
 
@@ -136,6 +142,9 @@ def up(
     duration: For = None,
     port: Annotated[int, typer.Option(help="of the platform; another one if it is taken")] = 8000,
     mqtt_port: Annotated[int, typer.Option(help="of the broker; another one if it is taken")] = 1883,
+    mqtts: Annotated[
+        str, typer.Option(help="where Mosquitto listens to edge nodes; 0.0.0.0:8883 for other machines")
+    ] = "127.0.0.1:8883",
     report: ReportFile = None,
 ) -> None:
     """Start everything on this machine: broker, gateway, store, platform, equipment.
@@ -159,7 +168,7 @@ def up(
         flags.duration_s(duration)
     if start is not None:
         flags.time_ms(start)
-    config = StackConfig(state, broker, store, db, port, mqtt_port, devices)
+    config = StackConfig(state, broker, store, db, port, mqtt_port, mqtts, devices)
     (state / "log").mkdir(parents=True, exist_ok=True)
     with (state / "log" / "stack.log").open("a", encoding="utf-8") as log:
         _configure_log(structlog.processors.JSONRenderer(), log)
@@ -212,7 +221,7 @@ def doctor(state: State = Path("var"), as_json: Json = False) -> None:
     """
     from qilu.doctor import examine
 
-    findings = list(examine(state, (1883, 8000, 8081)))
+    findings = list(examine(state, (1883, 8883, 8000, 8081)))
     if as_json:
         print(msgspec.json.encode([finding.as_dict() for finding in findings]).decode())  # noqa: T201
     else:
@@ -644,44 +653,44 @@ def platform_import(
     Example: qilu platform import units.csv --kind units --errors bad.ndjson
     """
     from qilu_contract.secrets import secret
+    from qilu_platform.client import Platform as PlatformClient
+    from qilu_platform.client import content_type
 
     from qilu.progress import file_bar
-    from qilu.registry import Registry, content_type
 
     if kind not in ("units", "enterprises"):
         raise ConfigError(f"--kind {kind!r} cannot be imported: use units or enterprises.")
     content_type(file)
-    with Registry(platform, secret("QILU_API_KEY")) as registry:
-        id_ = registry.open_import(kind) if job is None else job
+    with PlatformClient(platform, secret("QILU_API_KEY")) as registry:
+        id_ = registry.open_import(kind).id if job is None else job
         with file_bar(Console(stderr=True), f"importing {kind}", file.stat().st_size) as progress:
             done = registry.import_file(file, id_, progress)
         if errors is not None:
-            registry.write_errors(id_, errors)
+            registry.write_import_errors(id_, errors)
     if as_json:
         print(msgspec.json.encode(done).decode())  # noqa: T201
     else:
         console.print(
-            f"{done['created']:,} registered, {done['existing']:,} there already, {done['bad']:,} bad lines.",
+            f"{done.created:,} registered, {done.existing:,} there already, {done.bad:,} bad lines.",
             highlight=False,
         )
-    if done["bad"]:
+    if done.bad:
         where = f"see {errors}" if errors else f"run again with --job {id_} --errors FILE to see them"
-        raise QiluError(f"{done['bad']:,} lines were not registered: {where}.")
+        raise QiluError(f"{done.bad:,} lines were not registered: {where}.")
 
 
-def _keys(platform: str) -> Any:
+def _client(platform: str) -> PlatformClient:
     from qilu_contract.secrets import secret
+    from qilu_platform.client import Platform as PlatformClient
 
-    from qilu.registry import Registry
-
-    return Registry(platform, secret("QILU_API_KEY"))
+    return PlatformClient(platform, secret("QILU_API_KEY"))
 
 
-def _show_key(made: dict[str, str], as_json: bool) -> None:
+def _show_key(made: NewKey, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(made).decode())  # noqa: T201
         return
-    console.print(f"{made['id']} {made['key']}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{made.id} {made.key}", soft_wrap=True, highlight=False, markup=False)
     Console(stderr=True).print("The key is shown this once; the platform keeps a hash of it only.")
 
 
@@ -697,9 +706,8 @@ def keys_create(
 
     Example: qilu platform keys create "line 3 gateway" --role ingest
     """
-    body = {"name": name, "role": role} | ({} if enterprise is None else {"enterprise": enterprise})
-    with _keys(platform) as registry:
-        _show_key(registry.call("POST", "/v1/keys", json=body), as_json)
+    with _client(platform) as client:
+        _show_key(client.create_key(name, role, enterprise), as_json)
 
 
 @keys_app.command("list")
@@ -708,8 +716,8 @@ def keys_list(platform: Platform = "http://127.0.0.1:8000", as_json: Json = Fals
 
     Example: qilu platform keys list
     """
-    with _keys(platform) as registry:
-        items = registry.call("GET", "/v1/keys")["items"]
+    with _client(platform) as client:
+        items = client.keys()
     if as_json:
         print(msgspec.json.encode(items).decode())  # noqa: T201
         return
@@ -719,9 +727,9 @@ def keys_list(platform: Platform = "http://127.0.0.1:8000", as_json: Json = Fals
     for item in items:
         made, ends = (
             "" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds")
-            for ms in (item["created_ms"], item["revoked_ms"])
+            for ms in (item.created_ms, item.revoked_ms)
         )
-        table.add_row(item["id"], escape(item["name"]), item["role"], item["enterprise"] or "", made, ends)
+        table.add_row(item.id, escape(item.name), item.role, item.enterprise or "", made, ends)
     console.print(table)
 
 
@@ -736,9 +744,8 @@ def keys_rotate(
 
     Example: qilu platform keys rotate key-0d1f2a3b4c5d --grace 2h
     """
-    body = {"grace_s": int(flags.duration_s(grace))}
-    with _keys(platform) as registry:
-        _show_key(registry.call("POST", f"/v1/keys/{id_}/rotate", json=body), as_json)
+    with _client(platform) as client:
+        _show_key(client.rotate_key(id_, int(flags.duration_s(grace))), as_json)
 
 
 @keys_app.command("revoke")
@@ -750,8 +757,8 @@ def keys_revoke(
 
     Example: qilu platform keys revoke key-0d1f2a3b4c5d
     """
-    with _keys(platform) as registry:
-        registry.call("DELETE", f"/v1/keys/{id_}")
+    with _client(platform) as client:
+        client.revoke_key(id_)
     console.print(f"{id_} is revoked.", highlight=False, markup=False)
 
 

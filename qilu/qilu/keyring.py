@@ -12,11 +12,13 @@ import os
 import secrets
 from pathlib import Path
 
+from qilu_contract.broker import SERVICE_USERS
+
 API_KEYS = ("admin", "ingest", "fleet", "viewer")
 """Roles at the platform, each with its own key."""
 
-MQTT_USERS = ("gateway", "devices", "platform", "operator")
-"""Who may log in at the broker; `operator` is the person at the machine, for devices made by hand."""
+MQTT_USERS = SERVICE_USERS
+"""Who may log in at the broker with a password."""
 
 MOSQUITTO_ACL = """\
 # Least rights: each user reads and writes what its work needs.

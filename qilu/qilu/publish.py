@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 import aiomqtt
-import httpx
 from qilu_contract import json_payload, topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.readings import Value
+from qilu_platform.client import Platform, PlatformAway, PlatformError
 
 _TIMEOUT_S = 10
 
@@ -35,21 +35,16 @@ def parse_values(words: list[str]) -> dict[str, Value]:
 def telemetry_topic(platform: str, key: str, unit: str) -> str:
     """The topic of a registered unit: the platform knows its county and enterprise. Raises QiluError if it
     does not."""
-    try:
-        answer = httpx.get(
-            f"{platform}/v1/units/{unit}",
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=_TIMEOUT_S,
-            trust_env=False,
-        )
-    except httpx.HTTPError as error:
-        raise QiluError(f"the platform at {platform} does not answer: {error}. Is the stack up?") from error
-    if answer.status_code == 404:
-        raise QiluError(f"the platform knows no unit {unit!r}: register it first (POST /v1/units).")
-    if not answer.is_success:
-        raise QiluError(f"the platform at {platform} answered {answer.status_code}: {answer.text[:300]}")
-    found = answer.json()
-    return topics.telemetry(found["county"], found["enterprise"], found["id"])
+    with Platform(platform, key) as client:
+        try:
+            found = client.unit(unit)
+        except PlatformAway as error:
+            raise QiluError(f"{error} Is the stack up?") from error
+        except PlatformError as error:
+            if error.status == 404:
+                raise QiluError(f"{error} Register it first (POST /v1/units).") from error
+            raise
+    return topics.telemetry(found.county, found.enterprise, found.id)
 
 
 async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int | None) -> bytes:
@@ -63,7 +58,7 @@ async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int 
             username=address.user,
             password=address.password,
             protocol=aiomqtt.ProtocolVersion.V5,
-            tls_params=aiomqtt.TLSParameters() if address.tls else None,
+            tls_context=address.tls_context(),
             timeout=_TIMEOUT_S,
         ) as client:
             await client.publish(topic, body, qos=1, timeout=_TIMEOUT_S)

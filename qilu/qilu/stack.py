@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -26,41 +27,25 @@ from qilu_contract.secrets import secret
 from qilu_contract.stores import Store, open_store
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings as GatewaySettings
+from qilu_platform.authority import Authority
+from qilu_platform.broker_rules import write_rules
+from qilu_platform.client import Programme
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 from rich.console import Console
 
-from qilu.brokers import BrokerKind, EmbeddedBroker, choose_broker, free_port
+from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker, free_port
 from qilu.children import die_with_parent, end
 from qilu.keyring import Keyring, write_private
 from qilu.report import Report, count_duplicates, count_stored
 from qilu.status import Status, StatusLine
 
+LOOPBACK = "127.0.0.1"
 STOP_DEVICES_S = 3.0
 SETTLE_S = 30.0
 """How long the end of a run waits for what is in flight while none of it moves: a store that is away, say."""
 QUIET_S = 5.0
 """When nothing is in flight and nothing has arrived for so long, nothing will."""
-
-
-class _Target(msgspec.Struct):
-    name: str
-    onboarded: int
-
-
-class _Registered(msgspec.Struct):
-    units: int
-
-
-class _Programme(msgspec.Struct):
-    """What is read here of `GET /v1/programme`."""
-
-    targets: list[_Target]
-    registered: _Registered
-    active: int
-
-    def onboarded(self, name: str) -> int:
-        return next(target.onboarded for target in self.targets if target.name == name)
 
 
 class _Node(msgspec.Struct):
@@ -93,6 +78,7 @@ class StackConfig:
     db: str | None = None
     port: int = 8000
     mqtt_port: int = 1883
+    mqtts: str = "127.0.0.1:8883"
     devices: list[str] = field(default_factory=list)
     """Flags passed on to `qilu devices run`."""
 
@@ -127,7 +113,9 @@ class Stack:
         _make_state(state)
         stack.enter_context(_alone(state))
         self.keyring.make()
-        broker_url, broker_note = await self._start_broker(stack)
+        authority = Authority.open(state / "ca")
+        nodes = _node_listener(config.mqtts, state / "broker" / "rules")
+        broker_url, broker_note = await self._start_broker(stack, authority, nodes)
 
         store_url = config.store or f"duckdb:///{state}/readings.duckdb"
         self.store = await stack.enter_async_context(open_store(store_url, secret("QILU_INFLUX_TOKEN")))
@@ -136,6 +124,9 @@ class Stack:
         settings = PlatformSettings(
             db_url=config.db or f"sqlite:///{state}/registry.sqlite",
             port=free_port(config.port),
+            ca=state / "ca",
+            broker_rules=nodes.rules,
+            broker_for_nodes=f"{_server_names(nodes)[0]}:{nodes.port}",
             api_key=SecretStr(admin_key),
             ingest_key=SecretStr(self.keyring.key("ingest")),
             fleet_key=SecretStr(self.keyring.key("fleet")),
@@ -162,7 +153,9 @@ class Stack:
         self._tell(broker_note, store_url)
         self.devices = await stack.enter_async_context(self._run_devices(broker_url))
 
-    async def _start_broker(self, stack: AsyncExitStack) -> tuple[str, str]:
+    async def _start_broker(
+        self, stack: AsyncExitStack, authority: Authority, nodes: NodeListener
+    ) -> tuple[str, str]:
         config = self._config
         if "://" in config.broker:
             return config.broker, "as given"
@@ -171,11 +164,22 @@ class Stack:
         kind: BrokerKind
         kind, why = choose_broker(config.broker)
         home, log = config.state / "broker", config.state / "log" / "broker.log"
-        broker = EmbeddedBroker(kind, free_port(config.mqtt_port), home, self.keyring, log)
+        if kind == "mosquitto":
+            authority.ensure_server(home, _server_names(nodes))
+            if not (nodes.rules / "crl.pem").exists():  # the platform brings them up to date when it runs
+                write_rules(nodes.rules, authority, [], [])
+        tls = nodes if kind == "mosquitto" else None
+        broker = EmbeddedBroker(kind, free_port(config.mqtt_port), home, self.keyring, log, tls)
         await stack.enter_async_context(broker)
-        rules = "passwords and topic rules" if kind == "mosquitto" else "passwords, no topic rules"
-        name = "Mosquitto" if kind == "mosquitto" else "built-in (iotcore)"
-        return broker.url, f"{name}: {why}; {rules}"
+        if tls is None:
+            return broker.url, (
+                f"built-in (iotcore): {why}; passwords on loopback and no topic rules: "
+                "the gateway takes a unit only under its own enterprise's name"
+            )
+        return broker.url, (
+            f"Mosquitto: {why}; passwords on loopback, client certificates on {tls.host}:{tls.port}, "
+            "topic rules for each"
+        )
 
     def _mqtt_login(self, user: str) -> tuple[str | None, str | None]:
         """Our own broker knows our users; another's log-in comes with its URL or from the environment."""
@@ -264,7 +268,7 @@ class Stack:
         counters, rates = self.gateway.counters, self.gateway.rates
         missing = [name for name in self.gateway.troubles() if name != "stopping"]
         return Status(
-            registered=counts.registered.units,
+            registered=counts.registered["units"],
             on_cloud=counts.onboarded("units_on_cloud"),
             active=counts.active,
             accepted_per_s=rates.accepted_per_s,
@@ -274,10 +278,10 @@ class Stack:
             trouble=f"waiting for: {', '.join(missing)}" if missing else "",
         )
 
-    async def _programme(self) -> _Programme:
+    async def _programme(self) -> Programme:
         answer = await self._http.get("/v1/programme")
         answer.raise_for_status()
-        return msgspec.json.decode(answer.content, type=_Programme)
+        return msgspec.json.decode(answer.content, type=Programme)
 
     async def finish(self, started: float, hurry: asyncio.Event) -> Report:
         """After the equipment has ended: wait until what is in flight has arrived and is counted (no longer
@@ -294,7 +298,7 @@ class Stack:
             dead_lettered=counters.dead_lettered,
             duplicates=await count_duplicates(self.store),
             lost=missing,
-            units_registered=counts.registered.units,
+            units_registered=counts.registered["units"],
             units_on_cloud=counts.onboarded("units_on_cloud"),
             enterprises_on_cloud=counts.onboarded("enterprises_on_cloud"),
             seconds=round(time.monotonic() - started, 1),
@@ -334,6 +338,21 @@ class Stack:
                 await self.show(line)
                 # Counting takes the store's time, which it needs for what is on its way.
                 await asyncio.sleep(max(0.2, 4 * (now - began)))
+
+
+def _node_listener(address: str, rules: Path) -> NodeListener:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--mqtts {address}: give address and port, such as 127.0.0.1:8883.")
+    return NodeListener(host, free_port(int(port)) if host == LOOPBACK else int(port), rules)
+
+
+def _server_names(nodes: NodeListener) -> list[str]:
+    """What the broker's certificate is for; first what edge nodes are told."""
+    everywhere = nodes.host in ("0.0.0.0", "::")  # noqa: S104
+    first = socket.gethostname() if everywhere else nodes.host
+    return list(dict.fromkeys([first, LOOPBACK, "::1", "localhost", socket.gethostname()]))
 
 
 def _make_state(state: Path) -> None:

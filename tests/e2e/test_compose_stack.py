@@ -1,5 +1,6 @@
 """The compose stack: what its files promise, and the whole of it, built and run by `docker compose`."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import secrets
 import subprocess
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.storage import MEASUREMENTS
+from qilu_platform.client import Platform, PlatformError
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "tests" / "compose_engine.sh"
@@ -62,12 +65,31 @@ def test_the_images_are_made_with_the_same_installer_as_the_developers_environme
         assert f"ARG UV_VERSION={wanted[1]}\n" in path.read_text(encoding="utf-8"), path
 
 
+def test_nothing_but_the_built_package_gets_into_an_image() -> None:
+    for path in ROOT.glob("*/Dockerfile"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(COPY|ADD)\b", text, re.MULTILINE), path
+        assert not re.search(r"PASSWORD|TOKEN|SECRET|_KEY", text), path
+    # What the build sees: our packages' folders, so nothing that a running stack leaves beside them.
+    first, *rest = [
+        line
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert first == "*"
+    allowed = {line[1:].partition("/")[0] for line in rest if line.startswith("!")}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert allowed <= {line.partition("/")[0] for line in tracked.splitlines()}
+    assert [line for line in tracked.splitlines() if re.search(r"\.(key|crt|pem|password|p12)$", line)] == []
+
+
 class Stack:
     """One project of `docker compose`, with ports and volumes of its own."""
 
     def __init__(self, engine: dict[str, str], free_port: Callable[[], int]) -> None:
         self._ports = {
-            name: str(free_port()) for name in ("QILU_PORT", "QILU_MQTT_PORT", "QILU_GRAFANA_PORT")
+            name: str(free_port())
+            for name in ("QILU_PORT", "QILU_MQTT_PORT", "QILU_MQTTS_PORT", "QILU_GRAFANA_PORT")
         }
         self._environment = {
             **os.environ,
@@ -205,6 +227,24 @@ def test_a_device_made_by_hand_is_counted_and_stored(stack: Stack) -> None:
     assert latest == {"unit": "my-motor", "ts_ms": ts_ms, "values": {"power_in": 11.2, "speed": 1470.0}}
     [series] = stack.rows('SELECT "power_in" FROM "motor" WHERE "unit" = \'my-motor\'')
     assert series["values"] == [[ts_ms, 11.2]]
+
+
+@pytest.mark.compose
+def test_a_device_with_a_certificate_comes_in_by_tls(stack: Stack, tmp_path: Path) -> None:
+    with Platform(stack.platform, stack.key()) as api:
+        api.create_enterprise("TLS works", "370202", "C34", id="tls-works")
+        api.create_unit("motor", "tls-works", id="tls-motor")
+        zipfile.ZipFile(io.BytesIO(api.certificate_bundle("tls-works"))).extractall(tmp_path)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:  # until the broker has heard of it, and the gateway of the reading
+            script = ["sh", str(tmp_path / "tls-works" / "publish.sh")]
+            subprocess.run(script, capture_output=True, timeout=60, check=False)
+            try:
+                assert api.latest("tls-motor").values
+                break
+            except PlatformError:
+                assert time.monotonic() < deadline
+                time.sleep(1)
 
 
 @pytest.mark.compose

@@ -63,6 +63,33 @@ async def test_telemetry_is_stored_and_the_unit_reported_once(
         assert await store.series("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 1)
 
 
+@pytest.mark.parametrize("barred", [("units", "m1"), ("enterprises", ENTERPRISE)])
+async def test_who_is_barred_is_refused_soon_and_not_when_the_answer_is_old(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, barred: tuple[str, str]
+) -> None:
+    platform.register("m1")
+    platform.register("m2", enterprise="370202-e00002")
+    other = topics.telemetry(COUNTY, "370202-e00002", "m2")
+    async with online(settings) as gateway:
+        publisher.send(*telemetry("m1", motor()))
+        publisher.send(other, json.dumps(motor()).encode())
+        await eventually(lambda: gateway.counters.stored == 2, "both stored")
+        asked = platform.asked
+        del platform.units["m1"]
+        platform.barred.append(barred)
+        seconds = iter(range(1, 10_000))
+
+        def refused() -> bool:
+            publisher.send(*telemetry("m1", motor(next(seconds))))
+            return Reason.UNKNOWN_UNIT in gateway.dead_lettered_by_reason
+
+        await eventually(refused, "refused")
+        stored_before = gateway.counters.stored
+        publisher.send(other, json.dumps(motor(1)).encode())
+        await eventually(lambda: gateway.counters.stored == stored_before + 1, "the other one goes on")
+        assert platform.asked > asked
+
+
 async def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(
     settings: Settings, platform: FakePlatform, publisher: Publisher
 ) -> None:

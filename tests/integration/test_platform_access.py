@@ -182,6 +182,60 @@ async def test_a_suspended_unit_is_neither_admitted_nor_current_until_it_is_resu
         assert (shown["state"], shown["active"]) == ("on_cloud", False)
 
 
+async def test_a_suspended_enterprise_and_its_units_are_out_until_it_is_resumed(database_url: str) -> None:
+    async with platform(database_url) as (client, _):
+        now = wall_ms()
+
+        async def do(path: str, body: Any = None) -> Any:
+            answer = await client.post(f"/v1/{path}", json=body)
+            assert answer.is_success, answer.text
+            return answer.json()
+
+        await do("providers", {"id": "p-1", "name": "Cloud"})
+        await do("contracts", {"id": "c-1", "enterprise": OWNER, "provider": "p-1", "kind": "platform"})
+        for unit in ("u-1", "u-2", "u-3"):
+            await do("units", {"id": unit, "class": "motor", "enterprise": OWNER})
+            await do("ingest/first-readings", {"readings": [{"unit": unit, "ts_ms": now}]})
+        await do("units/u-2/suspend")
+        start = (await client.get("/v1/ingest/barred")).json()["next"]
+
+        async def counts() -> tuple[int, int, int, int]:
+            shown = (await client.get("/v1/programme")).json()
+            enterprises, units = (
+                next(each for each in shown["targets"] if each["name"] == name)
+                for name in ("enterprises_on_cloud", "units_on_cloud")
+            )
+            return enterprises["current"], units["onboarded"], units["current"], shown["active"]
+
+        async def admitted() -> set[str]:
+            return set((await do("ingest/admission", {"units": ["u-1", "u-2", "u-3", "u-4"]}))["units"])
+
+        assert await counts() == (1, 3, 2, 2)
+        for _ in range(2):
+            assert (await do(f"enterprises/{OWNER}/suspend"))["suspended_ms"]
+            assert await counts() == (0, 3, 0, 0)
+        assert await admitted() == set()
+        told = (await client.get("/v1/ingest/barred", params={"after": start})).json()
+        assert (told["units"], told["enterprises"]) == ([], [OWNER])
+        nothing = (await client.get("/v1/ingest/barred", params={"after": told["next"]})).json()
+        assert nothing == {"next": told["next"], "units": [], "enterprises": []}
+        # What is registered and ended meanwhile balances, too.
+        await do("units", {"id": "u-4", "class": "motor", "enterprise": OWNER})
+        assert await admitted() == set()
+        await do("contracts/c-1/end")
+        await do("contracts", {"id": "c-2", "enterprise": OWNER, "provider": "p-1", "kind": "business"})
+        assert await counts() == (0, 3, 0, 0)
+        assert (await client.post("/v1/units/u-1/resume")).status_code == 409
+        await do("units/u-3/retire")
+        for _ in range(2):
+            assert (await do(f"enterprises/{OWNER}/resume"))["suspended_ms"] is None
+            assert await counts() == (1, 3, 1, 1)
+        assert await admitted() == {"u-1", "u-4"}  # u-2 was suspended by itself, and stays so
+        history = (await client.get("/v1/units/u-1/history")).json()["items"]
+        assert [each["event"] for each in history[2:]] == ["enterprise_suspended", "enterprise_resumed"]
+        assert (await client.post("/v1/enterprises/nothing/suspend")).status_code == 404
+
+
 async def test_every_change_is_noted_with_who_and_when_and_the_log_takes_no_change(database_url: str) -> None:
     async with platform(database_url) as (client, engine):
         before = wall_ms()

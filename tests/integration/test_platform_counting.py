@@ -32,7 +32,14 @@ from qilu_contract.places import PROVINCE, city_of
 from qilu_platform.app import create_app
 from qilu_platform.database import Database, migrate, open_engine
 from qilu_platform.ledger import audit
-from qilu_platform.onboarding import active_units, end_contract, report, retire_unit
+from qilu_platform.onboarding import (
+    active_units,
+    end_contract,
+    report,
+    resume_enterprise,
+    retire_unit,
+    suspend_enterprise,
+)
 from qilu_platform.problems import Problem
 from qilu_platform.registration import (
     register_centres,
@@ -195,6 +202,9 @@ class Programme(RuleBasedStateMachine):
         self.contracts: dict[str, str] = {}
         self.ended: set[str] = set()
         self.providers: set[str] = set()
+        self.barred: set[str] = set()
+        self.suspended: set[str] = set()
+        """Units: with their enterprise."""
         self.most = 0
 
     @initialize()
@@ -252,6 +262,25 @@ class Programme(RuleBasedStateMachine):
             with pytest.raises(Problem):
                 self.write(lambda connection: retire_unit(connection, unit))
 
+    @rule(number=IDS)
+    def suspend(self, number: int) -> None:
+        id_ = f"e{number}"
+        if id_ in self.county:
+            changed = self.write(lambda connection: suspend_enterprise(connection, id_))
+            assert changed == (id_ not in self.barred)
+            if changed:
+                self.suspended |= {u for u, owner in self.owner.items() if owner == id_} - self.retired
+                self.barred.add(id_)
+
+    @rule(number=IDS)
+    def resume(self, number: int) -> None:
+        id_ = f"e{number}"
+        if id_ in self.county:
+            changed = self.write(lambda connection: resume_enterprise(connection, id_))
+            assert changed == (id_ in self.barred)
+            self.suspended -= {u for u, owner in self.owner.items() if owner == id_}
+            self.barred.discard(id_)
+
     @rule(given=st.lists(IDS, max_size=4), provider=st.integers(0, 2))
     def sign(self, given: list[int], provider: int) -> None:
         rows = [
@@ -300,7 +329,7 @@ class Programme(RuleBasedStateMachine):
             for name, holds in [
                 ("units_registered", True),
                 ("units_onboarded", unit in self.seen),
-                ("units_current", unit in self.seen - self.retired),
+                ("units_current", unit in self.seen - self.retired - self.suspended),
             ]:
                 if holds:
                     add(name, owner)
@@ -310,7 +339,7 @@ class Programme(RuleBasedStateMachine):
             add("enterprises_registered", enterprise)
             if enterprise in self.contracts.values():
                 add("enterprises_onboarded", enterprise)
-            if enterprise in running:
+            if enterprise in running - self.barred:
                 add("enterprises_current", enterprise)
         for name, number in [
             ("contracts_onboarded", len(self.contracts)),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qilu_contract import json_payload, sparkplug, sparkplug_floats, topics
-from qilu_contract.broker import BrokerAddress
+from qilu_contract.broker import SERVICE_USERS, BrokerAddress, is_service
 from qilu_contract.catalogue import CATALOGUE, EVENTS
 from qilu_contract.clock import JudgingClock, RunClock, decode, wall_ms
 from qilu_contract.errors import BadReading, ConfigError, Reason
@@ -285,6 +285,35 @@ def test_line_protocol() -> None:
 def test_a_broker_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="broker"):
         BrokerAddress.from_url(url)
+
+
+def test_tls_is_prepared_by_files_and_what_they_lack_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QILU_MQTT_CERTIFICATE_FILE", raising=False)
+    monkeypatch.delenv("QILU_MQTT_KEY_FILE", raising=False)
+    monkeypatch.delenv("QILU_MQTT_CA_FILE", raising=False)
+    address = BrokerAddress.from_url("mqtts://host")
+    assert BrokerAddress.from_url("mqtt://host").tls_context() is None
+    public = address.tls_context()
+    assert public is not None
+    assert public.check_hostname
+    assert public is address.tls_context()
+    monkeypatch.setenv("QILU_MQTT_KEY_FILE", str(tmp_path / "node.key"))
+    with pytest.raises(ConfigError, match="give both"):
+        address.tls_context()
+    monkeypatch.setenv("QILU_MQTT_CERTIFICATE_FILE", str(tmp_path / "node.crt"))
+    with pytest.raises(ConfigError, match=r"QILU_MQTT_CERTIFICATE_FILE.*node.crt.*No such file"):
+        address.tls_context()
+    (tmp_path / "ca.crt").write_text("nonsense")
+    monkeypatch.setenv("QILU_MQTT_CA_FILE", str(tmp_path / "ca.crt"))
+    with pytest.raises(ConfigError, match=r"QILU_MQTT_CA_FILE.*ca.crt"):
+        address.tls_context()
+
+
+def test_no_edge_node_may_have_a_services_name() -> None:
+    assert all(is_service(name) for name in (*SERVICE_USERS, "qilu-gateway-qilu"))
+    assert not any(is_service(name) for name in ("my-works", "370202-e00007", "gateways"))
 
 
 def test_broker_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from qilu_contract.readings import MAX_TIME_MS
 
 from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.audit_log import barred_after
 from qilu_platform.keys import Caller
 from qilu_platform.models import MAX_BATCH, AdmissionIn, ReadingIn, ReadingsIn, Role
 from qilu_platform.onboarding import Report, admission, report
@@ -40,6 +41,19 @@ async def admit(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn) -> Res
     """Of the units asked for, those that may speak; unknown and retired ones are absent."""
     found = await runtime.database.read(lambda connection: admission(connection, body.units))
     return answer({"units": found})
+
+
+@router.get("/barred", responses=_shows(next=17, units=["my-motor"], enterprises=[]))
+async def barred(
+    runtime: RuntimeDep,
+    _caller: Gateway,
+    after: Annotated[
+        int | None, Query(ge=0, le=2**63 - 1, description="`next` of the answer before.")
+    ] = None,
+) -> Response:
+    """Who was suspended or retired since: their admission is to be asked for anew. Up to 5,000 at a time;
+    without `after` nobody, only where to go on from."""
+    return answer(await runtime.database.read(lambda connection: barred_after(connection, after)))
 
 
 class _Reading(msgspec.Struct, forbid_unknown_fields=True, gc=False):

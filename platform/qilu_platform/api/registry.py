@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select
 from qilu_platform import audit_log
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
 from qilu_platform.bulk import MAX_LINES, register_lines
+from qilu_platform.certificates import touch_rules
 from qilu_platform.idempotency import Repeatable
 from qilu_platform.keys import Caller
 from qilu_platform.listing import Filters, get_row, owner_of, page
@@ -38,7 +39,14 @@ from qilu_platform.models import (
     UnitOut,
     UnitState,
 )
-from qilu_platform.onboarding import end_contract, resume_unit, retire_unit, suspend_unit
+from qilu_platform.onboarding import (
+    end_contract,
+    resume_enterprise,
+    resume_unit,
+    retire_unit,
+    suspend_enterprise,
+    suspend_unit,
+)
 from qilu_platform.problems import Problem
 from qilu_platform.registration import BOOKS, Outcome, register_one
 from qilu_platform.runtime import Runtime
@@ -157,6 +165,35 @@ async def list_enterprises(
 ) -> Response:
     filters = Filters(county=county, city=city, industry=industry, name=name, only=caller.enterprise)
     return await _list(runtime, "enterprises", filters, cursor, limit)
+
+
+@router.post("/enterprises/{id}/suspend", response_model=EnterpriseOut, responses=NOT_FOUND)
+async def suspend_owner(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
+    """Bars it and all of its units from speaking and takes them out of the current counts, until it is
+    resumed. Its certificates are on hold meanwhile."""
+
+    def work(connection: Connection) -> bool:
+        changed = suspend_enterprise(connection, id)
+        if changed:
+            touch_rules(connection)
+        return changed
+
+    await _change(runtime, caller, f"enterprises/{id}", "suspended", work)
+    return await _get(runtime, caller, "enterprises", id)
+
+
+@router.post("/enterprises/{id}/resume", response_model=EnterpriseOut, responses=NOT_FOUND)
+async def resume_owner(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
+    """Undoes a suspension; units that were suspended by themselves stay so."""
+
+    def work(connection: Connection) -> bool:
+        changed = resume_enterprise(connection, id)
+        if changed:
+            touch_rules(connection)
+        return changed
+
+    await _change(runtime, caller, f"enterprises/{id}", "resumed", work)
+    return await _get(runtime, caller, "enterprises", id)
 
 
 @router.post("/units", status_code=201, response_model=UnitOut, responses=_CREATES)

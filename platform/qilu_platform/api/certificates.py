@@ -1,0 +1,179 @@
+"""Client certificates of edge nodes, and what everybody may have of the authority."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from qilu_contract.ids import ID_PATTERN
+from qilu_contract.readings import MAX_TIME_MS
+from sqlalchemy import Connection
+
+from qilu_platform import audit_log
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.registry import AnId, Limit, RepeatKey
+from qilu_platform.authority import certificate_pem
+from qilu_platform.bundle import Place, bundle, new_key
+from qilu_platform.certificates import get, issue, page, revoke
+from qilu_platform.idempotency import Repeatable
+from qilu_platform.keys import Caller
+from qilu_platform.models import BundleIn, CertificateIn, CertificateOut, IssuedOut, Role
+from qilu_platform.problems import Problem
+
+router = APIRouter(prefix="/v1", tags=["certificates"], responses=PROBLEMS)
+public = APIRouter(prefix="/v1/authority", tags=["certificates"])
+
+Holder = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
+Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
+Serial = Annotated[str, Path(pattern="^[0-9a-f]{40}$")]
+
+_PEM = "application/x-pem-file"
+_SHOWN = {
+    "id": "3d5b0a9c1e2f47586a7b8c9d0e1f2a3b4c5d6e7f",
+    "enterprise": "370202-e00007",
+    "state": "valid",
+    "issued_ms": 1767225600000,
+    "ends_ms": 1798761600000,
+    "revoked_ms": None,
+}
+_ISSUED: dict[int | str, dict[str, Any]] = {
+    201: {
+        "content": {
+            "application/json": {
+                "example": _SHOWN | {"certificate": "-----BEGIN CERTIFICATE-----\n…", "ca": "-----BEGIN …"}
+            }
+        }
+    }
+}
+_ZIP: dict[int | str, dict[str, Any]] = {
+    201: {
+        "description": "node.key, node.crt, ca.crt, publish.sh, README.txt, in a folder of the node's name.",
+        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+_LIST: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": {"items": [_SHOWN], "next": None}}}}
+}
+
+
+def _pem(what: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": what, "content": {_PEM: {"schema": {"type": "string"}}}}}
+
+
+def _check_own(caller: Caller, enterprise: str) -> None:
+    if not caller.sees(enterprise):  # what a caller may not see does not exist for it
+        raise Problem(404, f"enterprise {enterprise} does not exist.")
+
+
+@router.post(
+    "/enterprises/{id}/certificates",
+    status_code=201,
+    response_model=IssuedOut,
+    responses=_ISSUED | NOT_FOUND | CONFLICT,
+)
+async def create_certificate(
+    runtime: RuntimeDep, caller: Holder, id: AnId, body: CertificateIn, key: RepeatKey = None
+) -> Response:
+    """Signs the key of a request for the enterprise's edge node. To renew, ask again before the end: both are
+    valid until the older one ends or is revoked."""
+    _check_own(caller, id)
+    asked = Repeatable(caller, key, f"enterprises/{id}/certificates", body.row())
+
+    def work(connection: Connection) -> tuple[dict[str, Any], int]:
+        serial, made = issue(connection, runtime.authority, id, body.csr, body.days)
+        audit_log.record(connection, caller, "issued", f"certificates/{serial}", enterprise=id)
+        pems = {"certificate": certificate_pem(made).decode(), "ca": runtime.authority.pem.decode()}
+        return get(connection, serial) | pems, 201
+
+    made, status = await runtime.database.write(lambda connection: asked.run(connection, work))
+    return answer(made, status)
+
+
+@router.post(
+    "/enterprises/{id}/certificates/bundle",
+    status_code=201,
+    response_class=Response,
+    responses=_ZIP | NOT_FOUND | CONFLICT,
+)
+async def create_bundle(
+    runtime: RuntimeDep, caller: Holder, id: AnId, body: BundleIn | None = None
+) -> Response:
+    """Makes key and certificate for the enterprise's edge node, with a script that publishes. The key is in
+    this answer and nowhere else."""
+    _check_own(caller, id)
+    days = (body or BundleIn()).days
+
+    def work(connection: Connection) -> bytes:
+        private, csr = new_key()
+        serial, made = issue(connection, runtime.authority, id, csr, days)
+        audit_log.record(connection, caller, "issued", f"certificates/{serial}", enterprise=id)
+        place, pem = Place.find(connection, id), certificate_pem(made)
+        return bundle(place, runtime.settings.broker_for_nodes, private, pem, runtime.authority.pem)
+
+    content = await runtime.database.write(work)
+    headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{id}.zip"'}
+    return Response(content, 201, headers, media_type="application/zip")
+
+
+@router.get("/certificates", responses=_LIST)
+async def list_certificates(
+    runtime: RuntimeDep,
+    caller: Reader,
+    cursor: Annotated[
+        str | None, Query(pattern="^[0-9a-f]{40}$", description="`next` of the page before.")
+    ] = None,
+    limit: Limit = 100,
+    enterprise: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
+    ends_within_days: Annotated[
+        int | None, Query(ge=0, le=100_000, description="Only valid ones that end so soon: time to renew.")
+    ] = None,
+) -> Response:
+    """In the order of their serial numbers."""
+    if caller.enterprise is not None:
+        if enterprise not in (None, caller.enterprise):
+            return answer({"items": [], "next": None})
+        enterprise = caller.enterprise
+    before = None
+    if ends_within_days is not None:
+        before = min(int(time.time() * 1000) + ends_within_days * 86_400_000, MAX_TIME_MS)
+    return answer(await runtime.database.read(lambda found: page(found, enterprise, before, cursor, limit)))
+
+
+@router.get("/certificates/{serial}", response_model=CertificateOut, responses=NOT_FOUND)
+async def get_certificate(runtime: RuntimeDep, caller: Reader, serial: Serial) -> Response:
+    found = await runtime.database.read(lambda connection: get(connection, serial))
+    if not caller.sees(found["enterprise"]):
+        raise Problem(404, f"certificate {serial} does not exist.")
+    return answer(found)
+
+
+@router.post("/certificates/{serial}/revoke", response_model=CertificateOut, responses=NOT_FOUND)
+async def revoke_certificate(runtime: RuntimeDep, caller: Holder, serial: Serial) -> Response:
+    """Ends it for good: it is in the revocation list from now on, and its node's rights at the broker end
+    with its last valid certificate."""
+
+    def work(connection: Connection) -> dict[str, Any]:
+        if not caller.sees(get(connection, serial)["enterprise"]):
+            raise Problem(404, f"certificate {serial} does not exist.")
+        if revoke(connection, serial):
+            audit_log.record(connection, caller, "revoked", f"certificates/{serial}")
+        return get(connection, serial)
+
+    return answer(await runtime.database.write(work))
+
+
+@public.get("/ca.pem", response_class=Response, responses=_pem("The authority's own certificate."))
+async def get_authority(runtime: RuntimeDep) -> Response:
+    """Who signs; needs no key."""
+    return Response(runtime.authority.pem, media_type=_PEM)
+
+
+@public.get(
+    "/crl.pem",
+    response_class=Response,
+    responses=_pem("The revocation list.") | {503: PROBLEMS[503]},
+)
+async def get_crl(runtime: RuntimeDep) -> Response:
+    """Certificates that are revoked, or on hold while their enterprise is suspended; needs no key."""
+    return Response(await runtime.revocation_list.pem(runtime.database), media_type=_PEM)

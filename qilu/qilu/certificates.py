@@ -1,0 +1,104 @@
+"""`qilu platform certificates`: client certificates of edge nodes."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from qilu_contract.errors import ConfigError
+from qilu_contract.secrets import secret
+from rich.console import Console
+from rich.table import Table
+
+certificates_app = typer.Typer(
+    no_args_is_help=True, help="Client certificates of edge nodes (with a key in QILU_API_KEY)."
+)
+console = Console()
+
+At = Annotated[str, typer.Option("--platform", envvar="QILU_PLATFORM", help="the platform's address")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+_HERE = "http://127.0.0.1:8000"
+
+
+@certificates_app.command("issue")
+def issue(
+    enterprise: Annotated[str, typer.Argument(help="its id: the edge node")],
+    csr: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="sign this request's key (PEM)")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="the file; a new one")] = None,
+    days: Annotated[int, typer.Option(min=1, max=825, help="how long it is valid")] = 365,
+    platform: At = _HERE,
+) -> None:
+    """Make a zip with key, certificate and a script that publishes (ENTERPRISE.zip); with --csr the
+    certificate alone (ENTERPRISE.crt). To renew, issue another one before the end.
+
+    Example: qilu platform certificates issue my-works
+    """
+    from qilu_platform.client import Platform
+
+    file = out if out is not None else Path(f"{enterprise}.{'zip' if csr is None else 'crt'}")
+    try:
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ConfigError(f"{file} is there already: name another one with --out.") from error
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}.") from error
+    try:
+        with os.fdopen(handle, "wb") as written, Platform(platform, secret("QILU_API_KEY")) as client:
+            if csr is None:
+                written.write(client.certificate_bundle(enterprise, days))
+            else:
+                request = csr.read_text(encoding="utf-8", errors="replace")
+                written.write(client.sign_certificate(enterprise, request, days).certificate.encode())
+    except BaseException:
+        file.unlink()
+        raise
+    console.print(str(file), highlight=False, markup=False)
+
+
+@certificates_app.command("list")
+def show(
+    enterprise: Annotated[str | None, typer.Option(help="only this one's")] = None,
+    ends_within_days: Annotated[
+        int | None, typer.Option(min=0, help="only valid ones that it is time to renew")
+    ] = None,
+    platform: At = _HERE,
+    as_json: Json = False,
+) -> None:
+    """List certificates.
+
+    Example: qilu platform certificates list --ends-within-days 30
+    """
+    from qilu_platform.client import Platform
+
+    with Platform(platform, secret("QILU_API_KEY")) as client:
+        found = list(client.certificates(enterprise, ends_within_days))
+    if as_json:
+        print(msgspec.json.encode(found).decode())  # noqa: T201
+        return
+    table = Table("id", "enterprise", "state", "ends")
+    for item in found:
+        ends = datetime.fromtimestamp(item.ends_ms / 1000, UTC).isoformat(" ", "minutes")
+        table.add_row(item.id, item.enterprise, item.state, ends)
+    console.print(table)
+
+
+@certificates_app.command("revoke")
+def revoke(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="of the certificate that ends")],
+    platform: At = _HERE,
+) -> None:
+    """End a certificate, for good.
+
+    Example: qilu platform certificates revoke 3d5b0a9c1e2f47586a7b8c9d0e1f2a3b4c5d6e7f
+    """
+    from qilu_platform.client import Platform
+
+    with Platform(platform, secret("QILU_API_KEY")) as client:
+        client.revoke_certificate(id_)
+    console.print(f"{id_} is revoked.", highlight=False, markup=False)

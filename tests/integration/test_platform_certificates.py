@@ -1,0 +1,266 @@
+"""Certificates of edge nodes: who may have one, what is signed, what is revoked. The broker's side of it is
+in test_broker_identities.py."""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from pydantic import SecretStr
+from qilu_contract.errors import ConfigError
+from qilu_platform.app import create_app
+from qilu_platform.authority import Authority
+from qilu_platform.broker_rules import MAX_LINES_FOR, acl
+from qilu_platform.bundle import new_key
+from qilu_platform.certificates import MAX_VALID, Node
+from qilu_platform.ledger import audit
+from qilu_platform.settings import Settings
+
+ADMIN = "the-admin-key-of-this-test"
+OWNER, OTHER = "370202-e00007", "370203-e00001"
+DAY_MS = 86_400_000
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/platform.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@asynccontextmanager
+async def platform(database_url: str, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(Settings(db_url=database_url, api_key=SecretStr(ADMIN), ca=folder / "ca"))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://platform", headers=bearer(ADMIN)) as client,
+    ):
+        for id_ in (OWNER, OTHER):
+            body = {"id": id_, "name": "Works", "county": id_[:6], "industry": "C31"}
+            assert (await client.post("/v1/enterprises", json=body)).status_code == 201
+        yield client
+        assert audit(app.state.runtime.database.engine) == []
+
+
+async def sign(client: httpx.AsyncClient, enterprise: str = OWNER, **body: Any) -> httpx.Response:
+    content = {"csr": new_key()[1]} | body
+    return await client.post(f"/v1/enterprises/{enterprise}/certificates", json=content)
+
+
+def files_with(content: bytes, folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file() and content in path.read_bytes()]
+
+
+async def revoked(client: httpx.AsyncClient) -> dict[str, x509.ReasonFlags | None]:
+    """What the revocation list names; it must be signed by the authority."""
+    ca = x509.load_pem_x509_certificate((await client.get("/v1/authority/ca.pem")).content)
+    listed = x509.load_pem_x509_crl((await client.get("/v1/authority/crl.pem")).content)
+    public: Any = ca.public_key()
+    assert listed.is_signature_valid(public)
+    found = {}
+    for line in listed:
+        held = line.extensions
+        found[f"{line.serial_number:040x}"] = held[0].value.reason if len(held) else None
+    return found
+
+
+async def test_a_request_is_signed_in_the_enterprises_name_whatever_name_it_gives(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with platform(database_url, tmp_path) as client:
+        key = rsa.generate_private_key(65537, 2048)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, OTHER)])
+        csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+        pem = csr.public_bytes(serialization.Encoding.PEM).decode()
+        answer = await sign(client, csr=pem, days=30)
+        assert answer.status_code == 201, answer.text
+        made = x509.load_pem_x509_certificate(answer.json()["certificate"].encode())
+        ca = x509.load_pem_x509_certificate(answer.json()["ca"].encode())
+        made.verify_directly_issued_by(ca)
+        assert made.subject.rfc4514_string() == f"CN={OWNER}"
+        assert made.public_key() == key.public_key()
+        assert answer.json()["id"] == f"{made.serial_number:040x}"
+        left = made.not_valid_after_utc - datetime.now(UTC)
+        assert timedelta(days=29) < left < timedelta(days=31)
+        assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        noted = (await client.get("/v1/audit")).json()["items"][0]
+        assert (noted["action"], noted["subject"]) == ("issued", f"certificates/{answer.json()['id']}")
+        assert noted["detail"] == {"enterprise": OWNER}
+
+
+async def test_what_cannot_be_signed_is_refused_with_the_reason(tmp_path: Path) -> None:
+    async with platform(f"sqlite:///{tmp_path}/platform.db", tmp_path) as client:
+        weak = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+        short = weak.sign(rsa.generate_private_key(65537, 1024), hashes.SHA256())
+        der = x509.load_pem_x509_csr(new_key()[1].encode()).public_bytes(serialization.Encoding.DER)
+        other = der[:-1] + bytes([der[-1] ^ 1])  # the signature's last bit
+        broken = x509.load_der_x509_csr(other).public_bytes(serialization.Encoding.PEM).decode()
+        cases = [
+            ("hello", "not a certificate signing request"),
+            (short.public_bytes(serialization.Encoding.PEM).decode(), "RSA key of 1024 bits"),
+            (broken, "its signature is not by its own key"),
+        ]
+        for csr, said in cases:
+            answer = await sign(client, csr=csr)
+            assert answer.status_code == 422, csr
+            assert said in answer.json()["detail"]
+        assert (await sign(client, "nobody")).status_code == 404
+        assert (await sign(client, days=0)).status_code == 422
+        # With a service's name a certificate would have the service's rights, or its session.
+        for name in ("gateway", "operator", "qilu-gateway-qilu"):
+            body = {"id": name, "name": "Works", "county": "370202", "industry": "C31"}
+            assert (await client.post("/v1/enterprises", json=body)).status_code == 201
+            answer = await sign(client, name)
+            assert answer.status_code == 409
+            assert "service" in answer.json()["detail"]
+        for _ in range(MAX_VALID):
+            assert (await sign(client)).status_code == 201
+        assert (await sign(client)).status_code == 409
+
+
+async def test_certificates_are_listed_revoked_and_held(database_url: str, tmp_path: Path) -> None:
+    async with platform(database_url, tmp_path) as client:
+        short, long = [(await sign(client, days=days)).json()["id"] for days in (10, 300)]
+        theirs = (await sign(client, OTHER)).json()["id"]
+
+        async def ids(**query: Any) -> set[str]:
+            found = []
+            cursor = None
+            while True:
+                given = query | ({"limit": 2} if cursor is None else {"limit": 2, "cursor": cursor})
+                page = (await client.get("/v1/certificates", params=given)).json()
+                found += page["items"]
+                cursor = page["next"]
+                if cursor is None:
+                    return {item["id"] for item in found}
+
+        assert await ids() == {short, long, theirs}
+        assert await ids(enterprise=OWNER) == {short, long}
+        assert await ids(ends_within_days=30) == {short}
+        assert await revoked(client) == {}
+        for _ in range(2):
+            ended = await client.post(f"/v1/certificates/{short}/revoke")
+            assert ended.json()["state"] == "revoked"
+        assert await ids(ends_within_days=30) == set()
+        assert await revoked(client) == {short: None}
+        await client.post(f"/v1/enterprises/{OTHER}/suspend")
+        assert await revoked(client) == {short: None, theirs: x509.ReasonFlags.certificate_hold}
+        assert (await sign(client, OTHER)).status_code == 409
+        await client.post(f"/v1/enterprises/{OTHER}/resume")
+        assert await revoked(client) == {short: None}
+        assert (await client.post(f"/v1/certificates/{'0' * 40}/revoke")).status_code == 404
+
+
+async def test_a_bundle_holds_a_key_that_is_kept_nowhere(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/platform.db"
+    async with platform(database, tmp_path) as client:
+        await client.post("/v1/units", json={"id": "u-1", "class": "motor", "enterprise": OWNER})
+        answer = await client.post(f"/v1/enterprises/{OWNER}/certificates/bundle")
+        assert answer.status_code == 201
+        assert answer.headers["cache-control"] == "no-store"
+        archive = zipfile.ZipFile(io.BytesIO(answer.content))
+        files = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+        assert set(files) == {"node.key", "node.crt", "ca.crt", "publish.sh", "README.txt"}
+        modes = {name: archive.getinfo(f"{OWNER}/{name}").external_attr >> 16 for name in files}
+        assert stat.S_IMODE(modes["node.key"]) == 0o600
+        key = serialization.load_pem_private_key(files["node.key"], None)
+        certificate = x509.load_pem_x509_certificate(files["node.crt"])
+        assert key.public_key() == certificate.public_key()
+        assert b"u-1" in files["publish.sh"]
+    secret = files["node.key"].splitlines()[2]  # the first line of any such key is the same
+    assert files_with(secret, tmp_path) == []
+    assert files_with(b"PRIVATE KEY", tmp_path) == ["ca.key"]
+
+
+async def test_keys_of_other_roles_and_enterprises_get_no_certificate(tmp_path: Path) -> None:
+    async with platform(f"sqlite:///{tmp_path}/platform.db", tmp_path) as client:
+        mine, theirs = [(await sign(client, id_)).json()["id"] for id_ in (OWNER, OTHER)]
+
+        async def key(role: str, **more: str) -> dict[str, str]:
+            made = await client.post("/v1/keys", json={"name": role, "role": role} | more)
+            return bearer(made.json()["key"])
+
+        async def status(method: str, path: str, headers: dict[str, str]) -> int:
+            body = {"csr": new_key()[1]} if path.endswith("certificates") and method == "POST" else None
+            return (await client.request(method, f"/v1/{path}", headers=headers, json=body)).status_code
+
+        owner = await key("enterprise", enterprise=OWNER)
+        assert await status("POST", f"enterprises/{OWNER}/certificates", owner) == 201
+        assert await status("POST", f"enterprises/{OTHER}/certificates", owner) == 404
+        assert await status("POST", f"enterprises/{OTHER}/certificates/bundle", owner) == 404
+        assert await status("POST", f"certificates/{theirs}/revoke", owner) == 404
+        assert await status("GET", f"certificates/{theirs}", owner) == 404
+        assert await status("GET", f"certificates/{mine}", owner) == 200
+        assert await status("POST", f"enterprises/{OWNER}/suspend", owner) == 403
+        listed = (await client.get("/v1/certificates", headers=owner)).json()["items"]
+        assert {item["enterprise"] for item in listed} == {OWNER}
+        others = await client.get("/v1/certificates", headers=owner, params={"enterprise": OTHER})
+        assert others.json() == {"items": [], "next": None}
+        viewer = await key("viewer")
+        for path in (
+            f"enterprises/{OWNER}/certificates",
+            f"enterprises/{OWNER}/certificates/bundle",
+            f"certificates/{mine}/revoke",
+            f"enterprises/{OWNER}/suspend",
+        ):
+            assert await status("POST", path, viewer) == 403
+        assert await status("GET", f"certificates/{mine}", viewer) == 200
+        for role in ("ingest", "fleet"):
+            assert await status("POST", f"enterprises/{OWNER}/certificates", await key(role)) == 403
+        for path in ("certificates", "enterprises"):
+            assert (await client.get(f"/v1/{path}", headers={"Authorization": ""})).status_code == 401
+
+
+def test_the_authority_is_made_once_and_its_key_is_its_owners_alone(tmp_path: Path) -> None:
+    first, again = Authority.open(tmp_path / "ca"), Authority.open(tmp_path / "ca")
+    assert first.pem == again.pem
+    assert stat.S_IMODE((tmp_path / "ca" / "ca.key").stat().st_mode) == 0o600
+    assert sorted(path.name for path in (tmp_path / "ca").iterdir()) == ["ca.crt", "ca.key"]
+    (tmp_path / "ca" / "ca.crt").write_bytes(Authority.open(tmp_path / "other").pem)
+    with pytest.raises(ConfigError, match="not of the key beside it"):
+        Authority.open(tmp_path / "ca")
+    (tmp_path / "ca" / "ca.key").write_text("nonsense")
+    with pytest.raises(ConfigError, match="damaged"):
+        Authority.open(tmp_path / "ca")
+
+
+def test_a_brokers_certificate_stays_until_its_names_or_its_authority_change(tmp_path: Path) -> None:
+    authority, folder = Authority.open(tmp_path / "ca"), tmp_path / "broker"
+
+    def made(authority: Authority, *names: str) -> bytes:
+        authority.ensure_server(folder, names)
+        assert stat.S_IMODE((folder / "server.key").stat().st_mode) == 0o600
+        return (folder / "server.crt").read_bytes()
+
+    first = made(authority, "localhost", "127.0.0.1")
+    assert made(authority, "localhost", "127.0.0.1") == first
+    second = made(authority, "works.example", "127.0.0.1")
+    assert second != first
+    assert made(Authority.open(tmp_path / "other"), "works.example", "127.0.0.1") != second
+
+
+def test_more_nodes_than_mosquitto_can_search_share_patterns() -> None:
+    few = acl([Node("a", "370202"), Node("b", "370203")])
+    assert few.count("user ") == 2
+    assert "topic readwrite spBv1.0/370203/+/b/#" in few
+    many = acl([Node(f"e-{number}", "370202") for number in range(MAX_LINES_FOR + 1)])
+    assert "user" not in many
+    assert "%u" in many
