@@ -20,7 +20,7 @@ from qilu_devices.broker import Broker
 from qilu_devices.clock import Announcer, Gate, Pace
 from qilu_devices.edge_node import EdgeNode
 from qilu_devices.fleet import Shard, Unit
-from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord
+from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord, class_records
 from qilu_devices.registration import Registration
 from qilu_devices.scenario import Scenario
 from qilu_devices.simulation import Simulation, fleet_of
@@ -312,6 +312,7 @@ class _Run:
                 )
                 for node in self._nodes.values()
             },
+            classes=class_records(scenario),
         ).save(config.state)
 
     def _save_end(self, *, finished: bool) -> None:
