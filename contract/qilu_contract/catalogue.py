@@ -1,122 +1,25 @@
 """The equipment catalogue: classes, their signals and their faults, as data (`data/classes.csv`,
-`data/signals.csv`, `data/faults.csv`).
-
-Marks say where a figure comes from: S a source was found, C computed, N a standard is named but the number
-was not checked against it, A assumed.
+`data/signals.csv`, `data/faults.csv`), and the user's own classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import os
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
+from qilu_contract.equipment import WAYS, EquipmentClass, Fault, Sign, Signal
+from qilu_contract.own_classes import VARIABLE, OwnClass, load_own_classes
 from qilu_contract.places import read_table
 
-SignalType = Literal["float", "int", "bool"]
+__all__ = ["CATALOGUE", "EVENTS", "OWN", "EquipmentClass", "Fault", "Signal"]
+
 EVENTS = ("", "tap", "part", "cycle", "stop")
-_EXACT_IN_FLOAT32 = 2**23
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """One measured quantity of a class. `low` and `high` are physical bounds, `resolution` the step that
-    values are rounded to before they are encoded and again before they are stored, `interval_s` the time
-    between two samples. A signal with an event (`per_event`: tap, part, cycle, stop) is set by the event and
-    sampled like the others: a sample tells what the last event left.
-    """
-
-    name: str
-    unit: str
-    type: SignalType
-    resolution: float
-    nominal: float
-    low: float
-    high: float
-    interval_s: int
-    per_event: str
-    mark: str
-    source: str
-    steps_per_unit: float = field(init=False, repr=False, compare=False)
-    """One over the resolution, a power of ten."""
-
-    def __post_init__(self) -> None:
-        # Every resolution is a power of ten, so this is exact, and dividing by it gives the shortest decimal.
-        object.__setattr__(self, "steps_per_unit", float(round(1 / self.resolution)))
-
-    @property
-    def is_wide(self) -> bool:
-        """A float of 32 bits cannot tell all of its steps apart (a counter): it travels as one of 64."""
-        return self.type == "float" and self.high / self.resolution > _EXACT_IN_FLOAT32
-
-    def round_all(self, values: ArrayLike) -> NDArray[np.float64]:
-        """Values rounded to the resolution, as float64; any shape."""
-        scale = self.steps_per_unit
-        return np.rint(np.asarray(values, dtype=np.float64) * scale) / scale
-
-    def round(self, value: float) -> float:
-        """One value rounded to the resolution: the same result as `round_all`, at less cost a call."""
-        scale = self.steps_per_unit
-        scaled = value * scale
-        if abs(scaled) >= 2**52:  # already whole, and round() would go through big integers
-            return float(value)
-        return round(scaled) / scale
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One way in which units of a class fail. `signature` says which signals show it and how; `source` where
-    that is from, with its mark. The three times are assumed (A) for every fault: `mean_hours_between`, the
-    mean time from repair to next onset of one unit; `develop_h` from onset to full severity; `repair_h` from
-    there to the repair. A fault with a `season` (winter) begins in that season only.
-    """
-
-    name: str
-    title: str
-    signature: str
-    source: str
-    mark: str
-    mean_hours_between: float
-    develop_h: float
-    repair_h: float
-    season: str
-
-
-@dataclass(frozen=True, slots=True)
-class EquipmentClass:
-    name: str
-    title: str
-    title_zh: str
-    signals: tuple[Signal, ...]
-    faults: tuple[Fault, ...]
-
-    @property
-    def base_interval_s(self) -> int:
-        """The shortest interval; every other is a multiple, so every regular reading holds the signals that
-        have it.
-        """
-        return min(signal.interval_s for signal in self.signals)
-
-    @property
-    def base_signal(self) -> Signal:
-        """The first signal with the shortest interval: present in every regular reading."""
-        return next(signal for signal in self.signals if signal.interval_s == self.base_interval_s)
-
-    def signal(self, name: str) -> Signal:
-        """The signal called `name`; KeyError if the class has none."""
-        for signal in self.signals:
-            if signal.name == name:
-                return signal
-        raise KeyError(name)
-
-    def fault(self, name: str) -> Fault:
-        """The fault called `name`; KeyError if the class has none."""
-        for fault in self.faults:
-            if fault.name == name:
-                return fault
-        raise KeyError(name)
+def _sign(row: dict[str, str], text: str) -> Sign:
+    for way in WAYS:
+        if text.endswith(way):
+            return Sign(text.removesuffix(way), way)
+    raise ValueError(f"faults.csv: {row['fault']}: {text!r} does not end with one of {' '.join(WAYS)}")
 
 
 def _load() -> dict[str, EquipmentClass]:
@@ -151,6 +54,7 @@ def _load() -> dict[str, EquipmentClass]:
                 name=row["fault"],
                 title=row["title"],
                 signature=row["signature"],
+                shows=tuple(_sign(row, text) for text in row["shows"].split()),
                 source=row["source"],
                 mark=row["mark"],
                 mean_hours_between=float(row["mean_hours_between"]),
@@ -171,4 +75,13 @@ def _load() -> dict[str, EquipmentClass]:
     }
 
 
-CATALOGUE: dict[str, EquipmentClass] = _load()
+_BUILT_IN = _load()
+
+OWN: dict[str, OwnClass] = {
+    own.equipment.name: own for own in load_own_classes(os.environ.get(VARIABLE, ""), _BUILT_IN)
+}
+"""The user's own classes: those that the environment names when this module is first imported. Everything
+that is derived from the catalogue (measurements, key signals, dashboards) is made at import, so that no part
+ever sees a class that another does not."""
+
+CATALOGUE: dict[str, EquipmentClass] = _BUILT_IN | {name: own.equipment for name, own in OWN.items()}

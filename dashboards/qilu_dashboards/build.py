@@ -7,6 +7,7 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import ConfigError
 
 from qilu_dashboards.alerts import ALERTS_FILE, ALERTS_FOLDER, alerts_yaml
 from qilu_dashboards.city import city
@@ -40,12 +41,18 @@ def build_all() -> dict[str, str]:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write every dashboard into `folder`, which is made if it is missing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.json"):  # a class that is gone
-        old.unlink()
+    """Write every dashboard into `folder`, which is made if it is missing. Raises ConfigError when it cannot
+    be written."""
+    boards = build_all()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made: {error.strerror}: give another folder.") from error
+    if folder == JSON_FOLDER:
+        for old in folder.glob("*.json"):  # a class that is gone
+            old.unlink()
     written = []
-    for name, text in build_all().items():
+    for name, text in boards.items():
         path = folder / name
         path.write_text(text, encoding="utf-8")
         written.append(path)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue import CATALOGUE, OWN
 from qilu_contract.errors import ConfigError
 from qilu_contract.ids import enterprise_id, unit_id
 from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES
+from qilu_contract.splitmix import mix, uniforms
 
-from qilu_devices.noise import keys_of, mix, uniforms
+from qilu_devices.noise import keys_of
 
 # How often each class stands in an industry's plants (A: the order of magnitude only; the class mix of a
 # scenario multiplies it). Motors, pumps and compressors are everywhere; wind turbines belong to power
@@ -53,6 +54,7 @@ _AFFINITY: dict[str, dict[str, float]] = {
 }
 _IRON = "C31"
 _IRON_AFFINITY = {"motor": 0.72, "boiler": 0.05, "pump": 0.10, "compressor": 0.05, "blast_furnace": 0.08}
+_OWN_AFFINITY = 0.05  # A: a class of the user's own stands in every industry, like a compressor
 
 # No more than this many in the province, whatever the fleet's size: orders of magnitude of what physically
 # exists (A).
@@ -139,7 +141,10 @@ def _pick(u: float, weights: Sequence[float]) -> int:
 
 def _class_weights(classes: Mapping[str, float], industry: str) -> list[float]:
     affinity = _IRON_AFFINITY if industry == _IRON else _AFFINITY[INDUSTRIES[industry].group]
-    return [classes.get(name, 0.0) * affinity.get(name, 0.0) for name in CATALOGUE]
+    return [
+        classes.get(name, 0.0) * (_OWN_AFFINITY if name in OWN else affinity.get(name, 0.0))
+        for name in CATALOGUE
+    ]
 
 
 class _Maker:

@@ -1,6 +1,7 @@
 """The manifest of a run, `run.json`: what was simulated and how far each node was acknowledged.
 
-It holds the scenario's text, so what must be stored can be computed again from the manifest alone.
+It holds the scenario's text and those of the user's own classes, so what must be stored can be computed again
+from the manifest alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from itertools import count
 from pathlib import Path
 
 import msgspec
+from qilu_contract.catalogue import OWN
 from qilu_contract.errors import ConfigError, Reason
+from qilu_contract.own_classes import VARIABLE, ClassRecord
 from qilu_contract.readings import Reading
 
 from qilu_devices.disturbance import Disturbance, outcome
@@ -30,6 +33,15 @@ class ScenarioRecord(msgspec.Struct, frozen=True):
     name: str
     sha256: str
     text: str
+
+
+def class_records(scenario: Scenario) -> tuple[ClassRecord, ...]:
+    """The files of the user's own classes that a scenario names."""
+    return tuple(
+        ClassRecord(name, own.file, own.sha256, own.text)
+        for name, own in OWN.items()
+        if name in scenario.classes
+    )
 
 
 class NodeRecord(msgspec.Struct, frozen=True):
@@ -56,6 +68,8 @@ class Manifest(msgspec.Struct, frozen=True):
     finished: bool
     nodes: dict[str, NodeRecord]
     beyond_ms: int = 0
+    classes: tuple[ClassRecord, ...] = ()
+    """The user's own classes that the scenario names."""
 
     def save(self, folder: Path) -> None:
         """Write the manifest whole or not at all. Raises ConfigError when the folder cannot be written to."""
@@ -126,6 +140,14 @@ class Manifest(msgspec.Struct, frozen=True):
         )
 
     def _simulated(self) -> tuple[Scenario, list[Unit]]:
+        for record in self.classes:
+            known = OWN.get(record.name)
+            if known is None or known.sha256 != record.sha256:
+                state = "not known here" if known is None else "another one now"
+                raise ConfigError(
+                    f"{FILE_NAME}: the run had the class '{record.name}' of {record.file}, which is {state}: "
+                    f"set {VARIABLE} to the run's {FILE_NAME}, which holds it."
+                )
         scenario = parse_scenario(self.scenario.text, f"the scenario in {FILE_NAME}")
         if scenario.sha256 != self.scenario.sha256:
             raise ConfigError(

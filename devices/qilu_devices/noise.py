@@ -1,33 +1,27 @@
 """Counter-based random numbers: a stateless hash of (seed, unit, stream, step), so nothing depends on how
 many units there are, in which order they are computed, or in which process.
 
-The hash is the finaliser of splitmix64 (Steele, Lea, Flood 2014) on uint64 arrays. A normal number is the sum
+The hash is that of `qilu_contract.splitmix`. A normal number is the sum
 of the four 16-bit uniforms in one hash: whole-number arithmetic up to one division, hence the same on every
 processor; it is bounded by ±3.46 standard deviations, which keeps signals within physical bounds.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from qilu_contract.splitmix import GAMMA, MASK, Keys, mix, seed_key, text_key, uniforms
 
 from qilu_devices import exact
 
-Keys = NDArray[np.uint64]
 Values = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_MASK = 0xFFFF_FFFF_FFFF_FFFF
-_GAMMA_INT = 0x9E3779B97F4A7C15
-_GAMMA = np.uint64(_GAMMA_INT)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
+_GAMMA = np.uint64(GAMMA)
 _LOW_16 = np.uint64(0xFFFF)
-_16, _32, _48, _11 = np.uint64(16), np.uint64(32), np.uint64(48), np.uint64(11)
+_16, _32, _48 = np.uint64(16), np.uint64(32), np.uint64(48)
 
 # Four uniforms on 0..65535: mean 4·65535/2, variance 4·(65536² − 1)/12.
 _SUM_MEAN = 2.0 * 65535.0
@@ -36,28 +30,9 @@ NORMAL_BOUND = _SUM_MEAN / _SUM_SD
 """No normal number is further from zero than this (3.464…)."""
 
 
-def mix(keys: Keys) -> Keys:
-    """A bijective, well mixed map of uint64 to uint64."""
-    z = keys + _GAMMA
-    z = (z ^ (z >> _SHIFT_1)) * _MIX_1
-    z = (z ^ (z >> _SHIFT_2)) * _MIX_2
-    return z ^ (z >> _SHIFT_3)
-
-
-def text_key(text: str) -> int:
-    """64 bits of a name: the same everywhere, unlike `hash`."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
 def keys_of(seed: int, names: Iterable[str]) -> Keys:
     """One key a name under a seed (any integer; its lowest 64 bits count)."""
-    salt = mix(np.array([seed & _MASK], dtype=np.uint64))
-    return mix(np.array([text_key(name) for name in names], dtype=np.uint64) ^ salt)
-
-
-def uniforms(hashes: Keys) -> Values:
-    """Hashes as float64 in [0, 1): the upper 53 bits, exactly."""
-    return np.asarray((hashes >> _11).astype(np.float64) * 2.0**-53)
+    return mix(np.array([text_key(name) for name in names], dtype=np.uint64) ^ seed_key(seed))
 
 
 class Streams:
@@ -88,11 +63,11 @@ class Streams:
 
     def normal(self, name: str, step: int) -> Values:
         """One number a unit, mean 0, variance 1, for this step."""
-        return _normals(mix(self._stream(name) + np.uint64(step * _GAMMA_INT & _MASK)))
+        return _normals(mix(self._stream(name) + np.uint64(step * GAMMA & MASK)))
 
     def chance(self, name: str, step: int) -> Values:
         """One number a unit in [0, 1), for this step."""
-        return uniforms(mix(self._stream(name) + np.uint64(step * _GAMMA_INT & _MASK)))
+        return uniforms(mix(self._stream(name) + np.uint64(step * GAMMA & MASK)))
 
     def normal_of(self, name: str, which: Indices, numbers: Indices) -> Values:
         """One number for each of the units `which` (positions), mean 0, variance 1: of that unit's event of

@@ -22,6 +22,13 @@ def _datatype(signal: Signal) -> DataType:
     return DataType.DOUBLE if signal.is_wide else _DATATYPES[signal.type]
 
 
+def _typed(signal: Signal, value: Value) -> Value:
+    """The simulation computes in floats; on the wire a value has its signal's type."""
+    if signal.type == "float" or not isinstance(value, float):
+        return value
+    return bool(value) if signal.type == "bool" else int(value)
+
+
 Dated = tuple[int, Value]
 """A signal's last value and when it was sampled."""
 
@@ -43,7 +50,9 @@ def device_birth(equipment: EquipmentClass, alias: int, last: Sequence[Dated], s
     """All signals of a unit with their aliases (from `alias` on), types, engineering units and last values,
     each with its own sample time."""
     metrics = [
-        Metric(signal.name, alias + i, ts_ms, _datatype(signal), value, {"engUnit": signal.unit})
+        Metric(
+            signal.name, alias + i, ts_ms, _datatype(signal), _typed(signal, value), {"engUnit": signal.unit}
+        )
         for i, (signal, (ts_ms, value)) in enumerate(zip(equipment.signals, last, strict=True))
     ]
     return encode(Payload(max(ts_ms for ts_ms, _ in last), seq, metrics))
@@ -57,7 +66,7 @@ def data(sample: Sample, alias: int, seq: int, is_historical: bool, *, as_text: 
         Metric(
             alias=alias + position,
             datatype=DataType.DOUBLE if signals[position].is_wide else DataType.UNKNOWN,
-            value=value,
+            value=_typed(signals[position], value),
             is_historical=is_historical,
         )
         if signals[position].name != as_text

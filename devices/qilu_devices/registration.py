@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import msgspec
 from qilu_contract.errors import ConfigError
+from qilu_contract.splitmix import text_key
 
 from qilu_devices.fleet import Enterprise, Unit
-from qilu_devices.noise import text_key
 
 CHUNK_LINES = 5000  # a quarter of what the platform takes in one call
 CALL_TIMEOUT_S = 60.0

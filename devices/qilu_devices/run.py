@@ -21,7 +21,7 @@ from qilu_devices.clock import Announcer, Gate, Pace
 from qilu_devices.disturbance import Disturbance, Sending
 from qilu_devices.edge_node import EdgeNode
 from qilu_devices.fleet import Shard, Unit
-from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord
+from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord, class_records
 from qilu_devices.registration import Registration
 from qilu_devices.scenario import Scenario
 from qilu_devices.simulation import Sample, Simulation, fleet_of
@@ -324,6 +324,7 @@ class _Run:
                 for node in self._nodes.values()
             },
             beyond_ms=max((fault.largest_shift_ms for fault in scenario.transport.values()), default=0),
+            classes=class_records(scenario),
         ).save(config.state)
 
     def _save_end(self, *, finished: bool) -> None:

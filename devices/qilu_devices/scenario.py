@@ -7,15 +7,14 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.errors import ConfigError
 from qilu_contract.places import CITIES
+from qilu_contract.yaml_parser import YamlParser, read_text
 
 from qilu_devices.faults import FaultPlan, Order
 from qilu_devices.transport import (
@@ -33,7 +32,6 @@ MAX_UNITS = 10_000_000
 _KEYS = ("name", "units", "seed", "start", "classes", "cities", "faults", "fault", "transport")
 _MAX_RATE = 1000.0
 _TRANSPORT_KEYS = {Kind.CLOCK_SKEW: ("by", "drift_ppm"), Kind.RECONNECT_STORM: ("share",)}
-_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _Loaded = TypeVar("_Loaded")
 
 
@@ -61,13 +59,7 @@ def load_scenario(path: Path | None = None) -> Scenario:
     if path is None:
         text = files("qilu_devices").joinpath("scenarios", "default.yaml").read_text(encoding="utf-8")
         return parse_scenario(text, "default.yaml")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: the scenario cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: the scenario is not UTF-8 text: save it as UTF-8.") from error
-    return parse_scenario(text, str(path))
+    return parse_scenario(read_text(path, "the scenario"), str(path))
 
 
 def parse_scenario(text: str, source: str) -> Scenario:
@@ -75,37 +67,15 @@ def parse_scenario(text: str, source: str) -> Scenario:
     return _Parser(source).parse(text)
 
 
-class _Parser:
-    def __init__(self, source: str) -> None:
-        self._source = source
-
-    def _wrong(self, node: yaml.Node | int, sentence: str) -> ConfigError:
-        line = node if isinstance(node, int) else node.start_mark.line + 1
-        return ConfigError(f"{self._source}, line {line}: {sentence}")
-
+class _Parser(YamlParser):
     def parse(self, text: str) -> Scenario:
-        try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark is not None else 1
-            raise self._wrong(
-                line, f"this is not YAML ({error.problem}): mend the line or the one above."
-            ) from error
-        except yaml.YAMLError as error:
-            raise self._wrong(1, f"this is not YAML: {str(error).splitlines()[0]}.") from error
-        if root is None:
-            raise self._wrong(
-                1, f"the scenario is empty: give at least {', '.join(_KEYS[:2])}, classes and cities."
-            )
+        root = self._root(
+            text, f"the scenario is empty: give at least {', '.join(_KEYS[:2])}, classes and cities."
+        )
         found = self._mapping(root, "the scenario", _KEYS)
 
         def get(key: str, read: Callable[[yaml.Node], _Loaded]) -> _Loaded:
-            if key not in found:
-                raise self._wrong(
-                    root, f"'{key}' is missing: add a line '{key}: …' (see the default scenario)."
-                )
-            return read(found[key])
+            return self._given(found, root, key, read, f"a line '{key}: …' (see the default scenario)")
 
         return Scenario(
             name=get("name", self._name),
@@ -129,11 +99,8 @@ class _Parser:
         return self._number(found["rate"], "rate", 0.0, _MAX_RATE)
 
     def _orders(self, node: yaml.Node) -> tuple[Order, ...]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise self._wrong(
-                node, "'fault' must be a list: '- {unit: …, fault: …, start: 10m, duration: 1h}'."
-            )
-        return tuple(self._order(item) for item in node.value)
+        items = self._list(node, "'fault'", ": '- {unit: …, fault: …, start: 10m, duration: 1h}'")
+        return tuple(self._order(item) for item in items)
 
     def _order(self, node: yaml.Node) -> Order:
         found = self._mapping(node, "a fault", ("unit", "fault", "start", "duration", "severity"))
@@ -149,10 +116,8 @@ class _Parser:
             )
         known = [each.name for each in equipment.faults]
         if fault not in known:
-            raise self._wrong(
-                found["fault"],
-                f"class {equipment.name} has no fault '{fault}': use one of {', '.join(known)}.",
-            )
+            mend = f"use one of {', '.join(known)}" if known else "a class of one's own has none"
+            raise self._wrong(found["fault"], f"class {equipment.name} has no fault '{fault}': {mend}.")
         start_ms, absolute = self._fault_start(found["start"])
         duration_ms = self._duration(found["duration"], "duration")
         if duration_ms <= 0:
@@ -194,72 +159,10 @@ class _Parser:
             return self._time(node), True
         return self._duration(node, "start"), False
 
-    def _duration(self, node: yaml.Node, what: str) -> int:
-        text = node.value if isinstance(node, yaml.ScalarNode) else ""
-        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", text)
-        if not found:
-            raise self._wrong(node, f"'{what}' must be a duration like 90s, 10m, 2h or 3d, not {text!r}.")
-        return round(float(found[1]) * _UNIT_MS[found[2]])
-
-    def _number(self, node: yaml.Node, what: str, low: float, high: float) -> float:
-        value = self._scalar(node)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not low <= value <= high:  # nan is not within either
-            raise self._wrong(
-                node, f"'{what}' must be a number from {low:g} to {high:g}, not {node.value!r}."
-            )
-        return float(value)
-
-    def _mapping(self, node: yaml.Node, what: str, allowed: tuple[str, ...]) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self._wrong(node, f"{what} must be lines of 'key: value'.")
-        found: dict[str, yaml.Node] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
-            if key not in allowed:
-                raise self._wrong(key_node, f"{what} has no '{key}': use one of {', '.join(allowed)}.")
-            if key in found:
-                raise self._wrong(key_node, f"'{key}' is given twice: keep one.")
-            found[key] = value_node
-        return found
-
-    def _scalar(self, node: yaml.Node) -> Any:
-        if not isinstance(node, yaml.ScalarNode):
-            raise self._wrong(node, "a single value is wanted here, not a list or a block.")
-        try:
-            return yaml.SafeLoader("").construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            raise self._wrong(node, f"'{node.value}' cannot be read: {error}.") from error
-
-    def _name(self, node: yaml.Node) -> str:
-        value = self._scalar(node)
-        if not isinstance(value, str) or not 1 <= len(value) <= 64:
-            raise self._wrong(node, "'name' must be a text of 1 to 64 characters.")
-        return value
-
-    def _whole(self, node: yaml.Node, what: str, low: int, high: int) -> int:
-        value = self._scalar(node)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self._wrong(
-                node, f"'{what}' must be a whole number from {low} to {high}, not {node.value!r}."
-            )
-        return value
-
-    def _time(self, node: yaml.Node) -> int:
-        text = node.value if isinstance(node, yaml.ScalarNode) else ""
-        try:
-            value = datetime.fromisoformat(text)
-        except ValueError:
-            value = None
-        if value is None or value.tzinfo is None:
-            raise self._wrong(
-                node, f"'start' must be a time with its zone, like 2018-01-01T00:00:00+08:00, not {text!r}."
-            )
-        return int(value.timestamp() * 1000)
-
     def _weights(self, node: yaml.Node, what: str, allowed: tuple[str, ...]) -> dict[str, float]:
         weights = {}
-        for key, value_node in self._mapping(node, f"the {what} mix", allowed).items():
+        hint = ", or give the file of a class of your own with --classes" if what == "class" else ""
+        for key, value_node in self._mapping(node, f"the {what} mix", allowed, hint=hint).items():
             value = self._scalar(value_node)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value < 0:

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
+from qilu_contract.splitmix import Keys, text_key
 
 from qilu_devices.classes import KERNELS
 from qilu_devices.faults import NO_FAULTS, FaultPlan, Schedule
 from qilu_devices.fleet import Shard, Unit, make_units
 from qilu_devices.kernel import Times
-from qilu_devices.noise import Keys, Streams, keys_of, text_key
+from qilu_devices.noise import Streams, keys_of
 from qilu_devices.scenario import Scenario
 
 PHASE_STEP_MS = 100

@@ -7,15 +7,14 @@ are merged key by key, everything else is replaced.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
-from qilu_contract.errors import ConfigError
+from qilu_contract.yaml_parser import YamlParser, read_text
 
 from qilu_programme.figures import read_table
 from qilu_programme.months import LABELS, YEARS, index_of
@@ -26,7 +25,6 @@ LEVELS = ("province", "city", "county")
 
 MAX_POOL = 10**12
 _KEYS = ("extends", "name", "seed", "set", "hazard", "shares", "caps", "pools", "centres", "more_centres")
-_NEEDED = ("name", "seed", "set", "hazard", "shares", "caps", "pools", "centres")
 _FOLDER = files("qilu_programme").joinpath("scenarios")
 _Loaded = TypeVar("_Loaded")
 
@@ -103,15 +101,7 @@ def load_scenario(which: str | Path | None = None) -> Scenario:
     if isinstance(which, str) and which in shipped():
         return parse_scenario(_shipped_text(which), f"{which}.yaml")
     path = Path(which)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the scenario cannot be read ({error.strerror}): give a file, or one of "
-            f"{', '.join(shipped())}."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: the scenario is not UTF-8 text: save it as UTF-8.") from error
+    text = read_text(path, "the scenario", f"give a file, or one of {', '.join(shipped())}")
     return parse_scenario(text, str(path))
 
 
@@ -124,19 +114,12 @@ def _shipped_text(name: str) -> str:
     return _FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
-class _Parser:
-    def __init__(self, source: str) -> None:
-        self._source = source
-
-    def _wrong(self, node: yaml.Node | int, sentence: str) -> ConfigError:
-        line = node if isinstance(node, int) else node.start_mark.line + 1
-        return ConfigError(f"{self._source}, line {line}: {sentence}")
-
+class _Parser(YamlParser):
     def parse(self, text: str) -> Scenario:
-        found, root = self._root(text)
+        found, root = self._top(text)
         if "extends" in found:
             name = self._choice(found["extends"], "extends", shipped())
-            below, _ = _Parser(f"{name}.yaml")._root(_shipped_text(name))
+            below, _ = _Parser(f"{name}.yaml")._top(_shipped_text(name))
             if "extends" in below:
                 raise self._wrong(
                     found["extends"], f"'{name}' extends another scenario itself: extend default."
@@ -145,12 +128,7 @@ class _Parser:
             found = {**below, **found, **self._merge(below, found)}
 
         def get(key: str, read: Callable[[yaml.Node], _Loaded]) -> _Loaded:
-            if key not in found:
-                raise self._wrong(
-                    root,
-                    f"'{key}' is missing: add it, or 'extends: default' for what is not given.",
-                )
-            return read(found[key])
+            return self._given(found, root, key, read, "it, or 'extends: default' for what is not given")
 
         centres = get("centres", lambda node: self._centres(node, "centres"))
         if "more_centres" in found:
@@ -167,19 +145,8 @@ class _Parser:
             text=text,
         )
 
-    def _root(self, text: str) -> tuple[dict[str, yaml.Node], yaml.Node]:
-        try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark is not None else 1
-            raise self._wrong(
-                line, f"this is not YAML ({error.problem}): mend the line or the one above."
-            ) from error
-        except yaml.YAMLError as error:
-            raise self._wrong(1, f"this is not YAML: {str(error).splitlines()[0]}.") from error
-        if root is None:
-            raise self._wrong(1, "the scenario is empty: give at least 'extends: default' and a name.")
+    def _top(self, text: str) -> tuple[dict[str, yaml.Node], yaml.Node]:
+        root = self._root(text, "the scenario is empty: give at least 'extends: default' and a name.")
         return self._mapping(root, "the scenario", _KEYS), root
 
     def _merge(self, below: dict[str, yaml.Node], above: dict[str, yaml.Node]) -> dict[str, yaml.Node]:
@@ -194,63 +161,8 @@ class _Parser:
             merged[key] = yaml.MappingNode(node.tag, [*node.value, *kept], node.start_mark, node.end_mark)
         return merged
 
-    def _mapping(
-        self, node: yaml.Node, what: str, allowed: tuple[str, ...], needed: bool = False
-    ) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self._wrong(node, f"{what} must be lines of 'key: value'.")
-        found: dict[str, yaml.Node] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
-            if key not in allowed:
-                raise self._wrong(key_node, f"{what} has no '{key}': use one of {', '.join(allowed)}.")
-            if key in found:
-                raise self._wrong(key_node, f"'{key}' is given twice: keep one.")
-            found[key] = value_node
-        missing = [key for key in allowed if key not in found] if needed else []
-        if missing:
-            raise self._wrong(node, f"{what} lacks {', '.join(missing)}: give a value for each.")
-        return found
-
-    def _scalar(self, node: yaml.Node) -> Any:
-        if not isinstance(node, yaml.ScalarNode):
-            raise self._wrong(node, "a single value is wanted here, not a list or a block.")
-        try:
-            return yaml.SafeLoader("").construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            raise self._wrong(node, f"'{node.value}' cannot be read: {error}.") from error
-
-    def _name(self, node: yaml.Node) -> str:
-        value = self._scalar(node)
-        if not isinstance(value, str) or not 1 <= len(value) <= 64:
-            raise self._wrong(node, "'name' must be a text of 1 to 64 characters.")
-        return value
-
-    def _choice(self, node: yaml.Node, what: str, allowed: tuple[str, ...]) -> str:
-        value = self._scalar(node)
-        if value not in allowed:
-            raise self._wrong(node, f"'{what}' must be one of {', '.join(allowed)}, not {node.value!r}.")
-        return str(value)
-
-    def _whole(self, node: yaml.Node, what: str, low: int, high: int) -> int:
-        value = self._scalar(node)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self._wrong(
-                node, f"'{what}' must be a whole number from {low} to {high}, not {node.value!r}."
-            )
-        return value
-
-    def _number(self, node: yaml.Node, what: str, low: float, high: float) -> float:
-        value = self._scalar(node)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not low <= value <= high:
-            raise self._wrong(
-                node, f"'{what}' must be a number from {low:g} to {high:g}, not {node.value!r}."
-            )
-        return float(value)
-
     def _shares(self, node: yaml.Node) -> dict[str, float]:
-        found = self._mapping(node, "'shares'", LEVELS, needed=True)
+        found = self._mapping(node, "'shares'", LEVELS, LEVELS)
         shares = {level: self._number(found[level], f"shares: {level}", 0.0, 0.6) for level in LEVELS}
         if sum(shares.values()) > 0.8:
             raise self._wrong(
@@ -261,15 +173,15 @@ class _Parser:
         return shares
 
     def _caps(self, node: yaml.Node) -> dict[str, int]:
-        found = self._mapping(node, "'caps'", LEVELS, needed=True)
+        found = self._mapping(node, "'caps'", LEVELS, LEVELS)
         return {level: self._whole(found[level], f"caps: {level}", 0, 10**9) for level in LEVELS}
 
     def _pools(self, node: yaml.Node) -> dict[str, dict[int, int]]:
-        found = self._mapping(node, "'pools'", LEVELS, needed=True)
+        found = self._mapping(node, "'pools'", LEVELS, LEVELS)
         years = tuple(str(year) for year in YEARS)
         pools = {}
         for level in LEVELS:
-            by_year = self._mapping(found[level], f"'pools: {level}'", years, needed=True)
+            by_year = self._mapping(found[level], f"'pools: {level}'", years, years)
             pools[level] = {
                 int(year): self._whole(by_year[year], f"pools: {level}: {year}", 0, MAX_POOL)
                 for year in years
@@ -277,11 +189,9 @@ class _Parser:
         return pools
 
     def _centres(self, node: yaml.Node, what: str) -> tuple[Centre, ...]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise self._wrong(node, f"'{what}' must be a list of lines '- {{county: …, opens: …}}'.")
-        centres = []
-        for entry in node.value:
-            found = self._mapping(entry, "a centre", ("county", "opens"), needed=True)
+        centres, keys = [], ("county", "opens")
+        for entry in self._list(node, f"'{what}'", " of lines '- {county: …, opens: …}'"):
+            found = self._mapping(entry, "a centre", keys, keys)
             county = str(found["county"].value)
             if county not in COUNTY_CODES:
                 raise self._wrong(

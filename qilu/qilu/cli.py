@@ -4,6 +4,7 @@ service needs."""
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -65,7 +66,10 @@ Db = Annotated[
 Platform = Annotated[str, typer.Option(envvar="QILU_PLATFORM", help="the platform's address")]
 State = Annotated[Path, typer.Option(envvar="QILU_STATE", help="where is kept what must outlive the process")]
 Scenario = Annotated[
-    Path | None, typer.Option(help="what is simulated, a YAML file; without it the default that ships")
+    Path | None,
+    typer.Option(
+        envvar="QILU_SCENARIO", help="what is simulated, a YAML file; without it the default that ships"
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="of everything random, instead of the scenario's")]
 Units = Annotated[int | None, typer.Option(min=1, help="the fleet's size, instead of the scenario's")]
@@ -73,6 +77,12 @@ Start = Annotated[str | None, typer.Option(help="when simulated time begins: 202
 Speed = Annotated[str, typer.Option(help="simulated seconds a second: 1, 60, 1month/s, max")]
 For = Annotated[str | None, typer.Option("--for", help="simulated duration: 90s, 2h, 30d")]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="write one JSON object here at the end")]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        envvar="QILU_CLASSES", help="equipment classes of your own: a YAML file, or a folder of them"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
@@ -95,6 +105,12 @@ def _complain(error: QiluError) -> None:
 
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
     return asyncio.run(work)
+
+
+def _use_classes(sources: str | None) -> None:
+    """Before anything imports the catalogue, which reads the variable. Child processes inherit it."""
+    if sources is not None:
+        os.environ["QILU_CLASSES"] = sources
 
 
 def _log_to_stderr() -> None:
@@ -135,6 +151,7 @@ def up(
     store: Annotated[str | None, typer.Option(help="influxdb://host:8086/database instead of DuckDB")] = None,
     db: Annotated[str | None, typer.Option(help="postgresql://… instead of SQLite")] = None,
     scenario: Scenario = None,
+    classes: Classes = None,
     units: Units = None,
     seed: Seed = None,
     start: Start = None,
@@ -151,6 +168,7 @@ def up(
 
     Example: qilu up --units 500 --for 60s --report run.json
     """
+    _use_classes(classes)
     from qilu.stack import StackConfig, run_stack
 
     devices: list[str] = ["--speed", speed]
@@ -245,6 +263,9 @@ def verify(
 
     Example: qilu verify --run var/devices/run.json --store duckdb:///var/readings.duckdb
     """
+    # What a run had of classes of its own stands in its manifest.
+    if (file := run / "run.json" if run.is_dir() else run).is_file():
+        os.environ["QILU_CLASSES"] = str(file)
     from qilu_contract.secrets import secret
     from qilu_contract.stores import open_store
     from qilu_devices.manifest import load_manifest
@@ -305,6 +326,7 @@ def devices_run(
     platform: Platform = "http://127.0.0.1:8000",
     state: State = Path("var/devices"),
     scenario: Scenario = None,
+    classes: Classes = None,
     units: Units = None,
     seed: Seed = None,
     start: Start = None,
@@ -321,6 +343,7 @@ def devices_run(
 
     Example: qilu devices run --units 100 --speed 10 --for 10m
     """
+    _use_classes(classes)
     from qilu_devices.fleet import Shard
     from qilu_devices.run import RunConfig, run
     from qilu_devices.scenario import load_scenario
@@ -367,52 +390,35 @@ def devices_run(
 
 
 @devices_app.command("catalogue")
-def devices_catalogue(as_json: Json = False) -> None:
+def devices_catalogue(
+    name: Annotated[str | None, typer.Argument(metavar="CLASS", help="one class alone")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="write the pages, with pictures, into this folder instead")
+    ] = None,
+    classes: Classes = None,
+    as_json: Json = False,
+) -> None:
     """Print the equipment catalogue: classes, signals and faults, with where each figure comes from.
 
-    Example: qilu devices catalogue --json
+    Example: qilu devices catalogue motor
     """
+    _use_classes(classes)
     from qilu_contract.catalogue import CATALOGUE
 
-    if as_json:
-        fields = ("name", "unit", "type", "low", "high", "interval_s", "mark")
-        content = [
-            {
-                "class": class_.name,
-                "signals": [{field: getattr(signal, field) for field in fields} for signal in class_.signals],
-                "faults": [
-                    {field: getattr(fault, field) for field in ("name", "signature", "source")}
-                    for fault in class_.faults
-                ],
-            }
-            for class_ in CATALOGUE.values()
-        ]
-        print(msgspec.json.encode(content).decode())  # noqa: T201
-        return
-    for class_ in CATALOGUE.values():
-        table = Table(title=f"{class_.title} {class_.title_zh} ({class_.name})", title_justify="left")
-        table.add_column("signal", no_wrap=True)
-        table.add_column("unit")
-        for heading in ("nominal", "low", "high", "every"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("mark")
-        table.add_column("source")
-        for found in class_.signals:
-            figures = (f"{figure:g}" for figure in (found.nominal, found.low, found.high))
-            every = f"{found.interval_s} s" + (f", {found.per_event}" if found.per_event else "")
-            table.add_row(found.name, found.unit, *figures, every, found.mark, found.source)
-        console.print(table)
-        table = Table(title=f"Faults of class {class_.name}", title_justify="left")
-        table.add_column("fault", no_wrap=True)
-        table.add_column("signature")
-        table.add_column("mark")
-        table.add_column("source")
-        for fault in class_.faults:
-            table.add_row(fault.name, fault.signature, fault.mark, fault.source)
-        console.print(table)
-    console.print(
-        "Marks: S a source was found, C computed, N a standard is named but not checked, A assumed."
-    )
+    from qilu.catalogue import as_data, tables
+
+    if name is not None and name not in CATALOGUE:
+        raise ConfigError(f"There is no class {name!r}: use one of {', '.join(CATALOGUE)}.")
+    chosen = list(CATALOGUE.values()) if name is None else [CATALOGUE[name]]
+    if write is not None:
+        from qilu_devices.pages import write_pages
+
+        for path in write_pages(write, chosen):
+            console.print(str(path), highlight=False, markup=False)
+    elif as_json:
+        print(msgspec.json.encode(as_data(chosen)).decode())  # noqa: T201
+    else:
+        console.print(*tables(chosen), sep="\n")
 
 
 @gateway_app.command("run")
@@ -423,12 +429,14 @@ def gateway_run(
     state: State = Path("var/gateway"),
     port: Annotated[int, typer.Option(help="of /metrics and /healthz")] = 8081,
     host: Annotated[str, typer.Option(help="address that /metrics and /healthz listen on")] = "127.0.0.1",
+    classes: Classes = None,
 ) -> None:
     """Take readings from the broker and store them (keys from QILU_API_KEY, QILU_INFLUX_TOKEN,
     QILU_MQTT_USER, QILU_MQTT_PASSWORD).
 
     Example: qilu gateway run --broker mqtt://127.0.0.1 --store influxdb://127.0.0.1/qilu
     """
+    _use_classes(classes)
     from qilu_gateway.service import GatewayService
     from qilu_gateway.settings import Settings
 
@@ -570,12 +578,14 @@ def platform_run(
     ] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+    classes: Classes = None,
 ) -> None:
     """Serve registry, counts, API and console. An empty database takes its first admin key from QILU_API_KEY,
     else makes one and shows it once.
 
     Example: qilu platform run --db postgresql://qilu@127.0.0.1/qilu --store influxdb://127.0.0.1/qilu
     """
+    _use_classes(classes)
     from qilu_platform.service import PlatformService
     from qilu_platform.settings import Settings
 
@@ -763,15 +773,28 @@ def keys_revoke(
 
 
 @dashboards_app.command("build")
-def dashboards_build() -> None:
-    """Generate the dashboards' JSON and the alert rules from their Python.
+def dashboards_build(
+    to: Annotated[
+        Path | None, typer.Option(help="write the dashboards alone into this folder, not the repository's")
+    ] = None,
+    classes: Classes = None,
+) -> None:
+    """Generate the dashboards' JSON and the alert rules from their Python. With classes of your own, --to
+    says where theirs go.
 
-    Example: qilu dashboards build
+    Example: qilu dashboards build --classes kiln.yaml --to my-dashboards
     """
+    _use_classes(classes)
+    from qilu_contract.catalogue import OWN
     from qilu_dashboards.alerts import ALERTS_FOLDER
     from qilu_dashboards.build import JSON_FOLDER, write, write_alerts
 
-    for path in [*write(JSON_FOLDER), write_alerts(ALERTS_FOLDER)]:
+    if to is None and OWN:
+        raise ConfigError(
+            "The repository's dashboards have no classes of your own: give a folder of yours with --to."
+        )
+    written = [*write(JSON_FOLDER), write_alerts(ALERTS_FOLDER)] if to is None else write(to)
+    for path in written:
         console.print(str(path), highlight=False)
 
 
@@ -799,11 +822,13 @@ def dashboards_picture(
     hours: Annotated[float, typer.Option(min=0.01, help="how far back it looks")] = 1.0,
     until: Annotated[str | None, typer.Option(help="its end, as 2026-11-19T08:00:00+08:00; else now")] = None,
     chosen: Annotated[list[str] | None, typer.Option("--set", help="a variable, as city=370200")] = None,
+    classes: Classes = None,
 ) -> None:
     """Draw a dashboard without Grafana, from its own queries (token from QILU_INFLUX_TOKEN).
 
     Example: qilu dashboards picture unit-motor --store influxdb://127.0.0.1:8086/qilu --out motor.svg
     """
+    _use_classes(classes)
     from qilu_contract.clock import wall_ms
     from qilu_contract.secrets import secret
     from qilu_dashboards.asking import Time
@@ -822,6 +847,7 @@ def dashboards_push(
         str | None,
         typer.Option(help="influxdb://host:8086/database, where Grafana has no data source of ours yet"),
     ] = None,
+    classes: Classes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="change nothing, show the difference")] = False,
     as_json: Json = False,
 ) -> None:
@@ -830,6 +856,7 @@ def dashboards_push(
 
     Example: qilu dashboards push --url http://127.0.0.1:3000 --store influxdb://127.0.0.1:8086/qilu
     """
+    _use_classes(classes)
     from qilu_contract.secrets import secret
     from qilu_dashboards.push import Push
 

@@ -410,4 +410,7 @@ async def run_stack(config: StackConfig, console: Console) -> Report:
             console.print("Stopping: what is on its way is stored first (Ctrl-C again: no longer) …")
             stopping.clear()
             await end(stack.devices, STOP_DEVICES_S)
-        return await stack.finish(started, stopping)
+        report = await stack.finish(started, stopping)
+        if ended.done() and not ended.cancelled() and ended.result() != 0:
+            raise QiluError(f"The simulated equipment failed: {config.state}/log/devices.log says why.")
+        return report

@@ -78,6 +78,8 @@ def test_wrong_usage_exits_with_2_and_one_sentence_and_no_traceback() -> None:
         ("up", "--store", "mysql://x"),
         ("devices", "run", "--scenario", "/does/not/exist.yaml"),
         ("devices", "run", "--digest"),
+        ("devices", "catalogue", "kilns"),
+        ("devices", "catalogue", "motor", "--write", "/dev/null/pages"),
         ("gateway", "run", "--store", "nowhere"),
         ("gateway", "dead-letters", "list", "--state", "/does/not/exist"),
         ("platform", "audit", "--db", "sqlite:////does/not/exist"),
@@ -96,6 +98,17 @@ def test_the_catalogue_for_programs() -> None:
     for entry in printed:
         assert len(entry["faults"]) >= 3
         assert entry["faults"][0].keys() == {"name", "signature", "source"}
+
+
+def test_the_catalogue_of_one_class() -> None:
+    printed = qilu("devices", "catalogue", "motor").stdout
+    motor = CATALOGUE["motor"]
+    assert motor.title_zh in printed
+    for row in (*motor.signals, *motor.faults):
+        assert f" {row.name} " in printed
+    assert "IDV1" not in printed
+    [data] = json.loads(qilu("devices", "catalogue", "motor", "--json").stdout)
+    assert data["class"] == "motor"
 
 
 def test_the_digest_of_a_run_is_the_same_at_every_call() -> None:

@@ -20,112 +20,17 @@ from qilu_devices.kernel import SOUND, Severities, severities
 from qilu_devices.noise import Streams, keys_of
 from qilu_devices.scenario import load_scenario, parse_scenario
 from qilu_devices.simulation import combined_digest, digest, fleet_of, samples, unit_digests
+from qilu_devices.twins import STEP_S
 
 UNITS = 40
 MONDAY_10_H = 1_509_328_800_000  # 30 October 2017, 10:00 in Shandong
 JANUARY_10_H = 1_516_586_400_000
 HOUR_MS = 3_600_000
-# Longer steps than telemetry's where a class is slow: the equations take any.
-INTERVAL_S = {
-    **{"blast_furnace": 600, "wind_turbine": 600, "motor": 120, "boiler": 60, "compressor": 10, "cnc": 20},
-    **{"robot": 7, "reactor": 180, "pump": 60, "loom": 10, "pasteuriser": 5, "oven": 20},
-}
 ONSET, REPAIR, END = 20, 80, 320  # steps
 AFFECTED = slice(0, UNITS // 2)
 COUNTERS = ("energy_kWh", "co2_kg", "picks", "parts")
 Series = dict[str, NDArray[np.float64]]
 
-# What the catalogue's signature says, by signal: + up, - down, ~ varies more, = not touched, ^ its peak is
-# lower.
-SIGNATURES = {
-    "blast_furnace": {
-        "hanging": "blast_pressure+ blast_volume- permeability- top_gas_temp+ burden_descent-",
-        "slip": "burden_descent+ top_gas_temp+ top_pressure+ hot_metal_Si-",
-        "channelling": "top_temp_spread+ top_gas_temp+ eta_CO- permeability+",
-        "hearth_chill": "hot_metal_temp- hot_metal_Si-",
-        "water_leak": "top_gas_H2+ cooling_flow_diff+ hot_metal_temp-",
-    },
-    "wind_turbine": {
-        "gearbox_bearing": "gearbox_bearing_temp+ active_power=",
-        "yaw_misalignment": "active_power- yaw_error+ wind_speed=",
-        "pitch_drive": "drive_current+ grid_current=",
-        "blade_icing": "active_power- wind_speed= outdoor_temp=",
-        "curtailment": "active_power^ wind_speed=",
-    },
-    "motor": {
-        "bearing": "vibration+ envelope+ slip=",
-        "broken_rotor_bar": "sideband+ slip+ speed-",
-        "stator_inter_turn": "negative_sequence+ winding_temp+",
-        "phase_unbalance": "winding_temp+ vibration_2f+ efficiency- negative_sequence+",
-        "overload": "winding_temp+ ageing_rate+ power_in+ current+",
-    },
-    "boiler": {
-        "excess_air": "flue_O2+ flue_temp+ efficiency-",
-        "fouling": "flue_temp+ flue_O2= efficiency-",
-        "scale": "flue_temp+ tube_temp+ flue_O2=",
-        "tube_leak": "feedwater_flow+ flue_O2+ flue_moisture+ drum_level~ steam_flow=",
-        "denitration_failure": "NOx+ SO2=",
-        "desulphurisation_failure": "SO2+ NOx=",
-    },
-    "compressor": {
-        "intake_leak": "specific_power+ flow^",
-        "cooler_fouling": "discharge_temp+ inlet_temp=",
-        "filter_clog": "oil_filter_dp+ flow=",
-        "system_leak": "load_ratio+ discharge_pressure-",
-    },
-    "cnc": {
-        "twf": "tool_wear+ failure+ torque=",
-        "hdf": "process_temp- spindle_speed- failure+ air_temp=",
-        "pwf": "spindle_power+ failure+",
-        "osf": "torque+ failure+",
-        "rnf": "failure+ torque= spindle_speed=",
-    },
-    "robot": {
-        "reducer_wear": "torque_2+ torque_3+ following_error+",
-        "flexspline": "band_current+ band_vibration+ torque_2=",
-        "encoder": "following_error+ torque_2=",
-    },
-    "reactor": {
-        "idv1": "feed_AC- feed_A+",
-        "idv2": "purge_rate+ feed_composition_A-",
-        "idv3": "cooling_valve+ reactor_temp=",
-        "idv4": "cooling_valve+ reactor_temp+",
-        "idv5": "separator_temp+",
-        "idv6": "feed_A- reactor_pressure+ purge_rate+",
-        "idv7": "feed_AC-",
-        "idv8": "feed_composition_A~ reactor_pressure~ purge_rate~",
-        "idv9": "cooling_valve~",
-        "idv10": "cooling_outlet_temp~ cooling_valve~",
-        "idv11": "cooling_valve~ reactor_temp~",
-        "idv12": "separator_temp~ reactor_pressure~",
-        "idv13": "reactor_pressure+ reactor_temp+ purge_rate+",
-        "idv14": "reactor_temp~ cooling_valve~ cooling_outlet_temp~",
-        "idv15": "separator_temp~ reactor_temp=",
-        "idv21": "reactor_pressure~ feed_A~ feed_AC^",
-    },
-    "pump": {
-        "cavitation": "casing_accel+ NPSHa_margin- head-",
-        "valve_closure": "flow- current- discharge_pressure+",
-        "impeller_wear": "head- efficiency-",
-        "rotor_imbalance": "vibration_1x+ vibration+ head= flow=",
-    },
-    "loom": {
-        "warp_break": "warp_stops+ speed-",
-        "weft_break": "weft_stops+ speed-",
-        "mechanical_electrical": "other_stops+ speed-",
-        "air_leak": "air_flow+ speed= picks=",
-    },
-    "pasteuriser": {
-        "fouling": "dp_product+ heating_duty+ regeneration- product_flow=",
-        "under_temperature": "hold_temp- diversion+",
-        "pump_overspeed": "hold_time- product_flow+",
-    },
-    "oven": {
-        "burner": "zone_temp~ burner_load~",
-        "door_leak": "burner_load+ exhaust_temp- zone_temp=",
-        "fan_failure": "zone_spread+ zone_temp=",
-    },
-}
 ALL = [(name, fault.name) for name, equipment in CATALOGUE.items() for fault in equipment.faults]
 
 
@@ -134,15 +39,15 @@ def streams(prefix: str, share: int = 1) -> Streams:
 
 
 @cache
-def observed(name: str, fault: str | None) -> Series:
+def observed(name: str, fault: str | None, peak: float = 1.0, end: int = END) -> Series:
     """All steps of some units; with a fault, the first half of them have it from ONSET until REPAIR."""
-    interval_s = INTERVAL_S[name]
+    interval_s = STEP_S[name]
     begin_ms = JANUARY_10_H if name == "wind_turbine" else MONDAY_10_H
     kernel = KERNELS[name](streams("unit"), streams("enterprise", 10), float(interval_s))
     severity = np.zeros(UNITS)
-    severity[AFFECTED] = 1.0
+    severity[AFFECTED] = peak
     produced = []
-    for k in range(END):
+    for k in range(end):
         now: Severities = SOUND
         if fault is not None and ONSET <= k < REPAIR:
             now = severities({fault: severity})
@@ -151,20 +56,16 @@ def observed(name: str, fault: str | None) -> Series:
     return {signal: np.array([step[signal] for step in produced]) for signal in produced[0]}
 
 
-def test_every_fault_of_the_catalogue_has_a_signature_here() -> None:
-    assert [(name, fault) for name, table in SIGNATURES.items() for fault in table] == ALL
-
-
 @pytest.mark.parametrize(("name", "fault"), ALL)
 def test_a_fault_shows_its_signature(name: str, fault: str) -> None:
     sound, faulty = observed(name, None), observed(name, fault)
     during = slice(ONSET, REPAIR)
-    for entry in SIGNATURES[name][fault].split():
-        signal, way = entry[:-1], entry[-1]
+    for sign in CATALOGUE[name].fault(fault).shows:
+        signal, entry = sign.signal, f"{sign.signal}{sign.way}"
         without, with_ = sound[signal][during, AFFECTED], faulty[signal][during, AFFECTED]
         change = float(np.mean(with_ - without))
         step = CATALOGUE[name].signal(signal).resolution
-        match way:
+        match sign.way:
             case "+":
                 assert change > 0.5 * step, entry
             case "-":
@@ -175,6 +76,26 @@ def test_a_fault_shows_its_signature(name: str, fault: str) -> None:
                 assert with_.max() < without.max() - step, entry
             case _:
                 assert (with_ == without).all(), entry
+
+
+@pytest.mark.parametrize(("name", "fault"), ALL)
+def test_a_fault_shows_more_the_further_it_has_developed(name: str, fault: str) -> None:
+    sound, half, whole = observed(name, None), observed(name, fault, 0.5, REPAIR), observed(name, fault)
+    during = slice(ONSET, REPAIR)
+    for sign in CATALOGUE[name].fault(fault).shows:
+        if sign.way not in "+-":
+            continue
+        without, some, much = (series[sign.signal][during, AFFECTED] for series in (sound, half, whole))
+        early, late = float(np.mean(some - without)), float(np.mean(much - without))
+        assert 0.0 <= early / late < 0.9, sign
+
+
+@pytest.mark.parametrize(("fault", "signal"), [("idv4", "reactor_temp"), ("idv5", "separator_temp")])
+def test_what_controllers_take_back_jumps_and_returns_while_the_fault_lasts(fault: str, signal: str) -> None:
+    sound, faulty = observed("reactor", None), observed("reactor", fault)
+    change = (faulty[signal] - sound[signal])[ONSET:REPAIR, AFFECTED].mean(axis=1)
+    assert int(np.argmax(change)) < 20  # within the first hour
+    assert change[-1] < 0.25 * change.max()
 
 
 @pytest.mark.parametrize(("name", "fault"), ALL)
@@ -191,8 +112,8 @@ def test_a_fault_vanishes_after_the_repair(name: str, fault: str) -> None:
     if name == "loom":  # a repair keeps no loom from stopping later than the one that never broke
         assert np.mean(faulty["speed"][-60:] == sound["speed"][-60:]) > 0.8
         return
-    for entry in SIGNATURES[name][fault].split():
-        signal = entry[:-1]
+    for sign in CATALOGUE[name].fault(fault).shows:
+        signal, entry = sign.signal, f"{sign.signal}{sign.way}"
         if signal in COUNTERS:
             continue
         difference = (faulty[signal] - sound[signal])[:, AFFECTED]
@@ -364,6 +285,9 @@ def test_samples_with_faults_are_equal_for_any_number_of_shards() -> None:
         ("start: 2m", "start: soon", 9, "'start' must be a duration like 90s"),
         ("start: 2m", "start: 2022-01-01T00:00:00", 9, "with its zone"),
         ("duration: 10m", "duration: 0s", 9, "more than 0"),
+        ("duration: 10m", "duration: 10 minutes", 9, "'duration' must be a duration like 90s, 10m, 2h or 3d"),
+        ("duration: 10m", "duration: 10w", 9, "not '10w'"),
+        ("duration: 10m", "duration: -10m", 9, "not '-10m'"),
         ("severity: 0.8", "severity: 1.1", 9, "'severity' must be a number from 0 to 1, not '1.1'"),
         ("severity: 0.8", "severity: .nan", 9, "from 0 to 1"),
         ("severity: 0.8", "how: 0.8", 9, "a fault has no 'how'"),

@@ -3,6 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from qilu_contract.errors import ConfigError
+from qilu_contract.own_classes import ClassRecord
 from qilu_devices.faults import ground_truth
 from qilu_devices.manifest import FILE_NAME, Manifest, NodeRecord, ScenarioRecord, load_manifest
 from qilu_devices.scenario import load_scenario
@@ -44,6 +45,13 @@ def test_a_manifest_tells_exactly_what_was_acknowledged(tmp_path: Path) -> None:
         for ts_ms, values in readings
         if ts_ms <= (half_ms if owner[unit] == nodes[0] else UNTIL_MS)
     }
+
+
+def test_a_manifest_of_a_class_that_is_not_known_says_where_it_is(tmp_path: Path) -> None:
+    kiln = ClassRecord("kiln", "kiln.yaml", "0" * 64, "name: kiln")
+    msgspec.structs.replace(manifest(40, {}), classes=(kiln,)).save(tmp_path)
+    with pytest.raises(ConfigError, match=r"class 'kiln' of kiln\.yaml, which is not known here: set QILU"):
+        load_manifest(tmp_path).fleet()
 
 
 def test_a_manifest_tells_the_faults_that_units_had(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from qilu_devices.noise import NORMAL_BOUND, Autoregression, Streams, keys_of, mix
+from qilu_contract.splitmix import mix
+from qilu_devices.noise import NORMAL_BOUND, Autoregression, Streams, keys_of
 
 
 def streams(names: list[str], seed: int = 7) -> Streams:

@@ -73,14 +73,14 @@ class DuckStore:
         for measurement in MEASUREMENTS.values():
             columns = ["ts TIMESTAMP_MS NOT NULL", *(f"{tag} VARCHAR NOT NULL" for tag in measurement.tags)]
             columns += [f'"{name}" {_SQL_TYPES[type_]}' for name, type_ in measurement.fields.items()]
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {measurement.name} ({', '.join(columns)})")
+            connection.execute(f'CREATE TABLE IF NOT EXISTS "{measurement.name}" ({", ".join(columns)})')
         # A file of an older version lacks the fields that came since.
         there = set(connection.execute("SELECT table_name, column_name FROM duckdb_columns()").fetchall())
         for measurement in MEASUREMENTS.values():
             for name, type_ in measurement.fields.items():
                 if (measurement.name, name) not in there:
                     connection.execute(
-                        f'ALTER TABLE {measurement.name} ADD COLUMN "{name}" {_SQL_TYPES[type_]}'
+                        f'ALTER TABLE "{measurement.name}" ADD COLUMN "{name}" {_SQL_TYPES[type_]}'
                     )
         self._connection = connection
 
@@ -108,7 +108,7 @@ class DuckStore:
         schema = check_series(measurement, tags, ())
         columns = ", ".join(f'arg_max("{name}", ts)' for name in schema.fields)
         where, values = _where(tags)
-        sql = f"SELECT epoch_ms(max(ts)), {columns} FROM {measurement} WHERE {where}"  # noqa: S608  # names from the schema
+        sql = f'SELECT epoch_ms(max(ts)), {columns} FROM "{measurement}" WHERE {where}'  # noqa: S608  # names from the schema
         [found] = await self._run(self._reader, lambda cursor: cursor.execute(sql, values).fetchall())
         return None if found[0] is None else _row(found, tuple(schema.fields))
 
@@ -129,14 +129,14 @@ class DuckStore:
         if every_ms is None:
             columns = ", ".join(f'"{name}"' for name in fields)
             sql = (
-                f"SELECT epoch_ms(ts), {columns} FROM {measurement} "  # noqa: S608
+                f'SELECT epoch_ms(ts), {columns} FROM "{measurement}" '  # noqa: S608
                 f"WHERE {where} AND ({any_value}) ORDER BY ts"
             )
         else:
             columns = ", ".join(_AGGREGATES[aggregate].format(f'"{name}"') for name in fields)
             bucket = f"epoch_ms(ts) - epoch_ms(ts) % {every_ms:d}"
             sql = (
-                f"SELECT {bucket} AS bucket, {columns} FROM {measurement} WHERE {where} AND ({any_value}) "  # noqa: S608
+                f'SELECT {bucket} AS bucket, {columns} FROM "{measurement}" WHERE {where} AND ({any_value}) '  # noqa: S608
                 "GROUP BY bucket ORDER BY bucket"
             )
         rows = await self._run(
@@ -151,12 +151,12 @@ class DuckStore:
 
     async def count(self, measurement: str) -> int:
         schema = MEASUREMENTS[measurement]
-        return await self._number(f'SELECT count("{schema.counted_by}") FROM {measurement}')  # noqa: S608
+        return await self._number(f'SELECT count("{schema.counted_by}") FROM "{measurement}"')  # noqa: S608
 
     async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
         schema = check_series(measurement, {tag: ""}, (), start_ms, end_ms)
         sql = (
-            f'SELECT {tag}, count("{schema.counted_by}") FROM {measurement} '  # noqa: S608  # names from the schema
+            f'SELECT {tag}, count("{schema.counted_by}") FROM "{measurement}" '  # noqa: S608  # names from the schema
             f"WHERE ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?) GROUP BY {tag}"
         )
         rows = await self._run(
@@ -165,14 +165,14 @@ class DuckStore:
         return {value: int(number) for value, number in rows}
 
     async def count_duplicates(self, measurement: str) -> int:
-        return await self._number(f"SELECT count(*) - count(DISTINCT (unit, ts)) FROM {measurement}")  # noqa: S608
+        return await self._number(f'SELECT count(*) - count(DISTINCT (unit, ts)) FROM "{measurement}"')  # noqa: S608
 
     async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[list[Point]]:
         schema = check_series(measurement, {}, (), start_ms, end_ms)
         tags, fields = len(schema.tags), tuple(schema.fields)
         columns = ", ".join(["epoch_ms(ts)", *schema.tags, *(f'"{name}"' for name in fields)])
         sql = (
-            f"SELECT {columns} FROM {measurement} "  # noqa: S608  # names from the schema
+            f'SELECT {columns} FROM "{measurement}" '  # noqa: S608  # names from the schema
             "WHERE ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?)"
         )
         # A cursor of its own: another question on the shared one would end the answer.
@@ -258,7 +258,7 @@ def _merge(
     cursor.register("new_points", batch)
     try:
         cursor.execute(
-            f"MERGE INTO {measurement.name} AS old USING new_points AS new ON {same} "  # noqa: S608  # names from the schema
+            f'MERGE INTO "{measurement.name}" AS old USING new_points AS new ON {same} '  # noqa: S608  # names from the schema
             f"WHEN MATCHED THEN UPDATE SET {update} "
             f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values_sql})"
         )

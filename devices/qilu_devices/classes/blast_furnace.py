@@ -58,7 +58,23 @@ def blower_kw(nm3_per_min: Values, pressure_kpa: Values) -> Values:
 
 
 class BlastFurnaces:
-    """The kernel of class `blast_furnace`; see `qilu_devices.kernel.Kernel`."""
+    """The kernel of class `blast_furnace`; see `qilu_devices.kernel.Kernel`.
+
+    Equations::
+
+        V = V0·(1 + a)·(1 − 0.2·hanging)                blast per m³ of furnace; a autoregressive
+        ΔP = R·(V/V0)^1.8·(1 + b)·(1 + 1.2·hanging)·(1 − 0.2·channelling)
+        permeability = V/ΔP;  blast pressure = top pressure + ΔP
+        C = 0.87·coke + 0.78·coal                       carbon of the fuel, kg a tonne of metal
+        blast per tonne = (C − C_metal − C_direct)/12.011·22.414/2/O2 share
+        productivity = V·1440/(blast per tonne), first-order
+        CO + CO2 = (C − C_metal)/12.011·22.414 over itself, nitrogen and hydrogen
+        η_CO = CO2/(CO + CO2)
+        hearth: dx/dt = (x∞ − x)/τ, x∞ from fuel and burden, τ 4 h
+        hot metal = T0 + 7·x;  Si = 0.45 + 0.003·(T − 1500)
+        blower: P = 3.5·p0·V·(r^(2/7) − 1)/η
+        CO2 = metal·(C − C_metal)·44.01/12.011 + blower·grid factor
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units

@@ -52,7 +52,19 @@ def efficiency(load: Values, flue_c: Values, o2: Values, ambient_c: Values) -> V
 
 class Boilers:
     """The kernel of class `boiler`; see `qilu_devices.kernel.Kernel`. After a step, `efficiency` and
-    `fuel_kg_h` hold the heat balance that the step's signals obey."""
+    `fuel_kg_h` hold the heat balance that the step's signals obey.
+
+    Equations::
+
+        D·Δh = η·B·Q                                    steam·enthalpy rise = efficiency·fuel·heating value
+        Δh = h_steam(p, T) − h_water(T_feed)            fitted to the steam tables (`qilu_devices.steam`)
+        excess air α = O2/(21 − O2)
+        η = 1 − k·(T_flue − T_ambient)·(1 + α)/(1 + α_ref) − losses − radiation/load
+        T_flue = T_full − 65·(1 − load) + 20·(α − 0.5) + 40·fouling + 18·scale
+        load: first-order after demand (season, hour, autoregression)
+        drum level = noise + 150·(demand − load) − 10·leak
+        feedwater = steam·blow-down + leak;  tube = T_steam + 15 + 20·load + 70·scale·load
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units

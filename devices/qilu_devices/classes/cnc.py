@@ -44,7 +44,17 @@ RAD_PER_S = math.pi / 30.0
 
 
 class CncMachines:
-    """The kernel of class `cnc`; see `qilu_devices.kernel.Kernel`."""
+    """The kernel of class `cnc`; see `qilu_devices.kernel.Kernel`.
+
+    Equations::
+
+        P = T·ω
+        T by the part, N(40, 10) Nm;  n falls with T, fitted to 1539 ± 179 rpm
+        wear += 2, 3 or 5 min at each part's end;  tool life 200-240 min
+        process − air = rise·(first-order) + noise
+        HDF: process − air < 8.6 K and n < 1380 rpm;  PWF: P < 3.5 kW or P > 9 kW
+        OSF: wear·T > 11,000/12,000/13,000 min·Nm (L/M/H);  TWF: at the tool's end;  RNF: 0.1 % of parts
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         count = len(units)

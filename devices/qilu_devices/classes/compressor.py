@@ -40,7 +40,17 @@ def work_ratio(p_gauge_mpa: Values) -> Values:
 
 
 class Compressors:
-    """The kernel of class `compressor`; see `qilu_devices.kernel.Kernel`."""
+    """The kernel of class `compressor`; see `qilu_devices.kernel.Kernel`.
+
+    Equations::
+
+        dp/dt = k·(made − drawn·min(p/p_load, 1))       the receiver's balance
+        loads at 0.64 MPa, unloads at 0.76 MPa
+        P = specific power·rated flow·w(p)·(1 loaded, 0.3 unloaded)
+        w(p) = ((1 + p/p0)^(2/7) − 1)/((1 + 0.7/p0)^(2/7) − 1)     adiabatic work over that at 0.7 MPa
+        T: first-order after inlet + 45 + 17·loaded + 18·cooler_fouling
+        filter pressure drop = 25 + 30·age + 70·filter_clog
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units, self._interval_s = units, interval_s

@@ -35,7 +35,15 @@ def heating_duty_kw(flow_m3_h: Values, hold_c: Values, regeneration: Values) -> 
 
 
 class Pasteurisers:
-    """The kernel of class `pasteuriser`; see `qilu_devices.kernel.Kernel`."""
+    """The kernel of class `pasteuriser`; see `qilu_devices.kernel.Kernel`.
+
+    Equations::
+
+        Q = m·c·(T_hold − 4 °C)·(1 − R)                 m mass flow, c 3.93 kJ/(kg K), R regeneration
+        T_hold: first-order after set point − 4·under_temperature
+        hold time = t0·rated flow/flow;  diversion = T_hold < 72 °C
+        Δp = (flow/rated)²·(Δp0 + 80·fouling);  R = R0·(1 − 0.06·fouling)
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units
@@ -77,7 +85,16 @@ class Pasteurisers:
 
 
 class Ovens:
-    """The kernel of class `oven`; see `qilu_devices.kernel.Kernel`."""
+    """The kernel of class `oven`; see `qilu_devices.kernel.Kernel`.
+
+    Equations::
+
+        burner = (0.25 + 0.2·door_leak)·w + 0.0045·belt·w + 0.004·(T_set − T) + 0.4·burner·cos,
+        of rated power
+        w = (T_zone − T_hall)/200
+        T_zone: first-order after the set point, at rest after the hall; the burner's fault swings it by 12 K
+        exhaust: first-order after T_hall + (T − T_hall)·(0.68 − 0.12·door_leak)
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units

@@ -50,7 +50,18 @@ _PER_KELVIN = exact.LN_2 / 10.0
 
 class Motors:
     """The kernel of class `motor`; see `qilu_devices.kernel.Kernel`. After a step, `load` is the mechanical
-    load in rated powers."""
+    load in rated powers.
+
+    Equations::
+
+        slip s = L·s_rated·(1 + 0.6·broken bars);  n = 1500·(1 − s)
+        losses = k0 + k1·L² (0.35 and 0.65 of those at full load), + 2·u² % for unbalance u,
+            and what bearing, turns and bars add
+        P = P_rated·(L + losses);  S² = P² + Q²;  I = S/(√3·U) = P/(√3·U·pf)
+        winding: dT/dt = (T∞ − T)/τ, T∞ = T_hall + rise·losses
+        ageing = 2^((T − 155)/10)                       Arrhenius: life halves every 10 K
+        vibration = v0·(0.75 + 0.35·L)·(1 + 6·bearing)
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units

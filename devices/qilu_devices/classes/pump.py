@@ -45,7 +45,17 @@ def efficiency(best: Values, share: Values, speed: Values) -> Values:
 
 
 class Pumps:
-    """The kernel of class `pump`; see `qilu_devices.kernel.Kernel`."""
+    """The kernel of class `pump`; see `qilu_devices.kernel.Kernel`.
+
+    Equations::
+
+        H = H0·(1.25·n² − 0.25·q²)                      n speed, q flow, each of rated: affinity laws
+        η = η_best·(1 − 0.8·(q/n − 1)²)
+        P = ρ·g·Q·H/(η·η_motor)
+        NPSH margin = m0 − 0.8·(q² − 1) − starved·(m0 + 0.8);  bubbles from a margin below 0.4 m
+        body: first-order after T_hall + 8 + 14·load + 3·bubbles + 4·imbalance
+        vibration = √(once² + rest²);  once ∝ 1 + 7·imbalance, rest ∝ 1 + bubbles
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units

@@ -90,7 +90,15 @@ DISTURBANCES: dict[str, Disturbance] = {
 
 
 class Reactors:
-    """The kernel of class `reactor`; see `qilu_devices.kernel.Kernel`. They run round the clock."""
+    """The kernel of class `reactor`; see `qilu_devices.kernel.Kernel`. They run round the clock.
+
+    Equations::
+
+        x = base + sd·AR(1) + Σ gain·soon + Σ jump·(soon − late)
+        soon, late: first-order after the disturbance (step, random, drift, sticking or stuck valve)
+        heat, pressure and cooling valve share a part of their noise
+        P = compressor + agitator
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units, self._interval_s = units, interval_s

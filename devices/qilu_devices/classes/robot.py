@@ -49,7 +49,16 @@ def mean_of_rows(values: Values) -> Values:
 
 
 class Robots:
-    """The kernel of class `robot`; see `qilu_devices.kernel.Kernel`."""
+    """The kernel of class `robot`; see `qilu_devices.kernel.Kernel`.
+
+    Equations::
+
+        friction = (Coulomb + S/(1 + (v/vs)²) + viscous·v·(1 − g·(T − 25)))·(1 + 0.8·wear)      Stribeck
+        torque² = mean over a second of (gravity + inertia·a)² + friction²
+        motor: first-order after T_hall + rise·(torque/35)²
+        following error = 0.02 + 0.03·v + noise + 0.15·encoder + 0.02·wear
+        P = Σ torque·(0.2 + v) + standby
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units

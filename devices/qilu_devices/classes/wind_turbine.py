@@ -74,7 +74,17 @@ def air_density(temperature_c: Values) -> Values:
 
 
 class WindTurbines:
-    """The kernel of class `wind_turbine`; see `qilu_devices.kernel.Kernel`."""
+    """The kernel of class `wind_turbine`; see `qilu_devices.kernel.Kernel`.
+
+    Equations::
+
+        wind = Weibull(Φ(z)), z = √a·slow + √(1 − a)·fast    two autoregressive parts, the slow one the farm's
+        v' = v·(ρ/1.225)^(1/3)                          density correction, IEC 61400-12-1
+        P = curve(v')·cos²(yaw)·(1 − 0.35·ice), at most rated·(1 − 0.6·curtailment)
+        rotor speed = λ·v/R within its limits;  pitch by wind, and to hold power back
+        bearings and oil: first-order after nacelle + heat·(a + b·P/P_rated) + wear·P/P_rated
+        I = P/(√3·U·pf)
+    """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units

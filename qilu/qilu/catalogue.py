@@ -1,0 +1,71 @@
+"""The equipment catalogue as tables for a terminal and as data for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from qilu_contract.catalogue import EquipmentClass
+from qilu_contract.equipment import MARKS
+from rich.console import JustifyMethod, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+_SIGNAL_FIELDS = ("name", "unit", "type", "low", "high", "interval_s", "mark")
+_FAULT_FIELDS = ("name", "signature", "source")
+
+
+def as_data(classes: Iterable[EquipmentClass]) -> list[dict[str, object]]:
+    """What `--json` prints."""
+    return [
+        {
+            "class": class_.name,
+            "signals": [
+                {field: getattr(signal, field) for field in _SIGNAL_FIELDS} for signal in class_.signals
+            ],
+            "faults": [{field: getattr(fault, field) for field in _FAULT_FIELDS} for fault in class_.faults],
+        }
+        for class_ in classes
+    ]
+
+
+def tables(classes: Iterable[EquipmentClass]) -> Iterator[RenderableType]:
+    """Signals and faults of each class, and what the marks mean."""
+    for class_ in classes:
+        title = f"{class_.title} {class_.title_zh} ({class_.name})"
+        yield _table(
+            title,
+            {
+                "signal": [signal.name for signal in class_.signals],
+                "unit": [signal.unit for signal in class_.signals],
+                "type": [signal.type for signal in class_.signals],
+                "range": [f"{signal.low:g} … {signal.high:g}" for signal in class_.signals],
+                "step": [f"{signal.resolution:g}" for signal in class_.signals],
+                "every": [
+                    f"{signal.interval_s} s" + (f", {signal.per_event}" if signal.per_event else "")
+                    for signal in class_.signals
+                ],
+                "mark": [signal.mark for signal in class_.signals],
+                "source": [signal.source for signal in class_.signals],
+            },
+        )
+        if class_.faults:
+            yield _table(
+                f"Faults of class {class_.name}",
+                {
+                    "fault": [fault.name for fault in class_.faults],
+                    "signature": [fault.signature for fault in class_.faults],
+                    "mark": [fault.mark for fault in class_.faults],
+                    "source": [fault.source for fault in class_.faults],
+                },
+            )
+    yield "Marks: " + ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items()) + "."
+
+
+def _table(title: str, columns: dict[str, list[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in columns:
+        justify: JustifyMethod = "right" if heading in ("range", "step", "every") else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading in ("signal", "fault"), overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(escape, row))
+    return table
