@@ -1,5 +1,5 @@
-"""The equipment catalogue: classes, their signals and their faults, as data (`data/classes.csv`,
-`data/signals.csv`, `data/faults.csv`).
+"""The equipment catalogue: classes, their signals, faults and set points, as data (`data/classes.csv`,
+`data/signals.csv`, `data/faults.csv`, `data/set_points.csv`).
 
 Marks say where a figure comes from: S a source was found, C computed, N a standard is named but the number
 was not checked against it, A assumed.
@@ -85,12 +85,28 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPoint:
+    """A property of a class that a command may set, within `low` and `high`, in `unit`."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    title: str
+    mark: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class EquipmentClass:
     name: str
     title: str
     title_zh: str
     signals: tuple[Signal, ...]
     faults: tuple[Fault, ...]
+    set_points: tuple[SetPoint, ...] = ()
+    stoppable: bool = False
+    """Whether commands start and stop its units: what people bring down over days takes neither."""
 
     @property
     def base_interval_s(self) -> int:
@@ -159,6 +175,19 @@ def _load() -> dict[str, EquipmentClass]:
                 season=row["season"],
             )
         )
+    set_points: dict[str, list[SetPoint]] = {}
+    for row in read_table("set_points.csv"):
+        set_points.setdefault(row["class"], []).append(
+            SetPoint(
+                name=row["set_point"],
+                unit=row["unit"],
+                low=float(row["low"]),
+                high=float(row["high"]),
+                title=row["title"],
+                mark=row["mark"],
+                source=row["source"],
+            )
+        )
     return {
         row["class"]: EquipmentClass(
             row["class"],
@@ -166,6 +195,8 @@ def _load() -> dict[str, EquipmentClass]:
             row["title_zh"],
             tuple(signals[row["class"]]),
             tuple(faults[row["class"]]),
+            tuple(set_points[row["class"]]),
+            row["stoppable"] == "yes",
         )
         for row in read_table("classes.csv")
     }

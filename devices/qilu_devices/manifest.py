@@ -16,6 +16,7 @@ import msgspec
 from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.readings import Reading
 
+from qilu_devices.commands import Given, with_commands
 from qilu_devices.disturbance import Disturbance, outcome
 from qilu_devices.faults import Occurrence, ground_truth
 from qilu_devices.fleet import Shard, Unit
@@ -44,7 +45,7 @@ class NodeRecord(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """`until_ms` is the time of the last sample made. `finished`: the run ended by itself with all
     acknowledged or dropped. `beyond_ms`: so far timestamps may lie outside start and until, where clocks are
-    skewed."""
+    skewed. `backfill_until_ms`: a backfill, and where it ends."""
 
     scenario: ScenarioRecord
     seed: int
@@ -56,6 +57,8 @@ class Manifest(msgspec.Struct, frozen=True):
     finished: bool
     nodes: dict[str, NodeRecord]
     beyond_ms: int = 0
+    commands: list[Given] = []
+    backfill_until_ms: int | None = None
 
     def save(self, folder: Path) -> None:
         """Write the manifest whole or not at all. Raises ConfigError when the folder cannot be written to."""
@@ -106,7 +109,8 @@ class Manifest(msgspec.Struct, frozen=True):
         Raises ConfigError as `readings` does."""
         scenario, units = self._simulated()
         classes = {unit.id: unit.class_name for unit in units}
-        return ground_truth(classes, self.seed, self.start_ms, self.until_ms, scenario.faults)
+        plan = with_commands(scenario.faults, self.commands)
+        return ground_truth(classes, self.seed, self.start_ms, self.until_ms, plan)
 
     def transport_truth(self) -> list[Episode]:
         """What transport faults did until the last sample, computed again: what `transport.parquet` holds.
@@ -121,7 +125,7 @@ class Manifest(msgspec.Struct, frozen=True):
         """The run's beginning."""
         scenario, units = self._simulated()
         return (
-            Simulation(units, self.seed, self.start_ms, scenario.faults),
+            Simulation(units, self.seed, self.start_ms, scenario.faults, self.commands),
             Disturbance(units, self.seed, self.start_ms, scenario.transport),
         )
 
