@@ -164,9 +164,9 @@ class _Parser(YamlParser):
                     f"which is {shortest} s.",
                 )
         signals = tuple(motion.signal for motion in motions)
-        return OwnClass(
-            EquipmentClass(name, title, title_zh, signals, ()), tuple(motions), self._source, text
-        )
+        stoppable = any(motion.at_work for motion in motions)
+        equipment = EquipmentClass(name, title, title_zh, signals, (), stoppable=stoppable)
+        return OwnClass(equipment, tuple(motions), self._source, text)
 
     def _class_name(self, node: yaml.Node, taken: tuple[str, ...]) -> str:
         name = str(self._scalar(node))
