@@ -49,8 +49,8 @@ SLOW_S = 4.0
 LONGEST_REST_S = 60.0
 """However long a store asks to be left alone, it is asked again after this."""
 GARBAGE = (100_000, 20, 50)
-"""How often Python looks for cycles in this process. What is in flight is some hundred thousand objects without
-any, and going through them at every seven hundredth new one took a third of the gateway's time."""
+"""How often Python looks for cycles in this process. What is in flight is some hundred thousand objects
+without any, and going through them at every seven hundredth new one took a third of the gateway's time."""
 LAG_SAMPLES = 20
 """Readings of a batch whose lag is observed."""
 
