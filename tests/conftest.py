@@ -124,6 +124,14 @@ def free_port() -> Callable[[], int]:
     return _free_port
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _certificate_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Platforms on PostgreSQL would keep theirs in the working directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QILU_PLATFORM_CA", str(tmp_path_factory.mktemp("ca")))
+        yield
+
+
 class Mosquitto(Server):
     """A real Mosquitto, open to all, with persistence and the settings that lose nothing silently."""
 

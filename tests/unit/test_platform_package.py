@@ -49,6 +49,14 @@ def test_settings_take_secrets_from_files_and_do_not_show_them(
     assert "a-long-enough" not in repr(settings)
 
 
+def test_the_certificate_authority_lies_beside_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QILU_PLATFORM_CA", raising=False)
+    assert Settings(db_url="sqlite:///some/where/registry.sqlite").ca_folder == Path("some/where/ca")
+    assert Settings(db_url="postgresql://host/name").ca_folder == Path("var/ca")
+    monkeypatch.setenv("QILU_PLATFORM_CA", "elsewhere")
+    assert Settings(db_url="sqlite:///some/where/registry.sqlite").ca_folder == Path("elsewhere")
+
+
 def test_a_port_that_is_none_is_refused() -> None:
     with pytest.raises(ValidationError):
         Settings(port=70_000)
