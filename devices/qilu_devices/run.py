@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
+from qilu_contract.partitions import of_group
 from qilu_contract.secrets import secret
 
 from qilu_devices import faults, transport
@@ -66,6 +67,10 @@ class RunConfig:
     shard: Shard = Shard()  # noqa: RUF009  # frozen
     state: Path | None = None
     drain_s: float = DRAIN_S
+    gateways: int = 1
+    """How many gateways share the counties: each edge node follows the one that has its own."""
+    strict: bool = False
+    """Sparkplug to the letter, at QoS 0: what the broker loses is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,8 @@ class _Run:
                 self._capacity,
                 connecting,
                 self._moved.set,
+                of_group(units[0].enterprise.county, self._config.gateways).host_id(),
+                self._config.strict,
             )
 
     def _gate_moved(self) -> None:
