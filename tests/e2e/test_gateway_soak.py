@@ -35,35 +35,28 @@ AWAY_EVERY = 5
 """In one of so many minutes, or steps, the store takes nothing."""
 
 FEEDER = f"""
-import asyncio, json, sys, time
-from mqttium import MQTTProtocolVersion
-from mqttium.api import AsyncClient
+import json, sys, time
+import paho.mqtt.client as paho
 from qilu_contract import topics
 
-async def main(host, port, count, rate):
-    client = AsyncClient("soak", protocol=MQTTProtocolVersion.MQTTv5)
-    await client.connect(host, port)
-    began, sent, pending = time.monotonic(), 0, []
-    start_ms = 1_700_000_000_000
-    while sent < count:
-        for _ in range(100):
-            unit = "nobody" if sent % 1000 == 999 else f"m{{sent % {UNITS}}}"
-            body = {{"ts": start_ms + sent // {UNITS} * 1000, "power_in": sent % 97 + 0.5}}
-            topic = topics.telemetry("{COUNTY}", "{ENTERPRISE}", unit)
-            pending.append(await client.publish(topic, json.dumps(body).encode(), qos=1))
-            sent += 1
-        if len(pending) >= 1000:
-            for receipt in pending:
-                await receipt.wait()
-            pending = []
-        if rate:
-            await asyncio.sleep(max(0.0, began + sent / rate - time.monotonic()))
-    for receipt in pending:
-        await receipt.wait()
-    await client.disconnect()
-
 host, port, count, rate = sys.argv[1], *map(int, sys.argv[2:])
-asyncio.run(main(host, port, count, rate))
+client = paho.Client(paho.CallbackAPIVersion.VERSION2, "soak", protocol=paho.MQTTv5)
+client.max_inflight_messages_set(1000)
+client.connect(host, port)
+client.loop_start()
+began, pending = time.monotonic(), []
+for sent in range(count):
+    unit = "nobody" if sent % 1000 == 999 else f"m{{sent % {UNITS}}}"
+    body = {{"ts": 1_700_000_000_000 + sent // {UNITS} * 1000, "power_in": sent % 97 + 0.5}}
+    topic = topics.telemetry("{COUNTY}", "{ENTERPRISE}", unit)
+    pending.append(client.publish(topic, json.dumps(body).encode(), 1))
+    if len(pending) >= 1000 or sent == count - 1:
+        for info in pending:
+            info.wait_for_publish()
+        pending = []
+        if rate:
+            time.sleep(max(0.0, began + sent / rate - time.monotonic()))
+client.disconnect()
 """
 
 
