@@ -1,7 +1,10 @@
-"""A fake InfluxDB 1.x: it keeps lines in a set and answers writes as a test tells it to. Not a store."""
+"""A fake InfluxDB 1.x: it answers writes as a test tells it to. It keeps lines in a set, or has a real one
+store them. Not a store itself.
+"""
 
 from __future__ import annotations
 
+import http.client
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,11 +19,18 @@ OWN_FIGURES = ("pipeline,", "dead_letter,", "rollup,", "fleet,", "alarm,")
 class FakeInflux:
     """`answer` gets each write's lines and says what comes back; whatever is not an error is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, upstream: str | None = None) -> None:
+        """`upstream` is the `influxdb://` address that what is not refused here goes to."""
         self.lines: set[str] = set()
+        target = urlsplit(upstream or "influxdb://127.0.0.1:1/fake")
+        database = target.path.strip("/")
+        self.keeps = True
+        """Else lines are counted and forgotten."""
         self.writes: list[int] = []
         """Lines of each write, as they came."""
         self.answer: Callable[[list[str]], Answer] = lambda _: STORED
+        self.every_write: Callable[[], None] = lambda: None
+        """Called for every write, the gateway's own figures and roll-ups included."""
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -32,16 +42,33 @@ class FakeInflux:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 if urlsplit(self.path).path == "/query":
-                    return self._send((200, {}, '{"results": [{}]}'))
+                    return self._send(
+                        (200, {}, '{"results": [{}]}') if upstream is None else self._pass_on(body)
+                    )
+                fake.every_write()
                 lines = [line for line in body.splitlines() if not line.startswith(OWN_FIGURES)]
                 if not lines and not body.startswith("pipeline,"):
                     return self._send(STORED)  # roll-ups alone
                 answer = fake.answer(lines)
-                if lines:
+                if upstream is not None:
+                    return self._send(self._pass_on(body) if answer == STORED else answer)
+                if lines and fake.keeps:
                     fake.writes.append(len(lines))
                     if answer[0] == 204:
                         fake.lines.update(lines)
                 return self._send(answer)
+
+            def _pass_on(self, body: str) -> Answer:
+                connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=30)
+                try:
+                    kind = {"Content-Type": self.headers.get("Content-Type", "text/plain")}
+                    connection.request("POST", self.path, body.encode(), kind)
+                    answer = connection.getresponse()
+                    return answer.status, {}, answer.read().decode()
+                except OSError:
+                    return 503, {}, "the store is away"
+                finally:
+                    connection.close()
 
             def _send(self, answer: Answer) -> None:
                 status, headers, text = answer
@@ -59,7 +86,7 @@ class FakeInflux:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"influxdb://127.0.0.1:{self._server.server_address[1]}/fake"
+        self.url = f"influxdb://127.0.0.1:{self._server.server_address[1]}/{database}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:

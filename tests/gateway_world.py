@@ -60,6 +60,7 @@ class FakePlatform:
         self.first: dict[str, int] = {}
         self.counted = 0
         self.active: dict[str, int] = {}
+        self.gone: list[str] = []
         self.asked = 0
         self.barred: list[tuple[str, str]] = []
         self._server: ThreadingHTTPServer | None = None
@@ -70,12 +71,13 @@ class FakePlatform:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    def register(self, unit: str, class_: str = "motor", enterprise: str = ENTERPRISE) -> None:
+    def register(self, unit: str, class_: str = "motor", enterprise: str = "", county: str = COUNTY) -> None:
+        """`enterprise` is the county's first unless given."""
         self.units[unit] = {
             "class": class_,
-            "enterprise": enterprise,
-            "county": COUNTY,
-            "city": COUNTY[:4],
+            "enterprise": enterprise or f"{county}-e00001",
+            "county": county,
+            "city": county[:4],
             "industry": "C34",
             "on_cloud": False,
         }
@@ -121,6 +123,9 @@ class FakePlatform:
             new = self.barred[after:]
             names = {book: [id_ for kind, id_ in new if kind == book] for book in ("units", "enterprises")}
             return 200, {"next": len(self.barred), **names}
+        if path == "/v1/ingest/deaths":
+            self.gone += body["units"]
+            return 200, {"stale": len(body["units"])}
         if path == "/v1/ingest/activity":
             self.active.update((item["unit"], item["ts_ms"]) for item in body["readings"])
             return 200, {"updated": len(body["readings"])}
@@ -150,7 +155,7 @@ class Publisher:
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         if "/STATE/" in message.topic:
-            self.states.append(json.loads(message.payload))
+            self.states.append({"host": message.topic.split("/")[-1], **json.loads(message.payload)})
         else:
             self.commands.append(message.topic)
 

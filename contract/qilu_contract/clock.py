@@ -10,9 +10,13 @@ from dataclasses import dataclass
 import msgspec
 
 from qilu_contract.errors import BadReading, Reason
+from qilu_contract.readings import MAX_TIME_MS
 
 MAX_AHEAD_MS = 10 * 60 * 1000
 """A timestamp further ahead than this is not believed: clocks of plants drift by minutes, not by hours."""
+
+MAX_SPEED = 1e9
+"""Thirty years a second."""
 
 
 class RunClock(msgspec.Struct, frozen=True):
@@ -28,11 +32,14 @@ class RunClock(msgspec.Struct, frozen=True):
 
 
 def decode(payload: bytes) -> RunClock:
-    """Raises BadReading(bad_payload) when it is not such an object."""
+    """Raises BadReading(bad_payload) when it is not such an object, or no time that can be counted with."""
     try:
-        return msgspec.json.decode(payload, type=RunClock)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        clock = msgspec.json.decode(payload, type=RunClock)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadReading(Reason.BAD_PAYLOAD, f"the clock is not {{now, speed}}: {error}") from error
+    if not (0 <= clock.now <= MAX_TIME_MS and 0 <= clock.speed <= MAX_SPEED):
+        raise BadReading(Reason.BAD_PAYLOAD, f"the clock says {str(clock)[:100]}: no time, or no speed")
+    return clock
 
 
 @dataclass(slots=True)
@@ -42,8 +49,9 @@ class JudgingClock:
     _announced: RunClock | None = None
     _heard_at_ms: int = 0
 
-    def hear(self, clock: RunClock) -> None:
-        self._announced, self._heard_at_ms = clock, wall_ms()
+    def hear(self, clock: RunClock, heard_ms: int | None = None) -> None:
+        """`heard_ms`: when by the wall's clock, if not now."""
+        self._announced, self._heard_at_ms = clock, wall_ms() if heard_ms is None else heard_ms
 
     def now_ms(self) -> int:
         wall = wall_ms()

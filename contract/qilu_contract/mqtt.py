@@ -1,6 +1,6 @@
 """One MQTT 5 connection on asyncio's own transport: what equipment and gateway need of the protocol, no more.
 
-QoS 1 out and QoS 0 and 1 in, acknowledgements by hand, no client-side session, no reconnecting: a connection
+QoS 0 and 1 out and in, acknowledgements by hand, no client-side session, no reconnecting: a connection
 that ended is replaced by a new one, and what was not acknowledged is the business of its owner and of the
 broker. What comes in is handed on in batches, what goes out is gathered and written once a turn of the event
 loop, so a message costs a few microseconds and an idle connection a few kilobytes.
@@ -168,6 +168,15 @@ class Connection(asyncio.Protocol):
             b"\0",
             payload,
         )
+
+    def post(self, topic: str, payload: bytes) -> None:
+        """Publish at QoS 0: written by the next `flush`, and forgotten. Raises MqttError for a packet that is
+        larger than the broker takes."""
+        name = topic.encode()
+        length = len(name) + 3 + len(payload)
+        if length > self._max_packet_out - 5:
+            raise MqttError(f"{topic}: {len(payload)} bytes are more than the broker takes")
+        self._out += (b"\x30", _varint(length), len(name).to_bytes(2, "big"), name, b"\0", payload)
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish one message at QoS 1 and wait until the broker has it. Raises MqttError, TimeoutError."""

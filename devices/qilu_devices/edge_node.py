@@ -119,12 +119,19 @@ class EdgeNode:
         capacity: int,
         connecting: asyncio.Semaphore,
         progress: Callable[[], None],
+        host: str = topics.HOST_ID,
+        strict: bool = False,
         commanded: Commanded = lambda _unit, _id, _payload: None,
         historical: bool = False,
     ) -> None:
+        """`strict`: Sparkplug to the letter. Births and data go at QoS 0, so a reading counts as acknowledged
+        when it is sent; and the node leaves the broker while its host is offline."""
         self._commanded, self._historical = commanded, historical
         self.id = enterprise.id
         self._group = enterprise.county
+        self._state_topic = topics.state(host)
+        self._strict = strict
+        self._leaving = asyncio.Event()
         self._broker, self._gate, self._capacity = broker, gate, capacity
         self._connecting, self._progress = connecting, progress
         self._devices: dict[str, _Device] = {}
@@ -272,6 +279,7 @@ class EdgeNode:
         death_topic = topics.sparkplug("NDEATH", self._group, self.id)
         death = payloads.node_death(self._bd_seq, self.made_until_ms)
         self._disconnecting = False
+        self._leaving.clear()
         self._host_online, self._host_since_ms = False, -1
         async with self._connecting:
             if self._stop.is_set():
@@ -291,12 +299,15 @@ class EdgeNode:
                 topics.sparkplug("NCMD", self._group, self.id),
                 topics.sparkplug("DCMD", self._group, self.id, "+"),
             )
-            await connection.subscribe([*commands, topics.state()])
-            stopping: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+            await connection.subscribe([*commands, self._state_topic])
+            ends: list[asyncio.Future[Any]] = [
+                asyncio.ensure_future(event.wait()) for event in (self._stop, self._leaving)
+            ]
             try:
-                await asyncio.wait({stopping, connection.ended}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({*ends, connection.ended}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                stopping.cancel()
+                for end in ends:
+                    end.cancel()
             if not connection.is_open:
                 raise connection.ended.result()
             async with asyncio.timeout(FAREWELL_S):
@@ -319,12 +330,20 @@ class EdgeNode:
         if connection is None or not self._host_online or self._stop.is_set() or self._disconnecting:
             return
         limit_ms = self._gate.limit_ms()
+        sent: list[_InFlight] = []
         for _ in range(min(WINDOW - connection.in_flight, connection.room)):
             message = self._next(limit_ms)
             if message is None:
                 break
-            connection.send(*message)
+            if self._strict:
+                topic, payload, item = message
+                connection.post(topic, payload)
+                sent.append(item)
+            else:
+                connection.send(*message)
         connection.flush()
+        if sent:
+            self._on_acked(sent)
 
     def _next(self, limit_ms: int) -> tuple[str, bytes, _InFlight] | None:
         """The next message, births before data, none from beyond `limit_ms`."""
@@ -400,7 +419,10 @@ class EdgeNode:
         if self._disconnecting:
             self._disconnect_if_due()
         elif self._buffer or self._births or self._answers:
-            self._publish()
+            if self._strict:  # called by `_publish`: others first
+                self.wake()
+            else:
+                self._publish()
         self._progress()
 
     def _unacknowledged(self) -> list[Sample | Sending]:
@@ -433,7 +455,7 @@ class EdgeNode:
 
     def _on_message(self, message: Message) -> None:
         """STATE of the host and commands to this node. Whatever else comes is counted and ignored."""
-        if message.topic == topics.state():
+        if message.topic == self._state_topic:
             self._on_state(message.payload)
         elif message.topic == topics.sparkplug("NCMD", self._group, self.id):
             self._on_command(message.payload)
@@ -443,7 +465,7 @@ class EdgeNode:
     def _on_state(self, payload: bytes) -> None:
         try:
             state = msgspec.json.decode(payload, type=_HostState)
-        except msgspec.DecodeError:  # ValidationError is one, too
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.bad_commands += 1
             return
         if state.timestamp < self._host_since_ms:
@@ -459,6 +481,8 @@ class EdgeNode:
         else:
             self._births.clear()
             self._node_birth_due = False
+            if self._strict:
+                self._leaving.set()
         self._progress()
 
     def _on_command(self, payload: bytes) -> None:

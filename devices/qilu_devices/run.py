@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
+from qilu_contract.partitions import of_group
 from qilu_contract.secrets import secret
 
 from qilu_devices import faults, transport
@@ -74,6 +75,10 @@ class RunConfig:
     commands: tuple[Given, ...] = ()
     backfill: bool = False
     resume: Manifest | None = None
+    gateways: int = 1
+    """How many gateways share the counties: each edge node follows the one that has its own."""
+    strict: bool = False
+    """Sparkplug to the letter, at QoS 0: what the broker loses is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +229,10 @@ class _Run:
                 self._capacity,
                 connecting,
                 self._moved.set,
-                self._switchboard.obey,
-                config.backfill,
+                host=of_group(units[0].enterprise.county, config.gateways).host_id(),
+                strict=config.strict,
+                commanded=self._switchboard.obey,
+                historical=config.backfill,
             )
 
     @property

@@ -18,11 +18,11 @@ _T = TypeVar("_T", bound=Weighed)
 
 class Batcher(Generic[_T]):
     """One batch fills while its predecessor is written; then `add` waits. So at most two batches and one item
-    are ever held.
+    are ever held. `size` may be changed at any time.
     """
 
     def __init__(self, size: int, age_s: float) -> None:
-        self._size, self._age_s = size, age_s
+        self.size, self._age_s = size, age_s
         self._items: list[_T] = []
         self._weight = 0
         self._since_s = 0.0
@@ -33,7 +33,7 @@ class Batcher(Generic[_T]):
 
     async def add(self, item: _T) -> None:
         """Waits while the batch is full."""
-        while self._weight >= self._size:
+        while self._weight >= self.size:
             self._room.clear()
             await self._room.wait()
         if not self._items:
@@ -41,7 +41,7 @@ class Batcher(Generic[_T]):
         self._items.append(item)
         self._weight += item.weight
         self._some.set()
-        if self._weight >= self._size:
+        if self._weight >= self.size:
             self._full.set()
 
     async def next(self) -> list[_T]:

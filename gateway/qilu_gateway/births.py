@@ -105,6 +105,14 @@ class Births:
         if self._unsaved.get(table.key) is table:
             del self._unsaved[table.key]
 
+    def devices(self, county: str, node: str) -> list[str]:
+        """The devices of an edge node whose births are durable."""
+        row = self._state.read(
+            "SELECT group_concat(device) FROM births WHERE county = ? AND node = ? AND device <> ''",
+            (county, node),
+        )
+        return str(row[0]).split(",") if row is not None and row[0] is not None else []
+
     def _remember(self, table: BirthTable) -> None:
         self._cache[table.key] = table
         self._cache.move_to_end(table.key)

@@ -43,6 +43,10 @@ class Decoded:
     clock: clock.RunClock | None = None
     gap: bool = False
     """The edge node's sequence number shows that a message is missing."""
+    host: str = ""
+    """Whose STATE it is."""
+    death: bool = False
+    """The unit is gone, or the edge node with all its units."""
     rebirth: bool = False
     """The aliases are not known: the edge node is to say its births again."""
 
@@ -54,6 +58,7 @@ class Decoder:
         self._births = births
         self._max_payload_bytes = max_payload_bytes
         self._last_seq: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._bd_seq: dict[tuple[str, str], object] = {}
 
     def decode(self, topic: str, payload: bytes, *, dup: bool, past: bool = False) -> Decoded:
         """`dup`: the broker may have delivered this message before. `past`: its births, clocks and sequence
@@ -71,9 +76,10 @@ class Decoder:
                     parsed.enterprise,
                     parsed.unit,
                 )
-            if isinstance(parsed, StateTopic) or (
-                isinstance(parsed, SparkplugTopic) and parsed.type in ("NCMD", "DCMD")
-            ):
+            if isinstance(parsed, StateTopic):
+                decoded.host = parsed.host
+                return decoded
+            if isinstance(parsed, SparkplugTopic) and parsed.type in ("NCMD", "DCMD"):
                 return decoded  # said by hosts, to others
             if len(payload) > self._max_payload_bytes:
                 raise BadReading(
@@ -133,6 +139,14 @@ class Decoder:
                     if metric.alias is not None and metric.name is not None
                 }
                 decoded.birth = self._births.learn(key, aliases)
+                if topic.device is None and len(self._bd_seq) < MAX_NODES:
+                    self._bd_seq[topic.group, topic.node] = _bd_seq(payload)
+            case "DDEATH":
+                decoded.death = not past
+            case "NDEATH":
+                # The will of an older connection may come after the birth on a newer one.
+                known = self._bd_seq.get((topic.group, topic.node))
+                decoded.death = not past and known in (None, _bd_seq(payload))
             case "DDATA" | "NDATA":
                 named = self._names(decoded, key, payload.metrics, dup)
                 if topic.device is not None:
@@ -214,6 +228,11 @@ class Decoder:
 def _parse(topic: str) -> Topic:
     """Topics come again and again, and taking one apart costs as much as decoding a metric or two."""
     return topics.parse(topic)
+
+
+def _bd_seq(payload: sparkplug.Payload) -> object:
+    """Which connection of its edge node a birth or death belongs to."""
+    return next((metric.value for metric in payload.metrics if metric.name == "bdSeq"), None)
 
 
 def check(reading: Reading, signals: Mapping[str, Signal], latest_ms: int) -> dict[str, Value]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 from qilu_contract import topics
+from qilu_contract.clock import wall_ms
 from qilu_contract.mqtt import Will
 
 from qilu_gateway.session import Session
@@ -20,8 +21,13 @@ CHECK_EVERY_S = 0.1
 
 
 class HostState:
-    def __init__(self, session: Session, host_id: str, troubles: Callable[[], list[str]]) -> None:
-        """`troubles` says, in a word each, why no data can be taken; nothing for fine."""
+    def __init__(
+        self, session: Session, host_id: str, troubles: Callable[[], list[str]], *, birth_first: bool = False
+    ) -> None:
+        """`troubles` says, in a word each, why no data can be taken; nothing for fine. `birth_first`: the
+        first thing said on a connection is that the host is online, as Sparkplug wants it. Else a host that
+        cannot take data says so at once, whatever the broker may have kept of an earlier one."""
+        self._birth_first = birth_first
         self._session, self._topic, self._troubles = session, topics.state(host_id), troubles
         self._said: tuple[int, bool] | None = None
         self.online = False
@@ -35,17 +41,24 @@ class HostState:
                 self.online = False
                 continue
             troubles = self._troubles()
-            if self._said == (self._session.epoch, not troubles):
+            epoch = self._session.epoch
+            born = self._said is not None and self._said[0] == epoch
+            if self._said == (epoch, not troubles) or (troubles and self._birth_first and not born):
                 continue
             if await self.say(not troubles):
                 log.info("host online" if self.online else "host offline", troubles=troubles)
 
-    async def say(self, online: bool) -> bool:
+    def contradicted(self) -> None:
+        """Somebody said otherwise: say it again."""
+        self._said = None
+
+    async def say(self, online: bool, *, farewell: bool = False) -> bool:
         """Publish the STATE; whether the broker confirmed it."""
         epoch = self._session.epoch
         # All STATEs of a connection bear the will's timestamp: edge nodes ignore one that is older than the
         # last they saw, and the will must count.
-        payload = state_payload(online, self._session.connected_ms)
+        # A farewell is the last of its connection, and may tell its own time.
+        payload = state_payload(online, wall_ms() if farewell else self._session.connected_ms)
         if not await self._session.publish(self._topic, payload, retain=True):
             return False
         self._said, self.online = (epoch, online), online

@@ -60,10 +60,19 @@ class Counters:
     evicted: int = 0
     """Readings whose dead letters were evicted at the bound (they stay in dead_lettered)."""
     store_errors: int = 0
+    """Writes that failed and are tried again."""
+    store_refused: int = 0
+    """Writes that the store refused in part or as a whole (400, 413, 422), and that were split."""
     store_denied: int = 0
     """Of these, credentials that the store refused: somebody has to mend the token."""
     first_readings: int = 0
     """Confirmed by the platform."""
+
+    @property
+    def unaccounted(self) -> int:
+        """Readings of which nobody knows what became of them: 0, or the guarantee does not hold."""
+        durable = self.stored + self.spooled + self.dead_lettered + self.corrupt
+        return self.accepted - durable - self.in_flight
 
 
 @dataclass(slots=True)
@@ -82,8 +91,10 @@ class Meter:
     counters: Counters = field(default_factory=Counters)
     by_reason: Tally[Reason] = field(default_factory=Tally)
     rates: Rates = field(default_factory=Rates)
-    spool: Callable[[], tuple[int, float]] = lambda: (0, 0.0)
-    """Asked for the spool's bytes and the age of what is oldest in it, in seconds."""
+    spool: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 0.0)
+    """Asked for the spool's batches, bytes and the age of what is oldest in it, in seconds."""
+    batch_size: Callable[[], int] = lambda: 0
+    shared_groups: Callable[[], int] = lambda: 0
     _lags_ms: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_LAGS))
     _before: tuple[float, int, int] = field(default_factory=lambda: (time.monotonic(), 0, 0))
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -119,7 +130,7 @@ class Meter:
     def fields(self) -> dict[str, Value]:
         """The fields of a point of the measurement `pipeline`."""
         counters, rates = self.counters, self.rates
-        spool_bytes, spool_age_s = self.spool()
+        _, spool_bytes, spool_age_s = self.spool()
         return {
             "accepted": counters.accepted,
             "stored": counters.stored,
@@ -156,6 +167,7 @@ _COUNTED = {
     "sequence_gaps": "Gaps in edge nodes' sequence numbers",
     "evicted": "Readings whose dead letters were evicted at the bound",
     "store_errors": "Writes that the store did not take",
+    "store_refused": "Writes that the store refused in part or as a whole, and that were split",
     "store_denied": "Writes for which the store refused our credentials",
     "first_readings": "First readings that the platform has confirmed",
 }
@@ -177,12 +189,19 @@ class _Exporter(Collector):
         for reason in Reason:
             dead.add_metric([reason], self._meter.by_reason[reason])
         yield dead
-        spool_bytes, spool_age_s = self._meter.spool()
+        spool_batches, spool_bytes, spool_age_s = self._meter.spool()
         gauges = {
             "in_flight": ("Readings accepted and not durable yet", counters.in_flight),
+            "unaccounted": (
+                "accepted - stored - spooled - dead_lettered - corrupt - in_flight, in readings: always 0",
+                counters.unaccounted,
+            ),
             "spooled": ("Readings in the spool", counters.spooled),
+            "spool_batches": ("Batches in the spool", spool_batches),
             "spool_bytes": ("Bytes in the spool", spool_bytes),
             "spool_age_seconds": ("Age of the oldest batch in the spool", spool_age_s),
+            "shared_groups": ("Counties that another gateway has, too", self._meter.shared_groups()),
+            "batch_size": ("Readings that are written together now", self._meter.batch_size()),
         }
         for name, (help_, value) in gauges.items():
             yield GaugeMetricFamily(f"qilu_gateway_{name}", help_, value=value)

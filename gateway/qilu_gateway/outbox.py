@@ -48,6 +48,7 @@ class Outbox:
         self._filled = asyncio.Event()
         self._filled.set()  # a run before this one may have left some
         self._active: dict[str, int] = {}
+        self._dead: dict[str, None] = {}
 
     def notice(self) -> None:
         """Something was added."""
@@ -57,6 +58,13 @@ class Outbox:
         """The unit was active then: reported with the next batch, unless the platform stays away too long."""
         if len(self._active) < MAX_ACTIVE_UNITS or unit in self._active:
             self._active[unit] = ts_ms
+            self._dead.pop(unit, None)
+
+    def died(self, unit: str) -> None:
+        """The unit is gone: reported like activity."""
+        if len(self._dead) < MAX_ACTIVE_UNITS:
+            self._active.pop(unit, None)
+            self._dead[unit] = None
 
     async def run(self) -> None:
         """Ship first readings, for ever."""
@@ -89,11 +97,19 @@ class Outbox:
                 self._confirmed(len(batch) - len(unknown))
 
     async def run_activity(self) -> None:
-        """Ship activity, for ever. What the platform does not take is tried again, newer times replacing
-        older ones.
+        """Ship activity and deaths, for ever. What the platform does not take is tried again, newer times
+        replacing older ones.
         """
         while True:
             await asyncio.sleep(ACTIVITY_EVERY_S)
+            while self._dead:
+                gone = list(self._dead)[:MAX_IDS]
+                try:
+                    await self._platform.deaths(gone)
+                except PlatformAway:
+                    break
+                for unit in gone:
+                    self._dead.pop(unit, None)
             while self._active:
                 batch = [(unit, self._active[unit]) for unit in list(self._active)[:MAX_IDS]]
                 try:

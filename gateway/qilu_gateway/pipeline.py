@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 
 import structlog
 from qilu_contract import clock
-from qilu_contract.clock import JudgingClock
-from qilu_contract.errors import BadReading, Denied, Reason, Rejected, Retryable, TooLarge
+from qilu_contract.clock import JudgingClock, RunClock
+from qilu_contract.errors import BadReading, Reason, Retryable
 from qilu_contract.mqtt import Message
 from qilu_contract.readings import Reading
 from qilu_contract.storage import Point
-from qilu_contract.stores import Store
 
-from qilu_gateway import births, outbox
+from qilu_gateway import births, outbox, run_clock
 from qilu_gateway.admission import Admission, Admitted
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.batching import Batcher
@@ -29,6 +28,7 @@ from qilu_gateway.births import Births, BirthTable
 from qilu_gateway.dead_letters import Bounds, DeadLetter
 from qilu_gateway.decoding import SIGNALS, Decoded, Decoder, check
 from qilu_gateway.metrics import Meter
+from qilu_gateway.neighbours import Neighbours
 from qilu_gateway.outbox import Outbox
 from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.rebirths import Rebirths
@@ -36,6 +36,7 @@ from qilu_gateway.rollups import Rollups
 from qilu_gateway.session import Session
 from qilu_gateway.spool import Spool, Spooled
 from qilu_gateway.statefile import StateFile
+from qilu_gateway.store_gate import Refused, StoreGate
 
 log = structlog.get_logger()
 
@@ -46,11 +47,11 @@ AFTER_CONNECT_S = 10.0
 ACTIVITY_MS = 3600 * 1000
 SLOW_S = 4.0
 """A store that takes longer for a batch is slow: the batch is spooled. Less than a stall (`service.py`)."""
-LONGEST_REST_S = 60.0
-"""However long a store asks to be left alone, it is asked again after this."""
 GARBAGE = (100_000, 20, 50)
 """How often Python looks for cycles in this process. What is in flight is some hundred thousand objects
 without any, and going through them at every seven hundredth new one took a third of the gateway's time."""
+STUBBORN = 3
+"""So often a batch may fail while the store takes others, before the points at fault are looked for."""
 LAG_SAMPLES = 20
 """Readings of a batch whose lag is observed."""
 
@@ -72,6 +73,7 @@ class Taken:
     count: int
     """Readings, good and bad."""
     birth: BirthTable | None
+    death: bool = False
     received_s: float = field(default_factory=time.monotonic)
     admitted: Admitted | None = None
     points: list[Point] = field(default_factory=list)
@@ -106,7 +108,7 @@ class Pipeline:
         self,
         *,
         session: Session,
-        store: Store,
+        gate: StoreGate,
         state: StateFile,
         spool: Spool,
         platform: PlatformApi,
@@ -115,14 +117,15 @@ class Pipeline:
         rebirths: Rebirths,
         meter: Meter,
         rollups: Rollups,
+        neighbours: Neighbours,
         batch_size: int,
         batch_age_s: float,
         max_payload_bytes: int,
         window: int,
     ) -> None:
-        self._session, self._store, self._state, self._spool = session, store, state, spool
+        self._session, self._gate, self._state, self._spool = session, gate, state, spool
         self._bounds, self._outbox, self._rebirths, self._meter = bounds, outbox, rebirths, meter
-        self._rollups = rollups
+        self._rollups, self._neighbours = rollups, neighbours
         self._births = Births(state)
         self._decoder = Decoder(self._births, max_payload_bytes)
         self._batcher: Batcher[Taken] = Batcher(batch_size, batch_age_s)
@@ -136,20 +139,17 @@ class Pipeline:
         self._progress = asyncio.Event()
         self.admission = Admission(platform, self._answered)
         self.clock = JudgingClock()
-        self._failing = {"store"}  # until it has taken something
-        self._store_away = False
-        self._rest_until_s = 0.0
-        self._told: dict[str, type[Exception]] = {}
-
-    def store_rests_s(self) -> float:
-        """How long the store still asks to be left alone."""
-        return max(0.0, self._rest_until_s - time.monotonic())
+        self._heard: tuple[RunClock, int] | None = None
+        """The run's clock, when it is not in the state file yet."""
+        self._state_fails = False
 
     def troubles(self) -> list[str]:
         """What keeps readings from becoming durable: any of store, state file, spool. A store that is away is
         none as long as there is room in the spool."""
-        found = [what for what in self._failing if what != "store" or not self._spool.enabled]
-        if "store" in self._failing and self._spool.enabled and self._spool.nearly_full:
+        found = ["state file"] if self._state_fails else []
+        if self._gate.failing and not self._spool.enabled:
+            found.append("store")
+        if self._gate.failing and self._spool.enabled and self._spool.nearly_full:
             found.append("spool")
         return found
 
@@ -190,7 +190,7 @@ class Pipeline:
         taken.mid, taken.epoch = mid, epoch
         if key is not None:
             self._remember(key, taken)
-        self._heed(decoded)
+        self._heed(decoded, payload)
         await self._begin(taken, decoded)
 
     @staticmethod
@@ -213,6 +213,7 @@ class Pipeline:
             readings=decoded.readings,
             count=len(decoded.readings) + len(decoded.refused),
             birth=decoded.birth,
+            death=decoded.death,
             ended=ended,
         )
         for bad in decoded.refused:
@@ -247,11 +248,15 @@ class Pipeline:
         if len(self._recent) > 2 * self._window:
             del self._recent[next(iter(self._recent))]
 
-    def _heed(self, decoded: Decoded) -> None:
+    def _heed(self, decoded: Decoded, payload: bytes) -> None:
         """Everything that a message says beside its readings."""
         counters = self._meter.counters
+        if decoded.host:
+            self._neighbours.hear(decoded.host, payload)
         if decoded.clock is not None:
-            self.clock.hear(decoded.clock)
+            heard_ms = clock.wall_ms()
+            self.clock.hear(decoded.clock, heard_ms)
+            self._heard = (decoded.clock, heard_ms)
         if decoded.birth is not None:
             counters.births += 1
         if decoded.gap:
@@ -337,6 +342,8 @@ class Pipeline:
             taken.settled = True
             if taken.birth is not None:
                 self._births.saved(taken.birth)
+            if taken.death:
+                self._report_death(taken)
             if taken.points and taken.admitted is not None:
                 last_ms = _latest_ms(taken.points)
                 if len(lags_ms) < LAG_SAMPLES:
@@ -357,6 +364,14 @@ class Pipeline:
                 taken.acknowledged = True
         self._unfinished -= len(batch)
         self._progress.set()
+
+    def _report_death(self, taken: Taken) -> None:
+        units = [taken.unit] if taken.unit else self._births.devices(taken.county, taken.enterprise)
+        for unit in units:
+            self._outbox.died(unit)
+            admitted = self.admission.find(unit)
+            if admitted is not None:
+                admitted.active_ms = 0  # its next reading is worth a report
 
     def _report_activity(self, admitted: Admitted, last_ms: int) -> None:
         if last_ms - admitted.active_ms >= ACTIVITY_MS:
@@ -382,43 +397,44 @@ class Pipeline:
             admitted = self.admission.find(point.tags[-1])
             if admitted is not None:
                 self._report_activity(admitted, point.ts_ms)
+        now_ms = self.clock.now_ms()
+        self._meter.observe_lags([now_ms - point.ts_ms for point in batch.points[:LAG_SAMPLES]])
 
     async def _store_points(self, batch: Sequence[Taken]) -> None:
         """Write the batch's points, or spool them. Those that the store refuses for good become refused
         readings."""
         points = [(taken, point) for taken in batch for point in taken.points]
-        for taken, point, detail in await self._write(points):
-            taken.points = [kept for kept in taken.points if kept is not point]
-            taken.refuse(BadReading(Reason.REFUSED_BY_STORE, detail))
+        refused = await self._write(points)
+        if refused:
+            owners = {id(point): taken for taken, point in points}
+            for point, detail in refused:
+                taken = owners[id(point)]
+                taken.points = [kept for kept in taken.points if kept is not point]
+                taken.refuse(BadReading(Reason.REFUSED_BY_STORE, detail))
+        self._batcher.size = self._gate.batch_size
 
-    async def _write(self, points: list[tuple[Taken, Point]]) -> list[tuple[Taken, Point, str]]:
+    async def _write(self, points: list[tuple[Taken, Point]]) -> list[Refused]:
         """Write points, or spool them while the store is away or slow; returns those that are refused even
         alone. Waits as long as neither takes them."""
         if not points:
             return []
         backoff = Backoff()
+        failed = False
+        stubborn = 0
+        content = [point for _, point in points]
         while True:
-            if self._store_away and await self._to_spool(points):
+            if (failed or self._gate.away) and await self._to_spool(points):
                 return []
+            patient = not self._spool.enabled or self._spool.full
             try:
-                patient = not self._spool.enabled or self._spool.full
-                async with asyncio.timeout(None if patient else SLOW_S):
-                    await self._store.write([point for _, point in points])
-            except (Retryable, TimeoutError) as error:
-                slow = isinstance(error, TimeoutError)
-                self.failed("store", Retryable(f"slower than {SLOW_S:.0f} s") if slow else error)
+                if stubborn >= STUBBORN:
+                    return await self._gate.sift(content)
+                return await self._gate.write_good(content, None if patient else SLOW_S)
+            except Retryable:
+                failed = True
                 if patient or self._spool.full:
-                    await asyncio.sleep(max(backoff.delay_s(), self.store_rests_s()))
-            except (Rejected, TooLarge) as error:
-                self._meter.counters.store_errors += 1
-                if len(points) == 1:
-                    [(taken, point)] = points
-                    return [(taken, point, str(error))]
-                half = len(points) // 2
-                return await self._write(points[:half]) + await self._write(points[half:])
-            else:
-                self.succeeded("store")
-                return []
+                    stubborn = stubborn + 1 if await self._gate.answers() else 0
+                    await asyncio.sleep(max(backoff.delay_s(), self._gate.rests_s()))
 
     async def _to_spool(self, points: Sequence[tuple[Taken, Point]]) -> bool:
         """Whether the points are in the spool now. The reports of first readings go with them: they are made
@@ -445,12 +461,15 @@ class Pipeline:
             for taken in batch
             if taken.points and taken.admitted is not None and not taken.admitted.on_cloud
         ]
-        if not (letters or tables or firsts):
+        heard, self._heard = self._heard, None
+        if not (letters or tables or firsts or heard):
             return
 
         def work(connection: sqlite3.Connection) -> int:
             births.save(connection, tables)
             outbox.add(connection, firsts)
+            if heard is not None:
+                run_clock.save(connection, *heard)
             return self._bounds.add(connection, letters, clock.wall_ms())
 
         backoff = Backoff()
@@ -458,36 +477,15 @@ class Pipeline:
             try:
                 self._meter.counters.evicted += await self._state.write(work)
             except sqlite3.OperationalError as error:  # the disk is full, or away
-                self.failed("state file", error)
+                if not self._state_fails:
+                    self._state_fails = True
+                    log.error("state file takes nothing: messages stay unacknowledged", error=str(error))
                 await asyncio.sleep(backoff.delay_s())
             else:
-                self.succeeded("state file")
+                if self._state_fails:
+                    self._state_fails = False
+                    log.info("state file takes writes")
                 return
-
-    def failed(self, what: str, error: Exception) -> None:
-        """The store or the state file did not take a write, which will be tried again."""
-        self._meter.counters.store_errors += 1
-        self._meter.counters.store_denied += isinstance(error, Denied)
-        self._store_away |= what == "store"
-        if isinstance(error, Retryable) and error.retry_after_s:
-            rest_s = min(error.retry_after_s, LONGEST_REST_S)
-            self._rest_until_s = max(self._rest_until_s, time.monotonic() + rest_s)
-        known = self._told.get(what)
-        if known is not type(error):  # a token that is refused is another matter than a store that is away
-            self._told[what] = type(error)
-            self._failing.add(what)
-            spooled = what == "store" and self._spool.enabled
-            then = "readings are spooled" if spooled else "messages stay unacknowledged"
-            log.error(f"{what} takes nothing: {then}", error=str(error))
-
-    def succeeded(self, what: str) -> None:
-        """The store or the state file took a write."""
-        if what == "store":
-            self._store_away = False
-        self._told.pop(what, None)
-        if what in self._failing:
-            self._failing.discard(what)
-            log.info(f"{what} takes writes")
 
 
 def _not_repeated(batch: Sequence[Taken]) -> Iterator[Point]:

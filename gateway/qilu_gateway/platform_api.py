@@ -86,6 +86,10 @@ class PlatformApi:
         """Report units' recent readings."""
         await self._post("/v1/ingest/activity", _body(readings), dict[str, object])
 
+    async def deaths(self, units: Sequence[str]) -> None:
+        """Report units that are gone, as their edge nodes say."""
+        await self._post("/v1/ingest/deaths", msgspec.json.encode({"units": units}), dict[str, object])
+
     async def _post(self, path: str, body: bytes, answer: type[_T]) -> _T:
         headers = {"Content-Type": "application/json"}
         return await self._call("POST", path, answer, content=body, headers=headers)

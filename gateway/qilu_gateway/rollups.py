@@ -17,8 +17,9 @@ import sqlite3
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -31,7 +32,6 @@ from qilu_contract.limits import Limit, alarm_limits
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.rollups import BIN_FIELDS, BINS, KEY_SIGNALS, LEVELS, MINUTE_MS, is_cumulative
 from qilu_contract.storage import Point
-from qilu_contract.stores import Store
 
 from qilu_gateway.statefile import StateFile
 
@@ -351,10 +351,17 @@ class Fleet:
             self._touched = dict.fromkeys((self._held[1] // MINUTE_MS).tolist(), now_s)
 
 
+class Writer(Protocol):
+    """Whatever takes points: a store, or the gate before it."""
+
+    async def write(self, points: Sequence[Point]) -> None:
+        """Raises Retryable, or another StoreError when it refuses them."""
+
+
 class Rollups:
     """`add` is called with the points of each batch once they are durable; `run` writes what is summed up."""
 
-    def __init__(self, gateway: str, state: StateFile, store: Store) -> None:
+    def __init__(self, gateway: str, state: StateFile, store: Writer) -> None:
         self._gateway, self._state, self._store = gateway, state, store
         self._fleets = {name: Fleet(name) for name in CATALOGUE}
         self._limits: dict[str, list[tuple[str, Limit]]] = {

@@ -9,36 +9,39 @@ from typing import Self
 
 import msgspec
 import structlog
+from qilu_contract import topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
-from qilu_contract.errors import ConfigError, Retryable, StoreError
+from qilu_contract.errors import ConfigError
+from qilu_contract.mqtt import Message
 from qilu_contract.secrets import secret
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store, open_store
 
-from qilu_gateway import births, dead_letters, outbox, rollups
+from qilu_gateway import births, dead_letters, outbox, rollups, run_clock
 from qilu_gateway.dead_letters import Bounds
 from qilu_gateway.endpoint import Answer, Endpoint, Request
 from qilu_gateway.host import HostState, will
 from qilu_gateway.letter_office import LetterOffice
 from qilu_gateway.metrics import Counters, Meter, Rates
+from qilu_gateway.neighbours import Neighbours
 from qilu_gateway.outbox import Outbox
 from qilu_gateway.pipeline import Pipeline
 from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.rebirths import Rebirths
 from qilu_gateway.rollups import Rollups
-from qilu_gateway.session import Session
+from qilu_gateway.session import Session, Take, filters
 from qilu_gateway.settings import Settings
 from qilu_gateway.shipper import Shipper
 from qilu_gateway.spool import Spool
 from qilu_gateway.statefile import StateFile
+from qilu_gateway.store_gate import StoreGate
 
 log = structlog.get_logger()
 
 STOP_S = 3.0
 """How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
 MEASURE_EVERY_S = 2.0
-MEASURE_WITHIN_S = 10.0
 ADDRESS_FILE = "endpoint"
 """In the state folder: where a running gateway serves."""
 STALLED_S = 5.0
@@ -70,6 +73,8 @@ class GatewayService:
         self._running: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None
         self._session: Session | None = None
+        self._speaker: Session | None = None
+        """The connection that speaks for the host: the session itself, but in the strict profile."""
         self._host: HostState | None = None
         self._endpoint: Endpoint | None = None
         self._state: StateFile | None = None
@@ -113,7 +118,7 @@ class GatewayService:
         self._stalled = oldest_s > (FLOWING_S if self._stalled else STALLED_S)
         wrong = {
             "stopping": self._stop.is_set(),
-            "broker": not session.subscribed,
+            "broker": not session.subscribed or (self._speaker is not None and not self._speaker.subscribed),
             **dict.fromkeys(pipeline.troubles(), True),
             "platform": not pipeline.admission.reached,
             "stalled": self._stalled,
@@ -154,7 +159,7 @@ class GatewayService:
         """
         settings = self._settings
         async with AsyncExitStack() as stack:
-            schemas = (births.SCHEMA, dead_letters.SCHEMA, outbox.SCHEMA, rollups.SCHEMA)
+            schemas = (births.SCHEMA, dead_letters.SCHEMA, outbox.SCHEMA, rollups.SCHEMA, run_clock.SCHEMA)
             self._state = state = await stack.enter_async_context(StateFile(settings.state, schemas))
             store = self._store
             if store is None:
@@ -171,7 +176,11 @@ class GatewayService:
                     self._count_corrupt,
                 )
             )
-            self._meter.spool = lambda: (spool.bytes, spool.age_s())
+            gate = StoreGate(
+                store, counters, self._figures, batch_size=settings.batch_size, spooling=spool.enabled
+            )
+            self._meter.spool = lambda: (spool.batches, spool.bytes, spool.age_s())
+            self._meter.batch_size = lambda: gate.batch_size
             counters.recovered = spool.readings
             counters.accepted += spool.readings + spool.corrupt
             counters.spooled, counters.corrupt = spool.readings, spool.corrupt
@@ -181,15 +190,21 @@ class GatewayService:
             # batches get a window that a round trip does not exhaust.
             window = min(max(4 * settings.batch_size, 1000), 65_535)
             session = self._make_session(window)
-            rebirths = Rebirths(session.publish, self._count_rebirth)
+            speaker = session if settings.profile == "reliable" else self._make_host_session(window)
+            rebirths = Rebirths(speaker.command, self._count_rebirth)
             shipping = Outbox(state, platform, self._count_first_readings)
             bounds = await state.write(Bounds)
-            rolling = Rollups(settings.host_id, state, store)
+            rolling = Rollups(settings.host, state, gate)
             await rolling.open()
-            self._session = session
+            self._session, self._speaker = session, speaker
+            self._host = host = HostState(
+                speaker, settings.host, self.troubles, birth_first=settings.profile == "strict"
+            )
+            neighbours = Neighbours(settings.host_id, settings.partition, host.contradicted)
+            self._meter.shared_groups = lambda: neighbours.shared_groups
             self._pipeline = pipeline = Pipeline(
                 session=session,
-                store=store,
+                gate=gate,
                 state=state,
                 spool=spool,
                 platform=platform,
@@ -198,23 +213,14 @@ class GatewayService:
                 rebirths=rebirths,
                 meter=self._meter,
                 rollups=rolling,
+                neighbours=neighbours,
                 batch_size=settings.batch_size,
                 batch_age_s=settings.batch_age_s,
                 max_payload_bytes=settings.max_payload_bytes,
                 window=window,
             )
-            shipper = Shipper(
-                spool=spool,
-                store=store,
-                state=state,
-                bounds=bounds,
-                batch_size=settings.batch_size,
-                shipped=pipeline.shipped,
-                failed=pipeline.failed,
-                succeeded=pipeline.succeeded,
-                rests_s=pipeline.store_rests_s,
-            )
-            self._host = host = HostState(session, settings.host_id, self.troubles)
+            await state.write(lambda connection: run_clock.load(connection, pipeline.clock))
+            shipper = Shipper(spool=spool, gate=gate, state=state, bounds=bounds, shipped=pipeline.shipped)
             self._endpoint = Endpoint(
                 settings.http_host,
                 settings.http_port,
@@ -229,7 +235,7 @@ class GatewayService:
                     parts = {
                         "http": self._endpoint.run(),
                         "address": self._tell_address(self._endpoint),
-                        "session": self._hold(session, pipeline),
+                        "session": self._hold(session, self._acknowledged_only(pipeline)),
                         "pipeline": pipeline.run(),
                         "shipper": shipper.run(),
                         "admission": pipeline.admission.run(),
@@ -239,12 +245,14 @@ class GatewayService:
                         "rebirths": rebirths.run(),
                         "host-state": host.run(),
                         "rollups": rolling.run(),
-                        "measure": self._measure(store, pipeline),
+                        "measure": self._measure(gate),
                     }
+                    if speaker is not session:
+                        parts["host-session"] = self._hold(speaker, self._unacknowledged_only(pipeline))
                     tasks = [group.create_task(part, name=f"gateway-{name}") for name, part in parts.items()]
                     self._started.set()
                     await self._stop.wait()
-                    await self._wind_down(session, pipeline, host)
+                    await self._wind_down(session, speaker, pipeline, host)
                     await rolling.finish()
                     for task in tasks:
                         task.cancel()
@@ -258,52 +266,81 @@ class GatewayService:
         settings, broker = self._settings, self._broker
         return Session(
             broker,
-            f"qilu-gateway-{settings.host_id}",
+            f"qilu-gateway-{settings.host}",
             tls=broker.tls_context(),
             window=window,
-            will=will(settings.host_id),
+            will=will(settings.host) if settings.profile == "reliable" else None,
+            filters=filters(settings.partition),
         )
 
-    async def _wind_down(self, session: Session, pipeline: Pipeline, host: HostState) -> None:
+    def _make_host_session(self, window: int) -> Session:
+        """Sparkplug to the letter: clean, with the STATE's will, subscribed to the namespace."""
+        settings, broker = self._settings, self._broker
+        return Session(
+            broker,
+            f"qilu-host-{settings.host}",
+            tls=broker.tls_context(),
+            window=window,
+            will=will(settings.host),
+            filters=[topic for topic in filters(settings.partition) if topic.startswith(topics.NAMESPACE)],
+            persistent=False,
+        )
+
+    def _acknowledged_only(self, pipeline: Pipeline) -> Take:
+        """In the strict profile, the persistent session leaves to the host's what came at QoS 0."""
+        if self._settings.profile == "reliable":
+            return pipeline.take
+
+        async def take(message: Message, epoch: int) -> None:
+            if message.mid or not message.topic.startswith(topics.NAMESPACE):
+                await pipeline.take(message, epoch)
+
+        return take
+
+    def _unacknowledged_only(self, pipeline: Pipeline) -> Take:
+        """What came at QoS 1 is the persistent session's, which acknowledges it once it is durable."""
+
+        async def take(message: Message, epoch: int) -> None:
+            if not message.mid:
+                await pipeline.take(message, epoch)
+            elif self._speaker is not None:
+                self._speaker.acknowledge(epoch, [message.mid])
+
+        return take
+
+    async def _wind_down(
+        self, session: Session, speaker: Session, pipeline: Pipeline, host: HostState
+    ) -> None:
         try:
             async with asyncio.timeout(STOP_S):
                 session.stop_intake()
-                if session.subscribed:
-                    await host.say(False)
+                speaker.stop_intake()
+                if speaker.subscribed:
+                    await host.say(False, farewell=True)
                 await pipeline.drain()
         except TimeoutError:
             log.warning("stopped with readings in flight: they come again", in_flight=self.counters.in_flight)
-        await session.close()
+        for each in {session, speaker}:
+            await each.close()
 
-    async def _measure(self, store: Store, pipeline: Pipeline) -> None:
+    async def _measure(self, gate: StoreGate) -> None:
         """Rates, and their points in the store; which also shows whether the store takes anything while
         nothing else is to be written.
         """
         while True:
             self._meter.measure()
-            if not pipeline.store_rests_s():
-                await self._store_figures(store, pipeline)
+            await gate.answers()
             await asyncio.sleep(MEASURE_EVERY_S)
 
-    async def _store_figures(self, store: Store, pipeline: Pipeline) -> None:
-        host, now_ms = self._settings.host_id, wall_ms()
-        point = Point("pipeline", (host,), now_ms, self._meter.fields())
+    def _figures(self) -> list[Point]:
+        """Points of the gateway's own."""
+        host, now_ms = self._settings.host, wall_ms()
         letters = rollups.dead_letter_points(host, self._meter.by_reason, now_ms)
-        try:
-            async with asyncio.timeout(MEASURE_WITHIN_S):
-                await store.write([point, *letters])
-        except TimeoutError:
-            pipeline.failed("store", Retryable(f"slower than {MEASURE_WITHIN_S:.0f} s"))
-        except Retryable as error:
-            pipeline.failed("store", error)
-        except StoreError as error:
-            log.error("the store refuses the gateway's own figures", error=str(error))
-        else:
-            pipeline.succeeded("store")
+        return [Point("pipeline", (host,), now_ms, self._meter.fields()), *letters]
 
-    async def _hold(self, session: Session, pipeline: Pipeline) -> None:
+    async def _hold(self, session: Session, take: Take) -> None:
         try:
-            await session.run(pipeline.take)
+            await session.run(take)
         except ConfigError as error:
             self._ousted = error
             self.stop()

@@ -12,10 +12,10 @@ import random
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
-from qilu_contract import mqtt
+from qilu_contract import mqtt, topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.errors import ConfigError
 from qilu_contract.mqtt import (
@@ -28,6 +28,7 @@ from qilu_contract.mqtt import (
     MqttError,
     Will,
 )
+from qilu_contract.partitions import Partition
 
 log = structlog.get_logger()
 
@@ -39,8 +40,17 @@ KEEPALIVE_S = 15
 TIMEOUT_S = 10.0
 AT_ONCE = 256
 """Messages taken in one turn of the event loop: some milliseconds of work."""
-FILTERS = ("spBv1.0/#", "qilu/v1/#")
-"""Whole trees, so that a message on a wrong topic becomes a dead letter instead of vanishing."""
+
+
+def filters(partition: Partition) -> tuple[str, ...]:
+    """What a gateway subscribes to. One that has everything takes whole trees, so that a message on a wrong
+    topic becomes a dead letter instead of vanishing."""
+    if partition.whole:
+        return "spBv1.0/#", "qilu/v1/#"
+    shared = (topics.state("#"), topics.CLOCK)
+    own = [f"{root}/{group}/#" for root in (topics.NAMESPACE, "qilu/v1") for group in partition.groups]
+    return *shared, *own
+
 
 Take = Callable[[Message, int], Awaitable[None]]
 """A message, and the epoch: which connection of ours delivered it. It can be acknowledged on no other."""
@@ -56,13 +66,16 @@ class Session:
         *,
         tls: ssl.SSLContext | None,
         window: int,
-        will: Callable[[int], Will],
+        will: Callable[[int], Will] | None,
+        filters: Sequence[str],
+        persistent: bool = True,
     ) -> None:
-        """`will` makes the last will from the connection's timestamp (ms), new for each connection."""
+        """`will` makes the last will from the connection's timestamp (ms), new for each connection. Not
+        `persistent`: the broker forgets the session with the connection, as Sparkplug wants it of hosts."""
         self._broker, self._client_id = broker, client_id
         self._tls = tls
         self._window = window
-        self._will = will
+        self._will, self._filters, self._persistent = will, filters, persistent
         self._connection: Connection | None = None
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
@@ -94,7 +107,7 @@ class Session:
             if self._goodbye == SESSION_TAKEN_OVER:
                 raise ConfigError(
                     f"Another gateway has taken over the session {self._client_id!r} at {self._broker}: "
-                    "run one gateway for a host id, or give each its own QILU_HOST_ID."
+                    "run one gateway for a --shard and host id."
                 )
             delay = 0.5 if time.monotonic() - started > 30 else min(delay * 2, 15.0)
             await asyncio.sleep(delay * random.uniform(0.5, 1))
@@ -109,9 +122,9 @@ class Session:
             self._client_id,
             self._broker.user,
             self._broker.password,
-            self._will(self.connected_ms),
-            clean_start=False,
-            session_expiry_s=NEVER,
+            self._will(self.connected_ms) if self._will is not None else None,
+            clean_start=not self._persistent,
+            session_expiry_s=NEVER if self._persistent else 0,
             keepalive_s=KEEPALIVE_S,
             receive_maximum=self._window,
             max_packet_bytes=MAX_PACKET_BYTES,
@@ -164,7 +177,7 @@ class Session:
         # A filter that the session has already is renewed; the clock's retained message comes again, which a
         # restarted gateway needs.
         try:
-            await connection.subscribe(FILTERS, no_local=True)
+            await connection.subscribe(self._filters, no_local=True)
         except (MqttError, OSError, TimeoutError) as error:
             log.error("not subscribed", error=str(error) or "timeout")
             await connection.disconnect(DISCONNECT_WITH_WILL)
@@ -185,6 +198,15 @@ class Session:
         if connection is None or epoch != self.epoch or not connection.is_open:
             return False
         connection.acknowledge(mids)
+        return True
+
+    async def command(self, topic: str, payload: bytes) -> bool:
+        """Publish at QoS 0, as Sparkplug wants it of commands; whether it was sent."""
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            return False
+        connection.post(topic, payload)
+        connection.flush()
         return True
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from qilu_contract import partitions
 from qilu_contract.ids import check_id
+from qilu_contract.partitions import Partition
 from qilu_contract.topics import HOST_ID
 
 
@@ -28,6 +30,12 @@ class Settings(BaseSettings):
     platform: str = "http://127.0.0.1:8000"
     state: Path = Path("var/gateway")
     host_id: Annotated[str, AfterValidator(_host_id)] = HOST_ID
+    shard: str = "1/1"
+    """i/n: which of n gateways this is; each has every n-th county, and a host id of its own made of
+    `host_id`: `qilu-1-of-2`."""
+    profile: Literal["reliable", "strict"] = "reliable"
+    """`strict`: a second connection, to Sparkplug's letter, speaks for the host and takes what edge nodes
+    publish at QoS 0; the first one goes on taking what is acknowledged."""
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """/metrics and /healthz; 0 takes a free port."""
@@ -41,3 +49,13 @@ class Settings(BaseSettings):
     spool_min_free_bytes: Annotated[int, Field(ge=0)] = 512 * 1024**2
     """Disk space that the spool leaves to others."""
     max_payload_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 256 * 1024
+
+    @property
+    def partition(self) -> Partition:
+        """Raises ConfigError."""
+        return partitions.parse(self.shard)
+
+    @property
+    def host(self) -> str:
+        """The host id of this gateway."""
+        return self.partition.host_id(self.host_id)

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
 from qilu_contract import json_payload, topics
 from qilu_contract.clock import wall_ms
-from qilu_contract.errors import Reason, Rejected, Retryable, TooLarge
+from qilu_contract.errors import Reason, Retryable
 from qilu_contract.storage import UNIT_TAGS, Point
-from qilu_contract.stores import Store
 
 from qilu_gateway import outbox
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.dead_letters import Bounds, DeadLetter
 from qilu_gateway.spool import Spool, Spooled
 from qilu_gateway.statefile import StateFile
+from qilu_gateway.store_gate import StoreGate
 
 log = structlog.get_logger()
 
 WRITE_S = 60.0
 """A write from the spool may take long: nobody waits for it."""
+STUBBORN = 3
+"""So often a batch may fail while the store takes others, before the readings at fault are looked for."""
+SIFT_S = 60.0
+APART_S = 300.0
+"""A batch whose faulty readings are not found within SIFT_S lets others go first for this long."""
+IDLE_S = 1.0
 _COUNTY, _ENTERPRISE, _UNIT = (UNIT_TAGS.index(name) for name in ("county", "enterprise", "unit"))
 
 
@@ -32,42 +39,54 @@ class Shipper:
         self,
         *,
         spool: Spool,
-        store: Store,
+        gate: StoreGate,
         state: StateFile,
         bounds: Bounds,
-        batch_size: int,
         shipped: Callable[[Spooled, int, int], None],
-        failed: Callable[[str, Exception], None],
-        succeeded: Callable[[str], None],
-        rests_s: Callable[[], float],
     ) -> None:
         """`shipped` is called with batches that have left the spool, how many of their readings the store
-        refused, and how many were evicted from the dead letters for these; `failed` and `succeeded` with what
-        did or did not take a write; `rests_s` says how long the store asks to be left alone."""
-        self._spool, self._store, self._state, self._bounds = spool, store, state, bounds
-        self._batch_size, self._rests_s = batch_size, rests_s
-        self._shipped, self._failed, self._succeeded = shipped, failed, succeeded
+        refused, and how many were evicted from the dead letters for these."""
+        self._spool, self._gate, self._state, self._bounds = spool, gate, state, bounds
+        self._shipped = shipped
+        self._apart: dict[int, float] = {}
 
     async def run(self) -> None:
-        """Ship what is spooled, for ever."""
+        """Ship what is spooled, for ever. A batch with which the store fails again and again holds no other
+        up."""
         backoff = Backoff(most_s=5.0)
+        stubborn = 0
         while True:
             await self._spool.filled.wait()
-            await asyncio.sleep(self._rests_s())
+            await asyncio.sleep(self._gate.rests_s())
+            now_s = time.monotonic()
+            self._apart = {id_: until_s for id_, until_s in self._apart.items() if until_s > now_s}
             try:
-                batch = await self._spool.oldest(self._batch_size)
-                if batch is not None:
-                    await self._ship(batch)
+                batch = await self._spool.oldest(self._gate.batch_size, self._apart)
+                if batch is None:
+                    await asyncio.sleep(IDLE_S if self._apart else 0.0)
+                    continue
+                await self._ship(batch, sift=stubborn >= STUBBORN)
                 backoff.reset()
-            except Retryable as error:
-                self._failed("store", error)
+                stubborn = 0
+            except Retryable:
+                stubborn = stubborn + 1 if await self._gate.answers() else 0
                 await asyncio.sleep(backoff.delay_s())
             except sqlite3.OperationalError as error:
                 log.warning("the spool waits for the disk", error=str(error))
                 await asyncio.sleep(backoff.delay_s())
 
-    async def _ship(self, batch: Spooled) -> None:
-        refused = await self._write(batch.points)
+    async def _ship(self, batch: Spooled, *, sift: bool) -> None:
+        if sift:
+            log.warning("the store fails with a spooled batch: sifting it", readings=len(batch.points))
+            try:
+                async with asyncio.timeout(SIFT_S):
+                    refused = await self._gate.sift(batch.points)
+            except TimeoutError:
+                log.error("a spooled batch is set apart: it waits behind others", readings=len(batch.points))
+                self._apart.update(dict.fromkeys(batch.ids, time.monotonic() + APART_S))
+                return
+        else:
+            refused = await self._gate.write_good(batch.points, WRITE_S)
         letters = [_letter(point, detail) for point, detail in refused]
         firsts = batch.firsts
         if refused:  # a unit none of whose readings were stored is not on cloud by them
@@ -82,21 +101,6 @@ class Shipper:
         evicted = await self._state.write(work) if firsts or letters else 0
         await self._spool.remove(batch.ids)
         self._shipped(replace(batch, firsts=firsts), len(refused), evicted)
-
-    async def _write(self, points: Sequence[Point]) -> list[tuple[Point, str]]:
-        """Write; returns the points that are refused even alone, with the reason. Raises Retryable."""
-        try:
-            async with asyncio.timeout(WRITE_S):
-                await self._store.write(points)
-        except TimeoutError as error:
-            raise Retryable(f"the store took nothing within {WRITE_S:.0f} s") from error
-        except (Rejected, TooLarge) as error:
-            if len(points) == 1:
-                return [(points[0], str(error))]
-            half = len(points) // 2
-            return await self._write(points[:half]) + await self._write(points[half:])
-        self._succeeded("store")
-        return []
 
 
 def _letter(point: Point, detail: str) -> DeadLetter:

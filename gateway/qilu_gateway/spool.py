@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -118,6 +118,10 @@ class Spool:
         self._thread.shutdown()
 
     @property
+    def batches(self) -> int:
+        return len(self._rows)
+
+    @property
     def enabled(self) -> bool:
         return self._max_bytes > 0
 
@@ -153,10 +157,10 @@ class Spool:
             self._full_until_s = time.monotonic() + FULL_S
         return taken
 
-    async def oldest(self, most_readings: int) -> Spooled | None:
-        """The oldest batches with about so many readings in all; None when nothing is spooled. Raises
-        sqlite3.OperationalError when the disk does not answer."""
-        found = await self._run(lambda: self._oldest(most_readings))
+    async def oldest(self, most_readings: int, apart: Container[int] = ()) -> Spooled | None:
+        """The oldest batches, but for those set `apart`, with about so many readings in all; None when there
+        are none. Raises sqlite3.OperationalError when the disk does not answer."""
+        found = await self._run(lambda: self._oldest(most_readings, apart))
         if found is None and not self._rows:
             self.filled.clear()
         return found
@@ -254,11 +258,13 @@ class Spool:
         self.bytes += len(body)
         return True
 
-    def _oldest(self, most_readings: int) -> Spooled | None:
+    def _oldest(self, most_readings: int, apart: Container[int]) -> Spooled | None:
         ids: list[int] = []
         points: list[Point] = []
         firsts: list[tuple[str, int]] = []
-        for id_ in list(islice(self._rows, MOST_BATCHES)):
+        found = 0
+        for id_ in list(islice((id_ for id_ in self._rows if id_ not in apart), MOST_BATCHES)):
+            found += 1
             if ids and len(points) + self._rows[id_][0] > most_readings:
                 break
             try:
@@ -267,13 +273,13 @@ class Spool:
                 if _is_passing(error):
                     raise
                 self._set_aside(error)
-                return self._oldest(most_readings)
+                return self._oldest(most_readings, apart)
             if batch is not None:
                 ids.append(id_)
                 points += batch.points
                 firsts += batch.firsts
-        if not ids and self._rows:
-            return self._oldest(most_readings)
+        if not ids and found:  # none of these could be read
+            return self._oldest(most_readings, apart)
         return Spooled(tuple(ids), points, firsts) if ids else None
 
     def _read(self, id_: int) -> _Body | None:

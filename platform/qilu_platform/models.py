@@ -209,7 +209,7 @@ class UnitOut(BaseModel):
     suspended_ms: int | None
     retired_ms: int | None
     active: bool = Field(
-        description="Heard of in the last 24 hours; what is on cloud and not active is stale."
+        description="Heard of in the last 24 hours, and not gone since; on cloud and not active is stale."
     )
     last_heard_ms: int | None = Field(description="The hour of its latest reading that was reported.")
 

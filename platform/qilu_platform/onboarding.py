@@ -112,6 +112,20 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
     return Report(counted, already, unknown, active)
 
 
+def fall_silent(connection: Connection, ids: Sequence[str]) -> int:
+    """Units whose edge node, or the node on their behalf, said that they are gone: stale until they are heard
+    of again. Returns how many were active, or could have been."""
+    changes: list[tuple[int | None, int | None, str]] = []
+    moved: Counter[int] = Counter()
+    for id_, _, _, on_cloud_ms, suspended_ms, retired_ms, hour in _found(connection, sorted(set(ids))):
+        if hour is not None and retired_ms is None and suspended_ms is None:
+            moved[hour] -= 1
+            changes.append((on_cloud_ms, None, id_))
+    _update(connection, changes)
+    _move(connection, moved)
+    return len(changes)
+
+
 def _found(connection: Connection, ids: Sequence[str]) -> Sequence[Any]:
     """(id, county, class, on_cloud_ms, suspended_ms, retired_ms, last_hour) of those that are registered, in
     the order of their ids, locked."""

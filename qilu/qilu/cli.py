@@ -76,6 +76,10 @@ Units = Annotated[int | None, typer.Option(min=1, help="the fleet's size, instea
 Start = Annotated[str | None, typer.Option(help="when simulated time begins: 2022-06-01T08:00:00+08:00")]
 Speed = Annotated[str, typer.Option(help="simulated seconds a second: 1, 60, 1month/s, max")]
 For = Annotated[str | None, typer.Option("--for", help="simulated duration: 90s, 2h, 30d")]
+Profile = Annotated[
+    Literal["reliable", "strict"],
+    typer.Option(help="strict: Sparkplug to the letter, data at QoS 0; what the broker loses is lost"),
+]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="write one JSON object here at the end")]
 Classes = Annotated[
     str | None,
@@ -341,6 +345,10 @@ def devices_run(
     shard: ShardOf = "1/1",
     commands: CommandsOf = None,
     digest: Digest = False,
+    gateways: Annotated[
+        int, typer.Option(min=1, help="how many gateways share the counties: each edge node follows its own")
+    ] = 1,
+    profile: Profile = "reliable",
     report: ReportFile = None,
 ) -> None:
     """Register the fleet at the platform (key from QILU_API_KEY), then publish its telemetry.
@@ -367,6 +375,8 @@ def devices_run(
         shard=Shard(*flags.shard(shard)),
         state=state,
         commands=_commands_of(commands),
+        gateways=gateways,
+        strict=profile == "strict",
     )
     if digest:
         _print_digest(config)
@@ -502,6 +512,8 @@ def gateway_run(
     port: Annotated[int, typer.Option(help="of /metrics and /healthz")] = 8081,
     host: Annotated[str, typer.Option(help="address that /metrics and /healthz listen on")] = "127.0.0.1",
     classes: Classes = None,
+    shard: Annotated[str, typer.Option(help="i/n: this gateway's part of the counties")] = "1/1",
+    profile: Profile = "reliable",
 ) -> None:
     """Take readings from the broker and store them (keys from QILU_API_KEY, QILU_INFLUX_TOKEN,
     QILU_MQTT_USER, QILU_MQTT_PASSWORD).
@@ -514,7 +526,14 @@ def gateway_run(
 
     _log_to_stderr()
     settings = Settings(
-        broker=broker, store=store, platform=platform, state=state, http_port=port, http_host=host
+        broker=broker,
+        store=store,
+        platform=platform,
+        state=state,
+        http_port=port,
+        http_host=host,
+        shard=shard,
+        profile=profile,
     )
 
     async def serve() -> None:

@@ -155,6 +155,11 @@ async def test_the_runs_clock_moves_the_future(
         publisher.send(topics.CLOCK, json.dumps({"now": later_ms, "speed": 1.0}).encode())
         publisher.send(*telemetry("m1", motor() | {"ts": later_ms}))
         await eventually(lambda: gateway.counters.stored == 1, "a reading of the run's present")
+    # What waits at the broker comes before anything that the broker knows of the clock.
+    publisher.send(*telemetry("m1", motor() | {"ts": later_ms + 1}))
+    async with online(settings) as gateway:
+        await eventually(lambda: gateway.counters.accepted == 1, "the next one taken")
+        await eventually(lambda: gateway.counters.stored == 1, "and stored")
 
 
 async def test_aliases_survive_a_restart_and_births_are_readings(
@@ -179,6 +184,30 @@ async def test_aliases_survive_a_restart_and_births_are_readings(
         (START_MS + 1000, 12.345),
         (START_MS + 2000, 0.1),
     ]
+
+
+async def test_what_dies_is_stale_at_the_platform_until_it_is_heard_of_again(
+    settings: Settings, platform: FakePlatform, publisher: Publisher
+) -> None:
+    def node(kind: topics.MessageType, bd_seq: int) -> tuple[str, bytes]:
+        metric = Metric("bdSeq", None, START_MS, DataType.INT64, bd_seq)
+        return topics.sparkplug(kind, COUNTY, ENTERPRISE), sparkplug.encode(Payload(START_MS, 0, [metric]))
+
+    for unit in ("m1", "m2"):
+        platform.register(unit)
+    async with online(settings) as gateway:
+        publisher.send_all([node("NBIRTH", 7), birth("m1"), birth("m2")])
+        await eventually(lambda: set(platform.active) == {"m1", "m2"}, "active")
+        publisher.send(*node("NDEATH", 6))  # the will of an older connection
+        dead = topics.sparkplug("DDEATH", COUNTY, ENTERPRISE, "m2")
+        publisher.send(dead, sparkplug.encode(Payload(START_MS, 3, [])))
+        await eventually(lambda: platform.gone == ["m2"], "one gone")
+        publisher.send(*node("NDEATH", 7))
+        await eventually(lambda: sorted(platform.gone) == ["m1", "m2", "m2"], "both gone")
+        platform.active.clear()
+        publisher.send_all([node("NBIRTH", 8), birth("m1", 1)])
+        await eventually(lambda: set(platform.active) == {"m1"}, "heard of again, within the hour")
+        assert gateway.counters.dead_lettered == 0
 
 
 async def test_data_without_a_birth_asks_for_one_rebirth(
@@ -370,6 +399,30 @@ async def test_of_two_gateways_with_one_host_id_the_first_says_so_and_stops(
         publisher.send(*telemetry("m1", motor(0)))
         await eventually(lambda: gateway.counters.stored == 1, "stored by the second")
         await eventually(lambda: publisher.states and publisher.states[-1]["online"], "still online")
+
+
+async def test_a_restart_under_two_thousand_edge_nodes_asks_none_of_them_for_a_rebirth(
+    settings: Settings, platform: FakePlatform, publisher: Publisher
+) -> None:
+    """Their aliases are in the state file, and gaps right after a connection are no reason."""
+    nodes = [f"{COUNTY}-e{number:05d}" for number in range(1, 2001)]
+    for node in nodes:
+        platform.register(f"{node}-m", enterprise=node)
+
+    def of(message: tuple[str, bytes], node: str) -> tuple[str, bytes]:
+        return message[0].replace(ENTERPRISE, node).replace("/unit", f"/{node}-m"), message[1]
+
+    async with online(settings) as gateway:
+        publisher.send_all([of(birth("unit", 0), node) for node in nodes])
+        await eventually(lambda: gateway.counters.stored == 2000, "all born")
+        assert gateway.counters.births == 2000
+    async with online(settings) as gateway:
+        for turn in (1, 2):
+            publisher.send_all([of(data("unit", turn, 1.0, seq=50 * turn), node) for node in nodes])
+        await eventually(lambda: gateway.counters.stored == 4000, "all data stored")
+        assert gateway.counters.rebirth_requests == 0
+    assert publisher.commands == []
+    assert letters(settings) == {}
 
 
 async def test_a_gap_in_sequence_numbers_asks_for_a_rebirth(

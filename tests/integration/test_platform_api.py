@@ -469,6 +469,12 @@ async def test_active_units_are_those_heard_of_in_a_day(database_url: str) -> No
         assert await active() == 1
         assert await hear((ids[0], now + 29 * HOUR_MS)) == 1
         assert await active() == 2
+        for stale, expected in ((1, 1), (0, 1)):  # gone, and not more gone when it is said again
+            answer = await client.post("/v1/ingest/deaths", json={"units": [ids[3], "x"]})
+            assert (answer.status_code, answer.json()) == (200, {"stale": stale})
+            assert await active() == expected
+        assert await hear((ids[3], now + 30 * HOUR_MS)) == 1
+        assert await active() == 2
         await client.post(f"/v1/units/{ids[0]}/retire")
         assert await hear((ids[0], now + 30 * HOUR_MS)) == 0
         assert await active() == 1

@@ -14,7 +14,7 @@ from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.audit_log import barred_after
 from qilu_platform.keys import Caller
 from qilu_platform.models import MAX_BATCH, AdmissionIn, ReadingIn, ReadingsIn, Role
-from qilu_platform.onboarding import Report, admission, report
+from qilu_platform.onboarding import Report, admission, fall_silent, report
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1/ingest", tags=["ingest"], responses=PROBLEMS)
@@ -118,3 +118,10 @@ async def activity(runtime: RuntimeDep, _caller: Gateway, request: Request) -> R
     """Units that were heard of lately; a unit is worth reporting once an hour."""
     done = await _report(runtime, request, first=False)
     return answer({"updated": done.active})
+
+
+@router.post("/deaths", responses=_shows(stale=1))
+async def deaths(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn) -> Response:
+    """Units that are gone, as their edge nodes say: they are not active until they are heard of again."""
+    stale = await runtime.database.write(lambda connection: fall_silent(connection, body.units))
+    return answer({"stale": stale})

@@ -1,0 +1,148 @@
+"""The one way to the store: readings, what was spooled, roll-ups and the gateway's own figures all go through
+here. So a store that asks to be left alone is left alone by everybody, it is known in one place whether it
+takes anything, and batches are as large as it can take them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
+from qilu_contract.storage import Point
+from qilu_contract.stores import Store
+
+from qilu_gateway.metrics import Counters
+
+log = structlog.get_logger()
+
+LONGEST_REST_S = 60.0
+"""However long a store asks to be left alone, it is asked again after this."""
+PROBE_S = 10.0
+QUICK_S, SLOW_S = 0.25, 1.0
+"""A batch that takes less lets the next ones grow, one that takes more halves them: a write should be short
+beside the time after which it is given up."""
+LEAST_BATCH = 100
+"""Smaller batches cost a store more for each point than they spare it."""
+SIFT_WRITE_S = 10.0
+Refused = tuple[Point, str]
+"""A point that is refused even alone, and what the store said."""
+
+
+class StoreGate:
+    def __init__(
+        self,
+        store: Store,
+        counters: Counters,
+        figures: Callable[[], list[Point]],
+        *,
+        batch_size: int,
+        spooling: bool,
+    ) -> None:
+        """`figures` makes points of the gateway's own, which show whether the store takes anything.
+        `spooling`: readings that it does not take go to the spool."""
+        self._store, self._counters, self._figures = store, counters, figures
+        self._most, self._spooling = batch_size, spooling
+        self._rest_until_s = 0.0
+        self._told: type[Exception] | None = None
+        self.batch_size = batch_size
+        """Points that should be written together now: follows the store's pace."""
+        self.failing = True
+        """It has not taken the last write, or none yet."""
+        self.away = False
+        """It did not take the last write."""
+
+    def rests_s(self) -> float:
+        """How long the store still asks to be left alone."""
+        return max(0.0, self._rest_until_s - time.monotonic())
+
+    async def write(self, points: Sequence[Point], within_s: float | None = None) -> None:
+        """Durable on return. Raises Retryable (without asking, while the store wants to be left alone; also
+        when it takes longer than `within_s`), Rejected when at least one point is refused, TooLarge."""
+        rests_s = self.rests_s()
+        if rests_s:
+            raise Retryable("the store asked to be left alone", rests_s)
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(within_s):
+                await self._store.write(points)
+        except TimeoutError as error:
+            slow = Retryable(f"the store took nothing within {within_s} s")
+            self._shrink(len(points))
+            self._failed(slow)
+            raise slow from error
+        except Retryable as error:
+            self._failed(error)
+            raise
+        except (Rejected, TooLarge) as error:
+            self._counters.store_refused += 1
+            if isinstance(error, TooLarge):
+                self._shrink(len(points))
+            raise
+        took_s = time.monotonic() - began_s
+        if took_s > SLOW_S:
+            self._shrink(len(points))
+        elif took_s < QUICK_S and len(points) * 2 >= self.batch_size:
+            self.batch_size = min(self._most, self.batch_size * 5 // 4 + 1)
+        self._succeeded()
+
+    async def write_good(self, points: Sequence[Point], within_s: float | None = None) -> list[Refused]:
+        """Write those that the store does not refuse for good; returns the others. Raises Retryable: then any
+        of them may be stored, and all are to be written again."""
+        try:
+            await self.write(points, within_s)
+        except (Rejected, TooLarge) as error:
+            if len(points) == 1:
+                return [(points[0], str(error))]
+            half = len(points) // 2
+            first = await self.write_good(points[:half], within_s)
+            return first + await self.write_good(points[half:], within_s)
+        return []
+
+    async def sift(self, points: Sequence[Point]) -> list[Refused]:
+        """As `write_good`, for points with which the store fails again and again (an inner error, no answer)
+        though it takes others: a point at which it fails even alone counts as refused. Raises Retryable when
+        the store takes nothing else either."""
+        try:
+            return await self.write_good(points, SIFT_WRITE_S)
+        except Retryable as error:
+            if not await self.answers():
+                raise
+            if len(points) == 1:
+                return [(points[0], f"while the store takes others: {error}")]
+        half = len(points) // 2
+        return await self.sift(points[:half]) + await self.sift(points[half:])
+
+    async def answers(self) -> bool:
+        """Whether the store takes the gateway's own figures now."""
+        try:
+            await self.write(self._figures(), PROBE_S)
+        except Retryable:
+            return False
+        except StoreError as error:
+            log.error("the store refuses the gateway's own figures", error=str(error))
+        return True
+
+    def _shrink(self, points: int) -> None:
+        self.batch_size = min(self.batch_size, max(LEAST_BATCH, points // 2), self._most)
+
+    def _failed(self, error: Retryable) -> None:
+        self._counters.store_errors += 1
+        self._counters.store_denied += isinstance(error, Denied)
+        self.away = self.failing = True
+        if error.retry_after_s:
+            rest_s = min(error.retry_after_s, LONGEST_REST_S)
+            self._rest_until_s = max(self._rest_until_s, time.monotonic() + rest_s)
+        if self._told is not type(error):  # a token that is refused is another matter than one that is away
+            self._told = type(error)
+            then = "readings are spooled" if self._spooling else "messages stay unacknowledged"
+            log.error(f"store takes nothing: {then}", error=str(error))
+
+    def _succeeded(self) -> None:
+        self.away = False
+        self._told = None
+        if self.failing:
+            self.failing = False
+            log.info("store takes writes")
