@@ -75,6 +75,7 @@ def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
             **tls["platform"],
             **{f"{role}.key": keyring.key(role) for role in ("admin", "ingest", "fleet", "viewer")},
             "postgres.password": own["postgres-password"],
+            "mqtt.password": keyring.password("platform"),
         },
         "gateway": {"ingest.key": keyring.key("ingest"), "mqtt.password": keyring.password("gateway")},
         "devices": {"fleet.key": keyring.key("fleet"), "mqtt.password": keyring.password("devices")},

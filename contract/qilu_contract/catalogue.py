@@ -1,16 +1,16 @@
-"""The equipment catalogue: classes, their signals and their faults, as data (`data/classes.csv`,
-`data/signals.csv`, `data/faults.csv`), and the user's own classes.
+"""The equipment catalogue: classes, their signals, faults and set points, as data (`data/classes.csv`,
+`data/signals.csv`, `data/faults.csv`, `data/set_points.csv`), and the user's own classes.
 """
 
 from __future__ import annotations
 
 import os
 
-from qilu_contract.equipment import WAYS, EquipmentClass, Fault, Sign, Signal
+from qilu_contract.equipment import WAYS, EquipmentClass, Fault, SetPoint, Sign, Signal
 from qilu_contract.own_classes import VARIABLE, OwnClass, load_own_classes
 from qilu_contract.places import read_table
 
-__all__ = ["CATALOGUE", "EVENTS", "OWN", "EquipmentClass", "Fault", "Signal"]
+__all__ = ["CATALOGUE", "EVENTS", "OWN", "EquipmentClass", "Fault", "SetPoint", "Signal"]
 
 EVENTS = ("", "tap", "part", "cycle", "stop")
 
@@ -63,6 +63,19 @@ def _load() -> dict[str, EquipmentClass]:
                 season=row["season"],
             )
         )
+    set_points: dict[str, list[SetPoint]] = {}
+    for row in read_table("set_points.csv"):
+        set_points.setdefault(row["class"], []).append(
+            SetPoint(
+                name=row["set_point"],
+                unit=row["unit"],
+                low=float(row["low"]),
+                high=float(row["high"]),
+                title=row["title"],
+                mark=row["mark"],
+                source=row["source"],
+            )
+        )
     return {
         row["class"]: EquipmentClass(
             row["class"],
@@ -70,6 +83,8 @@ def _load() -> dict[str, EquipmentClass]:
             row["title_zh"],
             tuple(signals[row["class"]]),
             tuple(faults[row["class"]]),
+            tuple(set_points[row["class"]]),
+            row["stoppable"] == "yes",
         )
         for row in read_table("classes.csv")
     }

@@ -107,12 +107,28 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPoint:
+    """A property of a class that a command may set, within `low` and `high`, in `unit`."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    title: str
+    mark: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class EquipmentClass:
     name: str
     title: str
     title_zh: str
     signals: tuple[Signal, ...]
     faults: tuple[Fault, ...]
+    set_points: tuple[SetPoint, ...] = ()
+    stoppable: bool = False
+    """Whether commands start and stop its units: what people bring down over days takes neither."""
 
     @property
     def base_interval_s(self) -> int:

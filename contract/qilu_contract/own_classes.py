@@ -165,7 +165,12 @@ class _Parser(YamlParser):
                 )
         signals = tuple(motion.signal for motion in motions)
         return OwnClass(
-            EquipmentClass(name, title, title_zh, signals, ()), tuple(motions), self._source, text
+            EquipmentClass(
+                name, title, title_zh, signals, (), stoppable=any(motion.at_work for motion in motions)
+            ),
+            tuple(motions),
+            self._source,
+            text,
         )
 
     def _class_name(self, node: yaml.Node, taken: tuple[str, ...]) -> str:

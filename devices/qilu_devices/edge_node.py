@@ -26,6 +26,7 @@ import msgspec
 import structlog
 from qilu_contract import sparkplug, topics
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.commands import Answer
 from qilu_contract.errors import BadReading, ConfigError
 from qilu_contract.mqtt import (
     DISCONNECT_WITH_WILL,
@@ -49,6 +50,8 @@ WINDOW = 256
 FAREWELL_S = 1.0
 ALIASES_A_UNIT = 32
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.25, 15.0
+MAX_ANSWERS = 1000
+"""Answers to commands that may wait for the host; the oldest goes when one more comes."""
 REBIRTH_PAUSE_S = 2.0
 """Rebirths follow each other no faster than this, whatever is commanded."""
 
@@ -90,16 +93,22 @@ class _Device:
 
 
 _NODE_BIRTH = "NBIRTH"
-_InFlight = Sample | Sending | _Device | str  # a reading, a unit's birth, the node's birth
+_InFlight = (
+    Sample | Sending | Answer | _Device | str
+)  # a reading, an answer, a unit's birth, the node's birth
+Commanded = Callable[[Unit | None, str, bytes], Answer | None]
+"""Who carries out commands: takes the unit (None: not one of ours), its id and a DCMD's payload; None answers
+what is no Sparkplug payload."""
 
 
-def _made_ms(item: Sample | Sending) -> int:
+def made_ms(item: Sample | Sending) -> int:
+    """When a reading was sampled, whatever its timestamp says."""
     return item.made_ms if isinstance(item, Sending) else item.ts_ms
 
 
 class EdgeNode:
     """See the module. `progress` is called whenever the node's numbers change for the better, or its
-    connection changes."""
+    connection changes. All data of a `historical` node say that they are of the past."""
 
     def __init__(
         self,
@@ -110,7 +119,10 @@ class EdgeNode:
         capacity: int,
         connecting: asyncio.Semaphore,
         progress: Callable[[], None],
+        commanded: Commanded = lambda _unit, _id, _payload: None,
+        historical: bool = False,
     ) -> None:
+        self._commanded, self._historical = commanded, historical
         self.id = enterprise.id
         self._group = enterprise.county
         self._broker, self._gate, self._capacity = broker, gate, capacity
@@ -126,6 +138,7 @@ class EdgeNode:
         self._in_order = True  # the buffer, by when it was made
         self._disconnecting = False
         self._births: deque[_Device] = deque()
+        self._answers: deque[Answer] = deque(maxlen=MAX_ANSWERS)
         self._node_birth_due = False
         self._historical_until_ms = 0  # what was sampled up to here waited for the connection or the host
         self._connection: Connection | None = None
@@ -159,9 +172,9 @@ class EdgeNode:
     @property
     def acked_through_ms(self) -> int:
         """Every reading sampled up to here is acknowledged (or dropped, if `dropped` says so)."""
-        waiting = [_made_ms(item) for item in self._unacknowledged()]
+        waiting = [made_ms(item) for item in self._unacknowledged()]
         ahead = islice(self._buffer, 1 if self._in_order else None)
-        waiting += [_made_ms(item) for item in ahead if isinstance(item, Sample) or item.counts]
+        waiting += [made_ms(item) for item in ahead if isinstance(item, Sample) or item.counts]
         firsts = [
             sample.ts_ms
             for device in self._devices.values()
@@ -203,6 +216,19 @@ class EdgeNode:
         if self._disconnecting and not any(isinstance(item, Sending) and item.refused for item in in_flight):
             assert self._connection is not None
             self._connection.lose()
+
+    def skip(self, sample: Sample | Sending) -> None:
+        """Take a reading that an earlier process has published, and the broker acknowledged."""
+        self.made_until_ms = max(self.made_until_ms, made_ms(sample))
+        if isinstance(sample, Sending):
+            if sample.way is Way.SHIFTED:
+                self._devices[sample.unit.id].take(sample.sample)
+            self.made += sample.counts
+            self.acked += sample.counts
+        else:
+            self._devices[sample.unit.id].take(sample)
+            self.made += 1
+            self.acked += 1
 
     def wake(self) -> None:
         """Look again, in the loop's next turn, whether something can be published."""
@@ -307,6 +333,10 @@ class EdgeNode:
             self._seq = 0
             topic = topics.sparkplug("NBIRTH", self._group, self.id)
             return topic, payloads.node_birth(self._bd_seq, self.made_until_ms, 0), _NODE_BIRTH
+        if self._answers:
+            answer = self._answers.popleft()
+            topic = topics.sparkplug("NDATA", self._group, self.id)
+            return topic, payloads.answer(answer, self._next_seq()), answer
         if self._births:
             device = self._births[0]
             dated = device.dated()
@@ -330,7 +360,7 @@ class EdgeNode:
                 return None
             return *self._encode(sample), sample
         device = self._devices[sample.unit.id]
-        historical = sample.ts_ms <= self._historical_until_ms
+        historical = self._historical or sample.ts_ms <= self._historical_until_ms
         return (
             device.data_topic,
             payloads.layout(sample.unit.class_name, sample.shape, device.alias, historical).encode(
@@ -346,7 +376,8 @@ class EdgeNode:
         device, seq = self._devices[sample.unit.id], self._next_seq()
         if sending.way is Way.WRONG_TYPE:
             return device.data_topic, payloads.data(sample, device.alias, seq, False, as_text=sending.signal)
-        historical = sending.way is Way.LATE or sending.made_ms <= self._historical_until_ms
+        late = sending.way is Way.LATE or sending.made_ms <= self._historical_until_ms
+        historical = self._historical or late
         layout = payloads.layout(sample.unit.class_name, sample.shape, device.alias, historical)
         return device.data_topic, layout.encode(sample, seq)
 
@@ -368,7 +399,7 @@ class EdgeNode:
                 self.acked += 1
         if self._disconnecting:
             self._disconnect_if_due()
-        elif self._buffer or self._births:
+        elif self._buffer or self._births or self._answers:
             self._publish()
         self._progress()
 
@@ -379,6 +410,9 @@ class EdgeNode:
 
     def _take_back(self) -> None:
         """What was published but not acknowledged goes back to the head of the buffer, in time order."""
+        items = self._connection.unacknowledged if self._connection is not None else []
+        answers = [item for item in items if isinstance(item, Answer)]
+        self._answers = deque([*answers, *self._answers], MAX_ANSWERS)
         self._buffer.extendleft(reversed(self._unacknowledged()))
         self._births.clear()
         self._node_birth_due = False
@@ -404,7 +438,7 @@ class EdgeNode:
         elif message.topic == topics.sparkplug("NCMD", self._group, self.id):
             self._on_command(message.payload)
         else:
-            self.bad_commands += 1  # no signal can be written to
+            self._on_device_command(message.topic, message.payload)
 
     def _on_state(self, payload: bytes) -> None:
         try:
@@ -420,7 +454,7 @@ class EdgeNode:
         self._host_online = state.online
         if state.online:
             if self._buffer:
-                self._historical_until_ms = _made_ms(self._buffer[-1])
+                self._historical_until_ms = made_ms(self._buffer[-1])
             self._be_born()
         else:
             self._births.clear()
@@ -439,6 +473,22 @@ class EdgeNode:
             loop = asyncio.get_running_loop()
             wait_s = max(0.0, self._rebirth_at_s + REBIRTH_PAUSE_S - loop.time())
             self._rebirth_timer = loop.call_later(wait_s, self._rebirth)
+
+    def _on_device_command(self, topic: str, payload: bytes) -> None:
+        try:
+            unit = topics.parse(topic)
+        except BadReading:
+            self.bad_commands += 1
+            return
+        assert isinstance(unit, topics.SparkplugTopic)
+        assert unit.device is not None
+        device = self._devices.get(unit.device)
+        answer = self._commanded(device.unit if device is not None else None, unit.device, payload)
+        if answer is None:
+            self.bad_commands += 1
+            return
+        self._answers.append(answer)
+        self.wake()
 
     def _rebirth(self) -> None:
         self._rebirth_timer = None

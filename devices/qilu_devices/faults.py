@@ -4,8 +4,8 @@ tells.
 Time is cut, for each kind of fault, into windows of four times its length (a day at least), the same for all
 units. In each window a unit has the fault at most once: with the probability that its mean time between
 faults gives, at a time and with a peak that are hashes of (seed, unit, fault, window). So faults are a pure
-function of seed, unit and time: not of the fleet, the shard, or when a run begins. Besides, a scenario may
-order single faults.
+function of seed, unit and time: not of the fleet, the shard, or when a run begins. Besides, a scenario and
+commands may order single faults, and a command may repair a unit.
 
 Severity rises from 0 at the start, linearly, to its peak, stays, and is 0 from the repair on.
 """
@@ -13,7 +13,7 @@ Severity rises from 0 at the start, linearly, to its peak, stays, and is 0 from 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +48,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
-    """What a scenario says of faults: `rate` multiplies every hazard rate of the catalogue."""
+    """What a scenario and commands say of faults: `rate` multiplies every hazard rate of the catalogue;
+    `repairs` are units with the times (UTC, ms) at which whatever faults they have end."""
 
     rate: float = 0.0
     orders: tuple[Order, ...] = ()
+    repairs: tuple[tuple[str, int], ...] = ()
 
 
 NO_FAULTS = FaultPlan()
@@ -98,7 +100,15 @@ class _Cases:
 class _Timeline:
     """One kind of fault of some units."""
 
-    def __init__(self, fault: Fault, streams: Streams, rate: float, ordered: _Cases) -> None:
+    def __init__(
+        self,
+        fault: Fault,
+        streams: Streams,
+        rate: float,
+        ordered: _Cases,
+        repairs: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        self._repairs = repairs
         self._streams, self._name = streams, f"fault/{fault.name}"
         self._develop_ms = round(fault.develop_h * HOUR_MS)
         self._length_ms = self._develop_ms + round(fault.repair_h * HOUR_MS)
@@ -127,10 +137,18 @@ class _Timeline:
 
     def between(self, from_ms: int, until_ms: int) -> Iterator[_Cases]:
         """Everything that overlaps a time, and more."""
-        yield self._ordered
+        yield self._repaired(self._ordered)
         if self._probability > 0.0:
             for number in range(from_ms // self._window_ms, until_ms // self._window_ms + 1):
-                yield self.window(number)
+                yield self._repaired(self.window(number))
+
+    def _repaired(self, cases: _Cases) -> _Cases:
+        """What a repair finds under way ends there; how it had developed until then does not change."""
+        for unit, at_ms in self._repairs:
+            found = (cases.unit == unit) & (cases.start < at_ms) & (at_ms < cases.end)
+            if found.any():
+                cases = replace(cases, end=np.where(found, at_ms, cases.end))
+        return cases
 
     def at(self, t_ms: Times, low: int, high: int) -> Values | None:
         """Severity by unit; None where no unit has the fault. `low` and `high` are the bounds of `t_ms`."""
@@ -168,9 +186,12 @@ class Schedule:
         plan: FaultPlan,
     ) -> None:
         self._class, self._unit_ids = equipment, unit_ids
-        ordered = _ordered(equipment, unit_ids, start_ms, plan.orders)
+        named = plan.orders or plan.repairs
+        places = {unit: place for place, unit in enumerate(unit_ids)} if named else {}
+        ordered = _ordered(equipment, places, start_ms, plan.orders)
+        repairs = [(places[unit], at_ms) for unit, at_ms in plan.repairs if unit in places]
         self._timelines = {
-            fault.name: _Timeline(fault, streams, plan.rate, ordered[fault.name])
+            fault.name: _Timeline(fault, streams, plan.rate, ordered[fault.name], repairs)
             for fault in equipment.faults
             if plan.rate > 0.0 or len(ordered[fault.name].unit)
         }
@@ -190,15 +211,16 @@ class Schedule:
                 columns = (getattr(cases, column).tolist() for column in _Cases.__slots__)
                 for unit, start, developed, end, peak in zip(*columns, strict=True):
                     if start <= until_ms and end > from_ms:
+                        if end < developed:  # repaired before it came to its peak
+                            developed, peak = end, peak * ((end - start) / (developed - start))
                         yield Occurrence(
                             self._unit_ids[unit], self._class.name, name, start, developed, end, peak
                         )
 
 
 def _ordered(
-    equipment: EquipmentClass, unit_ids: Sequence[str], start_ms: int, orders: Sequence[Order]
+    equipment: EquipmentClass, places: Mapping[str, int], start_ms: int, orders: Sequence[Order]
 ) -> dict[str, _Cases]:
-    places = {unit: place for place, unit in enumerate(unit_ids)} if orders else {}
     rows: dict[str, list[tuple[int, int, int, int, float]]] = {fault.name: [] for fault in equipment.faults}
     for order in orders:
         if order.unit in places and order.fault in rows:

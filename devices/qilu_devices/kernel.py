@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qilu_devices import exact
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.noise import Streams, Values
 
 Times = NDArray[np.int64]
@@ -35,16 +36,19 @@ class Kernel(Protocol):
 
     A kernel is built from the units' own streams and their enterprises' (an array of the same length), draws
     its units' parameters from them, and is stepped with k = 0, 1, 2, … in order, the units' sample times
-    (UTC, ms) and the severities of faults at these times. Each step gives every signal of the class in the
-    catalogue's unit. A unit's numbers depend on its own streams, its enterprise's, its times and its faults
-    alone: only element-wise arithmetic, no sums over units; and only exactly rounded operations
-    (`qilu_devices.exact`), so that every processor gives the same numbers. A fault changes a parameter or an
-    input of the equations, never a signal by itself, and severity 0 changes no bit.
+    (UTC, ms), the severities of faults at these times and what commands have set. Each step gives every
+    signal of the class in the catalogue's unit. A unit's numbers depend on its own streams, its enterprise's,
+    its times, faults and commands alone: only element-wise arithmetic, no sums over units; and only exactly
+    rounded operations (`qilu_devices.exact`), so that every processor gives the same numbers. A fault changes
+    a parameter or an input of the equations, never a signal by itself, and severity 0 changes no bit; a
+    command likewise.
     """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None: ...
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]: ...
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]: ...
 
 
 class FirstOrder:

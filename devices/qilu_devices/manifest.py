@@ -19,6 +19,7 @@ from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.own_classes import VARIABLE, ClassRecord
 from qilu_contract.readings import Reading
 
+from qilu_devices.commands import Given, with_commands
 from qilu_devices.disturbance import Disturbance, outcome
 from qilu_devices.faults import Occurrence, ground_truth
 from qilu_devices.fleet import Shard, Unit
@@ -56,7 +57,7 @@ class NodeRecord(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """`until_ms` is the time of the last sample made. `finished`: the run ended by itself with all
     acknowledged or dropped. `beyond_ms`: so far timestamps may lie outside start and until, where clocks are
-    skewed."""
+    skewed. `backfill_until_ms`: a backfill, and where it ends."""
 
     scenario: ScenarioRecord
     seed: int
@@ -70,6 +71,8 @@ class Manifest(msgspec.Struct, frozen=True):
     beyond_ms: int = 0
     classes: tuple[ClassRecord, ...] = ()
     """The user's own classes that the scenario names."""
+    commands: list[Given] = []
+    backfill_until_ms: int | None = None
 
     def save(self, folder: Path) -> None:
         """Write the manifest whole or not at all. Raises ConfigError when the folder cannot be written to."""
@@ -120,7 +123,8 @@ class Manifest(msgspec.Struct, frozen=True):
         Raises ConfigError as `readings` does."""
         scenario, units = self._simulated()
         classes = {unit.id: unit.class_name for unit in units}
-        return ground_truth(classes, self.seed, self.start_ms, self.until_ms, scenario.faults)
+        plan = with_commands(scenario.faults, self.commands)
+        return ground_truth(classes, self.seed, self.start_ms, self.until_ms, plan)
 
     def transport_truth(self) -> list[Episode]:
         """What transport faults did until the last sample, computed again: what `transport.parquet` holds.
@@ -135,7 +139,7 @@ class Manifest(msgspec.Struct, frozen=True):
         """The run's beginning."""
         scenario, units = self._simulated()
         return (
-            Simulation(units, self.seed, self.start_ms, scenario.faults),
+            Simulation(units, self.seed, self.start_ms, scenario.faults, self.commands),
             Disturbance(units, self.seed, self.start_ms, scenario.transport),
         )
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
+from qilu_contract.commands import Answer, answer_metrics
 from qilu_contract.readings import Value
 from qilu_contract.sparkplug import DataType, Metric, Payload, encode
 
@@ -37,8 +38,14 @@ def node_birth(bd_seq: int, ts_ms: int, seq: int) -> bytes:
     metrics = [
         Metric(name=BD_SEQ, ts_ms=ts_ms, datatype=DataType.INT64, value=bd_seq),
         Metric(name=REBIRTH, ts_ms=ts_ms, datatype=DataType.BOOLEAN, value=False),
+        *answer_metrics(None),
     ]
     return encode(Payload(ts_ms, seq, metrics))
+
+
+def answer(given: Answer, seq: int) -> bytes:
+    """The answer to a command, as the node's own data."""
+    return encode(Payload(given.at_ms, seq, answer_metrics(given)))
 
 
 def node_death(bd_seq: int, ts_ms: int) -> bytes:

@@ -18,13 +18,15 @@ from qilu_contract.secrets import secret
 from qilu_devices import faults, transport
 from qilu_devices.broker import Broker
 from qilu_devices.clock import Announcer, Gate, Pace
+from qilu_devices.commands import Given, with_commands
 from qilu_devices.disturbance import Disturbance, Sending
-from qilu_devices.edge_node import EdgeNode
+from qilu_devices.edge_node import EdgeNode, made_ms
 from qilu_devices.fleet import Shard, Unit
 from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord, class_records
 from qilu_devices.registration import Registration
 from qilu_devices.scenario import Scenario
 from qilu_devices.simulation import Sample, Simulation, fleet_of
+from qilu_devices.switchboard import Switchboard
 
 BUFFERED_READINGS = 2_000_000
 """Readings that all nodes together may keep while the broker or the host is away, about half a kilobyte each.
@@ -36,7 +38,8 @@ than lose."""
 CONNECTING_AT_ONCE = 64
 OTHER_FILES = 256  # besides the connections of edge nodes; the embedded stack shares the process
 REPORT_EVERY_S = 1.0
-SAVE_EVERY_S = 10.0
+SAVE_EVERY_S, SAVE_SHARE = 1.0, 0.02
+"""The manifest is saved so often, or more seldom where that would take more than this share of the time."""
 YIELD_EVERY = 5_000  # readings between two turns of the event loop: some 20 ms
 DRAIN_S = 60.0
 STOP_DRAIN_S = 2.0
@@ -52,7 +55,9 @@ class RunConfig:
     and without `api_key` the secret QILU_API_KEY is used. `seed`, `units` and `start_ms` go before the
     scenario's own; without any start the run begins now. `speed`: simulated seconds a second, None for as
     fast as it goes. `for_s`: simulated duration, None for ever. `state`: the folder of the manifest and of
-    the ground truth of faults."""
+    the ground truth of faults. `commands`: of an earlier run, to be carried out again at their times.
+    `backfill`: the readings are of the past, and no clock is announced. `resume`: the manifest of a run
+    like this one that did not come to its end: what it has published is not published again."""
 
     broker: str
     scenario: Scenario
@@ -66,6 +71,9 @@ class RunConfig:
     shard: Shard = Shard()  # noqa: RUF009  # frozen
     state: Path | None = None
     drain_s: float = DRAIN_S
+    commands: tuple[Given, ...] = ()
+    backfill: bool = False
+    resume: Manifest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,8 @@ class RunReport:
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """`registering` names what is being registered (with done and total); None once the run publishes."""
+    """`registering` names what is being registered (with done and total); None once the run publishes. Then
+    done and total are readings acknowledged and made; of a backfill, simulated seconds."""
 
     registering: str | None
     done: int
@@ -112,6 +121,10 @@ class _Run:
             raise ConfigError("The speed must be above 0, or max.")
         self._broker = Broker.from_url(config.broker)
         self._units: list[Unit] = fleet_of(scenario, self._seed, self._unit_count, config.shard)
+        self._simulation: Simulation
+        self._switchboard: Switchboard
+        published = {} if config.resume is None else config.resume.nodes
+        self._published = {id_: node.acked_through_ms for id_, node in published.items()}
         self._gate = Gate()
         self._moved = asyncio.Event()
         self._ending = asyncio.Event()
@@ -138,6 +151,12 @@ class _Run:
         self._start_ms = self._until_ms = wall_ms() if chosen is None else chosen
         self._whole_until_ms = self._start_ms - 1
         self._disturbance = Disturbance(self._units, self._seed, self._start_ms, config.scenario.transport)
+        self._simulation = Simulation(
+            self._units, self._seed, self._start_ms, config.scenario.faults, config.commands
+        )
+        self._switchboard = Switchboard(
+            self._simulation, config.commands, self._command_time_ms, lambda: self._save(finished=False)
+        )
         self._make_nodes()
         _allow_connections(len(self._nodes))
         announcer = Announcer(
@@ -152,8 +171,10 @@ class _Run:
         nodes: list[asyncio.Task[None]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                # Every shard needs the gate, and announcing the same clock twice says nothing new.
-                announced = group.create_task(announcer.run(), name="run clock")
+                # Every shard needs the gate, and announcing the same clock twice says nothing new. The past
+                # needs no gate, and must not turn back the clock of a run that goes on now.
+                if not config.backfill:
+                    announced = group.create_task(announcer.run(), name="run clock")
                 nodes = [
                     group.create_task(node.run(), name=f"edge node {node.id}")
                     for node in self._nodes.values()
@@ -170,7 +191,8 @@ class _Run:
                     for node in self._nodes.values():
                         node.stop()
                     announcer.stop()
-                    for task in (await asyncio.wait([announced, *nodes], timeout=FAREWELL_S))[1]:
+                    saying = nodes if announced is None else [announced, *nodes]
+                    for task in (await asyncio.wait(saying, timeout=FAREWELL_S))[1]:
                         task.cancel()
         except BaseExceptionGroup as group_error:
             self._save_end(finished=False)
@@ -189,6 +211,7 @@ class _Run:
         by_enterprise: dict[str, list[Unit]] = {}
         for unit in self._units:
             by_enterprise.setdefault(unit.enterprise.id, []).append(unit)
+        config = self._config
         count = max(1, len(by_enterprise))
         self._capacity = min(max(BUFFERED_READINGS // count, NODE_CAPACITY_MIN), NODE_CAPACITY_MAX)
         connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
@@ -201,7 +224,17 @@ class _Run:
                 self._capacity,
                 connecting,
                 self._moved.set,
+                self._switchboard.obey,
+                config.backfill,
             )
+
+    @property
+    def _catching_up(self) -> bool:
+        """Simulated time has not come to where an earlier process was."""
+        return self._until_ms <= max(self._published.values(), default=-1)
+
+    def _command_time_ms(self) -> int | None:
+        return None if self._ending.is_set() or self._catching_up else self._until_ms
 
     def _gate_moved(self) -> None:
         for node in self._nodes.values():
@@ -226,8 +259,7 @@ class _Run:
         """Offer each reading at its time, to the end or until `_ending`: then the present millisecond is
         still made whole, so that what was made has no gaps before `_until_ms`."""
         pace = Pace(self._start_ms, self._config.speed)
-        simulation = Simulation(self._units, self._seed, self._start_ms, self._config.scenario.faults)
-        for moment in simulation.moments(until_ms):
+        for moment in self._simulation.moments(until_ms):
             await pace.reach(moment.ts_ms, self._ending)
             if self._ending.is_set() and moment.ts_ms > self._until_ms:
                 break
@@ -245,7 +277,10 @@ class _Run:
     async def _offer(self, readings: Iterable[Sample | Sending]) -> None:
         for reading in readings:
             node = self._nodes[reading.unit.enterprise.id]
-            node.offer(reading)
+            if made_ms(reading) <= self._published.get(node.id, -1):
+                node.skip(reading)
+            else:
+                node.offer(reading)
             self._since_yield += 1
             if self._since_yield >= YIELD_EVERY:
                 self._since_yield = 0
@@ -273,15 +308,19 @@ class _Run:
                     await self._moved.wait()
 
     async def _report(self) -> None:
-        saved_s = self._began_s
         loop = asyncio.get_running_loop()
+        save_at_s = self._began_s + SAVE_EVERY_S
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
             report = self._snapshot()
-            self._report_to(RunProgress(None, report.readings_acked, report.readings_made, report))
-            if loop.time() - saved_s >= SAVE_EVERY_S:
-                saved_s = loop.time()
+            done, total = report.readings_acked, report.readings_made
+            if self._config.backfill and self._config.for_s is not None:
+                done, total = (self._until_ms - self._start_ms) // 1000, round(self._config.for_s)
+            self._report_to(RunProgress(None, done, total, report))
+            began_s = loop.time()
+            if began_s >= save_at_s:
                 self._save(finished=False)
+                save_at_s = loop.time() + max(SAVE_EVERY_S, (loop.time() - began_s) / SAVE_SHARE)
 
     def _snapshot(self) -> RunReport:
         nodes = self._nodes.values()
@@ -301,7 +340,7 @@ class _Run:
 
     def _save(self, *, finished: bool) -> None:
         config = self._config
-        if config.state is None:
+        if config.state is None or self._catching_up:  # what is there says more
             return
         scenario = config.scenario
         held = self._disturbance.held()
@@ -325,6 +364,10 @@ class _Run:
             },
             beyond_ms=max((fault.largest_shift_ms for fault in scenario.transport.values()), default=0),
             classes=class_records(scenario),
+            commands=self._switchboard.given,
+            backfill_until_ms=self._start_ms + round((config.for_s or 0.0) * 1000)
+            if config.backfill
+            else None,
         ).save(config.state)
 
     def _save_end(self, *, finished: bool) -> None:
@@ -332,11 +375,10 @@ class _Run:
         happened on the way."""
         self._save(finished=finished)
         config = self._config
-        if config.state is not None:
+        if config.state is not None and not self._catching_up:
+            plan = with_commands(config.scenario.faults, self._switchboard.given)
             units = {unit.id: unit.class_name for unit in self._units}
-            truth = faults.ground_truth(
-                units, self._seed, self._start_ms, self._until_ms, config.scenario.faults
-            )
+            truth = faults.ground_truth(units, self._seed, self._start_ms, self._until_ms, plan)
             faults.save(truth, config.state)
             if config.scenario.transport:
                 transport.save(self._disturbance.ground_truth(), config.state)

@@ -1,5 +1,5 @@
-"""The simulation: every reading of a fleet, in time order, as a pure function of scenario, seed, start and
-units.
+"""The simulation: every reading of a fleet, in time order, as a pure function of scenario, seed, start, units
+and commands.
 
 Sample 0 of every unit is taken at the start and holds all signals, so every unit can be born at once and no
 run reaches back into an earlier one. From then on a unit is sampled on a grid of its own: its class's base
@@ -26,6 +26,8 @@ from qilu_contract.readings import Value
 from qilu_contract.splitmix import Keys, text_key
 
 from qilu_devices.classes import KERNELS
+from qilu_devices.commands import Given, with_commands
+from qilu_devices.controls import Controls
 from qilu_devices.faults import NO_FAULTS, FaultPlan, Schedule
 from qilu_devices.fleet import Shard, Unit, make_units
 from qilu_devices.kernel import Times
@@ -92,6 +94,7 @@ class _ClassRun:
     def __init__(
         self, equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan
     ) -> None:
+        self._equipment, self._start_ms, self._plan = equipment, start_ms, plan
         base_ms = equipment.base_interval_s * 1000
         # The first grid time after the start.
         first = start_ms + 1 + (phases_ms(units, base_ms) - start_ms - 1) % base_ms
@@ -106,17 +109,54 @@ class _ClassRun:
         # Units that are sampled at the same time, as slices of the ordered units.
         edges = {*range(0, len(units), MOMENT), *(np.flatnonzero(np.diff(self._first)) + 1).tolist()}
         self._groups = list(pairwise([*sorted(edges), len(units)]))
-        ids = [unit.id for unit in self._units]
-        streams = Streams(keys_of(seed, ids))
-        self._faults = Schedule(equipment, ids, streams, start_ms, plan)
+        self._ids = [unit.id for unit in self._units]
+        self._streams = Streams(keys_of(seed, self._ids))
+        self._faults = Schedule(equipment, self._ids, self._streams, start_ms, plan)
+        self._controls = Controls(len(units))
+        self._places: dict[str, int] = {}  # of the units that commands have named
+        self._waiting: list[Given] = []  # commands that hold from later than what was computed
+        self._computed: Times | None = None  # the units' latest times
         self._kernel = KERNELS[equipment.name](
-            streams,
+            self._streams,
             Streams(_enterprise_keys(seed, self._units)),
             float(equipment.base_interval_s),
         )
         self._k = -1
         self._shape = self._shape_at(0)
         self._rows: NDArray[np.float64] | None = None
+
+    def _place(self, unit: str) -> int:
+        place = self._places.get(unit)
+        if place is None:
+            place = self._places[unit] = self._ids.index(unit)
+        return place
+
+    def free_from_ms(self, unit: str) -> int:
+        return self._start_ms if self._computed is None else int(self._computed[self._place(unit)]) + 1
+
+    def obey(self, commands: Sequence[Given]) -> None:
+        self._waiting += [given for given in commands if given.kind in ("start", "stop", "set_point")]
+        self._waiting.sort(key=lambda given: given.at_ms)
+        plan = with_commands(self._plan, commands)
+        if plan is not self._plan:
+            self._plan = plan
+            self._faults = Schedule(self._equipment, self._ids, self._streams, self._start_ms, plan)
+
+    def _control(self, times: Times) -> Controls:
+        """What holds at the units' times."""
+        still = []
+        for given in self._waiting:
+            place = self._place(given.unit)
+            if given.at_ms > times[place]:
+                still.append(given)
+            elif given.kind == "set_point":
+                self._controls.set_point(place, given.name, given.value)
+            elif given.kind == "stop":
+                self._controls.stop(place)
+            else:
+                self._controls.start(place)
+        self._waiting = still
+        return self._controls
 
     def _shape_at(self, k: int) -> Shape:
         positions = tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0)
@@ -145,7 +185,8 @@ class _ClassRun:
 
     def _step(self, k: int) -> None:
         times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
-        produced = self._kernel.step(k, times, self._faults.at(times))
+        self._computed = times
+        produced = self._kernel.step(k, times, self._faults.at(times), self._control(times))
         self._k, self._shape = k, self._shape_at(k)
         self._rows = np.empty((len(times), len(self._shape.positions)))
         for column, i in enumerate(self._shape.positions):
@@ -162,24 +203,43 @@ def _enterprise_keys(seed: int, units: Sequence[Unit]) -> Keys:
 
 
 class Simulation:
-    """All readings of some units from a start on, with the faults that a plan gives them. Building it
-    computes parameters only; iterating computes readings."""
+    """All readings of some units from a start on, with the faults that a plan gives them and with commands.
+    Building it computes parameters only; iterating computes readings."""
 
-    def __init__(self, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan = NO_FAULTS) -> None:
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        seed: int,
+        start_ms: int,
+        plan: FaultPlan = NO_FAULTS,
+        commands: Sequence[Given] = (),
+    ) -> None:
         self.units = units
         self.start_ms = start_ms
         by_class: dict[str, list[Unit]] = {}
         for unit in units:
             by_class.setdefault(unit.class_name, []).append(unit)
-        self._runs = [
-            _ClassRun(CATALOGUE[name], by_class[name], seed, start_ms, plan)
+        self._runs = {
+            name: _ClassRun(CATALOGUE[name], by_class[name], seed, start_ms, plan)
             for name in CATALOGUE
             if name in by_class
-        ]
+        }
+        class_of = {given.unit: "" for given in commands}
+        class_of.update((unit.id, unit.class_name) for unit in units if unit.id in class_of)
+        for name, run in self._runs.items():
+            run.obey([given for given in commands if class_of[given.unit] == name])
+
+    def free_from_ms(self, unit: Unit) -> int:
+        """The first time of a unit for which nothing has been computed yet: commands may hold from it on."""
+        return self._runs[unit.class_name].free_from_ms(unit.id)
+
+    def obey(self, unit: Unit, given: Given) -> None:
+        """A command that comes while readings are computed. Its time is not before `free_from_ms`."""
+        self._runs[unit.class_name].obey([given])
 
     def moments(self, until_ms: int | None) -> Iterator[Moment]:
         """Readings in time order, up to and including `until_ms` (None: without end). To be iterated once."""
-        for group in heapq.merge(*(run.groups() for run in self._runs), key=itemgetter(0)):
+        for group in heapq.merge(*(run.groups() for run in self._runs.values()), key=itemgetter(0)):
             if until_ms is not None and group.ts_ms > until_ms:
                 return
             yield group.moment()
@@ -218,27 +278,34 @@ def samples(
     units: int,
     unit_ids: Iterable[str] | None,
     until_ms: int,
+    commands: Sequence[Given] = (),
 ) -> dict[str, list[tuple[int, dict[str, Value]]]]:
     """Every reading of some units (None: of all) up to `until_ms`, as it must be stored: unit → [(ts_ms,
     {signal: value})]."""
     wanted = None if unit_ids is None else set(unit_ids)
     chosen = [unit for unit in fleet_of(scenario, seed, units) if wanted is None or unit.id in wanted]
     found: dict[str, list[tuple[int, dict[str, Value]]]] = {unit.id: [] for unit in chosen}
-    for moment in Simulation(chosen, seed, start_ms, scenario.faults).moments(until_ms):
+    for moment in Simulation(chosen, seed, start_ms, scenario.faults, commands).moments(until_ms):
         for sample in moment.samples:
             found[sample.unit.id].append((sample.ts_ms, sample.named()))
     return found
 
 
 def unit_digests(
-    scenario: Scenario, seed: int, start_ms: int, units: int, until_ms: int, shard: Shard | None = None
+    scenario: Scenario,
+    seed: int,
+    start_ms: int,
+    units: int,
+    until_ms: int,
+    shard: Shard | None = None,
+    commands: Sequence[Given] = (),
 ) -> dict[str, bytes]:
     """SHA-256 of each unit's samples, in the order of time and signal name. Shards' dictionaries add up to
     the fleet's."""
     chosen = fleet_of(scenario, seed, units, shard)
     hashes = {unit.id: hashlib.sha256() for unit in chosen}
     orders: dict[Shape, list[int]] = {}
-    for moment in Simulation(chosen, seed, start_ms, scenario.faults).moments(until_ms):
+    for moment in Simulation(chosen, seed, start_ms, scenario.faults, commands).moments(until_ms):
         for sample in moment.samples:
             names = sample.shape.names
             order = orders.get(sample.shape)
@@ -258,8 +325,14 @@ def combined_digest(digests: dict[str, bytes]) -> str:
 
 
 def digest(
-    scenario: Scenario, seed: int, start_ms: int, units: int, until_ms: int, shard: Shard | None = None
+    scenario: Scenario,
+    seed: int,
+    start_ms: int,
+    units: int,
+    until_ms: int,
+    shard: Shard | None = None,
+    commands: Sequence[Given] = (),
 ) -> str:
     """One SHA-256 over all samples of a run, ordered by unit, time and signal: what `qilu devices run
     --digest` prints."""
-    return combined_digest(unit_digests(scenario, seed, start_ms, units, until_ms, shard))
+    return combined_digest(unit_digests(scenario, seed, start_ms, units, until_ms, shard, commands))

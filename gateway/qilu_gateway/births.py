@@ -31,7 +31,10 @@ MAX_CACHED = 200_000
 AMBIGUOUS_MS = 3600 * 1000
 """How long after an alias got another meaning a redelivered message is not decoded by guess."""
 
-INFORMATION = ("bdSeq", "Node Control/", "Device Control/", "Node Info/", "Device Info/", "Properties/")
+INFORMATION = (
+    *("bdSeq", "Node Control/", "Device Control/", "Node Info/", "Device Info/", "Properties/"),
+    "Command/",
+)
 """Metrics that describe a node or device instead of measuring something."""
 
 Key = tuple[str, str, str]

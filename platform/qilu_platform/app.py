@@ -11,6 +11,7 @@ from qilu_contract.stores import Store
 
 from qilu_platform.api import (
     certificates,
+    commands,
     events,
     imports,
     ingest,
@@ -57,7 +58,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     )
     app.add_middleware(Edge, metrics=metrics)
     add_problem_handlers(app)
-    for part in (imports, certificates, registry, programme, readings, ingest, keys, events, pages):
+    for part in (imports, certificates, registry, programme, readings, commands, ingest, keys, events, pages):
         app.include_router(part.router)
     app.include_router(certificates.public)
     app.mount("/console", pages.console)

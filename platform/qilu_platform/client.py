@@ -77,6 +77,19 @@ class Unit(msgspec.Struct, frozen=True, rename={"class_": "class"}):
     active: bool
 
 
+class Command(msgspec.Struct, frozen=True):
+    """`command` as it was asked for; `state` is sent (no answer yet), accepted or refused (for `reason`)."""
+
+    id: str
+    unit: str
+    at_ms: int
+    key: str
+    command: dict[str, str | float]
+    state: str
+    reason: str | None
+    holds_from_ms: int | None
+
+
 class Contract(msgspec.Struct, frozen=True):
     id: str
     enterprise: str
@@ -231,6 +244,33 @@ class Platform:
 
     def latest(self, unit: str) -> Latest:
         return self._call(Latest, "GET", f"/v1/units/{unit}/latest")
+
+    def command(
+        self,
+        unit: str,
+        command: str,
+        name: str | None = None,
+        value: float | None = None,
+        duration_s: float | None = None,
+        *,
+        wait_s: float = 0.0,
+    ) -> Command:
+        """start, stop, reset, set_point (name, value) or fault (name, severity, duration); as it stands once
+        the unit has answered, or after `wait_s`."""
+        path = f"/v1/units/{unit}/commands"
+        given = {"command": command, "name": name, "value": value, "duration_s": duration_s}
+        body = {field: content for field, content in given.items() if content is not None}
+        sent = self._call(Command, "POST", path, json=body)
+        deadline_s = time.monotonic() + wait_s
+        while sent.state == "sent" and time.monotonic() < deadline_s:
+            time.sleep(RETRY_MIN_S)
+            sent = next((each for each in self.commands(unit) if each.id == sent.id), sent)
+        return sent
+
+    def commands(self, unit: str) -> list[Command]:
+        """Its latest hundred, the newest first."""
+        page = self._call(_Page, "GET", f"/v1/units/{unit}/commands")
+        return [msgspec.json.decode(item, type=Command) for item in page.items]
 
     def create_contract(
         self, enterprise: str, provider: str, kind: str, *, id: str | None = None

@@ -273,3 +273,29 @@ class BulkOut(BaseModel):
     created: int
     existing: int
     errors: list[LineErrorOut]
+
+
+class CommandIn(BaseModel):
+    """What a unit is told to do. Whether it takes it, and within which range, is the unit's to say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: Literal["set_point", "start", "stop", "reset", "fault"]
+    name: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_clean)] | None = None
+    """The set point's or the fault's."""
+    value: Annotated[float, Field(strict=True, allow_inf_nan=False)] | None = None
+    """The set point, or the fault's severity (above 0, at most 1; 1 without it)."""
+    duration_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    """How long a fault lasts; without it as long as such faults usually do."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> CommandIn:
+        if self.command == "set_point" and (self.name is None or self.value is None):
+            raise ValueError("a set point takes a name and a value")
+        if self.command == "fault" and self.name is None:
+            raise ValueError("a fault takes a name")
+        if self.command in ("start", "stop", "reset") and (self.name, self.value) != (None, None):
+            raise ValueError(f"{self.command} takes neither name nor value")
+        if self.command != "fault" and self.duration_s is not None:
+            raise ValueError("only a fault takes duration_s")
+        return self

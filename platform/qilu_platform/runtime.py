@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 from pydantic import SecretStr
+from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import StoreError
 from qilu_contract.stores import Store, open_store
@@ -18,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from qilu_platform.authority import Authority
 from qilu_platform.broker_rules import BrokerRules, RevocationList
+from qilu_platform.commanding import Commander
 from qilu_platform.database import Database, DatabaseBusy, lock_start, unreachable
 from qilu_platform.events import Hub
 from qilu_platform.figures import Milestones, OwnFigures
@@ -51,6 +53,7 @@ class Runtime:
     buckets: Buckets
     authority: Authority
     revocation_list: RevocationList
+    commander: Commander | None
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
 
@@ -75,6 +78,10 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
             store = await stack.enter_async_context(open_store(settings.store_url, token))
         authority = await asyncio.to_thread(Authority.open, settings.ca_folder)
         hub = Hub(metrics.clients)
+        commander = None
+        if settings.broker is not None:
+            broker = BrokerAddress.from_url(settings.broker)
+            commander = Commander(broker, database, metrics, settings.port)
         runtime = Runtime(
             settings,
             database,
@@ -84,12 +91,15 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
             Buckets(settings.rate_per_s),
             authority,
             RevocationList(authority),
+            commander,
             made,
         )
         tasks = [
             asyncio.create_task(_repeat(name, interval_s, step, metrics), name=f"platform {name}")
             for name, interval_s, step in _steps(runtime)
         ]
+        if commander is not None:
+            tasks.append(asyncio.create_task(commander.run(), name="platform commands"))
         try:
             yield runtime
         finally:

@@ -226,3 +226,18 @@ import_errors = Table(
     Column("reason", Text, nullable=False),
     sqlite_with_rowid=False,
 )
+
+# Commands to units; the state changes once, by the unit's answer.
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("unit", _ID, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("key", _ID, nullable=False),
+    Column("command", Text, nullable=False),  # a JSON object, as it was asked for
+    Column("state", String(8), nullable=False),  # sent, accepted, refused
+    Column("reason", Text),  # of a refusal
+    Column("holds_from_ms", BigInteger),  # by the unit's clock
+    Index("commands_by_unit", "unit", "at_ms"),
+)

@@ -24,6 +24,9 @@ class Settings(BaseSettings):
     """`sqlite:///path` or `postgresql://user@host/database` (password from QILU_DB_PASSWORD)."""
     store_url: str | None = None
     """Where readings are; without one the endpoints that need readings answer 503."""
+    broker: str | None = None
+    """`mqtt://host:1883`, log-in from the URL or QILU_MQTT_USER and QILU_MQTT_PASSWORD; without one commands
+    are answered 503."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     """0 takes any free port; the service tells which."""

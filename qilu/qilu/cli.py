@@ -83,6 +83,12 @@ Classes = Annotated[
         envvar="QILU_CLASSES", help="equipment classes of your own: a YAML file, or a folder of them"
     ),
 ]
+ShardOf = Annotated[str, typer.Option(help="i/n: this process's slice of the fleet, by edge node")]
+Digest = Annotated[bool, typer.Option("--digest", help="publish nothing, print one SHA-256 over all samples")]
+CommandsOf = Annotated[
+    Path | None,
+    typer.Option("--commands", help="an earlier run's run.json: its commands, at their simulated times"),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
@@ -332,11 +338,9 @@ def devices_run(
     start: Start = None,
     speed: Speed = "1",
     duration: For = None,
-    shard: Annotated[str, typer.Option(help="i/n: this process's slice of the fleet, by edge node")] = "1/1",
-    digest: Annotated[
-        bool,
-        typer.Option("--digest", help="publish nothing, print one SHA-256 over all samples (needs --for)"),
-    ] = False,
+    shard: ShardOf = "1/1",
+    commands: CommandsOf = None,
+    digest: Digest = False,
     report: ReportFile = None,
 ) -> None:
     """Register the fleet at the platform (key from QILU_API_KEY), then publish its telemetry.
@@ -345,26 +349,12 @@ def devices_run(
     """
     _use_classes(classes)
     from qilu_devices.fleet import Shard
-    from qilu_devices.run import RunConfig, run
+    from qilu_devices.run import RunConfig
     from qilu_devices.scenario import load_scenario
-    from qilu_devices.simulation import digest as digest_of
-
-    from qilu.progress import RunLine
 
     loaded = load_scenario(scenario)
-    slice_ = Shard(*flags.shard(shard))
     for_s = None if duration is None else flags.duration_s(duration)
     start_ms = loaded.start_ms if start is None else flags.time_ms(start)
-    if digest:
-        if for_s is None or start_ms is None:
-            raise ConfigError("--digest needs an end and a beginning: give --for and --start.")
-        size = units if units is not None else loaded.units
-        chosen = seed if seed is not None else loaded.seed
-        console.print(
-            digest_of(loaded, chosen, start_ms, size, start_ms + round(for_s * 1000), slice_), markup=False
-        )
-        return
-    _log_to_stderr()
     config = RunConfig(
         broker=broker,
         scenario=loaded,
@@ -374,16 +364,98 @@ def devices_run(
         start_ms=start_ms,
         speed=flags.speed(speed),
         for_s=for_s,
-        shard=slice_,
+        shard=Shard(*flags.shard(shard)),
         state=state,
+        commands=_commands_of(commands),
     )
+    if digest:
+        _print_digest(config)
+    else:
+        _simulate(config, report)
+
+
+@devices_app.command("backfill")
+def devices_backfill(
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="how many days of history")],
+    broker: Broker = "mqtt://127.0.0.1:1883",
+    platform: Platform = "http://127.0.0.1:8000",
+    state: State = Path("var/backfill"),
+    scenario: Scenario = None,
+    units: Units = None,
+    seed: Seed = None,
+    start: Start = None,
+    shard: ShardOf = "1/1",
+    classes: Classes = None,
+    commands: CommandsOf = None,
+    digest: Digest = False,
+    report: ReportFile = None,
+) -> None:
+    """Publish history as fast as it is taken: the last days, or those after --start. Stopped or killed, it
+    goes on where it was when it is called again. Not beside a run of the same fleet: an edge node has one
+    connection.
+
+    Example: qilu devices backfill --days 30 --units 100
+    """
+    _use_classes(classes)
+    from qilu_devices.backfill import backfill
+    from qilu_devices.fleet import Shard
+    from qilu_devices.run import RunConfig
+    from qilu_devices.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    config = RunConfig(
+        broker=broker,
+        scenario=loaded,
+        platform=platform,
+        seed=seed,
+        units=units,
+        start_ms=loaded.start_ms if start is None else flags.time_ms(start),
+        shard=Shard(*flags.shard(shard)),
+        state=None if digest else state,
+        commands=_commands_of(commands),
+    )
+    left = backfill(config, days)
+    if left is None:
+        console.print(f"The backfill in {state} is complete: another one needs another --state.")
+    elif digest:
+        _print_digest(left)
+    else:
+        _simulate(left, report)
+
+
+def _commands_of(manifest: Path | None) -> tuple[Any, ...]:
+    from qilu_devices.manifest import load_manifest
+
+    return () if manifest is None else tuple(load_manifest(manifest).commands)
+
+
+def _print_digest(config: Any) -> None:
+    from qilu_devices.simulation import digest
+
+    if config.for_s is None or config.start_ms is None:
+        raise ConfigError("--digest needs an end and a beginning: give --for and --start.")
+    loaded = config.scenario
+    size = config.units if config.units is not None else loaded.units
+    seed = config.seed if config.seed is not None else loaded.seed
+    until_ms = config.start_ms + round(config.for_s * 1000)
+    found = digest(loaded, seed, config.start_ms, size, until_ms, config.shard, config.commands)
+    console.print(found, markup=False)
+
+
+def _simulate(config: Any, report: Path | None) -> None:
+    """A run until its end, or until a signal comes."""
+    from qilu_devices.run import run
+
+    from qilu.progress import RunLine
+
+    _log_to_stderr()
 
     async def simulate() -> object:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopping.set)
-        with RunLine(console) as line:
+        with RunLine(console, whole=config.backfill) as line:
             return await run(config, line.show, stopping)
 
     _write_report(report, _run(simulate()))
@@ -576,6 +648,9 @@ def platform_run(
         str | None,
         typer.Option(envvar="QILU_STORE", help="influxdb://host:8086/database, for units' readings"),
     ] = None,
+    broker: Annotated[
+        str | None, typer.Option(envvar="QILU_BROKER", help="mqtt://host:1883, for commands to units")
+    ] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
     classes: Classes = None,
@@ -590,7 +665,7 @@ def platform_run(
     from qilu_platform.settings import Settings
 
     _log_to_stderr()
-    settings = Settings(db_url=db, store_url=store, host=host, port=port)
+    settings = Settings(db_url=db, store_url=store, broker=broker, host=host, port=port)
 
     async def serve() -> None:
         stopping = asyncio.Event()
@@ -687,6 +762,35 @@ def platform_import(
     if done.bad:
         where = f"see {errors}" if errors else f"run again with --job {id_} --errors FILE to see them"
         raise QiluError(f"{done.bad:,} lines were not registered: {where}.")
+
+
+@platform_app.command("command")
+def platform_command(
+    unit: Annotated[str, typer.Argument(help="the unit's id")],
+    command: Annotated[str, typer.Argument(help="start, stop, reset, set_point or fault")],
+    name: Annotated[str | None, typer.Argument(help="of the set point or the fault")] = None,
+    value: Annotated[float | None, typer.Argument(help="the set point, or the fault's severity to 1")] = None,
+    duration: Annotated[str | None, typer.Option("--for", help="of a fault: 90s, 2h, 30d")] = None,
+    platform: Platform = "http://127.0.0.1:8000",
+    as_json: Json = False,
+) -> None:
+    """Tell a unit what to do (key of an operator in QILU_API_KEY) and wait ten seconds for its answer. Exit
+    code 1 when it refuses.
+
+    Example: qilu platform command 370202-motor-0000123 set_point load 60
+    """
+    duration_s = None if duration is None else flags.duration_s(duration)
+    with _client(platform) as client:
+        done = client.command(unit, command, name, value, duration_s, wait_s=10.0)
+    if as_json:
+        print(msgspec.json.encode(done).decode())  # noqa: T201
+    elif done.holds_from_ms is not None:
+        from_ms = done.holds_from_ms / 1000
+        console.print(f"Accepted; it holds from {datetime.fromtimestamp(from_ms, UTC):%F %T} UTC on.")
+    elif done.state == "sent":
+        console.print("Sent; there is no answer yet. GET /v1/units/{id}/commands shows it when it comes.")
+    if done.state == "refused":
+        raise QiluError(f"{unit} refuses {command}: {done.reason}")
 
 
 def _client(platform: str) -> PlatformClient:

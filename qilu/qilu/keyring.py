@@ -42,8 +42,7 @@ topic read spBv1.0/+/NCMD/+
 topic read spBv1.0/+/DCMD/+/+
 
 user platform
-topic read spBv1.0/#
-topic write spBv1.0/+/NCMD/+
+topic read spBv1.0/+/NDATA/+
 topic write spBv1.0/+/DCMD/+/+
 
 user operator

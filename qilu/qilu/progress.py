@@ -1,5 +1,5 @@
 """What long work shows: `qilu devices run` a bar while the fleet registers, then one line of how the
-run goes; `qilu platform import` a bar of its file."""
+run goes; `qilu devices backfill` a bar of its days; `qilu platform import` a bar of its file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -34,11 +36,14 @@ def file_bar(console: Console, said: str, size: int) -> Iterator[Callable[[int],
 class RunLine:
     """On a terminal only: where the output is a file, the log says enough."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, whole: bool = False) -> None:
+        """`whole`: progress is a share of simulated time, not of readings."""
+        figure: ProgressColumn = TaskProgressColumn() if whole else MofNCompleteColumn()
+        self._whole = whole
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            figure,
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -59,7 +64,9 @@ class RunLine:
             said = f"registering {progress.registering}"
         else:
             now = datetime.fromtimestamp(report.until_ms / 1000, UTC)
+            acknowledged = f"{report.readings_acked:,} readings" if self._whole else "readings"
             said = (
-                f"{now:%Y-%m-%d %H:%M:%S} UTC, {report.nodes_online} edge nodes online, readings acknowledged"
+                f"{now:%Y-%m-%d %H:%M:%S} UTC, {report.nodes_online} edge nodes online, "
+                f"{acknowledged} acknowledged"
             )
         self._bar.update(self._task, description=said, completed=progress.done, total=progress.total or None)

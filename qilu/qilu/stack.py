@@ -121,7 +121,9 @@ class Stack:
         self.store = await stack.enter_async_context(open_store(store_url, secret("QILU_INFLUX_TOKEN")))
 
         admin_key = secret("QILU_API_KEY") or self.keyring.key("admin")
+        user, password = self._mqtt_login("platform")
         settings = PlatformSettings(
+            broker=_with_login(broker_url, user, password),
             db_url=config.db or f"sqlite:///{state}/registry.sqlite",
             port=free_port(config.port),
             ca=state / "ca",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from qilu_devices import exact
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import CO2_PER_CARBON, GRID_KG_PER_KWH
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
@@ -109,19 +110,25 @@ class BlastFurnaces:
         self._output = FirstOrder(interval_s, OUTPUT_TAU_S)
         self._meters = Consumption(len(units), interval_s)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         hanging, slip, channel = faults["hanging"], faults["slip"], faults["channelling"]
         chill, water = faults["hearth_chill"], faults["water_leak"]
         noise = self._units.normal
         # A: against a hanging burden the blower gives up to 20 % less.
-        volume = self._volume * (1.0 + 0.012 * self._wind.step(k)) * (1.0 - 0.2 * hanging)
+        volume = (
+            controls.value("blast_volume", self._volume)
+            * (1.0 + 0.012 * self._wind.step(k))
+            * (1.0 - 0.2 * hanging)
+        )
         burden = self._burden.step(k)
         # A: pressure drop of a packed bed grows with about the 1.8th power of flow, and with what blocks it.
         # A: a hanging burden blocks up to 1.2 times as much again, a channel opens a fifth.
         blocked = (1.0 + 0.03 * burden) * (1.0 + 1.2 * hanging) * (1.0 - 0.2 * channel)
         drop_kpa = self._resistance_kpa * exact.power(volume / self._volume, 1.8) * blocked
         top_kpa = self._top_kpa * (1.0 + 0.008 * noise("top_noise", k)) + 30.0 * slip  # A
-        oxygen = self._oxygen + 0.3 * self._enrich.step(k)
+        oxygen = controls.value("oxygen_enrichment", self._oxygen) + 0.3 * self._enrich.step(k)
 
         gas = self._gas.step(k)  # > 0: gas is used well
         eta = self._eta + 0.006 * gas - 0.002 * burden - 0.04 * channel  # A: gas in a channel reduces nothing

@@ -12,8 +12,9 @@ import numpy as np
 
 from qilu_devices import exact
 from qilu_devices.climate import local_hour, outdoor_c, season
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import COAL_KG_PER_GJ, GJ_PER_KWH
-from qilu_devices.kernel import SOUND, Consumption, Severities, Times
+from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
 from qilu_devices.steam import saturation_c, steam_enthalpy, water_enthalpy
 
@@ -26,6 +27,9 @@ _SUPERHEAT_C = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 350.0, 400.0, 440.0])
 DEAERATED_FROM_TPH = 6.0  # A: smaller boilers have no deaerator and take colder water
 MIN_LOAD, MAX_LOAD = 0.3, 1.0  # A
 LOAD_TAU_S = 1800.0  # A
+LEAST_FIRE = 0.1  # A: below, the balance of losses over load means nothing
+FIRE_TAU_S, VESSEL_TAU_S = 300.0, 5400.0  # A: how fast grate and flue, and water and steel, go cold
+AIR_O2 = 20.9  # N: vol%
 BLOWDOWN = 1.02  # A: feedwater over steam when nothing leaks
 
 COAL_LHV_KJ_KG = 22_000.0  # A: lower heating value of steam coal
@@ -93,20 +97,25 @@ class Boilers:
         self._keep_demand = float(
             exact.exp(-interval_s / 120.0)
         )  # A: the fire follows demand within two minutes
+        self._fire, self._vessel = FirstOrder(interval_s, FIRE_TAU_S), FirstOrder(interval_s, VESSEL_TAU_S)
         self._meters = Consumption(len(units), interval_s)
         self.load: Values | None = None
         self.efficiency = np.ones(len(units))
         self.fuel_kg_h = np.zeros(len(units))
 
-    def _demand(self, k: int, t_ms: Times) -> Values:
+    def _demand(self, k: int, t_ms: Times, controls: Controls) -> Values:
         hour = local_hour(t_ms)
         by_day = np.where(self._day_shift, 0.12 * exact.cos_turns((hour - 14.0) / 24.0), 0.0)  # A
         winter = np.where(self._heating, -0.15 * season(t_ms), 0.0)  # A
         wanted = self._mean_load + by_day + winter + 0.06 * self._load.step(k)
-        return np.clip(wanted, MIN_LOAD, MAX_LOAD)
+        return np.clip(controls.value("load", wanted, 0.01), MIN_LOAD, MAX_LOAD)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
-        demand = self._demand(k, t_ms)
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
+        on = controls.allowed(np.ones(len(self._units)))
+        lit, hot = self._fire.step(on), self._vessel.step(on)
+        demand = on * hot * self._demand(k, t_ms, controls)
         before = demand if self.load is None else self.load
         self.load = load = self._keep_demand * before + (1.0 - self._keep_demand) * demand
         lag = demand - load  # > 0: more steam is drawn than the fire makes
@@ -135,7 +144,7 @@ class Boilers:
             + 40.0 * faults["fouling"]  # S: up to 40 K (ABMA), oxygen unchanged
             + 18.0 * faults["scale"]  # A
         )
-        self.efficiency = efficiency(load, flue_c, o2, ambient)
+        self.efficiency = efficiency(np.maximum(load, LEAST_FIRE), flue_c, o2, ambient)
         heat_kj_h = 1000.0 * steam_tph * (steam_enthalpy(pressure, steam_c) - water_enthalpy(feed_c))
         self.fuel_kg_h = heat_kj_h / (self.efficiency * COAL_LHV_KJ_KG)
         fuel_kw = self.fuel_kg_h * (COAL_LHV_KJ_KG / 3600.0)
@@ -144,31 +153,38 @@ class Boilers:
         clean = exact.sway(0.06 * self._clean.step(k))  # A
         fire = self.fuel_kg_h / self.size_tph
         hotter = 1.0 + 0.15 * (load - 0.7) + 0.03 * (o2 - self._o2)  # A: NOx grows with the fire and with air
+        out, cold = 1.0 - lit, 1.0 - hot  # 0 in operation, 1 when it has stood for hours
         return {
             "steam_flow": steam_tph,
-            "steam_pressure": pressure,
-            "steam_temp": steam_c,
-            "feedwater_temp": feed_c,
-            "flue_O2": o2,
-            "flue_temp": flue_c,
+            "steam_pressure": pressure * hot,
+            "steam_temp": steam_c - cold * (steam_c - ambient),
+            "feedwater_temp": feed_c - cold * (feed_c - ambient),
+            "flue_O2": o2 + out * (AIR_O2 - o2),
+            "flue_temp": flue_c - out * (flue_c - ambient),
             # A: catalyst or ammonia gone, raw NOx is 2.5 times the usual; without lime SO2 is 4 times.
-            "NOx": self._nox * hotter * clean * (1.0 + 1.5 * faults["denitration_failure"]),
+            "NOx": self._nox * hotter * clean * (1.0 + 1.5 * faults["denitration_failure"]) * lit,
             # A: sulphur comes with the coal.
             "SO2": self._so2
             * clean
             * (0.9 + 0.0008 * fire)
-            * (1.0 + 5.0 * faults["desulphurisation_failure"]),
-            "PM": self._pm * clean * (0.85 + 0.2 * load),  # A
+            * (1.0 + 5.0 * faults["desulphurisation_failure"])
+            * lit,
+            "PM": self._pm * clean * (0.85 + 0.2 * load) * lit,  # A
             # A: ±8 mm of control noise; a drum swells when steam is drawn and shrinks when it is not.
             "drum_level": 8.0 * self._level.step(k) * (1.0 + 3.0 * leak) + 150.0 * lag - 10.0 * leak,
-            "feedwater_flow": steam_tph * BLOWDOWN + lost_tph,
+            "feedwater_flow": steam_tph * BLOWDOWN + lost_tph * hot,
             # A: the tube's metal is warmer than the steam by its load, and by the scale that insulates it.
-            "tube_temp": steam_c + 15.0 + 20.0 * load + 70.0 * faults["scale"] * load,
-            "flue_moisture": 8.0
-            - 0.5 * (o2 - self._o2)
-            + 0.2 * self._units.normal("moisture", k)
-            + 5.0 * leak,  # A
+            "tube_temp": steam_c
+            - cold * (steam_c - ambient)
+            + 15.0 * lit
+            + 20.0 * load
+            + 70.0 * faults["scale"] * load,
+            # A
+            "flue_moisture": (
+                8.0 - 0.5 * (o2 - self._o2) + 0.2 * self._units.normal("moisture", k) + 5.0 * leak
+            )
+            * lit,
             "fuel_flow": self.fuel_kg_h,
-            "efficiency": 100.0 * self.efficiency,
+            "efficiency": 100.0 * self.efficiency * lit,
             **self._meters.step(k, fuel_kw, fuel_kw * (GJ_PER_KWH * COAL_KG_PER_GJ)),
         }

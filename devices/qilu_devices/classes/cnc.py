@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GRID_KG_PER_KWH
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
 from qilu_devices.noise import Autoregression, Indices, Streams, Values
@@ -111,16 +112,20 @@ class CncMachines:
         self._part[done] += 1
         self._new_parts(done)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
-        running = self._shifts.running(t_ms)
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
+        running = controls.working(self._shifts.running(t_ms))
+        override = controls.value("speed_override", 1.0, 0.01)
         if k > 0:
-            self._advance(running)
+            self._advance(running * override)
         hot, strong, strained = faults["hdf"], faults["pwf"], faults["osf"]
         # A: a spindle that draws too much, and one that is strained at less speed.
         heavier = (1.0 + 0.5 * strong) * (1.0 + 0.4 * strained)
         torque = running * self._torque * heavier * (1.0 + 0.01 * self._ripple.step(k))
         speed = np.interp(self._torque, _CURVE_NM, _CURVE_RPM) + self._speed_noise
         speed = running * np.clip(speed, MIN_RPM, MAX_RPM) * (1.0 - 0.15 * strained) * (1.0 - 0.2 * hot)
+        speed = np.minimum(speed * override, MAX_RPM)
         power = torque * speed * RAD_PER_S
 
         air = AIR_K + AIR_SD * self._air.step(k)

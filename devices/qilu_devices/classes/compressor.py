@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from qilu_devices import exact
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GRID_KG_PER_KWH
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
@@ -23,6 +24,7 @@ SPECIFIC_KW = (6.4, 6.6)  # S: kW per m³/min at 0.7 MPa g
 REFERENCE_MPA = 0.7  # S: the definition of specific power
 ATMOSPHERE_MPA = 0.101  # A
 LOAD_MPA, UNLOAD_MPA = 0.64, 0.76  # A: within the catalogue's 0.60-0.80
+HALF_BAND_MPA = 0.06  # C: of the two
 FILL_MPA_S = 0.1 / 60.0  # A: a receiver rises by 0.1 MPa a minute when all air goes into it
 UNLOADED_SHARE = 0.3  # A: power when unloaded, of loaded
 IDLE_SHARE = 0.08  # A: leaks of a sound system, of rated flow
@@ -70,15 +72,19 @@ class Compressors:
         self.pressure_mpa = LOAD_MPA + (UNLOAD_MPA - LOAD_MPA) * units.uniform("pressure")
         self.loaded = (units.uniform("loaded") < self._mean_demand).astype(np.float64)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         at_work = self._shifts.running(t_ms)
-        on = np.where(self._always_on, 1.0, at_work)
+        on = controls.working(np.where(self._always_on, 1.0, at_work))
         flow = self.rated_flow * (1.0 - 0.15 * faults["intake_leak"])  # A: when loaded
         wanted = at_work * np.clip(self._mean_demand + 0.08 * self._demand.step(k), 0.1, 0.95)
         drawn = wanted + IDLE_SHARE + 0.25 * faults["system_leak"]  # A: a bad system leaks a third
 
-        loaded = np.where(self.pressure_mpa <= LOAD_MPA, 1.0, self.loaded)
-        loaded = on * np.where(self.pressure_mpa >= UNLOAD_MPA, 0.0, loaded)
+        load_mpa = controls.value("pressure", LOAD_MPA, offset=-HALF_BAND_MPA)
+        unload_mpa = controls.value("pressure", UNLOAD_MPA, offset=HALF_BAND_MPA)
+        loaded = np.where(self.pressure_mpa <= load_mpa, 1.0, self.loaded)
+        loaded = on * np.where(self.pressure_mpa >= unload_mpa, 0.0, loaded)
         if k > 0:
             # What leaks and is drawn falls with pressure, so the balance never goes below none.
             leaving = drawn * np.minimum(self.pressure_mpa / LOAD_MPA, 1.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GJ_PER_KWH, NATURAL_GAS_KG_PER_GJ
 from qilu_devices.exact import cos_turns
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
@@ -58,13 +59,15 @@ class Pasteurisers:
         self._heat = FirstOrder(interval_s, 120.0)  # A
         self._meters = Consumption(len(units), interval_s)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         fouling, cold, fast = faults["fouling"], faults["under_temperature"], faults["pump_overspeed"]
-        running = self._shifts.running(t_ms)
+        running = controls.working(self._shifts.running(t_ms))
         flow = running * self.rated_m3_h * (1.0 + 0.005 * self._feed.step(k)) * (1.0 + 0.3 * fast)  # A
         hall = self._hall.temperature_c(t_ms)
         # A: a weak heater leaves up to 4 K.
-        wanted = self._set_c - 4.0 * cold
+        wanted = controls.value("hold_temp", self._set_c) - 4.0 * cold
         base = self._heat.step(np.where(running > 0.0, wanted, hall))
         hold_c = base + running * 0.12 * self._control.step(k)  # A
         regeneration = self._regeneration * (1.0 - 0.06 * fouling)  # A
@@ -109,13 +112,16 @@ class Ovens:
         self._exhaust = FirstOrder(interval_s, 300.0)  # A
         self._meters = Consumption(len(units), interval_s)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         hunting, door, fan = faults["burner"], faults["door_leak"], faults["fan_failure"]
-        running = self._shifts.running(t_ms)
+        running = controls.working(self._shifts.running(t_ms))
         hall = self._hall.temperature_c(t_ms)
         # A: a burner that hunts swings by 40 % of its power, and the zone follows a quarter of a turn behind.
         turn = (t_ms % BURNER_PERIOD_MS) * (1.0 / BURNER_PERIOD_MS)
-        base = self._heat.step(np.where(running > 0.0, self._set_c, hall))
+        set_c = controls.value("zone_temp", self._set_c)
+        base = self._heat.step(np.where(running > 0.0, set_c, hall))
         swing = 12.0 * hunting * cos_turns(turn - 0.25)
         zone = base + running * (0.4 * self._control.step(k) + swing)
         belt = running * np.clip(self._belt_load + 4.0 * self._belt.step(k), 0.0, 100.0)
@@ -123,7 +129,7 @@ class Ovens:
         # A: walls and exhaust take a quarter of rated power at 200 K, the product up to 45 %, warming the
         # rest.
         lost = (0.25 + 0.2 * door) * warm
-        warming = np.maximum(self._set_c - base, 0.0) * 0.004
+        warming = np.maximum(set_c - base, 0.0) * 0.004
         fired = running * (lost + 0.0045 * belt * warm + warming + 0.4 * hunting * cos_turns(turn))
         burner = np.clip(100.0 * fired, 0.0, 100.0)
         gas_kw = self.rated_kw * burner * 0.01

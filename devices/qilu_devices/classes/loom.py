@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from qilu_devices import exact
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GRID_KG_PER_KWH
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Meter, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
@@ -48,13 +49,16 @@ class Looms:
         self.stop_left_s = np.zeros(count)
         self._stop_min = np.full(count, REPAIR_MIN[0])
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         # A: bad yarn or a bad style breaks up to 20 times as often.
         worse = (faults["warp_break"], faults["weft_break"], faults["mechanical_electrical"])
         rates = [self._level * STOPS_PER_1E5[i] * (1.0 + 19.0 * worse[i]) / PICKS_PER_1E5 for i in range(3)]
         before = self.stop_left_s
-        running = (before <= 0.0).astype(np.float64)
-        picks = running * self.rated_ppm * (self._interval_s / 60.0)
+        running = controls.allowed((before <= 0.0).astype(np.float64))
+        rated_ppm = controls.value("speed", self.rated_ppm)
+        picks = running * rated_ppm * (self._interval_s / 60.0)
         total = rates[0] + rates[1] + rates[2]
         # The chance of a stop within the interval's picks, 1 − e^(−λ·n), by its series: λ·n is below 0.1.
         expected = total * picks
@@ -73,7 +77,7 @@ class Looms:
             counts = [count + (stops & (kind == i)) for i, count in enumerate(counts)]
         self.stop_left_s, self._counts = left, counts
 
-        speed = running * self.rated_ppm * (1.0 + 0.003 * self._pace.step(k))
+        speed = running * rated_ppm * (1.0 + 0.003 * self._pace.step(k))
         relative = speed / 600.0
         leak = 15.0 * faults["air_leak"]  # A: Nm³/h, also at a stop
         air = self._air * relative * (1.0 + 0.02 * self._draught.step(k)) + 1.0 + leak

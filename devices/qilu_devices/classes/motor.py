@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from qilu_devices import exact
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GRID_KG_PER_KWH
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
@@ -96,12 +97,14 @@ class Motors:
         """1 where the shift calendar has the unit at work, else 0."""
         return self._shifts.running(t_ms)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         bearing, bars, turns = faults["bearing"], faults["broken_rotor_bar"], faults["stator_inter_turn"]
         unbalance = 4.0 * faults["phase_unbalance"]  # A: up to 4 % of voltage
-        running = self.running(t_ms)
+        running = controls.working(self.running(t_ms))
         ripple = 0.01 * self._units.normal("ripple", k)  # A: what changes from sample to sample
-        wanted = self._mean_load + LOAD_SD * self._load.step(k) + ripple
+        wanted = controls.value("load", self._mean_load + LOAD_SD * self._load.step(k), 0.01) + ripple
         # A: an overload adds up to a third of what the drive does.
         load = running * np.clip(wanted, MIN_LOAD, MAX_LOAD) * (1.0 + 0.33 * faults["overload"])
         self.load = load

@@ -11,6 +11,7 @@ import numpy as np
 from qilu_contract.own_classes import Motion, OwnClass
 
 from qilu_devices.climate import local_hour
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.exact import cos_turns
 from qilu_devices.kernel import SOUND, FirstOrder, Meter, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
@@ -71,8 +72,10 @@ class OwnUnits:
         self._shifts = Shifts(units, enterprises)
         self._courses = {motion.signal.name: _Course(motion, units, interval_s) for motion in own.motions}
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
-        running = self._shifts.running(t_ms)
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
+        running = controls.working(self._shifts.running(t_ms))
         values: dict[str, Values] = {}
         for name, course in self._courses.items():  # in the file's order: each names earlier ones only
             values[name] = course.step(k, t_ms, running, values)

@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from qilu_devices.climate import outdoor_c
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GRID_KG_PER_KWH
 from qilu_devices.exact import sway
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
@@ -77,12 +78,14 @@ class Pumps:
         self._warmth = FirstOrder(interval_s, 1200.0)  # A
         self._meters = Consumption(len(units), interval_s)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         starved, closed = faults["cavitation"], faults["valve_closure"]
         worn, imbalance = faults["impeller_wear"], faults["rotor_imbalance"]
         noise = self._units.normal
-        running = np.where(self._always, 1.0, self._shifts.running(t_ms))
-        wanted = self._demand + 0.015 * self._flow.step(k)  # A
+        running = controls.working(np.where(self._always, 1.0, self._shifts.running(t_ms)))
+        wanted = controls.value("flow", self._demand + 0.015 * self._flow.step(k), 0.01)  # A
         speed = np.where(self._converter, np.minimum(0.75 + 0.25 * wanted, 1.0), 1.0)
         share = wanted * (1.0 - 0.65 * closed) * (1.0 - 0.04 * worn)  # A
         # A: NPSHr grows with the square of flow; a starved suction loses all of its margin and 0.8 m more.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GRID_KG_PER_KWH
 from qilu_devices.exact import cos_turns
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
@@ -36,6 +37,13 @@ _BASE: dict[str, tuple[float, float, float, float]] = {
     "cooling_outlet_temp": (94.60, 0.15, 0.4, 600.0),
     "cooling_valve": (41.11, 0.5, 0.4, 600.0),
     "compressor_work": (341.4, 1.5, 0.0, 600.0),
+}
+# A: a kelvin more takes less cooling, warmer water leaves, gas expands.
+FOLLOWING = {
+    "reactor_temp": 1.0,
+    "cooling_valve": -2.0,
+    "cooling_outlet_temp": 0.8,
+    "reactor_pressure": 6.0,
 }
 AGITATOR_KW = 60.0  # A
 FAST_S, SLOW_S = 360.0, 5400.0  # A: how soon a disturbance is felt, and how soon controllers take it back
@@ -108,6 +116,7 @@ class Reactors:
         self._shared = Autoregression(units, "shared", interval_s, 1200.0)  # A
         # How far each disturbance that any unit has had is felt: soon, and once controllers have acted.
         self._felt: dict[str, tuple[FirstOrder, FirstOrder]] = {}
+        self._shift = FirstOrder(interval_s, FAST_S)  # how far the temperature is from the base case's
         self._meters = Consumption(len(units), interval_s)
 
     def _entering(self, fault: str, severity: Values, k: int, t_ms: Times) -> Values:
@@ -154,7 +163,9 @@ class Reactors:
                 answers[name] = answers.get(name, 0.0) + gain * (soon - late)
         return answers
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         answers = self._answers(k, t_ms, faults)
         shared = self._shared.step(k)
         signals: dict[str, Values] = {}
@@ -166,6 +177,12 @@ class Reactors:
                 noise = noise * (1.0 - faults["idv21"])  # the valve stands still
             value = base + sd * noise
             signals[name] = value + answers[name] if name in answers else value
+        base_c = _BASE["reactor_temp"][0]
+        shift_c = self._shift.step(
+            np.zeros(len(self._units)) + controls.value("reactor_temp", base_c) - base_c
+        )
+        for name, gain in FOLLOWING.items():
+            signals[name] = signals[name] + gain * shift_c
         signals["feed_A"] = np.maximum(signals["feed_A"], 0.0)
         electric = signals["compressor_work"] + AGITATOR_KW
         return {**signals, **self._meters.step(k, electric, GRID_KG_PER_KWH * electric)}

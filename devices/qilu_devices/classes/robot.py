@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GRID_KG_PER_KWH
 from qilu_devices.exact import cos_turns
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
@@ -72,13 +73,16 @@ class Robots:
         self._motors = [FirstOrder(interval_s, 1800.0) for _ in range(JOINTS)]  # A
         self._meters = Consumption(len(units), interval_s)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         wear, flexspline, encoder = faults["reducer_wear"], faults["flexspline"], faults["encoder"]
         noise = self._units.normal
-        running = self._shifts.running(t_ms)
+        running = controls.working(self._shifts.running(t_ms))
+        faster = controls.value("speed", 1.0, 0.01)
         hall = self._hall.temperature_c(t_ms)
         pace = 1.0 + 0.004 * self._pace.step(k)  # A
-        cycle_ms = self._cycle_s * 1000.0
+        cycle_ms = self._cycle_s * 1000.0 / faster
         # Ten moments up to the sample, one a row; programs start anew every hour.
         phase = ((t_ms % 3_600_000) - BEFORE_MS[:, np.newaxis]) / cycle_ms
         torques: dict[str, Values] = {}
@@ -87,8 +91,8 @@ class Robots:
         fastest = np.zeros(len(self._units))
         for j in range(JOINTS):
             turn = phase * STROKES[j] + self._offsets[j]
-            speed = np.abs(cos_turns(turn))
-            acceleration = cos_turns(turn + 0.25)
+            speed = np.abs(cos_turns(turn)) * faster
+            acceleration = cos_turns(turn + 0.25) * (faster * faster)
             # The arm reaches further out and back in as the cycle goes; hardly so within a second.
             weight = GRAVITY[j] * self._payload * (0.8 + 0.2 * cos_turns(phase[-1] + self._offsets[j]))
             before = self._motors[j].value
@@ -111,7 +115,7 @@ class Robots:
             **torques,
             **temperatures,
             "following_error": error,
-            "cycle_time": running * self._cycle_s * pace,
+            "cycle_time": running * self._cycle_s / faster * pace,
             "repeatability": self._repeats * (1.0 + 0.05 * noise("repeats", k))
             + 0.06 * wear
             + 0.05 * flexspline,

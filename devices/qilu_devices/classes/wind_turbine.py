@@ -18,6 +18,7 @@ import math
 import numpy as np
 
 from qilu_devices.climate import outdoor_c
+from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GRID_KG_PER_KWH
 from qilu_devices.exact import cos_turns
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
@@ -104,11 +105,13 @@ class WindTurbines:
         self._vane = Autoregression(units, "vane", interval_s, 1800.0)  # A
         self._meters = Consumption(len(units), interval_s)
 
-    def step(self, k: int, t_ms: Times, faults: Severities = SOUND) -> dict[str, Values]:
+    def step(
+        self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
+    ) -> dict[str, Values]:
         latent = math.sqrt(SLOW_SHARE) * self._slow.step(k) + math.sqrt(1.0 - SLOW_SHARE) * self._fast.step(k)
         wind = self._site * np.interp(latent, _LATENT, _WEIBULL_MS)
         outdoor = outdoor_c(t_ms) + 1.5 * self._weather.step(k)  # A
-        running = (wind >= CUT_IN_MS) & (wind < CUT_OUT_MS)
+        running = controls.allowed(((wind >= CUT_IN_MS) & (wind < CUT_OUT_MS)).astype(np.float64))
         # A: 2 % of scatter about the curve within ten minutes; rated power is a ceiling that the converter
         # holds.
         scatter = 1.0 + 0.02 * self._units.normal("scatter", k)
@@ -120,14 +123,16 @@ class WindTurbines:
             power_kw(wind, air_density(outdoor)) * scatter * (alignment * alignment) * (1.0 - 0.35 * ice)
         )
         limit_kw = RATED_KW * (1.0 - 0.6 * faults["curtailment"])  # A: the grid allows 40 % at the least
-        produced = np.minimum(aerodynamic, limit_kw)
+        produced = np.minimum(aerodynamic, np.minimum(limit_kw, controls.value("power_limit", RATED_KW)))
         held_back = np.maximum(np.minimum(aerodynamic, RATED_KW) - produced, 0.0) / RATED_KW
-        power = np.where(running, produced, STANDBY_KW)
+        power = np.where(running > 0.0, produced, STANDBY_KW)
         share = np.maximum(power, 0.0) / RATED_KW
 
         rpm = np.clip(TIP_SPEED_RATIO * wind / RADIUS_M * 30.0 / np.pi, MIN_RPM, MAX_RPM)
         # A: blades turn out of the wind by up to 15° to hold power back.
-        pitch = np.where(running, np.interp(wind, _PITCH_MS, _PITCH_DEG) + 25.0 * held_back, FEATHER_DEG)
+        pitch = np.where(
+            running > 0.0, np.interp(wind, _PITCH_MS, _PITCH_DEG) + 25.0 * held_back, FEATHER_DEG
+        )
         yaw_error = 2.0 * self._units.normal("yaw", k) + 1.5 * self._vane.step(k) + offset_deg  # A
         direction = self._heading + 60.0 * self._turn.step(k) + yaw_error  # A
         nacelle = outdoor + 6.0 + 4.0 * running  # A: warmed by the converter
@@ -143,7 +148,7 @@ class WindTurbines:
         return {
             "wind_speed": wind,
             "active_power": power,
-            "rotor_speed": np.where(running, rpm, 0.0),
+            "rotor_speed": np.where(running > 0.0, rpm, 0.0),
             "pitch_angle": pitch,
             "nacelle_direction": np.mod(direction, 360.0),
             "gearbox_bearing_temp": self._gear_bearing.step(
@@ -159,7 +164,7 @@ class WindTurbines:
             "outdoor_temp": outdoor,
             "yaw_error": yaw_error,
             # A: a stiff drive takes up to 5 A more, beyond the 6 A of the study.
-            "drive_current": np.where(running, drive + 5.0 * faults["pitch_drive"], 0.3),
+            "drive_current": np.where(running > 0.0, drive + 5.0 * faults["pitch_drive"], 0.3),
             "grid_current": np.abs(power) * (1000.0 / (math.sqrt(3.0) * GRID_V * POWER_FACTOR)),
             **self._meters.step(k, np.maximum(power, 0.0), GRID_KG_PER_KWH * np.maximum(-power, 0.0)),
         }

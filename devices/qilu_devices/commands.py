@@ -1,0 +1,82 @@
+"""Commands to simulated units: whether a class takes one, and what becomes of it.
+
+A command holds from a simulated time on, at which nothing of the unit has been computed yet. With that time
+it is a part of the run, as scenario, seed and start are: whoever computes the run again gets the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import msgspec
+from qilu_contract.catalogue import EquipmentClass
+from qilu_contract.commands import Command, Kind, Refused
+
+from qilu_devices.faults import HOUR_MS, FaultPlan, Order
+
+MAX_FAULT_MS = 366 * 24 * HOUR_MS
+MAX_COMMANDS = 100_000
+"""Commands of one run: each is kept in the manifest, and every fault and repair is asked for at each step."""
+
+
+class Given(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A command as it holds for a unit from `at_ms` (UTC, simulated) on; the rest as in Command."""
+
+    unit: str
+    at_ms: int
+    kind: Kind
+    name: str = ""
+    value: float = 1.0
+    duration_ms: int = 0
+
+
+def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -> Given:
+    """The command as it holds from `at_ms` on. Raises Refused with the reason."""
+    name, value, duration_ms = command.name, command.value, 0
+    match command.kind:
+        case "start" | "stop" if not equipment.stoppable:
+            raise Refused(f"Units of class {equipment.name} are not started or stopped by command.")
+        case "set_point":
+            known = {point.name: point for point in equipment.set_points}
+            point = known.get(name)
+            if point is None:
+                raise Refused(
+                    f"Class {equipment.name} has no set point {name!r}: it has {', '.join(known) or 'none'}."
+                )
+            if not point.low <= value <= point.high:  # nan is not within either
+                raise Refused(
+                    f"Set point {name} of class {equipment.name} takes {point.low:g} to {point.high:g} "
+                    f"{point.unit}, not {value:g}."
+                )
+        case "fault":
+            faults = {fault.name: fault for fault in equipment.faults}
+            fault = faults.get(name)
+            if fault is None:
+                raise Refused(
+                    f"Class {equipment.name} has no fault {name!r}: it has {', '.join(faults) or 'none'}."
+                )
+            if not 0.0 < value <= 1.0:
+                raise Refused(f"The severity of a fault is more than 0 and at most 1, not {value:g}.")
+            asked_ms = 1000.0 * command.duration_s if command.duration_s is not None else None
+            duration_ms = round((fault.develop_h + fault.repair_h) * HOUR_MS)
+            if asked_ms is not None:
+                if not 1.0 <= asked_ms <= MAX_FAULT_MS:
+                    raise Refused(
+                        f"A fault lasts from a millisecond to 366 days, not {command.duration_s:g} s."
+                    )
+                duration_ms = round(asked_ms)
+    return Given(unit, at_ms, command.kind, name, value, duration_ms)
+
+
+def with_commands(plan: FaultPlan, commands: Iterable[Given]) -> FaultPlan:
+    """What a scenario says of faults, and what commands say."""
+    orders, repairs = [], []
+    for given in commands:
+        if given.kind == "fault":
+            orders.append(Order(given.unit, given.name, given.at_ms, True, given.duration_ms, given.value))
+        elif given.kind == "reset":
+            repairs.append((given.unit, given.at_ms))
+    if not orders and not repairs:
+        return plan
+    return replace(plan, orders=(*plan.orders, *orders), repairs=(*plan.repairs, *repairs))

@@ -1,0 +1,70 @@
+"""What commands have set at the units of one class, as the kernels ask for it."""
+
+from __future__ import annotations
+
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qilu_devices.noise import Values
+
+_BY_ITSELF, _STOPPED, _STARTED = 0, 1, 2
+
+
+class Controls:
+    """One array element a unit. A unit that no command has touched behaves, to the bit, as without any."""
+
+    def __init__(self, units: int) -> None:
+        self._units = units
+        self._mode: NDArray[np.int8] | None = None
+        self._set: dict[str, Values] = {}
+
+    def start(self, place: int) -> None:
+        """The unit works, by its calendar or, when that has it rest, until it next has it rest."""
+        self._modes()[place] = _STARTED
+
+    def stop(self, place: int) -> None:
+        """The unit rests until it is started."""
+        self._modes()[place] = _STOPPED
+
+    def set_point(self, place: int, name: str, value: float) -> None:
+        if name not in self._set:
+            self._set[name] = np.full(self._units, np.nan)
+        self._set[name][place] = value
+
+    def _modes(self) -> NDArray[np.int8]:
+        if self._mode is None:
+            self._mode = np.zeros(self._units, dtype=np.int8)
+        return self._mode
+
+    def working(self, by_itself: Values) -> Values:
+        """1 for units at work, else 0; `by_itself` is what the calendar says. To be asked once a step."""
+        if self._mode is None:
+            return by_itself
+        self._mode[(self._mode == _STARTED) & (by_itself > 0.0)] = _BY_ITSELF
+        working = np.where(self._mode == _STARTED, 1.0, by_itself)
+        return np.where(self._mode == _STOPPED, 0.0, working)
+
+    def allowed(self, by_itself: Values) -> Values:
+        """As `working` for what starting cannot bring about: wind, a mended thread."""
+        return by_itself if self._mode is None else np.where(self._mode == _STOPPED, 0.0, by_itself)
+
+    @overload
+    def value(self, name: str, own: Values, scale: float = 1.0, offset: float = 0.0) -> Values: ...
+
+    @overload
+    def value(self, name: str, own: float, scale: float = 1.0, offset: float = 0.0) -> Values | float: ...
+
+    def value(
+        self, name: str, own: Values | float, scale: float = 1.0, offset: float = 0.0
+    ) -> Values | float:
+        """The set point times `scale` plus `offset` where there is one, else `own`."""
+        values = self._set.get(name)
+        if values is None:
+            return own
+        return np.where(np.isnan(values), own, values * scale + offset)
+
+
+AUTOMATIC = Controls(0)
+"""No command has ever come."""

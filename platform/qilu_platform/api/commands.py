@@ -1,0 +1,87 @@
+"""Commands to units."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from qilu_contract.commands import Command
+from qilu_contract.ids import ID_PATTERN
+
+from qilu_platform import commanding
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.commanding import BrokerAway
+from qilu_platform.keys import Caller
+from qilu_platform.listing import get_row
+from qilu_platform.models import CommandIn, Role
+from qilu_platform.problems import Problem
+from qilu_platform.runtime import Runtime
+from qilu_platform.schema import units
+
+router = APIRouter(prefix="/v1/units", tags=["commands"], responses=PROBLEMS)
+
+Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
+Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
+AnId = Annotated[str, Path(pattern=ID_PATTERN)]
+
+_COMMAND = {
+    "id": "cmd-0d1f2a3b4c5d6e7f",
+    "unit": "370202-motor-0000123",
+    "at_ms": 1767225600000,
+    "key": "key-0d1f2a3b4c5d",
+    "command": {"command": "set_point", "name": "load", "value": 500.0},
+    "state": "refused",
+    "reason": "Set point load of class motor takes 15 to 108 %, not 500.",
+    "holds_from_ms": None,
+}
+_SENT: dict[int | str, dict[str, Any]] = {
+    201: {"content": {"application/json": {"example": _COMMAND | {"state": "sent", "reason": None}}}}
+}
+_LIST: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": {"unit": _COMMAND["unit"], "items": [_COMMAND]}}}}
+}
+
+
+@router.post("/{id}/commands", status_code=201, responses=_SENT | NOT_FOUND | CONFLICT)
+async def send(runtime: RuntimeDep, caller: Operator, id: AnId, body: CommandIn) -> Response:
+    """Sends it to the unit's edge node. The unit's answer, accepted or refused with the reason, stands in the
+    list of the unit's commands as soon as it is there; what nobody answers stays `sent`."""
+    unit = await _unit(runtime, caller, id)
+    if unit["state"] == "retired":
+        raise Problem(409, f"unit {id} is retired.")
+    commander = runtime.commander
+    if commander is None:
+        raise Problem(503, "The platform runs without a broker: start it with --broker.")
+    if not commander.connected:
+        raise Problem(503, "The broker is away: nothing was sent.", headers={"Retry-After": "5"})
+    asked = body.model_dump(exclude_none=True)
+    id_ = await runtime.database.write(lambda found: commanding.enter(found, caller, id, asked))
+    default = Command(body.command)
+    command = Command(
+        body.command, body.name or "", default.value if body.value is None else body.value, body.duration_s
+    )
+    try:
+        await commander.send(unit, command, id_)
+    except BrokerAway as error:
+        said = f"It was not sent: {error}."
+        await runtime.database.write(lambda found: commanding.settle(found, id_, "refused", said))
+    made = await runtime.database.read(lambda found: commanding.one(found, id_))
+    return answer(made, 201, {"Location": f"/v1/units/{id}/commands"})
+
+
+@router.get("/{id}/commands", responses=_LIST | NOT_FOUND)
+async def list_commands(
+    runtime: RuntimeDep, caller: Reader, id: AnId, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> Response:
+    """The newest first: `sent` (no answer yet), `accepted` (holds from `holds_from_ms` on, by the unit's
+    clock) or `refused` (for `reason`)."""
+    await _unit(runtime, caller, id)
+    items = await runtime.database.read(lambda found: commanding.of_unit(found, id, limit))
+    return answer({"unit": id, "items": items})
+
+
+async def _unit(runtime: Runtime, caller: Caller, id_: str) -> dict[str, Any]:
+    unit = await runtime.database.read(lambda connection: get_row(connection, units, id_))
+    if unit is None or not caller.sees(unit["enterprise"]):
+        raise Problem(404, f"unit {id_} does not exist.")
+    return unit

@@ -1,0 +1,313 @@
+"""Commands all the way: over HTTP to the platform, over Sparkplug to simulated equipment, and back as data,
+with a real broker, gateway, store and platform, and a run that is verified afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import httpx
+import pytest
+from gateway_world import Publisher, eventually, eventually_async
+from pydantic import SecretStr
+from qilu.brokers import EmbeddedBroker
+from qilu.keyring import Keyring
+from qilu.verify import verify
+from qilu_contract import sparkplug, topics
+from qilu_contract.sparkplug import DataType, Metric, Payload
+from qilu_contract.stores import Store, open_store
+from qilu_devices.manifest import Manifest, load_manifest
+from qilu_devices.run import RunConfig, RunReport, run
+from qilu_devices.scenario import load_scenario
+from qilu_devices.simulation import fleet_of
+from qilu_gateway.service import GatewayService
+from qilu_gateway.settings import Settings as GatewaySettings
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings
+
+SCENARIO = load_scenario()
+UNITS = 40
+FLEET = fleet_of(SCENARIO, units=UNITS)
+START_MS = 1_717_400_000_000  # a Monday in June, 15:33 in Shandong: everybody is at work
+SPEED = 30.0
+QILU = Path(sys.executable).parent / "qilu"
+
+
+@dataclass
+class World:
+    http: httpx.AsyncClient
+    store: Store
+    gateway: GatewayService
+    broker: Any
+    state: Path
+    running: asyncio.Task[RunReport]
+
+    async def command(self, unit: str, **body: object) -> dict[str, Any]:
+        sent = await self.http.post(f"/v1/units/{unit}/commands", json=body)
+        assert sent.status_code == 201, sent.text
+        return dict(sent.json())
+
+    async def answered(self, command: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = command
+
+        async def settled() -> bool:
+            nonlocal found
+            items = (await self.http.get(f"/v1/units/{command['unit']}/commands")).json()["items"]
+            found = next(item for item in items if item["id"] == command["id"])
+            return bool(found["state"] != "sent")
+
+        await eventually_async(settled, f"an answer to {command}")
+        return found
+
+    async def latest(self, unit: str, signal: str) -> tuple[int, Any]:
+        row = (await self.http.get(f"/v1/units/{unit}/latest")).json()
+        return row.get("ts_ms", 0), row.get("values", {}).get(signal)
+
+    @property
+    def manifest(self) -> Manifest:
+        return load_manifest(self.state / "devices")
+
+
+@asynccontextmanager
+async def world(mosquitto: Any, tmp_path: Path) -> AsyncIterator[World]:
+    """All parts, and a fleet that runs until the end of the context; it is verified there."""
+    async with open_store(f"duckdb:///{tmp_path}/readings.duckdb") as store:
+        settings = Settings(
+            db_url=f"sqlite:///{tmp_path}/registry.sqlite",
+            port=0,
+            broker=mosquitto.url,
+            api_key=SecretStr("admin-key-of-this-test"),
+            ingest_key=SecretStr("ingest-key-of-this-test"),
+        )
+        async with PlatformService(settings, store) as platform:
+            gateway_settings = GatewaySettings(
+                broker=mosquitto.url, platform=platform.url, state=tmp_path / "gateway", http_port=0
+            )
+            gateway = GatewayService(gateway_settings, store=store, api_key="ingest-key-of-this-test")
+            headers = {"Authorization": "Bearer admin-key-of-this-test"}
+            async with (
+                gateway,
+                httpx.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as http,
+            ):
+                stop = asyncio.Event()
+                config = RunConfig(
+                    mosquitto.url,
+                    SCENARIO,
+                    platform.url,
+                    "admin-key-of-this-test",
+                    units=UNITS,
+                    start_ms=START_MS,
+                    speed=SPEED,
+                    state=tmp_path / "devices",
+                )
+                running = asyncio.create_task(run(config, stop=stop))
+                try:
+                    await eventually(lambda: gateway.counters.stored >= UNITS, "the fleet speaks")
+                    yield World(http, store, gateway, mosquitto, tmp_path, running)
+                finally:
+                    stop.set()
+                    report = await running
+                await eventually(lambda: gateway.counters.in_flight == 0, "all is stored")
+                assert (report.pending, report.dropped) == (0, 0)
+                assert gateway.counters.dead_lettered == 0
+                verdict = (await verify(load_manifest(tmp_path / "devices"), store)).total
+                assert verdict.expected > UNITS
+                assert verdict.good, verdict
+
+
+def unit_of(class_name: str) -> str:
+    return next(unit.id for unit in FLEET if unit.class_name == class_name)
+
+
+async def test_commands_take_effect_in_stored_telemetry_and_their_answers_come_back(
+    mosquitto: Any, tmp_path: Path
+) -> None:
+    motor = unit_of("motor")
+    async with world(mosquitto, tmp_path) as all_parts:
+        stop = await all_parts.answered(await all_parts.command(motor, command="stop"))
+        assert (stop["state"], stop["reason"]) == ("accepted", None)
+        assert stop["holds_from_ms"] > START_MS
+
+        async def stands() -> bool:
+            ts_ms, power = await all_parts.latest(motor, "power_in")
+            return bool(ts_ms >= stop["holds_from_ms"] and power == 0.0)
+
+        await eventually_async(stands, "the motor stands")
+        started = await all_parts.answered(await all_parts.command(motor, command="start"))
+        load = await all_parts.answered(
+            await all_parts.command(motor, command="set_point", name="load", value=100.0)
+        )
+        assert (started["state"], load["state"]) == ("accepted", "accepted")
+        fault = await all_parts.answered(
+            await all_parts.command(motor, command="fault", name="bearing", value=1.0, duration_s=7200.0)
+        )
+        assert fault["state"] == "accepted"
+
+        # Out of range, unknown, and to a unit that cannot: refused, for a reason, and nothing breaks.
+        for body, said in (
+            ({"command": "set_point", "name": "load", "value": 500.0}, "takes 15 to 108 %, not 500"),
+            ({"command": "set_point", "name": "colour", "value": 1.0}, "no set point 'colour'"),
+            ({"command": "fault", "name": "flat_tyre"}, "no fault 'flat_tyre'"),
+        ):
+            refused = await all_parts.answered(await all_parts.command(motor, **body))
+            assert refused["state"] == "refused"
+            assert said in refused["reason"]
+            assert refused["holds_from_ms"] is None
+        # A unit that no edge node speaks for: nobody answers.
+        enterprise = next(unit.enterprise for unit in FLEET if unit.id == motor)
+        lonely = {"id": "lonely", "class": "motor", "enterprise": enterprise.id}
+        assert (await all_parts.http.post("/v1/units", json=lonely)).status_code == 201
+        unheard = await all_parts.command("lonely", command="stop")
+
+        async def turns() -> bool:
+            _, power = await all_parts.latest(motor, "power_in")
+            return bool(power)
+
+        await eventually_async(turns, "the motor turns again")
+        answer = await all_parts.answered(
+            unheard
+        )  # its node exists, so it is told that there is no such unit
+        assert (answer["state"], "no unit of this edge node" in answer["reason"]) == ("refused", True)
+
+        # All of it is in the books.
+        audit = (await all_parts.http.get("/v1/audit", params={"subject": f"units/{motor}"})).json()
+        commanded = [item for item in audit["items"] if item["action"] == "commanded"]
+        assert len(commanded) == 7
+        assert commanded[-1]["detail"]["command"] == "stop"
+    kinds = [given.kind for given in load_manifest(tmp_path / "devices").commands]
+    assert kinds == ["stop", "start", "set_point", "fault"]
+    truth = load_manifest(tmp_path / "devices").ground_truth()
+    assert (motor, "bearing") in {(case.unit, case.fault) for case in truth}
+
+    # The manifest is enough to have the same samples again, live and as history.
+    manifest = load_manifest(tmp_path / "devices")
+    span = (manifest.until_ms - manifest.start_ms) // 1000
+    words = ["devices", "run", "--digest", "--units", str(UNITS), "--start", "2024-06-03T07:33:20+00:00"]
+    digests = set()
+    for more in ([], ["--commands", str(tmp_path / "devices" / "run.json")]):
+        command = [str(QILU), *words, "--for", f"{span}s", *more]
+        said = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, timeout=120, check=True
+        )
+        digests.add(said.stdout.strip())
+    assert len(digests) == 2
+
+
+async def test_sloppy_and_hostile_commands_hurt_nobody(mosquitto: Any, tmp_path: Path) -> None:
+    motor = next(unit for unit in FLEET if unit.class_name == "motor")
+    async with world(mosquitto, tmp_path) as all_parts:
+        publisher = Publisher(mosquitto)
+        topic = topics.sparkplug("DCMD", motor.enterprise.county, motor.enterprise.id, motor.id)
+        stop = Metric("Device Control/Stop", datatype=DataType.BOOLEAN, value=True)
+        for body in (
+            b"",
+            b"\xff" * 1000,
+            sparkplug.encode(Payload(None, None, [])),
+            sparkplug.encode(Payload(None, None, [stop, stop])),
+            sparkplug.encode(Payload(2**63, 255, [Metric("x" * 1000, value="y" * 1000)])),
+        ):
+            publisher.send(topic, body)
+        publisher.send(topics.sparkplug("DCMD", motor.enterprise.county, motor.enterprise.id, "other"), b"")
+        # Without an id, a time and at QoS 1 it is a command all the same.
+        publisher.send(topic, sparkplug.encode(Payload(None, None, [stop])))
+
+        async def stands() -> bool:
+            return bool((await all_parts.latest(motor.id, "power_in"))[1] == 0.0)
+
+        await eventually_async(stands, "the motor stands")
+        publisher.close()
+        assert [given.kind for given in all_parts.manifest.commands] == ["stop"]
+        assert not all_parts.running.done()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"command": "explode"}, "command"),
+        ({"command": "set_point", "name": "load"}, "a set point takes a name and a value"),
+        ({"command": "stop", "name": "load"}, "stop takes neither name nor value"),
+        ({"command": "fault"}, "a fault takes a name"),
+        ({"command": "stop", "duration_s": 3.0}, "only a fault takes duration_s"),
+        ({"command": "set_point", "name": "load", "value": True}, "value"),
+        ({"command": "stop", "now": True}, "now"),
+    ],
+)
+async def test_what_is_no_command_is_not_sent(body: dict[str, Any], said: str, tmp_path: Path) -> None:
+    async with bare_platform(tmp_path) as http:
+        answer = await http.post("/v1/units/m-1/commands", json=body)
+        assert answer.status_code == 422
+        assert said in json.dumps(answer.json())
+
+
+async def test_who_may_command_and_without_a_broker_nothing_is_sent(tmp_path: Path) -> None:
+    async with bare_platform(tmp_path) as http:
+        for role, status in (("viewer", 403), ("fleet", 403), ("operator", 503)):
+            made = (await http.post("/v1/keys", json={"name": role, "role": role})).json()
+            headers = {"Authorization": f"Bearer {made['key']}"}
+            answer = await http.post("/v1/units/m-1/commands", json={"command": "stop"}, headers=headers)
+            assert answer.status_code == status, role
+        assert (await http.get("/v1/units/m-1/commands")).json() == {"unit": "m-1", "items": []}
+        assert (await http.post("/v1/units/m-2/commands", json={"command": "stop"})).status_code == 404
+        assert (await http.post("/v1/units/m-1/retire")).is_success
+        assert (await http.post("/v1/units/m-1/commands", json={"command": "stop"})).status_code == 409
+
+
+@asynccontextmanager
+async def bare_platform(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A platform with one unit and no broker."""
+    settings = Settings(
+        db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=0, api_key=SecretStr("admin-key-of-this-test")
+    )
+    async with PlatformService(settings) as platform:
+        headers = {"Authorization": "Bearer admin-key-of-this-test"}
+        async with httpx.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as http:
+            body = {"id": "e-1", "name": "A", "county": "370202", "industry": "C31"}
+            assert (await http.post("/v1/enterprises", json=body)).is_success
+            body = {"id": "m-1", "class": "motor", "enterprise": "e-1"}
+            assert (await http.post("/v1/units", json=body)).is_success
+            yield http
+
+
+async def test_the_platforms_broker_user_may_command_and_hear_answers_and_nothing_else(
+    mosquitto_program: str, tmp_path: Path, free_port: Any
+) -> None:
+    keyring = Keyring(tmp_path / "keys")
+    keyring.make()
+    port = free_port()
+    async with EmbeddedBroker("mosquitto", port, tmp_path / "broker", keyring, tmp_path / "broker.log", None):
+
+        def client(user: str) -> aiomqtt.Client:
+            return aiomqtt.Client(
+                "127.0.0.1",
+                port,
+                username=user,
+                password=keyring.password(user),
+                protocol=aiomqtt.ProtocolVersion.V5,
+            )
+
+        async with (
+            client("platform") as platform,
+            client("devices") as devices,
+            client("operator") as all_of_it,
+        ):
+            await platform.subscribe("spBv1.0/#", qos=1)
+            await devices.publish("spBv1.0/370202/DDATA/e-1/m-1", b"reading", qos=1)
+            await devices.publish("spBv1.0/370202/NDATA/e-1", b"answer", qos=1)
+            async for message in platform.messages:
+                assert message.payload == b"answer"
+                break
+            await all_of_it.subscribe("spBv1.0/#", qos=1)
+            for topic in ("NCMD/e-1", "DDATA/e-1/m-1", "NDATA/e-1"):
+                await platform.publish(f"spBv1.0/370202/{topic}", b"not mine to say", qos=1)
+            await platform.publish("spBv1.0/370202/DCMD/e-1/m-1", b"stop", qos=1)
+            async for message in all_of_it.messages:
+                assert message.payload == b"stop"
+                break
