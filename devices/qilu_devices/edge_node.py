@@ -31,6 +31,7 @@ from qilu_contract.errors import BadReading, ConfigError
 from qilu_contract.mqtt import (
     DISCONNECT_WITH_WILL,
     NOT_AUTHORISED,
+    SESSION_TAKEN_OVER,
     Connection,
     ConnectRefused,
     Message,
@@ -248,7 +249,7 @@ class EdgeNode:
 
     async def run(self) -> None:
         """Connects, publishes, reconnects, until `stop`. Raises ConfigError when the broker refuses us from
-        the beginning."""
+        the beginning, or when somebody else takes the connection of a historical node."""
         delay_s = RECONNECT_MIN_S
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
@@ -263,6 +264,12 @@ class EdgeNode:
                     ) from error
                 _log.debug("edge_node_refused", node=self.id, error=str(error))
             except (MqttError, OSError, TimeoutError) as error:
+                taken_over = isinstance(error, MqttError) and error.reason == SESSION_TAKEN_OVER
+                if taken_over and self._historical:  # the present goes first
+                    raise ConfigError(
+                        f"Another process publishes as edge node {self.id}: stop it, and call the backfill "
+                        "again, which goes on where it was."
+                    ) from error
                 _log.debug("edge_node_disconnected", node=self.id, error=str(error))
             if self._disconnecting or loop.time() - began_s > RECONNECT_MAX_S:
                 # That was a connection, not another failure.

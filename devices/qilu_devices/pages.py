@@ -128,6 +128,7 @@ def _page(equipment: EquipmentClass) -> Iterator[str]:
     yield ""
     yield from _marks()
     yield ""
+    yield from _commands(equipment)
     yield "## Equations"
     yield ""
     yield "```text"
@@ -141,6 +142,33 @@ def _page(equipment: EquipmentClass) -> Iterator[str]:
     yield f"![A normal day of one unit]({pictures}/{DAY})"
     if equipment.faults:
         yield from _faults(equipment, pictures)
+
+
+def _commands(equipment: EquipmentClass) -> Iterator[str]:
+    switches = (
+        "Start and stop, and set points" if equipment.stoppable else "Not start and stop, but set points"
+    )
+    if not equipment.set_points:
+        return
+    yield "## Commands"
+    yield ""
+    yield f"{switches}; see [commands](../commands.md)."
+    yield ""
+    yield from _table(
+        ("set point", "what", "unit", "range", "mark", "source"),
+        (
+            (
+                f"`{point.name}`",
+                point.title,
+                point.unit,
+                f"{point.low:g} … {point.high:g}",
+                point.mark,
+                point.source,
+            )
+            for point in equipment.set_points
+        ),
+    )
+    yield ""
 
 
 def _faults(equipment: EquipmentClass, pictures: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ def as_data(classes: Iterable[EquipmentClass]) -> list[dict[str, object]]:
 
 
 def tables(classes: Iterable[EquipmentClass]) -> Iterator[RenderableType]:
-    """Signals and faults of each class, and what the marks mean."""
+    """Signals, set points and faults of each class, and what the marks mean."""
     for class_ in classes:
         title = f"{class_.title} {class_.title_zh} ({class_.name})"
         yield _table(
@@ -48,6 +48,17 @@ def tables(classes: Iterable[EquipmentClass]) -> Iterator[RenderableType]:
                 "source": [signal.source for signal in class_.signals],
             },
         )
+        if class_.set_points:
+            yield _table(
+                f"Set points of class {class_.name}",
+                {
+                    "set point": [point.name for point in class_.set_points],
+                    "what": [point.title for point in class_.set_points],
+                    "unit": [point.unit for point in class_.set_points],
+                    "range": [f"{point.low:g} … {point.high:g}" for point in class_.set_points],
+                    "mark": [point.mark for point in class_.set_points],
+                },
+            )
         if class_.faults:
             yield _table(
                 f"Faults of class {class_.name}",

@@ -282,7 +282,7 @@ async def test_the_platforms_broker_user_may_command_and_hear_answers_and_nothin
     keyring = Keyring(tmp_path / "keys")
     keyring.make()
     port = free_port()
-    async with EmbeddedBroker("mosquitto", port, tmp_path / "broker", keyring, tmp_path / "broker.log"):
+    async with EmbeddedBroker("mosquitto", port, tmp_path / "broker", keyring, tmp_path / "broker.log", None):
 
         def client(user: str) -> aiomqtt.Client:
             return aiomqtt.Client(

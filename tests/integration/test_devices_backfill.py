@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import httpx
 import paho.mqtt.client as paho
 import pytest
@@ -19,8 +20,12 @@ from gateway_world import eventually, eventually_async
 from pydantic import SecretStr
 from qilu.verify import verify
 from qilu_contract import sparkplug, topics
+from qilu_contract.errors import ConfigError
 from qilu_contract.stores import Store, open_store
 from qilu_devices.manifest import load_manifest
+from qilu_devices.run import RunConfig, run
+from qilu_devices.scenario import parse_scenario
+from qilu_devices.simulation import fleet_of
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings as GatewaySettings
 from qilu_platform.service import PlatformService
@@ -168,6 +173,20 @@ async def test_history_has_the_samples_of_a_run_that_goes_live_at_that_time(tmp_
     history = await qilu("devices", "backfill", *flags, "--days", 1)
     assert len(live.stdout.strip()) == 64, live.stderr
     assert live.stdout == history.stdout
+
+
+async def test_a_backfill_gives_way_to_a_run_of_the_same_fleet(mosquitto: Any, tmp_path: Path) -> None:
+    scenario = parse_scenario(SCENARIO, "history")
+    node = fleet_of(scenario)[0].enterprise.id
+    config = RunConfig(mosquitto.url, scenario, start_ms=0, speed=None, for_s=60.0, backfill=True)
+    going = asyncio.create_task(run(config))
+    while not going.done():
+        async with aiomqtt.Client(
+            mosquitto.host, mosquitto.port, identifier=node, protocol=aiomqtt.ProtocolVersion.V5
+        ):
+            await asyncio.wait([going], timeout=0.5)
+    with pytest.raises(ConfigError, match=f"Another process publishes as edge node {node}"):
+        await going
 
 
 @pytest.mark.parametrize(
