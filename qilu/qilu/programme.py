@@ -72,7 +72,7 @@ def programme_run(scenario: Which = None, runs: Runs = 1, seed: Seed = None, as_
 
 
 def _show_run(ensemble: Ensemble) -> None:
-    from qilu_programme.counts import CORE_TARGETS
+    from qilu_contract.targets import CORE_TARGETS
 
     many = len(ensemble.tables) > 1
     title = f"{ensemble.scenario.name}, end of 2022" + (
@@ -120,7 +120,7 @@ def programme_compare(
 
 def _show_comparison(comparison: Comparison) -> None:
     from qilu_contract.places import CITIES
-    from qilu_programme.counts import CORE_TARGETS
+    from qilu_contract.targets import CORE_TARGETS
     from qilu_programme.months import LABELS, MONTHS
     from qilu_programme.world import CITY_CODES
 
