@@ -169,9 +169,9 @@ def up(
     Example: qilu up --units 500 --for 60s --report run.json
     """
     _use_classes(classes)
-    from qilu.stack import StackConfig, run_stack
+    from qilu.stack import Child, StackConfig, run_stack
 
-    devices: list[str] = ["--speed", speed]
+    devices: list[str] = ["devices", "run", "--speed", speed]
     for flag, value in {
         "--scenario": scenario,
         "--units": units,
@@ -186,7 +186,8 @@ def up(
         flags.duration_s(duration)
     if start is not None:
         flags.time_ms(start)
-    config = StackConfig(state, broker, store, db, port, mqtt_port, mqtts, devices)
+    child = Child("devices", devices)
+    config = StackConfig(state, broker, store, db, port, mqtt_port, mqtts, child)
     (state / "log").mkdir(parents=True, exist_ok=True)
     with (state / "log" / "stack.log").open("a", encoding="utf-8") as log:
         _configure_log(structlog.processors.JSONRenderer(), log)

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0046"
-down_revision = "0001"
+down_revision = "0002"
 
 _ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
