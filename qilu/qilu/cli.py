@@ -271,10 +271,13 @@ def verify(
     from qilu_contract.stores import open_store
     from qilu_devices.manifest import load_manifest
 
+    from qilu.progress import unit_bar
+    from qilu.run_record import RunRecord, is_live_run
     from qilu.verify import Verdict
     from qilu.verify import verify as compare
+    from qilu.verify_live import verify_live
 
-    manifest = load_manifest(run)
+    source = RunRecord.load(run) if is_live_run(run) else load_manifest(run)
     if store.startswith("duckdb:///") and not Path(store.removeprefix("duckdb:///")).is_file():
         raise ConfigError(
             f"--store {store}: there is no such file; the stack of `make up` keeps var/readings.duckdb."
@@ -282,7 +285,10 @@ def verify(
 
     async def read() -> Verdict:
         async with open_store(store, secret("QILU_INFLUX_TOKEN")) as opened:
-            return await compare(manifest, opened)
+            if isinstance(source, RunRecord):
+                with unit_bar(console, "verifying") as shown:
+                    return await verify_live(source, opened, shown)
+            return await compare(source, opened)
 
     verdict = _run(read())
     if as_json:

@@ -320,6 +320,6 @@ def check_report(report: dict[str, Any]) -> None:
     """Raises QiluError when something is lost or stored twice."""
     if report["lost"] or report.get("duplicates"):
         raise QiluError(
-            f"{report['lost']} units that must be on cloud are not; {report.get('duplicates', 0)} readings are "
-            "stored twice."
+            f"{report['lost']} units that must be on cloud are not; {report.get('duplicates', 0)} readings "
+            "are stored twice."
         )
