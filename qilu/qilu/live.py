@@ -7,6 +7,7 @@ latter is this same command, told where platform and broker are.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -32,9 +33,9 @@ from qilu.report import count_duplicates
 from qilu.run_record import FILE_NAME, KIND, RunRecord
 from qilu.stack import STOP_CHILD_S, Child, Stack, StackConfig, attend, stop_signal
 
-UNIT_BYTES = 450
+UNIT_BYTES = 300
 """Disk of one unit: registry, readings and what lies between them for a while (C: docs/benchmarks.md)."""
-ENTERPRISE_BYTES = 3_000
+ENTERPRISE_BYTES = 1_000
 """Disk of one enterprise with its contracts and their entries (C)."""
 RESERVE_BYTES = 2 * 1024**3
 """What is left to others: the gateway stops taking data at 0.5 GB free, and the broker keeps files too."""
@@ -178,6 +179,9 @@ def play_embedded(stack: StackConfig, words: list[str], console: Console) -> dic
     """Bring up a stack, have the programme played into it, and report. Raises QiluError; leaves with the
     player's own exit code when that has said what is wrong."""
     child = Child("programme", [*words, "--room", str(stack.state)], role="admin", shown=True, afresh=False)
+    # Millions of units pass through this process and stay for a while: looking for cycles among them as often
+    # as by default costs a fifth of its time, and there are hardly any.
+    gc.set_threshold(100_000, 20, 50)
     return asyncio.run(_embedded(replace(stack, child=child), console))
 
 

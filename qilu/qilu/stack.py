@@ -112,6 +112,7 @@ class Stack:
         self.broker_pid: int | None = None
         self._http: httpx.AsyncClient
         self._metrics_port = free_port(8081)
+        self._batch_age_s = 0.2
 
     async def __aenter__(self) -> Stack:
         async with self._stack as stack:
@@ -158,6 +159,7 @@ class Stack:
                     platform=self.platform.url,
                     state=state / "gateway",
                     http_port=self._metrics_port,
+                    batch_age_s=self._batch_age_s,
                 ),
                 store=self.store,
                 api_key=self.keyring.key("ingest"),
@@ -187,6 +189,9 @@ class Stack:
         await stack.enter_async_context(broker)
         self.broker_pid = broker.pid
         if tls is None:
+            # It hands over some hundred messages and then waits for their acknowledgements: a batch that
+            # waits for more waits for nothing.
+            self._batch_age_s = 0.01
             return broker.url, (
                 f"built-in (iotcore): {why}; passwords on loopback and no topic rules: "
                 "the gateway takes a unit only under its own enterprise's name"

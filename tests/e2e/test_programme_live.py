@@ -87,7 +87,8 @@ class LiveRun:
         """Kill -9 in the middle of what follows that month."""
         deadline = time.monotonic() + PATIENCE_S
         while len(self.months()) < months:
-            assert self.process.poll() is None and time.monotonic() < deadline, self.output.read_text()
+            assert self.process.poll() is None, self.output.read_text()
+            assert time.monotonic() < deadline
             time.sleep(0.02)
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
