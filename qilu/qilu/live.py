@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
 import typer
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError, QiluError
@@ -98,6 +101,11 @@ def bytes_needed(replay: Replay, record: RunRecord) -> int:
 def play(config: LiveConfig, platform: str, broker: str, console: Console) -> RunRecord:
     """Play until the last month, or a signal. SIGUSR1 pauses and goes on. Raises QiluError."""
     began_s = time.monotonic()
+    # What goes well is on the screen already.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     with console.status(f"computing {config.scenario.name} …"):
         replay = Replay(config.scenario, config.scale)
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -106,8 +114,9 @@ def play(config: LiveConfig, platform: str, broker: str, console: Console) -> Ru
         free = shutil.disk_usage(config.room).free
         check_room(bytes_needed(replay, record), free, config.room)
     record.starts += 1
-    record.stages["model"] = round(record.stages.get("model", 0.0) + time.monotonic() - began_s, 3)
-    record.seconds += record.stages["model"]
+    computed_s = round(time.monotonic() - began_s, 3)
+    record.stages["model"] = round(record.stages.get("model", 0.0) + computed_s, 3)
+    record.seconds += computed_s
     record.save(config.state)
     asyncio.run(_play(config, replay, record, Target(platform, broker, secret("QILU_API_KEY")), console))
     if len(record.months) == MONTHS and not record.cells:

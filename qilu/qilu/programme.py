@@ -165,6 +165,8 @@ def _run_live(
     from qilu import live
     from qilu.stack import StackConfig
 
+    if report is not None and not report.absolute().parent.is_dir():
+        raise ConfigError(f"--report {report}: there is no folder {report.absolute().parent}: make it first.")
     if platform is not None:
         if "://" not in broker:
             raise ConfigError("--platform needs --broker as well: where that platform's gateway listens.")

@@ -3,6 +3,7 @@ killed on the way."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,10 +11,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from gateway_world import GatewayProcess
+from pydantic import SecretStr
+from qilu_gateway.settings import Settings as GatewaySettings
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings as PlatformSettings
 from qilu_programme.counts import Counter
 from qilu_programme.events import ACTIONS, Contracts, Equipment, NoticeKind
 from qilu_programme.model import Model
@@ -26,6 +34,7 @@ SCALE = 0.001
 PATIENCE_S = 600
 
 
+@cache
 def model_month_by_month() -> list[dict[str, int]]:
     """What the model counts for one enterprise in a thousand, from its events and nothing else."""
     model = Model(load_scenario())
@@ -76,8 +85,10 @@ class LiveRun:
             )
 
     def months(self) -> list[dict[str, Any]]:
+        """Those that are done; a run with a stack of its own keeps its record in a folder of that."""
+        own = self.state / "programme" / "run.json"
         try:
-            content = json.loads((self.state / "programme" / "run.json").read_text())
+            content = json.loads((own if own.parent.exists() else self.state / "run.json").read_text())
         except FileNotFoundError:
             return []
         months: list[dict[str, Any]] = content["months"]
@@ -99,10 +110,10 @@ def qilu(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_month_the_platform_counts_what_the_model_counts_through_two_kills(
-    tmp_path: Path, free_port: Callable[[], int]
+    tmp_path: Path, free_port: Callable[[], int], mosquitto_program: str
 ) -> None:
     ports = ["--port", str(free_port()), "--mqtt-port", str(free_port())]
-    run = LiveRun(tmp_path / "state", *ports, "--scale", "1/1000", "--speed", "max", "--broker", "builtin")
+    run = LiveRun(tmp_path / "state", *ports, "--scale", "1/1000", "--speed", "max", "--broker", "mosquitto")
     report = tmp_path / "report.json"
     try:
         # What holds broker, gateway, store and platform is gone at once, and the player with it.
@@ -137,6 +148,46 @@ def test_every_month_the_platform_counts_what_the_model_counts_through_two_kills
     assert [verdict[name] for name in ("lost", "duplicated", "altered", "unexpected")] == [0, 0, 0, 0]
     audited = qilu("platform", "audit", "--db", f"sqlite:///{run.state}/registry.sqlite")
     assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
+async def test_a_run_into_servers_that_run_already_goes_on_while_their_gateway_is_killed_twice(
+    tmp_path: Path, mosquitto: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"api_key": SecretStr("the-key-of-this-test"), "ingest_key": SecretStr("the-gateway's-key")}
+    settings = PlatformSettings(db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=0, **keys)
+    async with PlatformService(settings) as platform:
+        monkeypatch.setenv("QILU_API_KEY", "the-gateway's-key")
+        gateway = GatewayProcess(
+            GatewaySettings(
+                broker=mosquitto.url,
+                store=f"duckdb:///{tmp_path}/readings.duckdb",
+                platform=platform.url,
+                state=tmp_path / "gateway",
+                http_port=0,
+            ),
+            tmp_path / "gateway.log",
+        )
+        monkeypatch.setenv("QILU_API_KEY", "the-key-of-this-test")
+        run = LiveRun(tmp_path / "state", "--scale", "1/1000", "--speed", "max", "--until", "2018-06")
+        gateway.start()
+        try:
+            run.start("--platform", platform.url, "--broker", mosquitto.url)
+            for months in (1, 4):
+                deadline = time.monotonic() + PATIENCE_S
+                while len(run.months()) < months:
+                    assert run.process.poll() is None, run.output.read_text()
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.02)
+                gateway.kill()
+                gateway.start()
+            await asyncio.to_thread(run.process.wait, PATIENCE_S)
+            assert run.process.returncode == 0, run.output.read_text()
+        finally:
+            run.process.kill()
+            gateway.kill()
+    assert [month["month"] for month in run.months()] == list(LABELS[:9])
+    for month, expected in zip(run.months(), model_month_by_month(), strict=False):
+        assert {name: month["counts"][name] for name in expected} == expected, month["month"]
 
 
 def test_a_mistake_in_the_scenario_is_told_with_its_line_before_anything_starts(tmp_path: Path) -> None:

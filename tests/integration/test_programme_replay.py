@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from functools import cache
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 from qilu.flags import share
 from qilu.live import LiveConfig, bytes_needed, check_room, open_record
-from qilu.player import Platform, Target
+from qilu.player import Platform, Player, Target
 from qilu.programme import programme_app
 from qilu.replay import Block, Replay, counted, differences, month_start_ms
 from qilu.run_record import MonthRecord, RunRecord, is_live_run
@@ -24,6 +26,8 @@ from qilu_devices.fleet import Enterprise
 from qilu_devices.fleet import Unit as SimulatedUnit
 from qilu_devices.simulation import Simulation, first_values
 from qilu_gateway.decoding import SIGNALS, check
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings
 from qilu_programme.months import MONTHS
 from qilu_programme.scenario import load_scenario
 from typer.testing import CliRunner
@@ -188,6 +192,29 @@ def test_flags_that_make_no_sense_are_refused(words: list[str], says: str, tmp_p
     assert isinstance(done.exception, ConfigError)
     assert says in str(done.exception)
     assert not state.exists()
+
+
+async def test_a_platform_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    key = "the-key-of-this-test"
+    settings = Settings(db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=0, api_key=SecretStr(key))
+    async with PlatformService(settings) as service:
+        platform = Platform(Target(service.url, "", key))
+        names = [{"id": f"others-{n}", "name": f"Other {n}"} for n in range(100)]
+        await platform.bulk("providers", names)
+        with pytest.raises(ConfigError, match=r"refuses 1 contracts \(enterprise nobody is not registered"):
+            await platform.bulk(
+                "contracts",
+                [{"id": "c", "enterprise": "nobody", "provider": "others-1", "kind": "equipment"}],
+            )
+        await platform.close()
+        record, target = (
+            open_record(config(tmp_path), small()),
+            Target(service.url, "mqtt://127.0.0.1:1", key),
+        )
+        player = Player(small(), record, target, tmp_path, None, lambda *_: None)
+        with pytest.raises(ConfigError, match="The platform counts 100 providers, more than this run"):
+            await player.play(0, asyncio.Event())
+        assert not record.months
 
 
 async def test_a_platform_that_cannot_be_one_is_told_in_a_sentence() -> None:
