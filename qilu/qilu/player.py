@@ -21,7 +21,6 @@ from typing import Any
 
 import httpx
 import msgspec
-from mqttium.api import PublishMessage
 from qilu_contract import topics
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError, QiluError
@@ -332,13 +331,12 @@ def _unit_lines(block: Block) -> bytes:
 _NAMES = {name: ("ts", *(s.name for s in class_.signals)) for name, class_ in CATALOGUE.items()}
 
 
-def _messages(block: Block, seed: int) -> list[PublishMessage]:
+def _messages(block: Block, seed: int) -> list[tuple[str, bytes]]:
     encode = msgspec.json.Encoder().encode
     return [
-        PublishMessage(
+        (
             topics.telemetry(unit.county, unit.enterprise, unit.id),
             encode(dict(zip(_NAMES[unit.class_name], (unit.ts_ms, *row), strict=True))),
-            qos=1,
         )
         for unit, row in block.readings(seed)
     ]

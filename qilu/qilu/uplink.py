@@ -9,28 +9,26 @@ open is published again, which stores nothing twice.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import secrets
 from collections.abc import Sequence
-from functools import partial
 from types import TracebackType
 from typing import Self
 
 import msgspec
 import structlog
-from mqttium.api import AsyncClient, PublishMessage
-from mqttium.errors import MQTTError, PublishBatchError
-from mqttium.types import Message
 from qilu_contract import topics
 from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.mqtt import NOT_AUTHORISED, Connection, Message, MqttError
 from qilu_devices.broker import Broker
 
-STATE_WAIT_S = 120.0
-"""How long a gateway may be away, or the broker, before the run gives up."""
-BATCH_S = 120.0
+AWAY_S = 120.0
+"""How long broker or gateway may be away before the run gives up."""
+WINDOW = 2_000
+"""Messages in flight to the broker: enough to hide the way there and back."""
+STUCK_S = 30.0
+"""A broker that confirms nothing for so long has lost us."""
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
-_NOT_AUTHORISED = frozenset({0x86, 0x87})
 
 log = structlog.get_logger()
 
@@ -45,11 +43,12 @@ class Uplink:
 
     def __init__(self, broker: str) -> None:
         self._broker = Broker.from_url(broker)
-        self._client: AsyncClient | None = None
+        self._connection: Connection | None = None
         self._online = asyncio.Event()
+        self._moved = asyncio.Event()
         self._host_since_ms = -1
-        self.republished = 0
-        """Messages that went out again because a connection broke."""
+        self._open: dict[int, tuple[str, bytes]] = {}
+        """What the broker has not confirmed, by its place in the block."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,76 +58,92 @@ class Uplink:
     ) -> None:
         await self._hang_up()
 
-    async def publish(self, messages: Sequence[PublishMessage]) -> None:
-        """Returns when the broker has taken over every message. Raises ConfigError when it refuses us or one
-        of them, QiluError when broker or gateway stay away."""
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Topics and payloads. Returns when the broker has taken over every message. Raises ConfigError when
+        it refuses us or one of them, QiluError when broker or gateway stay away."""
         loop = asyncio.get_running_loop()
-        deadline_s, delay_s = loop.time() + STATE_WAIT_S, RETRY_MIN_S
-        while True:
+        deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
+        self._open = dict(enumerate(messages))
+        while self._open:
+            before = len(self._open)
             try:
-                client = await self._connected()
-                async with asyncio.timeout_at(deadline_s):
-                    await self._online.wait()
-                async with asyncio.timeout(BATCH_S):
-                    await (await client.publish_many(messages)).wait()
+                await self._publish(await self._connected(), deadline_s)
                 return
-            except PublishBatchError as error:
-                trouble: BaseException = next(iter(error.receipt.failures.values()), error)
-            except (MQTTError, OSError, TimeoutError) as error:
-                trouble = error
-            if getattr(trouble, "reason_code", None) in _NOT_AUTHORISED:
-                raise ConfigError(
-                    f"The broker {self._broker} refuses us ({trouble}): give the log-in of a fleet, with "
-                    "QILU_MQTT_USER and QILU_MQTT_PASSWORD."
-                ) from trouble
-            if loop.time() > deadline_s:
-                raise QiluError(
-                    f"The broker {self._broker} or its gateway is away since {STATE_WAIT_S:.0f} s "
-                    f"({trouble or type(trouble).__name__}): the same command goes on where the run stands."
-                ) from trouble
-            log.warning("published again", broker=str(self._broker), error=str(trouble))
-            self.republished += len(messages)
-            await self._hang_up()
+            except (MqttError, OSError, TimeoutError) as error:
+                await self._hang_up()
+                if getattr(error, "reason", 0) in NOT_AUTHORISED:
+                    raise ConfigError(
+                        f"The broker {self._broker} refuses us ({error}): give the log-in of a fleet, with "
+                        "QILU_MQTT_USER and QILU_MQTT_PASSWORD."
+                    ) from error
+                if len(self._open) < before:
+                    deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
+                elif loop.time() > deadline_s:
+                    raise QiluError(
+                        f"The broker {self._broker} or its gateway is away since {AWAY_S:.0f} s "
+                        f"({error or type(error).__name__}): the same command goes on where the run stands."
+                    ) from error
+                log.warning("published again", broker=str(self._broker), messages=len(self._open))
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
             delay_s = min(2 * delay_s, RETRY_MAX_S)
 
-    async def _connected(self) -> AsyncClient:
-        if self._client is None:
-            client = self._broker.client(f"qilu-programme-{secrets.token_hex(4)}")
+    async def _publish(self, connection: Connection, deadline_s: float) -> None:
+        rest = list(self._open.items())
+        sent = 0
+        while self._open:
+            self._moved.clear()
+            if not connection.is_open:
+                raise connection.ended.result()
+            if sent < len(rest):
+                async with asyncio.timeout_at(deadline_s):
+                    await self._online.wait()
+                room = min(connection.room, WINDOW - connection.in_flight)
+                for place, (topic, payload) in rest[sent : sent + max(0, room)]:
+                    connection.send(topic, payload, place)
+                    sent += 1
+                connection.flush()
+            if self._open and (sent == len(rest) or connection.in_flight >= WINDOW or connection.room <= 0):
+                async with asyncio.timeout(STUCK_S):
+                    await self._moved.wait()
+
+    async def _connected(self) -> Connection:
+        if self._connection is None:
             self._online.clear()
             self._host_since_ms = -1
-            client.on_message = partial(self._on_message, client)
-            try:
-                await self._broker.connect(client)
-                await client.subscribe(topics.state(), qos=1)
-            except BaseException:
-                await _disconnect(client)
-                raise
-            self._client = client
-        return self._client
+            connection = await self._broker.connect(
+                f"qilu-programme-{secrets.token_hex(4)}",
+                take=self._take,
+                acked=self._acked,
+                moved=self._moved.set,
+            )
+            connection.ended.add_done_callback(lambda _: self._moved.set())
+            self._connection = connection
+            await connection.subscribe([topics.state()])
+        return self._connection
 
-    def _on_message(self, client: AsyncClient, message: Message) -> None:
-        if client is not self._client and self._client is not None:
-            return
-        try:
-            state = msgspec.json.decode(message.payload, type=_HostState)
-        except msgspec.DecodeError:
-            return
-        if state.timestamp < self._host_since_ms:
-            return  # an older host's will, come late
-        self._host_since_ms = state.timestamp
-        if state.online:
-            self._online.set()
-        else:
-            self._online.clear()
+    def _take(self, messages: list[Message]) -> None:
+        """STATE of the gateway; nothing else was asked for."""
+        for message in messages:
+            try:
+                state = msgspec.json.decode(message.payload, type=_HostState)
+            except msgspec.DecodeError:
+                continue
+            if state.timestamp < self._host_since_ms:
+                continue  # an older host's will, come late
+            self._host_since_ms = state.timestamp
+            if state.online:
+                self._online.set()
+            else:
+                self._online.clear()
+        if self._connection is not None:
+            self._connection.acknowledge([message.mid for message in messages if message.mid])
+
+    def _acked(self, places: list[int]) -> None:
+        for place in places:
+            self._open.pop(place, None)
+        self._moved.set()
 
     async def _hang_up(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await _disconnect(client)
-
-
-async def _disconnect(client: AsyncClient) -> None:
-    with contextlib.suppress(TimeoutError, MQTTError, OSError):
-        async with asyncio.timeout(1.0):
-            await client.disconnect()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect()
