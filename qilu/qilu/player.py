@@ -33,15 +33,16 @@ from qilu.uplink import Uplink
 
 BULK_LINES = 10_000
 ENDINGS = 5_000
-WINDOW_UNITS = 120_000
-"""Units that may be published and not yet counted: some 40 MB in the broker, far below what any keeps."""
+WINDOW_UNITS = 25_000
+"""Units that may be published and not yet counted: enough to keep the gateway busy, too few to make it say
+that it is stalled, and far below what any broker keeps."""
 CALL_TIMEOUT_S = 120.0
 AWAY_S = 180.0
 """How long the platform may be away before the run gives up."""
 STUCK_S = 60.0
 """Without any progress of the counts: then the month's equipment is published once more, then no more."""
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
-POLL_MIN_S, POLL_MAX_S = 0.02, 0.25
+POLL_MIN_S, POLL_MAX_S = 0.02, 0.1
 STAGES = ("model", "registering", "computing", "publishing", "waiting for the gateway", "settling", "pacing")
 
 Done = Callable[[Month, int, int], None]

@@ -34,7 +34,7 @@ CHINA = timezone(timedelta(hours=8))
 """Months of the programme are Asia/Shanghai's, which knows no summer time."""
 SPOKEN_MS = 60_000
 """All first readings of a month lie in so much time."""
-BLOCK_UNITS = 20_000
+BLOCK_UNITS = 10_000
 _PARTS = (60, 30, 20, 15, 12, 10, 6, 5, 4, 3, 2, 1)
 """Into how many blocks a month may be cut: each is a whole number of milliseconds."""
 
