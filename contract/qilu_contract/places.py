@@ -55,3 +55,8 @@ def city_of(county: str) -> str:
 CITIES: dict[str, City] = {row["code"]: City(**row) for row in read_table("cities.csv")}
 COUNTIES: dict[str, County] = {row["code"]: County(**row) for row in read_table("counties.csv")}
 INDUSTRIES: dict[str, Industry] = {row["code"]: Industry(**row) for row in read_table("industries.csv")}
+BRANCHES: dict[str, Industry] = INDUSTRIES | {
+    row["code"]: Industry(**row) for row in read_table("sections.csv")
+}
+"""Everything that an enterprise may be in: the programme's industries, and for all others the section of GB/T
+4754-2017 (`F`)."""

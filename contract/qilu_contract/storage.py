@@ -75,8 +75,8 @@ def _measurements() -> dict[str, Measurement]:
             counted_by="accepted",
         )
     )
-    # The programme's counts as they stood: scope is province, city, class or kind (of cloud action), code
-    # says which one.
+    # The programme's counts as they stood: scope is province, city, class or kind (of cloud action or of
+    # recognition), code says which one.
     found.append(
         Measurement(
             name="programme",
@@ -93,6 +93,8 @@ def _measurements() -> dict[str, Measurement]:
                 "centres": "int",
                 "contracts": "int",
                 "contracts_current": "int",
+                "recognitions": "int",
+                "recognitions_current": "int",
             },
             counted_by="units_registered",
         )

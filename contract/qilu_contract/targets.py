@@ -1,4 +1,4 @@
-"""The programme's four headline targets for 2022."""
+"""The programme's countable targets: what its documents want by 2022, and when a count has reached it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,45 @@ from qilu_contract.places import read_table
 
 @dataclass(frozen=True, slots=True)
 class Target:
+    """A row of the programme's documents (`row` is its name there). `more`: the target itself is not enough
+    ("more than 500"). `most` is the upper end where the document names a range."""
+
     name: str
     target: int
+    most: int | None
+    more: bool
     unit: str
-    year: int
     title: str
     title_zh: str
+    row: str
+
+    def reached(self, value: float) -> bool:
+        return value > self.target if self.more else value >= self.target
+
+    @property
+    def wanted(self) -> str:
+        """`> 300,000`, `30`, `1–2`."""
+        if self.most is not None:
+            return f"{self.target}–{self.most}"
+        return f"{'> ' if self.more else ''}{self.target:,}"
 
 
-TARGETS: dict[str, Target] = {
+CORE_TARGETS: dict[str, Target] = {
     row["name"]: Target(
-        row["name"], int(row["target"]), row["unit"], int(row["year"]), row["title"], row["title_zh"]
+        row["name"],
+        int(row["target"]),
+        int(row["most"]) if row["most"] else None,
+        row["more"] == "1",
+        row["unit"],
+        row["title"],
+        row["title_zh"],
+        row["row"],
     )
     for row in read_table("targets.csv")
 }
+"""All that the platform counts."""
+
+_HEADLINE = ("enterprises_on_cloud", "units_on_cloud", "providers", "centres")
+
+TARGETS: dict[str, Target] = {name: CORE_TARGETS[name] for name in _HEADLINE}
+"""The four headline targets, which dashboards and milestones follow."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 from operator import itemgetter
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.catalogue import CATALOGUE, EquipmentClass
+from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
 from qilu_contract.splitmix import Keys, text_key
@@ -31,7 +31,7 @@ from qilu_devices.controls import Controls
 from qilu_devices.faults import NO_FAULTS, FaultPlan, Schedule
 from qilu_devices.fleet import Shard, Unit, make_units
 from qilu_devices.kernel import Times
-from qilu_devices.noise import Streams, keys_of
+from qilu_devices.noise import Streams, Values, keys_of
 from qilu_devices.scenario import Scenario
 
 PHASE_STEP_MS = 100
@@ -188,18 +188,42 @@ class _ClassRun:
         self._computed = times
         produced = self._kernel.step(k, times, self._faults.at(times), self._control(times))
         self._k, self._shape = k, self._shape_at(k)
-        self._rows = np.empty((len(times), len(self._shape.positions)))
-        for column, i in enumerate(self._shape.positions):
-            signal = self._signals[i]
-            # A sensor reads no further than its range. Adding 0.0 turns -0.0 into 0.0.
-            inside = np.clip(produced[signal.name], signal.low, signal.high)
-            self._rows[:, column] = signal.round_all(inside) + 0.0
+        signals = [self._signals[i] for i in self._shape.positions]
+        self._rows = _sensed(signals, produced)
 
 
 def _enterprise_keys(seed: int, units: Sequence[Unit]) -> Keys:
     names = sorted({unit.enterprise.id for unit in units})
     keys = dict(zip(names, keys_of(seed, (f"enterprise/{name}" for name in names)), strict=True))
     return np.array([keys[unit.enterprise.id] for unit in units], dtype=np.uint64)
+
+
+def first_values(
+    class_name: str, unit_ids: Sequence[str], enterprise_ids: Sequence[str], seed: int, times: Times
+) -> list[tuple[float, ...]]:
+    """Sample 0 of sound units of one class: a row a unit, the values in the order of the class's signals,
+    rounded to the catalogue's resolution. Each unit has its own enterprise and time (UTC, ms), and its row
+    depends on nothing but these and the seed."""
+    equipment = CATALOGUE[class_name]
+    known = sorted(set(enterprise_ids))
+    keys = dict(zip(known, keys_of(seed, (f"enterprise/{name}" for name in known)), strict=True))
+    enterprises = np.array([keys[name] for name in enterprise_ids], dtype=np.uint64)
+    kernel = KERNELS[class_name](
+        Streams(keys_of(seed, unit_ids)), Streams(enterprises), float(equipment.base_interval_s)
+    )
+    produced = kernel.step(0, times)
+    rows: list[list[float]] = _sensed(equipment.signals, produced).tolist()
+    return [tuple(row) for row in rows]
+
+
+def _sensed(signals: Sequence[Signal], produced: Mapping[str, Values]) -> NDArray[np.float64]:
+    """What sensors say of what a kernel produced: unit × signal."""
+    columns = [
+        # A sensor reads no further than its range. Adding 0.0 turns -0.0 into 0.0.
+        signal.round_all(np.clip(produced[signal.name], signal.low, signal.high)) + 0.0
+        for signal in signals
+    ]
+    return np.column_stack(columns)
 
 
 class Simulation:

@@ -350,6 +350,8 @@ class Pipeline:
                     lags_ms.append(now_ms - last_ms)
                 if not taken.admitted.on_cloud:
                     taken.admitted.on_cloud = True
+                    # The report of a first reading says that the unit was heard then: once is enough.
+                    taken.admitted.active_ms = min(point.ts_ms for point in taken.points)
                     self._outbox.notice()
                 self._report_activity(taken.admitted, last_ms)
             if taken.ended is not None and not taken.ended.done():

@@ -25,6 +25,7 @@ from qilu_platform.schema import (
     enterprises,
     ledger,
     providers,
+    recognitions,
     units,
 )
 
@@ -45,6 +46,8 @@ class Event(StrEnum):
     CENTRE_OPENED = "centre_opened"
     CONTRACT_BEGUN = "contract_begun"
     CONTRACT_ENDED = "contract_ended"
+    RECOGNISED = "recognised"  # its kind says as what
+    RECOGNITION_ENDED = "recognition_ended"  # a platform has risen to a higher tier
 
 
 EFFECTS: Final[Mapping[Event, Mapping[str, int]]] = {
@@ -63,6 +66,8 @@ EFFECTS: Final[Mapping[Event, Mapping[str, int]]] = {
     Event.CENTRE_OPENED: {"centres": 1},
     Event.CONTRACT_BEGUN: {"contracts_onboarded": 1, "contracts_current": 1},
     Event.CONTRACT_ENDED: {"contracts_current": -1},
+    Event.RECOGNISED: {"recognitions_onboarded": 1, "recognitions_current": 1},
+    Event.RECOGNITION_ENDED: {"recognitions_current": -1},
 }
 """What one occurrence adds to which counter."""
 
@@ -213,6 +218,8 @@ def _registry_lines(connection: Connection) -> list[tuple[Entry, int]]:
     add(Event.CONTRACT_BEGUN, [contracts.c.kind], ["kind"])
     add(Event.CONTRACT_ENDED, [contracts.c.kind], ["kind"], contracts.c.ended_ms.is_not(None))
     add(Event.CENTRE_OPENED, [centres.c.city], ["city"])
+    add(Event.RECOGNISED, [recognitions.c.kind], ["kind"])
+    add(Event.RECOGNITION_ENDED, [recognitions.c.kind], ["kind"], recognitions.c.ended_ms.is_not(None))
     registered = connection.scalar(select(func.count()).select_from(providers)) or 0
     lines.append((Entry(Event.PROVIDER_REGISTERED), registered))
     return lines

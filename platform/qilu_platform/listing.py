@@ -43,6 +43,8 @@ class Filters:
     name: str | None = None
     """How the name begins."""
     id: str | None = None
+    kind: str | None = None
+    """Of recognitions."""
     only: str | None = None
     """The enterprise that the caller is confined to."""
 
@@ -183,6 +185,8 @@ def _conditions(table: Table, filters: Filters) -> list[ColumnElement[bool]]:
         found.append(table.c.id == filters.id)
     if filters.enterprise is not None:
         found.append(table.c.enterprise == filters.enterprise)
+    if filters.kind is not None:
+        found.append(table.c.kind == filters.kind)
     if filters.industry is not None:
         found.append(table.c.industry == filters.industry)
     if filters.state is not None:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.identity import check_uscc
 from qilu_contract.ids import check_id
-from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, city_of
+from qilu_contract.places import BRANCHES, CITIES, COUNTIES, PROVINCE, city_of
 from qilu_contract.readings import MAX_TIME_MS
 
 MAX_BATCH = 5_000
@@ -39,6 +39,10 @@ def _check_county(value: str) -> str:
     raise ValueError(f"{what}; {city.name} has {', '.join(counties)}")
 
 
+def _check_place(value: str) -> str:
+    return value if value in CITIES or value == PROVINCE else _check_county(value)
+
+
 def _clean(value: str) -> str:
     if not value.isprintable() or value != value.strip():
         raise ValueError("must hold printable characters only and no spaces at its ends")
@@ -49,8 +53,9 @@ Id = Annotated[str, AfterValidator(lambda value: check_id(value, "the value"))]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_clean)]
 CountyCode = Annotated[str, AfterValidator(_check_county)]
 CityCode = Annotated[str, _one_of(CITIES, "the code of a city of Shandong (GB/T 2260)")]
-IndustryCode = Annotated[str, _one_of(INDUSTRIES, "an industry of the programme (GB/T 4754)")]
+IndustryCode = Annotated[str, _one_of(BRANCHES, "an industry or a section of GB/T 4754")]
 ClassName = Annotated[str, _one_of(CATALOGUE, "an equipment class")]
+PlaceCode = Annotated[str, AfterValidator(_check_place)]
 Uscc = Annotated[str, Field(max_length=64), AfterValidator(check_uscc)]
 TsMs = Annotated[int, Field(ge=0, le=MAX_TIME_MS, strict=True)]
 
@@ -62,6 +67,24 @@ class Kind(StrEnum):
     PLATFORM = "platform"
     BUSINESS = "business"
     EQUIPMENT = "equipment"
+
+
+class Recognised(StrEnum):
+    """What the programme recognises; the first three are the tiers of platforms, the lowest first."""
+
+    ENTERPRISE_LEVEL = "enterprise_level"
+    CROSS_INDUSTRY = "cross_industry"
+    COMPREHENSIVE = "comprehensive"
+    LEADING = "leading"
+    SUPPLIER = "supplier"
+    APPLICATION = "application"
+    PILOT = "pilot"
+    BASE = "base"
+    CLUSTER = "cluster"
+
+
+TIERS = (Recognised.ENTERPRISE_LEVEL, Recognised.CROSS_INDUSTRY, Recognised.COMPREHENSIVE)
+"""One-Ten-Hundred: a platform stands in the highest tier that it was recognised in."""
 
 
 class Role(StrEnum):
@@ -94,7 +117,9 @@ class EnterpriseIn(_In):
     id: Id | None = Field(None, description="Made by the platform when left out; never reused.")
     name: Name
     county: CountyCode = Field(description="Code of the county (GB/T 2260); the city follows from it.")
-    industry: IndustryCode = Field(description="Division of GB/T 4754-2017.")
+    industry: IndustryCode = Field(
+        description="Division of GB/T 4754-2017 (C31), or outside industry and software a section (F)."
+    )
     uscc: Uscc | None = Field(
         None,
         description="Unified social credit code (GB 32100-2015), 18 characters; nobody shares one.",
@@ -133,6 +158,32 @@ class CentreIn(_In):
     name: Name
     city: CityCode
     park: Name | None = None
+
+
+class RecognitionIn(_In):
+    model_config = _example(kind="supplier", place="370202", subject="provider-1")
+
+    id: Id | None = None
+    kind: Recognised
+    place: PlaceCode = Field(description="Code of a county, a city or the province (GB/T 2260).")
+    subject: Id | None = Field(
+        None,
+        description="Whom it is about: a platform's id (its tiers, leading, an application's publisher), a "
+        "registered provider (supplier) or enterprise (pilot); bases and clusters have none.",
+    )
+
+    @model_validator(mode="after")
+    def _check_subject(self) -> RecognitionIn:
+        alone = self.kind in (Recognised.BASE, Recognised.CLUSTER)
+        if alone == (self.subject is not None):
+            raise ValueError(f"`subject` is {'not given' if alone else 'needed'} with the kind {self.kind}")
+        return self
+
+
+class EndingsIn(_In):
+    model_config = _example(contracts=["370202-e00007-equipment"])
+
+    contracts: list[Annotated[str, Field(max_length=256)]] = Field(max_length=MAX_BATCH)
 
 
 class KeyIn(_In):
@@ -262,6 +313,15 @@ class CentreOut(BaseModel):
     city: str
     park: str | None
     registered_ms: int
+
+
+class RecognitionOut(BaseModel):
+    id: str
+    kind: Recognised
+    place: str
+    subject: str | None
+    registered_ms: int
+    ended_ms: int | None = Field(description="When its platform rose to a higher tier.")
 
 
 class LineErrorOut(BaseModel):

@@ -291,24 +291,57 @@ def _suspend_all(
     return entries
 
 
-def end_contract(connection: Connection, id_: str) -> bool:
-    """End a contract; with its last one an enterprise is no longer currently on cloud. Whether that changed
-    anything. Raises Problem 404."""
-    enterprise = connection.scalar(select(contracts.c.enterprise).where(contracts.c.id == id_))
-    owner = _locked(connection, select(enterprises).where(enterprises.c.id == enterprise), f"contract {id_}")
-    contract = _locked(connection, select(contracts).where(contracts.c.id == id_), f"contract {id_}")
-    if contract.ended_ms is not None:
-        return False
-    connection.execute(update(contracts).where(contracts.c.id == id_).values(ended_ms=wall_ms()))
-    left = owner.contracts_current - 1
-    connection.execute(update(enterprises).where(enterprises.c.id == owner.id).values(contracts_current=left))
-    entries = Counter([Entry(Event.CONTRACT_ENDED, kind=contract.kind)])
-    if left == 0:
-        entries[in_county(Event.ENTERPRISE_LEFT, owner.county)] += 1
-        if owner.suspended_ms is not None:  # as with units: it comes back and leaves
-            entries[in_county(Event.ENTERPRISE_RESUMED, owner.county)] += 1
+@dataclass(frozen=True, slots=True)
+class Endings:
+    """How many contracts ended now and before, and those that are not registered."""
+
+    ended: int
+    already: int
+    unknown: list[str]
+
+
+def end_contracts(connection: Connection, ids: Sequence[str]) -> Endings:
+    """End contracts; with its last one an enterprise is no longer currently on cloud."""
+    wanted = sorted(set(ids))
+    given = among(connection, contracts.c.id, wanted)
+    # Owners first, as whoever begins a contract does: nobody waits for the other.
+    names = connection.scalars(select(contracts.c.enterprise).where(given))
+    owned = among(connection, enterprises.c.id, sorted(set(names)))
+    query = select(enterprises).where(owned).order_by(enterprises.c.id).with_for_update(key_share=True)
+    owners = {row.id: row for row in connection.execute(query)}
+    found = connection.execute(
+        select(contracts).where(given).order_by(contracts.c.id).with_for_update(key_share=True)
+    ).all()
+    ending = [row for row in found if row.ended_ms is None]
+    entries = Counter(Entry(Event.CONTRACT_ENDED, kind=row.kind) for row in ending)
+    changes = []
+    for id_, number in sorted(Counter(row.enterprise for row in ending).items()):
+        left = owners[id_].contracts_current - number
+        changes.append((id_, left))
+        if left == 0:
+            entries[in_county(Event.ENTERPRISE_LEFT, owners[id_].county)] += 1
+            if owners[id_].suspended_ms is not None:  # as with units: it comes back and leaves
+                entries[in_county(Event.ENTERPRISE_RESUMED, owners[id_].county)] += 1
+    if changes:
+        ids_ = among(connection, contracts.c.id, [row.id for row in ending])
+        connection.execute(update(contracts).where(ids_).values(ended_ms=wall_ms()))
+        rows = rows_table(connection, [enterprises.c.id, enterprises.c.contracts_current], changes)
+        connection.execute(
+            update(enterprises)
+            .where(enterprises.c.id == rows.c.id)
+            .values(contracts_current=rows.c.contracts_current)
+        )
     ledger.append(connection, entries)
-    return True
+    unknown = sorted(set(wanted) - {row.id for row in found})
+    return Endings(len(ending), len(found) - len(ending), unknown)
+
+
+def end_contract(connection: Connection, id_: str) -> bool:
+    """End one; whether that changed anything. Raises Problem 404."""
+    done = end_contracts(connection, [id_])
+    if done.unknown:
+        raise Problem(404, f"contract {id_} does not exist.")
+    return bool(done.ended)
 
 
 def _locked(connection: Connection, query: Any, what: str) -> Row[Any]:

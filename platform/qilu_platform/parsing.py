@@ -19,7 +19,7 @@ import msgspec
 from pydantic import TypeAdapter, ValidationError
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.ids import is_id
-from qilu_contract.places import COUNTIES, INDUSTRIES
+from qilu_contract.places import BRANCHES, COUNTIES
 
 from qilu_platform.models import EnterpriseIn, UnitIn
 from qilu_platform.problems import Problem, faults, sentence
@@ -110,7 +110,7 @@ def _good_units(columns: Columns) -> bool:
 def _good_enterprises(columns: Columns) -> bool:
     return (
         COUNTIES.keys() >= set(columns["county"])
-        and INDUSTRIES.keys() >= set(columns["industry"])
+        and BRANCHES.keys() >= set(columns["industry"])
         and _good_ids(columns["id"])
         and None not in columns["name"]
         and _good_names(columns["name"])

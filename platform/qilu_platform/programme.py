@@ -9,22 +9,46 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
 from qilu_contract.places import CITIES, PROVINCE
 from qilu_contract.storage import Point
-from qilu_contract.targets import TARGETS
+from qilu_contract.targets import CORE_TARGETS
 from sqlalchemy import Connection, select
 
-from qilu_platform.models import Kind
+from qilu_platform.models import TIERS, Kind, Recognised
 from qilu_platform.onboarding import active_units
 from qilu_platform.schema import counters
 
 Counts = Mapping[tuple[str, str, str], int]
 
-_COUNTED_BY = {
-    "enterprises_on_cloud": ("enterprises_onboarded", "enterprises_current"),
-    "units_on_cloud": ("units_onboarded", "units_current"),
+Counted = tuple[str, str, str]
+"""A counter: scope, code, name."""
+
+
+def _province(onboarded: str, current: str) -> tuple[Counted, Counted]:
+    return ("province", PROVINCE, onboarded), ("province", PROVINCE, current)
+
+
+def _kind(kind: Recognised) -> tuple[Counted, Counted]:
+    current = ("kind", kind.value, "recognitions_current")
+    # A platform that rises leaves its tier: what stands in a tier is what the target speaks of.
+    return current if kind in TIERS else ("kind", kind.value, "recognitions_onboarded"), current
+
+
+_COUNTED_BY: Mapping[str, tuple[Counted, Counted]] = {
+    "enterprises_on_cloud": _province("enterprises_onboarded", "enterprises_current"),
+    "units_on_cloud": _province("units_onboarded", "units_current"),
     # Nothing ends them, so what ever joined is there still.
-    "providers": ("providers", "providers"),
-    "centres": ("centres", "centres"),
+    "providers": _province("providers", "providers"),
+    "centres": _province("centres", "centres"),
+    "platforms_comprehensive": _kind(Recognised.COMPREHENSIVE),
+    "platforms_cross_industry": _kind(Recognised.CROSS_INDUSTRY),
+    "platforms_enterprise": _kind(Recognised.ENTERPRISE_LEVEL),
+    "suppliers": _kind(Recognised.SUPPLIER),
+    "applications": _kind(Recognised.APPLICATION),
+    "pilots": _kind(Recognised.PILOT),
+    "bases": _kind(Recognised.BASE),
+    "clusters": _kind(Recognised.CLUSTER),
+    "platforms_leading": _kind(Recognised.LEADING),
 }
+"""For each target what counts towards it, and what of that is current."""
 
 
 def read_counts(connection: Connection) -> dict[tuple[str, str, str], int]:
@@ -42,15 +66,15 @@ def programme(counts: Counts) -> dict[str, Any]:
         return counts.get((scope, code, name), 0)
 
     targets = []
-    for target in TARGETS.values():
-        onboarded, current = (count("province", PROVINCE, name) for name in _COUNTED_BY[target.name])
+    for target in CORE_TARGETS.values():
+        onboarded, current = (count(*counted) for counted in _COUNTED_BY[target.name])
         targets.append(
             {
                 "name": target.name,
                 "target": target.target,
                 "onboarded": onboarded,
                 "current": current,
-                "reached": onboarded >= target.target,
+                "reached": target.reached(onboarded),
             }
         )
     return {
@@ -99,6 +123,8 @@ _FIELDS = {
     "centres": "centres",
     "contracts_onboarded": "contracts",
     "contracts_current": "contracts_current",
+    "recognitions_onboarded": "recognitions",
+    "recognitions_current": "recognitions_current",
 }
 """Counters and what the measurement `programme` calls them."""
 

@@ -19,8 +19,17 @@ from sqlalchemy import Connection, Row, Table, select, update
 from qilu_platform import ledger
 from qilu_platform.database import among, insert_rows, rows_table
 from qilu_platform.ledger import Entry, Event, in_county
+from qilu_platform.models import TIERS, Recognised
 from qilu_platform.problems import Problem
-from qilu_platform.schema import centres, contracts, enterprises, providers, sequences, units
+from qilu_platform.schema import (
+    centres,
+    contracts,
+    enterprises,
+    providers,
+    recognitions,
+    sequences,
+    units,
+)
 
 Line = tuple[int, dict[str, Any]]
 
@@ -186,6 +195,54 @@ def register_contracts(connection: Connection, lines: Sequence[Line]) -> Outcome
     return batch.outcome
 
 
+def register_recognitions(connection: Connection, lines: Sequence[Line]) -> Outcome:
+    """A platform that is recognised in a higher tier leaves the one it stood in."""
+    batch, now_ms = _Batch(lines), wall_ms()
+    tiered = sorted({row["subject"] for _, row in lines if row["kind"] in TIERS})
+    # Whoever raises the same platform waits here, and sees below what we did.
+    in_tier = recognitions.c.kind.in_(TIERS)
+    of_subjects = among(connection, recognitions.c.subject, tiered)
+    found = select(recognitions).where(in_tier, of_subjects).order_by(recognitions.c.id).with_for_update()
+    connection.execute(found)
+    _refuse_unknown_subjects(connection, batch, tiered)
+    new = batch.insert(connection, recognitions, lambda _row: {"registered_ms": now_ms})
+    entries = Counter(Entry(Event.RECOGNISED, kind=row["kind"]) for row in new)
+    rank = {kind.value: place for place, kind in enumerate(TIERS)}
+    rows = connection.execute(found).all() if any(row["kind"] in rank for row in new) else []
+    highest: dict[str, int] = {}
+    for row in rows:
+        highest[row.subject] = max(rank[row.kind], highest.get(row.subject, 0))
+    left = [row for row in rows if row.ended_ms is None and rank[row.kind] < highest[row.subject]]
+    if left:
+        ids = among(connection, recognitions.c.id, [row.id for row in left])
+        connection.execute(update(recognitions).where(ids).values(ended_ms=now_ms))
+        entries += Counter(Entry(Event.RECOGNITION_ENDED, kind=row.kind) for row in left)
+    ledger.append(connection, entries)
+    return batch.outcome
+
+
+def _refuse_unknown_subjects(connection: Connection, batch: _Batch, platforms: Collection[str]) -> None:
+    """Lines about what is not registered become errors. A platform is registered by its first tier, which may
+    be a line of this batch."""
+    ids = {
+        "provider": (providers.c.id, (Recognised.SUPPLIER,)),
+        "enterprise": (enterprises.c.id, (Recognised.PILOT,)),
+        "platform": (recognitions.c.subject, (Recognised.LEADING, Recognised.APPLICATION)),
+    }
+    for what, (column, kinds) in ids.items():
+        mine = [(number, row["subject"]) for number, row in batch.lines if row["kind"] in kinds]
+        query = select(column).where(among(connection, column, sorted({subject for _, subject in mine})))
+        if what == "platform":
+            query = query.where(recognitions.c.kind.in_(TIERS))
+        known = {*(connection.scalars(query) if mine else ()), *(platforms if what == "platform" else ())}
+        wrong = {number: subject for number, subject in mine if subject not in known}
+        batch.outcome.errors += [
+            LineError(number, unregistered(what, subject), column="subject")
+            for number, subject in wrong.items()
+        ]
+        batch.lines = [line for line in batch.lines if line[0] not in wrong]
+
+
 def _owners(connection: Connection, batch: _Batch, *, lock: bool) -> dict[str, Row[Any]]:
     """The enterprises that the lines name; lines of unknown ones are refused."""
     wanted = sorted({row["enterprise"] for _, row in batch.lines})
@@ -208,7 +265,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """One of the registry's five kinds of thing."""
+    """One of the registry's kinds of thing."""
 
     table: Table
     register: Callable[[Connection, Sequence[Line]], Outcome]
@@ -238,6 +295,7 @@ BOOKS: Mapping[str, Book] = {
     "providers": Book(providers, register_providers, _plain_series("provider")),
     "contracts": Book(contracts, register_contracts, _plain_series("contract")),
     "centres": Book(centres, register_centres, _plain_series("centre")),
+    "recognitions": Book(recognitions, register_recognitions, _plain_series("recognition")),
 }
 
 

@@ -104,6 +104,20 @@ centres = Table(
     Column("registered_ms", BigInteger, nullable=False),
 )
 
+# What the programme recognises beside all that: platforms in a tier, suppliers, applications, pilot
+# enterprises, bases, clusters. `subject` is whom or what it is about.
+recognitions = Table(
+    "recognitions",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("place", String(6), nullable=False),
+    Column("subject", _ID),
+    Column("registered_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),  # a platform that rises leaves its tier
+    Index("recognitions_by_subject", "subject", "id"),
+)
+
 # Append-only (triggers refuse anything else): what happened, how often, in one transaction.
 ledger = Table(
     "ledger",

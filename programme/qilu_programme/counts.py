@@ -11,67 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from qilu_contract.targets import CORE_TARGETS
 
 from qilu_programme.draws import Whole
 from qilu_programme.events import ACTIONS, TIERS, MonthEvents, NoticeKind
-from qilu_programme.figures import CLASSES, GROUPS, read_table
+from qilu_programme.figures import CLASSES, GROUPS
 from qilu_programme.months import LABELS, MONTHS
 from qilu_programme.world import CITY_CODES, World
-
-
-@dataclass(frozen=True, slots=True)
-class CoreTarget:
-    """A countable target of the programme's documents. `most` is the upper end where the document names a
-    range; `row` is the document's own row in the table of targets. `more` says that the target itself is not
-    enough ("more than 500").
-    """
-
-    name: str
-    target: int
-    most: int | None
-    unit: str
-    title: str
-    title_zh: str
-    row: str
-
-    @property
-    def more(self) -> bool:
-        return self.name in _MORE_THAN
-
-    def reached(self, value: float) -> bool:
-        return value > self.target if self.more else value >= self.target
-
-    @property
-    def wanted(self) -> str:
-        """`> 300,000`, `30`, `1–2`."""
-        if self.most is not None:
-            return f"{self.target}–{self.most}"
-        return f"{'> ' if self.more else ''}{self.target:,}"
-
-
-_MORE_THAN = frozenset(
-    (
-        "enterprises_on_cloud",
-        "units_on_cloud",
-        "providers",
-        "platforms_comprehensive",
-        "platforms_cross_industry",
-        "platforms_enterprise",
-    )
-)
-
-CORE_TARGETS: Mapping[str, CoreTarget] = {
-    row["name"]: CoreTarget(
-        row["name"],
-        int(row["target"]),
-        int(row["most"]) if row["most"] else None,
-        row["unit"],
-        row["title"],
-        row["title_zh"],
-        row["row"],
-    )
-    for row in read_table("core_targets.csv")
-}
 
 _NOTICE_COUNTS = {
     NoticeKind.PROVIDER: "providers",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-from qilu_contract.places import INDUSTRIES
+from qilu_contract.places import BRANCHES as KNOWN
 
 SIZES = ("large", "medium", "small", "micro")
 SECTORS = ("industry", "service")
@@ -45,7 +45,6 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "seeds": ("S", "which industries the programme names for a city or county; two rows more are assumed"),
     "equipment_mix": ("A", "the share of each equipment class in an industry's fleets"),
     "sets": ("C", "the parameter sets that pass both known points, with the fit found in this model"),
-    "core_targets": ("S", "the programme's countable targets"),
 }
 """Mark and meaning of the tables beside the figures; single rows have their own mark where it differs."""
 
@@ -76,11 +75,12 @@ def _branches() -> tuple[Branch, ...]:
     industry = [
         Branch(code, found.name, found.name_zh, found.group, "industry", float(row["weight"]))
         for row in read_table("industry_weights.csv")
-        for code, found in ((row["industry"], INDUSTRIES[row["industry"]]),)
+        for code, found in ((row["industry"], KNOWN[row["industry"]]),)
     ]
     service = [
-        Branch(row["code"], row["name"], row["name_zh"], row["group"], "service", float(row["weight"]))
+        Branch(row["code"], found.name, found.name_zh, found.group, "service", float(row["weight"]))
         for row in read_table("sectors.csv")
+        for found in (KNOWN[row["code"]],)
     ]
     return (*industry, *service)
 

@@ -9,9 +9,9 @@ from importlib.resources import files
 import numpy as np
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.places import CITIES
+from qilu_contract.targets import CORE_TARGETS
 
 from qilu_programme.charts import bars, city_map, curve, short, stacks, timeline
-from qilu_programme.counts import CORE_TARGETS
 from qilu_programme.events import ACTIONS
 from qilu_programme.figures import CLASSES, FIGURES, GROUPS, TABLES, read_table
 from qilu_programme.months import CHECKPOINT, LABELS, YEARS, year

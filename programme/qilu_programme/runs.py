@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qilu_contract.targets import CORE_TARGETS
 
-from qilu_programme.counts import CORE_TARGETS, Table
+from qilu_programme.counts import Table
 from qilu_programme.draws import Values
 from qilu_programme.model import run
 from qilu_programme.months import LABELS, MONTHS

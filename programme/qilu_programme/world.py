@@ -65,9 +65,17 @@ class World:
 
     def identify(self, enterprise: int) -> str:
         """The enterprise's id, as the platform would give it: it counts within the county from 1."""
-        county = int(self.county[int(self.cells_of(np.array([enterprise]))[0])])
-        first = int(self.start[int(np.searchsorted(self.county, county, side="left"))])
-        return enterprise_id(COUNTY_CODES[county], enterprise - first + 1)
+        return self.identify_all(np.array([enterprise]))[0]
+
+    def identify_all(self, enterprises: Whole) -> list[str]:
+        """The ids of many."""
+        counties = self.county[self.cells_of(enterprises)]
+        firsts = self.start[np.searchsorted(self.county, counties, side="left")]
+        numbers = (enterprises - firsts + 1).tolist()
+        return [
+            enterprise_id(COUNTY_CODES[county], number)
+            for county, number in zip(counties.tolist(), numbers, strict=True)
+        ]
 
 
 def spread(total: int, weights: Values) -> Whole:

@@ -188,6 +188,11 @@ class EmbeddedBroker:
     def url(self) -> str:
         return f"mqtt://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int | None:
+        """Of its process, while it runs."""
+        return None if self._process is None else self._process.pid
+
     async def __aenter__(self) -> EmbeddedBroker:
         """Returns when the broker answers; raises ConfigError when it does not within 10 s, with its own last
         words."""

@@ -179,9 +179,9 @@ def up(
     Example: qilu up --units 500 --for 60s --report run.json
     """
     _use_classes(classes)
-    from qilu.stack import StackConfig, run_stack
+    from qilu.stack import Child, StackConfig, run_stack
 
-    devices: list[str] = ["--speed", speed]
+    devices: list[str] = ["devices", "run", "--speed", speed]
     for flag, value in {
         "--scenario": scenario,
         "--units": units,
@@ -196,7 +196,8 @@ def up(
         flags.duration_s(duration)
     if start is not None:
         flags.time_ms(start)
-    config = StackConfig(state, broker, store, db, port, mqtt_port, mqtts, devices)
+    child = Child("devices", devices)
+    config = StackConfig(state, broker, store, db, port, mqtt_port, mqtts, child)
     (state / "log").mkdir(parents=True, exist_ok=True)
     with (state / "log" / "stack.log").open("a", encoding="utf-8") as log:
         _configure_log(structlog.processors.JSONRenderer(), log)
@@ -280,10 +281,13 @@ def verify(
     from qilu_contract.stores import open_store
     from qilu_devices.manifest import load_manifest
 
+    from qilu.progress import unit_bar
+    from qilu.run_record import RunRecord, is_live_run
     from qilu.verify import Verdict
     from qilu.verify import verify as compare
+    from qilu.verify_live import verify_live
 
-    manifest = load_manifest(run)
+    source = RunRecord.load(run) if is_live_run(run) else load_manifest(run)
     if store.startswith("duckdb:///") and not Path(store.removeprefix("duckdb:///")).is_file():
         raise ConfigError(
             f"--store {store}: there is no such file; the stack of `make up` keeps var/readings.duckdb."
@@ -291,7 +295,10 @@ def verify(
 
     async def read() -> Verdict:
         async with open_store(store, secret("QILU_INFLUX_TOKEN")) as opened:
-            return await compare(manifest, opened)
+            if isinstance(source, RunRecord):
+                with unit_bar(console, "verifying") as shown:
+                    return await verify_live(source, opened, shown)
+            return await compare(source, opened)
 
     verdict = _run(read())
     if as_json:

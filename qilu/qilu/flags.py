@@ -31,6 +31,16 @@ def speed(text: str) -> float | None:
     return value
 
 
+def share(text: str) -> float:
+    """`1/1000` or `0.001` as a number above 0 and up to 1; raises ConfigError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/(\d+))?", text)
+    below = int(found[2] or 1) if found else 0
+    value = float(found[1]) / below if found and below else 0.0
+    if not 0 < value <= 1:
+        raise ConfigError(f"{text!r} is no share: write 1/1000, 0.05 or 1.")
+    return value
+
+
 def time_ms(text: str) -> int:
     """`2022-06-01T00:00:00+08:00` (or `2022-06-01`: UTC) as milliseconds since 1970; raises ConfigError."""
     try:

@@ -37,6 +37,7 @@ topic write spBv1.0/+/DBIRTH/+/+
 topic write spBv1.0/+/DDEATH/+/+
 topic write spBv1.0/+/DDATA/+/+
 topic write qilu/v1/clock
+topic write qilu/v1/+/+/+/telemetry
 topic read spBv1.0/STATE/+
 topic read spBv1.0/+/NCMD/+
 topic read spBv1.0/+/DCMD/+/+

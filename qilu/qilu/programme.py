@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+import structlog
 import typer
 from qilu_contract.errors import ConfigError
 from rich.console import Console
@@ -16,6 +18,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from qilu_programme.runs import Comparison, Ensemble
+    from qilu_programme.scenario import Scenario
+
+    from qilu.live import LiveConfig
 
 programme_app = typer.Typer(
     no_args_is_help=True, help="The policy programme as a model: run, compare, report."
@@ -50,19 +55,70 @@ def _bar(total: int) -> Iterator[Callable[[int, int], None]]:
 
 
 @programme_app.command("run")
-def programme_run(scenario: Which = None, runs: Runs = 1, seed: Seed = None, as_json: Json = False) -> None:
+def programme_run(
+    scenario: Which = None,
+    runs: Runs = 1,
+    seed: Seed = None,
+    as_json: Json = False,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="play it through the real pipeline, until its counts are the model's"),
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="with --live: every enterprise, as fast as it goes")
+    ] = False,
+    scale: Annotated[
+        str | None, typer.Option(help="with --live: the share of enterprises, such as 1/1000 (else 1/100)")
+    ] = None,
+    speed: Annotated[
+        str | None, typer.Option(help="with --live: simulated time in a second: 1month/s (the default), max")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="with --live: the last month, such as 2019-12")] = None,
+    state: Annotated[
+        Path, typer.Option(help="with --live: where the run is kept; the same command goes on with it")
+    ] = Path("var/live"),
+    platform: Annotated[
+        str | None, typer.Option(help="with --live: a running platform, instead of a stack of its own")
+    ] = None,
+    broker: Annotated[
+        str, typer.Option(help="with --live: auto, mosquitto, builtin, or (with --platform) mqtt://host:1883")
+    ] = "auto",
+    port: Annotated[int, typer.Option(help="of the stack's platform; another one if it is taken")] = 8000,
+    mqtt_port: Annotated[int, typer.Option(help="of the stack's broker; another one if it is taken")] = 1883,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="with --live: write one JSON object here at the end")
+    ] = None,
+    room: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Run the programme from October 2017 to December 2022 and count what it reaches.
 
-    Example: qilu programme run county-share-cut --runs 9
-    """
-    from dataclasses import replace
+    With --live enterprises, contracts and equipment are registered and speak for real, month after month, and
+    the platform's counts are compared with the model's. Ctrl-Z pauses and goes on, Ctrl-C stops; the same
+    command goes on where the run stands, after a crash as well.
 
+    Example: qilu programme run county-share-cut --runs 9
+
+    Example: qilu programme run --live --scale 1/100 --speed 1month/s
+    """
     from qilu_programme import runs as model
+    from qilu_programme.months import LABELS
     from qilu_programme.scenario import load_scenario
 
+    given = (full, scale, speed, until, platform, report)
+    if not live and any(given):
+        raise ConfigError("--full, --scale, --speed, --until, --platform and --report need --live.")
     loaded = load_scenario(scenario)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
+    if live:
+        if runs != 1 or as_json:
+            raise ConfigError("--live plays one run: leave out --runs, and take --report instead of --json.")
+        config = _live_config(loaded, full, scale, speed, until, state, room)
+        words = ["programme", "run", *([scenario] if scenario else []), "--live"]
+        words += ["--seed", str(loaded.seed), "--scale", str(config.scale), "--speed", speed or _SPEED[full]]
+        words += ["--until", LABELS[config.until]]
+        _run_live(config, words, platform, broker, (port, mqtt_port), report)
+        return
     with _bar(runs) as shown:
         ensemble = model.run_many(loaded, runs, shown)
     if as_json:
@@ -71,8 +127,77 @@ def programme_run(scenario: Which = None, runs: Runs = 1, seed: Seed = None, as_
     _show_run(ensemble)
 
 
+_SPEED = {False: "1month/s", True: "max"}
+
+
+def _live_config(
+    scenario: Scenario,
+    full: bool,
+    scale: str | None,
+    speed: str | None,
+    until: str | None,
+    state: Path,
+    room: Path | None,
+) -> LiveConfig:
+    from qilu_programme.months import LABELS, MONTHS, index_of
+
+    from qilu import flags
+    from qilu.live import LiveConfig
+
+    if full and scale is not None:
+        raise ConfigError("--full is --scale 1: give one of them.")
+    try:
+        last = MONTHS - 1 if until is None else index_of(until)
+    except ValueError as error:
+        raise ConfigError(f"--until: {error}: write one from {LABELS[0]} to {LABELS[-1]}.") from error
+    share = flags.share("1" if full else scale or "1/100")
+    return LiveConfig(scenario, share, flags.speed(speed or _SPEED[full]), last, state, room)
+
+
+def _run_live(
+    config: LiveConfig,
+    words: list[str],
+    platform: str | None,
+    broker: str,
+    ports: tuple[int, int],
+    report: Path | None,
+) -> None:
+    from qilu import live
+    from qilu.stack import StackConfig
+
+    if report is not None and not report.absolute().parent.is_dir():
+        raise ConfigError(f"--report {report}: there is no folder {report.absolute().parent}: make it first.")
+    if platform is not None:
+        if "://" not in broker:
+            raise ConfigError("--platform needs --broker as well: where that platform's gateway listens.")
+        done = live.as_report(live.play(config, platform, broker, console))
+        if config.room is not None:
+            return  # the stack around us reports
+    else:
+        stack = StackConfig(config.state, broker, port=ports[0], mqtt_port=ports[1])
+        (config.state / "log").mkdir(parents=True, exist_ok=True)
+        with (config.state / "log" / "stack.log").open("a", encoding="utf-8") as log:
+            structlog.configure(
+                processors=[
+                    structlog.processors.add_log_level,
+                    structlog.processors.TimeStamper(fmt="iso"),
+                    structlog.processors.format_exc_info,
+                    structlog.processors.JSONRenderer(),
+                ],
+                logger_factory=structlog.PrintLoggerFactory(log),
+            )
+            try:
+                done = live.play_embedded(stack, words, console)
+            finally:
+                structlog.reset_defaults()
+    if report is not None:
+        report.write_bytes(msgspec.json.format(msgspec.json.encode(done), indent=2) + b"\n")
+    live.show_report(done, console)
+    live.check_report(done)
+
+
 def _show_run(ensemble: Ensemble) -> None:
-    from qilu_programme.counts import CORE_TARGETS
+    from qilu_contract.targets import CORE_TARGETS
 
     many = len(ensemble.tables) > 1
     title = f"{ensemble.scenario.name}, end of 2022" + (
@@ -120,7 +245,7 @@ def programme_compare(
 
 def _show_comparison(comparison: Comparison) -> None:
     from qilu_contract.places import CITIES
-    from qilu_programme.counts import CORE_TARGETS
+    from qilu_contract.targets import CORE_TARGETS
     from qilu_programme.months import LABELS, MONTHS
     from qilu_programme.world import CITY_CODES
 

@@ -33,6 +33,16 @@ def file_bar(console: Console, said: str, size: int) -> Iterator[Callable[[int],
         yield lambda done: bar.update(task, completed=done)
 
 
+@contextmanager
+def unit_bar(console: Console, said: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of units with the time that is left, on a terminal only; told how many are done, and of how
+    many."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(said, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 class RunLine:
     """On a terminal only: where the output is a file, the log says enough."""
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,7 @@ from qilu.report import Report, count_duplicates, count_stored
 from qilu.status import Status, StatusLine
 
 LOOPBACK = "127.0.0.1"
-STOP_DEVICES_S = 3.0
+STOP_CHILD_S = 3.0
 SETTLE_S = 30.0
 """How long the end of a run waits for what is in flight while none of it moves: a store that is away, say."""
 QUIET_S = 5.0
@@ -69,8 +69,22 @@ class _Manifest(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
+class Child:
+    """The command that fills a stack: `qilu` with `words`, told where broker and platform are and given a
+    folder (`name`, in the stack's own) as --state, the broker's log-in of a fleet, and an API key of `role`.
+    What it prints goes to a log file unless it is `shown`; `afresh`: the run.json that an earlier one left
+    there goes first."""
+
+    name: str
+    words: list[str]
+    role: str = "fleet"
+    shown: bool = False
+    afresh: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class StackConfig:
-    """What `qilu up` was asked for; None and empty mean the default."""
+    """What a stack was asked for; None and empty mean the default."""
 
     state: Path
     broker: str = "auto"
@@ -79,8 +93,7 @@ class StackConfig:
     port: int = 8000
     mqtt_port: int = 1883
     mqtts: str = "127.0.0.1:8883"
-    devices: list[str] = field(default_factory=list)
-    """Flags passed on to `qilu devices run`."""
+    child: Child = field(default_factory=lambda: Child("devices", ["devices", "run"]))
 
 
 class Stack:
@@ -89,15 +102,17 @@ class Stack:
 
     def __init__(self, config: StackConfig, console: Console) -> None:
         self._config = config
-        self._console = console
+        self.console = console
         self._stack = AsyncExitStack()
         self.keyring = Keyring(config.state / "keys")
         self.platform: PlatformService
         self.gateway: GatewayService
         self.store: Store
-        self.devices: asyncio.subprocess.Process
+        self.child: asyncio.subprocess.Process
+        self.broker_pid: int | None = None
         self._http: httpx.AsyncClient
         self._metrics_port = free_port(8081)
+        self._batch_age_s = 0.2
 
     async def __aenter__(self) -> Stack:
         async with self._stack as stack:
@@ -110,7 +125,7 @@ class Stack:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config, state = self._config, self._config.state
-        _make_state(state)
+        _make_state(state, config.child.name)
         stack.enter_context(_alone(state))
         self.keyring.make()
         authority = Authority.open(state / "ca")
@@ -146,6 +161,7 @@ class Stack:
                     platform=self.platform.url,
                     state=state / "gateway",
                     http_port=self._metrics_port,
+                    batch_age_s=self._batch_age_s,
                 ),
                 store=self.store,
                 api_key=self.keyring.key("ingest"),
@@ -153,7 +169,7 @@ class Stack:
         )
         self._write_env(broker_url)
         self._tell(broker_note, store_url)
-        self.devices = await stack.enter_async_context(self._run_devices(broker_url))
+        self.child = await stack.enter_async_context(self._run_child(broker_url))
 
     async def _start_broker(
         self, stack: AsyncExitStack, authority: Authority, nodes: NodeListener
@@ -173,7 +189,11 @@ class Stack:
         tls = nodes if kind == "mosquitto" else None
         broker = EmbeddedBroker(kind, free_port(config.mqtt_port), home, self.keyring, log, tls)
         await stack.enter_async_context(broker)
+        self.broker_pid = broker.pid
         if tls is None:
+            # It hands over some hundred messages and then waits for their acknowledgements: a batch that
+            # waits for more waits for nothing.
+            self._batch_age_s = 0.01
             return broker.url, (
                 f"built-in (iotcore): {why}; passwords on loopback and no topic rules: "
                 "the gateway takes a unit only under its own enterprise's name"
@@ -190,41 +210,37 @@ class Stack:
         return user, self.keyring.password(user)
 
     @asynccontextmanager
-    async def _run_devices(self, broker_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        state = self._config.state
-        environment = {**os.environ, "QILU_API_KEY_FILE": str(self.keyring.key_file("fleet"))}
-        environment.pop("QILU_API_KEY", None)
+    async def _run_child(self, broker_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        state, child = self._config.state, self._config.child
+        environment = dict(os.environ)
+        if child.role != "admin" or secret("QILU_API_KEY") is None:  # one from outside is the admin key
+            environment.pop("QILU_API_KEY", None)
+            environment["QILU_API_KEY_FILE"] = str(self.keyring.key_file(child.role))
         user, _ = self._mqtt_login("devices")
         if user is not None:
             environment |= {
                 "QILU_MQTT_USER": user,
                 "QILU_MQTT_PASSWORD_FILE": str(self.keyring.password_file(user)),
             }
-        command = [sys.executable, "-m", "qilu", "devices", "run"]
-        command += [
-            "--broker",
-            broker_url,
-            "--platform",
-            self.platform.url,
-            "--state",
-            str(state / "devices"),
-        ]
-        command += self._config.devices
-        self._manifest_file.unlink(missing_ok=True)
-        with (state / "log" / "devices.log").open("ab") as log:
+        command = [sys.executable, "-m", "qilu", *child.words]
+        command += ["--broker", broker_url, "--platform", self.platform.url]
+        command += ["--state", str(state / child.name)]
+        if child.afresh:
+            (state / child.name / "run.json").unlink(missing_ok=True)
+        with (state / "log" / f"{child.name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=None if child.shown else log,
+                stderr=None if child.shown else log,
                 start_new_session=True,  # Ctrl-C is ours to pass on, in our order
                 preexec_fn=die_with_parent,
             )
         try:
             yield process
         finally:
-            await end(process, STOP_DEVICES_S)
+            await end(process, STOP_CHILD_S)
 
     @property
     def _manifest_file(self) -> Path:
@@ -255,14 +271,14 @@ class Stack:
             f"  logs     {state}/log/",
         )
         for line in lines:
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     async def show(self, line: StatusLine) -> None:
         """Draw the moment's status."""
         try:
             line.show(await self.status())
         except httpx.HTTPError as error:
-            self._console.log(f"the platform does not answer: {error}")
+            self.console.log(f"the platform does not answer: {error}")
 
     async def status(self) -> Status:
         """The moment's status line: counts by the platform, rates by the gateway."""
@@ -323,7 +339,7 @@ class Stack:
         that the broker took over are nowhere."""
         last_change = time.monotonic()
         before: tuple[int, int] | None = None
-        with StatusLine(self._console) as line:
+        with StatusLine(self.console) as line:
             while True:
                 began = time.monotonic()
                 counters = self.gateway.counters
@@ -357,9 +373,9 @@ def _server_names(nodes: NodeListener) -> list[str]:
     return list(dict.fromkeys([first, LOOPBACK, "::1", "localhost", socket.gethostname()]))
 
 
-def _make_state(state: Path) -> None:
+def _make_state(state: Path, child: str) -> None:
     try:
-        for folder in (state, state / "log", state / "devices", state / "gateway"):
+        for folder in (state, state / "log", state / child, state / "gateway"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise ConfigError(
@@ -385,34 +401,49 @@ def _with_login(url: str, user: str | None, password: str | None) -> str:
     return url if user is None else url.replace("mqtt://", f"mqtt://{user}:{password}@", 1)
 
 
-async def run_stack(config: StackConfig, console: Console) -> Report:
-    """Run until the equipment's time is over (`--for`) or a signal comes; returns what came of it. Raises
-    QiluError."""
-    started = time.monotonic()
+def stop_signal() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def attend(
+    stack: Stack, stopping: asyncio.Event, each: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Until the child has ended, or it is to be stopped. `each` is awaited every second. Raises QiluError
+    when the gateway ends by itself."""
+    ended = asyncio.create_task(stack.child.wait(), name="child")
+    stop = asyncio.create_task(stopping.wait(), name="stop")
+    broken = asyncio.create_task(stack.gateway.wait(), name="gateway-ended")
+    try:
+        while not (ended.done() or stop.done() or broken.done()):
+            if each is not None:
+                await each()
+            await asyncio.wait((ended, stop, broken), timeout=1, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (ended, stop, broken):
+            task.cancel()
+    if broken.done() and not broken.cancelled():
+        broken.result()
+        raise QiluError("The gateway ended by itself.")
+
+
+async def run_stack(config: StackConfig, console: Console) -> Report:
+    """Run until the equipment's time is over (`--for`) or a signal comes; returns what came of it. Raises
+    QiluError."""
+    started, stopping = time.monotonic(), stop_signal()
     async with Stack(config, console) as stack:
         with StatusLine(console) as line:
-            ended = asyncio.create_task(stack.devices.wait(), name="devices")
-            stop = asyncio.create_task(stopping.wait(), name="stop")
-            broken = asyncio.create_task(stack.gateway.wait(), name="gateway-ended")
-            try:
-                while not (ended.done() or stop.done() or broken.done()):
-                    await stack.show(line)
-                    await asyncio.wait((ended, stop, broken), timeout=1, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (ended, stop, broken):
-                    task.cancel()
-        if broken.done() and not broken.cancelled():
-            broken.result()
-            raise QiluError("The gateway ended by itself.")
-        if stopping.is_set():
+            await attend(stack, stopping, lambda: stack.show(line))
+        stopped = stopping.is_set()
+        if stopped:
             console.print("Stopping: what is on its way is stored first (Ctrl-C again: no longer) …")
             stopping.clear()
-            await end(stack.devices, STOP_DEVICES_S)
+            await end(stack.child, STOP_CHILD_S)
         report = await stack.finish(started, stopping)
-        if ended.done() and not ended.cancelled() and ended.result() != 0:
+        if not stopped and stack.child.returncode:
             raise QiluError(f"The simulated equipment failed: {config.state}/log/devices.log says why.")
         return report

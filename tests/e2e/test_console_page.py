@@ -80,6 +80,8 @@ async def register_one_of_each(api: httpx.AsyncClient) -> None:
     await post(api, "/v1/contracts/bulk", contract)
     centre = await api.post("/v1/centres", json={"id": "centre", "name": "Centre", "city": "370200"})
     assert centre.status_code == 201, centre.text
+    base = {"id": "base", "kind": "base", "place": "370200"}
+    await post(api, "/v1/recognitions/bulk", base)
     units = [{"id": f"motor-{n}", "class": "motor", "enterprise": "works"} for n in range(3)]
     await post(api, "/v1/units/bulk", *units)
 
@@ -107,6 +109,8 @@ async def test_the_page_follows_the_counts(tmp_path: Path, store: Store, chromiu
         await expect(page.locator('[data-counter="enterprises_on_cloud"]')).to_have_text("1")
         await expect(page.locator('[data-counter="providers"]')).to_have_text("1")
         await expect(page.locator('[data-counter="centres"]')).to_have_text("1")
+        await expect(page.locator('[data-counter="bases"]')).to_have_text("1")
+        await expect(page.locator('[data-counter="pilots"]')).to_have_text("0")
         qingdao = page.locator('#cities tr[data-key="370200"] td')
         await expect(qingdao.nth(0)).to_have_text("0 of 3")
 

@@ -114,6 +114,8 @@ def own_devices(environment: dict[str, str], now_ms: int) -> None:
         assert api.post("/v1/enterprises", json=works).status_code < 300
         centre = {"id": "test-centre", "name": "Test centre", "city": "370200"}
         assert api.post("/v1/centres", json=centre).status_code < 300
+        base = {"id": "test-base", "kind": "base", "place": "370200"}
+        assert api.post("/v1/recognitions", json=base).status_code < 300
         for unit, class_ in (("test-motor", "motor"), ("test-boiler", "boiler")):
             made = {"id": unit, "class": class_, "enterprise": ENTERPRISE}
             assert api.post("/v1/units", json=made).status_code < 300

@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 from qilu_contract.clock import wall_ms
 from qilu_contract.places import CITIES, city_of
+from qilu_contract.targets import CORE_TARGETS
 from qilu_platform.app import create_app
 from qilu_platform.edge import MAX_BODY, MAX_BULK_BODY
 from qilu_platform.ledger import audit
@@ -523,12 +524,7 @@ async def test_everybody_may_see_the_programme_and_the_console(tmp_path: Path) -
     async with platform(f"sqlite:///{tmp_path}/platform.db") as client:
         del client.headers["Authorization"]
         shown = (await client.get("/v1/programme")).json()
-        assert [target["name"] for target in shown["targets"]] == [
-            "enterprises_on_cloud",
-            "units_on_cloud",
-            "providers",
-            "centres",
-        ]
+        assert [target["name"] for target in shown["targets"]] == list(CORE_TARGETS)
         assert set(shown["by_city"]) == set(CITIES)
         province = await client.get("/console/shandong.geojson")
         assert province.headers["content-type"] == "application/geo+json"

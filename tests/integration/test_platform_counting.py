@@ -35,17 +35,20 @@ from qilu_platform.ledger import audit
 from qilu_platform.onboarding import (
     active_units,
     end_contract,
+    end_contracts,
     report,
     resume_enterprise,
     retire_unit,
     suspend_enterprise,
 )
 from qilu_platform.problems import Problem
+from qilu_platform.programme import programme, read_counts
 from qilu_platform.registration import (
     register_centres,
     register_contracts,
     register_enterprises,
     register_providers,
+    register_recognitions,
     register_units,
 )
 from qilu_platform.schema import counters, metadata
@@ -371,6 +374,97 @@ def test_counters_agree_with_a_model_whatever_is_done(new_database: NewDatabase)
         OnThisDatabase,
         settings=settings(max_examples=12, stateful_step_count=20, deadline=None, database=None),
     )
+
+
+def recognition(id_: str, kind: str, subject: str | None, place: str = "370202") -> dict[str, Any]:
+    return {"id": id_, "kind": kind, "place": place, "subject": subject}
+
+
+def test_what_is_recognised_counts_once_and_a_platform_stands_in_its_highest_tier(
+    new_database: NewDatabase,
+) -> None:
+    url = new_database()
+    with writing(url) as write:
+        write(lambda found: register_enterprises(found, numbered(enterprise_row("e1", "370202"))))
+        write(lambda found: register_providers(found, numbered({"id": "p1", "name": "P"})))
+        first = [
+            recognition("one-1", "enterprise_level", "one"),
+            recognition("two-1", "enterprise_level", "two"),
+            recognition("two-2", "cross_industry", "two"),
+            recognition("app", "application", "one"),
+            recognition("supplier", "supplier", "p1"),
+            recognition("pilot", "pilot", "e1"),
+            recognition("base", "base", None, "370200"),
+            recognition("cluster", "cluster", None, "370200"),
+        ]
+        later = [
+            recognition("one-3", "comprehensive", "one"),
+            recognition("one-2", "cross_industry", "one"),  # known only after the higher one
+            recognition("leader", "leading", "one"),
+        ]
+        for rows, created in [(first, 8), (first, 0), (later, 3), ([*first, *later], 0)]:
+            outcome = write(lambda found, rows=rows: register_recognitions(found, numbered(*rows)))
+            assert outcome.errors == []
+            assert (len(outcome.created), outcome.existing) == (created, len(rows) - created)
+        wrong = [
+            recognition("x1", "supplier", "p9"),
+            recognition("x2", "pilot", "e9"),
+            recognition("x3", "leading", "nine"),
+            recognition("x4", "application", "p1"),
+        ]
+        outcome = write(lambda found: register_recognitions(found, numbered(*wrong)))
+        assert [error.detail.split()[0] for error in sorted(outcome.errors, key=lambda each: each.line)] == [
+            "provider",
+            "enterprise",
+            "platform",
+            "platform",
+        ]
+        engine = open_engine(url)
+        try:
+            with engine.connect() as connection:
+                shown = programme(read_counts(connection))
+            assert audit(engine) == []
+        finally:
+            engine.dispose()
+    counted = {target["name"]: target["onboarded"] for target in shown["targets"]}
+    assert counted == {
+        **dict.fromkeys(("enterprises_on_cloud", "units_on_cloud", "centres", "platforms_enterprise"), 0),
+        **dict.fromkeys(("providers", "platforms_comprehensive", "platforms_cross_industry"), 1),
+        **dict.fromkeys(("suppliers", "applications", "pilots", "bases", "clusters", "platforms_leading"), 1),
+    }
+
+
+def test_contracts_end_in_bulk_as_one_by_one(new_database: NewDatabase) -> None:
+    url = new_database()
+    with writing(url) as write:
+        write(
+            lambda found: register_enterprises(
+                found, numbered(enterprise_row("e1", "370202"), enterprise_row("e2", "370102"))
+            )
+        )
+        write(lambda found: register_providers(found, numbered({"id": "p1", "name": "P"})))
+        rows = [
+            {"id": f"{owner}-{kind}", "enterprise": owner, "provider": "p1", "kind": kind}
+            for owner in ("e1", "e2")
+            for kind in ("business", "equipment")
+        ]
+        write(lambda found: register_contracts(found, numbered(*rows)))
+        given = ["e1-business", "e1-equipment", "e2-business", "e2-business", "nothing"]
+        done = write(lambda found: end_contracts(found, given))
+        assert (done.ended, done.already, done.unknown) == (3, 0, ["nothing"])
+        done = write(lambda found: end_contracts(found, given))
+        assert (done.ended, done.already, done.unknown) == (0, 3, ["nothing"])
+        engine = open_engine(url)
+        try:
+            with engine.connect() as connection:
+                counts = read_counts(connection)
+            assert audit(engine) == []
+        finally:
+            engine.dispose()
+    assert counts["province", PROVINCE, "enterprises_onboarded"] == 2
+    assert counts["province", PROVINCE, "enterprises_current"] == 1
+    assert counts["kind", "business", "contracts_current"] == 0
+    assert counts["kind", "equipment", "contracts_current"] == 1
 
 
 def test_the_audit_finds_what_was_changed_by_hand(new_database: NewDatabase) -> None:

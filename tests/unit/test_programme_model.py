@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qilu_contract.ids import is_id
 from qilu_contract.places import COUNTIES
+from qilu_contract.targets import CORE_TARGETS
 from qilu_programme.calibration import calibrate
-from qilu_programme.counts import CORE_TARGETS, Table, tabulate
+from qilu_programme.counts import Table, tabulate
 from qilu_programme.events import EQUIPMENT, MonthEvents
 from qilu_programme.figures import FIGURES, figure
 from qilu_programme.model import Model, run

@@ -1,4 +1,4 @@
-"""Enterprises, units, providers, contracts, centres."""
+"""Enterprises, units, providers, contracts, centres, recognitions."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ from qilu_platform.models import (
     ContractIn,
     ContractOut,
     CountyCode,
+    EndingsIn,
     EnterpriseIn,
     EnterpriseOut,
     IndustryCode,
     ProviderIn,
     ProviderOut,
+    Recognised,
+    RecognitionIn,
+    RecognitionOut,
     Role,
     UnitIn,
     UnitOut,
@@ -41,6 +45,7 @@ from qilu_platform.models import (
 )
 from qilu_platform.onboarding import (
     end_contract,
+    end_contracts,
     resume_enterprise,
     resume_unit,
     retire_unit,
@@ -61,7 +66,7 @@ Retirer = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 Fleet = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.FLEET))]
 Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
-ABook = Literal["enterprises", "units", "providers", "contracts"]
+ABook = Literal["enterprises", "units", "providers", "contracts", "recognitions"]
 Cursor = Annotated[str | None, Query(pattern=ID_PATTERN, description="`next` of the page before.")]
 Prefix = Annotated[str | None, Query(max_length=200, description="How the name begins.")]
 RepeatKey = Annotated[
@@ -339,6 +344,24 @@ async def end(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
     return await _get(runtime, caller, "contracts", id)
 
 
+_ENDINGS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": {"ended": 1, "already": 0, "unknown": []}}}}
+}
+
+
+@router.post("/contracts/end", responses=_ENDINGS)
+async def end_many(runtime: RuntimeDep, caller: Operator, body: EndingsIn) -> Response:
+    """Ends many at once; `ended`, `already` and the different `unknown` ones add up to those given."""
+
+    def work(connection: Connection) -> dict[str, Any]:
+        done = end_contracts(connection, body.contracts)
+        if done.ended:
+            audit_log.record(connection, caller, "ended", "contracts", ended=done.ended)
+        return {"ended": done.ended, "already": done.already, "unknown": done.unknown}
+
+    return answer(await runtime.database.write(work))
+
+
 @router.post("/centres", status_code=201, response_model=CentreOut, responses=_CREATES)
 async def create_centre(
     runtime: RuntimeDep, caller: Operator, body: CentreIn, key: RepeatKey = None
@@ -360,6 +383,30 @@ async def list_centres(
     city: CityCode | None = None,
 ) -> Response:
     return await _list(runtime, "centres", Filters(city=city), cursor, limit)
+
+
+@router.post("/recognitions", status_code=201, response_model=RecognitionOut, responses=_CREATES)
+async def create_recognition(
+    runtime: RuntimeDep, caller: Fleet, body: RecognitionIn, key: RepeatKey = None
+) -> Response:
+    """A platform that is recognised in a higher tier leaves the one it stood in."""
+    return await _create(runtime, caller, "recognitions", body.row(), key)
+
+
+@router.get("/recognitions/{id}", response_model=RecognitionOut, responses=NOT_FOUND)
+async def get_recognition(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+    return await _get(runtime, caller, "recognitions", id)
+
+
+@router.get("/recognitions", responses=_page_of(RecognitionOut))
+async def list_recognitions(
+    runtime: RuntimeDep,
+    _caller: Reader,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+    kind: Recognised | None = None,
+) -> Response:
+    return await _list(runtime, "recognitions", Filters(kind=kind), cursor, limit)
 
 
 _LINE = '{"id": "370202-e00007", "name": "Qingdao Iron", "county": "370202", "industry": "C31"}\n'

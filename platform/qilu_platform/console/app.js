@@ -10,6 +10,18 @@ const TARGETS = {
   providers: ["Service providers", "云应用服务商"],
   centres: ["Experience centres", "省级体验中心"],
 };
+/** The programme's other targets: a small number each. */
+const OTHERS = {
+  platforms_comprehensive: ["Comprehensive platforms", "综合服务平台"],
+  platforms_cross_industry: ["Cross-industry platforms", "跨行业跨领域平台"],
+  platforms_enterprise: ["Enterprise-level platforms", "企业级平台"],
+  platforms_leading: ["Leading platforms", "国际领先平台"],
+  suppliers: ["Excellent suppliers", "优秀供应商"],
+  applications: ["Industrial applications", "工业APP"],
+  pilots: ["Pilot enterprises", "试点示范企业"],
+  bases: ["Industry bases", "产业基地"],
+  clusters: ["Application clusters", "应用集群"],
+};
 const CLASSES = {
   blast_furnace: ["Blast furnace", "高炉", "M9 3h6l1 6 2 3v6H6v-6l2-3zM4 21h16M9 15h6"],
   wind_turbine: ["Wind turbine", "风力发电机组", "M12 12v9M9 21h6M12 10.500V3M12.800 11.500l6.200 3.600M11.200 11.5 5 15.1"],
@@ -44,7 +56,7 @@ const samples = [];
 const cards = new Map();
 function paintTarget({ name, target, current, onboarded }) {
   if (!cards.has(name)) {
-    const [title, title_zh] = TARGETS[name] ?? [name, ""];
+    const [title, title_zh] = TARGETS[name];
     const number = html("p", { class: "number", "data-counter": name });
     const bar = html("progress", { max: target, "aria-label": `${title}: share of the target` });
     const [part, now] = [html("strong"), html("span")];
@@ -57,6 +69,18 @@ function paintTarget({ name, target, current, onboarded }) {
   say(card.part, share(onboarded, target));
   say(card.now, current < onboarded ? ` · ${count(current)} now` : "");
   card.bar.value = Math.min(onboarded, target);
+}
+
+/** A count of its own and what is wanted of it. */
+function paintOther({ name, target, onboarded }) {
+  let entry = $("others").querySelector(`div[data-key="${name}"]`);
+  if (!entry) {
+    const [title, title_zh] = OTHERS[name] ?? [name, ""];
+    const number = html("b", { "data-counter": name });
+    entry = html("div", { "data-key": name }, html("dt", {}, title, " ", zh(title_zh)), html("dd", {}, number, ` of ${count(target)}`));
+    $("others").append(entry);
+  }
+  say(entry.querySelector("b"), count(onboarded));
 }
 
 /** A table row, made once for its key: a heading cell, and one cell for each "on cloud, of registered". */
@@ -129,7 +153,10 @@ function fact(list, key, [title, title_zh], value, all) {
 function paintProgramme(next) {
   programme = next;
   paintTime(next.as_of_ms);
-  next.targets.forEach(paintTarget);
+  for (const target of next.targets) {
+    if (target.name in TARGETS) paintTarget(target);
+    else paintOther(target);
+  }
   map?.update(next.by_city);
   paintCities();
   paintReadout();

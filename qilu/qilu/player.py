@@ -1,0 +1,343 @@
+"""Plays the programme into a platform and a broker: each month's registrations by the API, its equipment by
+MQTT, until the platform's counts are the model's; then the next month.
+
+Everything that is sent has an id (or a unit and a time) that a repetition has too, so a month that was broken
+off is played again from its beginning, and nothing counts twice. What is done is in the run's record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from qilu_contract import topics
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import ConfigError, QiluError
+from qilu_devices.broker import Broker
+from qilu_devices.clock import Announcer, Gate
+
+from qilu.replay import Block, Counts, Line, Month, Replay, counted, differences
+from qilu.run_record import MonthRecord, RunRecord
+from qilu.uplink import Uplink
+
+BULK_LINES = 10_000
+ENDINGS = 5_000
+WINDOW_UNITS = 25_000
+"""Units that may be published and not yet counted: enough to keep the gateway busy, too few to make it say
+that it is stalled, and far below what any broker keeps."""
+CALL_TIMEOUT_S = 120.0
+AWAY_S = 180.0
+"""How long the platform may be away before the run gives up."""
+STUCK_S = 60.0
+"""Without any progress of the counts: then the month's equipment is published once more, then no more."""
+RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
+POLL_MIN_S, POLL_MAX_S = 0.02, 0.1
+STAGES = ("model", "registering", "computing", "publishing", "waiting for the gateway", "settling", "pacing")
+
+Done = Callable[[Month, int, int], None]
+"""Called with the month, and how many of the run's units are published and counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the run is played to. `key` is an API key of role operator."""
+
+    platform: str
+    broker: str
+    key: str | None
+
+
+class Platform:
+    """The calls that a run makes; each may be repeated, and is while the platform is away."""
+
+    def __init__(self, target: Target) -> None:
+        headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
+        self._url = target.platform.rstrip("/")
+        self._http = httpx.AsyncClient(
+            base_url=self._url, headers=headers, timeout=CALL_TIMEOUT_S, trust_env=False
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def counts(self) -> Counts:
+        return counted((await self._call("GET", "/v1/programme")).json())
+
+    async def create(self, book: str, line: Line) -> None:
+        await self._call("POST", f"/v1/{book}", content=msgspec.json.encode(line), type_="application/json")
+
+    async def bulk(self, book: str, lines: Sequence[Line]) -> None:
+        rest = iter(lines)
+        while chunk := list(islice(rest, BULK_LINES)):
+            body = msgspec.json.Encoder().encode_lines(chunk)
+            answer = (await self._call("POST", f"/v1/{book}/bulk", content=body)).json()
+            if answer["errors"]:
+                self._refused(book, len(answer["errors"]), answer["errors"][0]["detail"])
+
+    async def load(self, book: str, columns: Sequence[str], parts: Callable[[], Iterator[bytes]]) -> None:
+        """A file of CSV lines, sent as it is made: the fastest way in. `parts` begins it anew."""
+
+        async def body() -> AsyncIterator[bytes]:
+            yield (",".join(columns) + "\n").encode()
+            for part in parts():
+                yield part
+
+        sent = await self._call("POST", f"/v1/imports?book={book}", make=body, type_="text/csv")
+        job = sent.json()
+        if job["bad"]:
+            errors = await self._call("GET", job["errors"])
+            first = msgspec.json.decode(errors.content.split(b"\n")[0])
+            self._refused(book, job["bad"], first["reason"])
+
+    async def end(self, contracts: Sequence[str]) -> None:
+        rest = iter(contracts)
+        while chunk := list(islice(rest, ENDINGS)):
+            body = msgspec.json.encode({"contracts": chunk})
+            await self._call("POST", "/v1/contracts/end", content=body, type_="application/json")
+
+    def _refused(self, book: str, number: int, why: str) -> None:
+        raise ConfigError(
+            f"{self._url} refuses {number} {book} ({why}): play into an empty platform, or into the one that "
+            "this run began with."
+        )
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        make: Callable[[], AsyncIterator[bytes]] | None = None,
+        type_: str = "application/x-ndjson",
+    ) -> httpx.Response:
+        loop = asyncio.get_running_loop()
+        deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
+        headers = {"Content-Type": type_} if method == "POST" else {}
+        while True:
+            try:
+                body = make() if make is not None else content
+                answer = await self._http.request(method, path, content=body, headers=headers)
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+                raise ConfigError(f"--platform {self._url!r} cannot be used: {error}.") from error
+            except httpx.TransportError as error:
+                trouble = f"does not answer ({error or type(error).__name__})"
+            else:
+                if answer.is_success:
+                    return answer
+                if answer.status_code in (401, 403):
+                    raise ConfigError(
+                        f"The platform {self._url} refuses our key ({answer.status_code}): set QILU_API_KEY "
+                        "to a key with the role operator."
+                    )
+                if answer.status_code not in (429, 502, 503, 504):
+                    raise QiluError(f"{self._url}{path} answers {answer.status_code}: {answer.text[:200]}")
+                trouble = f"answers {answer.status_code}"
+            if loop.time() > deadline_s:
+                raise QiluError(
+                    f"The platform {self._url} {trouble} since {AWAY_S:.0f} s: the same command goes on "
+                    "where the run stands."
+                )
+            await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
+            delay_s = min(2 * delay_s, RETRY_MAX_S)
+
+
+class Player:
+    """Plays a replay from where its record stands. `running` is cleared to pause it."""
+
+    def __init__(
+        self, replay: Replay, record: RunRecord, target: Target, folder: Path, speed: float | None, done: Done
+    ) -> None:
+        self._replay, self._record, self._folder, self._speed = replay, record, folder, speed
+        self._platform = Platform(target)
+        self._uplink = Uplink(target.broker)
+        self._announcer = Announcer(
+            Broker.from_url(target.broker),
+            f"qilu-programme-clock-{secrets.token_hex(4)}",
+            speed,
+            Gate(),
+            lambda: None,
+        )
+        self._done = done
+        self._seconds_before = record.seconds
+        self._cpu_before = record.cpu_s
+        self._began_s = time.monotonic()
+        self._published = 0
+        self._counted = 0
+        self.running = asyncio.Event()
+        self.running.set()
+
+    async def play(self, until: int, stop: asyncio.Event) -> None:
+        """Months up to and including number `until`, or until `stop`. Raises QiluError when something stays
+        away or does not come out even."""
+        announcing = asyncio.create_task(self._announcer.run(), name="programme clock")
+        playing = asyncio.create_task(self._play(until), name="programme")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait((playing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if playing.done():
+                playing.result()
+        finally:
+            self._announcer.stop()
+            for task in (playing, stopping):
+                task.cancel()
+            await asyncio.wait((announcing, playing, stopping), timeout=5.0)
+            announcing.cancel()
+            await self._uplink.__aexit__(None, None, None)
+            await self._platform.close()
+
+    async def _play(self, until: int) -> None:
+        first = len(self._record.months)
+        for month in self._replay.months(first):
+            if month.month > until:
+                return
+            if month.month == first:
+                await self._check_empty(month)
+            await self.running.wait()
+            began_s = time.monotonic()
+            self._announcer.made(month.start_ms)
+            self._published = self._counted = month.expected["units_on_cloud"] - month.fleet.units
+            with self._stage("registering"):
+                await self._register(month)
+            await self._speak(month)
+            with self._stage("settling"):
+                counts = await self._settle(month)
+            self._keep(month, counts)
+            self._done(month, self._published, self._counted)
+            if self._speed is not None:
+                wall_s = (month.end_ms - month.start_ms) / 1000 / self._speed
+                with self._stage("pacing"):
+                    await asyncio.sleep(max(0.0, began_s + wall_s - time.monotonic()))
+
+    async def _check_empty(self, month: Month) -> None:
+        """Raises ConfigError when the platform holds more than this run can have brought."""
+        found = await self._platform.counts()
+        for name in ("enterprises_registered", "units_registered", "providers", "centres", "applications"):
+            if found[name] > month.expected[name]:
+                raise ConfigError(
+                    f"The platform counts {found[name]:,} {name.replace('_', ' ')}, more than this run has "
+                    f"brought by {month.label}: play into an empty platform, or go on with the run (--state) "
+                    "that filled it."
+                )
+
+    async def _register(self, month: Month) -> None:
+        platform, fleet = self._platform, month.fleet
+        await platform.bulk("providers", month.providers)
+        for centre in month.centres:
+            await platform.create("centres", centre)
+        if month.enterprises:
+            lines = month.enterprises
+            await platform.load("enterprises", _ENTERPRISE, lambda: iter([_csv(lines, _ENTERPRISE)]))
+        await platform.bulk("contracts", month.contracts)
+        await platform.end(month.ended)
+        await platform.bulk("recognitions", month.recognitions)
+        if fleet.units:
+            await platform.load("units", _UNIT, lambda: map(_unit_lines, fleet.blocks()))
+
+    async def _speak(self, month: Month) -> None:
+        seed = self._record.seed
+        for block in month.fleet.blocks():
+            await self.running.wait()
+            with self._stage("computing"):
+                messages = await asyncio.to_thread(_messages, block, seed)
+            with self._stage("waiting for the gateway"):
+                await self._hold(month, len(messages))
+            with self._stage("publishing"):
+                await self._uplink.publish(messages)
+            self._published += len(messages)
+            self._done(month, self._published, self._counted)
+
+    async def _hold(self, month: Month, more: int) -> None:
+        """Wait until no more is under way than may be."""
+        seen, moved_s = -1, time.monotonic()
+        while self._published + more - self._counted > max(WINDOW_UNITS, more):
+            self._counted = (await self._platform.counts())["units_on_cloud"]
+            now_s = time.monotonic()
+            if self._counted != seen:
+                seen, moved_s = self._counted, now_s
+            elif now_s - moved_s > 2 * STUCK_S:
+                return  # what is missing is looked for at the month's end
+            self._done(month, self._published, self._counted)
+            await asyncio.sleep(POLL_MAX_S)
+
+    async def _settle(self, month: Month) -> Counts:
+        """Wait until every count is the model's. What a broker forgot is published once more."""
+        for again in (False, True):
+            if again:
+                await self._speak(month)
+            found: Counts = {}
+            moved_s, delay_s = time.monotonic(), POLL_MIN_S
+            while time.monotonic() - moved_s < STUCK_S:
+                before, found = found, await self._platform.counts()
+                wrong = differences(month.expected, found)
+                if not wrong:
+                    self._counted = found["units_on_cloud"]
+                    return found
+                if found != before:
+                    moved_s = time.monotonic()
+                    self._counted = found["units_on_cloud"]
+                    self._done(month, self._published, self._counted)
+                await asyncio.sleep(delay_s)
+                delay_s = min(1.5 * delay_s, POLL_MAX_S)
+        more = f", and {len(wrong) - 3} counts more" if len(wrong) > 3 else ""
+        raise QiluError(
+            f"{month.label} does not come out even: {'; '.join(wrong[:3])}{more}. Look at the gateway's dead "
+            "letters and log; the same command plays the month again."
+        )
+
+    def _keep(self, month: Month, counts: Counts) -> None:
+        record = self._record
+        record.seconds = round(self._seconds_before + time.monotonic() - self._began_s, 3)
+        record.cpu_s = round(self._cpu_before + time.process_time(), 3)
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        record.peak_rss_mb = max(record.peak_rss_mb, peak_mb)
+        record.months.append(MonthRecord(month.label, counts, record.seconds))
+        record.save(self._folder)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            stages = self._record.stages
+            stages[name] = round(stages.get(name, 0.0) + time.monotonic() - began_s, 3)
+
+
+_ENTERPRISE = ("id", "name", "county", "industry")
+_UNIT = ("id", "class", "enterprise")
+
+
+def _csv(lines: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
+    def cell(value: str) -> str:
+        return f'"{value}"' if "," in value else value
+
+    return "".join(",".join(cell(line[name]) for name in columns) + "\n" for line in lines).encode()
+
+
+def _unit_lines(block: Block) -> bytes:
+    return "".join(f"{unit.id},{unit.class_name},{unit.enterprise}\n" for unit in block.units).encode()
+
+
+_NAMES = {name: ("ts", *(s.name for s in class_.signals)) for name, class_ in CATALOGUE.items()}
+
+
+def _messages(block: Block, seed: int) -> list[tuple[str, bytes]]:
+    encode = msgspec.json.Encoder().encode
+    return [
+        (
+            topics.telemetry(unit.county, unit.enterprise, unit.id),
+            encode(dict(zip(_NAMES[unit.class_name], (unit.ts_ms, *row), strict=True))),
+        )
+        for unit, row in block.readings(seed)
+    ]

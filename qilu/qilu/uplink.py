@@ -1,0 +1,149 @@
+"""The programme's way to the broker: one connection under the fleet's identity, which speaks for equipment
+that joins.
+
+A unit that joins says one reading, as plain JSON: births would cost the gateway an alias table of each unit,
+for nothing. Messages go out at QoS 1, only while the gateway's STATE is online; what a broken connection left
+open is published again, which stores nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import structlog
+from qilu_contract import topics
+from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.mqtt import NOT_AUTHORISED, Connection, Message, MqttError
+from qilu_devices.broker import Broker
+
+AWAY_S = 120.0
+"""How long broker or gateway may be away before the run gives up."""
+WINDOW = 2_000
+"""Messages in flight to the broker: enough to hide the way there and back."""
+STUCK_S = 30.0
+"""A broker that confirms nothing for so long has lost us."""
+RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
+
+log = structlog.get_logger()
+
+
+class _HostState(msgspec.Struct):
+    online: bool
+    timestamp: int
+
+
+class Uplink:
+    """Opened by `async with`; connects with the first `publish` and again when a connection breaks."""
+
+    def __init__(self, broker: str) -> None:
+        self._broker = Broker.from_url(broker)
+        self._connection: Connection | None = None
+        self._online = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._host_since_ms = -1
+        self._open: dict[int, tuple[str, bytes]] = {}
+        """What the broker has not confirmed, by its place in the block."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._hang_up()
+
+    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Topics and payloads. Returns when the broker has taken over every message. Raises ConfigError when
+        it refuses us or one of them, QiluError when broker or gateway stay away."""
+        loop = asyncio.get_running_loop()
+        deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
+        self._open = dict(enumerate(messages))
+        while self._open:
+            before = len(self._open)
+            try:
+                await self._publish(await self._connected(), deadline_s)
+                return
+            except (MqttError, OSError, TimeoutError) as error:
+                await self._hang_up()
+                if getattr(error, "reason", 0) in NOT_AUTHORISED:
+                    raise ConfigError(
+                        f"The broker {self._broker} refuses us ({error}): give the log-in of a fleet, with "
+                        "QILU_MQTT_USER and QILU_MQTT_PASSWORD."
+                    ) from error
+                if len(self._open) < before:
+                    deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
+                elif loop.time() > deadline_s:
+                    raise QiluError(
+                        f"The broker {self._broker} or its gateway is away since {AWAY_S:.0f} s "
+                        f"({error or type(error).__name__}): the same command goes on where the run stands."
+                    ) from error
+                log.warning("published again", broker=str(self._broker), messages=len(self._open))
+            await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
+            delay_s = min(2 * delay_s, RETRY_MAX_S)
+
+    async def _publish(self, connection: Connection, deadline_s: float) -> None:
+        rest = list(self._open.items())
+        sent = 0
+        while self._open:
+            self._moved.clear()
+            if not connection.is_open:
+                raise connection.ended.result()
+            if sent < len(rest):
+                async with asyncio.timeout_at(deadline_s):
+                    await self._online.wait()
+                room = min(connection.room, WINDOW - connection.in_flight)
+                for place, (topic, payload) in rest[sent : sent + max(0, room)]:
+                    connection.send(topic, payload, place)
+                    sent += 1
+                connection.flush()
+            if self._open and (sent == len(rest) or connection.in_flight >= WINDOW or connection.room <= 0):
+                async with asyncio.timeout(STUCK_S):
+                    await self._moved.wait()
+
+    async def _connected(self) -> Connection:
+        if self._connection is None:
+            self._online.clear()
+            self._host_since_ms = -1
+            connection = await self._broker.connect(
+                f"qilu-programme-{secrets.token_hex(4)}",
+                take=self._take,
+                acked=self._acked,
+                moved=self._moved.set,
+            )
+            connection.ended.add_done_callback(lambda _: self._moved.set())
+            self._connection = connection
+            await connection.subscribe([topics.state()])
+        return self._connection
+
+    def _take(self, messages: list[Message]) -> None:
+        """STATE of the gateway; nothing else was asked for."""
+        for message in messages:
+            try:
+                state = msgspec.json.decode(message.payload, type=_HostState)
+            except msgspec.DecodeError:
+                continue
+            if state.timestamp < self._host_since_ms:
+                continue  # an older host's will, come late
+            self._host_since_ms = state.timestamp
+            if state.online:
+                self._online.set()
+            else:
+                self._online.clear()
+        if self._connection is not None:
+            self._connection.acknowledge([message.mid for message in messages if message.mid])
+
+    def _acked(self, places: list[int]) -> None:
+        for place in places:
+            self._open.pop(place, None)
+        self._moved.set()
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect()
