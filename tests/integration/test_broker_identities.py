@@ -466,10 +466,9 @@ async def test_services_come_in_by_tls_and_the_gateway_refuses_a_suspended_enter
         # Equipment takes the same way in, under its own name.
         monkeypatch.setenv("QILU_MQTT_CERTIFICATE_FILE", str(files[A] / "node.crt"))
         monkeypatch.setenv("QILU_MQTT_KEY_FILE", str(files[A] / "node.key"))
-        broker = Broker.from_url(settings.broker)
-        client = broker.client("equipment")
-        await broker.connect(client)
-        await client.disconnect()
+        equipment = await Broker.from_url(settings.broker).connect("equipment")
+        assert equipment.is_open
+        await equipment.disconnect()
     until(lambda: world.allowed(A), "the broker knows it again")
 
 
