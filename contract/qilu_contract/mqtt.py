@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ class Connection(asyncio.Protocol):
         self._needed = 2
         self._out: list[bytes] = []
         self._in_flight: dict[int, Any] = {}
+        self._owed: deque[int] = deque()
+        self._done: set[int] = set()
         self._mid = 0
         self._window = 65_535
         self._max_packet_out = 2**28
@@ -199,8 +202,14 @@ class Connection(asyncio.Protocol):
             await self._subscribed
 
     def acknowledge(self, mids: Iterable[int]) -> None:
-        """Messages that came may be forgotten by the broker."""
-        self._out += [b"\x40\x02" + mid.to_bytes(2, "big") for mid in mids]
+        """Messages that came may be forgotten by the broker. It is told in the order in which they came, as
+        MQTT wants it: what is acknowledged before its predecessors waits for them."""
+        owed, done = self._owed, self._done
+        done.update(mids)
+        while owed and owed[0] in done:
+            mid = owed.popleft()
+            done.discard(mid)
+            self._out.append(b"\x40\x02" + mid.to_bytes(2, "big"))
         self.flush()
 
     def flush(self) -> None:
@@ -328,6 +337,7 @@ class Connection(asyncio.Protocol):
                         raise MqttError("the broker sent QoS 2, which nobody subscribed to")
                     mid = data[name] << 8 | data[name + 1]
                     body += 2
+                    self._owed.append(mid)
                 properties = data[body]
                 if properties > 0x7F:
                     properties, body = _read_varint(data, body)
