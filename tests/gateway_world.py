@@ -129,6 +129,8 @@ class FakePlatform:
         if path == "/v1/ingest/activity":
             self.active.update((item["unit"], item["ts_ms"]) for item in body["readings"])
             return 200, {"updated": len(body["readings"])}
+        # A first reading tells of activity as well.
+        self.active.update((item["unit"], item["ts_ms"]) for item in body["readings"])
         counted = [item for item in body["readings"] if not self.units[item["unit"]]["on_cloud"]]
         for item in counted:
             self.units[item["unit"]]["on_cloud"] = True
