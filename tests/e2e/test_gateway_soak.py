@@ -50,7 +50,7 @@ client.loop_start()
 began, pending = time.monotonic(), []
 for sent in range(count):
     unit = "nobody" if sent % 1000 == 999 else f"m{{sent % {UNITS}}}"
-    body = {{"ts": 1_700_000_000_000 + sent // {UNITS} * 1000, "power_in": sent % 97 + 0.5}}
+    body = {{"ts": 1_700_000_000_000 + sent // {UNITS} * 10_000, "power_in": sent % 97 + 0.5}}
     topic = topics.telemetry("{COUNTY}", "{ENTERPRISE}", unit)
     pending.append(client.publish(topic, json.dumps(body).encode(), 1))
     if len(pending) >= 1000 or sent == count - 1:
