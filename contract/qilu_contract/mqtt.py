@@ -215,8 +215,9 @@ class Connection(asyncio.Protocol):
     def flush(self) -> None:
         """Write what was gathered."""
         out, self._out = self._out, []
-        if out and self._transport is not None and self.is_open:
-            self._transport.write(b"".join(out))
+        transport = self._transport
+        if out and transport is not None and self.is_open and not transport.is_closing():
+            transport.write(b"".join(out))
 
     def pause(self) -> None:
         """Read nothing more from the socket until `resume`."""

@@ -32,6 +32,7 @@ from qilu_programme.world import CITY_CODES
 QILU = Path(sys.executable).parent / "qilu"
 SCALE = 0.001
 PATIENCE_S = 600
+ADMIN, INGEST = "the-admin-key-of-this-test", "the-gateway-key-of-this-test"
 
 
 @cache
@@ -153,10 +154,10 @@ def test_every_month_the_platform_counts_what_the_model_counts_through_two_kills
 async def test_a_run_into_servers_that_run_already_goes_on_while_their_gateway_is_killed_twice(
     tmp_path: Path, mosquitto: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = {"api_key": SecretStr("the-key-of-this-test"), "ingest_key": SecretStr("the-gateway's-key")}
+    keys = {"api_key": SecretStr(ADMIN), "ingest_key": SecretStr(INGEST)}
     settings = PlatformSettings(db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=0, **keys)
     async with PlatformService(settings) as platform:
-        monkeypatch.setenv("QILU_API_KEY", "the-gateway's-key")
+        monkeypatch.setenv("QILU_API_KEY", INGEST)
         gateway = GatewayProcess(
             GatewaySettings(
                 broker=mosquitto.url,
@@ -167,7 +168,7 @@ async def test_a_run_into_servers_that_run_already_goes_on_while_their_gateway_i
             ),
             tmp_path / "gateway.log",
         )
-        monkeypatch.setenv("QILU_API_KEY", "the-key-of-this-test")
+        monkeypatch.setenv("QILU_API_KEY", ADMIN)
         run = LiveRun(tmp_path / "state", "--scale", "1/1000", "--speed", "max", "--until", "2018-06")
         gateway.start()
         try:

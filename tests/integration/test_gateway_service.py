@@ -45,7 +45,8 @@ async def test_telemetry_is_stored_and_the_unit_reported_once(
     platform.register("m1")
     async with online(settings) as gateway:
         publisher.send(*telemetry("m1", motor(0, 11.25)))
-        publisher.send(*telemetry("m1", [motor(1), motor(2)]))
+        # The report of the first reading tells of the first hour's activity as well.
+        publisher.send(*telemetry("m1", [motor(1), motor(3600)]))
         await eventually(lambda: gateway.counters.stored == 3, "three readings stored")
         await eventually(lambda: platform.first, "the first reading reported")
         await eventually(lambda: platform.active, "activity reported")
@@ -59,7 +60,7 @@ async def test_telemetry_is_stored_and_the_unit_reported_once(
         assert await store.count("motor") == 3
         row = await store.latest("motor", {"unit": "m1"})
         assert row is not None
-        assert row.values == {k: v for k, v in motor(2).items() if k != "ts"}
+        assert row.values == {k: v for k, v in motor(3600).items() if k != "ts"}
         assert await store.series("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 1)
 
 

@@ -98,8 +98,8 @@ def test_first_values_are_the_simulations_sample_0() -> None:
     for class_name, class_ in CATALOGUE.items():
         ids = [f"370202-{class_name.replace('_', '-')}-{n:07d}" for n in (1, 2, 3)]
         simulated = Simulation([SimulatedUnit(id_, class_name, owner) for id_ in ids], 5, ts_ms)
-        [moment] = simulated.moments(ts_ms)
-        wanted = {sample.unit.id: sample.values for sample in moment.samples}
+        moments = simulated.moments(ts_ms)
+        wanted = {sample.unit.id: sample.values for moment in moments for sample in moment.samples}
         rows = first_values(class_name, ids, [owner.id] * 3, 5, np.full(3, ts_ms))
         assert dict(zip(ids, rows, strict=True)) == wanted
         for row in rows:
