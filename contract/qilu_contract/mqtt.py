@@ -24,6 +24,9 @@ from qilu_contract.errors import QiluError
 TIMEOUT_S = 20.0
 """For connecting, log-in included, and for each answer that is waited for."""
 GOODBYE_S = 1.0
+MOST_HELD_BACK = 1_000
+"""Acknowledgements that wait for their predecessors'. The built-in broker, which hangs up when the order is
+another, hands over a hundred messages at once; Mosquitto does not mind."""
 NEVER = 0xFFFF_FFFF
 """The session expiry that means: keep the session."""
 
@@ -203,14 +206,22 @@ class Connection(asyncio.Protocol):
 
     def acknowledge(self, mids: Iterable[int]) -> None:
         """Messages that came may be forgotten by the broker. It is told in the order in which they came, as
-        MQTT wants it: what is acknowledged before its predecessors waits for them."""
+        MQTT wants it: what is acknowledged before its predecessors waits for them, but never so much that
+        one message that takes long would hold up all others."""
         owed, done = self._owed, self._done
         done.update(mids)
         while owed and owed[0] in done:
-            mid = owed.popleft()
-            done.discard(mid)
-            self._out.append(b"\x40\x02" + mid.to_bytes(2, "big"))
+            self._acknowledge(owed.popleft())
+        if len(done) > min(MOST_HELD_BACK, self._login.receive_maximum // 2):
+            ready = [mid for mid in owed if mid in done]
+            self._owed = deque(mid for mid in owed if mid not in done)
+            for mid in ready:
+                self._acknowledge(mid)
         self.flush()
+
+    def _acknowledge(self, mid: int) -> None:
+        self._done.discard(mid)
+        self._out.append(b"\x40\x02" + mid.to_bytes(2, "big"))
 
     def flush(self) -> None:
         """Write what was gathered."""

@@ -88,6 +88,22 @@ async def test_what_was_not_acknowledged_comes_again_on_the_next_connection(mosq
     ]
 
 
+async def test_a_message_that_takes_long_holds_up_acknowledgements_only_up_to_a_bound(mosquitto: Any) -> None:
+    topic = f"test/{secrets.token_hex(6)}"
+    login = some_login(session_expiry_s=3600, clean_start=False, receive_maximum=8)
+    first: list[Message] = []
+    async with connected(mosquitto, login, take=first.extend) as receiver:
+        await receiver.subscribe([topic])
+        async with connected(mosquitto, some_login()) as sender:
+            for number in range(13):
+                await sender.publish(topic, b"%d" % number)
+        await until(lambda: len(first) == 8)
+        receiver.acknowledge([message.mid for message in first[1:5]])  # half the window: they wait
+        receiver.acknowledge([first[5].mid])
+        await until(lambda: len(first) == 13)  # the window has moved past the first message
+    assert first[0].payload == b"0"
+
+
 async def test_large_messages_arrive_whole_and_pausing_holds_them_back(mosquitto: Any) -> None:
     topic = f"test/{secrets.token_hex(6)}"
     came: list[Message] = []
