@@ -75,8 +75,8 @@ def _measurements() -> dict[str, Measurement]:
             counted_by="accepted",
         )
     )
-    # The programme's counts as they stood: scope is province, city, class or kind (of cloud action or of
-    # recognition), code says which one.
+    # The programme's counts as they stood: scope is province, city, class, kind (of cloud action or of
+    # recognition) or level (of who pays a voucher, in yuan), code says which one.
     found.append(
         Measurement(
             name="programme",
@@ -95,6 +95,9 @@ def _measurements() -> dict[str, Measurement]:
                 "contracts_current": "int",
                 "recognitions": "int",
                 "recognitions_current": "int",
+                "vouchers_granted": "int",
+                "vouchers_redeemed": "int",
+                "vouchers_clawed_back": "int",
             },
             counted_by="units_registered",
         )

@@ -37,6 +37,12 @@ KIND_NAMES = {
     "equipment": "Equipment 设备",
 }
 
+VOUCHER_NAMES = {
+    f"{level} {column}": f"{level.capitalize()} {level_zh}: {column} {column_zh}"
+    for level, level_zh in (("province", "省级"), ("city", "市级"), ("county", "县级"))
+    for column, column_zh in (("granted", "已发放"), ("redeemed", "已兑付"))
+}
+
 EVERY = VariableOption(selected=True, text=["All"], value=["$__all"])
 
 

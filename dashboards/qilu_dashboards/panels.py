@@ -29,6 +29,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 from qilu_contract.limits import Limit
+from qilu_contract.targets import Target as CoreTarget
 
 from qilu_dashboards.influxql import DATA_SOURCE, Target
 
@@ -38,32 +39,32 @@ EVERY = "10s"
 BLUE, GREEN, ORANGE, RED = "#3274d9", "#37872d", "#ff9830", "#e02f44"
 
 
-def thresholds(*steps: tuple[float | None, str], percent: bool = False) -> dashboard.ThresholdsConfig:
+def thresholds(*steps: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
     """Colours from a value on; the first step starts at None."""
-    mode = ThresholdsMode.PERCENTAGE if percent else ThresholdsMode.ABSOLUTE
-    return dashboard.ThresholdsConfig().mode(mode).steps([Threshold(value, color) for value, color in steps])
+    made = [Threshold(value, color) for value, color in steps]
+    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(made)
 
 
 def _last() -> common.ReduceDataOptions:
     return common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
 
 
-def against_target(title: str, target: int, query: str) -> gauge.Panel:
-    """A gauge that is full, and green, when the target is reached."""
+def against_target(target: CoreTarget, query: str, *, span: int) -> gauge.Panel:
+    """A gauge that is full at the target, and green when that is reached ("more than" is more than)."""
     return (
         gauge.Panel()
-        .title(title)
-        .description(f"Target for 2022: {target:,}")
+        .title(f"{target.title} {target.title_zh}")
+        .description(f"Target for 2022: {target.wanted}")
         .datasource(DATA_SOURCE)
         .with_target(Target(query))
         .unit("locale")
         .min(0)
-        .max(target)
-        .thresholds(thresholds((None, BLUE), (100, GREEN), percent=True))
+        .max(target.target)
+        .thresholds(thresholds((None, BLUE), (target.first, GREEN)))
         .reduce_options(_last())
         .show_threshold_markers(False)
         .height(6)
-        .span(6)
+        .span(span)
     )
 
 

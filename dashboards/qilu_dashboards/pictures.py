@@ -129,8 +129,11 @@ def _nothing(axes: Axes) -> None:
 
 
 def _label(panel: dict[str, Any], one: dict[str, Any], column: str) -> str:
-    """As the panel calls the series: by its tag's value, and the name that the panel gives that."""
+    """As the panel calls the series: by its tag's value, its column where it has several, and the name that
+    the panel gives that."""
     name = ", ".join(str(value) for value in one.get("tags", {}).values()) or column
+    if column != name and len(one["columns"]) > 2:
+        name = f"{name} {column}".strip()
     for override in panel["fieldConfig"].get("overrides", []):
         if override["matcher"]["options"] == name:
             given = (each["value"] for each in override["properties"] if each["id"] == "displayName")
@@ -138,18 +141,13 @@ def _label(panel: dict[str, Any], one: dict[str, Any], column: str) -> str:
     return _latin(name)
 
 
-def _newest(one: dict[str, Any]) -> float:
-    return float(next((row[1] for row in reversed(one["values"]) if row[1] is not None), 0.0))
+def _newest(one: dict[str, Any], place: int = 1) -> float:
+    return float(next((row[place] for row in reversed(one["values"]) if row[place] is not None), 0.0))
 
 
 def _color(panel: dict[str, Any], value: float) -> str:
-    defaults = panel["fieldConfig"]["defaults"]
-    steps = defaults.get("thresholds", {})
-    if steps.get("mode") == "percentage":
-        low, high = defaults.get("min", 0.0), defaults.get("max", 100.0)
-        value = (value - low) / (high - low) * 100
     color = "#3274d9"
-    for step in steps.get("steps", []):
+    for step in panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", []):
         if step["value"] is None or value >= step["value"]:
             color = step["color"]
     return str(color)
@@ -215,7 +213,12 @@ def _bars(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
         names, values = series[0]["columns"][1:], [float(v or 0) for v in series[0]["values"][-1][1:]]
     else:
         found = sorted(
-            ((_newest(one), _label(panel, one, one["columns"][1])) for one in series), reverse=True
+            (
+                (_newest(one, place), _label(panel, one, column))
+                for one in series
+                for place, column in enumerate(one["columns"][1:], start=1)
+            ),
+            reverse=True,
         )
         names, values = [name for _, name in found[:MAX_ROWS]], [value for value, _ in found[:MAX_ROWS]]
     axes.barh(range(len(names)), values, color=[_color(panel, value) for value in values])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from qilu_contract.targets import TARGETS
+from qilu_contract.targets import CORE_TARGETS, TARGETS
 
 from qilu_dashboards.frame import (
     CITY_NAMES,
@@ -12,6 +12,7 @@ from qilu_dashboards.frame import (
     INDUSTRY_NAMES,
     KIND_NAMES,
     MILESTONES,
+    VOUCHER_NAMES,
     board,
     cities,
     finish,
@@ -38,7 +39,8 @@ _CITY = 'FROM "programme" WHERE "scope" = \'city\' AND "code" =~ /^${city:regex}
 
 
 def overview() -> Dashboard:
-    """Counts against the targets, pace and forecast, growth, cities, industries, classes, kinds of action."""
+    """Counts against every core target, pace and forecast, growth, cities, industries, classes, kinds of
+    action, vouchers."""
     made = board(
         "programme overview",
         UID,
@@ -54,14 +56,25 @@ def overview() -> Dashboard:
     _growth(made)
     _cities(made)
     _parts(made)
+    _vouchers(made)
     return finish(made, MILESTONES)
 
 
 def _targets(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("Against the targets 目标完成情况"))
-    for name, target in TARGETS.items():
-        query = f'SELECT last("{name}") AS "{target.title}" {_PROVINCE} {over_time()}'
-        board.with_panel(against_target(f"{target.title} {target.title_zh}", target.target, query))
+    others = [target for name, target in CORE_TARGETS.items() if name not in TARGETS]
+    platforms = [target for target in others if target.unit == "platform"]
+    rest = [target for target in others if target not in platforms]
+    for line in ([*TARGETS.values()], platforms, rest):
+        for place, target in enumerate(line):
+            scope, code, field = target.counted_in
+            query = (
+                f'SELECT last("{field}") AS "{target.title}" FROM "programme" WHERE "scope" = \'{scope}\' '
+                f"AND \"code\" = '{code}' AND $timeFilter {over_time()}"
+            )
+            # Together they are as wide as the dashboard, however many there are.
+            span = 24 * (place + 1) // len(line) - 24 * place // len(line)
+            board.with_panel(against_target(target, query, span=span))
 
 
 def _pace(board: dashboard.Dashboard) -> None:
@@ -177,4 +190,17 @@ def _parts(board: dashboard.Dashboard) -> None:
             "The most units of each class that reported within one minute: "
             "the ledger does not count by industry."
         )
+    )
+
+
+def _vouchers(board: dashboard.Dashboard) -> None:
+    board.with_row(dashboard.Row("Vouchers 云服务券"))
+    columns = 'last("vouchers_granted") AS "granted", last("vouchers_redeemed") AS "redeemed"'
+    source = f'SELECT {columns} FROM "programme" WHERE "scope" = \'level\' AND $timeFilter'
+    alias, unit = "$tag_code $col", "currencyCNY"
+    newest = bars("Vouchers by level 各级云服务券", f'{source} GROUP BY "code"', alias, VOUCHER_NAMES)
+    board.with_panel(newest.unit(unit))
+    grown = f"{source} {over_time('code')}"
+    board.with_panel(
+        course("Vouchers by level, over time 各级云服务券增长", grown, unit, alias=alias, names=VOUCHER_NAMES)
     )

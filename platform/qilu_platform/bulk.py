@@ -7,18 +7,28 @@ from collections.abc import Mapping
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection
 
-from qilu_platform.models import ContractIn, EnterpriseIn, ProviderIn, RecognitionIn, UnitIn
+from qilu_platform.models import (
+    ContractIn,
+    DisbursementIn,
+    EnterpriseIn,
+    ProviderIn,
+    RecognitionIn,
+    UnitIn,
+)
 from qilu_platform.problems import faults, sentence
 from qilu_platform.registration import BOOKS, Line, LineError, Outcome
 
 MAX_LINES = 20_000
 
-_ADAPTERS: Mapping[str, TypeAdapter[EnterpriseIn | UnitIn | ProviderIn | ContractIn | RecognitionIn]] = {
+_In = EnterpriseIn | UnitIn | ProviderIn | ContractIn | RecognitionIn | DisbursementIn
+
+_ADAPTERS: Mapping[str, TypeAdapter[_In]] = {
     "enterprises": TypeAdapter(EnterpriseIn),
     "units": TypeAdapter(UnitIn),
     "providers": TypeAdapter(ProviderIn),
     "contracts": TypeAdapter(ContractIn),
     "recognitions": TypeAdapter(RecognitionIn),
+    "disbursements": TypeAdapter(DisbursementIn),
 }
 
 

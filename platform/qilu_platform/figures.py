@@ -7,22 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
-from qilu_contract.places import PROVINCE
 from qilu_contract.storage import Point
 from qilu_contract.targets import TARGETS
 
 from qilu_platform.metrics import Metrics
+from qilu_platform.programme import counted_by
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Parts of a target that are milestones; so are the powers of ten."""
-
-_COUNTERS = {
-    "enterprises_on_cloud": "enterprises_onboarded",
-    "units_on_cloud": "units_onboarded",
-    "providers": "providers",
-    "centres": "centres",
-}
-"""Targets and the counters that count towards them."""
 
 
 class OwnFigures:
@@ -72,7 +64,7 @@ class Milestones:
 
     def points(self, counts: Mapping[tuple[str, str, str], int], ts_ms: int) -> list[Point]:
         """A point for each count that passed at least one: the highest."""
-        now = {name: counts.get(("province", PROVINCE, counter), 0) for name, counter in _COUNTERS.items()}
+        now = {name: counts.get(counted_by(target)[0], 0) for name, target in TARGETS.items()}
         before, self._before = self._before, now
         if before is None:
             return []

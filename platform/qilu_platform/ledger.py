@@ -22,6 +22,7 @@ from qilu_platform.schema import (
     centres,
     contracts,
     counters,
+    disbursements,
     enterprises,
     ledger,
     providers,
@@ -48,6 +49,9 @@ class Event(StrEnum):
     CONTRACT_ENDED = "contract_ended"
     RECOGNISED = "recognised"  # its kind says as what
     RECOGNITION_ENDED = "recognition_ended"  # a platform has risen to a higher tier
+    VOUCHERS_GRANTED = "vouchers_granted"  # these three happen once for each yuan
+    VOUCHERS_REDEEMED = "vouchers_redeemed"
+    VOUCHERS_CLAWED_BACK = "vouchers_clawed_back"
 
 
 EFFECTS: Final[Mapping[Event, Mapping[str, int]]] = {
@@ -68,8 +72,18 @@ EFFECTS: Final[Mapping[Event, Mapping[str, int]]] = {
     Event.CONTRACT_ENDED: {"contracts_current": -1},
     Event.RECOGNISED: {"recognitions_onboarded": 1, "recognitions_current": 1},
     Event.RECOGNITION_ENDED: {"recognitions_current": -1},
+    Event.VOUCHERS_GRANTED: {"vouchers_granted": 1},
+    Event.VOUCHERS_REDEEMED: {"vouchers_redeemed": 1},
+    Event.VOUCHERS_CLAWED_BACK: {"vouchers_clawed_back": 1},
 }
 """What one occurrence adds to which counter."""
+
+VOUCHERS: Final[Mapping[str, Event]] = {
+    "granted": Event.VOUCHERS_GRANTED,
+    "redeemed": Event.VOUCHERS_REDEEMED,
+    "clawed_back": Event.VOUCHERS_CLAWED_BACK,
+}
+"""What a disbursement's columns of money are about."""
 
 
 class Entry(NamedTuple):
@@ -80,10 +94,17 @@ class Entry(NamedTuple):
     city: str | None = None
     class_: str | None = None
     kind: str | None = None
+    level: str | None = None
 
     def scopes(self) -> list[tuple[str, str]]:
         """The scopes that count it, as (scope, code)."""
-        named = (("city", self.city), ("county", self.county), ("class", self.class_), ("kind", self.kind))
+        named = (
+            ("city", self.city),
+            ("county", self.county),
+            ("class", self.class_),
+            ("kind", self.kind),
+            ("level", self.level),
+        )
         return [("province", PROVINCE), *((scope, code) for scope, code in named if code is not None)]
 
 
@@ -106,6 +127,7 @@ def append(connection: Connection, entries: Counter[Entry]) -> None:
             "county": entry.county,
             "class": entry.class_,
             "kind": entry.kind,
+            "level": entry.level,
             "count": count,
         }
         for entry, count in entries.items()
@@ -183,9 +205,9 @@ def _snapshot(engine: Engine) -> dict[str, Any]:
 
 
 def _ledger_lines(connection: Connection) -> list[tuple[Entry, int]]:
-    columns = [ledger.c[name] for name in ("event", "county", "city", "class", "kind")]
+    columns = [ledger.c[name] for name in ("event", "county", "city", "class", "kind", "level")]
     rows = connection.execute(select(*columns, func.sum(ledger.c["count"])).group_by(*columns))
-    return [(Entry(Event(row[0]), *row[1:5]), int(row[5])) for row in rows]
+    return [(Entry(Event(row[0]), *row[1:6]), int(row[6])) for row in rows]
 
 
 def _registry_lines(connection: Connection) -> list[tuple[Entry, int]]:
@@ -220,6 +242,14 @@ def _registry_lines(connection: Connection) -> list[tuple[Entry, int]]:
     add(Event.CENTRE_OPENED, [centres.c.city], ["city"])
     add(Event.RECOGNISED, [recognitions.c.kind], ["kind"])
     add(Event.RECOGNITION_ENDED, [recognitions.c.kind], ["kind"], recognitions.c.ended_ms.is_not(None))
+    money = [func.sum(disbursements.c[column]) for column in VOUCHERS]
+    for level, *sums in connection.execute(
+        select(disbursements.c.level, *money).group_by(disbursements.c.level)
+    ):
+        lines += [
+            (Entry(event, level=level), int(yuan))
+            for event, yuan in zip(VOUCHERS.values(), sums, strict=True)
+        ]
     registered = connection.scalar(select(func.count()).select_from(providers)) or 0
     lines.append((Entry(Event.PROVIDER_REGISTERED), registered))
     return lines

@@ -58,6 +58,7 @@ ClassName = Annotated[str, _one_of(CATALOGUE, "an equipment class")]
 PlaceCode = Annotated[str, AfterValidator(_check_place)]
 Uscc = Annotated[str, Field(max_length=64), AfterValidator(check_uscc)]
 TsMs = Annotated[int, Field(ge=0, le=MAX_TIME_MS, strict=True)]
+Yuan = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 
 
 class Kind(StrEnum):
@@ -85,6 +86,14 @@ class Recognised(StrEnum):
 
 TIERS = (Recognised.ENTERPRISE_LEVEL, Recognised.CROSS_INDUSTRY, Recognised.COMPREHENSIVE)
 """One-Ten-Hundred: a platform stands in the highest tier that it was recognised in."""
+
+
+class Level(StrEnum):
+    """Who pays of a voucher."""
+
+    PROVINCE = "province"
+    CITY = "city"
+    COUNTY = "county"
 
 
 class Role(StrEnum):
@@ -178,6 +187,16 @@ class RecognitionIn(_In):
         if alone == (self.subject is not None):
             raise ValueError(f"`subject` is {'not given' if alone else 'needed'} with the kind {self.kind}")
         return self
+
+
+class DisbursementIn(_In):
+    model_config = _example(level="county", granted=120_000, redeemed=90_000, clawed_back=3_000)
+
+    id: Id | None = None
+    level: Level = Field(description="Whose money it is.")
+    granted: Yuan = Field(description="Promised by vouchers, in yuan.")
+    redeemed: Yuan = Field(description="Paid for vouchers.")
+    clawed_back: Yuan = Field(description="Taken back of what was paid.")
 
 
 class EndingsIn(_In):
@@ -322,6 +341,15 @@ class RecognitionOut(BaseModel):
     subject: str | None
     registered_ms: int
     ended_ms: int | None = Field(description="When its platform rose to a higher tier.")
+
+
+class DisbursementOut(BaseModel):
+    id: str
+    level: Level
+    granted: int
+    redeemed: int
+    clawed_back: int
+    registered_ms: int
 
 
 class LineErrorOut(BaseModel):

@@ -9,10 +9,11 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
 from qilu_contract.places import CITIES, PROVINCE
 from qilu_contract.storage import Point
-from qilu_contract.targets import CORE_TARGETS
+from qilu_contract.targets import CORE_TARGETS, Target
 from sqlalchemy import Connection, select
 
-from qilu_platform.models import TIERS, Kind, Recognised
+from qilu_platform.ledger import VOUCHERS
+from qilu_platform.models import Kind, Level
 from qilu_platform.onboarding import active_units
 from qilu_platform.schema import counters
 
@@ -22,33 +23,34 @@ Counted = tuple[str, str, str]
 """A counter: scope, code, name."""
 
 
-def _province(onboarded: str, current: str) -> tuple[Counted, Counted]:
-    return ("province", PROVINCE, onboarded), ("province", PROVINCE, current)
-
-
-def _kind(kind: Recognised) -> tuple[Counted, Counted]:
-    current = ("kind", kind.value, "recognitions_current")
-    # A platform that rises leaves its tier: what stands in a tier is what the target speaks of.
-    return current if kind in TIERS else ("kind", kind.value, "recognitions_onboarded"), current
-
-
-_COUNTED_BY: Mapping[str, tuple[Counted, Counted]] = {
-    "enterprises_on_cloud": _province("enterprises_onboarded", "enterprises_current"),
-    "units_on_cloud": _province("units_onboarded", "units_current"),
-    # Nothing ends them, so what ever joined is there still.
-    "providers": _province("providers", "providers"),
-    "centres": _province("centres", "centres"),
-    "platforms_comprehensive": _kind(Recognised.COMPREHENSIVE),
-    "platforms_cross_industry": _kind(Recognised.CROSS_INDUSTRY),
-    "platforms_enterprise": _kind(Recognised.ENTERPRISE_LEVEL),
-    "suppliers": _kind(Recognised.SUPPLIER),
-    "applications": _kind(Recognised.APPLICATION),
-    "pilots": _kind(Recognised.PILOT),
-    "bases": _kind(Recognised.BASE),
-    "clusters": _kind(Recognised.CLUSTER),
-    "platforms_leading": _kind(Recognised.LEADING),
+_FIELDS = {
+    "enterprises_registered": "enterprises_registered",
+    "enterprises_onboarded": "enterprises_on_cloud",
+    "enterprises_current": "enterprises_on_cloud_current",
+    "units_registered": "units_registered",
+    "units_onboarded": "units_on_cloud",
+    "units_current": "units_on_cloud_current",
+    "units_active": "units_active",
+    "providers": "providers",
+    "centres": "centres",
+    "contracts_onboarded": "contracts",
+    "contracts_current": "contracts_current",
+    "recognitions_onboarded": "recognitions",
+    "recognitions_current": "recognitions_current",
+    "vouchers_granted": "vouchers_granted",
+    "vouchers_redeemed": "vouchers_redeemed",
+    "vouchers_clawed_back": "vouchers_clawed_back",
 }
-"""For each target what counts towards it, and what of that is current."""
+"""Counters and what the measurement `programme` calls them."""
+_COUNTERS = {field: counter for counter, field in _FIELDS.items()}
+
+
+def counted_by(target: Target) -> tuple[Counted, Counted]:
+    """What counts towards a target, and what of that is current."""
+    scope, code, field = target.counted_in
+    counter = _COUNTERS[field]
+    # What has no other counter for it is current already, or nothing ever ends it.
+    return (scope, code, counter), (scope, code, _COUNTERS.get(f"{field}_current", counter))
 
 
 def read_counts(connection: Connection) -> dict[tuple[str, str, str], int]:
@@ -67,7 +69,7 @@ def programme(counts: Counts) -> dict[str, Any]:
 
     targets = []
     for target in CORE_TARGETS.values():
-        onboarded, current = (count(*counted) for counted in _COUNTED_BY[target.name])
+        onboarded, current = (count(*counted) for counted in counted_by(target))
         targets.append(
             {
                 "name": target.name,
@@ -92,6 +94,10 @@ def programme(counts: Counts) -> dict[str, Any]:
             }
             for kind in Kind
         },
+        "vouchers": {
+            level.value: {name: count("level", level, event) for name, event in VOUCHERS.items()}
+            for level in Level
+        },
         "by_city": {
             code: {
                 "units_registered": count("city", code, "units_registered"),
@@ -109,24 +115,6 @@ def programme(counts: Counts) -> dict[str, Any]:
             for name in CATALOGUE
         },
     }
-
-
-_FIELDS = {
-    "enterprises_registered": "enterprises_registered",
-    "enterprises_onboarded": "enterprises_on_cloud",
-    "enterprises_current": "enterprises_on_cloud_current",
-    "units_registered": "units_registered",
-    "units_onboarded": "units_on_cloud",
-    "units_current": "units_on_cloud_current",
-    "units_active": "units_active",
-    "providers": "providers",
-    "centres": "centres",
-    "contracts_onboarded": "contracts",
-    "contracts_current": "contracts_current",
-    "recognitions_onboarded": "recognitions",
-    "recognitions_current": "recognitions_current",
-}
-"""Counters and what the measurement `programme` calls them."""
 
 
 def points(counts: Counts, ts_ms: int) -> list[Point]:

@@ -24,6 +24,7 @@ from qilu_platform.problems import Problem
 from qilu_platform.schema import (
     centres,
     contracts,
+    disbursements,
     enterprises,
     providers,
     recognitions,
@@ -221,6 +222,17 @@ def register_recognitions(connection: Connection, lines: Sequence[Line]) -> Outc
     return batch.outcome
 
 
+def register_disbursements(connection: Connection, lines: Sequence[Line]) -> Outcome:
+    batch, now_ms = _Batch(lines), wall_ms()
+    new = batch.insert(connection, disbursements, lambda _row: {"registered_ms": now_ms})
+    entries: Counter[Entry] = Counter()
+    for row in new:
+        for column, event in ledger.VOUCHERS.items():
+            entries[Entry(event, level=row["level"])] += row[column]
+    ledger.append(connection, entries)
+    return batch.outcome
+
+
 def _refuse_unknown_subjects(connection: Connection, batch: _Batch, platforms: Collection[str]) -> None:
     """Lines about what is not registered become errors. A platform is registered by its first tier, which may
     be a line of this batch."""
@@ -296,6 +308,7 @@ BOOKS: Mapping[str, Book] = {
     "contracts": Book(contracts, register_contracts, _plain_series("contract")),
     "centres": Book(centres, register_centres, _plain_series("centre")),
     "recognitions": Book(recognitions, register_recognitions, _plain_series("recognition")),
+    "disbursements": Book(disbursements, register_disbursements, _plain_series("disbursement")),
 }
 
 

@@ -15,8 +15,8 @@ metadata = MetaData()
 _ID = String(32).with_variant(String(32, collation="C"), "postgresql")
 # Names are searched by how they begin, so they sort by their bytes as well.
 _Name = Text().with_variant(Text(collation="C"), "postgresql")
-# SQLite numbers rows by itself only under a primary key that is an INTEGER to the letter.
-_Serial = BigInteger().with_variant(Integer(), "sqlite")
+# SQLite numbers rows by itself only under a primary key that is an INTEGER to the letter; that holds as much.
+_Long = BigInteger().with_variant(Integer(), "sqlite")
 
 enterprises = Table(
     "enterprises",
@@ -118,18 +118,31 @@ recognitions = Table(
     Index("recognitions_by_subject", "subject", "id"),
 )
 
+# Voucher money in yuan, by who pays. Nothing changes a line: what is taken back is a figure of its own.
+disbursements = Table(
+    "disbursements",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("level", String(8), nullable=False),
+    Column("granted", BigInteger, nullable=False),
+    Column("redeemed", BigInteger, nullable=False),
+    Column("clawed_back", BigInteger, nullable=False),
+    Column("registered_ms", BigInteger, nullable=False),
+)
+
 # Append-only (triggers refuse anything else): what happened, how often, in one transaction.
 ledger = Table(
     "ledger",
     metadata,
-    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("seq", _Long, primary_key=True, autoincrement=True),
     Column("at_ms", BigInteger, nullable=False),
     Column("event", String(32), nullable=False),
     Column("city", String(6)),
     Column("county", String(6)),
     Column("class", String(32)),
     Column("kind", String(16)),
-    Column("count", Integer, nullable=False),
+    Column("level", String(8)),
+    Column("count", _Long, nullable=False),  # things, or yuan
 )
 
 # What the ledger adds up to, for each scope; changed in the transaction that appends to it.
@@ -174,7 +187,7 @@ api_keys = Table(
 audit_log = Table(
     "audit_log",
     metadata,
-    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("seq", _Long, primary_key=True, autoincrement=True),
     Column("at_ms", BigInteger, nullable=False),
     Column("key", _ID, nullable=False),
     Column("action", String(32), nullable=False),

@@ -48,6 +48,8 @@ class Counter:
         self.contracts_by_kind = np.zeros(len(ACTIONS), dtype=np.int64)
         self.enterprises = self.units = self.current = 0
         self.awards = 0
+        self.money = np.zeros((3, 3), dtype=np.int64)
+        """Vouchers in CNY: granted, redeemed, clawed back as rows, levels as columns."""
 
     def add(self, events: MonthEvents) -> None:
         world = self._world
@@ -69,6 +71,7 @@ class Counter:
         self._ended[ended] = True
         self.current -= len(ended)
         self._add_equipment(events.equipment.enterprise, events.equipment.units)
+        self.money += np.array([events.money.granted, events.money.redeemed, events.money.clawed_back])
         for notice in events.notices:
             if notice.kind is NoticeKind.PLATFORM:
                 tier = TIERS.index(notice.detail)
@@ -132,10 +135,8 @@ def tabulate(world: World, stream: Iterable[MonthEvents]) -> Table:
     counter = Counter(world)
     rows: dict[str, list[int]] = {name: [] for name in CORE_TARGETS}
     series: dict[str, list[Whole]] = {}
-    money = np.zeros((3, 3), dtype=np.int64)
     for events in stream:
         counter.add(events)
-        money += np.array([events.money.granted, events.money.redeemed, events.money.clawed_back])
         for name, value in counter.values().items():
             rows[name].append(value)
         for name in (
@@ -147,7 +148,7 @@ def tabulate(world: World, stream: Iterable[MonthEvents]) -> Table:
         ):
             series.setdefault(name, []).append(getattr(counter, name).copy())
         for name, index in (("granted", 0), ("redeemed", 1), ("clawed_back", 2)):
-            series.setdefault(name, []).append(money[index].copy())
+            series.setdefault(name, []).append(counter.money[index].copy())
         series.setdefault("current", []).append(np.array(counter.current))
         series.setdefault("awards", []).append(np.array(counter.awards))
     if len(series["current"]) != MONTHS:

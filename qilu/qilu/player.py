@@ -241,6 +241,7 @@ class Player:
         await platform.bulk("contracts", month.contracts)
         await platform.end(month.ended)
         await platform.bulk("recognitions", month.recognitions)
+        await platform.bulk("disbursements", month.disbursements)
         if fleet.units:
             await platform.load("units", _UNIT, lambda: map(_unit_lines, fleet.blocks()))
 

@@ -3,8 +3,9 @@ counted after each month. All of it is a pure function of scenario and scale: a 
 computed anew, and goes on with the same ids, times and values.
 
 A scale below 1 takes that share of the enterprises, with their contracts and fleets; providers, centres,
-platforms and what they publish come whole. A month's equipment speaks within the first minute of the month,
-in the order of registration, so that neither the store nor the roll-ups have to look far.
+platforms, what they publish, and the money of vouchers come whole. A month's equipment speaks within the
+first minute of the month, in the order of registration, so that neither the store nor the roll-ups have to
+look far.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from qilu_programme.events import ACTIONS, Contracts, Equipment, MonthEvents, No
 from qilu_programme.figures import BRANCHES, CLASSES
 from qilu_programme.model import Model
 from qilu_programme.months import LABELS
-from qilu_programme.scenario import Scenario
+from qilu_programme.scenario import LEVELS, Scenario
 from qilu_programme.world import CITY_CODES, COUNTY_CODES
 
 CHINA = timezone(timedelta(hours=8))
@@ -52,6 +53,7 @@ _RECOGNISED = {
 }
 _TIERS = {"enterprise": "enterprise_level"}
 """What the platform calls a tier, where it is not what the model calls it."""
+_MONEY = ("granted", "redeemed", "clawed_back")
 
 
 def month_start_ms(month: int) -> int:
@@ -165,6 +167,7 @@ class Month:
     recognitions: list[Line]
     ended: list[str]
     """Contracts."""
+    disbursements: list[Line]
     fleet: Fleet
     expected: Counts
 
@@ -284,6 +287,11 @@ class Replay:
                 )
                 for kind in np.flatnonzero(standing.begun[number]).tolist()
             ],
+            disbursements=[
+                {"id": f"vouchers-{LABELS[events.month]}-{level}", "level": level}
+                | {name: getattr(events.money, name)[place] for name in _MONEY}
+                for place, level in enumerate(LEVELS)
+            ],
             fleet=fleet,
             expected=_expected(counter, standing),
         )
@@ -381,6 +389,9 @@ def _expected(counter: Counter, standing: _Standing) -> Counts:
         counts[f"city/{city}/units"] = int(counter.units_by_city[place])
     for place, name in enumerate(CLASSES):
         counts[f"class/{name}"] = int(standing.units_by_class[place])
+    for name, row in zip(_MONEY, counter.money.tolist(), strict=True):
+        for level, yuan in zip(LEVELS, row, strict=True):
+            counts[f"vouchers/{level}/{name}"] = yuan
     return counts
 
 
@@ -397,6 +408,9 @@ def counted(programme: Mapping[str, Any]) -> Counts:
         counts[f"city/{city}/units"] = found["units_on_cloud"]
     for name, found in programme["by_class"].items():
         counts[f"class/{name}"] = found["units_on_cloud"]
+    for level, money in programme["vouchers"].items():
+        for name, yuan in money.items():
+            counts[f"vouchers/{level}/{name}"] = yuan
     return counts
 
 

@@ -26,7 +26,7 @@ from qilu_programme.counts import Counter
 from qilu_programme.events import ACTIONS, Contracts, Equipment, NoticeKind
 from qilu_programme.model import Model
 from qilu_programme.months import LABELS
-from qilu_programme.scenario import load_scenario
+from qilu_programme.scenario import LEVELS, load_scenario
 from qilu_programme.world import CITY_CODES
 
 QILU = Path(sys.executable).parent / "qilu"
@@ -41,7 +41,11 @@ def model_month_by_month() -> list[dict[str, int]]:
     model = Model(load_scenario())
     chosen = model.draws.uniform("replay", np.arange(model.world.enterprises)) < SCALE
     counter, ids, months = Counter(model.world), set(), []
+    money: dict[str, int] = {}
     for events in model.events():
+        for name in ("granted", "redeemed", "clawed_back"):
+            for level, yuan in zip(LEVELS, getattr(events.money, name), strict=True):
+                money[f"vouchers/{level}/{name}"] = money.get(f"vouchers/{level}/{name}", 0) + yuan
         contracts, equipment = events.contracts, events.equipment
         mine, theirs = chosen[contracts.enterprise], chosen[equipment.enterprise]
         ids |= set(map(model.world.identify, contracts.enterprise[mine].tolist()))
@@ -60,7 +64,7 @@ def model_month_by_month() -> list[dict[str, int]]:
                 ),
             )
         )
-        counts = dict(counter.values())
+        counts = dict(counter.values()) | money
         counts["enterprises_on_cloud_now"] = counter.current
         for place, city in enumerate(CITY_CODES):
             counts[f"city/{city}/enterprises"] = int(counter.enterprises_by_city[place])
@@ -139,6 +143,7 @@ def test_every_month_the_platform_counts_what_the_model_counts_through_two_kills
     assert said["starts"] == 3
     assert said["stored"] == said["units_on_cloud"] == said["units_registered"] == model[-1]["units_on_cloud"]
     assert said["enterprises_on_cloud"] == model[-1]["enterprises_on_cloud"]
+    assert all(model[-1][f"vouchers/{level}/redeemed"] > 0 for level in LEVELS)
     assert [said[name] for name in ("lost", "duplicates", "spooled", "dead_lettered")] == [0, 0, 0, 0]
 
     store = f"duckdb:///{run.state}/readings.duckdb"

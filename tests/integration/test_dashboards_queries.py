@@ -26,6 +26,7 @@ from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.readings import Reading
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, is_cumulative
 from qilu_contract.storage import MEASUREMENTS, Point, line_protocol
+from qilu_contract.targets import CORE_TARGETS
 from qilu_contract.topics import telemetry
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.asking import Time, ask, substituted
@@ -40,6 +41,22 @@ SIMULATED_S = 3_600
 SPEED = 240
 HOUR_MS = 3_600_000
 COUNTY, ENTERPRISE = "370202", "test-works"
+SUBJECTS = {
+    "enterprise_level": "test-hundred",
+    "cross_industry": "test-ten",
+    "comprehensive": "test-one",
+    "leading": "test-one",
+    "application": "test-ten",
+    "supplier": "test-provider",
+    "pilot": ENTERPRISE,
+    "base": None,
+    "cluster": None,
+}
+"""One recognition of each kind."""
+DISBURSED = [
+    {"id": f"test-{level}", "level": level, "granted": 30 + n, "redeemed": 20 + n, "clawed_back": n}
+    for n, level in enumerate(("province", "city", "county"))
+]
 BOARDS = {board["uid"]: board for board in map(json.loads, build_all().values())}
 
 
@@ -114,8 +131,13 @@ def own_devices(environment: dict[str, str], now_ms: int) -> None:
         assert api.post("/v1/enterprises", json=works).status_code < 300
         centre = {"id": "test-centre", "name": "Test centre", "city": "370200"}
         assert api.post("/v1/centres", json=centre).status_code < 300
-        base = {"id": "test-base", "kind": "base", "place": "370200"}
-        assert api.post("/v1/recognitions", json=base).status_code < 300
+        provider = {"id": "test-provider", "name": "Test cloud"}
+        assert api.post("/v1/providers", json=provider).status_code < 300
+        for kind, subject in SUBJECTS.items():
+            recognition = {"id": f"test-{kind}", "kind": kind, "place": "370200", "subject": subject}
+            assert api.post("/v1/recognitions", json=recognition).status_code < 300, kind
+        for line in DISBURSED:
+            assert api.post("/v1/disbursements", json=line).status_code < 300
         for unit, class_ in (("test-motor", "motor"), ("test-boiler", "boiler")):
             made = {"id": unit, "class": class_, "enterprise": ENTERPRISE}
             assert api.post("/v1/units", json=made).status_code < 300
@@ -325,7 +347,16 @@ def test_counts_of_every_kind_of_panel_are_those_of_the_simulated_fleet(filled: 
     shown = {re.search(r"'(37\d{4})'", query)[1]: filled.ask(query, 1, {}) for query in marks}  # type: ignore[index]
     assert {code: one[0]["values"][-1][1] for code, one in shown.items() if one} == cities
 
+    for target in CORE_TARGETS.values():
+        if target.recognised_as is not None:
+            [query] = panels("qilu-programme", "gauge")[f"{target.title} {target.title_zh}"]
+            assert filled.ask(query, 1, {})[0]["values"][-1][1] == 1, target.name
+
     bars = panels("qilu-programme", "bargauge")
+    vouchers = filled.ask(bars["Vouchers by level 各级云服务券"][0], 1, {})
+    assert {one["tags"]["code"]: one["values"][-1][1:] for one in vouchers} == {
+        line["level"]: [line["granted"], line["redeemed"]] for line in DISBURSED
+    }
     assert by_code(filled.ask(bars["Units on cloud by class 各类设备"][0], 1, everything)) == classes
     [table] = panels("qilu-programme", "table").values()
     rows = {one["tags"]["code"]: one["values"][-1][1:] for one in filled.ask(table[0], 1, everything)}

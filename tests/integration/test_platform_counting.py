@@ -29,9 +29,11 @@ from hypothesis.stateful import (
 from pydantic import SecretStr
 from qilu_contract.errors import ConfigError
 from qilu_contract.places import PROVINCE, city_of
+from qilu_contract.targets import CORE_TARGETS
 from qilu_platform.app import create_app
 from qilu_platform.database import Database, migrate, open_engine
 from qilu_platform.ledger import audit
+from qilu_platform.models import TIERS, Recognised
 from qilu_platform.onboarding import (
     active_units,
     end_contract,
@@ -42,10 +44,11 @@ from qilu_platform.onboarding import (
     suspend_enterprise,
 )
 from qilu_platform.problems import Problem
-from qilu_platform.programme import programme, read_counts
+from qilu_platform.programme import points, programme, read_counts
 from qilu_platform.registration import (
     register_centres,
     register_contracts,
+    register_disbursements,
     register_enterprises,
     register_providers,
     register_recognitions,
@@ -432,6 +435,48 @@ def test_what_is_recognised_counts_once_and_a_platform_stands_in_its_highest_tie
         **dict.fromkeys(("providers", "platforms_comprehensive", "platforms_cross_industry"), 1),
         **dict.fromkeys(("suppliers", "applications", "pilots", "bases", "clusters", "platforms_leading"), 1),
     }
+
+
+def test_every_kind_of_recognition_counts_towards_one_target() -> None:
+    counted = {target.recognised_as: target.current for target in CORE_TARGETS.values()}
+    del counted[None]
+    assert counted == {kind.value: kind in TIERS for kind in Recognised}
+
+
+def test_vouchers_count_once_by_level_however_much_money_it_is(new_database: NewDatabase) -> None:
+    url, billion = new_database(), 10**9
+    rows = [
+        {"id": "a", "level": "province", "granted": 7 * billion, "redeemed": 5 * billion, "clawed_back": 1},
+        {"id": "b", "level": "province", "granted": 2, "redeemed": 0, "clawed_back": 0},
+        {"id": "c", "level": "county", "granted": 40, "redeemed": 30, "clawed_back": 20},
+    ]
+    with writing(url) as write:
+        for created in (3, 0):
+            outcome = write(lambda found: register_disbursements(found, numbered(*rows)))
+            assert outcome.errors == []
+            assert (len(outcome.created), outcome.existing) == (created, 3 - created)
+        other = rows[2] | {"granted": 41}
+        outcome = write(lambda found: register_disbursements(found, numbered(other)))
+        assert [error.conflict for error in outcome.errors] == [True]
+        engine = open_engine(url)
+        try:
+            with engine.connect() as connection:
+                counts = read_counts(connection)
+            assert audit(engine) == []
+            write(lambda found: found.execute(text("UPDATE disbursements SET redeemed = 31 WHERE id = 'c'")))
+            assert "vouchers_redeemed of level county: counter 30, ledger 30, the registry holds 31" in map(
+                str, audit(engine)
+            )
+        finally:
+            engine.dispose()
+    assert programme(counts)["vouchers"] == {
+        "province": {"granted": 7 * billion + 2, "redeemed": 5 * billion, "clawed_back": 1},
+        "city": {"granted": 0, "redeemed": 0, "clawed_back": 0},
+        "county": {"granted": 40, "redeemed": 30, "clawed_back": 20},
+    }
+    written = {point.tags: point.fields for point in points(counts, 5)}
+    assert written["level", "county"]["vouchers_clawed_back"] == 20
+    assert written["province", PROVINCE]["vouchers_granted"] == 7 * billion + 42
 
 
 def test_contracts_end_in_bulk_as_one_by_one(new_database: NewDatabase) -> None:

@@ -56,7 +56,7 @@ def test_a_replay_brings_each_thing_once_and_names_nothing_unknown() -> None:
             assert line["enterprise"] in enterprises
             contracts.add(line["id"])
         assert contracts.issuperset(month.ended)
-        for line in (*month.providers, *month.centres, *month.recognitions):
+        for line in (*month.providers, *month.centres, *month.recognitions, *month.disbursements):
             assert line["id"] not in others
             assert is_id(line["id"])
             others.add(line["id"])
@@ -124,10 +124,14 @@ def test_what_differs_is_told_in_words() -> None:
         "contracts": {"equipment": {"onboarded": 2}},
         "by_city": {"370200": {"enterprises_on_cloud": 5, "units_on_cloud": 0}},
         "by_class": {"motor": {"units_on_cloud": 0}},
+        "vouchers": {"city": {"granted": 7}},
     }
     found = counted(empty)
     assert differences(found, found) == []
     assert differences(found | {"class/motor": 1}, found) == ["class/motor: the model has 1, the platform 0"]
+    assert differences(found | {"vouchers/city/granted": 8}, found) == [
+        "vouchers/city/granted: the model has 8, the platform 7"
+    ]
 
 
 def test_a_run_that_does_not_fit_on_the_disk_says_so(tmp_path: Path) -> None:

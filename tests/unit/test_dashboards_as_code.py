@@ -9,7 +9,7 @@ import pytest
 import yaml
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.rollups import KEY_SIGNALS
-from qilu_contract.targets import TARGETS
+from qilu_contract.targets import CORE_TARGETS
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.build import JSON_FOLDER, build_all, write
 from qilu_dashboards.check import problems, queries, unknown_names
@@ -87,12 +87,21 @@ def test_panels_do_not_overlap() -> None:
             taken |= cells
 
 
-def test_a_gauge_for_each_target_is_full_at_the_target() -> None:
+def test_a_gauge_for_each_core_target_is_full_at_the_target_and_green_when_it_is_reached() -> None:
     [board] = [board for board in boards() if board["uid"] == "qilu-programme"]
-    gauges = [panel for panel in board["panels"] if panel["type"] == "gauge"]
-    assert [panel["fieldConfig"]["defaults"]["max"] for panel in gauges] == [
-        target.target for target in TARGETS.values()
-    ]
+    gauges = {panel["title"]: panel for panel in board["panels"] if panel["type"] == "gauge"}
+    assert len(gauges) == len(CORE_TARGETS) == 13
+    for target in CORE_TARGETS.values():
+        shown = gauges[f"{target.title} {target.title_zh}"]["fieldConfig"]["defaults"]
+        assert shown["max"] == target.target
+        green = shown["thresholds"]["steps"][-1]["value"]
+        assert target.reached(green)
+        assert not target.reached(green - 1)
+    widths: dict[int, int] = {}
+    for panel in gauges.values():
+        place = panel["gridPos"]
+        widths[place["y"]] = widths.get(place["y"], 0) + place["w"]
+    assert list(widths.values()) == [24, 24, 24]
 
 
 def test_uids_are_stable_and_every_title_is_in_two_languages() -> None:

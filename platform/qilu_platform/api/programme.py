@@ -12,7 +12,7 @@ router = APIRouter(prefix="/v1", tags=["programme"])
 
 @router.get("/programme")
 async def get_programme(runtime: RuntimeDep) -> Response:
-    """Targets, what was onboarded (ever; never decreases) and is current, and the counts by city and
-    class."""
+    """Targets, what was onboarded (ever; never decreases) and is current, the counts by city and class, and
+    vouchers by who pays, in yuan."""
     counts = await runtime.database.read(read_counts)
     return answer(programme(counts), headers={"Cache-Control": "no-cache"})

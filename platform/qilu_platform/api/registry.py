@@ -1,4 +1,4 @@
-"""Enterprises, units, providers, contracts, centres, recognitions."""
+"""Enterprises, units, providers, contracts, centres, recognitions, disbursements."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from qilu_platform.models import (
     ContractIn,
     ContractOut,
     CountyCode,
+    DisbursementIn,
+    DisbursementOut,
     EndingsIn,
     EnterpriseIn,
     EnterpriseOut,
@@ -66,7 +68,7 @@ Retirer = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 Fleet = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.FLEET))]
 Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
-ABook = Literal["enterprises", "units", "providers", "contracts", "recognitions"]
+ABook = Literal["enterprises", "units", "providers", "contracts", "recognitions", "disbursements"]
 Cursor = Annotated[str | None, Query(pattern=ID_PATTERN, description="`next` of the page before.")]
 Prefix = Annotated[str | None, Query(max_length=200, description="How the name begins.")]
 RepeatKey = Annotated[
@@ -407,6 +409,26 @@ async def list_recognitions(
     kind: Recognised | None = None,
 ) -> Response:
     return await _list(runtime, "recognitions", Filters(kind=kind), cursor, limit)
+
+
+@router.post("/disbursements", status_code=201, response_model=DisbursementOut, responses=_CREATES)
+async def create_disbursement(
+    runtime: RuntimeDep, caller: Fleet, body: DisbursementIn, key: RepeatKey = None
+) -> Response:
+    """Voucher money of one level, counted in yuan; nothing changes it afterwards."""
+    return await _create(runtime, caller, "disbursements", body.row(), key)
+
+
+@router.get("/disbursements/{id}", response_model=DisbursementOut, responses=NOT_FOUND)
+async def get_disbursement(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+    return await _get(runtime, caller, "disbursements", id)
+
+
+@router.get("/disbursements", responses=_page_of(DisbursementOut))
+async def list_disbursements(
+    runtime: RuntimeDep, _caller: Reader, cursor: Cursor = None, limit: Limit = 100
+) -> Response:
+    return await _list(runtime, "disbursements", Filters(), cursor, limit)
 
 
 _LINE = '{"id": "370202-e00007", "name": "Qingdao Iron", "county": "370202", "industry": "C31"}\n'
