@@ -134,7 +134,8 @@ def own_devices(environment: dict[str, str], now_ms: int) -> None:
         provider = {"id": "test-provider", "name": "Test cloud"}
         assert api.post("/v1/providers", json=provider).status_code < 300
         for kind, subject in SUBJECTS.items():
-            recognition = {"id": f"test-{kind}", "kind": kind, "place": "370200", "subject": subject}
+            id_ = f"test-{kind.replace('_', '-')}"
+            recognition = {"id": id_, "kind": kind, "place": "370200", "subject": subject}
             assert api.post("/v1/recognitions", json=recognition).status_code < 300, kind
         for line in DISBURSED:
             assert api.post("/v1/disbursements", json=line).status_code < 300
