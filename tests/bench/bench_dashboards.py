@@ -17,6 +17,7 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.places import CITIES, COUNTIES, PROVINCE, city_of
 from qilu_contract.rollups import KEY_SIGNALS, is_cumulative
 from qilu_contract.storage import MEASUREMENTS
+from qilu_contract.targets import CORE_TARGETS
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all
@@ -72,7 +73,8 @@ def others() -> Iterator[str]:
         begun_ms = START_MS + number * 7919 % (HOURS * 3_600_000)
         yield f"alarm,{tags} open=1i,value=8,limit=7.1,worst=9,ratio=1.2,duration_s=0 {begun_ms}"
     scopes = [("province", PROVINCE), *(("city", city) for city in CITIES)]
-    scopes += [("class", name) for name in CATALOGUE] + [("kind", "equipment")]
+    scopes += [("class", name) for name in CATALOGUE] + [("kind", "equipment"), ("level", "county")]
+    scopes += [("kind", target.recognised_as) for target in CORE_TARGETS.values() if target.recognised_as]
     programme = ",".join(f"{name}=%di" for name in MEASUREMENTS["programme"].fields)
     width = len(MEASUREMENTS["programme"].fields)
     for step in range(HOURS * 360):
