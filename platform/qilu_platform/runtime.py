@@ -35,7 +35,8 @@ log = structlog.get_logger()
 PROGRAMME_S = 1.0
 PIPELINE_S = 2.0
 RULES_S = 1.0
-ROLL_UP_S = 10
+ROLL_UP, ROLL_UP_S = "roll-up", 10
+FAREWELL_S = 2.0
 STEP_TIMEOUT_S = 10.0
 """A round of a background task that takes longer has failed: the store or the database hangs."""
 _FORESEEN = (StoreError, SQLAlchemyError, DatabaseBusy, TimeoutError)
@@ -94,9 +95,10 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
             commander,
             made,
         )
+        steps = _steps(runtime)
         tasks = [
             asyncio.create_task(_repeat(name, interval_s, step, metrics), name=f"platform {name}")
-            for name, interval_s, step in _steps(runtime)
+            for name, interval_s, step in steps
         ]
         if commander is not None:
             tasks.append(asyncio.create_task(commander.run(), name="platform commands"))
@@ -107,6 +109,10 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            # What was counted since the last round stands in the roll-ups, too.
+            for name, _, step in steps:
+                if name == ROLL_UP:
+                    await _farewell(name, step)
 
 
 def _keys(connection: Connection, settings: Settings) -> str | None:
@@ -159,7 +165,7 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
         figures = own.point(ts_ms, time.perf_counter() - begun)
         await store.write([*points(counts, ts_ms), figures, *milestones.points(counts, ts_ms)])
 
-    return [*found, ("pipeline", PIPELINE_S, show_pipeline), ("roll-up", ROLL_UP_S, roll_up)]
+    return [*found, ("pipeline", PIPELINE_S, show_pipeline), (ROLL_UP, ROLL_UP_S, roll_up)]
 
 
 async def _repeat(name: str, interval_s: float, step: Step, metrics: Metrics) -> None:
@@ -180,3 +186,13 @@ async def _repeat(name: str, interval_s: float, step: Step, metrics: Metrics) ->
                 log.info("task works again", task=name)
             well = True
         await asyncio.sleep(interval_s)
+
+
+async def _farewell(name: str, step: Step) -> None:
+    try:
+        async with asyncio.timeout(FAREWELL_S):
+            await step()
+    except Exception as error:
+        log.warning(
+            "task fails at the end", task=name, error=repr(error), exc_info=not isinstance(error, _FORESEEN)
+        )
