@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import matplotlib as mpl
@@ -19,6 +18,7 @@ from matplotlib import dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from qilu_contract.errors import ConfigError
+from qilu_contract.stores.contract import influx_address
 
 from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all
@@ -47,17 +47,16 @@ def picture(
 ) -> None:
     """Draw a dashboard of an InfluxDB into a file (.svg, .png). `chosen` are values of its variables; the
     others are all, or the first that there is. Raises ConfigError, QiluError."""
-    parts = urlsplit(store)
-    if parts.scheme not in ("influxdb", "influxdbs") or not parts.hostname or not parts.path.strip("/"):
+    address = influx_address(store)
+    if address is None:
         raise ConfigError(f"{store} is no InfluxDB: use influxdb://host:8086/database.")
-    scheme = "https" if parts.scheme == "influxdbs" else "http"
+    base, database = address
     headers = {"Authorization": f"Token {token}"} if token else {}
-    base = f"{scheme}://{parts.hostname}:{parts.port or 8086}"
     made = board(uid)
     with httpx.Client(base_url=base, headers=headers, timeout=60.0, trust_env=False) as http:
 
         def answer(query: str, variables: Mapping[str, str], least_s: int) -> Series:
-            return ask(http, parts.path.strip("/"), substituted(query, time, variables, least_s))
+            return ask(http, database, substituted(query, time, variables, least_s))
 
         variables = _variables(made, chosen, answer)
         figure = _draw(made, time, lambda query, least_s: answer(query, variables, least_s), variables)

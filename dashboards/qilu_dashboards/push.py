@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from grafana_client.api import GrafanaApi
 from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
 from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.stores.contract import influx_address
 from requests.exceptions import RequestException
 
 from qilu_dashboards.build import build_all
@@ -114,22 +115,22 @@ class Push:
         return Change(what, "created")
 
     def _wanted_source(self) -> dict[str, Any]:
-        parts = urlsplit(self.store or "")
-        if parts.scheme not in ("influxdb", "influxdbs") or not parts.hostname or not parts.path.strip("/"):
+        address = influx_address(self.store or "")
+        if address is None:
             raise ConfigError(
                 "Grafana has no data source yet: "
                 "give --store influxdb://host:8086/database, as Grafana reaches it."
             )
-        scheme = "https" if parts.scheme == "influxdbs" else "http"
+        url, database = address
         body: dict[str, Any] = {
             "name": "Clouds in Qilu",
             "uid": DATA_SOURCE.uid,
             "type": DATA_SOURCE.type_val,
             "access": "proxy",
-            "url": f"{scheme}://{parts.hostname}:{parts.port or 8086}",
+            "url": url,
             "jsonData": {
                 "version": "InfluxQL",
-                "dbName": parts.path.strip("/"),
+                "dbName": database,
                 "httpMode": "POST",
                 "timeInterval": "2s",
             },

@@ -1,4 +1,4 @@
-"""A gateway's surroundings, for the tests that want them."""
+"""What tests of gateway and platform stand in, for those that want it."""
 
 from __future__ import annotations
 
@@ -48,3 +48,12 @@ def fake_influx() -> Iterator[FakeInflux]:
     fake = FakeInflux()
     yield fake
     fake.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A registry's empty database, of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/platform.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url

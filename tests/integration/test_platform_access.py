@@ -25,14 +25,6 @@ OWNER = "370202-e00007"
 HOUR_MS = 3_600_000
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/platform.db"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 

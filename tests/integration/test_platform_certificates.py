@@ -33,14 +33,6 @@ OWNER, OTHER = "370202-e00007", "370203-e00001"
 DAY_MS = 86_400_000
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/platform.db"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 

@@ -26,14 +26,6 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 OWNER = "370202-e00007"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/platform.db"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
 @asynccontextmanager
 async def platform(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a platform that serves on a real socket; the books must balance in the end."""

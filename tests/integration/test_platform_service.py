@@ -28,14 +28,6 @@ HUNG_S = 60
 START_MS = 1_767_225_600_000
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/platform.db"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
 def settings(tmp_path: Path, **more: Any) -> Settings:
     given: dict[str, Any] = {
         "db_url": f"sqlite:///{tmp_path}/platform.db",

@@ -95,6 +95,16 @@ class Store(Protocol):
         """Return if the store can take points now, else raise Retryable."""
 
 
+def influx_address(url: str) -> tuple[str, str] | None:
+    """Base URL and database of `influxdb://host:8086/database` (`influxdbs://` for TLS); None for any
+    other."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("influxdb", "influxdbs") or not parts.hostname or not parts.path.strip("/"):
+        return None
+    scheme = "https" if parts.scheme == "influxdbs" else "http"
+    return f"{scheme}://{parts.hostname}:{parts.port or 8086}", parts.path.strip("/")
+
+
 def open_store(url: str, token: str | None = None) -> Store:
     """The store that `url` names: `duckdb:///path`, `influxdb://host:8086/database` or `influxdbs://…` for
     TLS.
@@ -109,11 +119,11 @@ def open_store(url: str, token: str | None = None) -> Store:
             raise ConfigError(f"{url} needs DuckDB: install clouds-in-qilu[stack].") from error
         # Like SQLAlchemy's: three slashes for a relative path, four for an absolute one.
         return DuckStore(parts.path[1:])
-    if parts.scheme in ("influxdb", "influxdbs") and parts.hostname and parts.path.strip("/"):
+    influx = influx_address(url)
+    if influx is not None:
         from qilu_contract.stores.influx import InfluxStore
 
-        scheme = "https" if parts.scheme == "influxdbs" else "http"
-        return InfluxStore(f"{scheme}://{parts.hostname}:{parts.port or 8086}", parts.path.strip("/"), token)
+        return InfluxStore(*influx, token)
     raise ConfigError(
         f"--store {url} names no store: use duckdb:///path/to/file.duckdb or influxdb://host:8086/database."
     )
