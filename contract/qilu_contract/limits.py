@@ -27,6 +27,12 @@ class Limit:
     level: Level
     kind: Kind
     limit: float
+    back: float
+    """An alarm ends when the value is inside the limit by as much (assumed), so that noise at the limit does
+    not raise it again and again; 0 for the other levels."""
+    while_above_0: str
+    """A signal without which the limit says nothing: what stands still may be cold. Empty: it always
+    holds."""
     title: str
     title_zh: str
     mark: str
@@ -34,6 +40,11 @@ class Limit:
 
     def breached(self, value: float) -> bool:
         return value > self.limit if self.kind == "above" else value < self.limit
+
+    def kept(self, value: float) -> bool:
+        """Whether an alarm ends."""
+        inside = self.limit - value if self.kind == "above" else value - self.limit
+        return inside >= self.back
 
 
 def _load() -> dict[str, tuple[Limit, ...]]:
@@ -45,6 +56,8 @@ def _load() -> dict[str, tuple[Limit, ...]]:
         class_ = CATALOGUE.get(row["class"])
         if class_ is None or row["signal"] not in {signal.name for signal in class_.signals}:
             continue
+        if row["while"] and row["while"] not in {signal.name for signal in class_.signals}:
+            raise ValueError(f"limits.csv: {class_.name} has no signal {row['while']!r}")
         found[class_.name].append(
             Limit(
                 class_name=class_.name,
@@ -52,6 +65,8 @@ def _load() -> dict[str, tuple[Limit, ...]]:
                 level=level,  # type: ignore[arg-type]  # narrowed above; mypy does not follow `not in`
                 kind=kind,  # type: ignore[arg-type]
                 limit=float(row["limit"]),
+                back=float(row["back"] or 0),
+                while_above_0=row["while"],
                 title=row["title"],
                 title_zh=row["title_zh"],
                 mark=row["mark"],

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import sqlite3
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -131,7 +131,8 @@ class Pipeline:
         self._batcher: Batcher[Taken] = Batcher(batch_size, batch_age_s)
         self._window = window
         self._order: deque[Taken] = deque()
-        self._recent: dict[tuple[str, int], Taken] = {}
+        # Not a dict: to find its first key, that steps over every one that was ever taken out before it.
+        self._recent: OrderedDict[tuple[str, int], Taken] = OrderedDict()
         self._waiting: dict[str, deque[Taken]] = {}
         self._held_bytes = 0
         self._unfinished = 0
@@ -246,7 +247,7 @@ class Pipeline:
         self._recent.pop(key, None)
         self._recent[key] = taken
         if len(self._recent) > 2 * self._window:
-            del self._recent[next(iter(self._recent))]
+            self._recent.popitem(last=False)
 
     def _heed(self, decoded: Decoded, payload: bytes) -> None:
         """Everything that a message says beside its readings."""
@@ -312,10 +313,17 @@ class Pipeline:
                 taken.points.append(Point(admitted.class_name, admitted.tags, reading.ts_ms, values))
 
     async def run(self) -> None:
-        """Bring batches to an end, one after the other, for ever."""
+        """Bring batches to an end, one after the other, for ever. While one is written, the end of the one
+        before it follows."""
         gc.set_threshold(*GARBAGE)
-        while True:
-            await self._settle(await self._batcher.next())
+        ending: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            while True:
+                batch = await self._batcher.next()
+                await self._store_points(batch)
+                if ending is not None:
+                    await ending
+                ending = group.create_task(self._end(batch), name="gateway-end")
 
     async def drain(self) -> None:
         """Return when all that is taken is brought to an end, except what waits for the platform."""
@@ -324,8 +332,8 @@ class Pipeline:
             self._progress.clear()
             await self._progress.wait()
 
-    async def _settle(self, batch: list[Taken]) -> None:
-        await self._store_points(batch)
+    async def _end(self, batch: list[Taken]) -> None:
+        """What follows when the points are durable: all else is made so, and the batch is acknowledged."""
         await self._keep(batch)
         self._rollups.add(_not_repeated(batch))
         counters = self._meter.counters

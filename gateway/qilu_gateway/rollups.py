@@ -37,7 +37,11 @@ from qilu_gateway.statefile import StateFile
 
 log = structlog.get_logger()
 
-SCHEMA = "CREATE TABLE IF NOT EXISTS rollup (name TEXT PRIMARY KEY, body BLOB NOT NULL)"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS rollup (name TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS alarm (unit TEXT, signal TEXT, body BLOB NOT NULL, PRIMARY KEY (unit, signal))
+    WITHOUT ROWID;
+"""
 
 LATE_MS = 2 * MINUTE_MS
 """So far behind the newest reading of its class a reading may come and be rolled up."""
@@ -56,9 +60,6 @@ MAX_WAITING = 200_000
 """Points that wait for a store that is away; beyond, the oldest are dropped, and said so."""
 WRITE_POINTS = 5_000
 FINISH_S = 3.0
-HYSTERESIS = 0.02
-"""Assumed: an alarm ends when the value is back by this share of the limit, so that noise at the limit does
-not raise it again and again."""
 MAX_RATIO = 100.0
 
 Ints = NDArray[np.int64]
@@ -370,7 +371,8 @@ class Rollups:
         self._alarms: dict[tuple[str, str], Alarm] = {}
         self._changed: dict[tuple[str, str], Alarm] = {}
         """Open alarms whose worst value the store does not have yet."""
-        self._alarms_to_keep = False
+        self._to_keep: dict[tuple[str, str], Alarm | None] = {}
+        """Alarms that have begun or ended (None) since the state file was told."""
         self._waiting: deque[Point] = deque()
         self.tally = Tally()
 
@@ -391,7 +393,8 @@ class Rollups:
                 for signal, limit in self._limits[class_name]:
                     value = values.get(signal)
                     if value is not None:
-                        self._judge(class_name, tags, signal, limit, ts_ms, float(value))
+                        holds = not limit.while_above_0 or values.get(limit.while_above_0, 0) > 0
+                        self._judge(class_name, tags, signal, limit, ts_ms, float(value), holds)
             if fleet.is_closed(ts_ms // MINUTE_MS):
                 tally.late += 1
                 continue
@@ -399,31 +402,34 @@ class Rollups:
             fleet.add(unit, ts_ms, [float(values.get(name, nan)) for name in fleet.names], now_s)
 
     def _judge(
-        self, class_name: str, tags: tuple[str, ...], signal: str, limit: Limit, ts_ms: int, value: float
+        self,
+        class_name: str,
+        tags: tuple[str, ...],
+        signal: str,
+        limit: Limit,
+        ts_ms: int,
+        value: float,
+        holds: bool,
     ) -> None:
         key = (tags[4], signal)
         alarm = self._alarms.get(key)
         if alarm is None:
-            if not limit.breached(value):
+            if not holds or not limit.breached(value):
                 return
             if len(self._alarms) >= MAX_ALARMS:
                 self.tally.left_out += 1
                 return
             alarm = self._alarms[key] = Alarm(class_name, tags, signal, ts_ms, value, value)
-            self._changed[key] = alarm
-            self._alarms_to_keep = True
+            self._changed[key] = self._to_keep[key] = alarm
             return
-        worse = value > alarm.worst if limit.kind == "above" else value < alarm.worst
-        if worse:
-            alarm.worst = value
-            self._changed[key] = alarm
-        back = abs(limit.limit) * HYSTERESIS
-        inside = value <= limit.limit - back if limit.kind == "above" else value >= limit.limit + back
-        if inside:
+        if not holds or limit.kept(value):
             del self._alarms[key]
             self._changed.pop(key, None)
-            self._alarms_to_keep = True
+            self._to_keep[key] = None
             self._wait(self._alarm_point(alarm, ended_ms=ts_ms))
+        elif value > alarm.worst if limit.kind == "above" else value < alarm.worst:
+            alarm.worst = value
+            self._changed[key] = alarm
 
     def _alarm_point(self, alarm: Alarm, ended_ms: int | None = None) -> Point:
         limit = alarm_limits(alarm.class_name)[alarm.signal]
@@ -446,19 +452,20 @@ class Rollups:
     async def open(self) -> None:
         """Go on where the last clean stop was. Before the first `add`."""
 
-        def read(connection: sqlite3.Connection) -> dict[str, bytes]:
-            found = dict(connection.execute("SELECT name, body FROM rollup").fetchall())
+        def read(connection: sqlite3.Connection) -> tuple[list[tuple[str, bytes]], list[tuple[bytes]]]:
+            fleets = connection.execute("SELECT name, body FROM rollup").fetchall()
             # Rows are good for one start: after a crash they would be old. Open alarms stay.
-            connection.execute("DELETE FROM rollup WHERE name <> 'alarms'")
-            return found
+            connection.execute("DELETE FROM rollup")
+            return fleets, connection.execute("SELECT body FROM alarm").fetchall()
 
-        for name, body in (await self._state.write(read)).items():
-            if name == "alarms":
-                for alarm in msgspec.msgpack.decode(body, type=list[Alarm]):
-                    if alarm.signal in alarm_limits(alarm.class_name):
-                        self._alarms[alarm.tags[4], alarm.signal] = alarm
-            elif name in self._fleets:
+        fleets, alarms = await self._state.write(read)
+        for name, body in fleets:
+            if name in self._fleets:
                 self._fleets[name].load(body, time.monotonic())
+        for (body,) in alarms:
+            alarm = msgspec.msgpack.decode(body, type=Alarm)
+            if alarm.signal in alarm_limits(alarm.class_name):
+                self._alarms[alarm.tags[4], alarm.signal] = alarm
 
     async def run(self) -> None:
         """Close minutes and write points, for ever."""
@@ -526,16 +533,20 @@ class Rollups:
                     self._waiting.popleft()
 
     async def _keep_alarms(self) -> None:
-        if not self._alarms_to_keep:
+        if not self._to_keep:
             return
-        self._alarms_to_keep = False
-        body = msgspec.msgpack.encode(list(self._alarms.values()))
+        changes, self._to_keep = self._to_keep, {}
+        begun = [(*key, msgspec.msgpack.encode(alarm)) for key, alarm in changes.items() if alarm is not None]
+        ended = [key for key, alarm in changes.items() if alarm is None]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany("REPLACE INTO alarm VALUES (?, ?, ?)", begun)
+            connection.executemany("DELETE FROM alarm WHERE unit = ? AND signal = ?", ended)
+
         try:
-            await self._state.write(
-                lambda connection: connection.execute("REPLACE INTO rollup VALUES ('alarms', ?)", (body,))
-            )
+            await self._state.write(work)
         except sqlite3.OperationalError:  # the disk is full, or away: the pipeline says so
-            self._alarms_to_keep = True
+            self._to_keep = changes | self._to_keep
 
     async def finish(self) -> None:
         """Write the open minutes as they stand, and keep their rows for the next start; within FINISH_S."""

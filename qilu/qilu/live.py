@@ -191,6 +191,9 @@ def play_embedded(stack: StackConfig, words: list[str], console: Console) -> dic
     # Millions of units pass through this process and stay for a while: looking for cycles among them as often
     # as by default costs a fifth of its time, and there are hardly any.
     gc.set_threshold(100_000, 20, 50)
+    # Gateway, platform and store share this process: a thread that has its answer is not to wait 5 ms for its
+    # turn each time.
+    sys.setswitchinterval(0.0005)
     return asyncio.run(_embedded(replace(stack, child=child), console))
 
 

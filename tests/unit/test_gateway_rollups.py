@@ -168,6 +168,22 @@ async def test_an_alarm_has_a_begin_a_worst_value_and_an_end(tmp_path: Path) -> 
         assert it.rollups.open_alarms == 0
 
 
+async def test_what_stands_still_raises_no_alarm(tmp_path: Path) -> None:
+    course = [(20.0, 0.0), (70.0, 5.0), (71.0, 5.0), (20.0, 0.0), (71.0, 5.0), (72.1, 5.0), (72.2, 5.0)]
+    made = [
+        Point("pasteuriser", tags(0), START_MS + k * 10_000, {"hold_temp": hold_c, "product_flow": flow})
+        for k, (hold_c, flow) in enumerate(course)
+    ]
+    async with Opened(tmp_path) as it:
+        it.rollups.add(made[:1])
+        assert it.rollups.open_alarms == 0
+        it.rollups.add(made[1:])
+        await it.rollups.sweep()
+        rows = await alarms(it, "hold_temp")
+        found = [(row["ts_ms"] - START_MS, row["open"], row["worst"]) for row in rows]
+        assert found == [(10_000, 0, 70.0), (40_000, 0, 71.0)]
+
+
 async def test_an_open_alarm_outlives_a_crash(tmp_path: Path) -> None:
     async with Opened(tmp_path) as it:
         it.rollups.add([reading(0, START_MS, 10.0, vibration=9.0)])
