@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.readings import Value
 from qilu_contract.rollups import BIN_FIELDS
@@ -177,33 +179,42 @@ def _rollups() -> list[Measurement]:
 
 
 MEASUREMENTS: dict[str, Measurement] = _measurements()
-_TYPES = {
-    name: (schema.fields, frozenset(field for field, type_ in schema.fields.items() if type_ == "float"))
+_NAMES = {name: schema.fields.keys() for name, schema in MEASUREMENTS.items()}
+_INTS = {
+    name: frozenset(field for field, type_ in schema.fields.items() if type_ == "int")
     for name, schema in MEASUREMENTS.items()
 }
-"""Types of a measurement's fields, and which of them are floats."""
+_encode = msgspec.json.Encoder().encode
 
 
 def line_protocol(points: Sequence[Point]) -> bytes:
     """InfluxDB's line protocol, one line a point, timestamps in milliseconds (`precision=ms`).
 
-    Raises KeyError for a measurement that is not in the schema and ValueError when the number of tags is not
-    the schema's.
+    Raises KeyError for a measurement or a field that is not in the schema, ValueError when the number of tags
+    is not the schema's, or a value is none of its types.
     """
+    if not points:
+        return b""
+    # But for quotes and colons a JSON object of numbers and booleans is a line's list of fields already, and
+    # all of them are written by one call: half the cost of writing each value.
+    text = _encode([point.fields for point in points]).decode()
+    quotes = 2 * sum([len(point.fields) for point in points])
+    if text.count('"') != quotes or '":null' in text or '":[' in text:
+        raise ValueError("a field is neither a finite number nor a boolean")
+    bodies = text[2:-2].replace('":', "=").replace('"', "").split("},{")
     lines = []
-    for measurement, tags, ts_ms, fields in points:
-        types, floats = _TYPES[measurement]
-        # Most values are floats of float fields: those are written in place, a call each would cost more.
-        body = ",".join(
-            [
-                f"{name}={value!r}"
-                if type(value) is float and name in floats
-                else f"{name}={_field(value, types[name])}"
-                for name, value in fields.items()
-            ]
-        )
+    for (measurement, tags, ts_ms, fields), body in zip(points, bodies, strict=True):
+        if not fields.keys() <= _NAMES[measurement]:
+            raise KeyError(f"{measurement} has no field {sorted(fields.keys() - _NAMES[measurement])[0]}")
+        if not _INTS[measurement].isdisjoint(fields):
+            body = _with_ints(measurement, fields)
         lines.append(f"{_prefix(measurement, tags)} {body} {ts_ms}")
     return "\n".join(lines).encode()
+
+
+def _with_ints(measurement: str, fields: Mapping[str, Value]) -> str:
+    types = MEASUREMENTS[measurement].fields
+    return ",".join([f"{name}={_field(value, types[name])}" for name, value in fields.items()])
 
 
 def _field(value: Value, type_: FieldType) -> str:

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -276,6 +277,34 @@ def test_line_protocol() -> None:
         b"programme,scope=city,code=a\\ b\\,c\\=d units_registered=3i 1500\n"
         b"pipeline,gateway=qilu accepted=1i,lag_ms=2.0 2000"
     )
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from([signal.name for signal in CATALOGUE["motor"].signals]),
+            st.floats(allow_nan=False, allow_infinity=False),
+            min_size=1,
+        )
+    )
+)
+def test_lines_hold_each_float_exactly(all_fields: list[dict[str, float]]) -> None:
+    tags = ("3702", "370202", "C34", "e", "u")
+    points = [Point("motor", tags, ts_ms, fields) for ts_ms, fields in enumerate(all_fields)]
+    lines = line_protocol(points).decode().splitlines()
+    assert len(lines) == len(points)
+    for line, point in zip(lines, points, strict=True):
+        _, body, ts = line.split(" ")
+        found = dict(pair.split("=") for pair in body.split(","))
+        assert {name: float(text) for name, text in found.items()} == point.fields
+        assert int(ts) == point.ts_ms
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "1,x=2", None, [1.0], {"a": 1.0}])
+def test_no_line_holds_what_is_no_value(value: Any) -> None:
+    good = Point("motor", ("3702", "370202", "C34", "e", "u"), 1, {"power_in": 1.0})
+    with pytest.raises((ValueError, TypeError)):
+        line_protocol([good, good._replace(fields={"power_in": value})])
 
 
 # --- addresses, clock and secrets

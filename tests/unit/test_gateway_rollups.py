@@ -16,8 +16,9 @@ from qilu_contract.places import PROVINCE
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, MINUTE_MS, bin_edges, key_signals
 from qilu_contract.storage import Point
 from qilu_contract.stores import open_store
-from qilu_gateway import rollups
-from qilu_gateway.rollups import Fleet, Rollups
+from qilu_gateway import fleets, rollups
+from qilu_gateway.fleets import Fleet
+from qilu_gateway.rollups import Rollups
 from qilu_gateway.statefile import StateFile
 
 START_MS = 28_333_333 * MINUTE_MS
@@ -52,7 +53,7 @@ class Opened:
         await self.state.__aexit__(None, None, None)
 
     async def close_all(self) -> None:
-        await self.rollups.sweep(time.monotonic() + rollups.IDLE_S + 1)
+        await self.rollups.sweep(time.monotonic() + fleets.IDLE_S + 1)
 
     async def row(self, level: str, place: str, signal: str, minute: int = 0) -> dict[str, Any]:
         at_ms = START_MS + minute * MINUTE_MS
@@ -110,12 +111,12 @@ async def test_a_minute_stays_open_until_its_class_is_past_it_and_nothing_more_c
     async with Opened(tmp_path) as it:
         now_s = time.monotonic()
         it.rollups.add([reading(0, START_MS, 10.0)])
-        await it.rollups.sweep(now_s + rollups.HOLD_S + 1)
+        await it.rollups.sweep(now_s + fleets.HOLD_S + 1)
         assert not await it.row("province", PROVINCE, "power_in")
         it.rollups.add([reading(1, START_MS + 4 * MINUTE_MS, 10.0)])
         await it.rollups.sweep(now_s + 1)
         assert not await it.row("province", PROVINCE, "power_in")
-        await it.rollups.sweep(now_s + rollups.HOLD_S + 1)
+        await it.rollups.sweep(now_s + fleets.HOLD_S + 1)
         assert (await it.row("province", PROVINCE, "power_in"))["n"] == 1
         assert not await it.row("province", PROVINCE, "power_in", 4)
 
@@ -144,9 +145,11 @@ async def test_at_the_bound_the_oldest_minutes_close_early(
         assert it.rollups.tally.late == 1
 
 
-async def alarms(it: Opened, signal: str = "vibration") -> list[dict[str, Any]]:
+async def alarms(it: Opened, signal: str = "vibration", **more: str) -> list[dict[str, Any]]:
     names = ["open", "value", "limit", "worst", "ratio", "duration_s"]
-    rows = await it.store.series("alarm", {"signal": signal}, names, START_MS, START_MS + 10 * MINUTE_MS)
+    rows = await it.store.series(
+        "alarm", {"signal": signal, **more}, names, START_MS, START_MS + 10 * MINUTE_MS
+    )
     return [row.values | {"ts_ms": row.ts_ms} for row in rows]
 
 
@@ -184,6 +187,28 @@ async def test_what_stands_still_raises_no_alarm(tmp_path: Path) -> None:
         assert found == [(10_000, 0, 70.0), (40_000, 0, 71.0)]
 
 
+@pytest.mark.parametrize("seed", range(5))
+async def test_alarms_are_the_same_by_the_batch_and_one_by_one(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    made = []
+    for step in range(200):
+        # Three units, some of it again, some of it late, some without the signal.
+        ts_ms = START_MS + (step - draw.choice([0, 0, 0, 5, 40])) * 1000
+        more = {"vibration": draw.choice([1.0, 6.97, 7.05, 7.2, 9.0])} if draw.random() < 0.8 else {}
+        made.append(reading(draw.randrange(3), ts_ms, 10.0, **more))
+    found = []
+    for name, size in (("one", 1), ("batch", 64)):
+        (tmp_path / name).mkdir()
+        async with Opened(tmp_path / name) as it:
+            for start in range(0, len(made), size):
+                it.rollups.add(made[start : start + size])
+            await it.rollups.sweep()
+            rows = [await alarms(it, unit=tags(number)[4]) for number in range(3)]
+            found.append((rows, it.rollups.open_alarms))
+    assert found[0] == found[1]
+    assert sum(map(len, found[0][0])) > 5
+
+
 async def test_an_open_alarm_outlives_a_crash(tmp_path: Path) -> None:
     async with Opened(tmp_path) as it:
         it.rollups.add([reading(0, START_MS, 10.0, vibration=9.0)])
@@ -206,12 +231,17 @@ def test_a_meter_counts_what_was_added_and_not_its_beginning_anew(monkeypatch: p
     monkeypatch.setitem(LIMITS, "meter", ())
     monkeypatch.setitem(KEY_SIGNALS, "meter", key_signals(meter_class()))
     fleet = Fleet("meter")
-    unit = fleet.unit(tags(0))
-    assert unit is not None
     registers = {0: [100.0, 101.0, 103.5], 1: [104.0, 2.0, 2.5]}
-    for minute, values in registers.items():
-        for step, value in enumerate(values):
-            fleet.add(unit, START_MS + minute * MINUTE_MS + step * 10_000, [1.0, value], 0.0)
+    names = ("power", "energy_kWh")
+    points = [
+        Point(
+            "meter", tags(0), START_MS + minute * MINUTE_MS + step * 10_000, {names[0]: 1.0, names[1]: value}
+        )
+        for minute, readings in registers.items()
+        for step, value in enumerate(readings)
+    ]
+    units, times, values = fleet.table(points, names)
+    assert fleet.add(units, times, fleet.columns(names, values), 0.0) == 0
     found = {}
     for minute in fleet.open_minutes():
         for point in fleet.sum_up(fleet.cut([minute]), "g"):
