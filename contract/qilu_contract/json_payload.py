@@ -11,6 +11,7 @@ from qilu_contract.errors import BadReading, Reason
 from qilu_contract.readings import MAX_TIME_MS, Reading, Value
 
 _decoder = msgspec.json.Decoder()
+_TYPES = frozenset((float, int, bool))
 
 
 def decode(unit: str, body: bytes) -> list[Reading | BadReading]:
@@ -46,11 +47,11 @@ def _reading(unit: str, item: Any) -> Reading | BadReading:
         )
     if not item:
         return BadReading(Reason.BAD_PAYLOAD, "a reading holds at least one signal beside ts")
-    for name, value in item.items():
-        if not isinstance(value, (float, int)):
-            return BadReading(
-                Reason.WRONG_TYPE, f"{name[:60]!r} is {type(value).__name__}: use a number or a boolean"
-            )
+    if not _TYPES.issuperset(map(type, item.values())):
+        name, value = next(pair for pair in item.items() if type(pair[1]) not in _TYPES)
+        return BadReading(
+            Reason.WRONG_TYPE, f"{name[:60]!r} is {type(value).__name__}: use a number or a boolean"
+        )
     return Reading(unit, ts, item)
 
 

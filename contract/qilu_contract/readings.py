@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 Value = float | int | bool
 
@@ -10,8 +10,7 @@ MAX_TIME_MS = 2**63 // 1_000_000
 """The last millisecond that InfluxDB can store, in the year 2262: its times are nanoseconds in 64 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """One unit, one timestamp (UTC, ms), its signals."""
 
     unit: str

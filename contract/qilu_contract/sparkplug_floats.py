@@ -1,7 +1,8 @@
 """The short way for what nearly every Sparkplug message is: floats by alias, encoded in the order of the
-fields' numbers. Between two such payloads of a device only time, sequence number and floats change, so the
-bytes between them are learned once, and from then on compared instead of parsed. What is in any way different
-is left to `sparkplug.decode`; where this answers, it answers the same.
+fields' numbers, either none or all of them with a time of their own. Between two such payloads of a device
+only times, sequence number and floats change, so the bytes between them are learned once, and from then on
+compared instead of parsed. What is in any way different is left to `sparkplug.decode`; where this answers, it
+answers the same.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
 
-MAX_LAYOUTS = 20_000
-"""About 1 kB each; devices alike share them. Beyond, no more are learned."""
+MAX_METRICS = 200_000
+"""Of all layouts together, about 150 bytes each; devices alike share them. Beyond, no more are learned."""
 MAX_ALIKE = 8
-_HEAD = 7  # bytes of the payload's timestamp, from 2004 to 2109
+_TIME = 6  # bytes of a timestamp, from 2004 to 2109
+_HEAD = 1 + _TIME
 _KEY = slice(_HEAD, _HEAD + 5)  # the first metric up to its alias
 
-# Fields of Payload: timestamp 1, metrics 2, seq 3; of Metric: alias 2, datatype 4, is_historical 5,
-# float_value 12 (four bytes), double_value 13 (eight bytes).
-_TIMESTAMP, _METRIC = 0x08, 0x12
-_ALIAS, _DATATYPE, _HISTORICAL = 0x10, 0x20, 0x28
+# Fields of Payload: timestamp 1, metrics 2, seq 3; of Metric: alias 2, timestamp 3, datatype 4,
+# is_historical 5, float_value 12 (four bytes), double_value 13 (eight bytes).
+_PAYLOAD_TIME, _METRIC = b"\x08", 0x12
+_ALIAS, _OWN_TIME, _DATATYPE, _HISTORICAL = 0x10, 0x18, 0x20, 0x28
 _VALUES = {0x65: ("f", 4), 0x69: ("d", 8)}
 
 
@@ -29,15 +31,20 @@ class Floats(NamedTuple):
     seq: int | None
     aliases: tuple[int, ...]
     values: tuple[float, ...]
+    times_ms: tuple[int, ...] | None
+    """Of each value, when they have times of their own."""
 
 
 class _Layout(NamedTuple):
     unpack: Callable[[bytes], tuple[Any, ...]]
-    between: tuple[bytes, ...]
     aliases: tuple[int, ...]
+    step: int
+    """Parts of a metric: bytes and value, or bytes, time, bytes and value."""
+    bytes_between: tuple[tuple[bytes, ...], ...]
 
 
 _layouts: dict[tuple[int, bytes], tuple[_Layout, ...]] = {}
+_learned = {"metrics": 0}
 
 
 def decode(body: bytes) -> Floats | None:
@@ -46,7 +53,7 @@ def decode(body: bytes) -> Floats | None:
     known = _layouts.get(key, ())
     for layout in known:
         parts = layout.unpack(body)
-        if parts[1:-1:2] == layout.between:
+        if _between(parts, layout.step) == layout.bytes_between:
             break
     else:
         learned = _learn(body)
@@ -54,18 +61,34 @@ def decode(body: bytes) -> Floats | None:
             return None
         layout = learned
         parts = layout.unpack(body)
-        if len(known) < MAX_ALIKE and (known or len(_layouts) < MAX_LAYOUTS):
+        if len(known) < MAX_ALIKE and _learned["metrics"] + len(layout.aliases) <= MAX_METRICS:
+            _learned["metrics"] += len(layout.aliases)
             _layouts[key] = (*known, layout)
-    ts_ms, tail = _timestamp(parts[0]), parts[-1]
+    step, tail = layout.step, parts[-1]
+    ts_ms = _timestamp(parts[1])
     if ts_ms is None or tail not in _SEQUENCES:
         return None
-    return Floats(ts_ms, _SEQUENCES[tail], layout.aliases, parts[2:-1:2])
+    times_ms = None
+    if step == 4:
+        times_ms = tuple(map(_timestamp, parts[3:-1:4]))
+        if None in times_ms:
+            return None
+    return Floats(ts_ms, _SEQUENCES[tail], layout.aliases, parts[1 + step : -1 : step], times_ms)  # type: ignore[arg-type]  # no None among the times
+
+
+def _between(parts: tuple[Any, ...], step: int) -> tuple[tuple[bytes, ...], ...]:
+    """The parts that are the same in every payload of a layout."""
+    if step == 2:
+        return parts[:1], parts[2:-1:2]
+    return parts[:1], parts[2:-1:4], parts[4:-1:4]
 
 
 def _learn(body: bytes) -> _Layout | None:
-    place, codes = _HEAD, [f"<{_HEAD}s"]
-    between: list[bytes] = []
+    if body[:1] != _PAYLOAD_TIME:
+        return None
+    place, codes = _HEAD, [f"<1s{_TIME}s"]
     aliases: list[int] = []
+    step = 0
     try:
         while place < len(body) and body[place] == _METRIC:
             length, at = _varint(body, place + 1)
@@ -73,6 +96,13 @@ def _learn(body: bytes) -> _Layout | None:
             if body[at] != _ALIAS:
                 return None
             alias, at = _varint(body, at + 1)
+            has_time = body[at] == _OWN_TIME
+            if step not in (0, 4 if has_time else 2):
+                return None
+            step = 4 if has_time else 2
+            if has_time:
+                codes.append(f"{at + 1 - place}s{_TIME}s")
+                place = at = at + _HEAD
             for field in (_DATATYPE, _HISTORICAL):
                 if body[at] == field:
                     at = _varint(body, at + 1)[1]
@@ -82,7 +112,6 @@ def _learn(body: bytes) -> _Layout | None:
             if at + 1 + size != end or end > len(body):
                 return None
             codes.append(f"{at + 1 - place}s{code}")
-            between.append(body[place : at + 1])
             aliases.append(alias)
             place = end
     except IndexError:
@@ -90,7 +119,8 @@ def _learn(body: bytes) -> _Layout | None:
     if not aliases:
         return None
     codes.append(f"{len(body) - place}s")
-    return _Layout(Struct("".join(codes)).unpack, tuple(between), tuple(aliases))
+    unpack = Struct("".join(codes)).unpack
+    return _Layout(unpack, tuple(aliases), step, _between(unpack(body), step))
 
 
 def _varint(body: bytes, place: int) -> tuple[int, int]:
@@ -108,10 +138,10 @@ def _varint(body: bytes, place: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)  # many units are sampled in the same millisecond
-def _timestamp(head: bytes) -> int | None:
-    if head[0] != _TIMESTAMP or head[-1] > 0x7F or any(digit < 0x80 for digit in head[1:-1]):
+def _timestamp(digits: bytes) -> int | None:
+    if digits[-1] > 0x7F or any(digit < 0x80 for digit in digits[:-1]):
         return None
-    return sum((digit & 0x7F) << 7 * place for place, digit in enumerate(head[1:]))
+    return sum((digit & 0x7F) << 7 * place for place, digit in enumerate(digits))
 
 
 _SEQUENCES: dict[bytes, int | None] = {

@@ -1,44 +1,34 @@
 """From a message to readings: topic, payload, births. Whether a unit is registered, and what its class says
-about the values, comes later (`admission.py`, `check`).
+about the values, comes later (`admission.py`, `checking.py`).
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from qilu_contract import clock, json_payload, sparkplug, sparkplug_floats, topics
-from qilu_contract.catalogue import CATALOGUE, Signal
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.readings import MAX_TIME_MS, Reading, Value
 from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic, Topic
 
 from qilu_gateway.births import Aliases, Births, BirthTable, is_information
 
-SIGNALS: Mapping[str, Mapping[str, Signal]] = {
-    name: {signal.name: signal for signal in class_.signals} for name, class_ in CATALOGUE.items()
-}
-"""Signals by name, by class."""
 MAX_NODES = 200_000
 """Edge nodes whose sequence numbers are followed; beyond, the ones silent for longest are forgotten."""
-INT64 = range(-(2**63), 2**63)
-MOST = 2**52
-"""From here on a float is whole already."""
 
 
-@dataclass(slots=True)
-class Decoded:
+class Decoded(msgspec.Struct):
     """What one message says. Without readings, refusals and birth it is a control message."""
 
     unit: str | None = None
     county: str = ""
     enterprise: str = ""
-    readings: list[Reading] = field(default_factory=list)
-    refused: list[BadReading] = field(default_factory=list)
+    readings: list[Reading] = []
+    refused: list[BadReading] = []
     birth: BirthTable | None = None
     clock: clock.RunClock | None = None
     gap: bool = False
@@ -104,22 +94,31 @@ class Decoder:
     def _plain_data(
         self, decoded: Decoded, topic: SparkplugTopic, body: bytes, dup: bool, past: bool
     ) -> bool:
-        """The short way for what nearly every message is: floats of a known device, all of one time. False
-        for anything else, which `_sparkplug` takes apart with care; both come to the same."""
+        """The short way for what nearly every message is: floats of a known device, of one time or each with
+        its own. False for anything else, which `_sparkplug` takes apart with care; both come to the same."""
         if topic.type != "DDATA" or topic.device is None:
             return False
         table = self._births.find((topic.group, topic.node, topic.device))
         plain = None if table is None or table.ambiguous else sparkplug_floats.decode(body)
         if table is None or plain is None:
             return False
-        ts_ms, seq, aliases, floats = plain
-        names = table.names
+        ts_ms, seq, aliases, floats, times_ms = plain
         try:
-            values: dict[str, Value] = dict(zip([names[alias] for alias in aliases], floats, strict=True))
+            names = [table.names[alias] for alias in aliases]
         except KeyError:  # no alias of its birth, or nothing measured
             return False
         decoded.gap = not past and self._follow(topic, seq) and not dup
-        decoded.readings.append(Reading(topic.device, ts_ms, values))
+        if times_ms is None:
+            decoded.readings.append(Reading(topic.device, ts_ms, dict(zip(names, floats, strict=True))))
+            return True
+        by_time: dict[int, dict[str, Value]] = {}
+        for own_ms, name, value in zip(times_ms, names, floats, strict=True):
+            values = by_time.get(own_ms)
+            if values is None:
+                by_time[own_ms] = {name: value}
+            else:
+                values[name] = value
+        decoded.readings += [Reading(topic.device, own_ms, values) for own_ms, values in by_time.items()]
         return True
 
     def _sparkplug(
@@ -233,45 +232,3 @@ def _parse(topic: str) -> Topic:
 def _bd_seq(payload: sparkplug.Payload) -> object:
     """Which connection of its edge node a birth or death belongs to."""
     return next((metric.value for metric in payload.metrics if metric.name == "bdSeq"), None)
-
-
-def check(reading: Reading, signals: Mapping[str, Signal], latest_ms: int) -> dict[str, Value]:
-    """The reading's values as they are stored: of the catalogue's types, rounded to its resolution (float32
-    on the wire comes back as the decimal that was meant). Raises BadReading.
-    """
-    if not 0 <= reading.ts_ms <= latest_ms:
-        ahead = reading.ts_ms - latest_ms + clock.MAX_AHEAD_MS
-        raise BadReading(Reason.BAD_TIMESTAMP, f"{reading.ts_ms} lies {ahead / 60_000:.0f} min in the future")
-    values: dict[str, Value] = {}
-    for name, value in reading.values.items():
-        signal = signals.get(name)
-        if signal is None:
-            raise BadReading(Reason.UNKNOWN_SIGNAL, f"{name[:60]!r} is no signal of its class")
-        given = type(value)
-        if given is float and signal.type == "float":
-            # Nearly always so: `Signal.round` written out, because a call costs as much as all of it. What
-            # is not finite is in no range.
-            steps = signal.steps_per_unit
-            scaled = value * steps
-            if -MOST < scaled < MOST:
-                values[name] = round(scaled) / steps
-                continue
-        if signal.type == "float" and (given is float or given is int):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if not math.isfinite(number):
-                raise BadReading(Reason.NOT_FINITE, f"{name} is {number}")
-            values[name] = signal.round(number)
-        elif (given is bool and signal.type == "bool") or (
-            given is int and signal.type == "int" and value in INT64
-        ):
-            values[name] = value
-        elif given is float and not math.isfinite(value):
-            raise BadReading(Reason.NOT_FINITE, f"{name} is {value}")
-        else:
-            raise BadReading(
-                Reason.WRONG_TYPE, f"{name} is {signal.type}, and {str(value)[:40]!r} is {given.__name__}"
-            )
-    return values

@@ -10,8 +10,9 @@ import sqlite3
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
+import msgspec
 import structlog
 from qilu_contract import clock
 from qilu_contract.clock import JudgingClock, RunClock
@@ -25,8 +26,9 @@ from qilu_gateway.admission import Admission, Admitted
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.batching import Batcher
 from qilu_gateway.births import Births, BirthTable
+from qilu_gateway.checking import check_all
 from qilu_gateway.dead_letters import Bounds, DeadLetter
-from qilu_gateway.decoding import SIGNALS, Decoded, Decoder, check
+from qilu_gateway.decoding import Decoded, Decoder
 from qilu_gateway.metrics import Meter
 from qilu_gateway.neighbours import Neighbours
 from qilu_gateway.outbox import Outbox
@@ -55,9 +57,11 @@ STUBBORN = 3
 LAG_SAMPLES = 20
 """Readings of a batch whose lag is observed."""
 
+_NOTHING: list[Any] = []
+_NO_REASONS: dict[Reason, tuple[str, int]] = {}
 
-@dataclass(slots=True, eq=False)
-class Taken:
+
+class Taken(msgspec.Struct, eq=False):
     """A message that is ours to bring to an end."""
 
     topic: str
@@ -74,12 +78,12 @@ class Taken:
     """Readings, good and bad."""
     birth: BirthTable | None
     death: bool = False
-    received_s: float = field(default_factory=time.monotonic)
+    received_s: float = msgspec.field(default_factory=time.monotonic)
     admitted: Admitted | None = None
-    points: list[Point] = field(default_factory=list)
-    spooled: list[Point] = field(default_factory=list)
+    points: list[Point] = []
+    spooled: list[Point] = []
     """Those of the points that are in the spool, and no longer in `points`."""
-    refused: dict[Reason, tuple[str, int]] = field(default_factory=dict)
+    refused: dict[Reason, tuple[str, int]] = {}
     """Readings refused, by reason, with the first one's detail."""
     ended: asyncio.Future[frozenset[Reason]] | None = None
     """Somebody waits for what becomes of it: why readings of it were refused."""
@@ -88,7 +92,14 @@ class Taken:
 
     @property
     def weight(self) -> int:
-        return max(1, len(self.points))
+        return len(self.readings) or 1
+
+    def settle(self) -> None:
+        """All of it is durable. The window of what may come again holds many of these: they keep no
+        content."""
+        self.settled = True
+        self.payload, self.readings, self.points, self.spooled = b"", _NOTHING, _NOTHING, _NOTHING
+        self.refused = _NO_REASONS
 
     def refuse(self, bad: BadReading, readings: int = 1) -> None:
         detail, count = self.refused.get(bad.reason, (bad.detail, 0))
@@ -168,7 +179,9 @@ class Pipeline:
         if decoded.unit is not None:
             self.admission.distrust(decoded.unit)
         ended = asyncio.get_running_loop().create_future()
-        await self._begin(self._make(topic, payload, True, decoded, ended), decoded)
+        taken = self._make(topic, payload, True, decoded, ended)
+        if self._begin(taken, decoded):
+            await self._batcher.add(taken)
         return await asyncio.shield(ended)
 
     async def take(self, message: Message, epoch: int) -> None:
@@ -192,7 +205,8 @@ class Pipeline:
         if key is not None:
             self._remember(key, taken)
         self._heed(decoded, payload)
-        await self._begin(taken, decoded)
+        if self._begin(taken, decoded):
+            await self._batcher.add(taken)
 
     @staticmethod
     def _make(
@@ -221,19 +235,17 @@ class Pipeline:
             taken.refuse(bad)
         return taken
 
-    async def _begin(self, taken: Taken, decoded: Decoded) -> None:
+    def _begin(self, taken: Taken, decoded: Decoded) -> bool:
+        """Whether it can go into a batch: else it waits for the platform's word on its unit."""
         counters = self._meter.counters
         counters.accepted += taken.count
         counters.in_flight += taken.count
         self._held_bytes += len(taken.payload)
         self._unfinished += 1
         self._order.append(taken)
-        if (
-            decoded.unit is None
-            or not (decoded.readings or decoded.birth)
-            or self._admit(taken, decoded.unit)
-        ):
-            await self._batcher.add(taken)
+        if decoded.unit is None or not (decoded.readings or decoded.birth):
+            return True
+        return self._admit(taken, decoded.unit)
 
     def _take_again(self, known: Taken, mid: int, epoch: int) -> None:
         """The connection broke before the broker knew that we have this message."""
@@ -289,7 +301,7 @@ class Pipeline:
         del self._waiting[unit]
 
     def _judge(self, taken: Taken, admitted: Admitted | None) -> None:
-        """Make points of the readings that may be stored, and refuse the others."""
+        """Whether its readings may be stored, as far as that hangs on whose they are."""
         try:
             if admitted is None:
                 raise BadReading(Reason.UNKNOWN_UNIT, f"{taken.unit} is not registered, or is retired")
@@ -302,15 +314,6 @@ class Pipeline:
                 taken.birth = None
             return
         taken.admitted = admitted
-        latest_ms = self.clock.now_ms() + clock.MAX_AHEAD_MS
-        signals = SIGNALS.get(admitted.class_name, {})
-        for reading in taken.readings:
-            try:
-                values = check(reading, signals, latest_ms)
-            except BadReading as bad:
-                taken.refuse(bad)
-            else:
-                taken.points.append(Point(admitted.class_name, admitted.tags, reading.ts_ms, values))
 
     async def run(self) -> None:
         """Bring batches to an end, one after the other, for ever. While one is written, the end of the one
@@ -337,43 +340,48 @@ class Pipeline:
         await self._keep(batch)
         self._rollups.add(_not_repeated(batch))
         counters = self._meter.counters
-        now_ms = self.clock.now_ms()
-        lags_ms: list[int] = []
+        stored = spooled = count = held_bytes = 0
         for taken in batch:
-            counters.stored += len(taken.points)
-            counters.spooled += len(taken.spooled)
-            for reason, (_, count) in taken.refused.items():
-                counters.dead_lettered += count
-                self._meter.by_reason[reason] += count
-            counters.in_flight -= taken.count
-            self._held_bytes -= len(taken.payload)
-            taken.settled = True
+            stored += len(taken.points)
+            spooled += len(taken.spooled)
+            count += taken.count
+            held_bytes += len(taken.payload)
+            for reason, (_, refused) in taken.refused.items():
+                counters.dead_lettered += refused
+                self._meter.by_reason[reason] += refused
             if taken.birth is not None:
                 self._births.saved(taken.birth)
             if taken.death:
                 self._report_death(taken)
             if taken.points and taken.admitted is not None:
-                last_ms = _latest_ms(taken.points)
-                if len(lags_ms) < LAG_SAMPLES:
-                    lags_ms.append(now_ms - last_ms)
-                if not taken.admitted.on_cloud:
-                    taken.admitted.on_cloud = True
-                    # The report of a first reading says that the unit was heard then: once is enough.
-                    taken.admitted.active_ms = min(point.ts_ms for point in taken.points)
-                    self._outbox.notice()
-                self._report_activity(taken.admitted, last_ms)
+                self._report_readings(taken.admitted, taken.points)
             if taken.ended is not None and not taken.ended.done():
                 taken.ended.set_result(frozenset(taken.refused))
-            # The window of what may come again holds many of these: they keep no content.
-            taken.payload, taken.readings, taken.points, taken.spooled, taken.refused = b"", [], [], [], {}
-        self._meter.observe_lags(lags_ms)
+        counters.stored += stored
+        counters.spooled += spooled
+        counters.in_flight -= count
+        self._held_bytes -= held_bytes
+        now_ms = self.clock.now_ms()
+        sample = [taken.points for taken in batch[:LAG_SAMPLES] if taken.points]
+        self._meter.observe_lags([now_ms - _latest_ms(points) for points in sample])
+        for taken in batch:
+            taken.settle()
         epoch = self._session.epoch
-        current = [taken for taken in batch if taken.mid and taken.epoch == epoch]
+        current = [taken for taken in batch if taken.epoch == epoch and taken.mid]
         if self._session.acknowledge(epoch, [taken.mid for taken in current]):
             for taken in current:
                 taken.acknowledged = True
         self._unfinished -= len(batch)
         self._progress.set()
+
+    def _report_readings(self, admitted: Admitted, points: Sequence[Point]) -> None:
+        last_ms = _latest_ms(points)
+        if not admitted.on_cloud:
+            admitted.on_cloud = True
+            # The report of a first reading says that the unit was heard then: once is enough.
+            admitted.active_ms = min(point.ts_ms for point in points)
+            self._outbox.notice()
+        self._report_activity(admitted, last_ms)
 
     def _report_death(self, taken: Taken) -> None:
         units = [taken.unit] if taken.unit else self._births.devices(taken.county, taken.enterprise)
@@ -410,56 +418,72 @@ class Pipeline:
         now_ms = self.clock.now_ms()
         self._meter.observe_lags([now_ms - point.ts_ms for point in batch.points[:LAG_SAMPLES]])
 
+    def _check(self, batch: Sequence[Taken]) -> None:
+        """Make points of the readings that may be stored, and refuse the others."""
+        by_class: dict[str, tuple[list[Taken], list[Reading]]] = {}
+        for taken in batch:
+            if taken.admitted is not None:
+                takens, readings = by_class.setdefault(taken.admitted.class_name, ([], []))
+                takens += [taken] * len(taken.readings)
+                readings += taken.readings
+        latest_ms = self.clock.now_ms() + clock.MAX_AHEAD_MS
+        for name, (takens, readings) in by_class.items():
+            found = check_all(name, readings, latest_ms)
+            for taken, reading, values in zip(takens, readings, found, strict=True):
+                if isinstance(values, BadReading):
+                    taken.refuse(values)
+                elif taken.admitted is not None:
+                    taken.points.append(Point(name, taken.admitted.tags, reading.ts_ms, values))
+
     async def _store_points(self, batch: Sequence[Taken]) -> None:
         """Write the batch's points, or spool them. Those that the store refuses for good become refused
         readings."""
-        points = [(taken, point) for taken in batch for point in taken.points]
-        refused = await self._write(points)
+        self._check(batch)
+        refused = await self._write(batch)
         if refused:
-            owners = {id(point): taken for taken, point in points}
+            owners = {id(point): taken for taken in batch for point in taken.points}
             for point, detail in refused:
                 taken = owners[id(point)]
                 taken.points = [kept for kept in taken.points if kept is not point]
                 taken.refuse(BadReading(Reason.REFUSED_BY_STORE, detail))
         self._batcher.size = self._gate.batch_size
 
-    async def _write(self, points: list[tuple[Taken, Point]]) -> list[Refused]:
-        """Write points, or spool them while the store is away or slow; returns those that are refused even
-        alone. Waits as long as neither takes them."""
+    async def _write(self, batch: Sequence[Taken]) -> list[Refused]:
+        """Write the batch's points, or spool them while the store is away or slow; returns those that are
+        refused even alone. Waits as long as neither takes them."""
+        points = [point for taken in batch for point in taken.points]
         if not points:
             return []
         backoff = Backoff()
         failed = False
         stubborn = 0
-        content = [point for _, point in points]
         while True:
-            if (failed or self._gate.away) and await self._to_spool(points):
+            if (failed or self._gate.away) and await self._to_spool(batch, points):
                 return []
             patient = not self._spool.enabled or self._spool.full
             try:
                 if stubborn >= STUBBORN:
-                    return await self._gate.sift(content)
-                return await self._gate.write_good(content, None if patient else SLOW_S)
+                    return await self._gate.sift(points)
+                return await self._gate.write_good(points, None if patient else SLOW_S)
             except Retryable:
                 failed = True
                 if patient or self._spool.full:
                     stubborn = stubborn + 1 if await self._gate.answers() else 0
                     await asyncio.sleep(max(backoff.delay_s(), self._gate.rests_s()))
 
-    async def _to_spool(self, points: Sequence[tuple[Taken, Point]]) -> bool:
-        """Whether the points are in the spool now. The reports of first readings go with them: they are made
-        when the store has the readings."""
+    async def _to_spool(self, batch: Sequence[Taken], points: list[Point]) -> bool:
+        """Whether the batch's points are in the spool now. The reports of first readings go with them: they
+        are made when the store has the readings."""
         firsts: dict[str, int] = {}
-        for taken, point in points:
+        for taken in batch:
             admitted = taken.admitted
-            if admitted is not None and not admitted.on_cloud:
-                firsts[admitted.unit] = min(point.ts_ms, firsts.get(admitted.unit, point.ts_ms))
-        if not await self._spool.append([point for _, point in points], list(firsts.items())):
+            if taken.points and admitted is not None and not admitted.on_cloud:
+                first_ms = min(point.ts_ms for point in taken.points)
+                firsts[admitted.unit] = min(first_ms, firsts.get(admitted.unit, first_ms))
+        if not await self._spool.append(points, list(firsts.items())):
             return False
-        ours = {id(point) for _, point in points}
-        for taken in {id(taken): taken for taken, _ in points}.values():
-            taken.spooled += [point for point in taken.points if id(point) in ours]
-            taken.points = [point for point in taken.points if id(point) not in ours]
+        for taken in batch:
+            taken.spooled, taken.points = taken.points, []
         return True
 
     async def _keep(self, batch: Sequence[Taken]) -> None:

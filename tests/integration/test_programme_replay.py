@@ -25,7 +25,7 @@ from qilu_contract.readings import Reading
 from qilu_devices.fleet import Enterprise
 from qilu_devices.fleet import Unit as SimulatedUnit
 from qilu_devices.simulation import Simulation, first_values
-from qilu_gateway.decoding import SIGNALS, check
+from qilu_gateway.checking import SIGNALS, check
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 from qilu_programme.months import MONTHS

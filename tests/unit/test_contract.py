@@ -390,12 +390,13 @@ plain_floats = st.floats(width=32, allow_nan=False)
 
 
 @given(
-    st.integers(2**35, 2**42 - 1),
+    st.integers(2**36, 2**42 - 1),
     st.none() | st.integers(0, 255),
     st.lists(st.tuples(st.integers(0, 2**20), st.booleans(), plain_floats, st.booleans()), min_size=1),
+    st.booleans(),
 )
 def test_the_short_way_reads_the_same_floats_as_the_codec(
-    ts_ms: int, seq: int | None, given: list[tuple[int, bool, float, bool]]
+    ts_ms: int, seq: int | None, given: list[tuple[int, bool, float, bool]], timed: bool
 ) -> None:
     metrics = [
         Metric(
@@ -403,8 +404,9 @@ def test_the_short_way_reads_the_same_floats_as_the_codec(
             datatype=DataType.DOUBLE if wide else DataType.UNKNOWN,
             value=value,
             is_historical=historical,
+            ts_ms=ts_ms - place if timed else None,
         )
-        for alias, wide, value, historical in given
+        for place, (alias, wide, value, historical) in enumerate(given)
     ]
     body = sparkplug.encode(Payload(ts_ms, seq, metrics))
     for _ in range(2):  # learned, and known
@@ -412,19 +414,27 @@ def test_the_short_way_reads_the_same_floats_as_the_codec(
         assert found is not None
         decoded = sparkplug.decode(body)
         assert (found.ts_ms, found.seq) == (decoded.ts_ms, decoded.seq)
-        assert list(zip(found.aliases, found.values, strict=True)) == [
-            (metric.alias, metric.value) for metric in decoded.metrics
+        times = found.times_ms or [None] * len(found.values)
+        assert list(zip(found.aliases, found.values, times, strict=True)) == [
+            (metric.alias, metric.value, metric.ts_ms) for metric in decoded.metrics
         ]
 
 
-_PLAIN = sparkplug.encode(
-    Payload(1_700_000_000_000, 7, [Metric(alias=alias, value=0.5 + alias) for alias in (1, 2, 3)])
+_PLAIN, _TIMED = (
+    sparkplug.encode(
+        Payload(
+            1_700_000_000_000,
+            7,
+            [Metric(alias=alias, value=0.5 + alias, ts_ms=times and times + alias) for alias in (1, 2, 3)],
+        )
+    )
+    for times in (None, 1_699_999_999_990)
 )
 
 
 @given(st.data())
 def test_the_short_way_never_answers_otherwise_than_the_codec(data: st.DataObject) -> None:
-    body = bytearray(_PLAIN)
+    body = bytearray(data.draw(st.sampled_from([_PLAIN, _TIMED])))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(body)))
         body[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
@@ -433,7 +443,8 @@ def test_the_short_way_never_answers_otherwise_than_the_codec(data: st.DataObjec
         return
     decoded = sparkplug.decode(bytes(body))
     assert (found.ts_ms, found.seq) == (decoded.ts_ms, decoded.seq)
+    times = found.times_ms or [None] * len(found.values)
     assert [(metric.alias, metric.name, metric.ts_ms) for metric in decoded.metrics] == [
-        (alias, None, None) for alias in found.aliases
+        (alias, None, ts_ms) for alias, ts_ms in zip(found.aliases, times, strict=True)
     ]
     assert [repr(metric.value) for metric in decoded.metrics] == [repr(value) for value in found.values]

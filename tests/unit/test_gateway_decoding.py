@@ -18,7 +18,8 @@ from qilu_contract.readings import Reading, Value
 from qilu_contract.sparkplug import DataType, Metric, Payload
 from qilu_gateway import births
 from qilu_gateway.births import Births
-from qilu_gateway.decoding import SIGNALS, Decoded, Decoder, check
+from qilu_gateway.checking import SIGNALS, check, check_all
+from qilu_gateway.decoding import Decoded, Decoder
 from qilu_gateway.statefile import StateFile
 
 NODE = ("370202", "370202-e00001")
@@ -231,3 +232,23 @@ def test_the_future_is_refused_and_the_past_is_not() -> None:
     with pytest.raises(BadReading) as refused:
         check(Reading(UNIT, T0 + 1, {"speed": 1.0}), SIGNALS["motor"], T0)
     assert refused.value.reason is Reason.BAD_TIMESTAMP
+
+
+_values = st.dictionaries(
+    st.sampled_from(["power_in", "speed", "vibration", "energy_kWh", "colour"]),
+    st.one_of(st.floats(), st.floats(-1e4, 1e4), st.integers(), st.booleans()),
+    max_size=4,
+)
+
+
+@given(st.lists(st.tuples(st.integers(T0 - 3, T0 + 3), _values), max_size=30))
+def test_many_are_checked_as_each_is_by_itself(made: list[tuple[int, dict[str, Value]]]) -> None:
+    readings = [Reading(UNIT, ts_ms, values) for ts_ms, values in made]
+    for reading, found in zip(readings, check_all("motor", readings, T0), strict=True):
+        try:
+            wanted = check(reading, SIGNALS["motor"], T0)
+        except BadReading as bad:
+            assert isinstance(found, BadReading)
+            assert (found.reason, found.detail) == (bad.reason, bad.detail)
+        else:
+            assert repr(found) == repr(wanted)
