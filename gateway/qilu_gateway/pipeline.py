@@ -10,9 +10,7 @@ import sqlite3
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import msgspec
 import structlog
 from qilu_contract import clock
 from qilu_contract.clock import JudgingClock, RunClock
@@ -25,9 +23,9 @@ from qilu_gateway import births, outbox, run_clock
 from qilu_gateway.admission import Admission, Admitted
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.batching import Batcher
-from qilu_gateway.births import Births, BirthTable
+from qilu_gateway.births import Births
 from qilu_gateway.checking import check_all
-from qilu_gateway.dead_letters import Bounds, DeadLetter
+from qilu_gateway.dead_letters import Bounds
 from qilu_gateway.decoding import Decoded, Decoder
 from qilu_gateway.metrics import Meter
 from qilu_gateway.neighbours import Neighbours
@@ -39,6 +37,7 @@ from qilu_gateway.session import Session
 from qilu_gateway.spool import Spool, Spooled
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.store_gate import Refused, StoreGate
+from qilu_gateway.taken import Taken, latest_ms
 
 log = structlog.get_logger()
 
@@ -56,60 +55,6 @@ STUBBORN = 3
 """So often a batch may fail while the store takes others, before the points at fault are looked for."""
 LAG_SAMPLES = 20
 """Readings of a batch whose lag is observed."""
-
-_NOTHING: list[Any] = []
-_NO_REASONS: dict[Reason, tuple[str, int]] = {}
-
-
-class Taken(msgspec.Struct, eq=False):
-    """A message that is ours to bring to an end."""
-
-    topic: str
-    payload: bytes
-    dup: bool
-    county: str
-    enterprise: str
-    unit: str | None
-    mid: int
-    """What it is acknowledged by, on the connection `epoch`; 0 when nobody waits for that."""
-    epoch: int
-    readings: list[Reading]
-    count: int
-    """Readings, good and bad."""
-    birth: BirthTable | None
-    death: bool = False
-    received_s: float = msgspec.field(default_factory=time.monotonic)
-    admitted: Admitted | None = None
-    points: list[Point] = []
-    spooled: list[Point] = []
-    """Those of the points that are in the spool, and no longer in `points`."""
-    refused: dict[Reason, tuple[str, int]] = {}
-    """Readings refused, by reason, with the first one's detail."""
-    ended: asyncio.Future[frozenset[Reason]] | None = None
-    """Somebody waits for what becomes of it: why readings of it were refused."""
-    settled: bool = False
-    acknowledged: bool = False
-
-    @property
-    def weight(self) -> int:
-        return len(self.readings) or 1
-
-    def settle(self) -> None:
-        """All of it is durable. The window of what may come again holds many of these: they keep no
-        content."""
-        self.settled = True
-        self.payload, self.readings, self.points, self.spooled = b"", _NOTHING, _NOTHING, _NOTHING
-        self.refused = _NO_REASONS
-
-    def refuse(self, bad: BadReading, readings: int = 1) -> None:
-        detail, count = self.refused.get(bad.reason, (bad.detail, 0))
-        self.refused[bad.reason] = (detail, count + readings)
-
-    def letters(self) -> list[DeadLetter]:
-        return [
-            DeadLetter(reason, detail, self.topic, self.payload, count, self.unit, self.dup)
-            for reason, (detail, count) in self.refused.items()
-        ]
 
 
 class Pipeline:
@@ -179,7 +124,7 @@ class Pipeline:
         if decoded.unit is not None:
             self.admission.distrust(decoded.unit)
         ended = asyncio.get_running_loop().create_future()
-        taken = self._make(topic, payload, True, decoded, ended)
+        taken = Taken.of(topic, payload, True, decoded, ended)
         if self._begin(taken, decoded):
             await self._batcher.add(taken)
         return await asyncio.shield(ended)
@@ -200,40 +145,13 @@ class Pipeline:
             self._progress.clear()
             await self._progress.wait()
         decoded = self._decoder.decode(topic, payload, dup=dup)
-        taken = self._make(topic, payload, dup, decoded)
+        taken = Taken.of(topic, payload, dup, decoded)
         taken.mid, taken.epoch = mid, epoch
         if key is not None:
             self._remember(key, taken)
         self._heed(decoded, payload)
         if self._begin(taken, decoded):
             await self._batcher.add(taken)
-
-    @staticmethod
-    def _make(
-        topic: str,
-        payload: bytes,
-        dup: bool,
-        decoded: Decoded,
-        ended: asyncio.Future[frozenset[Reason]] | None = None,
-    ) -> Taken:
-        taken = Taken(
-            topic=topic,
-            payload=payload,
-            dup=dup,
-            county=decoded.county,
-            enterprise=decoded.enterprise,
-            unit=decoded.unit,
-            mid=0,
-            epoch=0,
-            readings=decoded.readings,
-            count=len(decoded.readings) + len(decoded.refused),
-            birth=decoded.birth,
-            death=decoded.death,
-            ended=ended,
-        )
-        for bad in decoded.refused:
-            taken.refuse(bad)
-        return taken
 
     def _begin(self, taken: Taken, decoded: Decoded) -> bool:
         """Whether it can go into a batch: else it waits for the platform's word on its unit."""
@@ -363,7 +281,7 @@ class Pipeline:
         self._held_bytes -= held_bytes
         now_ms = self.clock.now_ms()
         sample = [taken.points for taken in batch[:LAG_SAMPLES] if taken.points]
-        self._meter.observe_lags([now_ms - _latest_ms(points) for points in sample])
+        self._meter.observe_lags([now_ms - latest_ms(points) for points in sample])
         for taken in batch:
             taken.settle()
         epoch = self._session.epoch
@@ -375,7 +293,7 @@ class Pipeline:
         self._progress.set()
 
     def _report_readings(self, admitted: Admitted, points: Sequence[Point]) -> None:
-        last_ms = _latest_ms(points)
+        last_ms = latest_ms(points)
         if not admitted.on_cloud:
             admitted.on_cloud = True
             # The report of a first reading says that the unit was heard then: once is enough.
@@ -532,10 +450,4 @@ def _not_repeated(batch: Sequence[Taken]) -> Iterator[Point]:
         for point in taken.points:
             if point.ts_ms > before_ms:
                 yield point
-        admitted.latest_ms = max(admitted.latest_ms, _latest_ms(taken.points))
-
-
-def _latest_ms(points: Sequence[Point]) -> int:
-    if len(points) == 1:  # as nearly always
-        return points[0].ts_ms
-    return max(point.ts_ms for point in points)
+        admitted.latest_ms = max(admitted.latest_ms, latest_ms(taken.points))

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import time
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ class Spool:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-spool")
         self._loop: asyncio.AbstractEventLoop
         self._connection: sqlite3.Connection | None = None
-        self._rows: dict[int, tuple[int, int, int]] = {}  # by id, in order: readings, bytes, created_ms
+        # By id, in order: readings, bytes, created_ms. A dict finds its first behind all that were removed.
+        self._rows: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
         self._undeleted: list[int] = []
         self._oldest_ms = 0
         self._disk = (0.0, 0)
@@ -196,7 +198,9 @@ class Spool:
             connection.close()
             raise
         self._connection = connection
-        self._rows = {id_: (readings, size, created_ms) for id_, readings, size, created_ms in found}
+        self._rows = OrderedDict(
+            (id_, (readings, size, created_ms)) for id_, readings, size, created_ms in found
+        )
         self._add_up()
 
     def _close(self) -> None:

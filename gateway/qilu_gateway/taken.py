@@ -1,0 +1,106 @@
+"""A message that the gateway has taken over, from then until it is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from qilu_contract.errors import BadReading, Reason
+from qilu_contract.readings import Reading
+from qilu_contract.storage import Point
+
+from qilu_gateway.admission import Admitted
+from qilu_gateway.births import BirthTable
+from qilu_gateway.dead_letters import DeadLetter
+from qilu_gateway.decoding import Decoded
+
+_NOTHING: list[Any] = []
+_NO_REASONS: dict[Reason, tuple[str, int]] = {}
+
+
+class Taken(msgspec.Struct, eq=False):
+    """A message that is ours to bring to an end."""
+
+    topic: str
+    payload: bytes
+    dup: bool
+    county: str
+    enterprise: str
+    unit: str | None
+    mid: int
+    """What it is acknowledged by, on the connection `epoch`; 0 when nobody waits for that."""
+    epoch: int
+    readings: list[Reading]
+    count: int
+    """Readings, good and bad."""
+    birth: BirthTable | None
+    death: bool = False
+    received_s: float = msgspec.field(default_factory=time.monotonic)
+    admitted: Admitted | None = None
+    points: list[Point] = []
+    spooled: list[Point] = []
+    """Those of the points that are in the spool, and no longer in `points`."""
+    refused: dict[Reason, tuple[str, int]] = {}
+    """Readings refused, by reason, with the first one's detail."""
+    ended: asyncio.Future[frozenset[Reason]] | None = None
+    """Somebody waits for what becomes of it: why readings of it were refused."""
+    settled: bool = False
+    acknowledged: bool = False
+
+    @property
+    def weight(self) -> int:
+        return len(self.readings) or 1
+
+    @classmethod
+    def of(
+        cls,
+        topic: str,
+        payload: bytes,
+        dup: bool,
+        decoded: Decoded,
+        ended: asyncio.Future[frozenset[Reason]] | None = None,
+    ) -> Taken:
+        taken = cls(
+            topic=topic,
+            payload=payload,
+            dup=dup,
+            county=decoded.county,
+            enterprise=decoded.enterprise,
+            unit=decoded.unit,
+            mid=0,
+            epoch=0,
+            readings=decoded.readings,
+            count=len(decoded.readings) + len(decoded.refused),
+            birth=decoded.birth,
+            death=decoded.death,
+            ended=ended,
+        )
+        for bad in decoded.refused:
+            taken.refuse(bad)
+        return taken
+
+    def settle(self) -> None:
+        """All of it is durable. The window of what may come again holds many of these: they keep no
+        content."""
+        self.settled = True
+        self.payload, self.readings, self.points, self.spooled = b"", _NOTHING, _NOTHING, _NOTHING
+        self.refused = _NO_REASONS
+
+    def refuse(self, bad: BadReading, readings: int = 1) -> None:
+        detail, count = self.refused.get(bad.reason, (bad.detail, 0))
+        self.refused[bad.reason] = (detail, count + readings)
+
+    def letters(self) -> list[DeadLetter]:
+        return [
+            DeadLetter(reason, detail, self.topic, self.payload, count, self.unit, self.dup)
+            for reason, (detail, count) in self.refused.items()
+        ]
+
+
+def latest_ms(points: Sequence[Point]) -> int:
+    if len(points) == 1:  # as nearly always
+        return points[0].ts_ms
+    return max(point.ts_ms for point in points)
