@@ -48,9 +48,10 @@ AFTER_CONNECT_S = 10.0
 ACTIVITY_MS = 3600 * 1000
 SLOW_S = 4.0
 """A store that takes longer for a batch is slow: the batch is spooled. Less than a stall (`service.py`)."""
-GARBAGE = (100_000, 20, 50)
+GARBAGE = (20_000, 50, 50)
 """How often Python looks for cycles in this process. What is in flight is some hundred thousand objects
-without any, and going through them at every seven hundredth new one took a third of the gateway's time."""
+without any, and going through them at every seven hundredth new one took a third of the gateway's time. Each
+request to the store leaves a cycle of some forty objects, so that it cannot be left off either."""
 STUBBORN = 3
 """So often a batch may fail while the store takes others, before the points at fault are looked for."""
 LAG_SAMPLES = 20

@@ -7,7 +7,6 @@ latter is this same command, told where platform and broker are.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import shutil
@@ -188,9 +187,6 @@ def play_embedded(stack: StackConfig, words: list[str], console: Console) -> dic
     """Bring up a stack, have the programme played into it, and report. Raises QiluError; leaves with the
     player's own exit code when that has said what is wrong."""
     child = Child("programme", [*words, "--room", str(stack.state)], role="admin", shown=True, afresh=False)
-    # Millions of units pass through this process and stay for a while: looking for cycles among them as often
-    # as by default costs a fifth of its time, and there are hardly any.
-    gc.set_threshold(100_000, 20, 50)
     # Gateway, platform and store share this process: a thread that has its answer is not to wait 5 ms for its
     # turn each time.
     sys.setswitchinterval(0.0005)

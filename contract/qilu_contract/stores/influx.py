@@ -189,8 +189,12 @@ class InfluxStore:
         content: bytes | None = None,
         data: dict[str, str] | None = None,
     ) -> httpx.Response:
+        headers = {} if content is None else {"Content-Length": str(len(content))}
+        said = None if content is None else _once(content)
         try:
-            answer = await self._http.request(method, path, params=params, content=content, data=data)
+            answer = await self._http.request(
+                method, path, params=params, content=said, data=data, headers=headers
+            )
         except httpx.HTTPError as error:
             # Away, hanging or cut off in the middle; a half-written answer counts as no answer, since writing
             # again is safe.
@@ -201,6 +205,12 @@ class InfluxStore:
         if answer.status_code == 404 and path == "/write":  # the database was dropped under us
             self._created = False
         raise _error(path, answer)
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    """A request is part of a cycle of references and lives on until garbage is collected, with a body of
+    bytes, but not with one that has been iterated over."""
+    yield body
 
 
 class _ScannedSeries(msgspec.Struct):
