@@ -146,7 +146,7 @@ async def test_kill_9_loses_nothing_of_the_spool(
         await eventually(lambda: platform.counted == 1, "reported")
     finally:
         gateway.kill()
-    assert platform.first == {"m1": START_MS}
+    assert set(platform.first) == {"m1"}  # by which reading: what comes live may overtake what is spooled
     assert await stored(settings) == 3000
 
 
