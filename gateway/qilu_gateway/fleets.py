@@ -288,7 +288,7 @@ class Fleet:
         units, times, values = self._held
         arrays: dict[str, NDArray[np.generic]] = {
             "names": np.array(self.names),
-            "known": np.array(list(self.units)),
+            "known": np.array(list(self.units), dtype=np.bytes_),  # ids are ASCII
             "units": units,
             "times": times,
             "values": values,
@@ -310,7 +310,7 @@ class Fleet:
         with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
             if tuple(arrays["names"].tolist()) != self.names:
                 return
-            self.units = {unit: number for number, unit in enumerate(arrays["known"].tolist())}
+            self.units = {unit: number for number, unit in enumerate(arrays["known"].astype(str).tolist())}
             self._held = (arrays["units"], arrays["times"], arrays["values"])
             self._closed = set(arrays["closed"].tolist())
             self._floor, self._newest_ms = arrays["heads"].tolist()
