@@ -195,6 +195,8 @@ def play_embedded(stack: StackConfig, words: list[str], console: Console) -> dic
 
 async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
     stopping = stop_signal()
+    # The player inherits this: until it listens, a wish for a pause is nothing, and not its end.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     async with Stack(config, console) as stack:
 
         def pause() -> None:
