@@ -203,3 +203,32 @@ def test_a_mistake_in_the_scenario_is_told_with_its_line_before_anything_starts(
     assert done.returncode == 2
     assert "mine.yaml, line 3: 'hazard' must be a number from 0 to 10, not '-1'." in done.stderr
     assert not state.exists()
+
+
+def test_a_run_pauses_and_goes_on(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    ports = ["--port", str(free_port()), "--mqtt-port", str(free_port())]
+    run = LiveRun(
+        tmp_path / "state", *ports, "--scale", "1/1000", "--speed", "1month/s", "--until", "2018-04"
+    )
+
+    def until(said: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not said():
+            assert run.process.poll() is None, run.output.read_text()
+            assert time.monotonic() < deadline, run.output.read_text()
+            time.sleep(0.02)
+
+    run.start()
+    try:
+        until(lambda: "is up" in run.output.read_text())
+        run.process.send_signal(signal.SIGTSTP)  # before anybody can pause: at worst nothing comes of it
+        until(lambda: "Paused" in run.output.read_text() or len(run.months()) > 0)
+        if "Paused" not in run.output.read_text():
+            run.process.send_signal(signal.SIGTSTP)
+            until(lambda: "Paused" in run.output.read_text())
+        run.process.send_signal(signal.SIGTSTP)
+        assert run.process.wait(PATIENCE_S) == 0, run.output.read_text()
+    finally:
+        run.process.kill()
+    assert "Going on." in run.output.read_text()
+    assert len(run.months()) == LABELS.index("2018-04") + 1
