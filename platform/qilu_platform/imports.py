@@ -2,13 +2,15 @@
 
 Each block is one transaction that registers its rows, notes its bad lines and moves the job's offset on. So a
 connection may break anywhere: the job stands after its last whole block, and goes on from there, by whichever
-replica; and what is sent twice is registered once.
+replica; and what is sent twice is registered once. While the database takes a block, the next one is read,
+checked and made ready for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from qilu_platform import audit_log
 from qilu_platform.database import Database, insert_rows
 from qilu_platform.keys import Caller
-from qilu_platform.loading import Loaded, NotNewError, Owners, load
+from qilu_platform.loading import Loaded, NotNewError, Owners, Ready, load, prepare
 from qilu_platform.parsing import Block, Splitter, check_encoding, parse, read_header
 from qilu_platform.problems import Problem
 from qilu_platform.registration import BOOKS
@@ -67,6 +69,8 @@ class Import:
         self._owners: Owners = {}
         self._job: dict[str, Any] = {}
         self._names: list[str] | None = None
+        self._read = 0
+        """Lines that were read: the job's own number is that of the lines that are done."""
 
     async def run(
         self, body: AsyncIterable[bytes], format_: str, offset: int, *, gzipped: bool, complete: bool
@@ -80,14 +84,26 @@ class Import:
         await self._begin(format_, offset)
         splitter = Splitter(gzipped=gzipped)
         broken: ClientDisconnect | None = None
-        try:
-            async for data in body:
-                for block in splitter.feed(data):
-                    await self._take(block)
-        except ClientDisconnect as error:
-            broken = error
-        for block in splitter.finish(complete=complete and broken is None):
-            await self._take(block)
+
+        async def blocks() -> AsyncIterator[bytes]:
+            nonlocal broken
+            try:
+                async for data in body:
+                    for block in splitter.feed(data):
+                        yield block
+            except ClientDisconnect as error:
+                broken = error
+            for block in splitter.finish(complete=complete and broken is None):
+                yield block
+
+        coming = blocks()
+        ready = await self._next(coming)
+        while ready is not None:
+            entering = asyncio.create_task(self._take(ready))
+            try:
+                ready = await self._next(coming)
+            finally:
+                await entering
         if broken is not None:
             raise broken
         if complete:
@@ -110,40 +126,46 @@ class Import:
         if job["format"] not in (None, format_):
             raise Problem(422, f"Content-Type: this import began as {job['format']}: go on with that.")
         job["format"] = format_
+        self._read = job["lines"]
 
-    async def _take(self, block: bytes) -> None:
+    async def _next(self, blocks: AsyncIterator[bytes]) -> Ready | None:
+        block = await anext(blocks, None)
+        if block is None:
+            return None
         job, skip = self._job, 0
-        if job["offset"] == 0:
+        if self._read == 0:
             check_encoding(block)
             if job["format"] == "csv":
                 self._names, skip = read_header(job["book"], block)
             elif block.startswith(b"\xef\xbb\xbf"):
                 skip = 3
         header = 1 if self._names is not None and skip else 0
-        line = job["lines"] + 1 + header
+        line = self._read + 1 + header
         rest = block[skip:]
 
-        def work() -> Block:
-            return parse(job["book"], self._names, rest, line) if rest else Block(0, 0)
+        def work(connection: Connection) -> Ready:
+            parsed = parse(job["book"], self._names, rest, line) if rest else Block(0, 0)
+            parsed.size, parsed.lines = len(block), parsed.lines + header
+            return prepare(connection, job["book"], parsed, self._owners)
 
-        # Not in the writer: other writes go first while this is parsed.
-        parsed = await self._database.compute(work)
-        parsed.size, parsed.lines = len(block), parsed.lines + header
+        # Not in the writer: other writes go first meanwhile.
+        ready = await self._database.read(work)
+        self._read += ready.lines
+        return ready
+
+    async def _take(self, ready: Ready) -> None:
+        job, write = self._job, self._database.write
         try:
-            done = await self._database.write(
-                lambda found: self._enter(found, parsed, new=True), resumed=True
-            )
+            done = await write(lambda found: self._enter(found, ready, new=True), resumed=True)
         except NotNewError:
-            done = await self._database.write(
-                lambda found: self._enter(found, parsed, new=False), resumed=True
-            )
-        job["offset"] += parsed.size
-        job["lines"] += parsed.lines
+            done = await write(lambda found: self._enter(found, ready, new=False), resumed=True)
+        job["offset"] += ready.size
+        job["lines"] += ready.lines
         job["created"] += done.created
 
-    def _enter(self, connection: Connection, block: Block, *, new: bool) -> Loaded:
+    def _enter(self, connection: Connection, ready: Ready, *, new: bool) -> Loaded:
         job = self._job
-        done = load(connection, job["book"], block, self._owners, new=new)
+        done = load(connection, ready, new=new)
         errors = {
             error.line: {
                 "import": self._id,
@@ -159,8 +181,8 @@ class Import:
             update(imports)
             .where(imports.c.id == self._id, imports.c.offset == job["offset"], imports.c.state == "open")
             .values(
-                offset=imports.c.offset + block.size,
-                lines=imports.c.lines + block.lines,
+                offset=imports.c.offset + ready.size,
+                lines=imports.c.lines + ready.lines,
                 created=imports.c.created + done.created,
                 existing=imports.c.existing + done.existing,
                 bad=imports.c.bad + len(errors),
