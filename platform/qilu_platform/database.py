@@ -101,6 +101,9 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     # KiB. What an import touches, the ends of two trees, stays in memory; the default, 2 MB, is too small.
     connection.execute("PRAGMA cache_size = -32768")
+    # Pages, 16 MB. Each block of an import touches most of its county's part of the index by enterprise: this
+    # way those pages go from the log into the file once for several blocks.
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
 
 
 def _begin_sqlite(connection: Connection) -> None:

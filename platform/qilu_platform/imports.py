@@ -22,7 +22,7 @@ from qilu_platform import audit_log
 from qilu_platform.database import Database, insert_rows
 from qilu_platform.keys import Caller
 from qilu_platform.loading import Loaded, NotNewError, Owners, Ready, load, prepare
-from qilu_platform.parsing import Block, Splitter, check_encoding, parse, read_header
+from qilu_platform.parsing import BLOCK, Block, Splitter, check_encoding, parse, read_header
 from qilu_platform.problems import Problem
 from qilu_platform.registration import BOOKS
 from qilu_platform.schema import import_errors, imports
@@ -71,6 +71,8 @@ class Import:
         self._names: list[str] | None = None
         self._read = 0
         """Lines that were read: the job's own number is that of the lines that are done."""
+        self._unchecked = BLOCK
+        """Bytes whose encoding is to be looked at, until they tell."""
 
     async def run(
         self, body: AsyncIterable[bytes], format_: str, offset: int, *, gzipped: bool, complete: bool
@@ -127,14 +129,17 @@ class Import:
             raise Problem(422, f"Content-Type: this import began as {job['format']}: go on with that.")
         job["format"] = format_
         self._read = job["lines"]
+        self._unchecked -= offset
 
     async def _next(self, blocks: AsyncIterator[bytes]) -> Ready | None:
         block = await anext(blocks, None)
         if block is None:
             return None
         job, skip = self._job, 0
+        if self._unchecked > 0:
+            told = check_encoding(block, self._read + 1)
+            self._unchecked = 0 if told else self._unchecked - len(block)
         if self._read == 0:
-            check_encoding(block)
             if job["format"] == "csv":
                 self._names, skip = read_header(job["book"], block)
             elif block.startswith(b"\xef\xbb\xbf"):
