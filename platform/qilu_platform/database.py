@@ -220,16 +220,16 @@ def lock_barring(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _BARRING_LOCK})
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the schema up to date; of several platforms that start at once, one does it and the others
-    wait."""
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Bring the schema up to date, or up to a revision; of several platforms that start at once, one does it
+    and the others wait."""
     lock_start(connection)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     except CommandError as error:
         raise ConfigError(
             f"The database was made by a newer version of this software ({error}): use that, or another --db."
