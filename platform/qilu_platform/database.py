@@ -130,6 +130,7 @@ class Database:
         )
         self._file = Path(str(self.engine.url.database)) if one_writer else None
         self._waiting = 0
+        self._writes = 0
 
     async def __aenter__(self) -> Self:
         try:
@@ -189,7 +190,15 @@ class Database:
                         raise
             raise AssertionError("the last try returns or raises")
 
-        return await self._run(self._writers, run)
+        self._writes += 1
+        try:
+            return await self._run(self._writers, run)
+        finally:
+            self._writes -= 1
+
+    def contended(self) -> bool:
+        """Whether others may wait for the write that asks; on PostgreSQL, which has other writers, always."""
+        return self._file is None or self._writes > 1
 
     async def refresh_statistics(self, table: Table) -> None:
         """After a table grew by much at once: PostgreSQL would plan for its old size, for a minute, and read

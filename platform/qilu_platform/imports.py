@@ -1,8 +1,8 @@
 """Import jobs: a file of enterprises or units, registered block by block as it arrives.
 
-Each block is one transaction that registers its rows, notes its bad lines and moves the job's offset on. So a
+The transaction that registers a block's rows notes its bad lines and moves the job's offset on, too. So a
 connection may break anywhere: the job stands after its last whole block, and goes on from there, by whichever
-replica; and what is sent twice is registered once. While the database takes a block, the next one is read,
+replica; and what is sent twice is registered once. While the database takes a block, the next ones are read,
 checked and made ready for it.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ from qilu_platform.registration import BOOKS
 from qilu_platform.schema import import_errors, imports
 
 FORMATS = {"text/csv": "csv", "application/x-ndjson": "ndjson", "application/jsonl": "ndjson"}
+AHEAD = 4
+"""Blocks that are made ready while the database takes others."""
 MAX_REASON = 500
 """Characters of the reason that is kept for a bad line."""
 
@@ -98,14 +101,23 @@ class Import:
             for block in splitter.finish(complete=complete and broken is None):
                 yield block
 
-        coming = blocks()
-        ready = await self._next(coming)
-        while ready is not None:
-            entering = asyncio.create_task(self._take(ready))
-            try:
+        coming, group = blocks(), list[Ready]()
+        entering: asyncio.Task[None] | None = None
+        try:
+            while True:
                 ready = await self._next(coming)
-            finally:
-                await entering
+                if ready is not None:
+                    group.append(ready)
+                    if entering is not None and not entering.done() and len(group) < AHEAD:
+                        continue
+                if entering is not None:
+                    await entering
+                if not group:
+                    break
+                entering, group = asyncio.create_task(self._take(group)), []
+        finally:
+            if entering is not None:
+                await asyncio.gather(entering, return_exceptions=True)
         if broken is not None:
             raise broken
         if complete:
@@ -158,18 +170,39 @@ class Import:
         self._read += ready.lines
         return ready
 
-    async def _take(self, ready: Ready) -> None:
+    async def _take(self, group: Sequence[Ready]) -> None:
         job, write = self._job, self._database.write
-        try:
-            done = await write(lambda found: self._enter(found, ready, new=True), resumed=True)
-        except NotNewError:
-            done = await write(lambda found: self._enter(found, ready, new=False), resumed=True)
-        job["offset"] += ready.size
-        job["lines"] += ready.lines
-        job["created"] += done.created
+        while group:
+            try:
+                done = await write(partial(self._enter_all, group=group), resumed=True)
+            except NotNewError:
+                done = [await write(partial(self._enter, ready=group[0], new=False), resumed=True)]
+            for ready, loaded in zip(group, done, strict=False):
+                job["offset"] += ready.size
+                job["lines"] += ready.lines
+                job["created"] += loaded.created
+            group = group[len(done) :]
 
-    def _enter(self, connection: Connection, ready: Ready, *, new: bool) -> Loaded:
+    def _enter_all(self, connection: Connection, group: Sequence[Ready]) -> list[Loaded]:
+        """As many of the blocks as there is time for: while nobody waits for the writer they share a
+        transaction, which writes the pages that they have in common once."""
+        done: list[Loaded] = []
+        offset = self._job["offset"]
+        for ready in group:
+            if done and self._database.contended():
+                break
+            try:
+                done.append(self._enter(connection, ready, offset, new=True))
+            except NotNewError:
+                if not done:
+                    raise
+                break  # SQLite took back that statement, and no more
+            offset += ready.size
+        return done
+
+    def _enter(self, connection: Connection, ready: Ready, offset: int | None = None, *, new: bool) -> Loaded:
         job = self._job
+        offset = job["offset"] if offset is None else offset
         done = load(connection, ready, new=new)
         errors = {
             error.line: {
@@ -184,7 +217,7 @@ class Import:
             connection.execute(insert_rows(connection, import_errors, list(errors.values())))
         moved = connection.execute(
             update(imports)
-            .where(imports.c.id == self._id, imports.c.offset == job["offset"], imports.c.state == "open")
+            .where(imports.c.id == self._id, imports.c.offset == offset, imports.c.state == "open")
             .values(
                 offset=imports.c.offset + ready.size,
                 lines=imports.c.lines + ready.lines,
