@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from functools import partial
 from typing import Any
@@ -19,9 +20,10 @@ from qilu_contract.clock import wall_ms
 from sqlalchemy import Connection, select, update
 from starlette.requests import ClientDisconnect
 
-from qilu_platform import audit_log
+from qilu_platform import audit_log, ledger
 from qilu_platform.database import Database, insert_rows
 from qilu_platform.keys import Caller
+from qilu_platform.ledger import Entry
 from qilu_platform.loading import Loaded, NotNewError, Owners, Ready, load, prepare
 from qilu_platform.parsing import BLOCK, Block, Splitter, check_encoding, parse, read_header
 from qilu_platform.problems import Problem
@@ -29,7 +31,7 @@ from qilu_platform.registration import BOOKS
 from qilu_platform.schema import import_errors, imports
 
 FORMATS = {"text/csv": "csv", "application/x-ndjson": "ndjson", "application/jsonl": "ndjson"}
-AHEAD = 4
+AHEAD = 8
 """Blocks that are made ready while the database takes others."""
 MAX_REASON = 500
 """Characters of the reason that is kept for a bad line."""
@@ -174,36 +176,30 @@ class Import:
         job, write = self._job, self._database.write
         while group:
             try:
-                done = await write(partial(self._enter_all, group=group), resumed=True)
+                done = await write(partial(self._enter, group=group, new=True), resumed=True)
             except NotNewError:
-                done = [await write(partial(self._enter, ready=group[0], new=False), resumed=True)]
+                done = await write(partial(self._enter, group=group[:1], new=False), resumed=True)
             for ready, loaded in zip(group, done, strict=False):
                 job["offset"] += ready.size
                 job["lines"] += ready.lines
                 job["created"] += loaded.created
             group = group[len(done) :]
 
-    def _enter_all(self, connection: Connection, group: Sequence[Ready]) -> list[Loaded]:
-        """As many of the blocks as there is time for: while nobody waits for the writer they share a
-        transaction, which writes the pages that they have in common once."""
+    def _enter(self, connection: Connection, group: Sequence[Ready], *, new: bool) -> list[Loaded]:
+        """As many of the blocks as there is time for, at least one: while nobody waits for the writer they
+        share a transaction, which writes what they have in common once."""
+        job = self._job
         done: list[Loaded] = []
-        offset = self._job["offset"]
         for ready in group:
             if done and self._database.contended():
                 break
             try:
-                done.append(self._enter(connection, ready, offset, new=True))
+                done.append(load(connection, ready, new=new))
             except NotNewError:
                 if not done:
                     raise
                 break  # SQLite took back that statement, and no more
-            offset += ready.size
-        return done
-
-    def _enter(self, connection: Connection, ready: Ready, offset: int | None = None, *, new: bool) -> Loaded:
-        job = self._job
-        offset = job["offset"] if offset is None else offset
-        done = load(connection, ready, new=new)
+        taken = group[: len(done)]
         errors = {
             error.line: {
                 "import": self._id,
@@ -211,18 +207,19 @@ class Import:
                 "column": error.column,
                 "reason": error.detail[:MAX_REASON],
             }
-            for error in done.errors
+            for loaded in done
+            for error in loaded.errors
         }
         if errors:
             connection.execute(insert_rows(connection, import_errors, list(errors.values())))
         moved = connection.execute(
             update(imports)
-            .where(imports.c.id == self._id, imports.c.offset == offset, imports.c.state == "open")
+            .where(imports.c.id == self._id, imports.c.offset == job["offset"], imports.c.state == "open")
             .values(
-                offset=imports.c.offset + ready.size,
-                lines=imports.c.lines + ready.lines,
-                created=imports.c.created + done.created,
-                existing=imports.c.existing + done.existing,
+                offset=imports.c.offset + sum(ready.size for ready in taken),
+                lines=imports.c.lines + sum(ready.lines for ready in taken),
+                created=imports.c.created + sum(loaded.created for loaded in done),
+                existing=imports.c.existing + sum(loaded.existing for loaded in done),
                 bad=imports.c.bad + len(errors),
                 format=job["format"],
                 columns=None if self._names is None else msgspec.json.encode(self._names).decode(),
@@ -232,6 +229,10 @@ class Import:
         if moved.rowcount != 1:
             # Takes the rows back as well: another request goes on with the job.
             raise _elsewhere(self._id, None)
+        entries: Counter[Entry] = Counter()
+        for loaded in done:
+            entries.update(loaded.entries)
+        ledger.append(connection, entries)
         return done
 
     def _finish(self, connection: Connection) -> None:

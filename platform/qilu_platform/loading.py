@@ -21,7 +21,6 @@ from qilu_contract.ids import id_prefix
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from qilu_platform import ledger
 from qilu_platform.database import among
 from qilu_platform.ledger import Entry, Event, in_county
 from qilu_platform.parsing import Block, Columns
@@ -62,6 +61,8 @@ class Loaded:
     created: int = 0
     existing: int = 0
     errors: list[LineError] = field(default_factory=list)
+    entries: Counter[Entry] = field(default_factory=Counter)
+    """What the ledger is still to be told, at the end of the transaction."""
 
 
 class NotNewError(Exception):
@@ -91,7 +92,7 @@ def load(connection: Connection, ready: Ready, *, new: bool) -> Loaded:
         return done
     if new:
         _insert(connection, ready)
-        ledger.append(connection, ready.entries)
+        done.entries = ready.entries
         done.created = len(numbers)
     elif _all_there(connection, book.table, columns):
         done.existing = len(numbers)

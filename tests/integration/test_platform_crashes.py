@@ -10,6 +10,7 @@ import sys
 SCRIPT = """
 import json, os, signal, sys
 from sqlalchemy import event
+from qilu_platform import ledger
 from qilu_platform.database import migrate, open_engine
 from qilu_platform.ledger import audit
 from qilu_platform.loading import NotNewError, load, prepare
@@ -39,7 +40,7 @@ def live(n):
     block = parse("units", ["id", "class", "enterprise"], lines, 1)
     ready = write(lambda found: prepare(found, "units", block, {}))
     try:
-        write(lambda found: load(found, ready, new=True))
+        write(lambda found: ledger.append(found, load(found, ready, new=True).entries))
     except NotNewError:
         write(lambda found: load(found, ready, new=False))
     readings = [(id_, 3_600_000 + n) for id_ in ids[:2]]
