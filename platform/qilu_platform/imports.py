@@ -33,6 +33,8 @@ from qilu_platform.schema import import_errors, imports
 FORMATS = {"text/csv": "csv", "application/x-ndjson": "ndjson", "application/jsonl": "ndjson"}
 AHEAD = 8
 """Blocks that are made ready while the database takes others."""
+FEW, GROWTH = 20_000, 4
+"""The database's planner learns of the rows when there are so many, and when they have grown so much."""
 MAX_REASON = 500
 """Characters of the reason that is kept for a bad line."""
 
@@ -74,6 +76,7 @@ class Import:
         self._owners: Owners = {}
         self._job: dict[str, Any] = {}
         self._names: list[str] | None = None
+        self._planned_for = FEW
         self._read = 0
         """Lines that were read: the job's own number is that of the lines that are done."""
         self._unchecked = BLOCK
@@ -184,6 +187,9 @@ class Import:
                 job["lines"] += ready.lines
                 job["created"] += loaded.created
             group = group[len(done) :]
+        if job["created"] > self._planned_for * GROWTH:
+            self._planned_for = job["created"]
+            await self._database.refresh_statistics(BOOKS[job["book"]].table)
 
     def _enter(self, connection: Connection, group: Sequence[Ready], *, new: bool) -> list[Loaded]:
         """As many of the blocks as there is time for, at least one: while nobody waits for the writer they
