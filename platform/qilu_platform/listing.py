@@ -15,18 +15,7 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.identity import identifier
 from qilu_contract.ids import id_prefix
 from qilu_contract.places import COUNTIES, city_of
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    CompoundSelect,
-    Connection,
-    Row,
-    RowMapping,
-    Table,
-    func,
-    select,
-    union_all,
-)
+from sqlalchemy import Column, ColumnElement, Connection, Row, RowMapping, Table, func, select, union_all
 
 from qilu_platform.onboarding import ACTIVE_HOURS, HOUR_MS, current_hour
 from qilu_platform.schema import centres, contracts, enterprises, units
@@ -82,12 +71,7 @@ def rows_after(
     where = _conditions(table, filters)
     if table is units and _in_stretches(filters):
         return _from_stretches(connection, filters, where, cursor, limit)
-    if table is enterprises and filters.city is not None and filters.county is None:
-        # A city's counties are stretches of the index by county: merging their beginnings reads no further.
-        counties = [[*where, table.c.county == county, table.c.id > cursor] for county in _counties(filters)]
-        where = [table.c.id.in_(_beginnings(table, counties, limit))]
-    else:
-        where += _places(table, filters)
+    where += _places(table, filters)
     query = select(table).where(*where, table.c.id > cursor).order_by(table.c.id).limit(limit + 1)
     return _cut(connection.execute(query).all(), limit)
 
@@ -153,25 +137,27 @@ def _irregular(
     present = select(units.c.id).where(units.c.irregular.is_not(None)).limit(1)
     if connection.scalar(present) is None:
         return []
-    cells = [
-        [units.c.irregular.is_not(None), units.c.county == county, units.c["class"] == class_, *where, *up_to]
+    parts = [
+        select(units.c.id)
+        .where(
+            units.c.irregular.is_not(None),
+            units.c.county == county,
+            units.c["class"] == class_,
+            *where,
+            *up_to,
+        )
+        .order_by(units.c.id)
+        .limit(limit + 1)
+        .subquery()
         for county in _counties(filters)
         for class_ in ([filters.class_] if filters.class_ is not None else CATALOGUE)
     ]
-    if not cells:
+    if not parts:
         return []
-    ids = _beginnings(units, cells, limit)
+    ids = union_all(*(select(part.c.id) for part in parts))
     return connection.execute(
         select(units).where(units.c.id.in_(ids)).order_by(units.c.id).limit(limit + 1)
     ).all()
-
-
-def _beginnings(
-    table: Table, cells: Sequence[Sequence[ColumnElement[bool]]], limit: int
-) -> CompoundSelect[Any]:
-    """The first ids of each cell: among them those of a page of all."""
-    ids = [select(table.c.id).where(*cell).order_by(table.c.id).limit(limit + 1).subquery() for cell in cells]
-    return union_all(*(select(part.c.id) for part in ids))
 
 
 def _is_placed(filters: Filters) -> bool:
