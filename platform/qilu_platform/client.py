@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
@@ -337,6 +338,9 @@ class Platform:
         The job as it is then; raises PlatformError when it is refused, or nothing moves for two minutes."""
         kind = content_type(path)
         offset, delay_s, deadline_s = -1, RETRY_MIN_S, time.monotonic() + GIVE_UP_S
+        # An answer is read when all is sent, and what is no such file is refused for its beginning: so that
+        # goes first, by itself.
+        beginning = True
         while True:
             try:
                 stands = self._call(Import, "GET", f"/v1/imports/{job}")
@@ -345,9 +349,14 @@ class Platform:
                 if stands.offset > offset:
                     offset, delay_s = stands.offset, RETRY_MIN_S
                     deadline_s = time.monotonic() + GIVE_UP_S
+                beginning = beginning and offset == 0
                 headers = {"Content-Type": kind, "Upload-Offset": str(offset)}
-                body = _parts(path, offset, progress)
-                return self._call(Import, "PATCH", f"/v1/imports/{job}", content=body, headers=headers)
+                headers["Upload-Complete"] = "?0" if beginning else "?1"
+                parts = islice(_parts(path, offset, progress), 1 if beginning else None)
+                beginning = False
+                done = self._call(Import, "PATCH", f"/v1/imports/{job}", content=parts, headers=headers)
+                if done.state == "done":
+                    return done
             except PlatformAway as error:
                 if time.monotonic() > deadline_s:
                     raise PlatformAway(f"{error} Job {job} can be gone on with later.") from error

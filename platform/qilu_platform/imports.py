@@ -1,14 +1,18 @@
 """Import jobs: a file of enterprises or units, registered block by block as it arrives.
 
-Each block is one transaction that registers its rows, notes its bad lines and moves the job's offset on. So a
+The transaction that registers a block's rows notes its bad lines and moves the job's offset on, too. So a
 connection may break anywhere: the job stands after its last whole block, and goes on from there, by whichever
-replica; and what is sent twice is registered once.
+replica; and what is sent twice is registered once. While the database takes a block, the next ones are read,
+checked and made ready for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterable
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,16 +20,21 @@ from qilu_contract.clock import wall_ms
 from sqlalchemy import Connection, select, update
 from starlette.requests import ClientDisconnect
 
-from qilu_platform import audit_log
+from qilu_platform import audit_log, ledger
 from qilu_platform.database import Database, insert_rows
 from qilu_platform.keys import Caller
-from qilu_platform.loading import Loaded, NotNewError, Owners, load
-from qilu_platform.parsing import Block, Splitter, check_encoding, parse, read_header
+from qilu_platform.ledger import Entry
+from qilu_platform.loading import Loaded, NotNewError, Owners, Ready, load, prepare
+from qilu_platform.parsing import BLOCK, Block, Splitter, check_encoding, parse, read_header
 from qilu_platform.problems import Problem
 from qilu_platform.registration import BOOKS
 from qilu_platform.schema import import_errors, imports
 
 FORMATS = {"text/csv": "csv", "application/x-ndjson": "ndjson", "application/jsonl": "ndjson"}
+AHEAD = 8
+"""Blocks that are made ready while the database takes others."""
+FEW, GROWTH = 20_000, 4
+"""The database's planner learns of the rows when there are so many, and when they have grown so much."""
 MAX_REASON = 500
 """Characters of the reason that is kept for a bad line."""
 
@@ -67,6 +76,11 @@ class Import:
         self._owners: Owners = {}
         self._job: dict[str, Any] = {}
         self._names: list[str] | None = None
+        self._planned_for = FEW
+        self._read = 0
+        """Lines that were read: the job's own number is that of the lines that are done."""
+        self._unchecked = BLOCK
+        """Bytes whose encoding is to be looked at, until they tell."""
 
     async def run(
         self, body: AsyncIterable[bytes], format_: str, offset: int, *, gzipped: bool, complete: bool
@@ -80,14 +94,35 @@ class Import:
         await self._begin(format_, offset)
         splitter = Splitter(gzipped=gzipped)
         broken: ClientDisconnect | None = None
+
+        async def blocks() -> AsyncIterator[bytes]:
+            nonlocal broken
+            try:
+                async for data in body:
+                    for block in splitter.feed(data):
+                        yield block
+            except ClientDisconnect as error:
+                broken = error
+            for block in splitter.finish(complete=complete and broken is None):
+                yield block
+
+        coming, group = blocks(), list[Ready]()
+        entering: asyncio.Task[None] | None = None
         try:
-            async for data in body:
-                for block in splitter.feed(data):
-                    await self._take(block)
-        except ClientDisconnect as error:
-            broken = error
-        for block in splitter.finish(complete=complete and broken is None):
-            await self._take(block)
+            while True:
+                ready = await self._next(coming)
+                if ready is not None:
+                    group.append(ready)
+                    if entering is not None and not entering.done() and len(group) < AHEAD:
+                        continue
+                if entering is not None:
+                    await entering
+                if not group:
+                    break
+                entering, group = asyncio.create_task(self._take(group)), []
+        finally:
+            if entering is not None:
+                await asyncio.gather(entering, return_exceptions=True)
         if broken is not None:
             raise broken
         if complete:
@@ -110,40 +145,67 @@ class Import:
         if job["format"] not in (None, format_):
             raise Problem(422, f"Content-Type: this import began as {job['format']}: go on with that.")
         job["format"] = format_
+        self._read = job["lines"]
+        self._unchecked -= offset
 
-    async def _take(self, block: bytes) -> None:
+    async def _next(self, blocks: AsyncIterator[bytes]) -> Ready | None:
+        block = await anext(blocks, None)
+        if block is None:
+            return None
         job, skip = self._job, 0
-        if job["offset"] == 0:
-            check_encoding(block)
+        if self._unchecked > 0:
+            told = check_encoding(block, self._read + 1)
+            self._unchecked = 0 if told else self._unchecked - len(block)
+        if self._read == 0:
             if job["format"] == "csv":
                 self._names, skip = read_header(job["book"], block)
             elif block.startswith(b"\xef\xbb\xbf"):
                 skip = 3
         header = 1 if self._names is not None and skip else 0
-        line = job["lines"] + 1 + header
+        line = self._read + 1 + header
         rest = block[skip:]
 
-        def work() -> Block:
-            return parse(job["book"], self._names, rest, line) if rest else Block(0, 0)
+        def work(connection: Connection) -> Ready:
+            parsed = parse(job["book"], self._names, rest, line) if rest else Block(0, 0)
+            parsed.size, parsed.lines = len(block), parsed.lines + header
+            return prepare(connection, job["book"], parsed, self._owners)
 
-        # Not in the writer: other writes go first while this is parsed.
-        parsed = await self._database.compute(work)
-        parsed.size, parsed.lines = len(block), parsed.lines + header
-        try:
-            done = await self._database.write(
-                lambda found: self._enter(found, parsed, new=True), resumed=True
-            )
-        except NotNewError:
-            done = await self._database.write(
-                lambda found: self._enter(found, parsed, new=False), resumed=True
-            )
-        job["offset"] += parsed.size
-        job["lines"] += parsed.lines
-        job["created"] += done.created
+        # Not in the writer: other writes go first meanwhile.
+        ready = await self._database.read(work)
+        self._read += ready.lines
+        return ready
 
-    def _enter(self, connection: Connection, block: Block, *, new: bool) -> Loaded:
+    async def _take(self, group: Sequence[Ready]) -> None:
+        job, write = self._job, self._database.write
+        while group:
+            try:
+                done = await write(partial(self._enter, group=group, new=True), resumed=True)
+            except NotNewError:
+                done = await write(partial(self._enter, group=group[:1], new=False), resumed=True)
+            for ready, loaded in zip(group, done, strict=False):
+                job["offset"] += ready.size
+                job["lines"] += ready.lines
+                job["created"] += loaded.created
+            group = group[len(done) :]
+        if job["created"] > self._planned_for * GROWTH:
+            self._planned_for = job["created"]
+            await self._database.refresh_statistics(BOOKS[job["book"]].table)
+
+    def _enter(self, connection: Connection, group: Sequence[Ready], *, new: bool) -> list[Loaded]:
+        """As many of the blocks as there is time for, at least one: while nobody waits for the writer they
+        share a transaction, which writes what they have in common once."""
         job = self._job
-        done = load(connection, job["book"], block, self._owners, new=new)
+        done: list[Loaded] = []
+        for ready in group:
+            if done and self._database.contended():
+                break
+            try:
+                done.append(load(connection, ready, new=new))
+            except NotNewError:
+                if not done:
+                    raise
+                break  # SQLite took back that statement, and no more
+        taken = group[: len(done)]
         errors = {
             error.line: {
                 "import": self._id,
@@ -151,7 +213,8 @@ class Import:
                 "column": error.column,
                 "reason": error.detail[:MAX_REASON],
             }
-            for error in done.errors
+            for loaded in done
+            for error in loaded.errors
         }
         if errors:
             connection.execute(insert_rows(connection, import_errors, list(errors.values())))
@@ -159,10 +222,10 @@ class Import:
             update(imports)
             .where(imports.c.id == self._id, imports.c.offset == job["offset"], imports.c.state == "open")
             .values(
-                offset=imports.c.offset + block.size,
-                lines=imports.c.lines + block.lines,
-                created=imports.c.created + done.created,
-                existing=imports.c.existing + done.existing,
+                offset=imports.c.offset + sum(ready.size for ready in taken),
+                lines=imports.c.lines + sum(ready.lines for ready in taken),
+                created=imports.c.created + sum(loaded.created for loaded in done),
+                existing=imports.c.existing + sum(loaded.existing for loaded in done),
                 bad=imports.c.bad + len(errors),
                 format=job["format"],
                 columns=None if self._names is None else msgspec.json.encode(self._names).decode(),
@@ -172,6 +235,10 @@ class Import:
         if moved.rowcount != 1:
             # Takes the rows back as well: another request goes on with the job.
             raise _elsewhere(self._id, None)
+        entries: Counter[Entry] = Counter()
+        for loaded in done:
+            entries.update(loaded.entries)
+        ledger.append(connection, entries)
         return done
 
     def _finish(self, connection: Connection) -> None:

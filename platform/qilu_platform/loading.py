@@ -8,20 +8,19 @@ which says what is wrong where.
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
+import msgspec
 import psycopg
 from qilu_contract.clock import wall_ms
 from qilu_contract.ids import id_prefix
 from sqlalchemy import Connection, Table, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
-from qilu_platform import ledger
 from qilu_platform.database import among
 from qilu_platform.ledger import Entry, Event, in_county
 from qilu_platform.parsing import Block, Columns
@@ -33,10 +32,28 @@ MAX_OWNERS = 50_000
 
 Owners = dict[str, tuple[str, str]]
 """County and industry of enterprises, by id; neither ever changes."""
-_Row = tuple[str | int | None, ...]
+_Filled = Sequence[Sequence[str | None]]
+"""All columns that differ by row, in the order of _INSERTED."""
+_INSERTED: Mapping[str, tuple[Sequence[str], Mapping[str, int]]] = {
+    "units": (("id", "class", "enterprise", "name", "county", "industry", "irregular"), {}),
+    "enterprises": (("id", "name", "county", "industry", "uscc"), {"contracts_current": 0}),
+}
+"""Columns, and those that are the same for all rows (beside `registered_ms`)."""
 
-_UNIT = ("id", "class", "enterprise", "name", "county", "industry", "irregular", "registered_ms")
-_ENTERPRISE = ("id", "name", "county", "industry", "uscc", "registered_ms", "contracts_current")
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A block that only has to be entered: `rows` as the database takes them when all are new, and `entries`
+    what the ledger is told then. Made before the transaction, which is short for it."""
+
+    book: str
+    size: int
+    lines: int
+    numbers: Sequence[int]
+    columns: Columns
+    errors: Sequence[LineError]
+    rows: str
+    entries: Counter[Entry]
 
 
 @dataclass(slots=True)
@@ -44,32 +61,45 @@ class Loaded:
     created: int = 0
     existing: int = 0
     errors: list[LineError] = field(default_factory=list)
+    entries: Counter[Entry] = field(default_factory=Counter)
+    """What the ledger is still to be told, at the end of the transaction."""
 
 
 class NotNewError(Exception):
     """Something is there already: roll the transaction back, and try again with `new=False`."""
 
 
-def load(connection: Connection, book: str, block: Block, owners: Owners, *, new: bool) -> Loaded:
-    """Register a block's rows in the caller's transaction; the errors are those of the block as well. With
-    `new`, nothing is expected to be there: raises NotNewError otherwise. `owners` grows by the enterprises
-    that were looked up."""
-    done = Loaded(errors=list(block.errors))
-    numbers, columns = block.numbers, block.columns
+def prepare(connection: Connection, book: str, block: Block, owners: Owners) -> Ready:
+    """Look up what a block's rows need, and write them down for the database. `owners` grows by the
+    enterprises that were looked up: who is registered stays so, in its county and industry."""
+    numbers, columns, errors = block.numbers, block.columns, list(block.errors)
     if book == "units":
-        _look_up(connection, columns["enterprise"], owners)
-        numbers, columns = _owned(numbers, columns, owners, done)
+        _look_up(connection, columns["enterprise"] if numbers else (), owners)
+        numbers, columns = _owned(numbers, columns, owners, errors)
+    rows, entries = "", Counter[Entry]()
+    if numbers:
+        filled, entries = _units(columns, owners) if book == "units" else _enterprises(columns)
+        rows = _json(filled) if connection.dialect.name == "sqlite" else _copied(filled)
+    return Ready(book, block.size, block.lines, numbers, columns, errors, rows, entries)
+
+
+def load(connection: Connection, ready: Ready, *, new: bool) -> Loaded:
+    """Register a block's rows in the caller's transaction; the errors are those of the block as well. With
+    `new`, nothing is expected to be there: raises NotNewError otherwise."""
+    done = Loaded(errors=list(ready.errors))
+    numbers, columns, book = ready.numbers, ready.columns, BOOKS[ready.book]
     if not numbers:
         return done
     if new:
-        _insert(connection, book, columns, owners)
+        _insert(connection, ready)
+        done.entries = ready.entries
         done.created = len(numbers)
-    elif _all_there(connection, BOOKS[book].table, columns):
+    elif _all_there(connection, book.table, columns):
         done.existing = len(numbers)
     else:
         names = list(columns)
         rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        outcome = BOOKS[book].register(connection, list(zip(numbers, rows, strict=True)))
+        outcome = book.register(connection, list(zip(numbers, rows, strict=True)))
         done.created, done.existing = len(outcome.created), outcome.existing
         done.errors += outcome.errors
     return done
@@ -88,14 +118,14 @@ def _look_up(connection: Connection, ids: Iterable[Any], owners: Owners) -> None
 
 
 def _owned(
-    numbers: Sequence[int], columns: Columns, owners: Owners, done: Loaded
+    numbers: Sequence[int], columns: Columns, owners: Owners, errors: list[LineError]
 ) -> tuple[Sequence[int], Columns]:
-    """What is left without the lines whose enterprise is not registered."""
-    given = columns["enterprise"]
+    """What is left without the lines whose enterprise is not registered; those become errors."""
+    given = columns["enterprise"] if numbers else ()
     if owners.keys() >= set(given):
         return numbers, columns
     kept = [place for place, id_ in enumerate(given) if id_ in owners]
-    done.errors += [
+    errors += [
         LineError(number, unregistered("enterprise", str(id_)), column="enterprise")
         for number, id_ in zip(numbers, given, strict=True)
         if id_ not in owners
@@ -104,61 +134,61 @@ def _owned(
     return [numbers[place] for place in kept], left
 
 
-def _insert(connection: Connection, book: str, columns: Columns, owners: Owners) -> None:
-    make, names = (_units, _UNIT) if book == "units" else (_enterprises, _ENTERPRISE)
-    rows, entries = make(columns, owners)
-    try:
-        _insert_rows(connection, BOOKS[book].table, names, rows)
-    except (sqlite3.IntegrityError, psycopg.IntegrityError) as error:
-        raise NotNewError from error
-    except (sqlite3.Error, psycopg.Error) as error:
-        raise OperationalError("insert of a block", None, error) from error
-    ledger.append(connection, entries)
-
-
-def _units(columns: Columns, owners: Owners) -> tuple[Iterable[_Row], Counter[Entry]]:
-    # Columns and iterators all the way, no object for each row: the garbage collector would look at them all.
+def _units(columns: Columns, owners: Owners) -> tuple[_Filled, Counter[Entry]]:
+    # By the column, no object for each row: the garbage collector would look at them all.
     ids: Sequence[Any] = columns["id"]
     classes: Sequence[Any] = columns["class"]
-    of_owners: Iterable[Any] = map(owners.__getitem__, columns["enterprise"])  # type: ignore[arg-type]
-    counties, industries = zip(*of_owners, strict=True)
+    of_owners: list[tuple[str, str]] = list(map(owners.__getitem__, columns["enterprise"]))  # type: ignore[arg-type]
+    counties, industries = list(map(itemgetter(0), of_owners)), list(map(itemgetter(1), of_owners))
     counted = Counter(zip(counties, classes, strict=True))
     prefixes = {cell: id_prefix(*cell) for cell in counted}
     wanted = map(prefixes.__getitem__, zip(counties, classes, strict=True))
-    irregular: Iterable[int | None] = repeat(None, len(ids))
+    irregular: list[str | None] = [None] * len(ids)
     if not all(map(str.startswith, ids, wanted)):
         wanted = map(prefixes.__getitem__, zip(counties, classes, strict=True))
-        irregular = [None if id_.startswith(prefix) else 1 for id_, prefix in zip(ids, wanted, strict=True)]
-    asked = [columns[name] for name in _UNIT[:4]]
+        irregular = [None if id_.startswith(prefix) else "1" for id_, prefix in zip(ids, wanted, strict=True)]
+    asked: list[Sequence[Any]] = [columns[name] for name in ("id", "class", "enterprise", "name")]
     entries = Counter({in_county(Event.UNIT_REGISTERED, *cell): count for cell, count in counted.items()})
-    rows = zip(*asked, counties, industries, irregular, repeat(wall_ms(), len(ids)), strict=True)
-    return rows, entries
+    return [*asked, counties, industries, irregular], entries
 
 
-def _enterprises(columns: Columns, _owners: Owners) -> tuple[Iterable[_Row], Counter[Entry]]:
-    asked = [columns[name] for name in _ENTERPRISE[:5]]
-    number = len(columns["id"])
+def _enterprises(columns: Columns) -> tuple[_Filled, Counter[Entry]]:
     counties: Iterable[Any] = columns["county"]
     entries = Counter(in_county(Event.ENTERPRISE_REGISTERED, county) for county in counties)
-    return zip(*asked, repeat(wall_ms(), number), repeat(0, number), strict=True), entries
+    return [columns[name] for name in _INSERTED["enterprises"][0]], entries
 
 
-def _insert_rows(connection: Connection, table: Table, names: Sequence[str], rows: Iterable[_Row]) -> None:
-    """By the fastest way of each database, below SQLAlchemy; raises the driver's errors."""
-    columns = ", ".join(f'"{name}"' for name in names)
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        marks = ", ".join("?" * len(names))
-        driver.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", rows)  # noqa: S608
-        return
-    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
-        copy.write("\n".join(map(_copy_line, rows)) + "\n")
+def _json(filled: _Filled) -> str:
+    return msgspec.json.encode(list(zip(*filled, strict=True))).decode()
 
 
-def _copy_line(row: _Row) -> str:
-    r"""A line of PostgreSQL's text format: tabs between, `\N` for null. Names hold no tab and no line
-    break."""
-    return "\t".join([r"\N" if value is None else str(value).replace("\\", r"\\") for value in row])
+def _copied(filled: _Filled) -> str:
+    r"""PostgreSQL's text format: tabs between, `\N` for null. Names hold no tab and no line break."""
+    told = [[r"\N" if value is None else value.replace("\\", r"\\") for value in column] for column in filled]
+    return "\n".join(map("\t".join, zip(*told, strict=True)))
+
+
+def _insert(connection: Connection, ready: Ready) -> None:
+    """In one statement, during which other threads of ours run. Raises NotNewError."""
+    table, (names, constants) = BOOKS[ready.book].table, _INSERTED[ready.book]
+    added = {**constants, "registered_ms": wall_ms()}
+    columns = ", ".join(f'"{name}"' for name in (*names, *added))
+    try:
+        if connection.dialect.name == "sqlite":
+            fields = [f"json_extract(value, '$[{place}]')" for place in range(len(names))] + ["?"] * len(
+                added
+            )
+            statement = f"INSERT INTO {table.name} ({columns}) SELECT {', '.join(fields)} FROM json_each(?)"  # noqa: S608
+            connection.exec_driver_sql(statement, (*added.values(), ready.rows))
+            return
+        driver: Any = connection.connection.driver_connection
+        tail = "".join(f"\t{value}" for value in added.values()) + "\n"
+        with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+            copy.write(ready.rows.replace("\n", tail) + tail)
+    except (IntegrityError, psycopg.IntegrityError) as error:
+        raise NotNewError from error
+    except psycopg.Error as error:
+        raise OperationalError("insert of a block", None, error) from error
 
 
 def _all_there(connection: Connection, table: Table, columns: Columns) -> bool:

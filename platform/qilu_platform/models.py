@@ -121,7 +121,9 @@ def _example(**value: Any) -> ConfigDict:
 
 
 class EnterpriseIn(_In):
-    model_config = _example(name="Qingdao Iron and Steel", county="370202", industry="C31")
+    model_config = _example(
+        id="370202-e00007", name="Qingdao Iron and Steel", county="370202", industry="C31"
+    )
 
     id: Id | None = Field(None, description="Made by the platform when left out; never reused.")
     name: Name

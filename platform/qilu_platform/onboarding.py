@@ -10,7 +10,7 @@ from typing import Any
 
 from qilu_contract.clock import wall_ms
 from qilu_contract.places import city_of
-from sqlalchemy import ColumnElement, Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, func, select, update
 
 from qilu_platform import ledger
 from qilu_platform.database import among, insert_rows, rows_table
@@ -73,83 +73,111 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
         for id_, ts_ms in readings:
             earliest[id_] = min(ts_ms, earliest.get(id_, ts_ms))
             latest[id_] = max(ts_ms, latest.get(id_, ts_ms))
+    # (id, first reading, hour of the last one), in the order of ids: rows are locked in it.
+    told = [(id_, earliest[id_] if first else None, latest[id_] // HOUR_MS) for id_ in sorted(latest)]
     entries: Counter[Entry] = Counter()
-    onboarded: Counter[tuple[str, str]] = Counter()
     moved: Counter[int] = Counter()
-    changes: list[tuple[int | None, int | None, str]] = []
-    known = set()
-    active = 0
-    for id_, county, class_, was_on_cloud_ms, suspended_ms, retired_ms, was_hour in _found(
-        connection, sorted(latest)
-    ):
-        known.add(id_)
-        on_cloud_ms, hour = was_on_cloud_ms, was_hour
-        if first and on_cloud_ms is None:
-            on_cloud_ms = earliest[id_]
-            onboarded[county, class_] += 1
-            if retired_ms is not None:
-                entries[in_county(Event.UNIT_LEFT, county, class_)] += 1
-            elif suspended_ms is not None:
-                entries[in_county(Event.UNIT_SUSPENDED, county, class_)] += 1
-        heard = latest[id_] // HOUR_MS
-        if retired_ms is None and (hour is None or heard > hour):
-            if suspended_ms is None:
-                if hour is not None:
-                    moved[hour] -= 1
-                moved[heard] += 1
-                active += 1
-            hour = heard
-        if on_cloud_ms != was_on_cloud_ms or hour != was_hour:
-            changes.append((on_cloud_ms, hour, id_))
-    _update(connection, changes)
+    found = counted = active = 0
+    for county, class_, on_cloud, suspended, retired, was_hour, heard, number in _alike(connection, told):
+        found += number
+        if first and not on_cloud:
+            counted += number
+            entries[in_county(Event.UNIT_ONBOARDED, county, class_)] += number
+            if retired:
+                entries[in_county(Event.UNIT_LEFT, county, class_)] += number
+            elif suspended:
+                entries[in_county(Event.UNIT_SUSPENDED, county, class_)] += number
+        if not retired and not suspended and (was_hour is None or heard > was_hour):
+            if was_hour is not None:
+                moved[was_hour] -= number
+            moved[heard] += number
+            active += number
+    _hear(connection, told)
     _move(connection, moved)
-    for (county, class_), number in onboarded.items():
-        entries[in_county(Event.UNIT_ONBOARDED, county, class_)] = number
     ledger.append(connection, entries)
-    unknown = sorted(latest.keys() - known)
-    counted = onboarded.total()
-    already = sum(id_ in known for id_, _ in readings) - counted if unknown else len(readings) - counted
+    unknown: list[str] = []
+    if found != len(told):
+        known = set(connection.scalars(select(units.c.id).where(among(connection, units.c.id, list(latest)))))
+        unknown = sorted(latest.keys() - known)
+    already = len(readings) - counted
+    if unknown:
+        already -= sum(id_ in set(unknown) for id_, _ in readings)
     return Report(counted, already, unknown, active)
+
+
+_Told = Sequence[tuple[str, int | None, int]]
+
+
+def _alike(connection: Connection, told: _Told) -> Sequence[Any]:
+    """(county, class, on cloud, suspended, retired, last_hour, told hour, how many) of the units told of, all
+    locked: what counting needs to know, in one row for all that are alike instead of one each."""
+    given = rows_table(connection, [units.c.id, units.c.on_cloud_ms, units.c.last_hour], told)
+    found = (
+        select(
+            units.c.county,
+            units.c["class"],
+            units.c.on_cloud_ms.is_not(None).label("on_cloud"),
+            units.c.suspended_ms.is_not(None).label("suspended"),
+            units.c.retired_ms.is_not(None).label("retired"),
+            units.c.last_hour.label("was_hour"),
+            given.c.last_hour.label("heard"),
+        )
+        .join_from(given, units, units.c.id == given.c.id)
+        .order_by(units.c.id)
+        .with_for_update(key_share=True, of=units)
+        .cte("found")
+    )
+    return connection.execute(select(*found.c, func.count().label("number")).group_by(*found.c)).all()
+
+
+def _hear(connection: Connection, told: _Told) -> None:
+    """Set on_cloud_ms and last_hour of the units that were told of, where that is news."""
+    if not told:
+        return
+    if connection.dialect.name == "sqlite":
+        # In the order of the tree, one prepared statement: faster than a join with what was given.
+        connection.exec_driver_sql(
+            """UPDATE units SET on_cloud_ms = coalesce(on_cloud_ms, ?1), last_hour = CASE
+            WHEN retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2) THEN ?2 ELSE last_hour END
+            WHERE id = ?3 AND ((on_cloud_ms IS NULL AND ?1 IS NOT NULL)
+            OR (retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2)))""",
+            [(on_cloud_ms, hour, id_) for id_, on_cloud_ms, hour in told],
+        )
+        return
+    given = rows_table(connection, [units.c.id, units.c.on_cloud_ms, units.c.last_hour], told)
+    later = units.c.retired_ms.is_(None) & (
+        units.c.last_hour.is_(None) | (units.c.last_hour < given.c.last_hour)
+    )
+    onboarded = units.c.on_cloud_ms.is_(None) & given.c.on_cloud_ms.is_not(None)
+    connection.execute(
+        update(units)
+        .where(units.c.id == given.c.id, onboarded | later)
+        .values(
+            on_cloud_ms=func.coalesce(units.c.on_cloud_ms, given.c.on_cloud_ms),
+            last_hour=case((later, given.c.last_hour), else_=units.c.last_hour),
+        )
+    )
 
 
 def fall_silent(connection: Connection, ids: Sequence[str]) -> int:
     """Units whose edge node, or the node on their behalf, said that they are gone: stale until they are heard
     of again. Returns how many were active, or could have been."""
-    changes: list[tuple[int | None, int | None, str]] = []
+    gone = sorted(set(ids))
     moved: Counter[int] = Counter()
-    for id_, _, _, on_cloud_ms, suspended_ms, retired_ms, hour in _found(connection, sorted(set(ids))):
-        if hour is not None and retired_ms is None and suspended_ms is None:
-            moved[hour] -= 1
-            changes.append((on_cloud_ms, None, id_))
-    _update(connection, changes)
-    _move(connection, moved)
-    return len(changes)
-
-
-def _found(connection: Connection, ids: Sequence[str]) -> Sequence[Any]:
-    """(id, county, class, on_cloud_ms, suspended_ms, retired_ms, last_hour) of those that are registered, in
-    the order of their ids, locked."""
-    names = ("id", "county", "class", "on_cloud_ms", "suspended_ms", "retired_ms", "last_hour")
-    query = select(*(units.c[name] for name in names)).where(among(connection, units.c.id, ids))
-    return connection.execute(query.order_by(units.c.id).with_for_update(key_share=True)).all()
-
-
-def _update(connection: Connection, changes: Sequence[tuple[int | None, int | None, str]]) -> None:
-    """Set (on_cloud_ms, last_hour) of units, given in the order of their ids."""
-    if not changes:
-        return
-    if connection.dialect.name == "sqlite":
-        # In the order of the tree, one prepared statement: faster than a join with what was given.
-        connection.exec_driver_sql(
-            "UPDATE units SET on_cloud_ms = ?, last_hour = ? WHERE id = ?", list(changes)
+    for row in _alike(connection, [(id_, None, 0) for id_ in gone]):
+        if row.was_hour is not None and not row.retired and not row.suspended:
+            moved[row.was_hour] -= row.number
+    if moved:
+        heard_of = (
+            units.c.last_hour.is_not(None),
+            units.c.retired_ms.is_(None),
+            units.c.suspended_ms.is_(None),
         )
-        return
-    given = rows_table(connection, [units.c.on_cloud_ms, units.c.last_hour, units.c.id], changes)
-    connection.execute(
-        update(units)
-        .where(units.c.id == given.c.id)
-        .values(on_cloud_ms=given.c.on_cloud_ms, last_hour=given.c.last_hour)
-    )
+        connection.execute(
+            update(units).where(among(connection, units.c.id, gone), *heard_of).values(last_hour=None)
+        )
+    _move(connection, moved)
+    return -moved.total()
 
 
 def _move(connection: Connection, moved: Counter[int]) -> None:

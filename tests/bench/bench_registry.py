@@ -231,12 +231,14 @@ async def measure(url: str, folder: Path, files: tuple[Path, Path, int], plain: 
     owners, things, number = files
     rows: list[tuple[str, str]] = []
     headers = {"Authorization": f"Bearer {KEY}"}
+    before_load = os.getloadavg()[0]
     with serving(url, folder) as (address, pid):
         async with (
             httpx.AsyncClient(base_url=address, headers=headers, timeout=120, trust_env=False) as client,
             httpx.AsyncClient(base_url=address, headers=headers, timeout=120, trust_env=False) as second,
         ):
             job, seconds = await import_file(client, "enterprises", owners)
+            rows.append(("load before, and after the import of units", f"{before_load:.1f}"))
             rows.append(("import of enterprises", f"{job['created'] / seconds:,.0f}/s"))
             stop = asyncio.Event()
             meanwhile = asyncio.create_task(others(second, stop))
@@ -245,6 +247,7 @@ async def measure(url: str, folder: Path, files: tuple[Path, Path, int], plain: 
             used = (cpu_s(pid) - before) / number
             stop.set()
             waited = await meanwhile
+            rows[0] = (rows[0][0], f"{rows[0][1]}, {os.getloadavg()[0]:.1f}")
             assert job["created"] == number
             rate = number / seconds
             rows.append(("import of units, end to end", f"{number:,} at {rate:,.0f}/s"))

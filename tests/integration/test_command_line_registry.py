@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from qilu_platform.client import Platform as Client
+from qilu_platform.client import PlatformError
 
 QILU = Path(sys.executable).parent / "qilu"
 ADMIN = "the-admin-key-of-this-test"
@@ -130,6 +132,16 @@ def test_an_import_that_cannot_be_is_refused_in_a_sentence(platform: Platform, t
         assert done.returncode == code, done.stderr
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_of_a_wrong_file_only_the_beginning_is_sent(platform: Platform, tmp_path: Path) -> None:
+    file, sent = tmp_path / "units.csv", list[int]()
+    file.write_text("id,colour\n" + "u-1,red\n" * 200_000)
+    with Client(platform.url, ADMIN) as client:
+        job = client.open_import("units")
+        with pytest.raises(PlatformError, match="'colour' is not known"):
+            client.import_file(file, job.id, sent.append)
+    assert max(sent, default=0) < file.stat().st_size / 2
 
 
 def test_keys_are_made_listed_rotated_and_revoked(platform: Platform) -> None:

@@ -30,6 +30,7 @@ from pydantic import SecretStr
 from qilu_contract.errors import ConfigError
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.targets import CORE_TARGETS
+from qilu_platform import migrations
 from qilu_platform.app import create_app
 from qilu_platform.database import Database, migrate, open_engine
 from qilu_platform.ledger import audit
@@ -56,7 +57,7 @@ from qilu_platform.registration import (
 )
 from qilu_platform.schema import counters, metadata
 from qilu_platform.settings import Settings
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
@@ -545,6 +546,59 @@ def test_migrations_make_what_the_schema_says(new_database: NewDatabase) -> None
     with writing(new_database()) as write:
         assert write(lambda found: compare_metadata(MigrationContext.configure(found), metadata)) == []
         write(migrate)
+
+
+RELEASED = sorted(path.name[1:5] for path in Path(migrations.__file__).parent.glob("versions/r*.py"))
+
+
+@pytest.mark.parametrize("revision", RELEASED[:-1])
+def test_every_schema_that_was_released_is_brought_up_to_date_with_what_it_holds(
+    new_database: NewDatabase, revision: str
+) -> None:
+    """An enterprise, a unit of its own on cloud, and what the ledger says of them, as of that schema."""
+    tables: dict[str, list[dict[str, Any]]] = {
+        "enterprises": [
+            {"id": "e1", "name": "E", "county": "370202", "industry": "C31", "registered_ms": 1}
+            | {"contracts_current": 0}
+        ],
+        "units": [
+            {"id": "u1", "class": "motor", "enterprise": "e1", "county": "370202", "industry": "C31"}
+            | {"irregular": 1, "registered_ms": 1, "on_cloud_ms": 2, "last_hour": 0}
+        ],
+        "activity": [{"hour": 0, "units": 1}],
+        "ledger": [
+            {"at_ms": 1, "event": event, "city": "370200", "county": "370202", "class": class_, "count": 1}
+            for event, class_ in [
+                ("enterprise_registered", None),
+                ("unit_registered", "motor"),
+                ("unit_onboarded", "motor"),
+            ]
+        ],
+        "counters": [
+            {"scope": scope, "code": code, "name": name, "value": 1}
+            for scope, code in [
+                ("province", PROVINCE),
+                ("city", "370200"),
+                ("county", "370202"),
+                ("class", "motor"),
+            ]
+            for name in ["enterprises_registered", "units_registered", "units_onboarded", "units_current"]
+            if scope != "class" or name.startswith("units")
+        ],
+    }
+    url = new_database()
+    engine = open_engine(url)
+    with engine.execution_options(qilu_writes=True).begin() as connection:
+        migrate(connection, revision)
+        for name, rows in tables.items():
+            there = Table(name, MetaData(), autoload_with=connection)
+            connection.execute(there.insert(), rows)
+    with writing(url) as write:
+        assert write(lambda found: compare_metadata(MigrationContext.configure(found), metadata)) == []
+        assert audit(engine) == []
+        told = write(lambda found: report(found, [("u1", 3), ("u2", 3)], first=True))
+        assert (told.counted, told.already, told.unknown) == (0, 1, ["u2"])
+    engine.dispose()
 
 
 def test_a_database_of_a_newer_version_is_refused_in_a_sentence(new_database: NewDatabase) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 import schemathesis
+from conftest import InfluxServer
 from hypothesis import HealthCheck, Phase, settings
+from pydantic import SecretStr
 from qilu_platform.app import create_app
+from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 from schemathesis import Case
 from schemathesis.checks import not_a_server_error
@@ -24,6 +28,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 ADMIN = "the-admin-key-of-this-test"
+OWNER, UNIT = "370202-e00007", "370202-motor-0000123"
 EXAMPLES = int(os.environ.get("QILU_TEST_EXAMPLES", "8"))
 """Of each operation: few, for they are many operations; raise it to look harder."""
 CHECKS = [
@@ -44,12 +49,22 @@ def as_it_is(_context: object, value: object) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[str]:
+def address(
+    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int], influxdb_server: InfluxServer
+) -> Iterator[str]:
+    """Of a platform with a unit and its readings."""
+    influxdb_server.start()
+    store = f"influxdb://{influxdb_server.host}:{influxdb_server.port}/described"
+    query = {"q": "CREATE DATABASE described"}
+    httpx.post(f"{influxdb_server.http}/query", data=query, timeout=60, trust_env=False).raise_for_status()
+    row = f"motor,city=370200,county=370202,industry=C31,enterprise={OWNER},unit={UNIT} power_in=1.5"
+    write = f"{influxdb_server.http}/write?db=described"
+    httpx.post(write, content=row, timeout=60, trust_env=False).raise_for_status()
     folder, port = tmp_path_factory.mktemp("platform"), free_port()
     environment = os.environ | {"QILU_API_KEY": ADMIN, "QILU_PLATFORM_RATE_PER_S": "0"}
     command = [
         *(str(Path(sys.executable).parent / "qilu"), "platform", "run"),
-        *("--db", f"sqlite:///{folder}/registry.sqlite", "--port", str(port)),
+        *("--db", f"sqlite:///{folder}/registry.sqlite", "--port", str(port), "--store", store),
     ]
     with (folder / "platform.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -62,15 +77,21 @@ def address(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], in
             except httpx.TransportError:
                 assert process.poll() is None, (folder / "platform.log").read_text()
                 time.sleep(0.05)
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        owner = {"id": OWNER, "name": "Qingdao Iron", "county": "370202", "industry": "C31"}
+        for path, body in [
+            ("/v1/enterprises", owner),
+            ("/v1/units", {"id": UNIT, "class": "motor", "enterprise": OWNER}),
+        ]:
+            made = httpx.post(f"{url}{path}", json=body, headers=headers, timeout=60, trust_env=False)
+            assert made.status_code == 201, made.text
         yield url
     finally:
         process.terminate()
         process.wait(30)
 
 
-# /v1/events never ends, and the readings need a store.
-@schema.exclude(path_regex="^/v1/events|/latest$|/readings$").parametrize()
-@settings(
+LOOKED_AT = settings(
     max_examples=EXAMPLES,
     deadline=None,
     database=None,
@@ -78,6 +99,55 @@ def address(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], in
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+
+
+# What never ends is read below.
+@schema.exclude(path="/v1/events").parametrize()
+@LOOKED_AT
 def test_no_answer_is_ours_to_be_ashamed_of(case: Case, address: str) -> None:
     answer = case.call(base_url=address, headers={"Authorization": f"Bearer {ADMIN}"}, timeout=60)
     case.validate_response(answer, checks=CHECKS)
+
+
+@schema.include(path_regex="/latest$|/readings$").parametrize()
+@LOOKED_AT
+def test_readings_of_a_unit_that_has_some_are_described_too(case: Case, address: str) -> None:
+    case.path_parameters["id"] = UNIT
+    answer = case.call(base_url=address, headers={"Authorization": f"Bearer {ADMIN}"}, timeout=60)
+    case.validate_response(answer, checks=CHECKS)
+
+
+def test_events_are_what_the_description_says(address: str) -> None:
+    described = schema["/v1/events"]["GET"].definition.raw["responses"]["200"]["content"]
+    with httpx.stream("GET", f"{address}/v1/events", timeout=60, trust_env=False) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].partition(";")[0] in described
+        assert "event: programme" in answer.iter_lines()
+
+
+async def test_the_examples_of_the_description_run_as_they_are(tmp_path: Path) -> None:
+    """One after the other, on an empty registry; what is registered comes before what refers to it."""
+    books = ["enterprises", "providers", "units", "contracts", "centres", "recognitions", "disbursements"]
+    described = schema.raw_schema
+    platform = Settings(db_url=f"sqlite:///{tmp_path}/platform.db", port=0, api_key=SecretStr(ADMIN))
+    ran = set()
+    async with PlatformService(platform) as service, httpx.AsyncClient(trust_env=False) as client:
+        paths = [*(f"/v1/{book}" for book in books), *sorted(described["paths"])]
+        for path in dict.fromkeys(paths):
+            body = described["paths"][path].get("post", {}).get("requestBody", {"content": {}})
+            if "{" in path.replace("{book}", ""):
+                continue
+            for kind, content in body["content"].items():
+                model = content["schema"].get("$ref", "").rpartition("/")[2]
+                described_by = described["components"]["schemas"].get(model, content["schema"])
+                example = content.get("example", *described_by.get("examples", [])[:1])
+                url = service.url + path.replace("{book}", "enterprises")
+                headers = {"Authorization": f"Bearer {ADMIN}", "Content-Type": kind}
+                is_file = path == "/v1/imports"
+                query = {"book": "units"} if is_file else {}
+                sent = example if isinstance(example, str) else json.dumps(example)
+                answer = await client.post(url, content=sent, headers=headers, params=query, timeout=60)
+                assert answer.is_success, (path, answer.text)
+                assert not answer.json().get("bad" if is_file else "errors"), (path, answer.text)
+                ran.add(path)
+    assert ran >= {f"/v1/{book}" for book in books} | {"/v1/{book}/bulk", "/v1/imports", "/v1/keys"}

@@ -189,6 +189,45 @@ async def test_what_is_no_such_file_is_refused_at_once(
         assert said in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("begin", "said"),
+    [
+        (b"id,colour\n", "'colour' is not known"),
+        ("id,class,enterprise,name\nu-1,motor,e,泵\n".encode("gb18030"), "not UTF-8 (line 2)"),
+        ("id,class,enterprise\n".encode("utf-16"), "not UTF-8 (line 1)"),
+    ],
+)
+async def test_a_wrong_file_is_refused_while_it_is_still_being_sent(
+    tmp_path: Path, begin: bytes, said: str
+) -> None:
+    async with platform(f"sqlite:///{tmp_path}/platform.db") as client:
+        url = client.base_url
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        head = [
+            "POST /v1/imports?book=units HTTP/1.1",
+            *(f"Host: {url.host}", f"Authorization: Bearer {ADMIN}", "Content-Type: text/csv"),
+            *("Transfer-Encoding: chunked", "", ""),
+        ]
+        # One chunk, and neither another one nor the end.
+        writer.write("\r\n".join(head).encode() + b"%x\r\n%b\r\n" % (len(begin), begin))
+        answer = await reader.readuntil(b"}")
+        assert answer.startswith(b"HTTP/1.1 422 ")
+        assert said in answer.decode()
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_an_encoding_shows_later_than_in_the_first_lines_too(tmp_path: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"id,class,enterprise,name\n"
+        yield f"u-1,motor,{OWNER},\nu-2,motor,{OWNER},泵\n".encode("gb18030")
+
+    async with platform(f"sqlite:///{tmp_path}/platform.db") as client:
+        answer = await client.post("/v1/imports?book=units", content=body(), headers=CSV)
+        assert answer.status_code == 422
+        assert "not UTF-8 (line 3)" in answer.json()["detail"]
+
+
 async def test_a_broken_connection_leaves_a_job_that_goes_on_from_its_offset(database_url: str) -> None:
     content = units_csv(range(40_000))
     cut = len(content) * 2 // 3

@@ -16,7 +16,7 @@ from qilu_contract.ids import ID_PATTERN
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.stores import Aggregate, Store
 
-from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.keys import Caller
 from qilu_platform.listing import get_row
 from qilu_platform.models import Role
@@ -24,7 +24,7 @@ from qilu_platform.problems import Problem
 from qilu_platform.runtime import Runtime
 from qilu_platform.schema import units
 
-router = APIRouter(prefix="/v1/units", tags=["readings"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1/units", tags=["readings"], responses=PROBLEMS | NOT_FOUND)
 
 Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]

@@ -431,7 +431,7 @@ async def list_disbursements(
     return await _list(runtime, "disbursements", Filters(), cursor, limit)
 
 
-_LINE = '{"id": "370202-e00007", "name": "Qingdao Iron", "county": "370202", "industry": "C31"}\n'
+_LINE = '{"id": "370202-e00007", "name": "Qingdao Iron and Steel", "county": "370202", "industry": "C31"}\n'
 _LINES = {
     "requestBody": {
         "required": True,
