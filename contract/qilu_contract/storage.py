@@ -21,6 +21,10 @@ FieldType = Literal["float", "int", "bool"]
 
 UNIT_TAGS = ("city", "county", "industry", "enterprise", "unit")
 
+BORN = "born_ms"
+"""A field beside a class's signals, in the newest point of each birth of a unit (DBIRTH of Sparkplug): when
+the birth was said, UTC milliseconds. The last one is when the unit was born last, and costs no series."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -48,7 +52,7 @@ def _measurements() -> dict[str, Measurement]:
         Measurement(
             name=class_.name,
             tags=UNIT_TAGS,
-            fields={signal.name: signal.type for signal in class_.signals},
+            fields={**{signal.name: signal.type for signal in class_.signals}, BORN: "int"},
             counted_by=class_.base_signal.name,
         )
         for class_ in CATALOGUE.values()

@@ -116,15 +116,15 @@ def _draw(
         axes.set_title(_latin(panel["title"]), size=9, loc="left")
         axes.tick_params(labelsize=7)
         if not any(row[1] is not None for one in series for row in one["values"]):
-            _nothing(axes)
+            _nothing(axes, panel["fieldConfig"]["defaults"].get("noValue", "no data"))
             continue
         _PAINTERS[panel["type"]](axes, panel, series, time)
     return figure
 
 
-def _nothing(axes: Axes) -> None:
+def _nothing(axes: Axes, text: str) -> None:
     axes.set_axis_off()
-    axes.text(0.5, 0.5, "no data", ha="center", va="center", color="#999", size=9)
+    axes.text(0.5, 0.5, _latin(text), ha="center", va="center", color="#999", size=9)
 
 
 def _label(panel: dict[str, Any], one: dict[str, Any], column: str) -> str:
@@ -152,11 +152,15 @@ def _color(panel: dict[str, Any], value: float) -> str:
     return str(color)
 
 
-def _number(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
+def _number(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> None:
     axes.set_axis_off()
     value = _newest(series[-1])
     unit = str(panel["fieldConfig"]["defaults"].get("unit", ""))
     text = f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if unit == "dateTimeFromNow":
+        text = f"{(time.end_ms - value) / 60_000:,.0f} min before the end"
+    elif unit.startswith("dateTime"):
+        text = f"{datetime.fromtimestamp(value / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     unit = unit.partition(":")[2].strip() if ":" in unit else ""
     axes.text(
         0.5, 0.45, f"{text} {unit}".strip(), ha="center", va="center", size=14, color=_color(panel, value)

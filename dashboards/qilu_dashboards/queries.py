@@ -10,6 +10,8 @@ PLACE = '"place" =~ /^${city:regex}$/'
 """One condition for the province or some cities: the variable's "All" is the province's own code."""
 IN_CITY = '("province" =~ /^${city:regex}$/ OR "city" =~ /^${city:regex}$/)'
 """The same for alarms, which hold both codes."""
+OF_CLASS = '"class" =~ /^${class:regex}$/'
+OF_INDUSTRY = '"industry" =~ /^${industry:regex}$/'
 
 
 def over_time(*tags: str) -> str:
