@@ -20,8 +20,8 @@ from qilu_dashboards.frame import (
     lookup,
     several,
 )
-from qilu_dashboards.panels import GREEN, RED, bars, course, listing, number, thresholds
-from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, OF_CLASS, PLACE, over_time, summed
+from qilu_dashboards.panels import GREEN, MANY_LINES, RED, bars, course, listing, number, thresholds
+from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, LATELY, OF_CLASS, PLACE, over_time, summed
 
 UID = "qilu-city"
 
@@ -79,15 +79,19 @@ def _equipment(made: dashboard.Dashboard) -> None:
             alias="$tag_class",
             names=CLASS_NAMES,
             every=EACH_MINUTE,
-        ).description("Different units that reported within one minute.")
+        )
+        .max_data_points(MANY_LINES)
+        .description("Different units that reported within one minute.")
     )
     each = (
-        f'SELECT max("units") AS "each" {_COUNTY} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/ '
+        f'SELECT last("units") AS "each" {_COUNTY} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/ '
         'GROUP BY "place", "class", "gateway"'
     )
     by_county = f'SELECT sum("each") AS "units" FROM ({each}) WHERE $timeFilter GROUP BY "place"'
     made.with_panel(
-        bars("Units that report, by county 各县区在线设备", by_county, "$tag_place", COUNTY_NAMES)
+        bars(
+            "Units that report, by county 各县区在线设备", by_county, "$tag_place", COUNTY_NAMES
+        ).description(LATELY)
     )
 
 

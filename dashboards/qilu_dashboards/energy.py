@@ -10,7 +10,7 @@ from qilu_contract.limits import LIMITS
 from qilu_contract.rollups import CUMULATIVE, KEY_SIGNALS
 
 from qilu_dashboards.frame import CITY_NAMES, CLASS_NAMES, board, cities, classes, finish
-from qilu_dashboards.panels import bars, course, said, steps_of
+from qilu_dashboards.panels import MANY_LINES, bars, course, said, steps_of
 from qilu_dashboards.queries import EACH_MINUTE, OF_CLASS, PLACE, fleet, over_time, summed
 from qilu_dashboards.units import unit_of
 
@@ -75,7 +75,7 @@ def _added(signal: Signal) -> timeseries.Panel:
         alias="$tag_class",
         names=CLASS_NAMES,
         every=EACH_MINUTE,
-    )
+    ).max_data_points(MANY_LINES)
 
 
 def _power() -> timeseries.Panel:
@@ -89,4 +89,6 @@ def _power() -> timeseries.Panel:
     query = f'SELECT sum("each") AS "total" FROM ({each}) WHERE $timeFilter {over_time("class", "signal")}'
     title = "All units of a class together, by signal 各类设备功率合计 (kW)"
     made = course(title, query, "kwatt", alias="$tag_class $tag_signal", from_zero=False, every=EACH_MINUTE)
-    return made.span(24).description("Of the units that reported within a minute.")
+    return (
+        made.span(24).max_data_points(MANY_LINES).description("Of the units that reported within a minute.")
+    )

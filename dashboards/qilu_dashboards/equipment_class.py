@@ -21,7 +21,7 @@ from qilu_dashboards.panels import (
     steps_of,
     thresholds,
 )
-from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, fleet, over_time, summed
+from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, LATELY, fleet, over_time, summed
 from qilu_dashboards.units import unit_of
 
 
@@ -69,14 +69,16 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     )
     made.with_panel(number("Units on cloud, province 全省上云", on_cloud, "locale"))
     by_city = (
-        f'SELECT max("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
+        f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
         f'AND "signal" = \'{base}\' AND "level" = \'city\' AND $timeFilter GROUP BY "place"'
     )
     made.with_panel(
-        bars("Units that report, by city 各市在线设备", by_city, "$tag_place", CITY_NAMES, height=14)
+        bars(
+            "Units that report, by city 各市在线设备", by_city, "$tag_place", CITY_NAMES, height=14
+        ).description(LATELY)
     )
     by_industry = (
-        f'SELECT max("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
+        f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
         f'AND "signal" = \'{base}\' AND "level" = \'industry\' AND "place" =~ /^${{industry:regex}}$/ '
         'AND $timeFilter GROUP BY "place"'
     )
@@ -87,7 +89,7 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
             "$tag_place",
             INDUSTRY_NAMES,
             height=14,
-        )
+        ).description(LATELY)
     )
 
 

@@ -55,11 +55,13 @@ def picture(
     made = board(uid)
     with httpx.Client(base_url=base, headers=headers, timeout=60.0, trust_env=False) as http:
 
-        def answer(query: str, variables: Mapping[str, str], least_s: int) -> Series:
-            return ask(http, database, substituted(query, time, variables, least_s))
+        def answer(
+            query: str, variables: Mapping[str, str], least_s: int, points: int | None = None
+        ) -> Series:
+            return ask(http, database, substituted(query, time, variables, least_s, points))
 
         variables = _variables(made, chosen, answer)
-        figure = _draw(made, time, lambda query, least_s: answer(query, variables, least_s), variables)
+        figure = _draw(made, time, lambda query, *how: answer(query, variables, *how), variables)
     with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, dpi=90)
 
@@ -87,7 +89,10 @@ def _variables(
 
 
 def _draw(
-    made: dict[str, Any], time: Time, answer: Callable[[str, int], Series], variables: Mapping[str, str]
+    made: dict[str, Any],
+    time: Time,
+    answer: Callable[[str, int, int | None], Series],
+    variables: Mapping[str, str],
 ) -> Figure:
     panels = [panel for panel in made["panels"] if panel["type"] not in ("row", "text")]
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
@@ -102,7 +107,7 @@ def _draw(
         least_s = int(float(least[:-1]) * _SECONDS[least[-1]])
         series: Series = []
         for target in panel["targets"]:
-            for one in answer(target["query"], least_s):
+            for one in answer(target["query"], least_s, panel.get("maxDataPoints")):
                 series.append(one | {"alias": target.get("alias", "")})
         title, left, top = 1.1 * ROW_IN, 0.75, where["y"] + 2.6
         axes = figure.add_axes(

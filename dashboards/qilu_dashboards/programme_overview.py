@@ -31,7 +31,7 @@ from qilu_dashboards.panels import (
     thresholds,
 )
 from qilu_dashboards.plan import PLANS
-from qilu_dashboards.queries import OF_CLASS, over_time
+from qilu_dashboards.queries import LATELY, OF_CLASS, over_time
 
 UID = "qilu-programme"
 
@@ -178,7 +178,7 @@ def _parts(board: dashboard.Dashboard) -> None:
         bars("Cloud contracts by kind of action 上云合同", by_kind, "$tag_code", KIND_NAMES, height=10)
     )
     each = (
-        'SELECT max("units") AS "each" FROM "fleet" WHERE "level" = \'industry\' '
+        'SELECT last("units") AS "each" FROM "fleet" WHERE "level" = \'industry\' '
         f'AND "place" =~ /^${{industry:regex}}$/ AND {OF_CLASS} AND $timeFilter '
         'GROUP BY "place", "class", "gateway"'
     )
@@ -190,10 +190,7 @@ def _parts(board: dashboard.Dashboard) -> None:
             "$tag_place",
             INDUSTRY_NAMES,
             height=14,
-        ).description(
-            "The most units of each class that reported within one minute: "
-            "the ledger does not count by industry."
-        )
+        ).description(f"{LATELY} Each class has its own; the ledger does not count by industry.")
     )
 
 

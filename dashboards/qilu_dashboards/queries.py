@@ -3,6 +3,8 @@ that name one unit."""
 
 from __future__ import annotations
 
+LATELY = "Different units in the newest minute that something came in."
+"""What `last("units")` says: found at once, whereas the most of all minutes would read all of them."""
 EACH_MINUTE = "1m"
 """The shortest step of a graph over roll-ups by the minute."""
 

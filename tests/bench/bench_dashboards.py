@@ -121,12 +121,16 @@ VARIABLES = {"city": "370200", "days": "365"}
 """What has no "All"."""
 
 
-def asked(board: dict[str, Any]) -> list[tuple[str, str]]:
-    """Titles and queries."""
-    panels = [(p["title"], t["query"]) for p in board["panels"] for t in p.get("targets", [])]
-    panels += [(a["name"], a["query"]) for a in board["annotations"].get("list", [])]
+def asked(board: dict[str, Any]) -> list[tuple[str, str, int | None]]:
+    """Titles, queries and the most points of a line."""
+    panels = [
+        (p["title"], t["query"], p.get("maxDataPoints"))
+        for p in board["panels"]
+        for t in p.get("targets", [])
+    ]
+    panels += [(a["name"], a["query"], None) for a in board["annotations"].get("list", [])]
     lookups = [v for v in board["templating"]["list"] if v["type"] == "query"]
-    return panels + [(f"variable {v['name']}", v["query"]) for v in lookups]
+    return panels + [(f"variable {v['name']}", v["query"], None) for v in lookups]
 
 
 def bench_every_query(influxdb: Any) -> None:
@@ -138,9 +142,9 @@ def bench_every_query(influxdb: Any) -> None:
 def measure(http: str, database: str, filled_s: float) -> None:
     client = httpx.Client(base_url=http, trust_env=False, timeout=120)
 
-    def ask_ms(query: str, hours: float, variables: dict[str, str]) -> float:
+    def ask_ms(query: str, points: int | None, hours: float, variables: dict[str, str]) -> float:
         time_ = Time(NOW_MS - int(hours * 3_600_000), NOW_MS)
-        text = substituted(query, time_, variables, 60)
+        text = substituted(query, time_, variables, 60, points)
         times = []
         for _ in range(3):
             started = time.perf_counter()
@@ -162,11 +166,13 @@ def measure(http: str, database: str, filled_s: float) -> None:
                 variables[variable["name"]] = variable["allValue"]
         worst = []
         for hours in SPANS:
-            found = [(ask_ms(query, hours, variables), title) for title, query in asked(board)]
+            found = [
+                (ask_ms(query, points, hours, variables), title) for title, query, points in asked(board)
+            ]
             worst.append(max(found))
             slow += [f"{hours} h: {board['uid']}: {t}: {ms:.0f} ms" for ms, t in found if ms > ENOUGH_MS]
         table.add_row(board["uid"], str(len(found)), *(f"{ms:.0f}" for ms, _ in worst), worst[-1][1])
-    found = [(ask_ms(rule.query, rule.range_s / 3600, {}), rule.title) for rule in rules()]
+    found = [(ask_ms(rule.query, None, rule.range_s / 3600, {}), rule.title) for rule in rules()]
     table.add_row("alerts", str(len(found)), *[""] * (len(SPANS) - 1), f"{max(found)[0]:.0f}", max(found)[1])
     client.close()
     console = Console(width=150)

@@ -36,7 +36,7 @@ from qilu_dashboards.units import unit_of
 from qilu_devices.manifest import Manifest, load_manifest
 from qilu_platform.programme import points as platform_points
 
-UNITS = 220
+UNITS = 150
 SIMULATED_S = 3_600
 SPEED = 240
 HOUR_MS = 3_600_000
@@ -76,11 +76,16 @@ class Filled:
     """Nothing is written any more: what was asked once need not be asked again."""
 
     def ask(
-        self, query: str, hours: float, variables: dict[str, str], least_s: int = 60
+        self,
+        query: str,
+        hours: float,
+        variables: dict[str, str],
+        least_s: int = 60,
+        points: int | None = None,
     ) -> list[dict[str, Any]]:
         """The series of the answer, after Grafana's substitutions for a panel of 800 pixels."""
         time = Time(self.now_ms - int(hours * HOUR_MS), self.now_ms)
-        text = substituted(query, time, variables, least_s)
+        text = substituted(query, time, variables, least_s, points)
         assert "$" not in text.replace("$/", ""), f"left over in {text}"
         if text in self.answers:
             return self.answers[text]
@@ -258,15 +263,20 @@ def test_every_panel_annotation_and_variable_gets_an_answer(filled: Filled, choi
         variables = variables_of(board, choice, filled)
         seconds = {"10s": 10, "1m": 60, None: 10}
         asked = [
-            (panel["title"], target["query"], seconds.get(panel.get("interval"), 60))
+            (
+                panel["title"],
+                target["query"],
+                seconds.get(panel.get("interval"), 60),
+                panel.get("maxDataPoints"),
+            )
             for panel in board["panels"]
             for target in panel.get("targets", [])
         ]
-        asked += [(one["name"], one["query"], 60) for one in board["annotations"].get("list", [])]
+        asked += [(one["name"], one["query"], 60, None) for one in board["annotations"].get("list", [])]
         lookups = [one for one in board["templating"]["list"] if one["type"] == "query"]
-        asked += [(one["name"], one["query"], 60) for one in lookups]
-        for title, query, least_s in asked:
-            series = filled.ask(query, hours, variables, least_s)
+        asked += [(one["name"], one["query"], 60, None) for one in lookups]
+        for title, query, least_s, points in asked:
+            series = filled.ask(query, hours, variables, least_s, points)
             for one in series:
                 assert one["values"], title
                 wanted = re.findall(r'AS "([^"]+)"', query.split("FROM")[0])
@@ -340,7 +350,7 @@ def test_counts_of_every_kind_of_panel_are_those_of_the_simulated_fleet(filled: 
     cities = Counter(city_of(unit.enterprise.county) for unit in fleet) + Counter({"370200": 2})
     classes = Counter(unit.class_name for unit in fleet) + Counter(motor=1, boiler=1)
     enterprises = Counter(city_of(one.county) for one in {unit.enterprise for unit in fleet})
-    everything = {"city": ".*"}
+    everything = {"city": ".*", "class": ".*"}
 
     [gauge] = (q for title, q in panels("qilu-programme", "gauge").items() if "equipment" in title)
     [series] = filled.ask(gauge[0], 1, {})
