@@ -26,8 +26,8 @@ VARIABLE = "QILU_CLASSES"
 RESERVED = ("alarm", "dead_letter", "fleet", "milestone", "pipeline", "platform", "programme", "rollup")
 """Measurements that are no classes."""
 
-NO_SIGNALS = ("city", "county", "enterprise", "industry", "unit", "time", "ts")
-"""Tags and times: no field may have their names."""
+NO_SIGNALS = ("city", "county", "enterprise", "industry", "unit", "time", "ts", "born_ms")
+"""Tags, times and the mark of a birth: no signal may have their names."""
 
 MAX_NAME = 17
 """What an id of 32 characters has room for, beside the county and the number."""

@@ -21,10 +21,12 @@ class Time:
     end_ms: int
 
 
-def substituted(query: str, time: Time, variables: Mapping[str, str], least_s: int = 10) -> str:
+def substituted(
+    query: str, time: Time, variables: Mapping[str, str], least_s: int = 10, points: int | None = None
+) -> str:
     """The query with what Grafana puts in. `variables` are values as `${name:regex}` makes them: one, `(a|b)`
-    or an "All" value; `least_s` is the panel's shortest interval."""
-    interval_s = max(least_s, (time.end_ms - time.start_ms) // 1000 // POINTS)
+    or an "All" value; `least_s` and `points` are the panel's shortest interval and its most points."""
+    interval_s = max(least_s, (time.end_ms - time.start_ms) // 1000 // (points or POINTS))
     text = query.replace("$timeFilter", f"time >= {time.start_ms}ms and time <= {time.end_ms}ms")
     text = text.replace("$__interval", f"{interval_s}s")
     for name, value in variables.items():

@@ -15,12 +15,13 @@ from qilu_dashboards.frame import (
     alarm_marks,
     board,
     choice,
+    classes,
     finish,
     lookup,
     several,
 )
-from qilu_dashboards.panels import GREEN, RED, bars, course, listing, number, thresholds
-from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, PLACE, over_time, summed
+from qilu_dashboards.panels import GREEN, MANY_LINES, RED, bars, course, listing, number, thresholds
+from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, LATELY, OF_CLASS, PLACE, over_time, summed
 
 UID = "qilu-city"
 
@@ -44,10 +45,11 @@ def city() -> Dashboard:
         'WHERE "level" = \'county\' AND "city" =~ /^${city:regex}$/'
     )
     made.with_variable(several(lookup("county", "County 县区", counties)))
+    made.with_variable(classes())
     _counts(made)
     _equipment(made)
     _alarms(made)
-    return finish(made, MILESTONES, alarm_marks(IN_CITY))
+    return finish(made, MILESTONES, alarm_marks(f"{IN_CITY} AND {OF_CLASS}"))
 
 
 def _counts(made: dashboard.Dashboard) -> None:
@@ -67,7 +69,7 @@ def _counts(made: dashboard.Dashboard) -> None:
 
 def _equipment(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Equipment that reports 在线设备"))
-    source = f'FROM "fleet" WHERE {PLACE} AND "signal" =~ /^({_BASES})$/ AND $timeFilter'
+    source = f'FROM "fleet" WHERE {PLACE} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/ AND $timeFilter'
     by_class = summed("units", "units", source, "class", fn="max")
     made.with_panel(
         course(
@@ -77,21 +79,25 @@ def _equipment(made: dashboard.Dashboard) -> None:
             alias="$tag_class",
             names=CLASS_NAMES,
             every=EACH_MINUTE,
-        ).description("Different units that reported within one minute.")
+        )
+        .max_data_points(MANY_LINES)
+        .description("Different units that reported within one minute.")
     )
     each = (
-        f'SELECT max("units") AS "each" {_COUNTY} AND "signal" =~ /^({_BASES})$/ '
+        f'SELECT last("units") AS "each" {_COUNTY} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/ '
         'GROUP BY "place", "class", "gateway"'
     )
     by_county = f'SELECT sum("each") AS "units" FROM ({each}) WHERE $timeFilter GROUP BY "place"'
     made.with_panel(
-        bars("Units that report, by county 各县区在线设备", by_county, "$tag_place", COUNTY_NAMES)
+        bars(
+            "Units that report, by county 各县区在线设备", by_county, "$tag_place", COUNTY_NAMES
+        ).description(LATELY)
     )
 
 
 def _alarms(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Alarms 报警"))
-    source = f'FROM "alarm" WHERE {IN_CITY} AND $timeFilter'
+    source = f'FROM "alarm" WHERE {IN_CITY} AND {OF_CLASS} AND $timeFilter'
     well = thresholds((None, GREEN), (1, RED))
     made.with_panel(
         number(

@@ -9,10 +9,9 @@ from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.limits import LIMITS
 from qilu_contract.rollups import CUMULATIVE, KEY_SIGNALS
 
-from qilu_dashboards.equipment_class import added
-from qilu_dashboards.frame import CITY_NAMES, board, cities, finish
-from qilu_dashboards.panels import bars, course, said, steps_of
-from qilu_dashboards.queries import EACH_MINUTE, fleet, over_time
+from qilu_dashboards.frame import CITY_NAMES, CLASS_NAMES, board, cities, classes, finish
+from qilu_dashboards.panels import MANY_LINES, bars, course, said, steps_of
+from qilu_dashboards.queries import EACH_MINUTE, OF_CLASS, PLACE, fleet, over_time, summed
 from qilu_dashboards.units import unit_of
 
 UID = "qilu-energy"
@@ -33,29 +32,31 @@ def energy() -> Dashboard:
     """Made of the classes that have such signals; it grows with the catalogue."""
     made = board("energy and emissions", UID, "Power, energy and emissions of the fleet. 能耗与排放")
     made.with_variable(cities())
+    made.with_variable(classes())
     meters = _having(names=CUMULATIVE)
     made.with_row(dashboard.Row("Energy and CO₂ 能耗与二氧化碳"))
     if not meters:
         made.with_panel(
             said("No class of the catalogue has a meter yet (energy_kWh, co2_kg). 尚无带电能表的设备类别。")
         )
-    for class_, signal in meters:
-        made.with_panel(added(class_, signal))
+    measured = {signal.name: signal for _, signal in meters}
     for name in CUMULATIVE:
-        if any(signal.name == name for _, signal in meters):
+        if name in measured:
+            made.with_panel(_added(measured[name]))
+    for name in CUMULATIVE:
+        if name in measured:
             query = (
                 f'SELECT sum("sum") AS "{name} added" FROM "fleet" WHERE "signal" = \'{name}\' AND '
-                '"level" = \'city\' AND $timeFilter GROUP BY "place"'
+                f'"level" = \'city\' AND {OF_CLASS} AND $timeFilter GROUP BY "place"'
             )
             made.with_panel(bars(f"{name} by city 各市", query, "$tag_place", CITY_NAMES, height=14))
     made.with_row(dashboard.Row("Power 功率"))
-    for class_, signal in _having(unit="kW"):
-        made.with_panel(_power(class_, signal))
+    made.with_panel(_power())
     made.with_row(dashboard.Row("Emissions against their limits 排放与限值"))
     for class_, signal in _having(names=_EMISSIONS):
         query = (
             'SELECT max("max") AS "highest 最高", sum("sum") / sum("n") AS "mean 均值" '
-            f"{fleet(class_.name, signal.name)} {over_time()}"
+            f"{fleet(class_.name, signal.name, f'{PLACE} AND {OF_CLASS}')} {over_time()}"
         )
         limits = [limit for limit in LIMITS[class_.name] if limit.signal == signal.name]
         title = f"{class_.title} {class_.title_zh}: {signal.name} ({signal.unit})"
@@ -64,14 +65,30 @@ def energy() -> Dashboard:
     return finish(made)
 
 
-def _power(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
+def _added(signal: Signal) -> timeseries.Panel:
+    """What the meters of each class added in each interval."""
+    source = f'FROM "fleet" WHERE "signal" = \'{signal.name}\' AND {PLACE} AND {OF_CLASS} AND $timeFilter'
+    return course(
+        f"{signal.name} added, by class 各类设备 ({signal.unit})",
+        summed("sum", "added", source, "class", fn="sum"),
+        unit_of(signal),
+        alias="$tag_class",
+        names=CLASS_NAMES,
+        every=EACH_MINUTE,
+    ).max_data_points(MANY_LINES)
+
+
+def _power() -> timeseries.Panel:
+    signals = "|".join(sorted({signal.name for _, signal in _having(unit="kW")}))
     # A minute's mean over units, times the units: right when all units report equally often.
     each = (
-        f'SELECT max("units") * sum("sum") / sum("n") AS "each" {fleet(class_.name, signal.name)} '
-        f"{over_time('place', 'gateway')}"
+        'SELECT max("units") * sum("sum") / sum("n") AS "each" FROM "fleet" '
+        f'WHERE "signal" =~ /^({signals})$/ AND {PLACE} AND {OF_CLASS} AND $timeFilter '
+        f"{over_time('class', 'signal', 'place', 'gateway')}"
     )
-    query = f'SELECT sum("each") AS "total 合计" FROM ({each}) WHERE $timeFilter {over_time()}'
-    title = f"{class_.title} {class_.title_zh}: {signal.name}, all units together ({signal.unit})"
-    return course(title, query, unit_of(signal), from_zero=False, every=EACH_MINUTE).description(
-        "Of the units that reported within a minute."
+    query = f'SELECT sum("each") AS "total" FROM ({each}) WHERE $timeFilter {over_time("class", "signal")}'
+    title = "All units of a class together, by signal 各类设备功率合计 (kW)"
+    made = course(title, query, "kwatt", alias="$tag_class $tag_signal", from_zero=False, every=EACH_MINUTE)
+    return (
+        made.span(24).max_data_points(MANY_LINES).description("Of the units that reported within a minute.")
     )

@@ -9,7 +9,7 @@ from qilu_contract.limits import LIMITS, alarm_limits
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, bin_edges, is_cumulative
 
 from qilu_dashboards.city import ALARM_HEADINGS
-from qilu_dashboards.frame import CITY_NAMES, alarm_marks, board, cities, finish
+from qilu_dashboards.frame import CITY_NAMES, INDUSTRY_NAMES, alarm_marks, board, cities, finish, industries
 from qilu_dashboards.panels import (
     GREEN,
     RED,
@@ -21,7 +21,7 @@ from qilu_dashboards.panels import (
     steps_of,
     thresholds,
 )
-from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, fleet, over_time, summed
+from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, LATELY, fleet, over_time, summed
 from qilu_dashboards.units import unit_of
 
 
@@ -35,6 +35,7 @@ def equipment_class(class_: EquipmentClass) -> Dashboard:
     title = f"{class_.title.lower()} {class_.title_zh}"
     made = board(title, uid(class_), f"All units of the class {class_.name}. {class_.title_zh}总览")
     made.with_variable(cities())
+    made.with_variable(industries())
     signals = KEY_SIGNALS[class_.name]
     _summary(made, class_)
     made.with_row(dashboard.Row("Key signals over the fleet 关键测点"))
@@ -45,7 +46,7 @@ def equipment_class(class_: EquipmentClass) -> Dashboard:
     if meters:
         made.with_row(dashboard.Row("Energy and emissions 能耗与排放"))
         for signal in meters:
-            made.with_panel(added(class_, signal))
+            made.with_panel(_added(class_, signal))
     made.with_row(dashboard.Row("Distribution of readings 读数分布"))
     for signal in signals:
         if not is_cumulative(signal):
@@ -68,11 +69,27 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     )
     made.with_panel(number("Units on cloud, province 全省上云", on_cloud, "locale"))
     by_city = (
-        f'SELECT max("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
+        f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
         f'AND "signal" = \'{base}\' AND "level" = \'city\' AND $timeFilter GROUP BY "place"'
     )
     made.with_panel(
-        bars("Units that report, by city 各市在线设备", by_city, "$tag_place", CITY_NAMES, height=14)
+        bars(
+            "Units that report, by city 各市在线设备", by_city, "$tag_place", CITY_NAMES, height=14
+        ).description(LATELY)
+    )
+    by_industry = (
+        f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
+        f'AND "signal" = \'{base}\' AND "level" = \'industry\' AND "place" =~ /^${{industry:regex}}$/ '
+        'AND $timeFilter GROUP BY "place"'
+    )
+    made.with_panel(
+        bars(
+            "Units that report, by industry 各行业在线设备",
+            by_industry,
+            "$tag_place",
+            INDUSTRY_NAMES,
+            height=14,
+        ).description(LATELY)
     )
 
 
@@ -96,7 +113,7 @@ def _band(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
     return panel.description(described) if described else panel
 
 
-def added(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
+def _added(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
     """What the meters of a class added in each interval."""
     query = summed("sum", f"{class_.title} {class_.title_zh}", fleet(class_.name, signal.name), fn="sum")
     return course(

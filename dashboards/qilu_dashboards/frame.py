@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import (
@@ -24,11 +25,7 @@ PREFIX = "Clouds in Qilu"
 
 CITY_NAMES = {city.code: f"{city.name} {city.name_zh}" for city in CITIES.values()}
 COUNTY_NAMES = {county.code: f"{county.name} {county.name_zh}" for county in COUNTIES.values()}
-# A comma parts the choices of a custom variable, a colon a choice from its value.
-INDUSTRY_NAMES = {
-    code: f"{industry.name} {industry.name_zh}".replace(",", " ·").replace(":", "")
-    for code, industry in INDUSTRIES.items()
-}
+INDUSTRY_NAMES = {code: f"{industry.name} {industry.name_zh}" for code, industry in INDUSTRIES.items()}
 CLASS_NAMES = {name: f"{class_.title} {class_.title_zh}" for name, class_ in CATALOGUE.items()}
 KIND_NAMES = {
     "infrastructure": "Infrastructure 基础设施",
@@ -40,8 +37,10 @@ KIND_NAMES = {
 VOUCHER_NAMES = {
     f"{level} {column}": f"{level.capitalize()} {level_zh}: {column} {column_zh}"
     for level, level_zh in (("province", "省级"), ("city", "市级"), ("county", "县级"))
-    for column, column_zh in (("granted", "已发放"), ("redeemed", "已兑付"))
+    for column, column_zh in (("granted", "已发放"), ("redeemed", "已兑付"), ("clawed back", "已追回"))
 }
+
+Variable = TypeVar("Variable", dashboard.CustomVariable, dashboard.QueryVariable)
 
 EVERY = VariableOption(selected=True, text=["All"], value=["$__all"])
 
@@ -136,7 +135,9 @@ def finish(made: dashboard.Dashboard, *annotations: Annotation) -> Dashboard:
 
 
 def choice(name: str, label: str, names: Mapping[str, str]) -> dashboard.CustomVariable:
-    values = ", ".join(f"{text} : {value}" for value, text in names.items())
+    # A comma parts choices, a colon a choice from its value.
+    shown = {value: text.replace(",", " ·").replace(":", "") for value, text in names.items()}
+    values = ", ".join(f"{text} : {value}" for value, text in shown.items())
     return dashboard.CustomVariable(name).label(label).values(values)
 
 
@@ -154,15 +155,17 @@ def lookup(name: str, label: str, query: str) -> dashboard.QueryVariable:
 def cities(all_value: str = PROVINCE) -> dashboard.CustomVariable:
     """The 16 cities. "All" is the province's code where roll-ups of the province are asked, `.*` where cities
     or units are."""
-    made = choice("city", "City 城市", CITY_NAMES)
-    return made.multi(True).include_all(True).all_value(all_value).current(EVERY)
+    return several(choice("city", "City 城市", CITY_NAMES), all_value)
 
 
 def industries() -> dashboard.CustomVariable:
-    made = choice("industry", "Industry 行业", INDUSTRY_NAMES)
-    return made.multi(True).include_all(True).all_value(".*").current(EVERY)
+    return several(choice("industry", "Industry 行业", INDUSTRY_NAMES))
 
 
-def several(made: dashboard.QueryVariable) -> dashboard.QueryVariable:
-    """Any number of what a look-up finds, all of it at first."""
-    return made.multi(True).include_all(True).all_value(".*").current(EVERY)
+def classes() -> dashboard.CustomVariable:
+    return several(choice("class", "Class 设备类别", CLASS_NAMES))
+
+
+def several(made: Variable, all_value: str = ".*") -> Variable:
+    """Any number of choices, all of them at first."""
+    return made.multi(True).include_all(True).all_value(all_value).current(EVERY)

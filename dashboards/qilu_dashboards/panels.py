@@ -36,6 +36,9 @@ from qilu_dashboards.influxql import DATA_SOURCE, Target
 EVERY = "10s"
 """The shortest step of a graph: every interval then holds at least one roll-up point."""
 
+MANY_LINES = 200
+"""Points of a line where a graph has one for each class: what a store sums up costs by the interval."""
+
 BLUE, GREEN, ORANGE, RED = "#3274d9", "#37872d", "#ff9830", "#e02f44"
 
 

@@ -55,11 +55,13 @@ def picture(
     made = board(uid)
     with httpx.Client(base_url=base, headers=headers, timeout=60.0, trust_env=False) as http:
 
-        def answer(query: str, variables: Mapping[str, str], least_s: int) -> Series:
-            return ask(http, database, substituted(query, time, variables, least_s))
+        def answer(
+            query: str, variables: Mapping[str, str], least_s: int, points: int | None = None
+        ) -> Series:
+            return ask(http, database, substituted(query, time, variables, least_s, points))
 
         variables = _variables(made, chosen, answer)
-        figure = _draw(made, time, lambda query, least_s: answer(query, variables, least_s), variables)
+        figure = _draw(made, time, lambda query, *how: answer(query, variables, *how), variables)
     with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, dpi=90)
 
@@ -87,7 +89,10 @@ def _variables(
 
 
 def _draw(
-    made: dict[str, Any], time: Time, answer: Callable[[str, int], Series], variables: Mapping[str, str]
+    made: dict[str, Any],
+    time: Time,
+    answer: Callable[[str, int, int | None], Series],
+    variables: Mapping[str, str],
 ) -> Figure:
     panels = [panel for panel in made["panels"] if panel["type"] not in ("row", "text")]
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
@@ -102,7 +107,7 @@ def _draw(
         least_s = int(float(least[:-1]) * _SECONDS[least[-1]])
         series: Series = []
         for target in panel["targets"]:
-            for one in answer(target["query"], least_s):
+            for one in answer(target["query"], least_s, panel.get("maxDataPoints")):
                 series.append(one | {"alias": target.get("alias", "")})
         title, left, top = 1.1 * ROW_IN, 0.75, where["y"] + 2.6
         axes = figure.add_axes(
@@ -116,15 +121,15 @@ def _draw(
         axes.set_title(_latin(panel["title"]), size=9, loc="left")
         axes.tick_params(labelsize=7)
         if not any(row[1] is not None for one in series for row in one["values"]):
-            _nothing(axes)
+            _nothing(axes, panel["fieldConfig"]["defaults"].get("noValue", "no data"))
             continue
         _PAINTERS[panel["type"]](axes, panel, series, time)
     return figure
 
 
-def _nothing(axes: Axes) -> None:
+def _nothing(axes: Axes, text: str) -> None:
     axes.set_axis_off()
-    axes.text(0.5, 0.5, "no data", ha="center", va="center", color="#999", size=9)
+    axes.text(0.5, 0.5, _latin(text), ha="center", va="center", color="#999", size=9)
 
 
 def _label(panel: dict[str, Any], one: dict[str, Any], column: str) -> str:
@@ -152,11 +157,15 @@ def _color(panel: dict[str, Any], value: float) -> str:
     return str(color)
 
 
-def _number(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
+def _number(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> None:
     axes.set_axis_off()
     value = _newest(series[-1])
     unit = str(panel["fieldConfig"]["defaults"].get("unit", ""))
     text = f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if unit == "dateTimeFromNow":
+        text = f"{(time.end_ms - value) / 60_000:,.0f} min before the end"
+    elif unit.startswith("dateTime"):
+        text = f"{datetime.fromtimestamp(value / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     unit = unit.partition(":")[2].strip() if ":" in unit else ""
     axes.text(
         0.5, 0.45, f"{text} {unit}".strip(), ha="center", va="center", size=14, color=_color(panel, value)

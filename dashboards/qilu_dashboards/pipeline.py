@@ -78,9 +78,8 @@ def _rates(made: dashboard.Dashboard) -> None:
 
 def _conservation(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Nothing is lost 守恒"))
-    names = [
-        name for name in ("accepted", "stored", "dead_lettered", "in_flight", "spooled") if name in FIELDS
-    ]
+    became = ("accepted", "stored", "dead_lettered", "in_flight", "spooled", "corrupt")
+    names = [name for name in became if name in FIELDS]
     columns = ", ".join(f'last("{name}") AS "{name.replace("_", " ")}"' for name in names)
     totals = f"SELECT {columns} {_SOURCE} {over_time('gateway')}"
     made.with_panel(course("Counted since the start 累计", totals, "locale", alias="$tag_gateway $col"))

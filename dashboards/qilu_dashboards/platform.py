@@ -15,7 +15,7 @@ _SOURCE = 'FROM "platform" WHERE "host" =~ /^${host:regex}$/ AND $timeFilter'
 
 
 def platform() -> Dashboard:
-    """Requests, latency, the database, background tasks, listeners."""
+    """Requests, latency, the database, background tasks, listeners, import jobs."""
     made = board("platform", UID, "The registry and its API. 平台运行", since="now-1h")
     hosts = 'SHOW TAG VALUES FROM "platform" WITH KEY = "host"'
     made.with_variable(several(lookup("host", "Host 主机", hosts)))
@@ -47,4 +47,11 @@ def platform() -> Dashboard:
         columns = ", ".join(f'max("{field}") AS "{field}"' for field in fields)
         query = f"SELECT {columns} {_SOURCE} {over_time('host')}"
         made.with_panel(course(title, query, unit, alias="$tag_host $col"))
+    made.with_row(dashboard.Row("Import jobs 导入任务"))
+    # Every replica writes what their one database says.
+    query = f'SELECT max("imports_open") AS "open" {_SOURCE} {over_time()}'
+    made.with_panel(number("Jobs that are open 未完成的导入", query, "locale", span=6).height(9))
+    columns = 'max("import_lines") AS "lines 行", max("import_lines_bad") AS "bad 错误"'
+    grown = f"SELECT {columns} {_SOURCE} {over_time()}"
+    made.with_panel(course("Lines of all jobs so far 累计导入行数", grown, "locale").span(18))
     return finish(made, MILESTONES)

@@ -15,6 +15,7 @@ from qilu_dashboards.frame import (
     VOUCHER_NAMES,
     board,
     cities,
+    classes,
     finish,
     industries,
 )
@@ -30,7 +31,7 @@ from qilu_dashboards.panels import (
     thresholds,
 )
 from qilu_dashboards.plan import PLANS
-from qilu_dashboards.queries import over_time
+from qilu_dashboards.queries import LATELY, OF_CLASS, over_time
 
 UID = "qilu-programme"
 
@@ -49,6 +50,7 @@ def overview() -> Dashboard:
     )
     made.with_variable(cities(all_value=".*"))
     made.with_variable(industries())
+    made.with_variable(classes())
     days = dashboard.TextBoxVariable("days").label("Days to the date 剩余天数").default_value("365")
     made.with_variable(days)
     _targets(made)
@@ -68,9 +70,10 @@ def _targets(board: dashboard.Dashboard) -> None:
     for line in ([*TARGETS.values()], platforms, rest):
         for place, target in enumerate(line):
             scope, code, field = target.counted_in
+            # The newest alone, not one an interval: found at once, however long the time.
             query = (
                 f'SELECT last("{field}") AS "{target.title}" FROM "programme" WHERE "scope" = \'{scope}\' '
-                f"AND \"code\" = '{code}' AND $timeFilter {over_time()}"
+                f"AND \"code\" = '{code}' AND $timeFilter"
             )
             # Together they are as wide as the dashboard, however many there are.
             span = 24 * (place + 1) // len(line) - 24 * place // len(line)
@@ -164,7 +167,7 @@ def _parts(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("By class, industry and kind of action 分类别、行业与上云类型"))
     by_class = (
         'SELECT last("units_on_cloud") FROM "programme" '
-        'WHERE "scope" = \'class\' AND $timeFilter GROUP BY "code"'
+        'WHERE "scope" = \'class\' AND "code" =~ /^${class:regex}$/ AND $timeFilter GROUP BY "code"'
     )
     board.with_panel(bars("Units on cloud by class 各类设备", by_class, "$tag_code", CLASS_NAMES, height=10))
     by_kind = (
@@ -175,8 +178,9 @@ def _parts(board: dashboard.Dashboard) -> None:
         bars("Cloud contracts by kind of action 上云合同", by_kind, "$tag_code", KIND_NAMES, height=10)
     )
     each = (
-        'SELECT max("units") AS "each" FROM "fleet" WHERE "level" = \'industry\' '
-        'AND "place" =~ /^${industry:regex}$/ AND $timeFilter GROUP BY "place", "class", "gateway"'
+        'SELECT last("units") AS "each" FROM "fleet" WHERE "level" = \'industry\' '
+        f'AND "place" =~ /^${{industry:regex}}$/ AND {OF_CLASS} AND $timeFilter '
+        'GROUP BY "place", "class", "gateway"'
     )
     by_industry = f'SELECT sum("each") AS "units" FROM ({each}) WHERE $timeFilter GROUP BY "place"'
     board.with_panel(
@@ -186,16 +190,16 @@ def _parts(board: dashboard.Dashboard) -> None:
             "$tag_place",
             INDUSTRY_NAMES,
             height=14,
-        ).description(
-            "The most units of each class that reported within one minute: "
-            "the ledger does not count by industry."
-        )
+        ).description(f"{LATELY} Each class has its own; the ledger does not count by industry.")
     )
 
 
 def _vouchers(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("Vouchers 云服务券"))
-    columns = 'last("vouchers_granted") AS "granted", last("vouchers_redeemed") AS "redeemed"'
+    columns = (
+        'last("vouchers_granted") AS "granted", last("vouchers_redeemed") AS "redeemed", '
+        'last("vouchers_clawed_back") AS "clawed back"'
+    )
     source = f'SELECT {columns} FROM "programme" WHERE "scope" = \'level\' AND $timeFilter'
     alias, unit = "$tag_code $col", "currencyCNY"
     newest = bars("Vouchers by level 各级云服务券", f'{source} GROUP BY "code"', alias, VOUCHER_NAMES)

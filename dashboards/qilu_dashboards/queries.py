@@ -3,6 +3,8 @@ that name one unit."""
 
 from __future__ import annotations
 
+LATELY = "Different units in the newest minute that something came in."
+"""What `last("units")` says: found at once, whereas the most of all minutes would read all of them."""
 EACH_MINUTE = "1m"
 """The shortest step of a graph over roll-ups by the minute."""
 
@@ -10,6 +12,8 @@ PLACE = '"place" =~ /^${city:regex}$/'
 """One condition for the province or some cities: the variable's "All" is the province's own code."""
 IN_CITY = '("province" =~ /^${city:regex}$/ OR "city" =~ /^${city:regex}$/)'
 """The same for alarms, which hold both codes."""
+OF_CLASS = '"class" =~ /^${class:regex}$/'
+OF_INDUSTRY = '"industry" =~ /^${industry:regex}$/'
 
 
 def over_time(*tags: str) -> str:

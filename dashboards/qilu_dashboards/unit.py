@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard, timeseries
+from grafana_foundation_sdk.models.common import BigValueGraphMode
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from qilu_contract.catalogue import EquipmentClass, Signal
 from qilu_contract.limits import LIMITS, Limit
+from qilu_contract.storage import BORN
 
 from qilu_dashboards.city import ALARM_HEADINGS
-from qilu_dashboards.frame import alarm_marks, board, cities, finish, lookup
+from qilu_dashboards.frame import alarm_marks, board, cities, finish, industries, lookup
 from qilu_dashboards.panels import GREEN, course, listing, number, states, steps_of, thresholds
-from qilu_dashboards.queries import over_time
+from qilu_dashboards.queries import OF_INDUSTRY, over_time
 from qilu_dashboards.units import unit_of
 
 
@@ -28,6 +30,7 @@ def unit(class_: EquipmentClass) -> Dashboard:
     _variables(made, class_)
     one = f'FROM "{class_.name}" WHERE "unit" = \'${{unit}}\' AND $timeFilter'
     made.with_row(dashboard.Row("Now 当前"))
+    _birth(made, class_)
     for signal in class_.signals:
         limits = _limits(class_, signal)
         steps = steps_of(limits) if limits else thresholds((None, GREEN))
@@ -56,21 +59,38 @@ def unit(class_: EquipmentClass) -> Dashboard:
     return finish(made, alarm_marks("\"unit\" = '${unit}'"))
 
 
+def _birth(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
+    """Whenever that was, the time shown or not: of one series the last value is found at once."""
+    query = f'SELECT last("{BORN}") AS "born" FROM "{class_.name}" WHERE "unit" = \'${{unit}}\''
+    for title, unit in (
+        ("Last birth 最近上线", "dateTimeAsLocal"),
+        ("Last birth, how long ago 距最近上线", "dateTimeFromNow"),
+    ):
+        panel = number(title, query, unit).graph_mode(BigValueGraphMode.NONE)
+        panel.no_value("never: no Sparkplug birth 无上线报文").description(
+            "When its edge node said the newest birth (Sparkplug DBIRTH): after a start, a new connection or "
+            "a request for a rebirth. Units that publish plain JSON have none. JSON 上报的设备没有上线报文。"
+        )
+        made.with_panel(panel)
+
+
 def _limits(class_: EquipmentClass, signal: Signal) -> list[Limit]:
     return [limit for limit in LIMITS[class_.name] if limit.signal == signal.name]
 
 
 def _variables(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
-    """A cascade of single choices: "All" of a million units would read the index of every series."""
+    """A cascade of single choices, but for cities and industries, whose "All" is no condition: "All" of a
+    million units would read the index of every series."""
     made.with_variable(cities(all_value=".*"))
     counties = (
         'SHOW TAG VALUES FROM "fleet" WITH KEY = "place" WHERE "level" = \'county\' '
         f'AND "class" = \'{class_.name}\' AND "city" =~ /^${{city:regex}}$/'
     )
     made.with_variable(lookup("county", "County 县区", counties))
+    made.with_variable(industries())
     # Any other can be typed in.
     of = f'SHOW TAG VALUES FROM "{class_.name}" WITH KEY'
-    enterprises = f'{of} = "enterprise" WHERE "county" =~ /^${{county:regex}}$/ LIMIT 500'
+    enterprises = f'{of} = "enterprise" WHERE "county" =~ /^${{county:regex}}$/ AND {OF_INDUSTRY} LIMIT 500'
     made.with_variable(lookup("enterprise", "Enterprise 企业", enterprises).allow_custom_value(True))
     units = f'{of} = "unit" WHERE "enterprise" =~ /^${{enterprise:regex}}$/ LIMIT 500'
     made.with_variable(lookup("unit", "Unit 设备", units).allow_custom_value(True))

@@ -57,6 +57,8 @@ class BirthTable:
     """The meaning changed shortly before this process started, and no birth has come since: a message that
     an earlier process did not acknowledge may mean either.
     """
+    said_ms: int | None = None
+    """The birth's own time, as long as this is the birth that is being stored."""
     names: dict[int, str] = field(init=False)
     """Of the aliases that stand for something measured."""
 
@@ -75,9 +77,9 @@ class Births:
         self._unsaved: dict[Key, BirthTable] = {}
         self._started_ms = time.time_ns() // 1_000_000
 
-    def learn(self, key: Key, aliases: Aliases) -> BirthTable:
+    def learn(self, key: Key, aliases: Aliases, said_ms: int | None = None) -> BirthTable:
         """A birth's table, in effect from now on; `saved` or `forget` must follow."""
-        table = BirthTable(key, aliases)
+        table = BirthTable(key, aliases, said_ms=said_ms)
         old = self.find(key)
         if old is not None:
             table.redefined_ms = old.redefined_ms

@@ -137,7 +137,7 @@ class Decoder:
                     for metric in payload.metrics
                     if metric.alias is not None and metric.name is not None
                 }
-                decoded.birth = self._births.learn(key, aliases)
+                decoded.birth = self._births.learn(key, aliases, payload.ts_ms)
                 if topic.device is None and len(self._bd_seq) < MAX_NODES:
                     self._bd_seq[topic.group, topic.node] = _bd_seq(payload)
             case "DDEATH":

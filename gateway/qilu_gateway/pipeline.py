@@ -353,6 +353,9 @@ class Pipeline:
                     taken.refuse(values)
                 elif taken.admitted is not None:
                     taken.points.append(Point(name, taken.admitted.tags, reading.ts_ms, values))
+        for taken in batch:
+            if taken.birth is not None:
+                taken.mark_birth(taken.birth, latest_ms)
 
     async def _store_points(self, batch: Sequence[Taken]) -> None:
         """Write the batch's points, or spool them. Those that the store refuses for good become refused

@@ -12,7 +12,7 @@ import structlog
 from qilu_contract import json_payload, topics
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import Reason, Retryable
-from qilu_contract.storage import UNIT_TAGS, Point
+from qilu_contract.storage import BORN, UNIT_TAGS, Point
 
 from qilu_gateway import outbox
 from qilu_gateway.backoff import Backoff
@@ -110,7 +110,9 @@ def _letter(point: Point, detail: str) -> DeadLetter:
         Reason.REFUSED_BY_STORE,
         detail,
         topics.telemetry(point.tags[_COUNTY], point.tags[_ENTERPRISE], unit),
-        json_payload.encode([(point.ts_ms, point.fields)]),
+        json_payload.encode(
+            [(point.ts_ms, {name: value for name, value in point.fields.items() if name != BORN})]
+        ),
         1,
         unit,
         redelivered=True,  # a batch that was shipped halfway is shipped again: its letters are there already

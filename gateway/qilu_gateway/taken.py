@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.readings import Reading
-from qilu_contract.storage import Point
+from qilu_contract.storage import BORN, Point
 
 from qilu_gateway.admission import Admitted
 from qilu_gateway.births import BirthTable
@@ -92,6 +92,16 @@ class Taken(msgspec.Struct, eq=False):
     def refuse(self, bad: BadReading, readings: int = 1) -> None:
         detail, count = self.refused.get(bad.reason, (bad.detail, 0))
         self.refused[bad.reason] = (detail, count + readings)
+
+    def mark_birth(self, birth: BirthTable, latest_ms: int) -> None:
+        """Let the newest of a birth's points say when the birth was said: at its sample's time, when the
+        birth gives no time or one that cannot be."""
+        if self.points:
+            place = max(range(len(self.points)), key=lambda at: self.points[at].ts_ms)
+            point, said_ms = self.points[place], birth.said_ms
+            if said_ms is None or not point.ts_ms <= said_ms <= latest_ms:
+                said_ms = point.ts_ms
+            self.points[place] = point._replace(fields={**point.fields, BORN: said_ms})
 
     def letters(self) -> list[DeadLetter]:
         return [

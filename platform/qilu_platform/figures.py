@@ -25,8 +25,8 @@ class OwnFigures:
         self._host = socket.gethostname() or "platform"
         self._before = (time.monotonic(), 0.0, 0.0, 0.0)
 
-    def point(self, ts_ms: int, counts_read_s: float) -> Point:
-        """`counts_read_s`: how long the database took to give all counts."""
+    def point(self, ts_ms: int, counts_read_s: float, jobs: Mapping[str, int]) -> Point:
+        """`counts_read_s`: how long the database took to give all counts; `jobs`: what `count_jobs` says."""
         total: Counter[str] = Counter()
         for metric in self._metrics.registry.collect():
             for sample in metric.samples:
@@ -49,6 +49,7 @@ class OwnFigures:
             "task_failures": int(total["qilu_platform_task_failures_total"]),
             "event_clients": int(total["qilu_platform_event_clients"]),
             "counts_read_ms": round(counts_read_s * 1000, 2),
+            **jobs,
         }
         if answered:
             fields["latency_ms"] = round(seconds / answered * 1000, 2)

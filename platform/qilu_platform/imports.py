@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 from qilu_contract.clock import wall_ms
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, case, func, select, update
 from starlette.requests import ClientDisconnect
 
 from qilu_platform import audit_log, ledger
@@ -66,6 +66,14 @@ def list_jobs(connection: Connection, limit: int) -> list[dict[str, Any]]:
     """The latest first."""
     query = select(imports).order_by(imports.c.begun_ms.desc(), imports.c.id).limit(limit)
     return [shown(row._mapping) for row in connection.execute(query)]
+
+
+def count_jobs(connection: Connection) -> dict[str, int]:
+    """Jobs that are open, and the lines of all jobs so far, as the measurement `platform` holds them."""
+    is_open = case((imports.c.state == "open", 1), else_=0)
+    totals = (func.coalesce(func.sum(each), 0) for each in (is_open, imports.c.lines, imports.c.bad))
+    names = ("imports_open", "import_lines", "import_lines_bad")
+    return dict(zip(names, map(int, connection.execute(select(*totals)).one()), strict=True))
 
 
 class Import:

@@ -23,6 +23,7 @@ from qilu_platform.commanding import Commander
 from qilu_platform.database import Database, DatabaseBusy, lock_start, unreachable
 from qilu_platform.events import Hub
 from qilu_platform.figures import Milestones, OwnFigures
+from qilu_platform.imports import count_jobs
 from qilu_platform.keys import ensure_keys
 from qilu_platform.limits import Buckets
 from qilu_platform.metrics import Metrics
@@ -162,7 +163,8 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
         ts_ms = wall_ms() // (ROLL_UP_S * 1000) * (ROLL_UP_S * 1000)
         begun = time.perf_counter()
         counts = await runtime.database.read(read_counts)
-        figures = own.point(ts_ms, time.perf_counter() - begun)
+        took_s = time.perf_counter() - begun
+        figures = own.point(ts_ms, took_s, await runtime.database.read(count_jobs))
         await store.write([*points(counts, ts_ms), figures, *milestones.points(counts, ts_ms)])
 
     return [*found, ("pipeline", PIPELINE_S, show_pipeline), (ROLL_UP, ROLL_UP_S, roll_up)]

@@ -25,7 +25,7 @@ from qilu_contract.limits import LIMITS
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.readings import Reading
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, is_cumulative
-from qilu_contract.storage import MEASUREMENTS, Point, line_protocol
+from qilu_contract.storage import BORN, MEASUREMENTS, Point, line_protocol
 from qilu_contract.targets import CORE_TARGETS
 from qilu_contract.topics import telemetry
 from qilu_dashboards.alerts import rules
@@ -36,7 +36,7 @@ from qilu_dashboards.units import unit_of
 from qilu_devices.manifest import Manifest, load_manifest
 from qilu_platform.programme import points as platform_points
 
-UNITS = 220
+UNITS = 150
 SIMULATED_S = 3_600
 SPEED = 240
 HOUR_MS = 3_600_000
@@ -54,7 +54,7 @@ SUBJECTS = {
 }
 """One recognition of each kind."""
 DISBURSED = [
-    {"id": f"test-{level}", "level": level, "granted": 30 + n, "redeemed": 20 + n, "clawed_back": n}
+    {"id": f"test-{level}", "level": level, "granted": 30 + n, "redeemed": 20 + n, "clawed_back": 1 + n}
     for n, level in enumerate(("province", "city", "county"))
 ]
 BOARDS = {board["uid"]: board for board in map(json.loads, build_all().values())}
@@ -76,11 +76,16 @@ class Filled:
     """Nothing is written any more: what was asked once need not be asked again."""
 
     def ask(
-        self, query: str, hours: float, variables: dict[str, str], least_s: int = 60
+        self,
+        query: str,
+        hours: float,
+        variables: dict[str, str],
+        least_s: int = 60,
+        points: int | None = None,
     ) -> list[dict[str, Any]]:
         """The series of the answer, after Grafana's substitutions for a panel of 800 pixels."""
         time = Time(self.now_ms - int(hours * HOUR_MS), self.now_ms)
-        text = substituted(query, time, variables, least_s)
+        text = substituted(query, time, variables, least_s, points)
         assert "$" not in text.replace("$/", ""), f"left over in {text}"
         if text in self.answers:
             return self.answers[text]
@@ -228,7 +233,7 @@ def variables_of(board: dict[str, Any], choice: str, filled: Filled) -> dict[str
             found[name] = variable["allValue"]
         elif variable["type"] == "custom":
             values = [option.split(" : ")[1] for option in variable["query"].split(", ")]
-            one = {"city": "370200", "industry": "C34"}[name]
+            one = {"city": "370200", "industry": "C34", "class": "motor"}[name]
             more = [value for value in values if value != one][:2]
             found[name] = one if choice == "one" else f"({'|'.join([one, *more])})"
         else:
@@ -258,15 +263,20 @@ def test_every_panel_annotation_and_variable_gets_an_answer(filled: Filled, choi
         variables = variables_of(board, choice, filled)
         seconds = {"10s": 10, "1m": 60, None: 10}
         asked = [
-            (panel["title"], target["query"], seconds.get(panel.get("interval"), 60))
+            (
+                panel["title"],
+                target["query"],
+                seconds.get(panel.get("interval"), 60),
+                panel.get("maxDataPoints"),
+            )
             for panel in board["panels"]
             for target in panel.get("targets", [])
         ]
-        asked += [(one["name"], one["query"], 60) for one in board["annotations"].get("list", [])]
+        asked += [(one["name"], one["query"], 60, None) for one in board["annotations"].get("list", [])]
         lookups = [one for one in board["templating"]["list"] if one["type"] == "query"]
-        asked += [(one["name"], one["query"], 60) for one in lookups]
-        for title, query, least_s in asked:
-            series = filled.ask(query, hours, variables, least_s)
+        asked += [(one["name"], one["query"], 60, None) for one in lookups]
+        for title, query, least_s, points in asked:
+            series = filled.ask(query, hours, variables, least_s, points)
             for one in series:
                 assert one["values"], title
                 wanted = re.findall(r'AS "([^"]+)"', query.split("FROM")[0])
@@ -282,6 +292,8 @@ def excused(place: tuple[str, str, str], choice: str, hours: int, filled: Filled
     """No such thing happened in this small run, and the test can say why."""
     uid, title, query = place
     common = "motor" in uid or "boiler" in uid  # there is one of each in every choice of places
+    if f'last("{BORN}")' in query:  # these two are devices made by hand, that speak JSON
+        return common
     if 'FROM "programme"' in query:  # nothing of the kind was ever counted in that city
         code = re.search(r"\"code\" (?:= '\w+'|=~ /[^/]+/)", query)
         counted = re.search(r'last\("(\w+)"\)', query)
@@ -338,7 +350,7 @@ def test_counts_of_every_kind_of_panel_are_those_of_the_simulated_fleet(filled: 
     cities = Counter(city_of(unit.enterprise.county) for unit in fleet) + Counter({"370200": 2})
     classes = Counter(unit.class_name for unit in fleet) + Counter(motor=1, boiler=1)
     enterprises = Counter(city_of(one.county) for one in {unit.enterprise for unit in fleet})
-    everything = {"city": ".*"}
+    everything = {"city": ".*", "class": ".*"}
 
     [gauge] = (q for title, q in panels("qilu-programme", "gauge").items() if "equipment" in title)
     [series] = filled.ask(gauge[0], 1, {})
@@ -356,7 +368,7 @@ def test_counts_of_every_kind_of_panel_are_those_of_the_simulated_fleet(filled: 
     bars = panels("qilu-programme", "bargauge")
     vouchers = filled.ask(bars["Vouchers by level 各级云服务券"][0], 1, {})
     assert {one["tags"]["code"]: one["values"][-1][1:] for one in vouchers} == {
-        line["level"]: [line["granted"], line["redeemed"]] for line in DISBURSED
+        line["level"]: [line["granted"], line["redeemed"], line["clawed_back"]] for line in DISBURSED
     }
     assert by_code(filled.ask(bars["Units on cloud by class 各类设备"][0], 1, everything)) == classes
     [table] = panels("qilu-programme", "table").values()
@@ -393,10 +405,45 @@ def test_panels_of_a_unit_show_what_was_simulated(filled: Filled) -> None:
                 for at, values in buckets.items()
             }
             assert shown == pytest.approx(drawn), (class_, signal.name)
+        for title in ("Last birth 最近上线", "Last birth, how long ago 距最近上线"):
+            [born] = filled.ask(numbers[title][0], hours, {"unit": unit})
+            assert born["values"][0][1] in {reading.ts_ms for reading in samples[unit]}, class_
+        [first] = filled.ask(f'SELECT first("{BORN}") FROM "{class_}" WHERE "unit" = \'{unit}\'', hours, {})
+        assert first["values"] == [[samples[unit][0].ts_ms] * 2], class_
         [series] = filled.ask(panels(board, "state-timeline")["Data 数据"][0], hours, {"unit": unit}, 60)
         base = CATALOGUE[class_].base_signal.name
         minutes = Counter(r.ts_ms // 60_000 * 60_000 for r in samples[unit] if base in r.values)
         assert {row[0]: row[1] for row in series["values"]} == minutes
+
+
+def test_a_unit_that_speaks_json_was_never_born_and_the_panel_says_so(filled: Filled) -> None:
+    for panel in BOARDS["qilu-unit-motor"]["panels"]:
+        if panel["title"].startswith("Last birth"):
+            assert filled.ask(panel["targets"][0]["query"], 1, {"unit": "test-motor"}) == []
+            assert "never" in panel["fieldConfig"]["defaults"]["noValue"]
+
+
+def test_class_and_industry_narrow_what_is_shown(filled: Filled) -> None:
+    chosen = {"city": PROVINCE, "class": "(boiler|motor)", "industry": ".*"}
+    by_class = filled.ask(
+        panels("qilu-programme", "bargauge")["Units on cloud by class 各类设备"][0], 1, chosen
+    )
+    assert set(by_code(by_class)) == {"boiler", "motor"}
+    energy = panels("qilu-energy", "timeseries")
+    for title in ("energy_kWh added, by class 各类设备 (kWh)", "co2_kg added, by class 各类设备 (kg)"):
+        assert {one["tags"]["class"] for one in filled.ask(energy[title][0], 2, chosen)} == {
+            "boiler",
+            "motor",
+        }
+    power = filled.ask(energy["All units of a class together, by signal 各类设备功率合计 (kW)"][0], 2, chosen)
+    assert "motor" in {one["tags"]["class"] for one in power} <= {"boiler", "motor"}
+
+    [query] = panels("qilu-class-motor", "bargauge")["Units that report, by industry 各行业在线设备"]
+    there = {unit.enterprise.industry for unit in filled.manifest.fleet() if unit.class_name == "motor"}
+    industries = {one["tags"]["place"] for one in filled.ask(query, 2, chosen)}
+    assert industries == there | {"C34"}
+    [one] = filled.ask(query, 2, {**chosen, "industry": "C34"})
+    assert one["tags"]["place"] == "C34"
 
 
 def test_roll_ups_agree_with_the_readings_that_are_stored(filled: Filled) -> None:

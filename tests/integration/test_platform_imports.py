@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from qilu_platform.imports import count_jobs
 from qilu_platform.ledger import audit
 from qilu_platform.listing import LOOK_AT
 from qilu_platform.parsing import BLOCK
@@ -273,6 +274,27 @@ async def test_a_broken_connection_leaves_a_job_that_goes_on_from_its_offset(dat
         assert path in [
             f"/v1/imports/{each['id']}" for each in (await client.get("/v1/imports")).json()["items"]
         ]
+
+
+async def test_open_jobs_and_the_lines_of_all_are_counted(database_url: str) -> None:
+    settings = Settings(db_url=database_url, port=0, api_key=SecretStr(ADMIN))
+    async with asyncio.timeout(120), PlatformService(settings) as service:
+        assert service._runtime is not None
+        database = service._runtime.database
+        assert await database.read(count_jobs) == {
+            "imports_open": 0,
+            "import_lines": 0,
+            "import_lines_bad": 0,
+        }
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        async with httpx.AsyncClient(base_url=service.url, headers=headers, trust_env=False) as client:
+            job = await sent(client, units_csv(range(3)), CSV)  # of nobody
+            await client.post("/v1/imports?book=units")
+        assert await database.read(count_jobs) == {
+            "imports_open": 1,
+            "import_lines": job["lines"],
+            "import_lines_bad": 3,
+        }
 
 
 async def test_two_that_go_on_with_one_job_register_everything_once(database_url: str) -> None:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_contract.places import PROVINCE
-from qilu_contract.storage import Point
+from qilu_contract.storage import BORN, Point
 from qilu_contract.stores import open_store
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
@@ -224,7 +224,7 @@ async def test_readings_of_a_unit_come_from_the_store(tmp_path: Path) -> None:
         tags = ("370200", "370202", "C31", "e1", unit)
         await store.write(
             [
-                Point("motor", tags, START_MS + second * 1000, {signal_name: float(second)})
+                Point("motor", tags, START_MS + second * 1000, {signal_name: float(second), BORN: START_MS})
                 for second in range(120)
             ]
         )

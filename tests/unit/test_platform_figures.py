@@ -27,9 +27,9 @@ def test_rates_and_latency_are_of_what_came_since_the_point_before() -> None:
     metrics.requests.labels("/v1/units", "GET", "200").inc(3)
     metrics.requests.labels("/v1/units", "GET", "500").inc()
     metrics.seconds.labels("/v1/units").observe(0.2)
-    first = own.point(0, 0.001).fields
+    first = own.point(0, 0.001, {"imports_open": 1}).fields
     assert (first["requests"], first["errors"]) == (4, 1)
-    assert (first["latency_ms"], first["counts_read_ms"]) == (200.0, 1.0)
-    second = own.point(10_000, 0.001).fields
+    assert (first["latency_ms"], first["counts_read_ms"], first["imports_open"]) == (200.0, 1.0, 1)
+    second = own.point(10_000, 0.001, {}).fields
     assert second["requests_per_s"] == 0
     assert "latency_ms" not in second

@@ -14,6 +14,7 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
 from qilu_contract.ids import ID_PATTERN
 from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.storage import BORN
 from qilu_contract.stores import Aggregate, Store
 
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
@@ -56,6 +57,7 @@ async def latest(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
         row = await store.latest(unit["class"], {"unit": id})
     if row is None:
         raise Problem(404, f"unit {id} has no readings yet.")
+    row.values.pop(BORN, None)  # no signal
     return answer({"unit": id, "ts_ms": row.ts_ms, "values": row.values})
 
 
