@@ -52,6 +52,8 @@ GARBAGE = (20_000, 50, 50)
 """How often Python looks for cycles in this process. What is in flight is some hundred thousand objects
 without any, and going through them at every seven hundredth new one took a third of the gateway's time. Each
 request to the store leaves a cycle of some forty objects, so that it cannot be left off either."""
+WRITES = 2
+"""Batches on their way to the store at once: while it works on one, it receives the next."""
 STUBBORN = 3
 """So often a batch may fail while the store takes others, before the points at fault are looked for."""
 LAG_SAMPLES = 20
@@ -235,17 +237,18 @@ class Pipeline:
         taken.admitted = admitted
 
     async def run(self) -> None:
-        """Bring batches to an end, one after the other, for ever. While one is written, the end of the one
-        before it follows."""
+        """Bring batches to an end, for ever: WRITES are written at once, and what follows is done for one
+        after the other."""
         gc.set_threshold(*GARBAGE)
-        ending: asyncio.Task[None] | None = None
+        room = asyncio.Semaphore(WRITES)
+        last: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
             while True:
                 batch = await self._batcher.next()
-                await self._store_points(batch)
-                if ending is not None:
-                    await ending
-                ending = group.create_task(self._end(batch), name="gateway-end")
+                await room.acquire()
+                storing = group.create_task(self._store_points(batch), name="gateway-store")
+                storing.add_done_callback(lambda _: room.release())
+                last = group.create_task(self._end(batch, storing, last), name="gateway-end")
 
     async def drain(self) -> None:
         """Return when all that is taken is brought to an end, except what waits for the platform."""
@@ -254,8 +257,14 @@ class Pipeline:
             self._progress.clear()
             await self._progress.wait()
 
-    async def _end(self, batch: list[Taken]) -> None:
-        """What follows when the points are durable: all else is made so, and the batch is acknowledged."""
+    async def _end(
+        self, batch: list[Taken], storing: asyncio.Task[None], before: asyncio.Task[None] | None
+    ) -> None:
+        """What follows when the points are durable, and the batch before has come to its end: all else is
+        made so, and the batch is acknowledged."""
+        await storing
+        if before is not None:
+            await before
         await self._keep(batch)
         self._rollups.add(_not_repeated(batch))
         counters = self._meter.counters
