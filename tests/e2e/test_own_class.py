@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 from conftest import Influx
+from qilu_contract.storage import BORN
 
 QILU = Path(sys.executable).parent / "qilu"
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -66,6 +67,7 @@ def test_a_class_from_a_file_is_registered_counted_stored_verified_and_drawn(
 
     types = dict(ask(influxdb, 'SHOW FIELD KEYS FROM "kiln"')[0]["values"])
     assert (types.pop("bricks_lost"), types.pop("burner_on")) == ("integer", "boolean")
+    assert types.pop(BORN) == "integer"
     assert set(types.values()) == {"float"}
 
     # Boards of the class, in a folder of the user's, with what is there left alone.
