@@ -9,13 +9,14 @@ from qilu_contract.limits import LIMITS, alarm_limits
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, bin_edges, is_cumulative
 
 from qilu_dashboards.city import ALARM_HEADINGS
-from qilu_dashboards.frame import CITY_NAMES, INDUSTRY_NAMES, alarm_marks, board, cities, finish, industries
+from qilu_dashboards.frame import CITY_NAMES, alarm_marks, board, cities, finish, industries
 from qilu_dashboards.panels import (
     GREEN,
     RED,
     bars,
     course,
     distribution,
+    industry_bars,
     listing,
     number,
     steps_of,
@@ -82,15 +83,7 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
         f'AND "signal" = \'{base}\' AND "level" = \'industry\' AND "place" =~ /^${{industry:regex}}$/ '
         'AND $timeFilter GROUP BY "place"'
     )
-    made.with_panel(
-        bars(
-            "Units that report, by industry 各行业在线设备",
-            by_industry,
-            "$tag_place",
-            INDUSTRY_NAMES,
-            height=14,
-        ).description(LATELY)
-    )
+    made.with_panel(industry_bars(by_industry, LATELY))
 
 
 def _band(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:

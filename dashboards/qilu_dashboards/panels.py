@@ -31,6 +31,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from qilu_contract.limits import Limit
 from qilu_contract.targets import Target as CoreTarget
 
+from qilu_dashboards.frame import INDUSTRY_NAMES
 from qilu_dashboards.influxql import DATA_SOURCE, Target
 
 EVERY = "10s"
@@ -165,6 +166,12 @@ def bars(title: str, query: str, alias: str, names: Mapping[str, str], *, height
     for value, name in names.items():
         panel.override_by_name(value, [DynamicConfigValue("displayName", name)])
     return panel
+
+
+def industry_bars(query: str, described: str) -> bargauge.Panel:
+    """Units that report, a bar for each industry; the query's series are by `place`."""
+    title = "Units that report, by industry 各行业在线设备"
+    return bars(title, query, "$tag_place", INDUSTRY_NAMES, height=14).description(described)
 
 
 def rows(

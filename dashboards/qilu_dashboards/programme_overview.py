@@ -9,7 +9,6 @@ from qilu_contract.targets import CORE_TARGETS, TARGETS
 from qilu_dashboards.frame import (
     CITY_NAMES,
     CLASS_NAMES,
-    INDUSTRY_NAMES,
     KIND_NAMES,
     MILESTONES,
     VOUCHER_NAMES,
@@ -25,6 +24,7 @@ from qilu_dashboards.panels import (
     against_target,
     bars,
     course,
+    industry_bars,
     number,
     on_map,
     rows,
@@ -184,13 +184,7 @@ def _parts(board: dashboard.Dashboard) -> None:
     )
     by_industry = f'SELECT sum("each") AS "units" FROM ({each}) WHERE $timeFilter GROUP BY "place"'
     board.with_panel(
-        bars(
-            "Units that report, by industry 各行业在线设备",
-            by_industry,
-            "$tag_place",
-            INDUSTRY_NAMES,
-            height=14,
-        ).description(f"{LATELY} Each class has its own; the ledger does not count by industry.")
+        industry_bars(by_industry, f"{LATELY} Each class has its own; the ledger does not count by industry.")
     )
 
 

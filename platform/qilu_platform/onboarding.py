@@ -95,14 +95,12 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
     _hear(connection, told)
     _move(connection, moved)
     ledger.append(connection, entries)
-    unknown: list[str] = []
+    unknown: set[str] = set()
     if found != len(told):
-        known = set(connection.scalars(select(units.c.id).where(among(connection, units.c.id, list(latest)))))
-        unknown = sorted(latest.keys() - known)
-    already = len(readings) - counted
-    if unknown:
-        already -= sum(id_ in set(unknown) for id_, _ in readings)
-    return Report(counted, already, unknown, active)
+        known = connection.scalars(select(units.c.id).where(among(connection, units.c.id, list(latest))))
+        unknown = latest.keys() - set(known)
+    already = len(readings) - counted - sum(id_ in unknown for id_, _ in readings)
+    return Report(counted, already, sorted(unknown), active)
 
 
 _Told = Sequence[tuple[str, int | None, int]]
