@@ -195,8 +195,10 @@ def play_embedded(stack: StackConfig, words: list[str], console: Console) -> dic
 
 async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
     stopping = stop_signal()
-    # The player inherits this: until it listens, a wish for a pause is nothing, and not its end.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # Until somebody listens, a wish for a pause is nothing: not the player's end, who inherits this, and not the
+    # halt of the stack, which says that it is up before it is entered.
+    for number in (signal.SIGUSR1, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)
     async with Stack(config, console) as stack:
 
         def pause() -> None:

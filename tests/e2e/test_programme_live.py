@@ -221,7 +221,7 @@ def test_a_run_pauses_and_goes_on(tmp_path: Path, free_port: Callable[[], int]) 
     run.start()
     try:
         until(lambda: "is up" in run.output.read_text())
-        run.process.send_signal(signal.SIGTSTP)  # before anybody can pause: at worst nothing comes of it
+        run.process.send_signal(signal.SIGTSTP)  # before anybody listens: nothing comes of it
         until(lambda: "Paused" in run.output.read_text() or len(run.months()) > 0)
         if "Paused" not in run.output.read_text():
             run.process.send_signal(signal.SIGTSTP)
@@ -230,5 +230,6 @@ def test_a_run_pauses_and_goes_on(tmp_path: Path, free_port: Callable[[], int]) 
         assert run.process.wait(PATIENCE_S) == 0, run.output.read_text()
     finally:
         run.process.kill()
+        run.process.wait()
     assert "Going on." in run.output.read_text()
     assert len(run.months()) == LABELS.index("2018-04") + 1
