@@ -5,7 +5,6 @@ acknowledged.
 from __future__ import annotations
 
 import asyncio
-import gc
 import sqlite3
 import time
 from collections import OrderedDict, deque
@@ -48,10 +47,6 @@ AFTER_CONNECT_S = 10.0
 ACTIVITY_MS = 3600 * 1000
 SLOW_S = 4.0
 """A store that takes longer for a batch is slow: the batch is spooled. Less than a stall (`service.py`)."""
-GARBAGE = (20_000, 50, 50)
-"""How often Python looks for cycles in this process. What is in flight is some hundred thousand objects
-without any, and going through them at every seven hundredth new one took a third of the gateway's time. Each
-request to the store leaves a cycle of some forty objects, so that it cannot be left off either."""
 WRITES = 2
 """Batches on their way to the store at once: while it works on one, it receives the next."""
 STUBBORN = 3
@@ -239,7 +234,6 @@ class Pipeline:
     async def run(self) -> None:
         """Bring batches to an end, for ever: WRITES are written at once, and what follows is done for one
         after the other."""
-        gc.set_threshold(*GARBAGE)
         room = asyncio.Semaphore(WRITES)
         last: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:

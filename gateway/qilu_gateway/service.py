@@ -13,6 +13,7 @@ from qilu_contract import topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
+from qilu_contract.interpreter import serve_evenly
 from qilu_contract.mqtt import Message
 from qilu_contract.secrets import secret
 from qilu_contract.storage import Point
@@ -157,6 +158,7 @@ class GatewayService:
         """Serve until `stop`. Raises ConfigError, or whatever broke a part: then nothing more is
         acknowledged, the broker publishes STATE offline, and a new start goes on where this one was.
         """
+        serve_evenly()
         settings = self._settings
         async with AsyncExitStack() as stack:
             schemas = (births.SCHEMA, dead_letters.SCHEMA, outbox.SCHEMA, rollups.SCHEMA, run_clock.SCHEMA)

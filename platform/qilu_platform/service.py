@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from qilu_contract.errors import ConfigError
+from qilu_contract.interpreter import serve_evenly
 from qilu_contract.stores import Store
 
 from qilu_platform.app import create_app
@@ -63,6 +64,7 @@ class PlatformService:
         return None if self._runtime is None else self._runtime.first_admin_key
 
     async def __aenter__(self) -> Self:
+        serve_evenly()
         async with self._stack as stack:
             listening = self._listen()
             stack.callback(listening.close)

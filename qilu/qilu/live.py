@@ -187,16 +187,13 @@ def play_embedded(stack: StackConfig, words: list[str], console: Console) -> dic
     """Bring up a stack, have the programme played into it, and report. Raises QiluError; leaves with the
     player's own exit code when that has said what is wrong."""
     child = Child("programme", [*words, "--room", str(stack.state)], role="admin", shown=True, afresh=False)
-    # Gateway, platform and store share this process: a thread that has its answer is not to wait 5 ms for its
-    # turn each time.
-    sys.setswitchinterval(0.0005)
     return asyncio.run(_embedded(replace(stack, child=child), console))
 
 
 async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
     stopping = stop_signal()
-    # Until somebody listens, a wish for a pause is nothing: not the player's end, who inherits this, and not the
-    # halt of the stack, which says that it is up before it is entered.
+    # Until somebody listens, a wish for a pause is nothing: not the player's end, who inherits this, and not
+    # the halt of the stack, which says that it is up before it is entered.
     for number in (signal.SIGUSR1, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     async with Stack(config, console) as stack:
