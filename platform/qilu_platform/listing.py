@@ -71,6 +71,10 @@ def rows_after(
     where = _conditions(table, filters)
     if table is units and _in_stretches(filters):
         return _from_stretches(connection, filters, where, cursor, limit)
+    if table is enterprises and filters.city is not None and filters.name is None:
+        after = [*where, enterprises.c.id > cursor]
+        parts = [[*after, enterprises.c.county == county] for county in _counties(filters)]
+        return _cut(_merged(connection, enterprises, parts, limit), limit)
     where += _places(table, filters)
     query = select(table).where(*where, table.c.id > cursor).order_by(table.c.id).limit(limit + 1)
     return _cut(connection.execute(query).all(), limit)
@@ -131,33 +135,33 @@ def _irregular(
     stop: str | None,
     limit: int,
 ) -> Sequence[Row[Any]]:
-    """The first irregular units of the places and classes asked for. A cell is a stretch of their index, in
-    the order of ids: merging the cells' beginnings reads no further."""
+    """The first irregular units of the places and classes asked for: each cell is a stretch of their
+    index."""
     up_to = [] if stop is None else [units.c.id <= stop]
     present = select(units.c.id).where(units.c.irregular.is_not(None)).limit(1)
     if connection.scalar(present) is None:
         return []
+    common = [units.c.irregular.is_not(None), *where, *up_to]
+    classes = CATALOGUE if filters.class_ is None else [filters.class_]
     parts = [
-        select(units.c.id)
-        .where(
-            units.c.irregular.is_not(None),
-            units.c.county == county,
-            units.c["class"] == class_,
-            *where,
-            *up_to,
-        )
-        .order_by(units.c.id)
-        .limit(limit + 1)
-        .subquery()
+        [*common, units.c.county == county, units.c["class"] == class_]
         for county in _counties(filters)
-        for class_ in ([filters.class_] if filters.class_ is not None else CATALOGUE)
+        for class_ in classes
     ]
+    return _merged(connection, units, parts, limit)
+
+
+def _merged(
+    connection: Connection, table: Table, parts: Sequence[Sequence[ColumnElement[bool]]], limit: int
+) -> Sequence[Row[Any]]:
+    """The first rows of all parts together. A part is a stretch of an index in the order of ids, so that no
+    more than the parts' beginnings is read."""
     if not parts:
         return []
-    ids = union_all(*(select(part.c.id) for part in parts))
-    return connection.execute(
-        select(units).where(units.c.id.in_(ids)).order_by(units.c.id).limit(limit + 1)
-    ).all()
+    begun = [select(table.c.id).where(*part).order_by(table.c.id).limit(limit + 1) for part in parts]
+    ids = union_all(*(select(part.subquery().c.id) for part in begun))
+    query = select(table).where(table.c.id.in_(ids)).order_by(table.c.id).limit(limit + 1)
+    return connection.execute(query).all()
 
 
 def _is_placed(filters: Filters) -> bool:

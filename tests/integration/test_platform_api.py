@@ -349,7 +349,12 @@ async def test_pages_hold_everything_once_and_filters_hold_what_they_say(databas
             assert await walk(f"/v1/units?{httpx.QueryParams(wanted)}", limit=4) == expected, wanted
         enterprises = await walk("/v1/enterprises", limit=3)
         assert len(enterprises) == 4
-        for wanted in [{"county": "370202"}, {"city": "370200"}, {"industry": "C31", "city": "370200"}]:
+        for wanted in [
+            {"county": "370202"},
+            {"city": "370200"},
+            {"industry": "C31", "city": "370200"},
+            {"county": "370202", "city": "370100"},
+        ]:
             expected = [each for each in enterprises if wanted.items() <= each.items()]
             assert await walk(f"/v1/enterprises?{httpx.QueryParams(wanted)}", limit=1) == expected
         for wrong in ["limit=0", "limit=1001", "cursor=A!", "city=370202", "class=toaster", "state=new"]:
