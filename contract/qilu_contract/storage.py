@@ -7,7 +7,7 @@ data; a tag and a field never share a name; every field has one fixed type.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -26,6 +26,17 @@ BORN = "born_ms"
 the birth was said, UTC milliseconds. The last one is when the unit was born last, and costs no series."""
 
 
+RESOLUTION = "resolution"
+"""The last tag of what is written again and again: FINE or COARSE. Queries choose by a graph's own step, by
+the condition that a letter of the step ("30s", "2m", "1h", "1d") is one of the value's."""
+FINE = "minutes"
+"""A row for each minute or oftener."""
+COARSE = "hour-day-week-year"
+"""A row for each hour (`hours.py`)."""
+
+Fold = Literal["last", "sum", "min", "max", "mean"]
+
+
 @dataclass(frozen=True, slots=True)
 class Measurement:
     name: str
@@ -33,6 +44,8 @@ class Measurement:
     fields: Mapping[str, FieldType]
     counted_by: str
     """A field that every regular point holds, so that counting it counts the points."""
+    hourly: Mapping[str, Fold] = field(default_factory=dict)
+    """How an hour's points become one row, for each field of which that does not hold what was last."""
 
 
 class Point(NamedTuple):
@@ -61,7 +74,7 @@ def _measurements() -> dict[str, Measurement]:
     found.append(
         Measurement(
             name="pipeline",
-            tags=("gateway",),
+            tags=("gateway", RESOLUTION),
             fields={
                 "accepted": "int",
                 "stored": "int",
@@ -79,6 +92,10 @@ def _measurements() -> dict[str, Measurement]:
                 "spool_age_s": "float",
             },
             counted_by="accepted",
+            hourly={
+                **dict.fromkeys(("accepted_per_s", "stored_per_s"), "mean"),
+                **dict.fromkeys(("lag_ms", "spool_bytes", "spool_age_s"), "max"),
+            },
         )
     )
     # The programme's counts as they stood: scope is province, city, class, kind (of cloud action or of
@@ -86,7 +103,7 @@ def _measurements() -> dict[str, Measurement]:
     found.append(
         Measurement(
             name="programme",
-            tags=("scope", "code"),
+            tags=("scope", "code", RESOLUTION),
             fields={
                 "enterprises_registered": "int",
                 "enterprises_on_cloud": "int",
@@ -117,10 +134,11 @@ def _rollups() -> list[Measurement]:
         # A minute of a class's key signal in one place (its level says whether that is the province, a
         # city, a county or an industry): different units seen, readings, and what readings and gateways add
         # up to a mean by (sum over n). For a cumulative signal all are of what was added in the minute. The
-        # base signal's row of each class is written for every minute with a regular reading.
+        # base signal's row of each class is written for every minute with a regular reading. An hour's units
+        # are the most of any of its minutes.
         Measurement(
             name="fleet",
-            tags=("level", "place", "city", "class", "signal", "gateway"),
+            tags=("level", "place", "city", "class", "signal", "gateway", RESOLUTION),
             fields={
                 "units": "int",
                 "n": "int",
@@ -130,6 +148,12 @@ def _rollups() -> list[Measurement]:
                 **dict.fromkeys(BIN_FIELDS, "int"),
             },
             counted_by="n",
+            hourly={
+                **dict.fromkeys(("n", "sum", *BIN_FIELDS), "sum"),
+                "units": "max",
+                "min": "min",
+                "max": "max",
+            },
         ),
         # A breach of a limit, at the time when it began; the same point is written again when it ends.
         # `ratio` is the worst value over the limit, or the limit over it where the breach is below.
@@ -148,12 +172,15 @@ def _rollups() -> list[Measurement]:
         ),
         # Refused readings by reason, since the gateway started: beside `pipeline`.
         Measurement(
-            name="dead_letter", tags=("gateway", "reason"), fields={"readings": "int"}, counted_by="readings"
+            name="dead_letter",
+            tags=("gateway", "reason", RESOLUTION),
+            fields={"readings": "int"},
+            counted_by="readings",
         ),
         # What the gateway's roll-ups made of the readings since the start, and what they hold now.
         Measurement(
             name="rollup",
-            tags=("gateway",),
+            tags=("gateway", RESOLUTION),
             fields={"rolled": "int", "late": "int", "left_out": "int", "held": "int", "alarms_open": "int"},
             counted_by="rolled",
         ),
@@ -167,7 +194,7 @@ def _rollups() -> list[Measurement]:
         # The platform's own figures, every ten seconds; totals since it started.
         Measurement(
             name="platform",
-            tags=("host",),
+            tags=("host", RESOLUTION),
             fields={
                 "requests": "int",
                 "errors": "int",
@@ -181,6 +208,9 @@ def _rollups() -> list[Measurement]:
                 "import_lines_bad": "int",
             },
             counted_by="requests",
+            hourly=dict.fromkeys(
+                ("requests_per_s", "latency_ms", "event_clients", "counts_read_ms", "imports_open"), "max"
+            ),
         ),
     ]
 

@@ -13,6 +13,7 @@ from qilu_dashboards import pipeline
 from qilu_dashboards.frame import CLASS_NAMES
 from qilu_dashboards.influxql import DATA_SOURCE
 from qilu_dashboards.plan import PLANS
+from qilu_dashboards.queries import BY_MINUTE
 
 ALERTS_FOLDER = Path(__file__).parents[1] / "provisioning" / "alerting"
 ALERTS_FILE = "rules.yaml"
@@ -48,8 +49,8 @@ def rules() -> list[Rule]:
         Rule(
             uid="qilu-nothing-stored",
             title="Nothing is stored 无数据入库",
-            query='SELECT max("stored") - min("stored") AS "stored" FROM "pipeline" WHERE $timeFilter '
-            'GROUP BY "gateway"',
+            query='SELECT max("stored") - min("stored") AS "stored" FROM "pipeline" '
+            f'WHERE {BY_MINUTE} AND $timeFilter GROUP BY "gateway"',
             beyond="lt",
             limit=1,
             summary="Gateway {{ $labels.gateway }} has stored nothing for two minutes.",
@@ -65,7 +66,7 @@ def rules() -> list[Rule]:
             # When the gateway began anew within the time, this is the share since it was started first.
             query='SELECT (max("dead_lettered") - min("dead_lettered")) '
             '/ (max("accepted") - min("accepted")) * 100 AS "share" '
-            'FROM "pipeline" WHERE $timeFilter GROUP BY "gateway"',
+            f'FROM "pipeline" WHERE {BY_MINUTE} AND $timeFilter GROUP BY "gateway"',
             beyond="gt",
             limit=0.1,
             summary="{{ $values.B }} % of what {{ $labels.gateway }} accepted went to the dead letters.",
@@ -77,7 +78,8 @@ def rules() -> list[Rule]:
         Rule(
             uid="qilu-city-silent",
             title="A city without data 城市无数据",
-            query='SELECT sum("n") AS "readings" FROM "fleet" WHERE "level" = \'city\' AND $timeFilter '
+            query='SELECT sum("n") AS "readings" FROM "fleet" '
+            f"WHERE \"level\" = 'city' AND {BY_MINUTE} AND $timeFilter "
             'GROUP BY time(10m), "place" fill(0)',
             beyond="lt",
             limit=1,
@@ -107,7 +109,7 @@ def rules() -> list[Rule]:
                 title=f"Programme pace below plan: {name.replace('_', ' ')} 上云进度落后",
                 query=f'SELECT mean("pace") AS "a day" FROM (SELECT derivative(last("{name}"), 1d) '
                 'AS "pace" '
-                'FROM "programme" WHERE "scope" = \'province\' AND $timeFilter '
+                f'FROM "programme" WHERE "scope" = \'province\' AND {BY_MINUTE} AND $timeFilter '
                 "GROUP BY time(10m) fill(none)) WHERE $timeFilter",
                 beyond="lt",
                 limit=round(plan.per_day, 1),
@@ -123,7 +125,8 @@ def rules() -> list[Rule]:
             Rule(
                 uid="qilu-spool-old",
                 title="The spool is old 暂存积压",
-                query='SELECT last("spool_age_s") AS "age" FROM "pipeline" WHERE $timeFilter '
+                query='SELECT last("spool_age_s") AS "age" FROM "pipeline" '
+                f"WHERE {BY_MINUTE} AND $timeFilter "
                 'GROUP BY "gateway"',
                 beyond="gt",
                 limit=600,

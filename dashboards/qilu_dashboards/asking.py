@@ -12,6 +12,15 @@ from qilu_contract.errors import QiluError
 POINTS = 800
 """A panel's pixels: Grafana asks for no more values of a series than it can draw."""
 
+MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
+_STEPS = {
+    **{seconds: f"{seconds}s" for seconds in (1, 2, 5, 10, 15, 20, 30)},
+    **{minutes * MINUTE_S: f"{minutes}m" for minutes in (1, 2, 5, 10, 15, 20, 30)},
+    **{hours * HOUR_S: f"{hours}h" for hours in (1, 2, 3, 6, 12)},
+    **{days * DAY_S: f"{days}d" for days in (1, 7, 30, 365)},
+}
+"""The steps that Grafana's graphs have, by their seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Time:
@@ -26,12 +35,17 @@ def substituted(
 ) -> str:
     """The query with what Grafana puts in. `variables` are values as `${name:regex}` makes them: one, `(a|b)`
     or an "All" value; `least_s` and `points` are the panel's shortest interval and its most points."""
-    interval_s = max(least_s, (time.end_ms - time.start_ms) // 1000 // (points or POINTS))
     text = query.replace("$timeFilter", f"time >= {time.start_ms}ms and time <= {time.end_ms}ms")
-    text = text.replace("$__interval", f"{interval_s}s")
+    wanted_s = (time.end_ms - time.start_ms) / 1000 / (points or POINTS)
+    text = text.replace("$__interval", step(wanted_s) if wanted_s > least_s else f"{least_s}s")
     for name, value in variables.items():
         text = text.replace(f"${{{name}:regex}}", value).replace(f"${{{name}}}", value)
     return text
+
+
+def step(wanted_s: float) -> str:
+    """The step of a graph that would have that one if it could be any: the nearest."""
+    return _STEPS[min(_STEPS, key=lambda seconds: abs(seconds - wanted_s))]
 
 
 def ask(http: httpx.Client, database: str, text: str) -> list[dict[str, Any]]:

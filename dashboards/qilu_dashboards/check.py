@@ -11,7 +11,7 @@ from typing import Any
 
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.rollups import KEY_SIGNALS, LEVELS
-from qilu_contract.storage import MEASUREMENTS
+from qilu_contract.storage import MEASUREMENTS, RESOLUTION
 
 from qilu_dashboards.alerts import ALERTS_FILE, ALERTS_FOLDER, alerts_yaml, rules
 from qilu_dashboards.build import JSON_FOLDER, build_all
@@ -52,6 +52,16 @@ def unknown_names(query: str) -> set[str]:
     return found
 
 
+def of_both_resolutions(query: str) -> bool:
+    """Whether a query reads rows by the minute and by the hour together, and so counts things twice."""
+    sources = [part for part in query.split("FROM ")[1:] if part.startswith('"')]
+    return query.startswith("SELECT") and any(
+        RESOLUTION in MEASUREMENTS[source.split('"')[1]].tags and f'"{RESOLUTION}"' not in source
+        for source in sources
+        if source.split('"')[1] in MEASUREMENTS
+    )
+
+
 def problems(folder: Path = JSON_FOLDER, alerts: Path = ALERTS_FOLDER) -> list[str]:
     """One sentence for each thing that is wrong; nothing when all is well."""
     made = build_all()
@@ -72,4 +82,6 @@ def problems(folder: Path = JSON_FOLDER, alerts: Path = ALERTS_FOLDER) -> list[s
         unknown = unknown_names(query)
         if unknown:
             found.append(f"{place}: nothing writes {', '.join(sorted(unknown))}: {query}")
+        if of_both_resolutions(query):
+            found.append(f"{place}: reads rows by the minute and by the hour together: {query}")
     return found

@@ -21,14 +21,27 @@ from qilu_dashboards.frame import (
     several,
 )
 from qilu_dashboards.panels import GREEN, MANY_LINES, RED, bars, course, listing, number, thresholds
-from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, LATELY, OF_CLASS, PLACE, over_time, summed
+from qilu_dashboards.queries import (
+    BY_MINUTE,
+    BY_STEP,
+    EACH_MINUTE,
+    IN_CITY,
+    LATELY,
+    OF_CLASS,
+    PLACE,
+    over_time,
+    summed,
+)
 
 UID = "qilu-city"
 
-_CITY = 'FROM "programme" WHERE "scope" = \'city\' AND "code" =~ /^${city:regex}$/ AND $timeFilter'
+_CITY = (
+    'FROM "programme" WHERE "scope" = \'city\' AND "code" =~ /^${city:regex}$/ '
+    f"AND {BY_STEP} AND $timeFilter"
+)
 _COUNTY = (
     'FROM "fleet" WHERE "level" = \'county\' AND "city" =~ /^${city:regex}$/ '
-    'AND "place" =~ /^${county:regex}$/ AND $timeFilter'
+    f'AND "place" =~ /^${{county:regex}}$/ AND {BY_MINUTE} AND $timeFilter'
 )
 _BASES = "|".join(sorted({class_.base_signal.name for class_ in CATALOGUE.values()}))
 """Every reading holds its class's base signal, so these rows count units without counting them twice."""
@@ -69,7 +82,10 @@ def _counts(made: dashboard.Dashboard) -> None:
 
 def _equipment(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Equipment that reports 在线设备"))
-    source = f'FROM "fleet" WHERE {PLACE} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/ AND $timeFilter'
+    source = (
+        f'FROM "fleet" WHERE {PLACE} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/ '
+        f"AND {BY_STEP} AND $timeFilter"
+    )
     by_class = summed("units", "units", source, "class", fn="max")
     made.with_panel(
         course(

@@ -11,7 +11,7 @@ from qilu_contract.rollups import CUMULATIVE, KEY_SIGNALS
 
 from qilu_dashboards.frame import CITY_NAMES, CLASS_NAMES, board, cities, classes, finish
 from qilu_dashboards.panels import MANY_LINES, bars, course, said, steps_of
-from qilu_dashboards.queries import EACH_MINUTE, OF_CLASS, PLACE, fleet, over_time, summed
+from qilu_dashboards.queries import BY_STEP, EACH_MINUTE, OF_CLASS, PLACE, fleet, over_time, summed
 from qilu_dashboards.units import unit_of
 
 UID = "qilu-energy"
@@ -47,7 +47,7 @@ def energy() -> Dashboard:
         if name in measured:
             query = (
                 f'SELECT sum("sum") AS "{name} added" FROM "fleet" WHERE "signal" = \'{name}\' AND '
-                f'"level" = \'city\' AND {OF_CLASS} AND $timeFilter GROUP BY "place"'
+                f'"level" = \'city\' AND {OF_CLASS} AND {BY_STEP} AND $timeFilter GROUP BY "place"'
             )
             made.with_panel(bars(f"{name} by city 各市", query, "$tag_place", CITY_NAMES, height=14))
     made.with_row(dashboard.Row("Power 功率"))
@@ -67,7 +67,10 @@ def energy() -> Dashboard:
 
 def _added(signal: Signal) -> timeseries.Panel:
     """What the meters of each class added in each interval."""
-    source = f'FROM "fleet" WHERE "signal" = \'{signal.name}\' AND {PLACE} AND {OF_CLASS} AND $timeFilter'
+    source = (
+        f'FROM "fleet" WHERE "signal" = \'{signal.name}\' AND {PLACE} AND {OF_CLASS} '
+        f"AND {BY_STEP} AND $timeFilter"
+    )
     return course(
         f"{signal.name} added, by class 各类设备 ({signal.unit})",
         summed("sum", "added", source, "class", fn="sum"),
@@ -83,7 +86,7 @@ def _power() -> timeseries.Panel:
     # A minute's mean over units, times the units: right when all units report equally often.
     each = (
         'SELECT max("units") * sum("sum") / sum("n") AS "each" FROM "fleet" '
-        f'WHERE "signal" =~ /^({signals})$/ AND {PLACE} AND {OF_CLASS} AND $timeFilter '
+        f'WHERE "signal" =~ /^({signals})$/ AND {PLACE} AND {OF_CLASS} AND {BY_STEP} AND $timeFilter '
         f"{over_time('class', 'signal', 'place', 'gateway')}"
     )
     query = f'SELECT sum("each") AS "total" FROM ({each}) WHERE $timeFilter {over_time("class", "signal")}'

@@ -22,7 +22,7 @@ from qilu_dashboards.panels import (
     steps_of,
     thresholds,
 )
-from qilu_dashboards.queries import EACH_MINUTE, IN_CITY, LATELY, fleet, over_time, summed
+from qilu_dashboards.queries import BY_MINUTE, BY_STEP, EACH_MINUTE, IN_CITY, LATELY, fleet, over_time, summed
 from qilu_dashboards.units import unit_of
 
 
@@ -66,12 +66,13 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     made.with_panel(number("Readings an interval 读数", readings, "locale", every=EACH_MINUTE))
     on_cloud = (
         'SELECT last("units_on_cloud") AS "on cloud" FROM "programme" '
-        f"WHERE \"scope\" = 'class' AND \"code\" = '{class_.name}' AND $timeFilter {over_time()}"
+        f"WHERE \"scope\" = 'class' AND \"code\" = '{class_.name}' AND {BY_STEP} AND $timeFilter "
+        f"{over_time()}"
     )
     made.with_panel(number("Units on cloud, province 全省上云", on_cloud, "locale"))
     by_city = (
         f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
-        f'AND "signal" = \'{base}\' AND "level" = \'city\' AND $timeFilter GROUP BY "place"'
+        f'AND "signal" = \'{base}\' AND "level" = \'city\' AND {BY_MINUTE} AND $timeFilter GROUP BY "place"'
     )
     made.with_panel(
         bars(
@@ -81,7 +82,7 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     by_industry = (
         f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
         f'AND "signal" = \'{base}\' AND "level" = \'industry\' AND "place" =~ /^${{industry:regex}}$/ '
-        'AND $timeFilter GROUP BY "place"'
+        f'AND {BY_MINUTE} AND $timeFilter GROUP BY "place"'
     )
     made.with_panel(industry_bars(by_industry, LATELY))
 

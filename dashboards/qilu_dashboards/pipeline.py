@@ -9,15 +9,15 @@ from qilu_contract.storage import MEASUREMENTS
 
 from qilu_dashboards.frame import board, finish, lookup, several
 from qilu_dashboards.panels import BLUE, GREEN, ORANGE, RED, bars, course, number, thresholds
-from qilu_dashboards.queries import increase, over_time, summed
+from qilu_dashboards.queries import BY_STEP, increase, over_time, summed
 
 UID = "qilu-pipeline"
 
 FIELDS = MEASUREMENTS["pipeline"].fields
 _GATEWAY = '"gateway" =~ /^${gateway:regex}$/'
-_SOURCE = f'FROM "pipeline" WHERE {_GATEWAY} AND $timeFilter'
-_REFUSED = f'FROM "dead_letter" WHERE {_GATEWAY} AND $timeFilter'
-_ROLLUPS = f'FROM "rollup" WHERE {_GATEWAY} AND $timeFilter'
+_SOURCE = f'FROM "pipeline" WHERE {_GATEWAY} AND {BY_STEP} AND $timeFilter'
+_REFUSED = f'FROM "dead_letter" WHERE {_GATEWAY} AND {BY_STEP} AND $timeFilter'
+_ROLLUPS = f'FROM "rollup" WHERE {_GATEWAY} AND {BY_STEP} AND $timeFilter'
 
 REASONS = {str(reason): str(reason).replace("_", " ") for reason in Reason}
 

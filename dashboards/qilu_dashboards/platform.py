@@ -7,11 +7,11 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from qilu_dashboards.frame import MILESTONES, board, finish, lookup, several
 from qilu_dashboards.panels import GREEN, ORANGE, RED, course, number, said, thresholds
-from qilu_dashboards.queries import over_time, summed
+from qilu_dashboards.queries import BY_STEP, over_time, summed
 
 UID = "qilu-platform"
 
-_SOURCE = 'FROM "platform" WHERE "host" =~ /^${host:regex}$/ AND $timeFilter'
+_SOURCE = f'FROM "platform" WHERE "host" =~ /^${{host:regex}}$/ AND {BY_STEP} AND $timeFilter'
 
 
 def platform() -> Dashboard:

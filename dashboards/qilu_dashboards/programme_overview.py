@@ -31,12 +31,15 @@ from qilu_dashboards.panels import (
     thresholds,
 )
 from qilu_dashboards.plan import PLANS
-from qilu_dashboards.queries import LATELY, OF_CLASS, over_time
+from qilu_dashboards.queries import BY_MINUTE, BY_STEP, LATELY, OF_CLASS, over_time
 
 UID = "qilu-programme"
 
-_PROVINCE = 'FROM "programme" WHERE "scope" = \'province\' AND $timeFilter'
-_CITY = 'FROM "programme" WHERE "scope" = \'city\' AND "code" =~ /^${city:regex}$/ AND $timeFilter'
+_PROVINCE = f'FROM "programme" WHERE "scope" = \'province\' AND {BY_STEP} AND $timeFilter'
+_CITY = (
+    'FROM "programme" WHERE "scope" = \'city\' AND "code" =~ /^${city:regex}$/ '
+    f"AND {BY_STEP} AND $timeFilter"
+)
 
 
 def overview() -> Dashboard:
@@ -73,7 +76,7 @@ def _targets(board: dashboard.Dashboard) -> None:
             # The newest alone, not one an interval: found at once, however long the time.
             query = (
                 f'SELECT last("{field}") AS "{target.title}" FROM "programme" WHERE "scope" = \'{scope}\' '
-                f"AND \"code\" = '{code}' AND $timeFilter"
+                f"AND \"code\" = '{code}' AND {BY_MINUTE} AND $timeFilter"
             )
             # Together they are as wide as the dashboard, however many there are.
             span = 24 * (place + 1) // len(line) - 24 * place // len(line)
@@ -158,7 +161,7 @@ def _cities(board: dashboard.Dashboard) -> None:
     one_city = (
         'SELECT last("units_on_cloud") AS "Units on cloud", last("units_on_cloud") * 0 + $lat AS "lat", '
         'last("units_on_cloud") * 0 + $lon AS "lon" FROM "programme" '
-        "WHERE \"scope\" = 'city' AND \"code\" = '$code' AND $timeFilter"
+        f"WHERE \"scope\" = 'city' AND \"code\" = '$code' AND {BY_MINUTE} AND $timeFilter"
     )
     board.with_panel(on_map("Units on cloud, on the map 上云设备分布图", one_city, "Units on cloud"))
 
@@ -167,19 +170,20 @@ def _parts(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("By class, industry and kind of action 分类别、行业与上云类型"))
     by_class = (
         'SELECT last("units_on_cloud") FROM "programme" '
-        'WHERE "scope" = \'class\' AND "code" =~ /^${class:regex}$/ AND $timeFilter GROUP BY "code"'
+        'WHERE "scope" = \'class\' AND "code" =~ /^${class:regex}$/ '
+        f'AND {BY_MINUTE} AND $timeFilter GROUP BY "code"'
     )
     board.with_panel(bars("Units on cloud by class 各类设备", by_class, "$tag_code", CLASS_NAMES, height=10))
     by_kind = (
         'SELECT last("contracts_current") FROM "programme" '
-        'WHERE "scope" = \'kind\' AND $timeFilter GROUP BY "code"'
+        f'WHERE "scope" = \'kind\' AND {BY_MINUTE} AND $timeFilter GROUP BY "code"'
     )
     board.with_panel(
         bars("Cloud contracts by kind of action 上云合同", by_kind, "$tag_code", KIND_NAMES, height=10)
     )
     each = (
         'SELECT last("units") AS "each" FROM "fleet" WHERE "level" = \'industry\' '
-        f'AND "place" =~ /^${{industry:regex}}$/ AND {OF_CLASS} AND $timeFilter '
+        f'AND "place" =~ /^${{industry:regex}}$/ AND {OF_CLASS} AND {BY_MINUTE} AND $timeFilter '
         'GROUP BY "place", "class", "gateway"'
     )
     by_industry = f'SELECT sum("each") AS "units" FROM ({each}) WHERE $timeFilter GROUP BY "place"'
@@ -194,7 +198,7 @@ def _vouchers(board: dashboard.Dashboard) -> None:
         'last("vouchers_granted") AS "granted", last("vouchers_redeemed") AS "redeemed", '
         'last("vouchers_clawed_back") AS "clawed back"'
     )
-    source = f'SELECT {columns} FROM "programme" WHERE "scope" = \'level\' AND $timeFilter'
+    source = f'SELECT {columns} FROM "programme" WHERE "scope" = \'level\' AND {BY_STEP} AND $timeFilter'
     alias, unit = "$tag_code $col", "currencyCNY"
     newest = bars("Vouchers by level 各级云服务券", f'{source} GROUP BY "code"', alias, VOUCHER_NAMES)
     board.with_panel(newest.unit(unit))

@@ -3,10 +3,18 @@ that name one unit."""
 
 from __future__ import annotations
 
+from qilu_contract.storage import FINE, RESOLUTION
+
 LATELY = "Different units in the newest minute that something came in."
 """What `last("units")` says: found at once, whereas the most of all minutes would read all of them."""
 EACH_MINUTE = "1m"
 """The shortest step of a graph over roll-ups by the minute."""
+
+BY_STEP = f'"{RESOLUTION}" =~ /[$__interval]/'
+"""Rows by the hour for steps of an hour and longer, by the minute for others: `qilu_contract.storage` says
+how. For what is asked once each interval, or added up over the time shown."""
+BY_MINUTE = f"\"{RESOLUTION}\" = '{FINE}'"
+"""For the newest alone."""
 
 PLACE = '"place" =~ /^${city:regex}$/'
 """One condition for the province or some cities: the variable's "All" is the province's own code."""
@@ -28,7 +36,7 @@ def quoted(name: str) -> str:
 def fleet(class_name: str, signal: str, place: str = PLACE) -> str:
     """The rows of one signal of a class in the chosen places."""
     chosen = f"\"class\" = '{class_name}' AND \"signal\" = '{signal}' AND {place}"
-    return f'FROM "fleet" WHERE {chosen} AND $timeFilter'
+    return f'FROM "fleet" WHERE {chosen} AND {BY_STEP} AND $timeFilter'
 
 
 _SERIES = {

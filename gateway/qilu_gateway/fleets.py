@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.rollups import BIN_FIELDS, BINS, KEY_SIGNALS, LEVELS, MINUTE_MS, is_cumulative
-from qilu_contract.storage import Point
+from qilu_contract.storage import FINE, Point
 
 LATE_MS = 2 * MINUTE_MS
 """So far behind the newest reading of its class a reading may come and be rolled up."""
@@ -252,7 +252,7 @@ class Fleet:
                 fields.update(zip(BIN_FIELDS, bins[row].tolist(), strict=True))
             place_code = codes[code]
             city = city_of(place_code) if level in ("city", "county") else PROVINCE
-            tags = (level, place_code, city, self.class_name, signal.name, gateway)
+            tags = (level, place_code, city, self.class_name, signal.name, gateway, FINE)
             yield Point("fleet", tags, minute * MINUTE_MS, fields)
 
     def _added(

@@ -1,21 +1,21 @@
 """Roll-ups of what the gateway has made durable, so that no dashboard has to read every series: `fleet`, a
-minute of a class's key signals in a place (`fleets.py`), and `alarm`, a breach of a limit from its begin to
-its end (`alarms.py`).
+minute and an hour of a class's key signals in a place (`fleets.py`), and `alarm`, a breach of a limit from
+its begin to its end (`alarms.py`).
 
 A minute is one of event time. Its rows are held until it closes: nothing has come for it for HOLD_S, and the
 class's newest reading is LATE_MS past its end (or nothing has come for IDLE_S, as at the end of a run).
-Then it is summed up exactly, each unit and time once however often they came, and its points are written.
-What comes for a closed minute is counted as late and rolled up no more. A clean stop writes the open
-minutes as they stand and keeps their rows, so that the next start goes on with them; a crash loses the rows
-of the open minutes from the roll-ups, and nothing else: readings themselves are in the store before they
-come here."""
+Then it is summed up exactly, each unit and time once however often they came, its points are written, and
+added to those of its hour. What comes for a closed minute is counted as late and rolled up no more. A clean
+stop writes the open minutes as they stand and keeps their rows, so that the next start goes on with them; a
+crash loses the rows of the open minutes from the roll-ups, and nothing else: readings themselves are in the
+store before they come here."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,7 +25,8 @@ import structlog
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import Reason, Retryable, StoreError
-from qilu_contract.storage import Point
+from qilu_contract.hours import Hours
+from qilu_contract.storage import FINE, Point
 
 from qilu_gateway import alarms
 from qilu_gateway.alarms import Alarms
@@ -36,6 +37,8 @@ log = structlog.get_logger()
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS rollup (name TEXT PRIMARY KEY, body BLOB NOT NULL);" + alarms.SCHEMA
 
+_HOURS = "hours/"
+"""Before the name of a class, where its hours are kept."""
 SWEEP_S = 2.0
 MAX_ROWS = 2_000_000
 """Rows held, about 80 bytes each; beyond, the oldest minutes close early."""
@@ -72,6 +75,8 @@ class Rollups:
         self._fleets = {name: Fleet(name) for name in CATALOGUE}
         self._alarms = Alarms(state, self._wait)
         self._waiting: deque[Point] = deque()
+        self._hours: defaultdict[str, Hours] = defaultdict(Hours)
+        """By class: each comes to an hour in its own time."""
         self.tally = Tally()
 
     def add(self, points: Iterable[Point]) -> None:
@@ -129,6 +134,8 @@ class Rollups:
         for name, body in await self._state.write(read):
             if name in self._fleets:
                 self._fleets[name].load(body, time.monotonic())
+            elif name.startswith(_HOURS):
+                self._hours[name.removeprefix(_HOURS)].load(body)
         await self._alarms.load()
 
     async def run(self) -> None:
@@ -145,12 +152,13 @@ class Rollups:
             minutes = fleet.closable(now_s)
             if minutes:
                 rows = fleet.cut(minutes)
-                for point in await asyncio.to_thread(fleet.sum_up, rows, self._gateway):
-                    self._wait(point)
+                self._write(fleet, await asyncio.to_thread(fleet.sum_up, rows, self._gateway))
             fleet.take_in()
         await self._make_room()
         self._alarms.write_changes()
-        self._wait(self._own_point())
+        own = self._own_point()
+        for point in (own, *self._hours["rollup"].fold([own])):
+            self._wait(point)
         await self._flush()
         await self._alarms.keep()
 
@@ -159,8 +167,12 @@ class Rollups:
         while sum(fleet.rows for fleet in self._fleets.values()) > MAX_ROWS:
             fleet = max(self._fleets.values(), key=lambda fleet: fleet.rows)
             rows = fleet.cut(fleet.open_minutes()[:1])
-            for point in await asyncio.to_thread(fleet.sum_up, rows, self._gateway):
-                self._wait(point)
+            self._write(fleet, await asyncio.to_thread(fleet.sum_up, rows, self._gateway))
+
+    def _write(self, fleet: Fleet, minutes: list[Point], remember: bool = True) -> None:
+        """`remember` minutes that are closed for good, so that each is in its hour once."""
+        for point in (*minutes, *self._hours[fleet.class_name].fold(minutes, remember=remember)):
+            self._wait(point)
 
     def _own_point(self) -> Point:
         tally = self.tally
@@ -171,7 +183,7 @@ class Rollups:
             "held": sum(fleet.rows for fleet in self._fleets.values()),
             "alarms_open": self.open_alarms,
         }
-        return Point("rollup", (self._gateway,), wall_ms(), fields)
+        return Point("rollup", (self._gateway, FINE), wall_ms(), fields)
 
     def _wait(self, point: Point) -> None:
         if len(self._waiting) >= MAX_WAITING:
@@ -201,10 +213,10 @@ class Rollups:
                 await self.sweep()
                 for fleet in self._fleets.values():
                     rows = fleet.cut(fleet.open_minutes(), keep=True)
-                    for point in fleet.sum_up(rows, self._gateway, remember=False):
-                        self._wait(point)
+                    self._write(fleet, fleet.sum_up(rows, self._gateway, remember=False), remember=False)
                 await self._flush()
                 bodies = [(name, fleet.dump()) for name, fleet in self._fleets.items() if fleet.units]
+                bodies += [(_HOURS + name, hours.dump()) for name, hours in self._hours.items()]
                 await self._state.write(
                     lambda connection: connection.executemany("REPLACE INTO rollup VALUES (?, ?)", bodies)
                 )
@@ -216,6 +228,6 @@ def dead_letter_points(gateway: str, by_reason: Counter[Reason], ts_ms: int) -> 
     """Refused readings since the start, for every reason: after no zero a first refusal would be no
     growth."""
     return [
-        Point("dead_letter", (gateway, str(reason)), ts_ms, {"readings": by_reason[reason]})
+        Point("dead_letter", (gateway, str(reason), FINE), ts_ms, {"readings": by_reason[reason]})
         for reason in Reason
     ]

@@ -13,10 +13,11 @@ from qilu_contract import topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
+from qilu_contract.hours import Hours
 from qilu_contract.interpreter import serve_evenly
 from qilu_contract.mqtt import Message
 from qilu_contract.secrets import secret
-from qilu_contract.storage import Point
+from qilu_contract.storage import FINE, Point
 from qilu_contract.stores import Store, open_store
 
 from qilu_gateway import births, dead_letters, outbox, rollups, run_clock
@@ -67,6 +68,7 @@ class GatewayService:
                 "The gateway needs a store: give --store duckdb:///path or influxdb://host/database."
             )
         self._meter = Meter()
+        self._hours = Hours()
         self._stop = asyncio.Event()
         self._started = asyncio.Event()
         self._stalled = False
@@ -338,7 +340,8 @@ class GatewayService:
         """Points of the gateway's own."""
         host, now_ms = self._settings.host, wall_ms()
         letters = rollups.dead_letter_points(host, self._meter.by_reason, now_ms)
-        return [Point("pipeline", (host,), now_ms, self._meter.fields()), *letters]
+        points = [Point("pipeline", (host, FINE), now_ms, self._meter.fields()), *letters]
+        return points + self._hours.fold(points)
 
     async def _hold(self, session: Session, take: Take) -> None:
         try:

@@ -13,6 +13,8 @@ from pydantic import SecretStr
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import StoreError
+from qilu_contract.hours import Hours
+from qilu_contract.storage import FINE, RESOLUTION
 from qilu_contract.stores import Store, open_store
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -151,12 +153,12 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
         return found
 
     async def show_pipeline() -> None:
-        row = await store.latest("pipeline", {})
+        row = await store.latest("pipeline", {RESOLUTION: FINE})
         if row is not None:
             value = {name: row.values.get(name) for name in _PIPELINE_FIELDS}
             runtime.hub.publish("pipeline", value | {"as_of_ms": row.ts_ms})
 
-    own, milestones = OwnFigures(runtime.metrics), Milestones()
+    own, milestones, hours = OwnFigures(runtime.metrics), Milestones(), Hours()
 
     async def roll_up() -> None:
         # Replicas write the same point at the same time, so one of them is enough and more do no harm.
@@ -165,7 +167,8 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
         counts = await runtime.database.read(read_counts)
         took_s = time.perf_counter() - begun
         figures = own.point(ts_ms, took_s, await runtime.database.read(count_jobs))
-        await store.write([*points(counts, ts_ms), figures, *milestones.points(counts, ts_ms)])
+        fine = [*points(counts, ts_ms), figures]
+        await store.write([*fine, *hours.fold(fine), *milestones.points(counts, ts_ms)])
 
     return [*found, ("pipeline", PIPELINE_S, show_pipeline), (ROLL_UP, ROLL_UP_S, roll_up)]
 

@@ -1,11 +1,13 @@
 """The compose stack: what its files promise, and the whole of it, built and run by `docker compose`."""
 
+import gzip
 import io
 import json
 import os
 import re
 import secrets
 import subprocess
+import tarfile
 import tempfile
 import time
 import zipfile
@@ -112,6 +114,14 @@ class Stack:
             timeout=timeout_s,
             check=False,
         )
+
+    def docker(self, *arguments: str) -> bytes:
+        """What `docker` prints."""
+        done = subprocess.run(
+            ["docker", *arguments], env=self._environment, capture_output=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
 
     def up(self, *options: str) -> None:
         done = self.compose("up", "--wait", *options, timeout_s=UP_S)
@@ -261,6 +271,32 @@ def test_a_service_cannot_read_the_secrets_of_another(stack: Stack, service: str
     done = stack.compose("exec", "-T", service, "ls", "-l", secret)
     assert done.returncode != 0
     assert "ermission denied" in done.stderr
+
+
+@pytest.mark.compose
+def test_no_secret_stands_in_an_image_in_a_containers_settings_or_in_a_process_list(stack: Stack) -> None:
+    services = ("platform", "gateway", "devices", "mosquitto", "influxdb", "postgres", "grafana")
+    read = 'cd /run/qilu/$0 && cat $(ls | grep -v -e "[.]crt$" -e "^acl$")'  # those are public
+    texts = [stack.inside(name, "sh", "-c", read, name) for name in services]
+    lines = [line.split()[-1] for text in texts for line in text.splitlines() if line.strip()]
+    known = {line.encode() for line in lines if len(line) >= 20 and not line.startswith("-----")}
+    assert len(known) > len(services)
+
+    def told(data: bytes) -> list[bytes]:
+        return [secret for secret in known if secret in data]
+
+    containers = stack.compose("ps", "--all", "--quiet").stdout.split()
+    assert len(containers) > len(services)
+    assert told(stack.docker("inspect", *containers)) == []
+    for container in stack.compose("ps", "--quiet").stdout.split():
+        assert told(stack.docker("top", container, "-eo", "pid,args")) == []
+    for name in ("platform", "gateway", "devices"):
+        with tarfile.open(fileobj=io.BytesIO(stack.docker("save", f"clouds-in-qilu/{name}"))) as image:
+            parts = [image.extractfile(part) for part in image if part.isfile()]
+            contents = [part.read() for part in parts if part is not None]
+        contents = [gzip.decompress(each) if each.startswith(b"\x1f\x8b") else each for each in contents]
+        assert any(b"qilu_contract/" in each for each in contents)  # layers can be looked into
+        assert [told(each) for each in contents] == [[]] * len(contents)
 
 
 @pytest.mark.compose

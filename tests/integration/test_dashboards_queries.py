@@ -21,11 +21,12 @@ import httpx
 import pytest
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError
+from qilu_contract.hours import Hours
 from qilu_contract.limits import LIMITS
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.readings import Reading
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, is_cumulative
-from qilu_contract.storage import BORN, MEASUREMENTS, Point, line_protocol
+from qilu_contract.storage import BORN, COARSE, FINE, MEASUREMENTS, RESOLUTION, Point, line_protocol
 from qilu_contract.targets import CORE_TARGETS
 from qilu_contract.topics import telemetry
 from qilu_dashboards.alerts import rules
@@ -168,7 +169,7 @@ def history(now_ms: int) -> list[Point]:
     for hour in range(1, 30 * 24):
         counts = {(*scope, name): 720 - hour for scope in scopes for name in names}
         found += platform_points(counts, now_ms - hour * HOUR_MS + HOUR_MS // 2)
-    return found
+    return found + Hours().fold(found)
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +394,7 @@ def test_panels_of_a_unit_show_what_was_simulated(filled: Filled) -> None:
             taken = [(r.ts_ms, r.values[signal.name]) for r in samples[unit] if signal.name in r.values]
             [now] = filled.ask(numbers[signal.name][0], hours, {"unit": unit})
             assert now["values"][0][1] == taken[-1][1], (class_, signal.name)
-            every_ms = max(signal.interval_s, 9) * 1000
+            every_ms = max(signal.interval_s, 10) * 1000
             buckets: dict[int, list[float]] = {}
             for ts_ms, value in taken:
                 buckets.setdefault(ts_ms // every_ms * every_ms, []).append(float(value))
@@ -459,14 +460,15 @@ def test_roll_ups_agree_with_the_readings_that_are_stored(filled: Filled) -> Non
             )
             raw = filled.ask(f'SELECT {figures} FROM "{class_}" WHERE $timeFilter GROUP BY "unit"', **whole)
             chosen = f"\"class\" = '{class_}' AND \"signal\" = '{signal.name}' AND \"level\" = 'province'"
-            rolled = filled.ask(
-                f'SELECT sum("n"), sum("sum"), min("min"), max("max") FROM "fleet" '
-                f"WHERE {chosen} AND $timeFilter",
-                **whole,
-            )
+            by = f'FROM "fleet" WHERE {chosen} AND $timeFilter AND "{RESOLUTION}"'
+            totals = f'SELECT sum("n"), sum("sum"), min("min"), max("max") {by}'
+            rolled = filled.ask(f"{totals} = '{FINE}'", **whole)
+            hourly = filled.ask(f"{totals} = '{COARSE}'", **whole)
             if not raw:
                 assert not rolled
+                assert not hourly
                 continue
+            assert hourly[0]["values"][0][1:] == pytest.approx(rolled[0]["values"][0][1:], rel=1e-6)
             counts, sums, lows, highs, firsts, lasts = zip(
                 *(one["values"][0][1:] for one in raw), strict=True
             )
@@ -481,7 +483,8 @@ def test_roll_ups_agree_with_the_readings_that_are_stored(filled: Filled) -> Non
             bins = " + ".join(f'sum("{name}")' for name in BIN_FIELDS)
             [binned] = filled.ask(
                 f'SELECT {bins} AS "all" FROM "fleet" WHERE "class" = \'{class_}\' '
-                f"AND \"signal\" = '{signal.name}' AND \"level\" = 'city' AND $timeFilter",
+                f"AND \"signal\" = '{signal.name}' AND \"level\" = 'city' "
+                f"AND \"{RESOLUTION}\" = '{COARSE}' AND $timeFilter",
                 **whole,
             )
             assert binned["values"][0][1] == n

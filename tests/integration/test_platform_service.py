@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_contract.places import PROVINCE
-from qilu_contract.storage import BORN, Point
+from qilu_contract.storage import BORN, COARSE, FINE, RESOLUTION, Point
 from qilu_contract.stores import open_store
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
@@ -315,7 +315,7 @@ async def test_the_programme_is_rolled_up_and_the_pipeline_is_told(tmp_path: Pat
             "dead_lettered": 1,
             "lag_ms": 2.0,
         }
-        await store.write([Point("pipeline", ("qilu",), START_MS, fields)])
+        await store.write([Point("pipeline", ("qilu", FINE), START_MS, fields)])
         async with PlatformService(settings(tmp_path)) as first, client_of(first) as client:
             await motor(client)
         async with (
@@ -331,12 +331,15 @@ async def test_the_programme_is_rolled_up_and_the_pipeline_is_told(tmp_path: Pat
                 "lag_ms": 2.0,
                 "as_of_ms": START_MS,
             }
-            province = {"scope": "province", "code": PROVINCE}
+            province = {"scope": "province", "code": PROVINCE, RESOLUTION: FINE}
             while (row := await store.latest("programme", province)) is None:
                 await asyncio.sleep(0.02)
             assert row.values["enterprises_registered"] == 1
             assert row.values["units_registered"] == 1
             assert row.ts_ms % 10_000 == 0
+            hour = await store.latest("programme", {**province, RESOLUTION: COARSE})
+            assert hour is not None
+            assert hour.values.keys() == row.values.keys()
             of_class = await store.latest("programme", {"scope": "class", "code": "motor"})
             assert of_class is not None
             assert of_class.values["units_registered"] == 1

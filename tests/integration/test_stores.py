@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from qilu_contract.errors import ConfigError, Rejected, Retryable
-from qilu_contract.storage import Point
+from qilu_contract.storage import FINE, Point
 from qilu_contract.stores import Store, open_store
 from qilu_contract.stores.contract import SCAN_ROWS
 
@@ -74,7 +74,7 @@ async def test_aggregation_by_buckets_leaves_out_empty_ones(
 
 
 async def test_integers_stay_integers(store: Store) -> None:
-    await store.write([Point("pipeline", ("qilu",), 5_000, {"accepted": 2**53 + 1, "lag_ms": 3.0})])
+    await store.write([Point("pipeline", ("qilu", FINE), 5_000, {"accepted": 2**53 + 1, "lag_ms": 3.0})])
     row = await store.latest("pipeline", {})
     assert row is not None
     assert row.values == {"accepted": 2**53 + 1, "lag_ms": 3.0}

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
+from qilu_contract.hours import HOUR_MS
 from qilu_contract.limits import LIMITS, alarm_limits
 from qilu_contract.places import PROVINCE
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, MINUTE_MS, bin_edges, key_signals
-from qilu_contract.storage import Point
+from qilu_contract.storage import COARSE, FINE, RESOLUTION, Point
 from qilu_contract.stores import open_store
 from qilu_gateway import fleets, rollups
 from qilu_gateway.fleets import Fleet
@@ -58,9 +59,15 @@ class Opened:
     async def row(self, level: str, place: str, signal: str, minute: int = 0) -> dict[str, Any]:
         at_ms = START_MS + minute * MINUTE_MS
         names = ["units", "n", "sum", "min", "max", *BIN_FIELDS]
-        wanted = {"level": level, "place": place, "class": "motor", "signal": signal}
+        wanted = {"level": level, "place": place, "class": "motor", "signal": signal, RESOLUTION: FINE}
         rows = await self.store.series("fleet", wanted, names, at_ms, at_ms + 1)
         return rows[0].values if rows else {}
+
+    async def hours(self, level: str, place: str) -> float:
+        """Readings in all rows by the hour."""
+        wanted = {"level": level, "place": place, "signal": "power_in", RESOLUTION: COARSE}
+        rows = await self.store.series("fleet", wanted, ["n"], START_MS - HOUR_MS, START_MS + HOUR_MS)
+        return sum(float(row.values["n"] or 0) for row in rows)
 
 
 async def test_a_minute_adds_up_in_every_place_whatever_comes_twice_and_in_whatever_order(
@@ -94,6 +101,9 @@ async def test_a_minute_adds_up_in_every_place_whatever_comes_twice_and_in_whate
             edges = bin_edges(CATALOGUE["motor"].signal("power_in"))
             counts, _ = np.histogram(values, edges)
             assert [row[name] for name in BIN_FIELDS] == counts.tolist()
+        for place in {place for place, _ in want}:
+            wanted = sum(len(values) for (at, _), values in want.items() if at == place)
+            assert await it.hours(levels.get(place, "county"), place) == wanted
 
 
 async def test_a_late_reading_is_counted_and_changes_nothing(tmp_path: Path) -> None:
@@ -126,11 +136,13 @@ async def test_a_clean_stop_writes_what_there_is_and_the_next_start_goes_on(tmp_
         it.rollups.add([reading(0, START_MS, 10.0)])
         await it.rollups.finish()
         assert (await it.row("province", PROVINCE, "power_in"))["sum"] == 10.0
+        assert await it.hours("province", PROVINCE) == 1
     async with Opened(tmp_path) as it:
         it.rollups.add([reading(0, START_MS + 10_000, 20.0)])
         await it.close_all()
         row = await it.row("province", PROVINCE, "power_in")
         assert (row["n"], row["sum"], row["units"]) == (2, 30.0, 1)
+        assert await it.hours("province", PROVINCE) == 2
 
 
 async def test_at_the_bound_the_oldest_minutes_close_early(

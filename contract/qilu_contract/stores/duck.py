@@ -74,14 +74,13 @@ class DuckStore:
             columns = ["ts TIMESTAMP_MS NOT NULL", *(f"{tag} VARCHAR NOT NULL" for tag in measurement.tags)]
             columns += [f'"{name}" {_SQL_TYPES[type_]}' for name, type_ in measurement.fields.items()]
             connection.execute(f'CREATE TABLE IF NOT EXISTS "{measurement.name}" ({", ".join(columns)})')
-        # A file of an older version lacks the fields that came since.
+        # A file of an older version lacks the fields and tags that came since.
         there = set(connection.execute("SELECT table_name, column_name FROM duckdb_columns()").fetchall())
         for measurement in MEASUREMENTS.values():
-            for name, type_ in measurement.fields.items():
+            types = {name: _SQL_TYPES[type_] for name, type_ in measurement.fields.items()}
+            for name, type_ in {**types, **dict.fromkeys(measurement.tags, "VARCHAR DEFAULT ''")}.items():
                 if (measurement.name, name) not in there:
-                    connection.execute(
-                        f'ALTER TABLE "{measurement.name}" ADD COLUMN "{name}" {_SQL_TYPES[type_]}'
-                    )
+                    connection.execute(f'ALTER TABLE "{measurement.name}" ADD COLUMN "{name}" {type_}')
         self._connection = connection
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:

@@ -1,0 +1,115 @@
+"""Rows by the hour: what they hold, whoever begins them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import pytest
+from qilu_contract import hours
+from qilu_contract.hours import HOUR_MS, Hours
+from qilu_contract.rollups import MINUTE_MS
+from qilu_contract.storage import COARSE, FINE, MEASUREMENTS, RESOLUTION, Point
+from qilu_dashboards.asking import step
+
+START_MS = 500_000 * HOUR_MS
+
+
+def fleet(minute: int, **fields: float) -> Point:
+    tags = ("province", "370000", "370000", "motor", "power_in", "g", FINE)
+    return Point("fleet", tags, START_MS + minute * MINUTE_MS, fields)
+
+
+def pipeline(second: int, **fields: float) -> Point:
+    return Point("pipeline", ("g", FINE), START_MS + second * 1000, fields)
+
+
+def stored(written: list[Point]) -> dict[tuple[str, tuple[str, ...], int], Point]:
+    """What a store holds: a point with the same name, tags and time takes the place of the one before."""
+    return {(point.measurement, point.tags, point.ts_ms): point for point in written}
+
+
+def test_each_field_is_folded_as_the_schema_says() -> None:
+    folded = Hours()
+    folded.fold([fleet(0, units=3, n=18, sum=30.0, min=1.0, max=2.5, bin_0=4)])
+    [row] = folded.fold([fleet(5, units=2, n=12, sum=20.0, min=0.5, max=2.0, bin_0=1)])
+    assert row.tags[-1] == COARSE
+    assert START_MS <= row.ts_ms < START_MS + 1000
+    assert row.fields == {"units": 3, "n": 30, "sum": 50.0, "min": 0.5, "max": 2.5, "bin_0": 5}
+    folded = Hours()
+    [row] = folded.fold(
+        pipeline(2 * n, accepted=100 * n, accepted_per_s=10.0 * n, lag_ms=float(7 - n)) for n in range(5)
+    )
+    assert row.fields == {"accepted": 400, "accepted_per_s": pytest.approx(20.0), "lag_ms": 7.0}
+
+
+def test_hours_stay_apart_and_points_may_come_in_any_order() -> None:
+    folded = Hours()
+    rows = folded.fold([fleet(61, n=1), fleet(0, n=2), fleet(60, n=4), fleet(59, n=8)])
+    found = {row.ts_ms // HOUR_MS: row.fields["n"] for row in rows}
+    assert found == {START_MS // HOUR_MS: 10, START_MS // HOUR_MS + 1: 5}
+
+
+def test_minutes_of_many_hours_add_up_whoever_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two writers one after the other, and one that comes back to an hour it has forgotten."""
+    written: list[Point] = []
+    folded = Hours()
+    for minute in range(400):
+        written += folded.fold([fleet(minute, n=1)])
+    written += folded.fold([fleet(30_000, n=1), fleet(3, n=1)])
+    written += folded.fold([fleet(4, n=1)])
+    monkeypatch.setattr(hours, "wall_ms", lambda: 17)
+    other = Hours()
+    monkeypatch.setattr(hours, "wall_ms", lambda: 18)
+    third = Hours()
+    for who in (other, third):
+        for minute in range(360, 420):
+            written += who.fold([fleet(minute, n=1)])
+    found: dict[int, float] = defaultdict(int)
+    for point in stored(written).values():
+        found[(point.ts_ms - START_MS) // HOUR_MS] += point.fields["n"]
+    expected = {**dict.fromkeys(range(6), 60), 6: 40 + 120, 500: 1}
+    expected[0] += 2
+    assert dict(found) == expected
+
+
+def test_a_stop_shows_what_is_open_and_the_next_start_counts_it_once() -> None:
+    first = Hours()
+    written = first.fold([fleet(0, n=6)])
+    written += first.fold([fleet(1, n=2), fleet(60, n=1)], remember=False)
+    assert sum(point.fields["n"] for point in stored(written).values()) == 9
+    second = Hours()
+    second.load(first.dump())
+    written += second.fold([fleet(1, n=6), fleet(60, n=6)])
+    assert sum(point.fields["n"] for point in stored(written).values()) == 18
+
+
+def test_every_step_of_a_graph_chooses_one_resolution() -> None:
+    for wanted_s in (
+        1,
+        2,
+        7,
+        27,
+        40,
+        108,
+        500,
+        1_600,
+        3_240,
+        4_000,
+        9_000,
+        20_000,
+        50_000,
+        90_000,
+        10**6,
+        10**8,
+    ):
+        chosen = re.compile(f"[{step(wanted_s)}]")
+        assert [bool(chosen.search(each)) for each in (FINE, COARSE)] == [wanted_s < 2_700, wanted_s >= 2_700]
+
+
+def test_what_is_written_again_and_again_has_both_resolutions() -> None:
+    both = {name for name, schema in MEASUREMENTS.items() if RESOLUTION in schema.tags}
+    assert both == {"fleet", "pipeline", "programme", "dead_letter", "rollup", "platform"}
+    for name, schema in MEASUREMENTS.items():
+        assert schema.hourly.keys() <= (schema.fields.keys() if name in both else set())
+        assert RESOLUTION not in schema.tags[:-1]
