@@ -15,9 +15,11 @@ from typing import Any
 
 import httpx
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.errors import Reason
+from qilu_contract.hours import HOUR_MS
 from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, PROVINCE, city_of
 from qilu_contract.rollups import KEY_SIGNALS, is_cumulative
-from qilu_contract.storage import BORN, MEASUREMENTS
+from qilu_contract.storage import BORN, COARSE, FINE, MEASUREMENTS, RESOLUTION
 from qilu_contract.targets import CORE_TARGETS
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.asking import Time, ask, substituted
@@ -57,8 +59,9 @@ def units() -> Iterator[str]:
 
 
 def rollups() -> Iterator[str]:
-    """By the minute. Of what the gateway writes only what a query reads when "All" is chosen, for the rest
-    would take an hour to fill: distributions of the province, counts of counties and industries."""
+    """By the minute and by the hour. Of what the gateway writes only what a query reads when "All" is chosen,
+    for the rest would take an hour to fill: distributions of the province, counts of counties and
+    industries."""
     places = [("province", PROVINCE, PROVINCE)]
     places += [("city", city, city) for city in CITIES]
     places += [("county", county, city_of(county)) for county in PLACES]
@@ -74,9 +77,11 @@ def rollups() -> Iterator[str]:
                 if level == "province" and not is_cumulative(signal):
                     figures += "".join(f",bin_{k}={k}i" for k in range(10))
                 width = figures.count("%d")
-                for minute in range(HOURS * 60):
-                    written = figures % ((minute % 7, minute, minute)[:width])
-                    yield f"fleet,{tags} {written} {START_MS + minute * 60_000}"
+                for resolution, minutes in ((FINE, 1), (COARSE, 60)):
+                    for minute in range(0, HOURS * 60, minutes):
+                        written = figures % ((minute % 7, minute, minute)[:width])
+                        at_ms = START_MS + minute * 60_000
+                        yield f"fleet,{tags},{RESOLUTION}={resolution} {written} {at_ms}"
 
 
 def others() -> Iterator[str]:
@@ -88,18 +93,22 @@ def others() -> Iterator[str]:
     scopes += [("class", name) for name in CATALOGUE] + [("kind", "equipment")]
     scopes += [("level", level) for level in ("province", "city", "county")]
     scopes += [("kind", target.recognised_as) for target in CORE_TARGETS.values() if target.recognised_as]
-    programme = ",".join(f"{name}=%di" for name in MEASUREMENTS["programme"].fields)
-    width = len(MEASUREMENTS["programme"].fields)
-    for step in range(HOURS * 360):
-        for scope, code in scopes:
-            figures = programme % ((step,) * width)
-            yield f"programme,scope={scope},code={code} {figures} {START_MS + step * 10_000}"
-    pipeline = ",".join(
-        f"{name}=%d{'i' if type_ == 'int' else ''}" for name, type_ in MEASUREMENTS["pipeline"].fields.items()
-    )
-    width = len(MEASUREMENTS["pipeline"].fields)
-    for step in range(HOURS * 1800):
-        yield f"pipeline,gateway=qilu {pipeline % ((step,) * width)} {START_MS + step * 2_000}"
+    yield from counted("programme", [f"scope={scope},code={code}" for scope, code in scopes], 10_000)
+    yield from counted("platform", ["host=qilu"], 10_000)
+    yield from counted("pipeline", ["gateway=qilu"], 2_000)
+    yield from counted("rollup", ["gateway=qilu"], 2_000)
+    yield from counted("dead_letter", [f"gateway=qilu,reason={reason}" for reason in Reason], 10_000)
+
+
+def counted(name: str, series: list[str], every_ms: int) -> Iterator[str]:
+    """What grows with time, in every field."""
+    types = MEASUREMENTS[name].fields.items()
+    figures = ",".join(f"{field}=%d{'i' if type_ == 'int' else ''}" for field, type_ in types)
+    for resolution, step_ms in ((FINE, every_ms), (COARSE, HOUR_MS)):
+        for at_ms in range(START_MS, NOW_MS, step_ms):
+            written = figures % ((at_ms // every_ms,) * len(types))
+            for tags in series:
+                yield f"{name},{tags},{RESOLUTION}={resolution} {written} {at_ms}"
 
 
 def fill(http: str, database: str) -> None:
