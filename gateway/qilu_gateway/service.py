@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,7 @@ import structlog
 from qilu_contract import topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
-from qilu_contract.errors import ConfigError
+from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.hours import Hours
 from qilu_contract.interpreter import serve_evenly
 from qilu_contract.mqtt import Message
@@ -44,6 +45,7 @@ log = structlog.get_logger()
 STOP_S = 3.0
 """How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
 MEASURE_EVERY_S = 2.0
+LETTERS_EVERY_MS = 10_000
 ADDRESS_FILE = "endpoint"
 """In the state folder: where a running gateway serves."""
 STALLED_S = 5.0
@@ -69,6 +71,8 @@ class GatewayService:
             )
         self._meter = Meter()
         self._hours = Hours()
+        self._letters = 0, Counter[Reason]()
+        """When dead letters were told last, and which."""
         self._stop = asyncio.Event()
         self._started = asyncio.Event()
         self._stalled = False
@@ -337,10 +341,13 @@ class GatewayService:
             await asyncio.sleep(MEASURE_EVERY_S)
 
     def _figures(self) -> list[Point]:
-        """Points of the gateway's own."""
-        host, now_ms = self._settings.host, wall_ms()
-        letters = rollups.dead_letter_points(host, self._meter.by_reason, now_ms)
-        points = [Point("pipeline", (host, FINE), now_ms, self._meter.fields()), *letters]
+        """Points of the gateway's own; of dead letters when there are new ones, else now and then."""
+        host, now_ms, by_reason = self._settings.host, wall_ms(), self._meter.by_reason
+        points = [Point("pipeline", (host, FINE), now_ms, self._meter.fields())]
+        told_ms, told = self._letters
+        if by_reason != told or now_ms >= told_ms + LETTERS_EVERY_MS:
+            self._letters = now_ms, by_reason.copy()
+            points += rollups.dead_letter_points(host, by_reason, now_ms)
         return points + self._hours.fold(points)
 
     async def _hold(self, session: Session, take: Take) -> None:
