@@ -45,7 +45,7 @@ class Measurement:
     counted_by: str
     """A field that every regular point holds, so that counting it counts the points."""
     hourly: Mapping[str, Fold] = field(default_factory=dict)
-    """How an hour's points become one row, for each field of which that does not hold what was last."""
+    """How an hour's values of a field become one; of a field that is not named the last stands."""
 
 
 class Point(NamedTuple):

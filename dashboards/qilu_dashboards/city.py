@@ -24,6 +24,7 @@ from qilu_dashboards.panels import GREEN, MANY_LINES, RED, bars, course, listing
 from qilu_dashboards.queries import (
     BY_MINUTE,
     BY_STEP,
+    CITY_COUNTS,
     EACH_MINUTE,
     IN_CITY,
     LATELY,
@@ -35,10 +36,6 @@ from qilu_dashboards.queries import (
 
 UID = "qilu-city"
 
-_CITY = (
-    'FROM "programme" WHERE "scope" = \'city\' AND "code" =~ /^${city:regex}$/ '
-    f"AND {BY_STEP} AND $timeFilter"
-)
 _COUNTY = (
     'FROM "fleet" WHERE "level" = \'county\' AND "city" =~ /^${city:regex}$/ '
     f'AND "place" =~ /^${{county:regex}}$/ AND {BY_MINUTE} AND $timeFilter'
@@ -73,8 +70,8 @@ def _counts(made: dashboard.Dashboard) -> None:
         "units_on_cloud": "Units on cloud 上云设备",
         "units_registered": "Units registered 注册设备",
     }.items():
-        made.with_panel(number(title, summed(field, title, _CITY), "locale", span=6))
-    grown = f'SELECT last("units_on_cloud") {_CITY} {over_time("code")}'
+        made.with_panel(number(title, summed(field, title, CITY_COUNTS), "locale", span=6))
+    grown = f'SELECT last("units_on_cloud") {CITY_COUNTS} {over_time("code")}'
     made.with_panel(
         course("Units on cloud 上云设备", grown, "locale", alias="$tag_code", names=CITY_NAMES).span(24)
     )

@@ -31,15 +31,11 @@ from qilu_dashboards.panels import (
     thresholds,
 )
 from qilu_dashboards.plan import PLANS
-from qilu_dashboards.queries import BY_MINUTE, BY_STEP, LATELY, OF_CLASS, over_time
+from qilu_dashboards.queries import BY_MINUTE, BY_STEP, CITY_COUNTS, LATELY, OF_CLASS, over_time
 
 UID = "qilu-programme"
 
 _PROVINCE = f'FROM "programme" WHERE "scope" = \'province\' AND {BY_STEP} AND $timeFilter'
-_CITY = (
-    'FROM "programme" WHERE "scope" = \'city\' AND "code" =~ /^${city:regex}$/ '
-    f"AND {BY_STEP} AND $timeFilter"
-)
 
 
 def overview() -> Dashboard:
@@ -137,7 +133,7 @@ def _growth(board: dashboard.Dashboard) -> None:
 
 def _cities(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("By city 分城市"))
-    newest = f'SELECT last("units_on_cloud") {_CITY} GROUP BY "code"'
+    newest = f'SELECT last("units_on_cloud") {CITY_COUNTS} GROUP BY "code"'
     board.with_panel(bars("Units on cloud by city 各市上云设备", newest, "$tag_code", CITY_NAMES, height=14))
     columns = ", ".join(
         [
@@ -147,9 +143,9 @@ def _cities(board: dashboard.Dashboard) -> None:
             'last("enterprises_registered") AS "registered enterprises 注册企业"',
         ]
     )
-    query = f'SELECT {columns} {_CITY} GROUP BY "code"'
+    query = f'SELECT {columns} {CITY_COUNTS} GROUP BY "code"'
     board.with_panel(rows("Cities 十六市", query, "code", "City 城市", CITY_NAMES, height=14))
-    grown = f'SELECT last("units_on_cloud") {_CITY} {over_time("code")}'
+    grown = f'SELECT last("units_on_cloud") {CITY_COUNTS} {over_time("code")}'
     growth = course(
         "Units on cloud by city, over time 各市增长",
         grown,

@@ -16,6 +16,11 @@ how. For what is asked once each interval, or added up over the time shown."""
 BY_MINUTE = f"\"{RESOLUTION}\" = '{FINE}'"
 """For the newest alone."""
 
+CITY_COUNTS = (
+    'FROM "programme" WHERE "scope" = \'city\' AND "code" =~ /^${city:regex}$/ '
+    f"AND {BY_STEP} AND $timeFilter"
+)
+
 PLACE = '"place" =~ /^${city:regex}$/'
 """One condition for the province or some cities: the variable's "All" is the province's own code."""
 IN_CITY = '("province" =~ /^${city:regex}$/ OR "city" =~ /^${city:regex}$/)'

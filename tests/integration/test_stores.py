@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from qilu_contract.errors import ConfigError, Rejected, Retryable
-from qilu_contract.storage import FINE, Point
+from qilu_contract.storage import BORN, FINE, RESOLUTION, Point
 from qilu_contract.stores import Store, open_store
 from qilu_contract.stores.contract import SCAN_ROWS
 
@@ -139,6 +140,25 @@ async def test_survives_reopening(store: Store, tmp_path: Path) -> None:
     await store.__aexit__(None, None, None)
     async with open_store(f"duckdb:///{tmp_path}/readings.duckdb") as again:
         assert await again.count("motor") == 1
+
+
+async def test_a_file_of_an_older_version_is_gone_on_with(tmp_path: Path) -> None:
+    """Before there were last births, and rows by the hour."""
+    file = tmp_path / "readings.duckdb"
+    async with open_store(f"duckdb:///{file}") as store:
+        pipeline = Point("pipeline", ("qilu", FINE), 1_000, {"accepted": 1})
+        await store.write([motor(1_000, power_in=1.0), pipeline])
+    with duckdb.connect(file) as connection:
+        connection.execute(f"ALTER TABLE motor DROP COLUMN {BORN}")
+        connection.execute(f"ALTER TABLE pipeline DROP COLUMN {RESOLUTION}")
+    async with open_store(f"duckdb:///{file}") as store:
+        await store.write([motor(2_000, power_in=2.0, **{BORN: 2_000}), pipeline._replace(ts_ms=2_000)])
+        rows = await store.series("motor", UNIT, ["power_in", BORN], 0, 10_000)
+        assert [row.values for row in rows] == [{"power_in": 1.0}, {"power_in": 2.0, BORN: 2_000}]
+        assert await store.count("pipeline") == 2
+        newest = await store.latest("pipeline", {RESOLUTION: FINE})
+        assert newest is not None
+        assert newest.ts_ms == 2_000
 
 
 async def test_a_store_that_is_away_is_to_be_tried_again(influxdb: Any) -> None:
