@@ -26,6 +26,10 @@ from qilu_dashboards.build import build_all
 NOTE = "Drawn by Clouds in Qilu itself from the dashboard's queries. This is not Grafana."
 COLUMN_IN, ROW_IN = 0.62, 0.34
 """Inches of a column and a row of the dashboard's grid of 24."""
+LEFT_IN, LETTER_IN = 0.75, 0.055
+"""Inches left of a panel's content, and of a letter in the names of its bars."""
+LONG = 16
+"""Letters of a figure, beyond which it is drawn smaller."""
 MAX_ROWS = 12
 """Lines of a table or bars that are drawn."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -109,7 +113,7 @@ def _draw(
         for target in panel["targets"]:
             for one in answer(target["query"], least_s, panel.get("maxDataPoints")):
                 series.append(one | {"alias": target.get("alias", "")})
-        title, left, top = 1.1 * ROW_IN, 0.75, where["y"] + 2.6
+        title, left, top = 1.1 * ROW_IN, LEFT_IN, where["y"] + 2.6
         axes = figure.add_axes(
             (
                 (where["x"] * COLUMN_IN + left) / width,
@@ -167,9 +171,9 @@ def _number(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> No
     elif unit.startswith("dateTime"):
         text = f"{datetime.fromtimestamp(value / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     unit = unit.partition(":")[2].strip() if ":" in unit else ""
-    axes.text(
-        0.5, 0.45, f"{text} {unit}".strip(), ha="center", va="center", size=14, color=_color(panel, value)
-    )
+    text = f"{text} {unit}".strip()
+    size = 14 if len(text) <= LONG else 8
+    axes.text(0.5, 0.45, text, ha="center", va="center", size=size, color=_color(panel, value))
 
 
 def _gauge(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
@@ -192,6 +196,9 @@ def _course(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> No
                 axes.plot(times, [float(v) for _, v in points], lw=1, label=_label(panel, one, column))  # type: ignore[arg-type]
                 lines += 1
     _time_axis(axes, time)
+    for step in panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", []):
+        if step["value"] is not None and step["value"] <= axes.get_ylim()[1]:
+            axes.axhline(step["value"], color=step["color"], lw=1, ls="--")
     axes.grid(alpha=0.3)
     if 1 < lines <= 8:
         axes.legend(fontsize=6, loc="upper left", framealpha=0.7)
@@ -230,7 +237,11 @@ def _bars(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
         )
         names, values = [name for _, name in found[:MAX_ROWS]], [value for value, _ in found[:MAX_ROWS]]
     axes.barh(range(len(names)), values, color=[_color(panel, value) for value in values])
-    axes.set_yticks(range(len(names)), [_latin(name) for name in names], size=6)
+    names = [_latin(name) for name in names]
+    axes.set_yticks(range(len(names)), names, size=6)
+    more = max(0.0, LETTER_IN * max(map(len, names)) - LEFT_IN) / (24 * COLUMN_IN)
+    x, y, width, height = axes.get_position().bounds
+    axes.set_position((x + more, y, width - more, height))
     axes.invert_yaxis()
 
 
