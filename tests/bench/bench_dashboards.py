@@ -36,7 +36,7 @@ NOW_MS = 1_760_000_000_000 // 60_000 * 60_000
 START_MS = NOW_MS - HOURS * 3_600_000
 PLACES = [code for code, county in COUNTIES.items() if county.kind != "zone"]
 BRANCHES = list(INDUSTRIES)
-SPANS = sorted({1, *([24] if HOURS > 24 else []), HOURS})
+SPANS = sorted({1, HOURS} | {hours for hours in (24, 168) if hours < HOURS})
 """Hours that every query is asked for."""
 ENOUGH_MS = 200
 
