@@ -2,7 +2,8 @@
 read a month of minutes.
 
 Who does not know what was folded before, as after a crash, begins a row of its own in the same hour, and both
-stand: sums and counts add up, and of what only stands the newest is asked."""
+stand: sums and counts add up, and of what only stands the one that began last is asked. So what a crash makes
+come again for a minute that was closed is in the hour twice."""
 
 from __future__ import annotations
 
@@ -16,11 +17,10 @@ from qilu_contract.storage import COARSE, MEASUREMENTS, Fold, Point
 
 SECOND_MS, HOUR_MS = 1_000, 3_600_000
 KEPT = 2
-"""Hours that are added to; what comes for an older one begins a row of its own."""
+"""Hours that are added to, those that were last; what comes for another one begins a row of its own."""
 
-
-_Key = tuple[int, str, tuple[str, ...]]
-"""Hour since 1970, measurement, tags."""
+_Series = tuple[str, tuple[str, ...]]
+"""Measurement and tags."""
 
 
 class _Row(msgspec.Struct):
@@ -30,46 +30,58 @@ class _Row(msgspec.Struct):
 
 
 class Hours:
-    """What one writer of points, whose hours come one after the other, has folded so far."""
+    """What one writer of points has folded so far. `shared` is for writers who all write the same, of which
+    nothing adds up: their rows take each other's place."""
 
-    def __init__(self) -> None:
-        self._rows: dict[_Key, _Row] = {}
+    def __init__(self, *, shared: bool = False) -> None:
+        self._shared = shared
+        self._hours: dict[int, dict[_Series, _Row]] = {}
+        """By hours since 1970, in the order in which they were folded last."""
         self._apart_ms = wall_ms() % SECOND_MS
         """So that the row of another writer that began with the same point stays."""
 
     def fold(self, points: Iterable[Point], *, remember: bool = True) -> list[Point]:
         """The rows of the points' hours, with these points in them: each to be written in place of what was
         returned for it before. What is not remembered is not in what is returned later."""
-        changed: dict[_Key, _Row] = {}
+        changed: dict[tuple[int, _Series], _Row] = {}
         for point in sorted(points, key=lambda point: point.ts_ms):
-            key = (point.ts_ms // HOUR_MS, point.measurement, (*point.tags[:-1], COARSE))
-            row = changed.get(key)
+            hour, series = point.ts_ms // HOUR_MS, (point.measurement, (*point.tags[:-1], COARSE))
+            row = changed.get((hour, series))
             if row is None:
-                known = self._rows.get(key)
-                row = changed[key] = (
-                    _Row(point.ts_ms // SECOND_MS * SECOND_MS + self._apart_ms, 0, {})
-                    if known is None
-                    else _Row(known.ts_ms, known.points, dict(known.fields))
-                )
+                rows = self._of(hour)
+                known = rows.get(series)
+                if known is None:
+                    known = rows[series] = _Row(self._begun_ms(point), 0, {})
+                row = changed[hour, series] = _Row(known.ts_ms, known.points, dict(known.fields))
             _add(row, point)
-        if remember:
-            self._rows.update(changed)
-            hours = sorted({hour for hour, _, _ in self._rows})
-            if len(hours) > KEPT:
-                self._rows = {key: row for key, row in self._rows.items() if key[0] >= hours[-KEPT]}
-        return [
-            Point(measurement, tags, row.ts_ms, dict(row.fields))
-            for (_, measurement, tags), row in changed.items()
-        ]
+        found = []
+        for (hour, series), row in changed.items():
+            found.append(Point(*series, row.ts_ms, dict(row.fields)))
+            if remember and hour in self._hours:
+                self._hours[hour][series] = row
+        return found
+
+    def _of(self, hour: int) -> dict[_Series, _Row]:
+        rows = self._hours[hour] = self._hours.pop(hour, {})
+        if len(self._hours) > KEPT:
+            del self._hours[next(iter(self._hours))]
+        return rows
+
+    def _begun_ms(self, point: Point) -> int:
+        if self._shared:
+            return point.ts_ms // HOUR_MS * HOUR_MS
+        return point.ts_ms // SECOND_MS * SECOND_MS + self._apart_ms
 
     def dump(self) -> bytes:
         """What a new start needs to go on with the same rows."""
-        return msgspec.msgpack.encode((self._apart_ms, list(self._rows.items())))
+        hours = [(hour, list(rows.items())) for hour, rows in self._hours.items()]
+        return msgspec.msgpack.encode((self._apart_ms, hours))
 
     def load(self, body: bytes) -> None:
         """Go on where `dump` was."""
-        self._apart_ms, rows = msgspec.msgpack.decode(body, type=tuple[int, list[tuple[_Key, _Row]]])
-        self._rows = dict(rows)
+        kept = tuple[int, list[tuple[int, list[tuple[_Series, _Row]]]]]
+        self._apart_ms, hours = msgspec.msgpack.decode(body, type=kept)
+        self._hours = {hour: dict(rows) for hour, rows in hours}
 
 
 def _add(row: _Row, point: Point) -> None:

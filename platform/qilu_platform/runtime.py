@@ -158,7 +158,7 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
             value = {name: row.values.get(name) for name in _PIPELINE_FIELDS}
             runtime.hub.publish("pipeline", value | {"as_of_ms": row.ts_ms})
 
-    own, milestones, hours = OwnFigures(runtime.metrics), Milestones(), Hours()
+    own, milestones, hours = OwnFigures(runtime.metrics), Milestones(), Hours(shared=True)
 
     async def roll_up() -> None:
         # Replicas write the same point at the same time, so one of them is enough and more do no harm.

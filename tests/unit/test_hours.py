@@ -84,6 +84,33 @@ def test_a_stop_shows_what_is_open_and_the_next_start_counts_it_once() -> None:
     assert sum(point.fields["n"] for point in stored(written).values()) == 18
 
 
+def test_a_minute_before_the_open_ones_closes_after_the_start() -> None:
+    first = Hours()
+    written = first.fold([fleet(2, n=5)], remember=False)
+    second = Hours()
+    second.load(first.dump())
+    written += second.fold([fleet(1, n=1), fleet(2, n=5)])
+    assert sum(point.fields["n"] for point in stored(written).values()) == 6
+
+
+def test_time_that_goes_back_has_whole_hours_too() -> None:
+    folded = Hours()
+    folded.fold([fleet(60 * 1000, n=1), fleet(60 * 1001, n=1)])
+    written = [row for minute in range(120) for row in folded.fold([fleet(minute, n=1)])]
+    assert [point.fields["n"] for point in stored(written).values()] == [60, 60]
+
+
+def test_writers_who_all_write_the_same_share_a_row() -> None:
+    tags = ("province", "370000", FINE)
+    written = []
+    for units in (1, 2):  # another replica, or the next start
+        point = Point("programme", tags, START_MS + units * MINUTE_MS, {"units_on_cloud": units})
+        written += Hours(shared=True).fold([point])
+    assert [(row.ts_ms, row.fields) for row in stored(written).values()] == [
+        (START_MS, {"units_on_cloud": 2})
+    ]
+
+
 def test_every_step_of_a_graph_chooses_one_resolution() -> None:
     for wanted_s in (
         1,
