@@ -208,9 +208,10 @@ def _rollups() -> list[Measurement]:
                 "import_lines_bad": "int",
             },
             counted_by="requests",
-            hourly=dict.fromkeys(
-                ("requests_per_s", "latency_ms", "event_clients", "counts_read_ms", "imports_open"), "max"
-            ),
+            hourly={
+                "requests_per_s": "mean",
+                **dict.fromkeys(("latency_ms", "event_clients", "counts_read_ms", "imports_open"), "max"),
+            },
         ),
     ]
 

@@ -10,7 +10,8 @@ import httpx
 from qilu_contract.errors import QiluError
 
 POINTS = 800
-"""A panel's pixels: Grafana asks for no more values of a series than it can draw."""
+"""The most values of a series that a panel asks for, whatever its width: so a month has steps of an hour on
+the widest screen, too."""
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 _STEPS = {

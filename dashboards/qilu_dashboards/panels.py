@@ -31,6 +31,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from qilu_contract.limits import Limit
 from qilu_contract.targets import Target as CoreTarget
 
+from qilu_dashboards.asking import POINTS
 from qilu_dashboards.frame import INDUSTRY_NAMES
 from qilu_dashboards.influxql import DATA_SOURCE, Target
 
@@ -91,6 +92,7 @@ def number(
         .thresholds(steps or thresholds((None, BLUE)))
         .color_mode(options.BigValueColorMode.VALUE)
         .graph_mode(options.BigValueGraphMode.AREA)
+        .max_data_points(POINTS)
         .interval(every)
         .reduce_options(_last())
         .height(4)
@@ -116,6 +118,7 @@ def course(
         .datasource(DATA_SOURCE)
         .with_target(Target(query, alias))
         .unit(unit)
+        .max_data_points(POINTS)
         .interval(every)
         .line_width(2)
         .fill_opacity(8)
@@ -159,6 +162,7 @@ def bars(title: str, query: str, alias: str, names: Mapping[str, str], *, height
         .orientation(options.VizOrientation.HORIZONTAL)
         .display_mode(options.BarGaugeDisplayMode.BASIC)
         .value_mode(options.BarGaugeValueMode.TEXT)
+        .max_data_points(POINTS)
         .reduce_options(_last())
         .height(height)
         .span(12)
@@ -187,6 +191,7 @@ def rows(
         .title(title)
         .datasource(DATA_SOURCE)
         .with_target(Target(query, result_format="table"))
+        .max_data_points(POINTS)
         .unit("locale")
         .with_transformation(tidy)
         .override_by_name(heading, [DynamicConfigValue("mappings", [shown])])
@@ -236,6 +241,7 @@ def distribution(title: str, query: str, *, span: int = 8) -> bargauge.Panel:
         .orientation(options.VizOrientation.HORIZONTAL)
         .display_mode(options.BarGaugeDisplayMode.BASIC)
         .value_mode(options.BarGaugeValueMode.TEXT)
+        .max_data_points(POINTS)
         .reduce_options(_last())
         .height(10)
         .span(span)

@@ -9,12 +9,13 @@ from qilu_contract.storage import MEASUREMENTS
 
 from qilu_dashboards.frame import board, finish, lookup, several
 from qilu_dashboards.panels import BLUE, GREEN, ORANGE, RED, bars, course, number, thresholds
-from qilu_dashboards.queries import BY_STEP, increase, over_time, summed
+from qilu_dashboards.queries import BY_MINUTE, BY_STEP, increase, newest, over_time
 
 UID = "qilu-pipeline"
 
 FIELDS = MEASUREMENTS["pipeline"].fields
 _GATEWAY = '"gateway" =~ /^${gateway:regex}$/'
+_NOW = f'FROM "pipeline" WHERE {_GATEWAY} AND {BY_MINUTE} AND $timeFilter'
 _SOURCE = f'FROM "pipeline" WHERE {_GATEWAY} AND {BY_STEP} AND $timeFilter'
 _REFUSED = f'FROM "dead_letter" WHERE {_GATEWAY} AND {BY_STEP} AND $timeFilter'
 _ROLLUPS = f'FROM "rollup" WHERE {_GATEWAY} AND {BY_STEP} AND $timeFilter'
@@ -40,19 +41,17 @@ def pipeline() -> Dashboard:
 def _now(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Now 当前"))
     rate = "suffix: readings/s"
-    made.with_panel(number("Accepted 接收", summed("accepted_per_s", "accepted", _SOURCE), rate))
-    made.with_panel(number("Stored 存储", summed("stored_per_s", "stored", _SOURCE), rate))
+    made.with_panel(number("Accepted 接收", newest("accepted_per_s", "accepted", _NOW), rate))
+    made.with_panel(number("Stored 存储", newest("stored_per_s", "stored", _NOW), rate))
     late = thresholds((None, GREEN), (5_000, ORANGE), (60_000, RED))
-    lag = summed("lag_ms", "lag", _SOURCE, outer="max")
+    lag = newest("lag_ms", "lag", _NOW, outer="max")
     made.with_panel(number("Lag 延迟", lag, "ms", steps=late))
     bad = thresholds((None, GREEN), (1, ORANGE))
-    dead = summed("dead_lettered", "dead letters", _SOURCE)
+    dead = newest("dead_lettered", "dead letters", _NOW)
     made.with_panel(number("Dead letters 死信", dead, "locale", steps=bad))
     busy = thresholds((None, BLUE), (50_000, ORANGE))
-    made.with_panel(
-        number("In flight 处理中", summed("in_flight", "in flight", _SOURCE), "locale", steps=busy)
-    )
-    again = summed("redelivered", "redelivered", _SOURCE)
+    made.with_panel(number("In flight 处理中", newest("in_flight", "in flight", _NOW), "locale", steps=busy))
+    again = newest("redelivered", "redelivered", _NOW)
     made.with_panel(number("Redelivered 重投", again, "locale", steps=bad))
 
 
@@ -105,7 +104,10 @@ def _spool(made: dashboard.Dashboard) -> None:
     ):
         if name in FIELDS:
             query = f'SELECT max("{name}") AS "{name}" {_SOURCE} {over_time("gateway")}'
-            made.with_panel(course(title, query, unit, alias="$tag_gateway").span(8))
+            panel = course(title, query, unit, alias="$tag_gateway").span(8)
+            if name == "spooled":
+                panel.description("Over long times: as many as there were at the end of each hour.")
+            made.with_panel(panel)
 
 
 def _refused(made: dashboard.Dashboard) -> None:

@@ -7,10 +7,11 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from qilu_dashboards.frame import MILESTONES, board, finish, lookup, several
 from qilu_dashboards.panels import GREEN, ORANGE, RED, course, number, said, thresholds
-from qilu_dashboards.queries import BY_STEP, over_time, summed
+from qilu_dashboards.queries import BY_MINUTE, BY_STEP, newest, over_time
 
 UID = "qilu-platform"
 
+_NOW = f'FROM "platform" WHERE "host" =~ /^${{host:regex}}$/ AND {BY_MINUTE} AND $timeFilter'
 _SOURCE = f'FROM "platform" WHERE "host" =~ /^${{host:regex}}$/ AND {BY_STEP} AND $timeFilter'
 
 
@@ -27,7 +28,7 @@ def platform() -> Dashboard:
         )
     )
     made.with_row(dashboard.Row("Now 当前"))
-    rate = summed("requests_per_s", "requests", _SOURCE)
+    rate = newest("requests_per_s", "requests", _NOW)
     made.with_panel(number("Requests 请求", rate, "reqps", span=6))
     slow = thresholds((None, GREEN), (100, ORANGE), (1000, RED))
     for field, title, unit, steps in (
@@ -35,7 +36,7 @@ def platform() -> Dashboard:
         ("counts_read_ms", "Database: reading all counts 数据库", "ms", slow),
         ("event_clients", "Listeners of events 事件订阅", "locale", None),
     ):
-        query = f'SELECT max("{field}") AS "{field}" {_SOURCE} {over_time()}'
+        query = newest(field, field, _NOW, outer="max")
         made.with_panel(number(title, query, unit, span=6, steps=steps))
     made.with_row(dashboard.Row("Over time 趋势"))
     for fields, title, unit in (
@@ -44,12 +45,13 @@ def platform() -> Dashboard:
         (("errors", "task_failures"), "Errors since the start 累计错误", "locale"),
         (("requests",), "Requests since the start 累计请求", "locale"),
     ):
-        columns = ", ".join(f'max("{field}") AS "{field}"' for field in fields)
+        fn = "mean" if unit == "reqps" else "max"
+        columns = ", ".join(f'{fn}("{field}") AS "{field}"' for field in fields)
         query = f"SELECT {columns} {_SOURCE} {over_time('host')}"
         made.with_panel(course(title, query, unit, alias="$tag_host $col"))
     made.with_row(dashboard.Row("Import jobs 导入任务"))
     # Every replica writes what their one database says.
-    query = f'SELECT max("imports_open") AS "open" {_SOURCE} {over_time()}'
+    query = newest("imports_open", "open", _NOW, outer="max")
     made.with_panel(number("Jobs that are open 未完成的导入", query, "locale", span=6).height(9))
     columns = 'max("import_lines") AS "lines 行", max("import_lines_bad") AS "bad 错误"'
     grown = f"SELECT {columns} {_SOURCE} {over_time()}"

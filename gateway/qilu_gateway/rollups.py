@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -30,7 +31,7 @@ from qilu_contract.storage import FINE, Point
 
 from qilu_gateway import alarms
 from qilu_gateway.alarms import Alarms
-from qilu_gateway.fleets import Fleet, Ints
+from qilu_gateway.fleets import Cut, Fleet, Ints
 from qilu_gateway.statefile import StateFile
 
 log = structlog.get_logger()
@@ -73,8 +74,9 @@ class Rollups:
     def __init__(self, gateway: str, state: StateFile, store: Writer) -> None:
         self._gateway, self._state, self._store = gateway, state, store
         self._fleets = {name: Fleet(name) for name in CATALOGUE}
-        self._alarms = Alarms(state, self._wait)
-        self._waiting: deque[Point] = deque()
+        self._alarms = Alarms(state, lambda point: self._wait([point]))
+        self._waiting: OrderedDict[tuple[object, ...], Point] = OrderedDict()
+        """By what the store tells points apart by: a newer one takes the place of what still waits."""
         self._hours: defaultdict[str, Hours] = defaultdict(Hours)
         """By class: each comes to an hour in its own time."""
         self.tally = Tally()
@@ -152,13 +154,12 @@ class Rollups:
             minutes = fleet.closable(now_s)
             if minutes:
                 rows = fleet.cut(minutes)
-                self._write(fleet, await asyncio.to_thread(fleet.sum_up, rows, self._gateway))
+                self._wait(await asyncio.to_thread(self._sum_up, fleet, rows))
             fleet.take_in()
         await self._make_room()
         self._alarms.write_changes()
         own = self._own_point()
-        for point in (own, *self._hours["rollup"].fold([own])):
-            self._wait(point)
+        self._wait([own, *self._hours["rollup"].fold([own])])
         await self._flush()
         await self._alarms.keep()
 
@@ -167,12 +168,13 @@ class Rollups:
         while sum(fleet.rows for fleet in self._fleets.values()) > MAX_ROWS:
             fleet = max(self._fleets.values(), key=lambda fleet: fleet.rows)
             rows = fleet.cut(fleet.open_minutes()[:1])
-            self._write(fleet, await asyncio.to_thread(fleet.sum_up, rows, self._gateway))
+            self._wait(await asyncio.to_thread(self._sum_up, fleet, rows))
 
-    def _write(self, fleet: Fleet, minutes: list[Point], remember: bool = True) -> None:
-        """`remember` minutes that are closed for good, so that each is in its hour once."""
-        for point in (*minutes, *self._hours[fleet.class_name].fold(minutes, remember=remember)):
-            self._wait(point)
+    def _sum_up(self, fleet: Fleet, cut: Cut, remember: bool = True) -> list[Point]:
+        """The points of minutes and of their hours. `remember` minutes that are closed for good, so that each
+        counts once."""
+        minutes = fleet.sum_up(cut, self._gateway, remember)
+        return [*minutes, *self._hours[fleet.class_name].fold(minutes, remember=remember)]
 
     def _own_point(self) -> Point:
         tally = self.tally
@@ -185,17 +187,18 @@ class Rollups:
         }
         return Point("rollup", (self._gateway, FINE), wall_ms(), fields)
 
-    def _wait(self, point: Point) -> None:
-        if len(self._waiting) >= MAX_WAITING:
-            self._waiting.popleft()
+    def _wait(self, points: Iterable[Point]) -> None:
+        for point in points:
+            self._waiting[point[:3]] = point
+        while len(self._waiting) > MAX_WAITING:
+            self._waiting.popitem(last=False)
             if not self.tally.points_dropped:
                 log.error("roll-up points are dropped: the store has been away for too long")
             self.tally.points_dropped += 1
-        self._waiting.append(point)
 
     async def _flush(self) -> None:
         while self._waiting:
-            batch = [self._waiting[place] for place in range(min(WRITE_POINTS, len(self._waiting)))]
+            batch = list(islice(self._waiting.values(), WRITE_POINTS))
             try:
                 await self._store.write(batch)
             except Retryable:
@@ -203,8 +206,8 @@ class Rollups:
             except StoreError as error:
                 log.error("the store refuses roll-ups", error=str(error))
             for point in batch:
-                if self._waiting and self._waiting[0] is point:
-                    self._waiting.popleft()
+                if self._waiting.get(point[:3]) is point:
+                    del self._waiting[point[:3]]
 
     async def finish(self) -> None:
         """Write the open minutes as they stand, and keep their rows for the next start; within FINISH_S."""
@@ -213,13 +216,14 @@ class Rollups:
                 await self.sweep()
                 for fleet in self._fleets.values():
                     rows = fleet.cut(fleet.open_minutes(), keep=True)
-                    self._write(fleet, fleet.sum_up(rows, self._gateway, remember=False), remember=False)
-                await self._flush()
+                    self._wait(await asyncio.to_thread(self._sum_up, fleet, rows, False))
+                # First of all, so that the next start counts nothing twice, whatever the store does.
                 bodies = [(name, fleet.dump()) for name, fleet in self._fleets.items() if fleet.units]
                 bodies += [(_HOURS + name, hours.dump()) for name, hours in self._hours.items()]
                 await self._state.write(
                     lambda connection: connection.executemany("REPLACE INTO rollup VALUES (?, ?)", bodies)
                 )
+                await self._flush()
         except (TimeoutError, sqlite3.OperationalError) as error:
             log.warning("the open minutes are not in the roll-ups", error=repr(error))
 
