@@ -16,6 +16,6 @@ cycle of some forty objects, so that it cannot be left off either."""
 
 
 def serve_evenly() -> None:
-    """Set both for this process, as every service does that starts in it."""
+    """Set both for this process, as gateway and platform do when they start."""
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(*GARBAGE)

@@ -192,8 +192,8 @@ def play_embedded(stack: StackConfig, words: list[str], console: Console) -> dic
 
 async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
     stopping = stop_signal()
-    # Until somebody listens, a wish for a pause is nothing: not the player's end, who inherits this, and not
-    # the halt of the stack, which says that it is up before it is entered.
+    # Until somebody listens, a wish for a pause is nothing: neither the end of the player, who inherits this,
+    # nor a halt of this process, which says that the stack is up before the handler below is set.
     for number in (signal.SIGUSR1, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     async with Stack(config, console) as stack:
