@@ -39,7 +39,8 @@ EVERY = "10s"
 """The shortest step of a graph: every interval then holds at least one roll-up point."""
 
 MANY_LINES = 200
-"""Points of a line where a graph has one for each class: what a store sums up costs by the interval."""
+"""Points where a graph has many lines or reads what is written every few seconds, and of what is added up
+over the time shown: by the hour from a week on, instead of 25 days."""
 
 BLUE, GREEN, ORANGE, RED = "#3274d9", "#37872d", "#ff9830", "#e02f44"
 
@@ -162,7 +163,7 @@ def bars(title: str, query: str, alias: str, names: Mapping[str, str], *, height
         .orientation(options.VizOrientation.HORIZONTAL)
         .display_mode(options.BarGaugeDisplayMode.BASIC)
         .value_mode(options.BarGaugeValueMode.TEXT)
-        .max_data_points(POINTS)
+        .max_data_points(MANY_LINES)
         .reduce_options(_last())
         .height(height)
         .span(12)
@@ -191,7 +192,7 @@ def rows(
         .title(title)
         .datasource(DATA_SOURCE)
         .with_target(Target(query, result_format="table"))
-        .max_data_points(POINTS)
+        .max_data_points(MANY_LINES)
         .unit("locale")
         .with_transformation(tidy)
         .override_by_name(heading, [DynamicConfigValue("mappings", [shown])])
@@ -241,7 +242,7 @@ def distribution(title: str, query: str, *, span: int = 8) -> bargauge.Panel:
         .orientation(options.VizOrientation.HORIZONTAL)
         .display_mode(options.BarGaugeDisplayMode.BASIC)
         .value_mode(options.BarGaugeValueMode.TEXT)
-        .max_data_points(POINTS)
+        .max_data_points(MANY_LINES)
         .reduce_options(_last())
         .height(10)
         .span(span)

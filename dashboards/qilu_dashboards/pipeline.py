@@ -8,7 +8,7 @@ from qilu_contract.errors import Reason
 from qilu_contract.storage import MEASUREMENTS
 
 from qilu_dashboards.frame import board, finish, lookup, several
-from qilu_dashboards.panels import BLUE, GREEN, ORANGE, RED, bars, course, number, thresholds
+from qilu_dashboards.panels import BLUE, GREEN, MANY_LINES, ORANGE, RED, bars, course, number, thresholds
 from qilu_dashboards.queries import BY_MINUTE, BY_STEP, increase, newest, over_time
 
 UID = "qilu-pipeline"
@@ -81,7 +81,8 @@ def _conservation(made: dashboard.Dashboard) -> None:
     names = [name for name in became if name in FIELDS]
     columns = ", ".join(f'last("{name}") AS "{name.replace("_", " ")}"' for name in names)
     totals = f"SELECT {columns} {_SOURCE} {over_time('gateway')}"
-    made.with_panel(course("Counted since the start 累计", totals, "locale", alias="$tag_gateway $col"))
+    counted = course("Counted since the start 累计", totals, "locale", alias="$tag_gateway $col")
+    made.with_panel(counted.max_data_points(MANY_LINES))
     kept = " - ".join(f'last("{name}")' for name in names)
     difference = f'SELECT {kept} AS "difference" {_SOURCE} {over_time("gateway")}'
     made.with_panel(
@@ -91,7 +92,9 @@ def _conservation(made: dashboard.Dashboard) -> None:
             "locale",
             alias="$tag_gateway $col",
             from_zero=False,
-        ).description("accepted − " + " − ".join(names[1:]))
+        )
+        .max_data_points(MANY_LINES)
+        .description("accepted − " + " − ".join(names[1:]))
     )
 
 
@@ -116,7 +119,8 @@ def _refused(made: dashboard.Dashboard) -> None:
     newest = f'SELECT sum("each") AS "readings" FROM ({each}) GROUP BY "reason"'
     made.with_panel(bars("By reason, since the start 按原因累计", newest, "$tag_reason", REASONS))
     grown = increase("readings", "readings", _REFUSED, "reason")
-    made.with_panel(course("New ones, by reason 新增", grown, "locale", alias="$tag_reason", names=REASONS))
+    new = course("New ones, by reason 新增", grown, "locale", alias="$tag_reason", names=REASONS)
+    made.with_panel(new.max_data_points(MANY_LINES))
 
 
 def _rollups(made: dashboard.Dashboard) -> None:

@@ -20,6 +20,7 @@ from qilu_dashboards.frame import (
 )
 from qilu_dashboards.panels import (
     GREEN,
+    MANY_LINES,
     ORANGE,
     against_target,
     bars,
@@ -153,7 +154,7 @@ def _cities(board: dashboard.Dashboard) -> None:
         alias="$tag_code",
         names=CITY_NAMES,
     )
-    board.with_panel(growth)
+    board.with_panel(growth.max_data_points(MANY_LINES))
     one_city = (
         'SELECT last("units_on_cloud") AS "Units on cloud", last("units_on_cloud") * 0 + $lat AS "lat", '
         'last("units_on_cloud") * 0 + $lon AS "lon" FROM "programme" '
