@@ -119,8 +119,7 @@ def _refused(made: dashboard.Dashboard) -> None:
     newest = f'SELECT sum("each") AS "readings" FROM ({each}) GROUP BY "reason"'
     made.with_panel(bars("By reason, since the start 按原因累计", newest, "$tag_reason", REASONS))
     grown = increase("readings", "readings", _REFUSED, "reason")
-    new = course("New ones, by reason 新增", grown, "locale", alias="$tag_reason", names=REASONS)
-    made.with_panel(new.max_data_points(MANY_LINES))
+    made.with_panel(course("New ones, by reason 新增", grown, "locale", alias="$tag_reason", names=REASONS))
 
 
 def _rollups(made: dashboard.Dashboard) -> None:
