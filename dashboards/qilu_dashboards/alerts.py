@@ -10,6 +10,7 @@ import yaml
 from qilu_contract.storage import MEASUREMENTS
 
 from qilu_dashboards import pipeline
+from qilu_dashboards.asking import MINUTE_S
 from qilu_dashboards.frame import CLASS_NAMES
 from qilu_dashboards.influxql import DATA_SOURCE
 from qilu_dashboards.plan import PLANS
@@ -20,8 +21,6 @@ ALERTS_FILE = "rules.yaml"
 FOLDER = "Clouds in Qilu"
 RUNBOOKS = "docs/runbooks"
 """In the repository: who serves it elsewhere replaces the beginning."""
-
-MINUTE_S = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,11 +54,11 @@ def unknown_names(query: str) -> set[str]:
 
 def of_both_resolutions(query: str) -> bool:
     """Whether a query reads rows by the minute and by the hour together, and so counts things twice."""
-    sources = [part for part in query.split("FROM ")[1:] if part.startswith('"')]
-    return query.startswith("SELECT") and any(
-        RESOLUTION in MEASUREMENTS[source.split('"')[1]].tags and f'"{RESOLUTION}"' not in source
-        for source in sources
-        if source.split('"')[1] in MEASUREMENTS
+    parts = query.split('FROM "')[1:] if query.startswith("SELECT") else []
+    known = [part for part in parts if part.partition('"')[0] in MEASUREMENTS]
+    return any(
+        RESOLUTION in MEASUREMENTS[part.partition('"')[0]].tags and f'"{RESOLUTION}"' not in part
+        for part in known
     )
 
 

@@ -30,6 +30,7 @@ from qilu_dashboards.queries import (
     LATELY,
     OF_CLASS,
     PLACE,
+    newest,
     over_time,
     summed,
 )
@@ -96,11 +97,8 @@ def _equipment(made: dashboard.Dashboard) -> None:
         .max_data_points(MANY_LINES)
         .description("Different units that reported within one minute.")
     )
-    each = (
-        f'SELECT last("units") AS "each" {_COUNTY} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/ '
-        'GROUP BY "place", "class", "gateway"'
-    )
-    by_county = f'SELECT sum("each") AS "units" FROM ({each}) WHERE $timeFilter GROUP BY "place"'
+    in_counties = f'{_COUNTY} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/'
+    by_county = newest("units", "units", in_counties, "place")
     made.with_panel(
         bars(
             "Units that report, by county 各县区在线设备", by_county, "$tag_place", COUNTY_NAMES

@@ -116,8 +116,8 @@ def _spool(made: dashboard.Dashboard) -> None:
 def _refused(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Dead letters 死信"))
     each = f'SELECT last("readings") AS "each" {_REFUSED} GROUP BY "gateway", "reason"'
-    newest = f'SELECT sum("each") AS "readings" FROM ({each}) GROUP BY "reason"'
-    made.with_panel(bars("By reason, since the start 按原因累计", newest, "$tag_reason", REASONS))
+    latest = f'SELECT sum("each") AS "readings" FROM ({each}) GROUP BY "reason"'
+    made.with_panel(bars("By reason, since the start 按原因累计", latest, "$tag_reason", REASONS))
     grown = increase("readings", "readings", _REFUSED, "reason")
     made.with_panel(course("New ones, by reason 新增", grown, "locale", alias="$tag_reason", names=REASONS))
 

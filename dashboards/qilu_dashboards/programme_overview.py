@@ -32,7 +32,7 @@ from qilu_dashboards.panels import (
     thresholds,
 )
 from qilu_dashboards.plan import PLANS
-from qilu_dashboards.queries import BY_MINUTE, BY_STEP, CITY_COUNTS, LATELY, OF_CLASS, over_time
+from qilu_dashboards.queries import BY_MINUTE, BY_STEP, CITY_COUNTS, LATELY, OF_CLASS, newest, over_time
 
 UID = "qilu-programme"
 
@@ -134,8 +134,8 @@ def _growth(board: dashboard.Dashboard) -> None:
 
 def _cities(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("By city 分城市"))
-    newest = f'SELECT last("units_on_cloud") {CITY_COUNTS} GROUP BY "code"'
-    board.with_panel(bars("Units on cloud by city 各市上云设备", newest, "$tag_code", CITY_NAMES, height=14))
+    latest = f'SELECT last("units_on_cloud") {CITY_COUNTS} GROUP BY "code"'
+    board.with_panel(bars("Units on cloud by city 各市上云设备", latest, "$tag_code", CITY_NAMES, height=14))
     columns = ", ".join(
         [
             'last("units_on_cloud") AS "Units on cloud 上云设备"',
@@ -178,12 +178,11 @@ def _parts(board: dashboard.Dashboard) -> None:
     board.with_panel(
         bars("Cloud contracts by kind of action 上云合同", by_kind, "$tag_code", KIND_NAMES, height=10)
     )
-    each = (
-        'SELECT last("units") AS "each" FROM "fleet" WHERE "level" = \'industry\' '
-        f'AND "place" =~ /^${{industry:regex}}$/ AND {OF_CLASS} AND {BY_MINUTE} AND $timeFilter '
-        'GROUP BY "place", "class", "gateway"'
+    in_industries = (
+        'FROM "fleet" WHERE "level" = \'industry\' '
+        f'AND "place" =~ /^${{industry:regex}}$/ AND {OF_CLASS} AND {BY_MINUTE} AND $timeFilter'
     )
-    by_industry = f'SELECT sum("each") AS "units" FROM ({each}) WHERE $timeFilter GROUP BY "place"'
+    by_industry = newest("units", "units", in_industries, "place")
     board.with_panel(
         industry_bars(by_industry, f"{LATELY} Each class has its own; the ledger does not count by industry.")
     )
@@ -197,8 +196,8 @@ def _vouchers(board: dashboard.Dashboard) -> None:
     )
     source = f'SELECT {columns} FROM "programme" WHERE "scope" = \'level\' AND {BY_STEP} AND $timeFilter'
     alias, unit = "$tag_code $col", "currencyCNY"
-    newest = bars("Vouchers by level 各级云服务券", f'{source} GROUP BY "code"', alias, VOUCHER_NAMES)
-    board.with_panel(newest.unit(unit))
+    latest = bars("Vouchers by level 各级云服务券", f'{source} GROUP BY "code"', alias, VOUCHER_NAMES)
+    board.with_panel(latest.unit(unit))
     grown = f"{source} {over_time('code')}"
     board.with_panel(
         course("Vouchers by level, over time 各级云服务券增长", grown, unit, alias=alias, names=VOUCHER_NAMES)

@@ -62,12 +62,13 @@ def summed(field: str, name: str, source: str, *by: str, fn: str = "last", outer
     return f'SELECT {outer}("each") AS "{name}" FROM ({one}) WHERE $timeFilter {over_time(*by)}'
 
 
-def newest(field: str, name: str, source: str, *, outer: str = "sum") -> str:
-    """One value of each series, the newest, added up: found at once, however long the time. `source` begins
-    with FROM and asks for rows by the minute."""
+def newest(field: str, name: str, source: str, *by: str, outer: str = "sum") -> str:
+    """One value of each series, the newest, added up: found at once, however long the time. `by` are tags
+    that stay apart; `source` begins with FROM and asks for rows by the minute."""
     inner = next(tags for begin, tags in _SERIES.items() if source.startswith(f'FROM "{begin}"'))
     one = f'SELECT last("{field}") AS "each" {source} GROUP BY {", ".join(map(quoted, inner))}'
-    return f'SELECT {outer}("each") AS "{name}" FROM ({one}) WHERE $timeFilter'
+    apart = f" GROUP BY {', '.join(map(quoted, by))}" if by else ""
+    return f'SELECT {outer}("each") AS "{name}" FROM ({one}) WHERE $timeFilter{apart}'
 
 
 def increase(field: str, name: str, source: str, *by: str) -> str:
