@@ -337,3 +337,51 @@ def chromium() -> str:
             return path
     _absent("chromium")
     raise AssertionError("unreachable")
+
+
+class SmallDisk:
+    """A file system of its own, of some megabytes, that can grow, be filled, and be made read-only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def mount(self, megabytes: int) -> bool:
+        options = f"size={megabytes}m"
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.folder)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    def grow(self, megabytes: int) -> None:
+        """Its new size; writable again if it was not."""
+        self._remount(f"rw,size={megabytes}m")
+
+    def make_read_only(self) -> None:
+        """Only while no file on it is open for writing."""
+        self._remount("ro")
+
+    def fill(self) -> None:
+        """Leave no byte free."""
+        with contextlib.suppress(OSError), (self.folder / "filling").open("ab", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+
+    def clear(self) -> None:
+        """Take away what fills it."""
+        (self.folder / "filling").unlink()
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+    def _remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """One of 4 MB; skips the test where nothing can be mounted."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    disk = SmallDisk(folder)
+    if not disk.mount(4):
+        pytest.skip("a small disk can only be mounted by root, outside of most containers")
+    yield disk
+    disk.unmount()

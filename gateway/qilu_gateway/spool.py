@@ -185,9 +185,14 @@ class Spool:
             self.corrupt += self._salvage(error)
 
     def _connect(self) -> None:
+        new = not self._path.exists() or self._path.stat().st_size == 0
         connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
         try:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            # Nobody else opens the file, and so there is no index of the log beside it, for which a full disk
+            # has no room: what is spooled can be read and shipped all the same.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            if new:  # a write, even where it changes nothing
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(_SCHEMA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 import duckdb
 import numpy as np
+import structlog
 
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import Value
@@ -19,7 +21,15 @@ from qilu_contract.storage import MEASUREMENTS, Measurement, Point
 from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Row
 from qilu_contract.stores.questions import check_series
 
+log = structlog.get_logger()
+
 _T = TypeVar("_T")
+_BROKEN = (duckdb.FatalException, duckdb.InternalException)
+"""After one of these a connection answers nothing any more, whatever becomes of the disk: the file has to be
+opened again."""
+_OUR_FAULT = (duckdb.ProgrammingError, duckdb.DataError, duckdb.IntegrityError, duckdb.NotSupportedError)
+"""What is not the disk's or the memory's."""
+_UNFIT = (KeyError, ValueError, TypeError, OverflowError, duckdb.DataError, duckdb.IntegrityError)
 _SQL_TYPES = {"float": "DOUBLE", "int": "BIGINT", "bool": "BOOLEAN"}
 _NUMPY_TYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 _AGGREGATES: dict[Aggregate, str] = {
@@ -32,20 +42,28 @@ _AGGREGATES: dict[Aggregate, str] = {
 
 
 class DuckStore:
-    """Implements `Store`. Writes run in one thread, reads in another; both block only their own callers."""
+    """Implements `Store`. Writes run in one thread, reads in another; both block only their own callers.
+
+    A file that cannot be opened or written now (the disk is full, read-only or damaged) is a store that is
+    away: the next call opens it again.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="duckdb-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="duckdb-read")
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._cursors = threading.local()
+        self._cursors: set[duckdb.DuckDBPyConnection] = set()
+        """All cursors of the connection: the file is not closed while one of them is open."""
+        self._threads = threading.local()
+        self._broken = False
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigError when the file cannot be opened: damaged, not writable, or open in another
-        process.
-        """
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._open)
+        """Raises ConfigError when the file is open in another process, or its folder cannot be made."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._open)
+        except Retryable as error:
+            log.error("the store's file cannot be opened yet", file=str(self._path), error=str(error))
         return self
 
     async def __aexit__(
@@ -53,11 +71,10 @@ class DuckStore:
     ) -> None:
         self._reader.shutdown(wait=True)
         self._writer.shutdown(wait=True)
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._close()
 
     def _open(self) -> None:
+        """Raises ConfigError, or Retryable when it may work later."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             connection = duckdb.connect(self._path)
@@ -67,35 +84,68 @@ class DuckStore:
                     f"{self._path} is open in another process: only one can use a DuckDB file, "
                     "so stop that one first."
                 ) from error
-            raise ConfigError(f"{self._path} cannot be opened: {str(error).splitlines()[0]}") from error
+            raise self._away(error) from error
+        except duckdb.Error as error:
+            raise self._away(error) from error
         except OSError as error:
             raise ConfigError(f"{self._path} cannot be made: {error.strerror}.") from error
-        for measurement in MEASUREMENTS.values():
-            columns = ["ts TIMESTAMP_MS NOT NULL", *(f"{tag} VARCHAR NOT NULL" for tag in measurement.tags)]
-            columns += [f'"{name}" {_SQL_TYPES[type_]}' for name, type_ in measurement.fields.items()]
-            connection.execute(f'CREATE TABLE IF NOT EXISTS "{measurement.name}" ({", ".join(columns)})')
-        # A file of an older version lacks the fields and tags that came since.
-        there = set(connection.execute("SELECT table_name, column_name FROM duckdb_columns()").fetchall())
-        for measurement in MEASUREMENTS.values():
-            types = {name: _SQL_TYPES[type_] for name, type_ in measurement.fields.items()}
-            for name, type_ in {**types, **dict.fromkeys(measurement.tags, "VARCHAR DEFAULT ''")}.items():
-                if (measurement.name, name) not in there:
-                    connection.execute(f'ALTER TABLE "{measurement.name}" ADD COLUMN "{name}" {type_}')
-        self._connection = connection
+        try:
+            _make_tables(connection)
+        except duckdb.Error as error:
+            connection.close()
+            raise self._away(error) from error
+        self._connection, self._broken = connection, False
+
+    def _away(self, error: duckdb.Error) -> Retryable:
+        return Retryable(f"{self._path} cannot be opened: {_reason(error)}")
+
+    def _close(self) -> None:
+        for cursor in self._cursors:
+            cursor.close()
+        self._cursors.clear()
+        if self._connection is not None:
+            try:
+                self._connection.close()
+            except duckdb.Error as error:  # the last checkpoint failed: what was written is in the log beside
+                log.warning("the store's file was not closed cleanly", error=str(error).splitlines()[0])
+            self._connection = None
+
+    def _reopen(self) -> None:
+        """In the writer's thread. The reader, which has but one thread, is between two questions while the
+        file is closed. Raises Retryable."""
+        if self._connection is not None and not self._broken:
+            return
+        self._reader.submit(self._close).result()
+        try:
+            self._open()
+        except ConfigError as error:
+            raise Retryable(str(error)) from error
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        """This thread's own."""
+        if self._connection is None:
+            raise Retryable("the store is closed")
+        cursor: duckdb.DuckDBPyConnection | None = getattr(self._threads, "cursor", None)
+        if cursor is None or cursor not in self._cursors:
+            cursor = self._threads.cursor = self._connection.cursor()
+            self._cursors.add(cursor)
+        return cursor
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
         def call() -> _T:
-            if self._connection is None:
-                raise Retryable("the store is closed")
-            cursor = getattr(self._cursors, "cursor", None)
-            if cursor is None:
-                cursor = self._cursors.cursor = self._connection.cursor()
+            cursor = self._cursor()
             try:
                 return work(cursor)
-            except (duckdb.IOException, duckdb.OutOfMemoryException) as error:  # a full disk, say
-                raise Retryable(f"DuckDB: {str(error).splitlines()[0]}") from error
+            except duckdb.Error as error:
+                if isinstance(error, _OUR_FAULT):
+                    raise
+                self._broken |= isinstance(error, _BROKEN)
+                raise Retryable(f"DuckDB: {_reason(error)}") from error
 
-        return await asyncio.get_running_loop().run_in_executor(pool, call)
+        loop = asyncio.get_running_loop()
+        if self._connection is None or self._broken:
+            await loop.run_in_executor(self._writer, self._reopen)
+        return await loop.run_in_executor(pool, call)
 
     async def ping(self) -> None:
         await self._run(self._writer, lambda cursor: cursor.execute("SELECT 1"))
@@ -176,6 +226,7 @@ class DuckStore:
         )
         # A cursor of its own: another question on the shared one would end the answer.
         cursor = await self._run(self._reader, lambda shared: shared.cursor())
+        self._cursors.add(cursor)
         try:
             await self._run(self._reader, lambda _: cursor.execute(sql, [start_ms, end_ms]))
             while rows := await self._run(self._reader, lambda _: cursor.fetchmany(SCAN_ROWS)):
@@ -193,11 +244,33 @@ class DuckStore:
                     for row in rows
                 ]
         finally:
+            self._cursors.discard(cursor)
             cursor.close()
 
     async def _number(self, sql: str) -> int:
         [[number]] = await self._run(self._reader, lambda cursor: cursor.execute(sql).fetchall())
         return int(number)
+
+
+def _reason(error: duckdb.Error) -> str:
+    first = str(error).splitlines()[0]
+    if "not a valid DuckDB" in first or "Corrupt" in first:
+        return f"{first}; the file is damaged: restore it from a backup, or move it away"
+    return first
+
+
+def _make_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    for measurement in MEASUREMENTS.values():
+        columns = ["ts TIMESTAMP_MS NOT NULL", *(f"{tag} VARCHAR NOT NULL" for tag in measurement.tags)]
+        columns += [f'"{name}" {_SQL_TYPES[type_]}' for name, type_ in measurement.fields.items()]
+        connection.execute(f'CREATE TABLE IF NOT EXISTS "{measurement.name}" ({", ".join(columns)})')
+    # A file of an older version lacks the fields and tags that came since.
+    there = set(connection.execute("SELECT table_name, column_name FROM duckdb_columns()").fetchall())
+    for measurement in MEASUREMENTS.values():
+        types = {name: _SQL_TYPES[type_] for name, type_ in measurement.fields.items()}
+        for name, type_ in {**types, **dict.fromkeys(measurement.tags, "VARCHAR DEFAULT ''")}.items():
+            if (measurement.name, name) not in there:
+                connection.execute(f'ALTER TABLE "{measurement.name}" ADD COLUMN "{name}" {type_}')
 
 
 def _where(tags: Mapping[str, str]) -> tuple[str, list[object]]:
@@ -226,8 +299,10 @@ def _write(cursor: duckdb.DuckDBPyConnection, points: Sequence[Point]) -> None:
             _merge(cursor, MEASUREMENTS[name], rows)
         cursor.execute("COMMIT")
     except BaseException as error:
-        cursor.execute("ROLLBACK")
-        if isinstance(error, (KeyError, ValueError, TypeError, OverflowError)):
+        # An error of the disk has ended the transaction already.
+        with contextlib.suppress(duckdb.Error):
+            cursor.execute("ROLLBACK")
+        if isinstance(error, _UNFIT):
             raise Rejected(f"a point does not fit the schema: {error!r}") from error
         raise
 
