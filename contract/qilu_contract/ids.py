@@ -6,6 +6,7 @@ import re
 
 ID_PATTERN = r"^[a-z0-9-]{1,32}$"
 _ID = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
+_RESERVED = re.compile(r"[0-9]{6}-", re.ASCII)
 
 
 def is_id(value: str) -> bool:
@@ -17,6 +18,11 @@ def check_id(value: str, what: str) -> str:
     if not is_id(value):
         raise ValueError(f"{what} {value[:40]!r} is not an id: use 1 to 32 of a-z, 0-9 and -")
     return value
+
+
+def is_reserved(value: str) -> bool:
+    """Whether an id begins like those that the platform makes: six digits and a hyphen."""
+    return _RESERVED.match(value) is not None
 
 
 def unit_id(county: str, class_name: str, number: int) -> str:

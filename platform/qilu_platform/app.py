@@ -12,6 +12,7 @@ from qilu_contract.stores import Store
 from qilu_platform.api import (
     certificates,
     commands,
+    device_problems,
     events,
     imports,
     ingest,
@@ -58,7 +59,19 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     )
     app.add_middleware(Edge, metrics=metrics)
     add_problem_handlers(app)
-    for part in (imports, certificates, registry, programme, readings, commands, ingest, keys, events, pages):
+    for part in (
+        imports,
+        certificates,
+        registry,
+        programme,
+        readings,
+        device_problems,
+        commands,
+        ingest,
+        keys,
+        events,
+        pages,
+    ):
         app.include_router(part.router)
     app.include_router(certificates.public)
     app.mount("/console", pages.console)

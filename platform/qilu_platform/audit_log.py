@@ -10,7 +10,8 @@ from sqlalchemy import Connection, RowMapping, func, select
 
 from qilu_platform.database import lock_barring
 from qilu_platform.keys import Caller
-from qilu_platform.schema import BARRING, audit_log
+from qilu_platform.models import Role
+from qilu_platform.schema import BARRING, api_keys, audit_log
 
 _BARRING = ("suspended", "retired")
 MAX_BARRED = 5_000
@@ -87,6 +88,18 @@ def history(connection: Connection, unit: RowMapping) -> list[dict[str, Any]]:
         else:
             found.append({"event": row.action, "at_ms": row.at_ms, "key": row.key})
     return found
+
+
+def suspended_by_owner(connection: Connection, unit: str) -> bool:
+    """Whether the latest suspension of a unit was by a key of role `enterprise`."""
+    by = (
+        select(api_keys.c.role)
+        .join(audit_log, audit_log.c.key == api_keys.c.id)
+        .where(audit_log.c.subject == f"units/{unit}", audit_log.c.action == "suspended")
+        .order_by(audit_log.c.seq.desc())
+        .limit(1)
+    )
+    return connection.scalar(by) == Role.ENTERPRISE.value
 
 
 def _shown(row: RowMapping) -> dict[str, Any]:

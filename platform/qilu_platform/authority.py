@@ -30,7 +30,11 @@ CRL_DAYS = 30
 """A broker refuses everybody once its list is older: it is signed anew every day, and may miss 29."""
 CLOCK_SKEW = timedelta(minutes=5)
 """A certificate is valid from so long ago: devices' clocks are late."""
-MIN_RSA_BITS = 2048
+MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
+"""NIST SP 800-57: 2048 bits at least. More than 8192 cost a broker too much in each handshake (assumed)."""
+RSA_EXPONENT = 65537
+"""NIST SP 800-56B allows no smaller one, and no tool makes another by itself."""
+CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 _PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
@@ -68,15 +72,25 @@ def requested_key(csr: str) -> _PublicKey:
     try:
         request = x509.load_pem_x509_csr(csr.encode())
         key, signed = request.public_key(), request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion) as error:
         raise BadRequest(
             "csr: not a certificate signing request in PEM (openssl req -new makes one)"
         ) from error
     if not signed:
         raise BadRequest("csr: its signature is not by its own key")
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA_BITS:
-        raise BadRequest(f"csr: an RSA key of {key.key_size} bits; use {MIN_RSA_BITS} or more, or P-256")
-    if not isinstance(key, _PublicKey):
+    if isinstance(key, rsa.RSAPublicKey):
+        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+            raise BadRequest(
+                f"csr: an RSA key of {key.key_size} bits; use {MIN_RSA_BITS} to {MAX_RSA_BITS}, or P-256"
+            )
+        if key.public_numbers().e != RSA_EXPONENT:
+            raise BadRequest(
+                f"csr: an RSA key with the public exponent {key.public_numbers().e}; use {RSA_EXPONENT}"
+            )
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(key.curve, CURVES):
+            raise BadRequest(f"csr: a key on the curve {key.curve.name}; use P-256, P-384 or P-521")
+    elif not isinstance(key, ed25519.Ed25519PublicKey):
         raise BadRequest("csr: use an elliptic curve (P-256), Ed25519 or RSA key")
     return key
 

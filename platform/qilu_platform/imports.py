@@ -25,7 +25,16 @@ from qilu_platform.database import Database, insert_rows
 from qilu_platform.keys import Caller
 from qilu_platform.ledger import Entry
 from qilu_platform.loading import Loaded, NotNewError, Owners, Ready, load, prepare
-from qilu_platform.parsing import BLOCK, Block, Splitter, check_encoding, parse, read_header
+from qilu_platform.parsing import (
+    BLOCK,
+    Block,
+    Splitter,
+    WrongFile,
+    check_encoding,
+    check_kind,
+    parse,
+    read_header,
+)
 from qilu_platform.problems import Problem
 from qilu_platform.registration import BOOKS
 from qilu_platform.schema import import_errors, imports
@@ -35,6 +44,9 @@ AHEAD = 8
 """Blocks that are made ready while the database takes others."""
 FEW, GROWTH = 20_000, 4
 """The database's planner learns of the rows when there are so many, and when they have grown so much."""
+MAX_REASONS = 100_000
+"""Bad lines of a job whose reasons are kept; the others are counted. A few kilobytes of gzip can hold
+millions of bad lines."""
 MAX_REASON = 500
 """Characters of the reason that is kept for a bad line."""
 
@@ -95,9 +107,9 @@ class Import:
     ) -> None:
         """Read `body` to its end. `complete` says that the file ends with it.
 
-        Raises Problem: 404 for an unknown job, 409 if it stands elsewhere or is done, 422 for what is not
-        such a file; and ClientDisconnect when the connection breaks, after the whole lines that came were
-        registered.
+        Raises Problem: 404 for an unknown job, 409 if it stands elsewhere or has ended, 422 for what is not
+        such a file, which ends the job; and ClientDisconnect when the connection breaks, after the whole
+        lines that came were registered.
         """
         await self._begin(format_, offset)
         splitter = Splitter(gzipped=gzipped)
@@ -128,6 +140,11 @@ class Import:
                 if not group:
                     break
                 entering, group = asyncio.create_task(self._take(group)), []
+        except WrongFile as error:
+            if entering is not None:
+                await entering
+            await self._take(group)
+            raise await self._refuse(error) from error
         finally:
             if entering is not None:
                 await asyncio.gather(entering, return_exceptions=True)
@@ -146,8 +163,9 @@ class Import:
 
         job = self._job = await self._database.read(work)
         self._names = None if job["columns"] is None else msgspec.json.decode(job["columns"])
-        if job["state"] == "done":
-            raise Problem(409, f"import {self._id} is done: open another one for another file.")
+        if job["state"] != "open":
+            how = "is done" if job["state"] == "done" else "was refused"
+            raise Problem(409, f"import {self._id} {how}: open another one for another file.")
         if job["offset"] != offset:
             raise _elsewhere(self._id, job["offset"])
         if job["format"] not in (None, format_):
@@ -162,6 +180,8 @@ class Import:
             return None
         job, skip = self._job, 0
         if self._unchecked > 0:
+            if self._read == 0:
+                check_kind(block)
             told = check_encoding(block, self._read + 1)
             self._unchecked = 0 if told else self._unchecked - len(block)
         if self._read == 0:
@@ -194,6 +214,8 @@ class Import:
                 job["offset"] += ready.size
                 job["lines"] += ready.lines
                 job["created"] += loaded.created
+                job["existing"] += loaded.existing
+                job["bad"] += len(loaded.errors)
             group = group[len(done) :]
         if job["created"] > self._planned_for * GROWTH:
             self._planned_for = job["created"]
@@ -224,8 +246,8 @@ class Import:
             for loaded in done
             for error in loaded.errors
         }
-        if errors:
-            connection.execute(insert_rows(connection, import_errors, list(errors.values())))
+        if kept := list(errors.values())[: max(0, MAX_REASONS - job["bad"])]:
+            connection.execute(insert_rows(connection, import_errors, kept))
         moved = connection.execute(
             update(imports)
             .where(imports.c.id == self._id, imports.c.offset == job["offset"], imports.c.state == "open")
@@ -249,12 +271,24 @@ class Import:
         ledger.append(connection, entries)
         return done
 
-    def _finish(self, connection: Connection) -> None:
+    async def _refuse(self, error: WrongFile) -> Problem:
+        """Close the job; the answer says what had been registered by then, and stays."""
+        await self._database.write(partial(self._finish, state="refused"))
+        job, detail = self._job, error.detail
+        if job["lines"]:
+            detail += (
+                f" The {job['lines']} lines before were taken: {job['created']} registered, "
+                f"{job['existing']} there already, {job['bad']} bad. Mend the file and send all of it again: "
+                "what is registered is not registered twice."
+            )
+        return Problem(422, detail)
+
+    def _finish(self, connection: Connection, state: str = "done") -> None:
         job = self._job
         moved = connection.execute(
             update(imports)
             .where(imports.c.id == self._id, imports.c.offset == job["offset"], imports.c.state == "open")
-            .values(state="done", changed_ms=wall_ms())
+            .values(state=state, changed_ms=wall_ms())
         )
         if moved.rowcount != 1:
             raise _elsewhere(self._id, None)

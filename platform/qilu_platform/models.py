@@ -43,12 +43,34 @@ def _check_place(value: str) -> str:
     return value if value in CITIES or value == PROVINCE else _check_county(value)
 
 
+_SPACES = dict.fromkeys((0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000), " ")
+"""Spaces other than U+0020, such as the ideographic one: Python counts none of them as printable."""
+
+
+def is_printable(text: str) -> bool:
+    """Whether `text` holds neither control characters nor line breaks; spaces of every width are fine."""
+    return text.isprintable() or text.translate(_SPACES).isprintable()
+
+
 def _clean(value: str) -> str:
-    if not value.isprintable() or value != value.strip():
-        raise ValueError("must hold printable characters only and no spaces at its ends")
+    if value != value.strip():
+        raise ValueError("begins or ends with a space: leave it out")
+    if not is_printable(value):
+        place, wrong = next((at, each) for at, each in enumerate(value, 1) if not is_printable(each))
+        raise ValueError(f"character {place} (U+{ord(wrong):04X}) is not printable: leave it out")
     return value
 
 
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("holds a NUL character, which a database cannot take: leave it out")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+"""Any text that both databases take."""
+MAX_INTEGER = 2**63 - 1
+"""The largest number that both databases take."""
 Id = Annotated[str, AfterValidator(lambda value: check_id(value, "the value"))]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_clean)]
 CountyCode = Annotated[str, AfterValidator(_check_county)]
@@ -204,7 +226,7 @@ class DisbursementIn(_In):
 class EndingsIn(_In):
     model_config = _example(contracts=["370202-e00007-equipment"])
 
-    contracts: list[Annotated[str, Field(max_length=256)]] = Field(max_length=MAX_BATCH)
+    contracts: list[Annotated[Text, Field(max_length=256)]] = Field(max_length=MAX_BATCH)
 
 
 class KeyIn(_In):
@@ -250,11 +272,11 @@ class AdmissionIn(_In):
     model_config = _example(units=["370202-motor-0000123"])
 
     # Not checked one by one: what is no id is simply not found.
-    units: list[Annotated[str, Field(max_length=256)]] = Field(max_length=MAX_BATCH)
+    units: list[Annotated[Text, Field(max_length=256)]] = Field(max_length=MAX_BATCH)
 
 
 class ReadingIn(_In):
-    unit: Annotated[str, Field(max_length=256)]
+    unit: Annotated[Text, Field(max_length=256)]
     ts_ms: TsMs
 
 
@@ -262,6 +284,36 @@ class ReadingsIn(_In):
     model_config = _example(readings=[{"unit": "370202-motor-0000123", "ts_ms": 1767225600000}])
 
     readings: list[ReadingIn] = Field(max_length=MAX_BATCH)
+
+
+class ProblemIn(BaseModel):
+    unit: Id
+    enterprise: Id
+    county: Annotated[str, Field(pattern="^[0-9]{6}$")]
+    reason: Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]
+    count: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True, description="Since the last report.")]
+    last_ms: TsMs
+    excerpt: Annotated[Text, Field(max_length=1_000)] = Field(
+        description="What was wrong, and the beginning of what was sent."
+    )
+
+
+class ProblemsIn(_In):
+    model_config = _example(
+        problems=[
+            {
+                "unit": "my-motor",
+                "enterprise": "my-works",
+                "county": "370202",
+                "reason": "bad_timestamp",
+                "count": 12,
+                "last_ms": 1767225600000,
+                "excerpt": "ts 1767225600 looks like seconds",
+            }
+        ]
+    )
+
+    problems: list[ProblemIn] = Field(max_length=MAX_BATCH)
 
 
 class UnitOut(BaseModel):

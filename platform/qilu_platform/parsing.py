@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +22,14 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.ids import is_id
 from qilu_contract.places import BRANCHES, COUNTIES
 
-from qilu_platform.models import EnterpriseIn, UnitIn
+from qilu_platform.models import EnterpriseIn, UnitIn, is_printable
 from qilu_platform.problems import Problem, faults, sentence
 from qilu_platform.registration import LineError
 
 BLOCK = 128 * 1024
 """Bytes that are parsed and registered together: some 3,000 units, 20 ms of the database's one writer."""
+FREE_EXPANSION, MAX_EXPANSION = 16 * 1024 * 1024, 200
+"""Bytes that any gzip body may come to, and how many more for each of its own: files of units come to 20."""
 MAX_LINE = 64 * 1024
 """Bytes; a longer line is no line of a registry."""
 PIECE = 16
@@ -94,7 +97,7 @@ def _good_names(values: Sequence[Value]) -> bool:
     if not names:
         return True
     return (
-        "".join(names).isprintable()
+        is_printable("".join(names))
         and max(map(len, names)) <= _MAX_NAME
         and min(map(len, names)) >= 1
         and list(map(str.strip, names)) == names
@@ -134,6 +137,13 @@ BOOKS: Final[Mapping[str, Book]] = {
 }
 
 
+class WrongFile(Problem):
+    """422: what arrives is no such file, and would be none if it were sent again."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(422, detail)
+
+
 class Splitter:
     """Cuts a stream of bytes, perhaps gzip, into blocks that end with a line; the first is made of what comes
     first, so that no wrong file waits for a whole block. Raises Problem 422 for a stream that is not what it
@@ -144,6 +154,8 @@ class Splitter:
         self._kept = bytearray()
         self._least = 1
         """Bytes that a block is made of, or more."""
+        self._packed = self._unpacked = 0
+        """Bytes of gzip so far, and what they came to."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
@@ -160,12 +172,22 @@ class Splitter:
         try:
             if self._inflate.eof:  # gzip files may be joined end to end
                 self._inflate = zlib.decompressobj(31)
-            self._kept += self._inflate.decompress(data, BLOCK)
+            piece = self._inflate.decompress(data, BLOCK)
         except zlib.error as error:
             raise Problem(
                 422, "The body is not gzip, or damaged: leave out `Content-Encoding`, or send it anew."
             ) from error
-        return self._inflate.unconsumed_tail or self._inflate.unused_data
+        left = self._inflate.unconsumed_tail or self._inflate.unused_data
+        self._kept += piece
+        self._packed += len(data) - len(left)
+        self._unpacked += len(piece)
+        if self._unpacked > FREE_EXPANSION + MAX_EXPANSION * self._packed:
+            raise Problem(
+                422,
+                f"The gzip body expands to more than {MAX_EXPANSION} times its size, as no registry does: "
+                "send the file without gzip.",
+            )
+        return left
 
     def _cut(self) -> Iterator[bytes]:
         while len(self._kept) >= self._least:
@@ -173,6 +195,7 @@ class Splitter:
             if not end:
                 if len(self._kept) < BLOCK:
                     return
+                check_kind(bytes(self._kept))
                 raise Problem(
                     422, f"A line is longer than {BLOCK} bytes: is it a file of lines that end with \\n?"
                 )
@@ -191,12 +214,28 @@ class Splitter:
         self._kept.clear()
 
 
+_FORMULA = re.compile(r"'*[=+\-@]")
+
+
+def guard(name: str | None) -> str | None:
+    """A name as CSV shows it: one that a spreadsheet would run as a formula stands after an apostrophe."""
+    return f"'{name}" if name and _FORMULA.match(name) else name
+
+
+def unguard(name: Value) -> Value:
+    """What `guard` was given."""
+    return name[1:] if name and name[0] == "'" and _FORMULA.match(name) else name
+
+
 def read_header(book: str, block: bytes) -> tuple[list[str], int]:
-    """The columns of a CSV file, and how many bytes its first line has. Raises Problem 422 when it is not a
+    """The columns of a CSV file, and how many bytes its first line has. Raises WrongFile when it is not a
     file of that kind."""
     line, newline, _ = block.partition(b"\n")
     text = line.removeprefix(codecs.BOM_UTF8).decode().rstrip("\r")
-    names = [name.strip() for name in next(csv.reader([text]), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([text]), [])]
+    except csv.Error as error:
+        raise WrongFile(f"This is no CSV file of {book}: its first line is not CSV ({error}).") from error
     known = BOOKS[book].columns
     form = f"the first line names the columns {', '.join(known)} (optional: {BOOKS[book].optional[0]})"
     unknown = [name for name in names if name not in known]
@@ -209,15 +248,46 @@ def read_header(book: str, block: bytes) -> tuple[list[str], int]:
             if missing
             else "a column is named twice"
         )
-        raise Problem(422, f"This is no CSV file of {book}: {trouble}; {form}, separated by commas.")
+        raise WrongFile(f"This is no CSV file of {book}: {trouble}; {form}, separated by commas.")
     return names, len(line) + len(newline)
+
+
+_MAGIC = (
+    (b"PK\x03\x04", "an Excel workbook (.xlsx) or another zip archive: save it as CSV UTF-8"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls): save it as CSV UTF-8"),
+    (b"\x1f\x8b", "gzip: send it with `Content-Encoding: gzip`"),
+    (b"%PDF", "a PDF document: send the table as CSV UTF-8"),
+    (codecs.BOM_UTF16_LE, "UTF-16: convert it first, such as with `iconv -f UTF-16 -t UTF-8`"),
+    (codecs.BOM_UTF16_BE, "UTF-16: convert it first, such as with `iconv -f UTF-16 -t UTF-8`"),
+)
+"""How other files begin, and what to do with them."""
+
+
+def check_kind(begin: bytes) -> None:
+    """Raise WrongFile if the beginning of a file is that of another kind of file, with the remedy for that
+    kind."""
+    for magic, remedy in _MAGIC:
+        if begin.startswith(magic):
+            raise WrongFile(f"The file is {remedy}.")
+    start = begin[:4096]
+    zeros = start.count(0)
+    if zeros * 3 > len(start):
+        # Text in UTF-16 without a mark: of an ASCII character one byte is zero.
+        order = "LE" if start[1::2].count(0) * 2 > zeros else "BE"
+        raise WrongFile(
+            f"The file is UTF-16: convert it first, such as with `iconv -f UTF-16{order} -t UTF-8`."
+        )
+    if zeros:
+        raise WrongFile("The file is not text: it holds NUL bytes. Send CSV or NDJSON in UTF-8.")
+    if b"\r" in start and b"\n" not in start:
+        raise WrongFile(
+            "The file's lines end with CR alone: convert them first, such as with `tr '\\r' '\\n'`."
+        )
 
 
 def check_encoding(block: bytes, first_line: int) -> bool:
     """Whether a file's first line that is not plain ASCII is in this block; the file is UTF-8 then. Raises
-    Problem 422 when it is not. A stray byte further on makes its own line bad, and no more."""
-    if first_line == 1 and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise _not_utf8(1)
+    WrongFile when it is not. A stray byte further on makes its own line bad, and no more."""
     if block.isascii():
         return False
     for number, line in enumerate(block.split(b"\n"), start=first_line):
@@ -230,9 +300,8 @@ def check_encoding(block: bytes, first_line: int) -> bool:
     return True
 
 
-def _not_utf8(line: int) -> Problem:
-    return Problem(
-        422,
+def _not_utf8(line: int) -> WrongFile:
+    return WrongFile(
         f"The file is not UTF-8 (line {line}): convert it first, such as with `iconv -f GB18030 -t UTF-8`.",
     )
 
@@ -241,6 +310,8 @@ def parse(book: str, names: Sequence[str] | None, block: bytes, first_line: int)
     """Whole lines of a file, the first numbered `first_line`; CSV with the columns `names`, else NDJSON.
     Never raises: what is wrong is told by line."""
     lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    if not block.strip():
+        return Block(len(block), lines)
     columns = _columns(book, names, block, lines)
     if columns is not None:
         return Block(len(block), lines, range(first_line, first_line + lines), columns)
@@ -250,6 +321,8 @@ def parse(book: str, names: Sequence[str] | None, block: bytes, first_line: int)
     each = block.removesuffix(b"\n").split(b"\n")
     for place in range(0, len(each), PIECE):
         piece, number = each[place : place + PIECE], first_line + place
+        if not any(map(bytes.strip, piece)):
+            continue
         columns = _columns(book, names, b"\n".join(piece), len(piece))
         if columns is not None:
             numbers += range(number, number + len(piece))
@@ -313,6 +386,8 @@ def _fast_csv(book: str, names: Sequence[str], block: bytes, lines: int) -> Colu
         flat = text.replace("\n", ",").split(",")
         values = [flat[place::width] for place in range(width)]
     columns = dict(zip(names, values, strict=True))
+    if "'" in text and "name" in columns:
+        columns["name"] = list(map(unguard, columns["name"]))
     for name in BOOKS[book].optional:
         column = columns.get(name)
         if column is None:
@@ -338,6 +413,8 @@ def _parse_line(
             content = {
                 name: value for name, value in zip(names, given, strict=True) if value or name not in optional
             }
+            if "name" in content:
+                content["name"] = unguard(content["name"]) or ""
             row = BOOKS[book].adapter.validate_python(content).row()
     except UnicodeDecodeError as error:
         return LineError(number, f"not UTF-8, from byte {error.start}")

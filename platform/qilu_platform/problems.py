@@ -12,7 +12,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from qilu_contract.errors import Retryable
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -110,5 +110,12 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(StarletteHTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Retryable, store_away)
+
+    async def not_storable(_request: Request, _error: Exception) -> Response:
+        return problem_response(
+            422, "The request holds a text or a number that the registry's database cannot take."
+        )
+
+    app.add_exception_handler(DataError, not_storable)
     for kind in (DatabaseBusy, OperationalError, PoolTimeout):
         app.add_exception_handler(kind, database_away)

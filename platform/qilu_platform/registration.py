@@ -312,15 +312,24 @@ BOOKS: Mapping[str, Book] = {
 }
 
 
-def register_one(connection: Connection, book: Book, row: dict[str, Any]) -> tuple[str, bool]:
+def register_one(
+    connection: Connection, book: Book, row: dict[str, Any], confined_to: str | None = None
+) -> tuple[str, bool]:
     """Its id, and whether it is new. Raises Problem: 422 for an unknown reference, 409 for an id with other
-    content."""
+    content. A caller that is confined to an enterprise learns nothing of other enterprises' content."""
     if row["id"] is None:
         row = row | {"id": _free_id(connection, book, row)}
     outcome = book.register(connection, [(1, row)])
     for error in outcome.errors:
+        if error.conflict and confined_to is not None and not _owns(connection, book, row["id"], confined_to):
+            raise Problem(409, f"id {row['id']} is taken: choose another one, or leave it out.")
         raise Problem(409 if error.conflict else 422, error.detail)
     return row["id"], bool(outcome.created)
+
+
+def _owns(connection: Connection, book: Book, id_: str, enterprise: str) -> bool:
+    owner = select(book.table.c.enterprise).where(book.table.c.id == id_)
+    return connection.scalar(owner) == enterprise
 
 
 def _free_id(connection: Connection, book: Book, row: Mapping[str, Any]) -> str:

@@ -268,3 +268,19 @@ commands = Table(
     Column("holds_from_ms", BigInteger),  # by the unit's clock
     Index("commands_by_unit", "unit", "at_ms"),
 )
+
+# Why gateways refused, or only partly took, what devices sent: the latest of each kind, by the enterprise
+# that the topic named, whether the unit is registered or not.
+device_problems = Table(
+    "device_problems",
+    metadata,
+    Column("enterprise", _ID, primary_key=True),
+    Column("unit", _ID, primary_key=True),
+    Column("reason", String(32), primary_key=True),
+    Column("county", String(6), nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("excerpt", Text, nullable=False),
+    Index("device_problems_by_age", "enterprise", "last_ms"),
+)

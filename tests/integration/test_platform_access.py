@@ -330,3 +330,115 @@ async def test_no_other_origin_is_let_in_and_readiness_is_told(tmp_path: Path) -
         ):
             assert not [name for name in answer.headers if name.startswith("access-control")]
         assert (await client.get("/readyz")).json() == {"status": "ready"}
+
+
+async def owner_key(client: httpx.AsyncClient, enterprise: str) -> dict[str, str]:
+    body = {"name": "its own", "role": "enterprise", "enterprise": enterprise}
+    return bearer((await client.post("/v1/keys", json=body)).json()["key"])
+
+
+async def test_an_enterprise_does_not_undo_what_an_operator_decided(database_url: str) -> None:
+    async with platform(database_url) as (client, _):
+        mine = await owner_key(client, OWNER)
+        await client.post("/v1/units", json={"id": "u-1", "class": "motor", "enterprise": OWNER})
+
+        async def change(what: str, headers: dict[str, str]) -> int:
+            return (await client.post(f"/v1/units/u-1/{what}", headers=headers)).status_code
+
+        operator = bearer(ADMIN)
+        assert [await change("suspend", mine), await change("resume", mine)] == [200, 200]
+        assert [await change("suspend", operator), await change("resume", mine)] == [200, 409]
+        # Suspended already, by the operator: the owner's own suspension changes nothing about that.
+        assert [await change("suspend", mine), await change("resume", mine)] == [200, 409]
+        assert [await change("resume", operator), await change("suspend", mine)] == [200, 200]
+        # Suspended already, by its owner: the operator's suspension is from then on what holds.
+        assert [await change("suspend", operator), await change("resume", mine)] == [200, 409]
+        unit = (await client.get("/v1/units/u-1", headers=mine)).json()
+        assert unit["state"] == "suspended"
+        assert await change("resume", operator) == 200
+
+
+async def test_an_enterprise_neither_learns_of_nor_occupies_what_is_not_its_own(database_url: str) -> None:
+    async with platform(database_url) as (client, _):
+        other = {"id": "other", "name": "Rival", "county": "370102", "industry": "C34"}
+        await client.post("/v1/enterprises", json=other)
+        secret = {"id": "u-1", "class": "blast_furnace", "enterprise": "other", "name": "secret"}
+        await client.post("/v1/units", json=secret)
+        mine = await owner_key(client, OWNER)
+
+        async def register(id_: str | None, class_: str = "motor") -> httpx.Response:
+            body = {"id": id_, "class": class_, "enterprise": OWNER}
+            return await client.post("/v1/units", json=body, headers=mine)
+
+        taken = await register("u-1")
+        assert taken.status_code == 409
+        assert taken.json()["detail"] == "id u-1 is taken: choose another one, or leave it out."
+        for id_ in ("370102-motor-5000001", "370202-motor-5000001", "370102-x"):
+            assert (await register(id_)).status_code == 403
+        assert (await register("mine")).status_code == 201
+        assert "class is 'motor', not 'pump'" in (await register("mine", "pump")).json()["detail"]
+        assert (await register(None)).json()["id"] == "370202-motor-5000001"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/enterprises?name=%00", None),
+        ("GET", "/v1/units?name=a%00b", None),
+        ("GET", "/v1/audit?subject=%00", None),
+        ("GET", "/v1/audit?key=%00", None),
+        ("GET", "/v1/audit?cursor=9223372036854775808", None),
+        ("GET", "/v1/ingest/barred?after=9223372036854775808", None),
+        ("POST", "/v1/enterprises", {"name": "a\x00b", "county": "370202", "industry": "C31"}),
+        ("POST", "/v1/contracts/end", {"contracts": ["a\x00b"]}),
+        ("POST", "/v1/ingest/admission", {"units": ["\x00"]}),
+        ("POST", "/v1/ingest/deaths", {"units": ["\x00"]}),
+        ("POST", "/v1/ingest/first-readings", {"readings": [{"unit": "\x00", "ts_ms": 1}]}),
+        ("POST", "/v1/ingest/activity", {"readings": [{"unit": "\x00", "ts_ms": 1}]}),
+        ("POST", "/v1/keys", {"name": "\x00", "role": "viewer"}),
+    ],
+)
+async def test_what_no_database_takes_is_refused_at_the_door(
+    database_url: str, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    async with platform(database_url) as (client, _):
+        answer = await client.request(method, path, json=body)
+        assert answer.status_code == 422, answer.text
+
+
+async def test_problems_add_up_and_belong_to_the_enterprise_that_sent(database_url: str) -> None:
+    async with platform(database_url) as (client, _):
+        mine = await owner_key(client, OWNER)
+        await client.post("/v1/units", json={"id": "u-1", "class": "motor", "enterprise": OWNER})
+
+        def problem(unit: str, reason: str, count: int, last_ms: int, by: str = OWNER) -> dict[str, Any]:
+            excerpt = f"{reason} at {last_ms}"
+            row = {"unit": unit, "enterprise": by, "county": "370202", "reason": reason}
+            return row | {"count": count, "last_ms": last_ms, "excerpt": excerpt}
+
+        async def report(*problems: dict[str, Any]) -> int:
+            return (await client.post("/v1/problems", json={"problems": problems})).status_code
+
+        async def shown(path: str, headers: dict[str, str]) -> list[tuple[str, str, int]]:
+            items = (await client.get(path, headers=headers)).json()["items"]
+            return [(each["unit"], each["reason"], each["count"]) for each in items]
+
+        two = [problem("u-1", "bad_timestamp", 2, 50), problem("u-1", "bad_timestamp", 1, 40)]
+        assert await report(*two, problem("u-2", "unknown_unit", 1, 70)) == 204
+        assert await report(problem("u-1", "bad_timestamp", 4, 90)) == 204
+        assert await report(problem("u-1", "not_owner", 5, 80, by="stranger")) == 204
+        assert await shown("/v1/units/u-1/problems", mine) == [("u-1", "bad_timestamp", 7)]
+        assert await shown("/v1/units/u-2/problems", mine) == [("u-2", "unknown_unit", 1)]
+        everything = [("u-1", "bad_timestamp", 7), ("u-1", "not_owner", 5)]
+        assert await shown("/v1/units/u-1/problems", bearer(ADMIN)) == everything
+        whole = [("u-1", "bad_timestamp", 7), ("u-2", "unknown_unit", 1)]
+        assert await shown(f"/v1/enterprises/{OWNER}/problems", mine) == whole
+        item = (await client.get("/v1/units/u-1/problems", headers=mine)).json()["items"][0]
+        assert (item["first_ms"], item["last_ms"], item["excerpt"]) == (40, 90, "bad_timestamp at 90")
+        for path in ("/v1/units/nobody/problems", "/v1/enterprises/stranger/problems"):
+            assert (await client.get(path, headers=mine)).status_code == 404
+        assert (await client.post("/v1/problems", json={"problems": []}, headers=mine)).status_code == 403
+        for base in range(0, 1_200, 400):
+            many = [problem(f"v-{n}", "bad_json", 1, 1_000) for n in range(base, base + 400)]
+            assert await report(*many) == 204
+        assert len(await shown(f"/v1/enterprises/{OWNER}/problems", mine)) == 1_000

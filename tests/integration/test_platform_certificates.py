@@ -3,6 +3,7 @@ in test_broker_identities.py."""
 
 from __future__ import annotations
 
+import base64
 import io
 import stat
 import zipfile
@@ -16,7 +17,7 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 from qilu_contract.errors import ConfigError
@@ -74,6 +75,19 @@ async def revoked(client: httpx.AsyncClient) -> dict[str, x509.ReasonFlags | Non
     return found
 
 
+def signed(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def of_version(csr: str, version: int) -> str:
+    """The request with another version number, which is the first integer in it."""
+    der = x509.load_pem_x509_csr(csr.encode()).public_bytes(serialization.Encoding.DER)
+    other = der.replace(b"\x02\x01\x00", bytes((2, 1, version)), 1)
+    body = base64.encodebytes(other).decode()
+    return f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n"
+
+
 async def test_a_request_is_signed_in_the_enterprises_name_whatever_name_it_gives(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -100,14 +114,16 @@ async def test_a_request_is_signed_in_the_enterprises_name_whatever_name_it_give
 
 async def test_what_cannot_be_signed_is_refused_with_the_reason(tmp_path: Path) -> None:
     async with platform(f"sqlite:///{tmp_path}/platform.db", tmp_path) as client:
-        weak = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-        short = weak.sign(rsa.generate_private_key(65537, 1024), hashes.SHA256())
         der = x509.load_pem_x509_csr(new_key()[1].encode()).public_bytes(serialization.Encoding.DER)
         other = der[:-1] + bytes([der[-1] ^ 1])  # the signature's last bit
         broken = x509.load_der_x509_csr(other).public_bytes(serialization.Encoding.PEM).decode()
         cases = [
             ("hello", "not a certificate signing request"),
-            (short.public_bytes(serialization.Encoding.PEM).decode(), "RSA key of 1024 bits"),
+            (signed(rsa.generate_private_key(65537, 1024)), "RSA key of 1024 bits"),
+            (signed(rsa.generate_private_key(3, 2048)), "public exponent 3; use 65537"),
+            (signed(ec.generate_private_key(ec.SECP192R1())), "secp192r1; use P-256, P-384 or P-521"),
+            (signed(ec.generate_private_key(ec.SECP256K1())), "secp256k1; use P-256"),
+            (of_version(new_key()[1], 3), "not a certificate signing request"),
             (broken, "its signature is not by its own key"),
         ]
         for csr, said in cases:

@@ -148,6 +148,7 @@ async def test_the_examples_of_the_description_run_as_they_are(tmp_path: Path) -
                 sent = example if isinstance(example, str) else json.dumps(example)
                 answer = await client.post(url, content=sent, headers=headers, params=query, timeout=60)
                 assert answer.is_success, (path, answer.text)
-                assert not answer.json().get("bad" if is_file else "errors"), (path, answer.text)
+                if answer.status_code != 204:
+                    assert not answer.json().get("bad" if is_file else "errors"), (path, answer.text)
                 ran.add(path)
     assert ran >= {f"/v1/{book}" for book in books} | {"/v1/{book}/bulk", "/v1/imports", "/v1/keys"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,7 @@ from qilu_platform.imports import FORMATS, Import, list_jobs, open_job, show_job
 from qilu_platform.keys import Caller
 from qilu_platform.listing import Filters, page
 from qilu_platform.models import (
+    MAX_INTEGER,
     CityCode,
     ClassName,
     CountyCode,
@@ -27,6 +29,7 @@ from qilu_platform.models import (
     UnitOut,
     UnitState,
 )
+from qilu_platform.parsing import guard
 from qilu_platform.problems import Problem
 from qilu_platform.registration import BOOKS
 from qilu_platform.runtime import Runtime
@@ -134,7 +137,10 @@ async def continue_import(
     request: Request,
     id: AnId,
     offset: Annotated[
-        int, Header(alias="Upload-Offset", ge=0, description="The job's `offset`: bytes, before gzip.")
+        int,
+        Header(
+            alias="Upload-Offset", ge=0, le=MAX_INTEGER, description="The job's `offset`: bytes, before gzip."
+        ),
     ],
     complete: Annotated[
         Literal["?1", "?0"], Header(alias="Upload-Complete", description="?0: more will follow.")
@@ -235,9 +241,16 @@ async def export(
     class_: Annotated[ClassName | None, Query(alias="class", description="Of units.")] = None,
     enterprise: Annotated[str | None, Query(pattern=ID_PATTERN, description="Of units.")] = None,
     state: Annotated[UnitState | None, Query(description="Of units.")] = None,
+    bom: Annotated[
+        bool,
+        Query(description="Begin CSV with a byte order mark: Excel takes it for another encoding without."),
+    ] = False,
 ) -> Response:
     """Everything, as a stream. Rows that change meanwhile may be told as before or after. With
-    `columns=id,class,enterprise,name` the answer is a file that an import takes."""
+    `columns=id,class,enterprise,name` the answer is a file that an import takes.
+
+    A name that a spreadsheet would run as a formula (it begins with =, +, - or @) stands in CSV after an
+    apostrophe, which an import takes away again."""
     known = _EXPORTED[book]
     names = known if columns is None else tuple(columns.split(","))
     if unknown := [name for name in names if name not in known]:
@@ -251,17 +264,17 @@ async def export(
     )
     kind = "text/csv; charset=utf-8" if format == "csv" else "application/x-ndjson"
     return StreamingResponse(
-        _rows(runtime, book, filters, names, format),
+        _rows(runtime, book, filters, names, format, bom=bom),
         media_type=kind,
         headers={"Content-Disposition": f'attachment; filename="{book}.{format}"'},
     )
 
 
 async def _rows(
-    runtime: Runtime, book: str, filters: Filters, names: Sequence[str], format_: str
+    runtime: Runtime, book: str, filters: Filters, names: Sequence[str], format_: str, *, bom: bool
 ) -> AsyncIterator[bytes]:
     if format_ == "csv":
-        yield (",".join(names) + "\n").encode()
+        yield (codecs.BOM_UTF8 if bom else b"") + (",".join(names) + "\n").encode()
     cursor: str | None = None
     encode = _csv if format_ == "csv" else _ndjson
     while True:
@@ -279,7 +292,8 @@ async def _rows(
 
 def _csv(items: Sequence[dict[str, Any]], names: Sequence[str]) -> bytes:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([item[name] for name in names] for item in items)
+    rows = ([guard(item[name]) if name == "name" else item[name] for name in names] for item in items)
+    csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue().encode()
 
 

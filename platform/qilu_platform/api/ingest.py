@@ -13,7 +13,7 @@ from qilu_contract.readings import MAX_TIME_MS
 from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.audit_log import barred_after
 from qilu_platform.keys import Caller
-from qilu_platform.models import MAX_BATCH, AdmissionIn, ReadingIn, ReadingsIn, Role
+from qilu_platform.models import MAX_BATCH, MAX_INTEGER, AdmissionIn, ReadingIn, ReadingsIn, Role
 from qilu_platform.onboarding import Report, admission, fall_silent, report
 from qilu_platform.runtime import Runtime
 
@@ -48,7 +48,7 @@ async def barred(
     runtime: RuntimeDep,
     _caller: Gateway,
     after: Annotated[
-        int | None, Query(ge=0, le=2**63 - 1, description="`next` of the answer before.")
+        int | None, Query(ge=0, le=MAX_INTEGER, description="`next` of the answer before.")
     ] = None,
 ) -> Response:
     """Who was suspended or retired since: their admission is to be asked for anew. Up to 5,000 at a time;
@@ -57,7 +57,7 @@ async def barred(
 
 
 class _Reading(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    unit: Annotated[str, msgspec.Meta(max_length=256)]
+    unit: Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00]*$")]
     ts_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
 
 

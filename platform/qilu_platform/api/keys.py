@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from qilu_platform import audit_log
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.keys import Caller, list_keys, make_key, revoke_key, rotate_key
-from qilu_platform.models import KeyIn, Role, RotationIn
+from qilu_platform.models import MAX_INTEGER, KeyIn, Role, RotationIn, Text
 
 router = APIRouter(prefix="/v1", tags=["keys"], responses=PROBLEMS)
 
@@ -70,10 +70,12 @@ async def delete_key(runtime: RuntimeDep, caller: Admin, id: str) -> Response:
 async def get_audit(
     runtime: RuntimeDep,
     _caller: Admin,
-    cursor: Annotated[int | None, Query(ge=0, description="`next` of the page before.")] = None,
+    cursor: Annotated[
+        int | None, Query(ge=0, le=MAX_INTEGER, description="`next` of the page before.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    subject: Annotated[str | None, Query(max_length=64, description="Such as units/<id>.")] = None,
-    key: Annotated[str | None, Query(max_length=32, description="The id of the key that did it.")] = None,
+    subject: Annotated[Text | None, Query(max_length=64, description="Such as units/<id>.")] = None,
+    key: Annotated[Text | None, Query(max_length=32, description="The id of the key that did it.")] = None,
 ) -> Response:
     """Every change, the newest first: who (the key's id), what, when."""
     return answer(

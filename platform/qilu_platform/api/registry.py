@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import BaseModel
 from qilu_contract.identity import parse_identifier
-from qilu_contract.ids import ID_PATTERN
+from qilu_contract.ids import ID_PATTERN, is_reserved
 from qilu_contract.places import CITIES
 from sqlalchemy import Connection, select
 
 from qilu_platform import audit_log
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
+from qilu_platform.audit_log import suspended_by_owner
 from qilu_platform.bulk import MAX_LINES, register_lines
 from qilu_platform.certificates import touch_rules
 from qilu_platform.idempotency import Repeatable
@@ -41,6 +42,7 @@ from qilu_platform.models import (
     RecognitionIn,
     RecognitionOut,
     Role,
+    Text,
     UnitIn,
     UnitOut,
     UnitState,
@@ -70,7 +72,7 @@ Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 ABook = Literal["enterprises", "units", "providers", "contracts", "recognitions", "disbursements"]
 Cursor = Annotated[str | None, Query(pattern=ID_PATTERN, description="`next` of the page before.")]
-Prefix = Annotated[str | None, Query(max_length=200, description="How the name begins.")]
+Prefix = Annotated[Text | None, Query(max_length=200, description="How the name begins.")]
 RepeatKey = Annotated[
     str | None,
     Header(
@@ -90,7 +92,7 @@ async def _create(
     asked = Repeatable(caller, key, book, row)
 
     def work(connection: Connection) -> tuple[dict[str, Any], int]:
-        id_, new = register_one(connection, BOOKS[book], row)
+        id_, new = register_one(connection, BOOKS[book], row, confined_to=caller.enterprise)
         if new:
             audit_log.record(connection, caller, "registered", f"{book}/{id_}")
         item = get_row(connection, BOOKS[book].table, id_)
@@ -207,6 +209,12 @@ async def resume_owner(runtime: RuntimeDep, caller: Operator, id: AnId) -> Respo
 async def create_unit(runtime: RuntimeDep, caller: Owner, body: UnitIn, key: RepeatKey = None) -> Response:
     if not caller.sees(body.enterprise):
         raise Problem(403, f"This key registers units of {caller.enterprise} only.")
+    if caller.enterprise is not None and body.id is not None and is_reserved(body.id):
+        raise Problem(
+            403,
+            f"id {body.id} has the form of the ids that the platform makes, which this key may not choose: "
+            "leave the id out, or choose one that does not begin with six digits and a hyphen.",
+        )
     return await _create(runtime, caller, "units", body.row(), key)
 
 
@@ -273,17 +281,31 @@ async def get_history(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response
 
 @router.post("/units/{id}/suspend", response_model=UnitOut, responses=NOT_FOUND | CONFLICT)
 async def suspend(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
-    """Takes it out of the current counts and bars it from speaking, until it is resumed."""
+    """Takes it out of the current counts and bars it from speaking, until it is resumed. A suspension by an
+    operator holds until an operator ends it."""
     await _get(runtime, caller, "units", id)
-    await _change(runtime, caller, f"units/{id}", "suspended", lambda found: suspend_unit(found, id))
+
+    def work(connection: Connection) -> bool:
+        changed = suspend_unit(connection, id)
+        # An operator makes the owner's suspension its own: from then on the owner cannot end it.
+        return changed or (caller.enterprise is None and suspended_by_owner(connection, id))
+
+    await _change(runtime, caller, f"units/{id}", "suspended", work)
     return await _get(runtime, caller, "units", id)
 
 
 @router.post("/units/{id}/resume", response_model=UnitOut, responses=NOT_FOUND | CONFLICT)
 async def resume(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
-    """Undoes a suspension."""
+    """Undoes a suspension. A key of an enterprise undoes only what such a key did."""
     await _get(runtime, caller, "units", id)
-    await _change(runtime, caller, f"units/{id}", "resumed", lambda found: resume_unit(found, id))
+
+    def work(connection: Connection) -> bool:
+        changed = resume_unit(connection, id)
+        if changed and caller.enterprise is not None and not suspended_by_owner(connection, id):
+            raise Problem(409, f"unit {id} was suspended by an operator: ask for it to be resumed.")
+        return changed
+
+    await _change(runtime, caller, f"units/{id}", "resumed", work)
     return await _get(runtime, caller, "units", id)
 
 

@@ -1,0 +1,75 @@
+"""What gateways could not take of what devices sent, and why, for the owners of the devices."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Response
+from qilu_contract.ids import ID_PATTERN
+from sqlalchemy import Connection
+
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.device_problems import latest, record
+from qilu_platform.keys import Caller
+from qilu_platform.listing import get_row
+from qilu_platform.models import ProblemsIn, Role
+from qilu_platform.problems import Problem
+from qilu_platform.schema import enterprises, units
+
+router = APIRouter(prefix="/v1", tags=["problems"], responses=PROBLEMS)
+
+Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
+Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
+AnId = Annotated[str, Path(pattern=ID_PATTERN)]
+
+_EXAMPLE = {
+    "unit": "my-motor",
+    "enterprise": "my-works",
+    "reason": "bad_timestamp",
+    "count": 12,
+    "first_ms": 1767225600000,
+    "last_ms": 1767225611000,
+    "excerpt": 'ts 1767225600 looks like seconds: {"ts": 1767225600, "power_in": 11.2}',
+}
+_SHOWS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": {"items": [_EXAMPLE]}}}}
+}
+
+
+@router.post("/problems", status_code=204, tags=["ingest"])
+async def report_problems(runtime: RuntimeDep, _caller: Gateway, body: ProblemsIn) -> Response:
+    """What a gateway refused, or took only in part, since it last reported. Each `count` is added."""
+    await runtime.database.write(lambda connection: record(connection, body.problems))
+    return Response(status_code=204)
+
+
+@router.get("/units/{id}/problems", responses=_SHOWS | NOT_FOUND)
+async def get_unit_problems(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+    """The latest problem of each kind, newest first. A unit that is not registered has problems too: they
+    belong to the enterprise that its topic named."""
+
+    def work(connection: Connection) -> list[dict[str, Any]] | None:
+        items = latest(connection, unit=id, enterprise=caller.enterprise)
+        unit = None if items else get_row(connection, units, id)
+        hidden = unit is None or not caller.sees(unit["enterprise"])
+        return None if not items and hidden else items
+
+    items = await runtime.database.read(work)
+    if items is None:
+        raise Problem(404, f"unit {id} does not exist.")
+    return answer({"items": items})
+
+
+@router.get("/enterprises/{id}/problems", responses=_SHOWS | NOT_FOUND)
+async def get_enterprise_problems(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+    """The latest problems of all units that send as this enterprise, newest first; at most 1,000 are kept."""
+
+    def work(connection: Connection) -> list[dict[str, Any]] | None:
+        if not caller.sees(id) or get_row(connection, enterprises, id) is None:
+            return None
+        return latest(connection, enterprise=id)
+
+    items = await runtime.database.read(work)
+    if items is None:
+        raise Problem(404, f"enterprise {id} does not exist.")
+    return answer({"items": items})
