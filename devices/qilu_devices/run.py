@@ -402,8 +402,9 @@ def _allow_connections(count: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise ConfigError(
-            f"The fleet needs {count} connections, but a process may open {hard} files: "
-            "raise `ulimit -n`, or use shards."
+            f"The fleet needs {needed} open files, one for each of its {count} edge nodes and {OTHER_FILES} "
+            f"others, and this process may have {hard}: raise the limit (`ulimit -Hn`), simulate fewer "
+            "units, or split the fleet with --shard."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

@@ -149,7 +149,11 @@ class GatewayService:
     ) -> None:
         self.stop()
         if self._running is not None:
-            await self._running
+            try:
+                await self._running
+            except Exception:
+                if error is None:  # else `wait` has told it, and what came of that is on its way
+                    raise
 
     async def wait(self) -> None:
         """Until the service has ended; raises what ended it, if it was not `stop`."""

@@ -15,15 +15,21 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qilu_contract.errors import ConfigError
+import structlog
+from qilu_contract.errors import ConfigError, QiluError
 
-from qilu.children import die_with_parent, end
+from qilu.children import die_with_parent, end, ended_by, last_words, size
 from qilu.keyring import MOSQUITTO_ACL, MQTT_USERS, Keyring, write_private
+
+log = structlog.get_logger()
 
 OLDEST_MOSQUITTO = (2, 0, 21)
 BrokerKind = Literal["mosquitto", "builtin"]
@@ -60,6 +66,11 @@ use_identity_as_username true
 use_username_as_clientid true
 """
 WATCH_S = 0.2
+
+START_S = 10.0
+"""A broker that does not answer by then does not start."""
+MAX_RESTARTS, RESTART_WINDOW_S = 5, 600.0
+"""A broker that ended by itself is started again so many times within the window; then it is at fault."""
 
 # rumqttd's log has bounded segments, and who falls behind them loses silently: 10 x 100 MiB is what lost
 # nothing in a stall of 20 s at 20,000 messages/s (docs/decisions/003-brokers.md). MQTT 5 only: its protocol
@@ -169,19 +180,29 @@ class NodeListener:
 
 class EmbeddedBroker:
     """A broker on loopback as a child process, with passwords from the keyring; Mosquitto also listens to
-    edge nodes. `async with` starts and ends it."""
+    edge nodes. `async with` starts and ends it; in between it is started again when it ends by itself."""
 
     def __init__(
-        self, kind: BrokerKind, port: int, home: Path, keyring: Keyring, log: Path, nodes: NodeListener | None
+        self,
+        kind: BrokerKind,
+        port: int,
+        home: Path,
+        keyring: Keyring,
+        log: Path,
+        nodes: NodeListener | None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`tell` shows the user a sentence, about a restart."""
         self.kind = kind
         self.port = port
         self.nodes = nodes
         self._watching: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._taken: tuple[int, ...] = ()
         self._home = home
         self._keyring = keyring
         self._log = log
+        self._tell = tell
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -194,12 +215,34 @@ class EmbeddedBroker:
         return None if self._process is None else self._process.pid
 
     async def __aenter__(self) -> EmbeddedBroker:
-        """Returns when the broker answers; raises ConfigError when it does not within 10 s, with its own last
-        words."""
+        """Returns when the broker answers; raises ConfigError when it does not within START_S, with its own
+        last words."""
         self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._process = await self._start()
+        self._keeping = asyncio.create_task(self._keep(self._process), name="broker")
+        if self.nodes is not None:
+            self._watching = asyncio.create_task(self._watch(self.nodes), name="broker rules")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in (self._watching, self._keeping):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        if self._process is not None:
+            await end(self._process, within_s=5)
+
+    async def wait(self) -> None:
+        """Until the broker has ended for good; raises QiluError with the reason."""
+        assert self._keeping is not None, "not started"
+        await asyncio.shield(self._keeping)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        """A new process that answers. Raises ConfigError; then no process is left."""
         command = self._prepare_mosquitto() if self.kind == "mosquitto" else self._prepare_builtin()
+        since = size(self._log)
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -207,30 +250,52 @@ class EmbeddedBroker:
                 start_new_session=True,  # Ctrl-C is ours to pass on, in our order
                 preexec_fn=die_with_parent,
             )
-        async with asyncio.timeout(10):
-            while not await _answers(self.port):
-                if self._process.returncode is not None:
-                    words = self._log.read_text(errors="replace").strip().splitlines()[-1:]
-                    raise ConfigError(f"the broker ended at once: {' '.join(words) or 'it said nothing'}.")
-                await asyncio.sleep(0.05)
-        if self.nodes is not None:
-            self._watching = asyncio.create_task(self._watch(self.nodes), name="broker rules")
-        return self
+        try:
+            async with asyncio.timeout(START_S):
+                while not await _answers(self.port):
+                    if process.returncode is not None:
+                        words = last_words(self._log, since) or ended_by(process.returncode)
+                        raise ConfigError(f"The broker ended at once: {words.rstrip('.')}.")
+                    await asyncio.sleep(0.05)
+        except BaseException as error:
+            await end(process, within_s=1)
+            if not isinstance(error, TimeoutError):
+                raise
+            words = last_words(self._log, since).rstrip(".") or f"{self._log} is silent about the reason"
+            raise ConfigError(
+                f"The broker does not answer on 127.0.0.1:{self.port} after {START_S:.0f} s: {words}."
+            ) from error
+        return process
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
-        if self._process is not None:
-            await end(self._process, within_s=5)
+    async def _keep(self, process: asyncio.subprocess.Process) -> None:
+        """Start the broker again whenever it ends by itself. Raises QiluError when it does so too often, or
+        does not start."""
+        ends: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
+        since = size(self._log)
+        while True:
+            why = ended_by(await process.wait())
+            if words := last_words(self._log, since):
+                why += f"; its last words: {words}"
+            ends.append(time.monotonic())
+            if len(ends) > MAX_RESTARTS and ends[-1] - ends[0] < RESTART_WINDOW_S:
+                raise QiluError(
+                    f"The broker ended {len(ends)} times within {RESTART_WINDOW_S / 60:.0f} minutes, now "
+                    f"{why}: {self._log} has the rest."
+                )
+            log.warning("broker ended, starts again", why=why)
+            self._tell(f"The broker ended ({why}) and is started again.")
+            since = size(self._log)
+            self._process = process = await self._start()
 
     async def _watch(self, nodes: NodeListener) -> None:
         """Hand on what the platform writes."""
-        while self._process is not None and self._process.returncode is None:
+        while True:
             with suppress(OSError):  # no new rules, no change: those that it has go on
-                if nodes.stamp() != self._taken:
+                process = self._process
+                # One that is only being started takes them by itself, and a signal would end it.
+                if process is not None and process.returncode is None and nodes.stamp() != self._taken:
                     self._take_rules(nodes)
-                    self._process.send_signal(signal.SIGHUP)
+                    process.send_signal(signal.SIGHUP)
             await asyncio.sleep(WATCH_S)
 
     def _take_rules(self, nodes: NodeListener) -> None:

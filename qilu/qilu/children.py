@@ -1,11 +1,19 @@
-"""Child processes of the embedded stack: none outlives it, none is waited for without end."""
+"""Child processes of the embedded stack: none outlives it, none is waited for without end, and none ends
+without a reason that is told."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import signal
+import stat
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+_TAIL_BYTES = 64 * 1024
 
 
 def die_with_parent() -> None:
@@ -26,3 +34,59 @@ async def end(process: asyncio.subprocess.Process, within_s: float) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def ended_by(code: int) -> str:
+    """An exit code in words: `killed by SIGKILL` or `exit code 3`."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def size(log: Path) -> int:
+    """Bytes in a log, for `last_words`; 0 if there is none."""
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
+def last_words(log: Path, since: int) -> str:
+    """The last line that a child wrote into its log after the first `since` bytes, without the program's
+    name before it; empty when it wrote nothing."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(since, size(log) - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip().removeprefix("qilu: ") for line in reversed(lines) if line.strip()), "")
+
+
+def on_stop_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` in the running event loop on Ctrl-C, SIGTERM, and when the terminal is closed (SIGHUP,
+    unless `nohup` has it ignored)."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+
+    def hung_up() -> None:
+        _leave_terminal()
+        stop()
+
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
+
+
+def _leave_terminal() -> None:
+    """What is printed from now on to a terminal goes nowhere: it may be closed, and printing to it would be
+    an error. Files and pipes stay."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from qilu import flags
 from qilu.certificates import certificates_app
+from qilu.children import on_stop_signals
 from qilu.programme import programme_app
 
 if TYPE_CHECKING:
@@ -167,8 +167,15 @@ def up(
     start: Start = None,
     speed: Speed = "1",
     duration: For = None,
-    port: Annotated[int, typer.Option(help="of the platform; another one if it is taken")] = 8000,
-    mqtt_port: Annotated[int, typer.Option(help="of the broker; another one if it is taken")] = 1883,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="of the platform; another one if it is taken")
+    ] = 8000,
+    mqtt_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="of the broker; another one if it is taken")
+    ] = 1883,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="of the gateway's /metrics; another one if it is taken")
+    ] = 8081,
     mqtts: Annotated[
         str, typer.Option(help="where Mosquitto listens to edge nodes; 0.0.0.0:8883 for other machines")
     ] = "127.0.0.1:8883",
@@ -197,7 +204,7 @@ def up(
     if start is not None:
         flags.time_ms(start)
     child = Child("devices", devices)
-    config = StackConfig(state, broker, store, db, port, mqtt_port, mqtts, child)
+    config = StackConfig(state, broker, store, db, port, mqtt_port, metrics_port, mqtts, child)
     (state / "log").mkdir(parents=True, exist_ok=True)
     with (state / "log" / "stack.log").open("a", encoding="utf-8") as log:
         _configure_log(structlog.processors.JSONRenderer(), log)
@@ -210,6 +217,8 @@ def up(
         f"{outcome.units_on_cloud:,} of {outcome.units_registered:,} units on cloud; {outcome.seconds:.0f} s",
         soft_wrap=True,
     )
+    if outcome.failure is not None:
+        raise QiluError(outcome.failure)
     if not outcome.good:
         raise QiluError(
             f"{outcome.lost} acknowledged readings are missing, {outcome.duplicates} are stored twice."
@@ -469,9 +478,7 @@ def _simulate(config: Any, report: Path | None) -> None:
 
     async def simulate() -> object:
         stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopping.set)
+        on_stop_signals(stopping.set)
         with RunLine(console, whole=config.backfill) as line:
             return await run(config, line.show, stopping)
 
@@ -545,9 +552,7 @@ def gateway_run(
 
     async def serve() -> None:
         service = GatewayService(settings)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, service.stop)
+        on_stop_signals(service.stop)
         await service.run()
 
     _run(serve())
@@ -695,9 +700,7 @@ def platform_run(
 
     async def serve() -> None:
         stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopping.set)
+        on_stop_signals(stopping.set)
         async with PlatformService(settings) as service:
             if service.first_admin_key is not None:
                 console.print(f"The first admin key, shown once: {service.first_admin_key}", highlight=False)

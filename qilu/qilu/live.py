@@ -28,7 +28,7 @@ from qilu_programme.scenario import Scenario
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qilu.children import end
+from qilu.children import end, ended_by, on_stop_signals
 from qilu.player import Player, Target
 from qilu.replay import Month, Replay, month_start_ms
 from qilu.report import count_duplicates
@@ -130,8 +130,7 @@ async def _play(
     with _Line(console, replay.units) as line:
         player = Player(replay, record, target, config.state, config.speed, line.show)
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
+        on_stop_signals(stop.set)
 
         def toggle() -> None:
             paused = player.running.is_set()
@@ -207,8 +206,10 @@ async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
         if stopping.is_set():
             console.print("Stopping …")
             await end(stack.child, STOP_CHILD_S)
-        elif stack.child.returncode:
-            raise typer.Exit(stack.child.returncode)
+        elif (code := stack.child.returncode) is not None and code < 0:
+            raise QiluError(f"The player ended ({ended_by(code)}): the same command goes on from there.")
+        elif code:
+            raise typer.Exit(code)
         record = RunRecord.load(config.state / "programme")
         counters = stack.gateway.counters
         began_s = time.monotonic()

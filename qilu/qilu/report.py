@@ -28,12 +28,14 @@ class Report:
     redelivered: int
     acknowledged: int
     dropped_at_the_edge: int
+    failure: str | None = None
+    """Why the run ended before its time, in a sentence."""
 
     @property
     def good(self) -> bool:
         return self.lost == 0 and self.duplicates == 0
 
-    def as_dict(self) -> dict[str, int | float]:
+    def as_dict(self) -> dict[str, int | float | str | None]:
         return asdict(self)
 
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import signal
+import shlex
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 import msgspec
+import structlog
 from pydantic import SecretStr
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.secrets import secret
@@ -35,10 +36,12 @@ from qilu_platform.settings import Settings as PlatformSettings
 from rich.console import Console
 
 from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker, free_port
-from qilu.children import die_with_parent, end
+from qilu.children import die_with_parent, end, ended_by, last_words, on_stop_signals, size
 from qilu.keyring import Keyring, write_private
 from qilu.report import Report, count_duplicates, count_stored
 from qilu.status import Status, StatusLine
+
+log = structlog.get_logger()
 
 LOOPBACK = "127.0.0.1"
 STOP_CHILD_S = 3.0
@@ -92,6 +95,7 @@ class StackConfig:
     db: str | None = None
     port: int = 8000
     mqtt_port: int = 1883
+    metrics_port: int = 8081
     mqtts: str = "127.0.0.1:8883"
     child: Child = field(default_factory=lambda: Child("devices", ["devices", "run"]))
 
@@ -109,9 +113,13 @@ class Stack:
         self.gateway: GatewayService
         self.store: Store
         self.child: asyncio.subprocess.Process
-        self.broker_pid: int | None = None
+        self.broker: EmbeddedBroker | None = None
+        """Unless somebody else's is used."""
         self._http: httpx.AsyncClient
-        self._metrics_port = free_port(8081)
+        self._moved: list[str] = []
+        """Which ports were taken, and what is used instead."""
+        self._metrics_port = self._port(config.metrics_port, "metrics")
+        self._log_began = 0
         self._batch_age_s = 0.2
 
     async def __aenter__(self) -> Stack:
@@ -123,13 +131,24 @@ class Stack:
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
 
+    @property
+    def broker_pid(self) -> int | None:
+        """Of our own broker's process."""
+        return None if self.broker is None else self.broker.pid
+
+    def _port(self, wanted: int, what: str) -> int:
+        port = free_port(wanted)
+        if wanted not in (0, port):
+            self._moved.append(f"{wanted} is taken: {what} at {port}")
+        return port
+
     async def _start(self, stack: AsyncExitStack) -> None:
         config, state = self._config, self._config.state
         _make_state(state, config.child.name)
         stack.enter_context(_alone(state))
         self.keyring.make()
         authority = Authority.open(state / "ca")
-        nodes = _node_listener(config.mqtts, state / "broker" / "rules")
+        nodes = self._node_listener()
         broker_url, broker_note = await self._start_broker(stack, authority, nodes)
 
         store_url = config.store or f"duckdb:///{state}/readings.duckdb"
@@ -140,7 +159,7 @@ class Stack:
         settings = PlatformSettings(
             broker=_with_login(broker_url, user, password),
             db_url=config.db or f"sqlite:///{state}/registry.sqlite",
-            port=free_port(config.port),
+            port=self._port(config.port, "platform"),
             ca=state / "ca",
             broker_rules=nodes.rules,
             broker_for_nodes=f"{_server_names(nodes)[0]}:{nodes.port}",
@@ -171,6 +190,12 @@ class Stack:
         self._tell(broker_note, store_url)
         self.child = await stack.enter_async_context(self._run_child(broker_url))
 
+    def _node_listener(self) -> NodeListener:
+        host, port = mqtts_address(self._config.mqtts)
+        if host == LOOPBACK:
+            port = self._port(port, "edge nodes")
+        return NodeListener(host, port, self._config.state / "broker" / "rules")
+
     async def _start_broker(
         self, stack: AsyncExitStack, authority: Authority, nodes: NodeListener
     ) -> tuple[str, str]:
@@ -187,9 +212,9 @@ class Stack:
             if not (nodes.rules / "crl.pem").exists():  # the platform brings them up to date when it runs
                 write_rules(nodes.rules, authority, [], [])
         tls = nodes if kind == "mosquitto" else None
-        broker = EmbeddedBroker(kind, free_port(config.mqtt_port), home, self.keyring, log, tls)
-        await stack.enter_async_context(broker)
-        self.broker_pid = broker.pid
+        port = self._port(config.mqtt_port, "broker")
+        broker = EmbeddedBroker(kind, port, home, self.keyring, log, tls, self._note)
+        self.broker = await stack.enter_async_context(broker)
         if tls is None:
             # It hands over some hundred messages and then waits for their acknowledgements: a batch that
             # waits for more waits for nothing.
@@ -227,7 +252,8 @@ class Stack:
         command += ["--state", str(state / child.name)]
         if child.afresh:
             (state / child.name / "run.json").unlink(missing_ok=True)
-        with (state / "log" / f"{child.name}.log").open("ab") as log:
+        self._log_began = size(self._child_log)
+        with self._child_log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 env=environment,
@@ -243,6 +269,20 @@ class Stack:
             await end(process, STOP_CHILD_S)
 
     @property
+    def _child_log(self) -> Path:
+        return self._config.state / "log" / f"{self._config.child.name}.log"
+
+    def failure(self) -> str | None:
+        """Why the child has failed, in its own words, if it has."""
+        code = self.child.returncode
+        if not code:
+            return None
+        why = ended_by(code)
+        if code > 0 and (words := last_words(self._child_log, self._log_began)):
+            why = words.rstrip(".")
+        return f"The simulated equipment failed: {why} (log: {self._child_log})."
+
+    @property
     def _manifest_file(self) -> Path:
         return self._config.state / "devices" / "run.json"
 
@@ -250,28 +290,42 @@ class Stack:
         """What a shell needs to talk to this stack, as variables: files of secrets, never the secrets."""
         lines = {
             "QILU_PLATFORM": self.platform.url,
-            "QILU_BROKER": broker_url,
-            "QILU_API_KEY": f'"$(cat {self.keyring.key_file("admin").resolve()})"',
+            "QILU_BROKER": shlex.quote(broker_url),
+            "QILU_API_KEY": _content_of(self.keyring.key_file("admin")),
         }
         if "://" not in self._config.broker:
             lines["QILU_MQTT_USER"] = "operator"
-            lines["QILU_MQTT_PASSWORD"] = f'"$(cat {self.keyring.password_file("operator").resolve()})"'
+            lines["QILU_MQTT_PASSWORD"] = _content_of(self.keyring.password_file("operator"))
         text = "".join(f"export {name}={value}\n" for name, value in lines.items())
         write_private(self._config.state / "env", text)
 
     def _tell(self, broker_note: str, store_url: str) -> None:
         state = self._config.state
-        lines = (
+        lines = [
             f"[bold]Clouds in Qilu[/] is up: [bold cyan]{self.platform.url}[/]  "
             "(live map; Ctrl-C stops everything)",
             f"  broker   {broker_note}",
             f"  store    {store_url}",
             f"  metrics  http://127.0.0.1:{self._metrics_port}/metrics, {self.platform.url}/metrics",
-            f"  by hand  . {state}/env   (addresses and keys for curl, qilu publish, mosquitto_pub)",
+            f"  by hand  . {shlex.quote(f'{state}/env')}   "
+            "(addresses and keys for curl, qilu publish, mosquitto_pub)",
             f"  logs     {state}/log/",
-        )
+        ]
+        if self._moved:
+            lines.append(f"  ports    {'; '.join(self._moved)}")
         for line in lines:
             self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _note(self, sentence: str) -> None:
+        self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    def broken(self, part: str, error: BaseException | None) -> QiluError:
+        """What is said when a part that must go on has ended."""
+        if isinstance(error, QiluError):
+            return error
+        log.error("a part ended by itself", part=part, exc_info=error)
+        why = f" ({type(error).__name__}: {error})" if error is not None else ""
+        return QiluError(f"The {part} ended by itself{why}: {self._config.state}/log/stack.log says more.")
 
     async def show(self, line: StatusLine) -> None:
         """Draw the moment's status."""
@@ -326,13 +380,13 @@ class Stack:
         )
 
     def _manifest(self) -> _Manifest:
+        """Empty when the equipment ended before it began."""
         try:
             return msgspec.json.decode(self._manifest_file.read_bytes(), type=_Manifest)
+        except FileNotFoundError:
+            return _Manifest(0, 0, {})
         except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise QiluError(
-                "The simulated equipment ended before it began; "
-                f"{self._config.state}/log/devices.log says why."
-            ) from error
+            raise QiluError(f"{self._manifest_file} cannot be read: {error}.") from error
 
     async def _settle(self, manifest: _Manifest, hurry: asyncio.Event) -> int:
         """Wait while something is on its way, as long as it moves or until `hurry`; returns how many readings
@@ -358,12 +412,18 @@ class Stack:
                 await asyncio.sleep(max(0.2, 4 * (now - began)))
 
 
-def _node_listener(address: str, rules: Path) -> NodeListener:
+def mqtts_address(address: str) -> tuple[str, int]:
+    """Host and port of `--mqtts`. Raises ConfigError."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(f"--mqtts {address}: give address and port, such as 127.0.0.1:8883.")
-    return NodeListener(host, free_port(int(port)) if host == LOOPBACK else int(port), rules)
+    return host, int(port)
+
+
+def _content_of(file: Path) -> str:
+    """For a shell: what is in the file."""
+    return f'"$(cat {shlex.quote(str(file.resolve()))})"'
 
 
 def _server_names(nodes: NodeListener) -> list[str]:
@@ -402,11 +462,9 @@ def _with_login(url: str, user: str | None, password: str | None) -> str:
 
 
 def stop_signal() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set."""
+    """An event that SIGINT, SIGTERM and a closed terminal set."""
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    on_stop_signals(stopping.set)
     return stopping
 
 
@@ -414,26 +472,32 @@ async def attend(
     stack: Stack, stopping: asyncio.Event, each: Callable[[], Awaitable[None]] | None = None
 ) -> None:
     """Until the child has ended, or it is to be stopped. `each` is awaited every second. Raises QiluError
-    when the gateway ends by itself."""
+    with the reason when another part ends by itself."""
     ended = asyncio.create_task(stack.child.wait(), name="child")
     stop = asyncio.create_task(stopping.wait(), name="stop")
-    broken = asyncio.create_task(stack.gateway.wait(), name="gateway-ended")
+    parts = [
+        asyncio.create_task(stack.gateway.wait(), name="gateway"),
+        asyncio.create_task(stack.platform.wait(), name="platform"),
+    ]
+    if stack.broker is not None:
+        parts.append(asyncio.create_task(stack.broker.wait(), name="broker"))
+    waiting = (ended, stop, *parts)
     try:
-        while not (ended.done() or stop.done() or broken.done()):
+        while not any(task.done() for task in waiting):
             if each is not None:
                 await each()
-            await asyncio.wait((ended, stop, broken), timeout=1, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=1, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (ended, stop, broken):
+        for task in waiting:
             task.cancel()
-    if broken.done() and not broken.cancelled():
-        broken.result()
-        raise QiluError("The gateway ended by itself.")
+    for part in parts:
+        if part.done() and not part.cancelled():
+            raise stack.broken(part.get_name(), part.exception())
 
 
 async def run_stack(config: StackConfig, console: Console) -> Report:
-    """Run until the equipment's time is over (`--for`) or a signal comes; returns what came of it. Raises
-    QiluError."""
+    """Run until the equipment's time is over (`--for`), a signal comes, or the equipment fails; returns what
+    came of it. Raises QiluError when nothing can be said about it."""
     started, stopping = time.monotonic(), stop_signal()
     async with Stack(config, console) as stack:
         with StatusLine(console) as line:
@@ -444,6 +508,4 @@ async def run_stack(config: StackConfig, console: Console) -> Report:
             stopping.clear()
             await end(stack.child, STOP_CHILD_S)
         report = await stack.finish(started, stopping)
-        if not stopped and stack.child.returncode:
-            raise QiluError(f"The simulated equipment failed: {config.state}/log/devices.log says why.")
-        return report
+        return report if stopped else replace(report, failure=stack.failure())
