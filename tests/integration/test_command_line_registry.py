@@ -111,6 +111,9 @@ def test_an_import_tells_what_was_bad_and_takes_gzip(platform: Platform, tmp_pat
     file, bad = tmp_path / "units.csv.gz", tmp_path / "bad.ndjson"
     lines = ["id,class,enterprise", f"u-1,motor,{OWNER}", f"u-2,toaster,{OWNER}"]
     file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    unnamed = tmp_path / "units.csv"
+    unnamed.write_bytes(gzip.compress(f"id,class,enterprise\nu-9,motor,{OWNER}\n".encode()))
+    assert qilu("import", unnamed, "--platform", platform.url).returncode == 0
     done = qilu("import", file, "--platform", platform.url, "--errors", bad)
     assert done.returncode == 1
     assert "1 registered, 0 there already, 1 bad lines." in done.stdout
@@ -121,11 +124,16 @@ def test_an_import_tells_what_was_bad_and_takes_gzip(platform: Platform, tmp_pat
 
 def test_an_import_that_cannot_be_is_refused_in_a_sentence(platform: Platform, tmp_path: Path) -> None:
     header, sheet = tmp_path / "units.csv", tmp_path / "units.xlsx"
+    text, cut = tmp_path / "units.txt", tmp_path / "cut.csv.gz"
     header.write_text("id,colour\n")
     sheet.write_text("")
+    text.write_text("")
+    cut.write_bytes(gzip.compress(b"id,class,enterprise\n", mtime=0)[:-9])
     for words, code, said in [
         (("import", header, "--platform", platform.url), 1, "'colour' is not known"),
-        (("import", sheet, "--platform", platform.url), 2, "neither .csv nor .ndjson"),
+        (("import", sheet, "--platform", platform.url), 2, "save it as CSV UTF-8"),
+        (("import", text, "--platform", platform.url), 2, "neither .csv nor .ndjson"),
+        (("import", cut, "--platform", platform.url), 2, "is damaged gzip"),
         (("import", header, "--kind", "cars"), 2, "use units or enterprises"),
     ]:
         done = qilu(*words)
