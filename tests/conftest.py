@@ -180,9 +180,10 @@ def mosquitto(mosquitto_program: str, tmp_path_factory: pytest.TempPathFactory) 
 
 
 class InfluxServer(Server):
-    """A real InfluxDB 1.x with the tsi1 index and no limit on series."""
+    """A real InfluxDB 1.x with the tsi1 index and no limit on series. `users`: it asks who one is; then the
+    first to be made, by anybody, is an administrator."""
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, *, users: bool = False) -> None:
         port = _free_port()
         config = folder / "influxdb.conf"
         config.write_text(
@@ -193,6 +194,7 @@ class InfluxServer(Server):
             "max-series-per-database = 0\nmax-values-per-tag = 0\nquery-log-enabled = false\n"
             "[monitor]\nstore-enabled = false\n"
             f'[http]\nbind-address = "{self.host}:{port}"\nlog-enabled = false\n'
+            f"auth-enabled = {str(users).lower()}\n"
         )
         super().__init__("influxdb", [program, "-config", str(config)], port, folder)
 
@@ -226,14 +228,29 @@ class Influx:
         self.server.kill()
 
 
-@pytest.fixture(scope="session")
-def influxdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
+def _influxd() -> str:
     program = shutil.which("influxd", path=SBIN)
     if program is None:
         _absent("influxdb")
     assert program is not None
-    server = InfluxServer(program, tmp_path_factory.mktemp("influxdb"))
+    return program
+
+
+@pytest.fixture(scope="session")
+def influxdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
+    server = InfluxServer(_influxd(), tmp_path_factory.mktemp("influxdb"))
     server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def influxdb_with_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
+    """A server that asks who one is. It has the administrator `root`, password `secret`."""
+    server = InfluxServer(_influxd(), tmp_path_factory.mktemp("influxdb"), users=True)
+    server.start()
+    query = {"q": "CREATE USER root WITH PASSWORD 'secret' WITH ALL PRIVILEGES"}
+    httpx.post(f"{server.http}/query", data=query, timeout=60.0, trust_env=False).raise_for_status()
     yield server
     server.kill()
 

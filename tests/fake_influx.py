@@ -29,6 +29,8 @@ class FakeInflux:
         self.writes: list[int] = []
         """Lines of each write, as they came."""
         self.answer: Callable[[list[str]], Answer] = lambda _: STORED
+        self.query_answer: Answer | None = None
+        """What every query is answered with, if not that it is done."""
         self.every_write: Callable[[], None] = lambda: None
         """Called for every write, the gateway's own figures and roll-ups included."""
         fake = self
@@ -42,6 +44,8 @@ class FakeInflux:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 if urlsplit(self.path).path == "/query":
+                    if fake.query_answer is not None:
+                        return self._send(fake.query_answer)
                     return self._send(
                         (200, {}, '{"results": [{}]}') if upstream is None else self._pass_on(body)
                     )

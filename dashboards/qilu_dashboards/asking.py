@@ -22,6 +22,12 @@ _STEPS = {
 }
 """The steps that Grafana's graphs have, by their seconds."""
 
+_HINTS = {
+    401: "; check the token in QILU_INFLUX_TOKEN",
+    403: "; the token in QILU_INFLUX_TOKEN may not read {!r}",
+    404: "; there is no bucket {!r} for the token in QILU_INFLUX_TOKEN",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Time:
@@ -54,10 +60,19 @@ def ask(http: httpx.Client, database: str, text: str) -> list[dict[str, Any]]:
     refuses the query."""
     try:
         answer = http.post("/query", data={"db": database, "q": text, "epoch": "ms"})
-        answer.raise_for_status()
     except httpx.HTTPError as error:
-        raise QiluError(f"The store does not answer: {error}.") from error
-    [result] = answer.json()["results"]
+        raise QiluError(f"The store at {http.base_url} does not answer: {error}.") from error
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {}
+    if not answer.is_success:
+        detail = body.get("error") or body.get("message") or answer.reason_phrase
+        hint = _HINTS.get(answer.status_code, "").format(database)
+        raise QiluError(f"The store at {http.base_url} answered {answer.status_code}: {detail}{hint}.")
+    if len(body.get("results", [])) != 1:
+        raise QiluError(f"{http.base_url} does not answer as an InfluxDB: check --store.")
+    [result] = body["results"]
     if "error" in result:
         raise QiluError(f"The store refuses a query: {result['error']}: {text}")
     series: list[dict[str, Any]] = result.get("series", [])

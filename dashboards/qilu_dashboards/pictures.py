@@ -18,7 +18,7 @@ from matplotlib import dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from qilu_contract.errors import ConfigError
-from qilu_contract.stores.contract import influx_address
+from qilu_contract.stores.contract import InfluxAddress, without_password
 
 from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all
@@ -51,18 +51,18 @@ def picture(
 ) -> None:
     """Draw a dashboard of an InfluxDB into a file (.svg, .png). `chosen` are values of its variables; the
     others are all, or the first that there is. Raises ConfigError, QiluError."""
-    address = influx_address(store)
+    address = InfluxAddress.parse(store)
     if address is None:
-        raise ConfigError(f"{store} is no InfluxDB: use influxdb://host:8086/database.")
-    base, database = address
-    headers = {"Authorization": f"Token {token}"} if token else {}
+        raise ConfigError(f"{without_password(store)} is no InfluxDB: use influxdb://host:8086/database.")
     made = board(uid)
-    with httpx.Client(base_url=base, headers=headers, timeout=60.0, trust_env=False) as http:
+    with httpx.Client(
+        base_url=address.url, headers=address.headers(token), timeout=60.0, trust_env=False
+    ) as http:
 
         def answer(
             query: str, variables: Mapping[str, str], least_s: int, points: int | None = None
         ) -> Series:
-            return ask(http, database, substituted(query, time, variables, least_s, points))
+            return ask(http, address.database, substituted(query, time, variables, least_s, points))
 
         variables = _variables(made, chosen, answer)
         figure = _draw(made, time, lambda query, *how: answer(query, variables, *how), variables)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from grafana_client.api import GrafanaApi
 from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.stores.contract import influx_address
+from qilu_contract.stores.contract import InfluxAddress
 from requests.exceptions import RequestException
 
 from qilu_dashboards.build import build_all
@@ -115,29 +115,28 @@ class Push:
         return Change(what, "created")
 
     def _wanted_source(self) -> dict[str, Any]:
-        address = influx_address(self.store or "")
+        address = InfluxAddress.parse(self.store or "")
         if address is None:
             raise ConfigError(
                 "Grafana has no data source yet: "
                 "give --store influxdb://host:8086/database, as Grafana reaches it."
             )
-        url, database = address
         body: dict[str, Any] = {
             "name": "Clouds in Qilu",
             "uid": DATA_SOURCE.uid,
             "type": DATA_SOURCE.type_val,
             "access": "proxy",
-            "url": url,
+            "url": address.url,
             "jsonData": {
                 "version": "InfluxQL",
-                "dbName": database,
+                "dbName": address.database,
                 "httpMode": "POST",
                 "timeInterval": "2s",
             },
         }
-        if self.store_token:
-            body["jsonData"]["httpHeaderName1"] = "Authorization"
-            body["secureJsonData"] = {"httpHeaderValue1": f"Token {self.store_token}"}
+        for name, value in address.headers(self.store_token).items():
+            body["jsonData"]["httpHeaderName1"] = name
+            body["secureJsonData"] = {"httpHeaderValue1": value}
         return body
 
     def _folder(self, api: GrafanaApi) -> Change:

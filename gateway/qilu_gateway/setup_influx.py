@@ -4,14 +4,16 @@ like; what is there stays.
     python -m qilu_gateway.setup_influx --url http://influxdb:8086 --org qilu --database qilu \\
         --token-file /secrets/admin --write-token-file /secrets/write --read-token-file /secrets/read
 
-On 2.x the write token writes and reads the one bucket, the read token reads it. On 1.x, which knows no
-tokens, the database is made and the files get random text, so that what waits for them goes on.
+On 2.x the write token writes and reads the one bucket, the read token reads it. On 1.x the database is made.
+Where 1.x has users, --token-file holds an administrator's user:password, and the files get those of two users
+with the same rights; where it has none, random text, so that what waits for them goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import secrets
 import sys
@@ -28,6 +30,7 @@ log = structlog.get_logger()
 # Its types are incomplete: names that it does not export, calls without annotations.
 influx: Any = importlib.import_module("influxdb_client")
 
+DAY_S = 86_400
 WAIT_S = 120.0
 """How long to wait for a server that is starting."""
 
@@ -36,20 +39,32 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 fine, 1 failed, 2 wrong usage."""
     given = _parser().parse_args(arguments)
     try:
+        token = None if given.token_file is None else _read(given.token_file)
         if _version(given.url, given.wait).startswith("1."):
-            _prepare_1x(given.url, given.database)
-            for path in (given.write_token_file, given.read_token_file):
-                if not _filled(path):
-                    _save(path, secrets.token_urlsafe(32))
+            _prepare_1x(given, token)
+        elif token is None:
+            raise ConfigError("InfluxDB 2.x wants an admin token: give --token-file.")
         else:
-            _prepare_2x(given)
+            _prepare_2x(given, token)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except (QiluError, influx.rest.ApiException, httpx.HTTPError) as error:
-        sys.stderr.write(f"InfluxDB at {given.url} could not be prepared: {error}\n")
+        sys.stderr.write(f"InfluxDB at {given.url} could not be prepared: {_sentence(error, given)}\n")
         return 1
     return 0
+
+
+def _sentence(error: Exception, given: argparse.Namespace) -> str:
+    status = getattr(error, "status", None)
+    if status is None:
+        return str(error)
+    try:
+        message = json.loads(getattr(error, "body", None) or "{}").get("message", "")
+    except (ValueError, AttributeError):
+        message = ""
+    hint = f" (is the token in {given.token_file} an administrator's?)" if status in (401, 403) else ""
+    return f"it answered {status}{f': {message}' if message else ''}{hint}."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,10 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", required=True, help="http://host:8086")
     parser.add_argument("--database", required=True, help="the bucket's (1.x: the database's) name")
     parser.add_argument("--org", default="qilu", help="the organisation on 2.x")
-    parser.add_argument("--token-file", type=Path, help="holds 2.x's admin token")
+    parser.add_argument(
+        "--token-file", type=Path, help="holds 2.x's admin token, or an administrator's user:password on 1.x"
+    )
     parser.add_argument("--write-token-file", type=Path, required=True, help="made: for the gateway")
     parser.add_argument("--read-token-file", type=Path, required=True, help="made: for platform and Grafana")
-    parser.add_argument("--retention-days", type=int, default=0, help="0 keeps for ever")
+    parser.add_argument(
+        "--retention-days", type=int, help="0 keeps for ever; else a bucket that is there stays as it is"
+    )
     parser.add_argument("--wait", type=float, default=WAIT_S, help="seconds to wait for the server")
     return parser
 
@@ -83,50 +102,111 @@ def _version(url: str, wait_s: float) -> str:
         time.sleep(0.5)
 
 
-def _prepare_1x(url: str, database: str) -> None:
-    quoted = database.replace("\\", "\\\\").replace('"', '\\"')
-    query = {"q": f'CREATE DATABASE "{quoted}"'}
-    httpx.post(f"{url}/query", data=query, timeout=30, trust_env=False).raise_for_status()
-    log.info("database is there", database=database)
+def _prepare_1x(given: argparse.Namespace, admin: str | None) -> None:
+    name, files = given.database, [("gateway", given.write_token_file), ("reader", given.read_token_file)]
+    _execute_1x(given, admin, f"CREATE DATABASE {_quoted(name)}")
+    log.info("database is there", database=name)
+    for who, path in files:
+        if _filled(path):
+            continue
+        password = secrets.token_urlsafe(32)
+        if admin is None:
+            _save(path, password)
+            continue
+        user, right = f"{name}-{who}", "ALL" if who == "gateway" else "READ"
+        # Of a user who is there already the password is lost with the file.
+        _execute_1x(given, admin, f"DROP USER {_quoted(user)}", may_fail=True)
+        _execute_1x(given, admin, f"CREATE USER {_quoted(user)} WITH PASSWORD '{password}'")
+        _execute_1x(given, admin, f"GRANT {right} ON {_quoted(name)} TO {_quoted(user)}")
+        _save(path, f"{user}:{password}")
+        log.info("user made", user=user, file=str(path))
 
 
-def _prepare_2x(given: argparse.Namespace) -> None:
-    if given.token_file is None:
-        raise ConfigError("InfluxDB 2.x wants an admin token: give --token-file.")
+def _execute_1x(
+    given: argparse.Namespace, admin: str | None, statement: str, *, may_fail: bool = False
+) -> None:
+    """Raises QiluError when the server does not do it."""
+    user, _, password = (admin or "").partition(":")
+    auth = (user, password) if admin else None
+    answer = httpx.post(f"{given.url}/query", data={"q": statement}, auth=auth, timeout=30, trust_env=False)
     try:
-        token = given.token_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"--token-file {given.token_file} cannot be read: {error.strerror}.") from error
+        body = answer.json()
+    except ValueError:
+        body = {}
+    error = body.get("error") or next(
+        (each["error"] for each in body.get("results", []) if "error" in each), ""
+    )
+    if answer.status_code in (401, 403):
+        who = "it has users" if admin is None else f"the user in {given.token_file} is no administrator"
+        raise QiluError(f"{who}: put an administrator's user:password into --token-file ({error}).")
+    if not may_fail and (error or not answer.is_success):
+        raise QiluError(f"it answered {answer.status_code}: {error}")
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _prepare_2x(given: argparse.Namespace, token: str) -> None:
     with influx.InfluxDBClient(url=given.url, token=token, org=given.org, timeout=30_000) as client:
-        bucket = _find_bucket(client, given.database)
+        org = _find_org(client, given)
+        bucket = _find_bucket(client, given.database, org.id)
         if bucket is None:
-            rules = None
-            if given.retention_days:
-                rules = influx.BucketRetentionRules(
-                    type="expire", every_seconds=given.retention_days * 86_400
-                )
+            rules = _retention(given.retention_days) if given.retention_days else None
             bucket = client.buckets_api().create_bucket(
-                bucket_name=given.database, org=given.org, retention_rules=rules
+                bucket_name=given.database, org=org, retention_rules=rules
             )
             log.info("bucket made", bucket=given.database)
+        elif given.retention_days is not None and _keeps_s(bucket) != given.retention_days * DAY_S:
+            bucket.retention_rules = [_retention(given.retention_days)]
+            client.buckets_api().update_bucket(bucket=bucket)
+            log.info("retention changed", bucket=given.database, days=given.retention_days)
         wanted = [
             (given.write_token_file, "gateway", ("read", "write")),
             (given.read_token_file, "reader", ("read",)),
         ]
         for path, who, actions in wanted:
             # A token that is there already and is valid stays: others may be using it.
-            if not _still_valid(given.url, given.database, path):
+            if not _still_valid(given, bucket, path, actions):
                 _save(path, _make_token(client, bucket, f"qilu {who} {given.database}", actions))
                 log.info("token made", of=who, file=str(path))
 
 
-def _find_bucket(client: Any, name: str) -> Any:
+def _find_org(client: Any, given: argparse.Namespace) -> Any:
+    """Raises ConfigError, with those that there are."""
+    orgs = client.organizations_api().find_organizations()
+    for org in orgs:
+        if org.name == given.org:
+            return org
+    there = ", ".join(sorted(org.name for org in orgs)) or "none"
+    raise ConfigError(
+        f"InfluxDB at {given.url} has no organisation {given.org!r}: set --org to one that "
+        f"the token in {given.token_file} sees ({there})."
+    )
+
+
+def _find_bucket(client: Any, name: str, org_id: str) -> Any:
     try:
-        return client.buckets_api().find_bucket_by_name(name)
+        found = client.buckets_api().find_buckets(name=name, org_id=org_id).buckets
     except influx.rest.ApiException as error:
         if error.status == 404:
             return None
         raise
+    return found[0] if found else None
+
+
+def _keeps_s(bucket: Any) -> int:
+    """Seconds that the bucket keeps its points; 0 for ever."""
+    return int(bucket.retention_rules[0].every_seconds) if bucket.retention_rules else 0
+
+
+def _retention(days: int) -> Any:
+    # InfluxDB's own shards for such a time; those that a bucket has may be longer than what it shall keep.
+    shard_s = 3600 if 0 < days < 2 else DAY_S if 0 < days < 180 else 7 * DAY_S
+    return influx.BucketRetentionRules(
+        type="expire", every_seconds=days * DAY_S, shard_group_duration_seconds=shard_s
+    )
 
 
 def _make_token(client: Any, bucket: Any, description: str, actions: tuple[str, ...]) -> str:
@@ -139,18 +219,26 @@ def _make_token(client: Any, bucket: Any, description: str, actions: tuple[str, 
     return str(client.authorizations_api().create_authorization(authorization=authorization).token)
 
 
-def _still_valid(url: str, database: str, path: Path) -> bool:
-    """Whether the file holds a token that sees the bucket."""
+def _still_valid(given: argparse.Namespace, bucket: Any, path: Path, actions: tuple[str, ...]) -> bool:
+    """Whether the file holds a token that sees the bucket, and may write to it if it has to."""
     if not _filled(path):
         return False
-    answer = httpx.get(
-        f"{url}/api/v2/buckets",
-        params={"name": database},
-        headers={"Authorization": f"Token {path.read_text(encoding='utf-8').strip()}"},
-        timeout=30,
-        trust_env=False,
-    )
-    return answer.is_success and bool(answer.json().get("buckets"))
+    headers = {"Authorization": f"Token {_read(path)}"}
+    with httpx.Client(base_url=given.url, headers=headers, timeout=30, trust_env=False) as http:
+        answer = http.get("/api/v2/buckets", params={"name": given.database})
+        if not answer.is_success or bucket.id not in [each["id"] for each in answer.json()["buckets"]]:
+            return False
+        if "write" not in actions:
+            return True
+        # Nothing is refused as such (400), after the right to write it.
+        return http.post("/write", params={"db": given.database}).status_code not in (401, 403, 404)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _filled(path: Path) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from qilu_contract.errors import Retryable
+from qilu_contract.errors import StoreError
 from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -109,7 +109,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(StarletteHTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Retryable, store_away)
+    app.add_exception_handler(StoreError, store_away)
 
     async def not_storable(_request: Request, _error: Exception) -> Response:
         return problem_response(

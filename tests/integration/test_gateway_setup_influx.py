@@ -14,11 +14,14 @@ import httpx
 import pytest
 from qilu_gateway.setup_influx import main
 
+NOT_FOUND = "not found"
+
 
 class FakeInflux2:
-    """The few paths of the API of 2.x that are asked here."""
+    """The few paths of the API of 2.x that are asked here, answered as 2.7.12 does."""
 
     def __init__(self) -> None:
+        self.orgs = [{"id": "0000000000000001", "name": "qilu"}, {"id": "0000000000000002", "name": "other"}]
         self.buckets: list[dict[str, Any]] = []
         self.tokens: list[dict[str, Any]] = []
         fake = self
@@ -26,32 +29,72 @@ class FakeInflux2:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 target = urlsplit(self.path)
+                asked = {name: values[0] for name, values in parse_qs(target.query).items()}
                 if target.path == "/ping":
-                    self._answer(204, None)
-                elif not self._knows_token():
-                    self._answer(401, {"code": "unauthorized", "message": "unauthorized access"})
-                elif target.path == "/api/v2/orgs":
-                    self._answer(200, {"orgs": [{"id": "0000000000000001", "name": "qilu"}]})
-                else:
-                    [name] = parse_qs(target.query)["name"]
-                    found = [bucket for bucket in fake.buckets if bucket["name"] == name]
-                    self._answer(200, {"buckets": found})
+                    return self._answer(204, None)
+                if not self._token():
+                    return self._refuse(401, "unauthorized", "unauthorized access")
+                if target.path == "/api/v2/orgs":
+                    found = [org for org in fake.orgs if asked.get("org", org["name"]) == org["name"]]
+                    if not found:
+                        return self._refuse(404, NOT_FOUND, f'organization name "{asked["org"]}" not found')
+                    return self._answer(200, {"orgs": found})
+                found = [
+                    bucket
+                    for bucket in fake.buckets
+                    if bucket["name"] == asked["name"]
+                    and asked.get("orgID", bucket["orgID"]) == bucket["orgID"]
+                    and self._may("read", bucket)
+                ]
+                if not found:
+                    return self._refuse(404, NOT_FOUND, f'bucket "{asked["name"]}" not found')
+                return self._answer(200, {"buckets": found})
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                kept = fake.buckets if self.path == "/api/v2/buckets" else fake.tokens
-                made = body | {"id": f"{len(kept) + 1:016x}", "token": f"token-{len(kept) + 1}"}
+                body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+                target = urlsplit(self.path)
+                if not self._token():
+                    return self._refuse(401, "unauthorized", "unauthorized access")
+                if target.path == "/write":
+                    [name] = parse_qs(target.query)["db"]
+                    found = [
+                        each for each in fake.buckets if each["name"] == name and self._may("read", each)
+                    ]
+                    if not found:
+                        return self._refuse(404, NOT_FOUND, "no dbrp mapping found")
+                    if not self._may("write", found[0]):
+                        return self._refuse(403, "forbidden", "insufficient permissions for write")
+                    return self._refuse(400, "invalid", "writing requires points")
+                kept = fake.buckets if target.path == "/api/v2/buckets" else fake.tokens
+                made = json.loads(body) | {"id": f"{len(kept) + 1:016x}", "token": f"token-{len(kept) + 1}"}
                 kept.append(made)
-                self._answer(201, made)
+                return self._answer(201, made)
 
-            def _knows_token(self) -> bool:
-                token = self.headers["Authorization"].removeprefix("Token ")
-                return token in {"admin", *(known["token"] for known in fake.tokens)}
+            def do_PATCH(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                [bucket] = [each for each in fake.buckets if self.path.endswith(each["id"])]
+                bucket.update(body)
+                self._answer(200, bucket)
+
+            def _token(self) -> dict[str, Any] | None:
+                value = self.headers["Authorization"].removeprefix("Token ")
+                known = [{"token": "admin"}, *fake.tokens]
+                return next((token for token in known if token["token"] == value), None)
+
+            def _may(self, action: str, bucket: dict[str, Any]) -> bool:
+                token = self._token() or {}
+                return token["token"] == "admin" or any(
+                    permission["action"] == action and permission["resource"]["id"] == bucket["id"]
+                    for permission in token["permissions"]
+                )
+
+            def _refuse(self, status: int, code: str, message: str) -> None:
+                self._answer(status, {"code": code, "message": message})
 
             def _answer(self, status: int, content: object) -> None:
                 body = b"" if content is None else json.dumps(content).encode()
                 self.send_response(status)
-                self.send_header("X-Influxdb-Version", "v2.7.0")
+                self.send_header("X-Influxdb-Version", "v2.7.12")
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -85,7 +128,7 @@ def test_a_bucket_and_two_tokens_are_made_once(influx2: FakeInflux2, tmp_path: P
     assert main(given) == 0
     [bucket] = influx2.buckets
     assert bucket["name"] == "qilu"
-    assert bucket["retentionRules"] == [{"type": "expire", "everySeconds": 7 * 86_400}]
+    assert keeps_days(bucket) == 7
     gateway, reader = influx2.tokens
     may = [[permission["action"] for permission in token["permissions"]] for token in (gateway, reader)]
     assert may == [["read", "write"], ["read"]]
@@ -101,6 +144,70 @@ def test_a_bucket_and_two_tokens_are_made_once(influx2: FakeInflux2, tmp_path: P
     (tmp_path / "read").write_text("forgotten by the server")
     assert main(given) == 0
     assert (tmp_path / "read").read_text() == "token-3\n"
+
+
+def keeps_days(bucket: dict[str, Any]) -> float:
+    return float(sum(rule["everySeconds"] for rule in bucket["retentionRules"]) / 86_400)
+
+
+def with_admin(influx2: FakeInflux2, folder: Path, *more: str) -> list[str]:
+    (folder / "admin").write_text("admin\n")
+    return arguments(influx2.url, "qilu", folder, "--token-file", str(folder / "admin"), *more)
+
+
+def test_an_organisation_that_is_not_there_is_named_with_those_that_are(
+    influx2: FakeInflux2, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(with_admin(influx2, tmp_path, "--org", "nope")) == 2
+    told = capsys.readouterr().err
+    assert "no organisation 'nope'" in told
+    assert "(other, qilu)" in told
+    assert told.count("\n") == 1
+
+
+def test_a_bucket_of_that_name_in_another_organisation_is_not_ours(
+    influx2: FakeInflux2, tmp_path: Path
+) -> None:
+    assert main(with_admin(influx2, tmp_path)) == 0
+    # Tokens for the other one are no longer the right ones either.
+    assert main(with_admin(influx2, tmp_path, "--org", "other")) == 0
+    assert [bucket["orgID"] for bucket in influx2.buckets] == ["0000000000000001", "0000000000000002"]
+    assert (tmp_path / "write").read_text() == "token-3\n"
+    resources = [token["permissions"][0]["resource"] for token in influx2.tokens]
+    assert [each["orgID"][-1] for each in resources] == ["1", "1", "2", "2"]
+
+
+def test_the_retention_of_a_bucket_that_is_there_is_changed_when_it_is_given(
+    influx2: FakeInflux2, tmp_path: Path
+) -> None:
+    assert main(with_admin(influx2, tmp_path)) == 0
+    for days, wanted in [("30", 30), (None, 30), ("1", 1), ("0", 0)]:
+        more = [] if days is None else ["--retention-days", days]
+        assert main(with_admin(influx2, tmp_path, *more)) == 0
+        [bucket] = influx2.buckets
+        assert keeps_days(bucket) == wanted
+        if wanted:  # else the server refuses it
+            assert bucket["retentionRules"][0]["shardGroupDurationSeconds"] <= wanted * 86_400
+
+
+def test_a_token_that_may_only_read_is_not_kept_for_writing(influx2: FakeInflux2, tmp_path: Path) -> None:
+    assert main(with_admin(influx2, tmp_path)) == 0
+    (tmp_path / "write").write_text((tmp_path / "read").read_text())
+    assert main(with_admin(influx2, tmp_path)) == 0
+    assert (tmp_path / "write").read_text() == "token-3\n"
+    assert [each["action"] for each in influx2.tokens[2]["permissions"]] == ["read", "write"]
+
+
+def test_an_admin_token_that_is_none_is_told_in_one_sentence(
+    influx2: FakeInflux2, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = with_admin(influx2, tmp_path)
+    (tmp_path / "admin").write_text("wrong")
+    assert main(given) == 1
+    told = capsys.readouterr().err
+    assert "answered 401: unauthorized access" in told
+    assert str(tmp_path / "admin") in told
+    assert told.count("\n") == 1
 
 
 def test_without_an_admin_token_the_user_is_told(

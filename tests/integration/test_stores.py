@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pytest
+from qilu_contract import storage
 from qilu_contract.errors import ConfigError, Rejected, Retryable
-from qilu_contract.storage import BORN, FINE, RESOLUTION, Point
-from qilu_contract.stores import Store, open_store
+from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.storage import BORN, FINE, MEASUREMENTS, RESOLUTION, UNIT_TAGS, Measurement, Point
+from qilu_contract.stores import Aggregate, Store, open_store
 from qilu_contract.stores.contract import SCAN_ROWS
+from qilu_contract.stores.questions import MAX_EVERY_MS
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
 OTHER = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000002")
@@ -60,6 +63,111 @@ async def test_latest_is_the_last_point_with_each_signals_last_value(store: Stor
     row = await store.latest("motor", UNIT)
     assert row is not None
     assert (row.ts_ms, row.values) == (70_000, {"power_in": 3.0, "vibration": 2.0})
+
+
+async def test_a_unit_is_known_by_whatever_signal_it_sends(store: Store) -> None:
+    """Not by its class's base signal alone, as the simulated ones."""
+    await store.write([motor(10_000, vibration=1.5), motor(20_000, speed=1470.0)])
+    await store.write([motor(15_000, vibration=2.5)])  # late
+    row = await store.latest("motor", UNIT)
+    assert row is not None
+    assert (row.ts_ms, row.values) == (20_000, {"vibration": 2.5, "speed": 1470.0})
+    await store.write([motor(5_000, power_in=7.0)])  # later still
+    row = await store.latest("motor", UNIT)
+    assert row is not None
+    assert (row.ts_ms, row.values) == (20_000, {"power_in": 7.0, "vibration": 2.5, "speed": 1470.0})
+    await store.write([motor(30_000, power_in=8.0), motor(40_000, **{BORN: 39_000})])
+    row = await store.latest("motor", UNIT)
+    assert row is not None
+    assert (row.ts_ms, row.values[BORN], row.values["power_in"]) == (40_000, 39_000, 8.0)
+
+
+async def test_signals_that_come_apart_stand_in_the_same_rows_whatever_came_first(store: Store) -> None:
+    made = [motor(20_000, speed=3.0), motor(80_000, vibration=4.0), motor(10_000, vibration=1.0)]
+    for point in (*made, motor(30_000, vibration=2.0), motor(90_000, speed=5.0), motor(10_000, speed=9.0)):
+        await store.write([point])
+    names = ["speed", "vibration", "slip"]
+    rows = await store.series("motor", UNIT, names, 0, 120_000)
+    assert [(row.ts_ms, row.values) for row in rows] == [
+        (10_000, {"speed": 9.0, "vibration": 1.0}),
+        (20_000, {"speed": 3.0}),
+        (30_000, {"vibration": 2.0}),
+        (80_000, {"vibration": 4.0}),
+        (90_000, {"speed": 5.0}),
+    ]
+    assert await store.series("motor", UNIT, ["slip"], 0, 120_000) == []
+    want: dict[Aggregate, list[dict[str, float]]] = {
+        "mean": [{"speed": 6.0, "vibration": 1.5}, {"speed": 5.0, "vibration": 4.0}],
+        "min": [{"speed": 3.0, "vibration": 1.0}, {"speed": 5.0, "vibration": 4.0}],
+        "max": [{"speed": 9.0, "vibration": 2.0}, {"speed": 5.0, "vibration": 4.0}],
+        "last": [{"speed": 3.0, "vibration": 2.0}, {"speed": 5.0, "vibration": 4.0}],
+        "count": [{"speed": 2, "vibration": 2}, {"speed": 1, "vibration": 1}],
+    }
+    for aggregate, values in want.items():
+        rows = await store.series("motor", UNIT, names, 0, 120_000, 60_000, aggregate)
+        assert [(row.ts_ms, row.values) for row in rows] == [(0, values[0]), (60_000, values[1])]
+    # A bucket that holds one of them has no number for the other, nor a count of 0.
+    rows = await store.series("motor", UNIT, names, 0, 120_000, 10_000, "count")
+    assert rows[1].values == {"speed": 1}
+    with pytest.raises(Rejected):
+        await store.write([motor(10_000)])
+
+
+async def test_values_at_the_end_of_what_a_float_holds_are_kept_and_their_mean_is_one(store: Store) -> None:
+    huge = 1.797e308
+    await store.write([motor(ts, power_in=huge, speed=2.0) for ts in (0, 1_000, 2_000)])
+    await store.write([motor(60_000, power_in=-huge), motor(61_000, power_in=huge), motor(62_000, slip=1e-9)])
+    rows = await store.series("motor", UNIT, ["power_in"], 0, 1_000)
+    assert rows[0].values == {"power_in": huge}
+    row = await store.latest("motor", UNIT)
+    assert row is not None
+    assert row.values["power_in"] == huge
+    names = ["power_in", "speed", "slip"]
+    rows = await store.series("motor", UNIT, names, 0, 120_000, 60_000, "mean")
+    assert [row.ts_ms for row in rows] == [0, 60_000]
+    assert rows[0].values == {"power_in": pytest.approx(huge), "speed": 2.0}
+    assert rows[1].values == {"power_in": pytest.approx(0.0, abs=1e293), "slip": 1e-9}
+    rows = await store.series("motor", UNIT, names, 0, 60_000, 60_000, "max")
+    assert rows[0].values == {"power_in": huge, "speed": 2.0}
+    for value in (float("inf"), float("-inf"), float("nan")):
+        with pytest.raises(Rejected):
+            await store.write([motor(70_000, power_in=value)])
+        with pytest.raises(Rejected):
+            await store.write([Point("pipeline", ("qilu", FINE), 5_000, {"accepted": 1, "lag_ms": value})])
+
+
+@pytest.mark.parametrize("every_ms", [7_000, 604_800_000, 11 * 86_400_000, MAX_EVERY_MS])
+async def test_buckets_begin_at_multiples_of_their_length_since_1970(store: Store, every_ms: int) -> None:
+    times = (1, every_ms - 1, 3 * every_ms + 1) if every_ms < 10**10 else (1, 10**12)
+    await store.write([motor(ts, power_in=1.0) for ts in times])
+    end_ms = min(4 * every_ms, MAX_TIME_MS)
+    rows = await store.series("motor", UNIT, ["power_in"], 0, end_ms, every_ms, "count")
+    assert [row.ts_ms for row in rows] == sorted({ts // every_ms * every_ms for ts in times})
+
+
+async def test_what_is_on_or_off_has_no_mean(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    valve = Measurement("valve", UNIT_TAGS, {"flow": "float", "open": "bool"}, "flow")
+    monkeypatch.setitem(MEASUREMENTS, "valve", valve)
+    monkeypatch.setitem(storage._NAMES, "valve", valve.fields.keys())
+    monkeypatch.setitem(storage._INTS, "valve", frozenset())
+    for url in (f"duckdb:///{tmp_path}/valves.duckdb", request.getfixturevalue("influxdb").url):
+        async with open_store(url) as store:
+            fields = [{"flow": 1.0, "open": True}, {"flow": 3.0}, {"open": False}]
+            await store.write([Point("valve", TAGS, ts, each) for ts, each in enumerate(fields)])
+            for aggregate, values in {
+                "mean": {"flow": 2.0},
+                "last": {"flow": 3.0, "open": False},
+                "max": {"flow": 3.0, "open": True},
+                "count": {"flow": 2, "open": 2},
+            }.items():
+                [row] = await store.series(
+                    "valve", UNIT, ["flow", "open"], 0, 1_000, 1_000, cast(Aggregate, aggregate)
+                )
+                assert row.values == values
+            with pytest.raises(ValueError, match="no mean"):
+                await store.series("valve", UNIT, ["open"], 0, 1_000, 1_000)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +220,7 @@ async def test_questions_that_make_no_sense_are_refused(store: Store) -> None:
         store.series("motor", UNIT, ["power_in"], 5, 1),
         store.series("motor", UNIT, ["power_in"], 0, 10**13),
         store.series("motor", UNIT, ["power_in"], 0, 10**12, 1_000),
+        store.series("motor", UNIT, ["power_in"], 0, 10**12, 999_999_999 * 86_400_000),
     ):
         with pytest.raises(ValueError):
             await call

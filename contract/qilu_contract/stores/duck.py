@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import Value
 from qilu_contract.storage import MEASUREMENTS, Measurement, Point
 from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Row
-from qilu_contract.stores.questions import check_series
+from qilu_contract.stores.questions import aggregated, check_series
 
 log = structlog.get_logger()
 
@@ -32,12 +33,13 @@ _OUR_FAULT = (duckdb.ProgrammingError, duckdb.DataError, duckdb.IntegrityError, 
 _UNFIT = (KeyError, ValueError, TypeError, OverflowError, duckdb.DataError, duckdb.IntegrityError)
 _SQL_TYPES = {"float": "DOUBLE", "int": "BIGINT", "bool": "BOOLEAN"}
 _NUMPY_TYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
+# A sum of many large values is infinite, and a power of two changes no digit of what it scales.
 _AGGREGATES: dict[Aggregate, str] = {
-    "mean": "avg({0})",
+    "mean": "avg({0} * 2.3283064365386963e-10) * 4294967296.0",
     "min": "min({0})",
     "max": "max({0})",
     "last": "arg_max({0}, ts)",  # skips empty values
-    "count": "count({0})",
+    "count": "nullif(count({0}), 0)",
 }
 
 
@@ -171,7 +173,9 @@ class DuckStore:
         every_ms: int | None = None,
         aggregate: Aggregate = "mean",
     ) -> list[Row]:
-        check_series(measurement, tags, fields, start_ms, end_ms, every_ms)
+        schema = check_series(measurement, tags, fields, start_ms, end_ms, every_ms)
+        if every_ms is not None:
+            fields = aggregated(schema, fields, aggregate)
         where, values = _where(tags)
         where += " AND ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?)"
         any_value = " OR ".join(f'"{name}" IS NOT NULL' for name in fields)
@@ -279,7 +283,9 @@ def _where(tags: Mapping[str, str]) -> tuple[str, list[object]]:
 
 def _row(found: Sequence[Any], fields: Sequence[str]) -> Row:
     values: dict[str, Value] = {
-        name: value for name, value in zip(fields, found[1:], strict=True) if value is not None
+        name: value
+        for name, value in zip(fields, found[1:], strict=True)
+        if value is not None and math.isfinite(value)
     }
     return Row(int(found[0]), values)
 
@@ -289,7 +295,7 @@ def _write(cursor: duckdb.DuckDBPyConnection, points: Sequence[Point]) -> None:
     # them.
     merged: dict[str, dict[tuple[tuple[str, ...], int], dict[str, Value]]] = {}
     for measurement, tags, ts_ms, fields in points:
-        if measurement not in MEASUREMENTS or len(tags) != len(MEASUREMENTS[measurement].tags):
+        if measurement not in MEASUREMENTS or len(tags) != len(MEASUREMENTS[measurement].tags) or not fields:
             raise Rejected(f"a point does not fit the schema: {measurement} {tags}")
         rows = merged.setdefault(measurement, {})
         rows.setdefault((tags, ts_ms), {}).update(fields)
@@ -324,6 +330,8 @@ def _merge(
     for name, type_ in present.items():
         gaps = np.array([name not in row for row in rows.values()])
         values = np.array([row.get(name, 0) for row in rows.values()], dtype=_NUMPY_TYPES[type_])
+        if not np.isfinite(values).all():
+            raise ValueError(f"{measurement.name} {name} is not finite")
         batch[name] = np.ma.masked_array(values, gaps)
     same = " AND ".join(f"old.{tag} = new.{tag}" for tag in ("ts", *measurement.tags))
     update = ", ".join(f'"{name}" = coalesce(new."{name}", old."{name}")' for name in present)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -17,12 +18,16 @@ import structlog
 from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.readings import Value
 from qilu_contract.storage import Measurement, Point, line_protocol
-from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Row
-from qilu_contract.stores.questions import check_series
+from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, InfluxAddress, Row
+from qilu_contract.stores.questions import aggregated, check_series
 
 log = structlog.get_logger()
 
 _TIMEOUT = httpx.Timeout(30, connect=5)
+_SCALE = 2**32
+"""A power of two, so that scaling changes no digit: a sum of fewer than 2³² values over it stays finite."""
+_STORE_FULL = ("no space left", "disk quota exceeded", "read-only file system", "engine is closed")
+"""In an answer's text, whatever its status: the points are good, and the server cannot keep them now."""
 
 
 class InfluxStore:
@@ -30,12 +35,16 @@ class InfluxStore:
     1.x.
     """
 
-    def __init__(self, url: str, database: str, token: str | None) -> None:
-        self._database = database
-        headers = {"Authorization": f"Token {token}"} if token else {}
+    def __init__(self, address: InfluxAddress, token: str | None) -> None:
+        self._database = address.database
+        self._at = f"InfluxDB at {address.url}"
+        self._caller = address.caller(token)
         # Loopback or a network of our own: a proxy from the environment has no business here.
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False)
+        self._http = httpx.AsyncClient(
+            base_url=address.url, headers=address.headers(token), timeout=_TIMEOUT, trust_env=False
+        )
         self._created = False
+        self._warned = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,8 +59,23 @@ class InfluxStore:
         answer = await self._request("GET", "/ping")
         version = answer.headers.get("X-Influxdb-Version", "").removeprefix("v")
         if not self._created and version.startswith("1."):
-            await self._request("POST", "/query", {"q": f'CREATE DATABASE "{self._database}"'})
-            self._created = True
+            await self._create_database()
+        self._created = True
+
+    async def _create_database(self) -> None:
+        """Where it is there already, a user who may only write to it is refused: the write decides."""
+        try:
+            await self._answers(f'CREATE DATABASE "{self._database}"')
+        except (Denied, StoreError) as error:
+            if isinstance(error, Retryable) and not isinstance(error, Denied):
+                raise
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    "the database was not made: it has to be there already",
+                    database=self._database,
+                    error=str(error),
+                )
 
     async def write(self, points: Sequence[Point]) -> None:
         if not points:
@@ -67,10 +91,10 @@ class InfluxStore:
     async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
         schema = check_series(measurement, tags, ())
         where = _where(tags)
-        base = _name(schema.counted_by)
+        fields = ", ".join(map(_name, schema.fields))
         times, last = await self._query(
-            f"SELECT {base} FROM {measurement} WHERE {where} ORDER BY time DESC LIMIT 1; "  # noqa: S608  # quoted by _where
-            f"SELECT last(*) FROM {measurement} WHERE {where}"
+            f"SELECT {fields} FROM {measurement} WHERE {where} ORDER BY time DESC LIMIT 1",  # noqa: S608  # quoted by _where
+            f"SELECT last(*) FROM {measurement} WHERE {where}",  # noqa: S608
         )
         if not times:
             return None
@@ -88,21 +112,39 @@ class InfluxStore:
         aggregate: Aggregate = "mean",
     ) -> list[Row]:
         schema = check_series(measurement, tags, fields, start_ms, end_ms, every_ms)
-        where = f"{_where(tags)} AND time >= {start_ms:d}ms AND time < {end_ms:d}ms"
+        if every_ms is not None:
+            fields = aggregated(schema, fields, aggregate)
+        within = f"time >= {start_ms:d}ms AND time < {end_ms:d}ms"
         if every_ms is None:
             columns = ", ".join(_name(field) for field in fields)
-            query = f"SELECT {columns} FROM {measurement} WHERE {where} ORDER BY time LIMIT {MAX_ROWS + 1}"  # noqa: S608
+            query = f"SELECT {columns} FROM {measurement} WHERE {_where(tags)} AND {within} ORDER BY time"  # noqa: S608
+            [rows] = await self._query(f"{query} LIMIT {MAX_ROWS + 1}")
         else:
-            columns = ", ".join(f"{aggregate}({_name(field)}) AS {_name(field)}" for field in fields)
-            query = (
-                f"SELECT {columns} FROM {measurement} WHERE {where} "  # noqa: S608
-                f"GROUP BY time({every_ms:d}ms) fill(none) ORDER BY time"
+            rows = await self._buckets(
+                f"{measurement} WHERE {_where(tags)} AND {within}", within, fields, every_ms, aggregate
             )
-        [rows] = await self._query(query)
         if len(rows) > MAX_ROWS:
             raise ValueError(f"more than {MAX_ROWS} rows: ask for a shorter time or a longer interval")
         types = {} if every_ms is not None and aggregate in ("mean", "count") else schema.fields
         return [_row(int(row["time"]), {name: row.get(name) for name in fields}, types) for row in rows]
+
+    async def _buckets(
+        self, source: str, within: str, fields: Sequence[str], every_ms: int, aggregate: Aggregate
+    ) -> list[dict[str, Any]]:
+        columns = ", ".join(f"{aggregate}({_name(field)}) AS {_name(field)}" for field in fields)
+        by_time = f"GROUP BY time({every_ms:d}ms) fill(none) ORDER BY time"
+        try:
+            [rows] = await self._query(f"SELECT {columns} FROM {source} {by_time}")  # noqa: S608
+        except _NotJson:
+            if aggregate != "mean":
+                raise
+            # The server sums before it divides, and has no way to write the infinite: smaller values then.
+            scaled = ", ".join(f"{_name(field)} / {_SCALE} AS {_name(field)}" for field in fields)
+            inner = f"SELECT {scaled} FROM {source}"  # noqa: S608
+            [rows] = await self._query(f"SELECT {columns} FROM ({inner}) WHERE {within} {by_time}")  # noqa: S608
+            for row in rows:
+                row.update({name: row[name] * _SCALE for name in fields if row.get(name) is not None})
+        return rows
 
     async def count(self, measurement: str) -> int:
         schema = check_series(measurement, {}, ())
@@ -126,11 +168,10 @@ class InfluxStore:
         suspects = (
             {unit for unit in units if units.count(unit) > 1} if len(set(units)) < len(units) else set()
         )
+        fields = ", ".join(map(_name, schema.fields))
         twice = 0
         for unit in sorted(suspects):
-            [rows] = await self._query(
-                f"SELECT {_name(schema.counted_by)} FROM {measurement} WHERE {_where({'unit': unit})}"  # noqa: S608
-            )
+            [rows] = await self._query(f"SELECT {fields} FROM {measurement} WHERE {_where({'unit': unit})}")  # noqa: S608
             twice += len(rows) - len({row["time"] for row in rows})
         return twice
 
@@ -145,41 +186,49 @@ class InfluxStore:
             async with self._http.stream("POST", "/query", params=params, data={"q": query}) as answer:
                 if not answer.is_success:
                     await answer.aread()
-                    raise _error("/query", answer)
+                    raise self._error("/query", answer)
                 async for line in answer.aiter_lines():
                     for series in _chunk(line):
                         for start in range(0, len(series.values), SCAN_ROWS):
                             rows = series.values[start : start + SCAN_ROWS]
                             yield _points(schema, series.columns, rows)
         except httpx.HTTPError as error:
-            raise Retryable(f"InfluxDB at {self._http.base_url}: {error or type(error).__name__}") from error
+            raise Retryable(f"{self._at}: {error or type(error).__name__}") from error
 
-    async def _query(self, query: str) -> list[list[dict[str, Any]]]:
+    async def _query(self, *statements: str) -> list[list[dict[str, Any]]]:
         """The rows of each statement, of all its series together."""
-        return [[row for found in series for row in found["rows"]] for series in await self._series(query)]
+        answers = await self._series(*statements)
+        return [[row for found in series for row in found["rows"]] for series in answers]
 
-    async def _series(self, query: str) -> list[list[dict[str, Any]]]:
+    async def _series(self, *statements: str) -> list[list[dict[str, Any]]]:
         if not self._created:
             await self.ping()
+        return await self._answers(*statements)
+
+    async def _answers(self, *statements: str) -> list[list[dict[str, Any]]]:
+        query = "; ".join(statements)
         answer = await self._request(
             "POST", "/query", {"db": self._database, "epoch": "ms"}, data={"q": query}
         )
-        found = []
-        for result in answer.json()["results"]:
-            if "error" in result:
-                raise StoreError(f"InfluxDB refused a query: {result['error']}")
-            found.append(
-                [
-                    {
-                        "tags": series.get("tags", {}),
-                        "rows": [
-                            dict(zip(series["columns"], row, strict=True)) for row in series.get("values", [])
-                        ],
-                    }
-                    for series in result.get("series", [])
-                ]
-            )
-        return found
+        try:
+            chunk = _chunks.decode(answer.content)
+        except msgspec.DecodeError as error:
+            raise _NotJson(f"{self._at} answered something else than rows: {answer.text[:200]!r}") from error
+        for error_text in (chunk.error, *(result.error for result in chunk.results)):
+            if error_text is not None:
+                raise StoreError(f"{self._at} refuses a query: {error_text}")
+        if len(chunk.results) != len(statements):  # some statements 2.x answers with {}
+            raise StoreError(f"{self._at} does not answer this query: {query[:200]}")
+        return [
+            [
+                {
+                    "tags": series.tags,
+                    "rows": [dict(zip(series.columns, row, strict=True)) for row in series.values],
+                }
+                for series in result.series
+            ]
+            for result in chunk.results
+        ]
 
     async def _request(
         self,
@@ -199,12 +248,46 @@ class InfluxStore:
             # Away, hanging or cut off in the middle; a half-written answer counts as no answer, since writing
             # again is safe.
             self._created = False
-            raise Retryable(f"InfluxDB at {self._http.base_url}: {error or type(error).__name__}") from error
-        if answer.is_success:
+            raise Retryable(f"{self._at}: {error or type(error).__name__}") from error
+        # InfluxDB takes points with 204 and nothing else: a 200 is some other server's.
+        if answer.status_code == 204 or (answer.is_success and path != "/write"):
             return answer
         if answer.status_code == 404 and path == "/write":  # the database was dropped under us
             self._created = False
-        raise _error(path, answer)
+        raise self._error(path, answer)
+
+    def _error(self, path: str, answer: httpx.Response) -> StoreError:
+        """What an answer that is no success means to the caller."""
+        status, text = answer.status_code, answer.text[:300].strip()
+        detail = f"{self._at} answered {status}: {text}"
+        if any(words in text.lower() for words in _STORE_FULL):
+            return Retryable(f"{detail} (the server cannot write to its disk: make room there)")
+        match status:
+            case 401:
+                return Denied(
+                    f"{detail} ({self._caller} is not known there: set QILU_INFLUX_TOKEN to the token, "
+                    "or to user:password where InfluxDB 1.x has users)"
+                )
+            case 403:
+                may = "write to" if path == "/write" else "read"
+                return Denied(
+                    f"{detail} ({self._caller} may not {may} {self._database!r}: grant it the right)"
+                )
+            case 404 if path == "/write":
+                return Retryable(
+                    f"{detail} (for {self._caller} there is no bucket or database {self._database!r}: "
+                    "make it, or set --store to the bucket and QILU_INFLUX_TOKEN to its own token)"
+                )
+            case 404:
+                return Retryable(f"{detail} (is {self._database!r} the right bucket or database?)")
+            case 413:
+                return TooLarge(detail)
+            case 400 | 422:
+                return Rejected(detail)
+            case _ if answer.is_success or answer.is_redirect:
+                return Retryable(f"{detail} (that is no InfluxDB: check --store)")
+            case _:
+                return Retryable(detail, _retry_after(answer))
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:
@@ -213,13 +296,18 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
-class _ScannedSeries(msgspec.Struct):
+class _NotJson(Retryable):
+    """A successful answer that cannot be read: of a proxy, or with a number that JSON does not have."""
+
+
+class _Series(msgspec.Struct):
     columns: list[str]
+    tags: dict[str, str] = {}
     values: list[list[Any]] = []
 
 
 class _Result(msgspec.Struct):
-    series: list[_ScannedSeries] = []
+    series: list[_Series] = []
     error: str | None = None
 
 
@@ -231,7 +319,7 @@ class _Chunk(msgspec.Struct):
 _chunks = msgspec.json.Decoder(_Chunk)
 
 
-def _chunk(line: str) -> list[_ScannedSeries]:
+def _chunk(line: str) -> list[_Series]:
     """What one line of a chunked answer holds."""
     if not line.strip():
         return []
@@ -241,7 +329,7 @@ def _chunk(line: str) -> list[_ScannedSeries]:
         raise Retryable(f"InfluxDB answered something else than points: {error}") from error
     for error_text in (chunk.error, *(result.error for result in chunk.results)):
         if error_text is not None:
-            raise StoreError(f"InfluxDB refused a query: {error_text}")
+            raise StoreError(f"InfluxDB refuses a query: {error_text}")
     return [series for result in chunk.results for series in result.series]
 
 
@@ -269,22 +357,6 @@ def _points(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence
     ]
 
 
-def _error(path: str, answer: httpx.Response) -> StoreError:
-    """What an answer that is none means to the caller."""
-    detail = f"InfluxDB answered {answer.status_code}: {answer.text[:300].strip()}"
-    match answer.status_code:
-        case 401 | 403:
-            return Denied(f"{detail} (is the token, QILU_INFLUX_TOKEN, right?)")
-        case 413:
-            return TooLarge(detail)
-        case 404 if path == "/write":
-            return Retryable(detail)
-        case 400 | 422:
-            return Rejected(detail)
-        case _:
-            return Retryable(detail, _retry_after(answer))
-
-
 def _retry_after(answer: httpx.Response) -> float | None:
     """Seconds, or a date of HTTP's."""
     text = answer.headers.get("Retry-After", "")
@@ -309,6 +381,6 @@ def _row(ts_ms: int, values: Mapping[str, Any], types: Mapping[str, str]) -> Row
     # JSON writes 12.0 as 12: give each value the type of its field again.
     found: dict[str, Value] = {}
     for name, value in values.items():
-        if value is not None:
+        if value is not None and math.isfinite(value):
             found[name] = float(value) if types.get(name, "float") == "float" else value
     return Row(ts_ms, found)

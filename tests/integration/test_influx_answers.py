@@ -1,0 +1,221 @@
+"""What InfluxDB's answers mean: whether points are kept for later or refused, and what the user is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+from conftest import InfluxServer
+from fake_influx import Answer, FakeInflux
+from qilu_contract.errors import Denied, QiluError, Rejected, Retryable, StoreError, TooLarge
+from qilu_contract.storage import Point
+from qilu_contract.stores import open_store
+from qilu_contract.stores.contract import InfluxAddress, without_password
+from qilu_dashboards.asking import ask
+from qilu_gateway.setup_influx import main as set_up
+
+TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
+UNIT = {"unit": TAGS[-1]}
+POINTS = [Point("motor", TAGS, 10_000, {"power_in": 1.0})]
+
+
+def v2(code: str, message: str) -> str:
+    return f'{{"code":"{code}","message":"{message}"}}'
+
+
+ANSWERS: list[tuple[int, str, type[StoreError], str]] = [
+    # What can be written later, with what has to be mended.
+    (401, v2("unauthorized", "unauthorized access"), Denied, "QILU_INFLUX_TOKEN is not known there"),
+    (403, v2("forbidden", "insufficient permissions for write"), Denied, "may not write to 'fake'"),
+    (404, v2("not found", "no dbrp mapping found"), Retryable, "no bucket or database 'fake'.*QILU_INFLUX_"),
+    (404, '{"error":"database not found: \\"fake\\""}', Retryable, "no bucket or database 'fake'"),
+    (408, "", Retryable, "408"),
+    (429, v2("too many requests", "rate limit"), Retryable, "rate limit"),
+    (500, v2("internal error", "unexpected error writing points to database: timeout"), Retryable, "timeout"),
+    (500, '{"error":"write /data/x.wal: no space left on device"}', Retryable, "make room"),
+    (
+        400,
+        '{"error":"partial write: mkdir /data: no space left on device dropped=1"}',
+        Retryable,
+        "make room",
+    ),
+    (422, v2("unprocessable entity", "open /data/1: read-only file system"), Retryable, "make room"),
+    (502, "<html>Bad Gateway</html>", Retryable, "502"),
+    (503, "", Retryable, "503"),
+    (504, "", Retryable, "504"),
+    (301, "", Retryable, "no InfluxDB"),
+    (200, "<html>Welcome</html>", Retryable, "no InfluxDB"),
+    # What is refused for good, at least in part.
+    (400, '{"error":"partial write: field type conflict: input field dropped=1"}', Rejected, "type conflict"),
+    (400, '{"error":"partial write: points beyond retention policy dropped=1"}', Rejected, "retention"),
+    (
+        422,
+        v2("unprocessable entity", "failure writing points to database: partial write: field type conflict"),
+        Rejected,
+        "type conflict",
+    ),
+    (
+        422,
+        v2("unprocessable entity", "failure writing points: partial write: points beyond retention policy"),
+        Rejected,
+        "retention",
+    ),
+    (413, v2("request too large", "points batch is too large"), TooLarge, "too large"),
+]
+
+
+@pytest.mark.parametrize(("status", "text", "kind", "told"), ANSWERS)
+async def test_an_answer_to_a_write_is_kept_for_later_or_refused(
+    fake_influx: FakeInflux, status: int, text: str, kind: type[StoreError], told: str
+) -> None:
+    fake_influx.answer = lambda _: (status, {}, text)
+    async with open_store(fake_influx.url, "abc") as store:
+        with pytest.raises(StoreError, match=told) as found:
+            await store.write(POINTS)
+        assert type(found.value) is kind
+        assert "abc" not in str(found.value)
+
+
+async def test_a_store_that_asks_for_time_gets_it(fake_influx: FakeInflux) -> None:
+    fake_influx.answer = lambda _: (503, {"Retry-After": "7"}, "")
+    async with open_store(fake_influx.url) as store:
+        with pytest.raises(Retryable) as found:
+            await store.write(POINTS)
+    assert found.value.retry_after_s == 7
+
+
+ROWLESS: list[tuple[Answer, type[StoreError]]] = [
+    ((200, {}, "{}"), StoreError),  # as 2.x answers DELETE
+    ((200, {}, '{"results":[{"statement_id":0,"error":"not implemented: SHOW SERIES"}]}'), StoreError),
+    ((200, {}, '{"results":[{},{}]}'), StoreError),
+    ((200, {}, "json: unsupported value: +Inf"), Retryable),
+    ((200, {}, "<html>Welcome</html>"), Retryable),
+    ((404, {}, v2("not found", "no dbrp mapping found")), Retryable),
+    ((401, {}, v2("unauthorized", "unauthorized access")), Denied),
+    ((403, {}, v2("forbidden", "not allowed")), Denied),
+    ((500, {}, "engine trouble"), Retryable),
+]
+
+
+@pytest.mark.parametrize(("answer", "kind"), ROWLESS)
+async def test_an_answer_without_rows_is_an_error_of_the_store(
+    fake_influx: FakeInflux, answer: Answer, kind: type[StoreError]
+) -> None:
+    fake_influx.query_answer = answer
+    async with open_store(fake_influx.url) as store:
+        for ask in (
+            store.count("motor"),
+            store.series("motor", UNIT, ["power_in"], 0, 60_000, 60_000),
+            store.series("motor", UNIT, ["power_in"], 0, 60_000, 60_000, "max"),
+            store.count_by("motor", "unit", 0, 60_000),
+            store.count_duplicates("motor"),
+        ):
+            with pytest.raises(kind):
+                await ask
+
+
+async def test_a_statement_that_the_server_does_not_have_is_a_warning_where_writes_go_on(
+    fake_influx: FakeInflux,
+) -> None:
+    fake_influx.query_answer = (200, {}, '{"results":[{"statement_id":0,"error":"not implemented"}]}')
+    with structlog.testing.capture_logs() as logs:
+        async with open_store(fake_influx.url) as store:
+            await store.write(POINTS)
+    assert [(each["log_level"], each["error"].rpartition(": ")[2]) for each in logs] == [
+        ("warning", "not implemented")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((401, {}, v2("unauthorized", "unauthorized access")), "unauthorized access; .*QILU_INFLUX_TOKEN"),
+        ((403, {}, '{"error":"requires READ on fake"}'), "requires READ on fake; .* may not read 'fake'"),
+        ((404, {}, v2("not found", "no dbrp mapping found")), "no bucket 'fake'"),
+        ((502, {}, "<html>Bad Gateway</html>"), "502: Bad Gateway"),
+        ((200, {}, "<html>Welcome</html>"), "does not answer as an InfluxDB"),
+        ((200, {}, "{}"), "does not answer as an InfluxDB"),
+    ],
+)
+def test_a_dashboards_query_that_is_refused_says_why(
+    fake_influx: FakeInflux, answer: Answer, told: str
+) -> None:
+    fake_influx.query_answer = answer
+    address = InfluxAddress.parse(fake_influx.url)
+    assert address is not None
+    with httpx.Client(base_url=address.url, trust_env=False) as http, pytest.raises(QiluError, match=told):
+        ask(http, address.database, 'SELECT last("units") FROM "fleet"')
+
+
+def grant(server: InfluxServer, *statements: str) -> None:
+    for statement in statements:
+        answer = httpx.post(
+            f"{server.http}/query", data={"q": statement}, auth=("root", "secret"), trust_env=False
+        )
+        answer.raise_for_status()
+        assert "error" not in answer.text
+
+
+def address(server: InfluxServer, database: str, log_in: str = "") -> str:
+    return f"influxdb://{log_in}{server.host}:{server.port}/{database}"
+
+
+async def test_an_influxdb_1x_with_users_is_written_and_read_by_whom_it_lets(
+    influxdb_with_users: InfluxServer,
+) -> None:
+    server = influxdb_with_users
+    grant(server, "CREATE DATABASE plant")
+    grant(server, "CREATE USER gateway WITH PASSWORD 'p:w'", "GRANT ALL ON plant TO gateway")
+    grant(server, "CREATE USER reader WITH PASSWORD 'pw'", "GRANT READ ON plant TO reader")
+    grant(server, "CREATE USER nobody WITH PASSWORD 'pw'")
+    ways = [("gateway:p%3Aw@", None), ("", "gateway:p:w"), ("gateway@", "p:w"), ("root:secret@", "ignored")]
+    for number, (log_in, token) in enumerate(ways):
+        with structlog.testing.capture_logs() as logs:
+            async with open_store(address(server, "plant", log_in), token) as store:
+                await store.write([POINTS[0]._replace(ts_ms=number)])
+                assert await store.count("motor") == number + 1
+        # Who may not make databases is told once, and goes on.
+        assert [each["log_level"] for each in logs] == ([] if log_in.startswith("root") else ["warning"])
+    for log_in, token, told in [
+        ("reader:pw@", None, "the user 'reader' may not write to 'plant'"),
+        ("nobody:pw@", None, "the user 'nobody' may not write to 'plant'"),
+        ("gateway:wrong@", None, "the user 'gateway' is not known there"),
+        ("", "abcdef==", "the token in QILU_INFLUX_TOKEN is not known there.*user:password"),
+        ("", None, "a caller without credentials is not known"),
+    ]:
+        async with open_store(address(server, "plant", log_in), token) as store:
+            with pytest.raises(Denied, match=told) as found:
+                await store.write(POINTS)
+            assert not any(secret in str(found.value) for secret in ("wrong", "abcdef"))
+    async with open_store(address(server, "missing", "gateway:p%3Aw@")) as store:
+        with pytest.raises(Retryable, match="no bucket or database 'missing'"):
+            await store.write(POINTS)
+        grant(server, "CREATE DATABASE missing", "GRANT ALL ON missing TO gateway")
+        await store.write(POINTS)  # as soon as it is there
+    async with open_store(address(server, "plant", "reader:pw@")) as store:
+        assert await store.latest("motor", UNIT) is not None
+    async with open_store(address(server, "plant", "nobody:pw@")) as store:
+        with pytest.raises(Denied, match="'nobody' may not read 'plant'"):
+            await store.latest("motor", UNIT)
+
+
+def test_influxdb_1x_with_users_is_prepared_by_its_administrator(
+    influxdb_with_users: InfluxServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--write-token-file", str(tmp_path / "write"), "--read-token-file", str(tmp_path / "read")]
+    words = ["--url", influxdb_with_users.http, "--database", "prepared", *files]
+    assert set_up(words) == 1
+    assert "--token-file" in capsys.readouterr().err
+    (tmp_path / "admin").write_text("root:secret\n")
+    assert set_up([*words, "--token-file", str(tmp_path / "admin")]) == 0
+
+
+def test_addresses_say_who_logs_in_and_are_shown_without_the_password() -> None:
+    parsed = InfluxAddress.parse("influxdbs://a%40b:p%3A%2Fw@[::1]/plant")
+    assert parsed == InfluxAddress("https://[::1]:8086", "plant", "a@b", "p:/w")
+    assert InfluxAddress.parse("influxdb://host:99999/plant") is None
+    assert without_password("influxdb://a:secret@host:8086/plant") == "influxdb://a:***@host:8086/plant"
+    assert without_password("duckdb:///x/y.duckdb") == "duckdb:///x/y.duckdb"
+    assert without_password("influxdb://host/plant") == "influxdb://host/plant"
