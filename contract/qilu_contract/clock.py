@@ -44,7 +44,11 @@ def decode(payload: bytes) -> RunClock:
 
 @dataclass(slots=True)
 class JudgingClock:
-    """The later of the wall's clock and the run's, as last announced and extrapolated by its speed."""
+    """The later of the wall's clock and the run's, as last announced and extrapolated by its speed.
+
+    It is extrapolated by no more than MAX_AHEAD_MS, since a run publishes nothing that lies further ahead of
+    what it announced. So a run whose announcer has died is not believed to go on.
+    """
 
     _announced: RunClock | None = None
     _heard_at_ms: int = 0
@@ -57,8 +61,8 @@ class JudgingClock:
         wall = wall_ms()
         if self._announced is None:
             return wall
-        run = self._announced.now + int((wall - self._heard_at_ms) * self._announced.speed)
-        return max(wall, run)
+        passed = max(0, wall - self._heard_at_ms) * self._announced.speed
+        return max(wall, self._announced.now + int(min(passed, MAX_AHEAD_MS)))
 
 
 def wall_ms() -> int:

@@ -114,14 +114,14 @@ def _float(name: str, metric: Metric) -> float:
     return float(metric.value)
 
 
-def answer_metrics(answer: Answer | None) -> list[Metric]:
-    """The metrics of an answer; without one, as an edge node's birth names them."""
+def answer_metrics(answer: Answer | None, ts_ms: int) -> list[Metric]:
+    """The metrics of an answer; without one, as an edge node's birth names them. `ts_ms`: the payload's."""
     values: tuple[str | None, ...] = (None,) * len(ANSWER_METRICS)
     if answer is not None:
         state = "accepted" if answer.accepted else "refused"
         values = (answer.id, answer.unit, answer.command, state, answer.reason)
     return [
-        Metric(name, datatype=DataType.STRING, value=value)
+        Metric(name, ts_ms=ts_ms, datatype=DataType.STRING, value=value)
         for name, value in zip(ANSWER_METRICS, values, strict=True)
     ]
 

@@ -60,6 +60,10 @@ class ConnectRefused(MqttError):
     """The broker is there and does not want us."""
 
 
+class MessageRefused(MqttError):
+    """The broker answered a message with a failure: nobody gets it."""
+
+
 class Message(NamedTuple):
     topic: str
     payload: bytes
@@ -112,7 +116,6 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._accepted: asyncio.Future[None] = self._loop.create_future()
-        self._subscribed: asyncio.Future[None] | None = None
         self.ended: asyncio.Future[MqttError] = self._loop.create_future()
         """Why the connection ended, once it has."""
         self._closed: asyncio.Future[None] = self._loop.create_future()
@@ -154,17 +157,13 @@ class Connection(asyncio.Protocol):
 
     def send(self, topic: str, payload: bytes, item: Any, retain: bool = False) -> None:
         """Publish at QoS 1, when there is room: written by the next `flush`. `item`, which is not None, comes
-        back through `acked`; a refusal ends the connection. Raises MqttError for a packet that is larger than
-        the broker takes."""
+        back through `acked`; a refusal ends the connection, and leaves the item `unacknowledged`. Raises
+        MqttError for a packet that is larger than the broker takes."""
         name = topic.encode()
         length = len(name) + 5 + len(payload)
         if length > self._max_packet_out - 5:
             raise MqttError(f"{topic}: {len(payload)} bytes are more than the broker takes")
-        mid, in_flight = self._mid % 65_535 + 1, self._in_flight
-        while mid in in_flight:
-            mid = mid % 65_535 + 1
-        self._mid = mid
-        in_flight[mid] = item
+        mid = self._next_mid(item)
         self._out += (
             b"\x33" if retain else b"\x32",
             _varint(length),
@@ -196,13 +195,15 @@ class Connection(asyncio.Protocol):
     async def subscribe(self, filters: Iterable[str], *, no_local: bool = False) -> None:
         """At QoS 1. Raises MqttError when one is refused, TimeoutError."""
         self._check_open()
-        self._subscribed = self._loop.create_future()
+        subscribed: asyncio.Future[None] = self._loop.create_future()
         options = b"\x05" if no_local else b"\x01"
-        body = b"\0\1\0" + b"".join(_text(topic) + options for topic in filters)
-        self._out.append(_packet(_SUBSCRIBE, body))
+        mid = self._next_mid(subscribed).to_bytes(2, "big")
+        self._out.append(
+            _packet(_SUBSCRIBE, mid + b"\0" + b"".join(_text(topic) + options for topic in filters))
+        )
         self.flush()
         async with asyncio.timeout(TIMEOUT_S):
-            await self._subscribed
+            await subscribed
 
     def acknowledge(self, mids: Iterable[int]) -> None:
         """Messages that came may be forgotten by the broker. It is told in the order in which they came, as
@@ -311,6 +312,15 @@ class Connection(asyncio.Protocol):
 
     # -- inside
 
+    def _next_mid(self, item: Any) -> int:
+        """A packet identifier that nothing in flight has, which from now on is the item's."""
+        mid, in_flight = self._mid % 65_535 + 1, self._in_flight
+        while mid in in_flight:
+            mid = mid % 65_535 + 1
+        self._mid = mid
+        in_flight[mid] = item
+        return mid
+
     def _check_open(self) -> None:
         if not self.is_open:
             raise self.ended.result()
@@ -361,12 +371,14 @@ class Connection(asyncio.Protocol):
                 topic = data[start + 2 : name].decode("utf-8", "replace")
                 messages.append(Message(topic, data[body:end], head & 0x08 != 0, mid))
             elif kind == _PUBACK:
-                item = self._in_flight.pop(data[start] << 8 | data[start + 1], None)
+                mid = data[start] << 8 | data[start + 1]
+                item = self._in_flight.get(mid)
                 reason = data[start + 2] if length > 2 else 0
                 if reason >= _REFUSED or isinstance(item, asyncio.Future):
-                    _settle(item, reason)
+                    _settle(item, reason)  # raises for a refused item, which stays in flight
                 elif item is not None:
                     acked.append(item)
+                self._in_flight.pop(mid, None)
             else:
                 self._control(kind, data[start:end])
             place = end
@@ -387,19 +399,21 @@ class Connection(asyncio.Protocol):
             if not self._accepted.done():
                 self._accepted.set_result(None)
             self._tick()
-        elif kind == _SUBACK and self._subscribed is not None and not self._subscribed.done():
+        elif kind == _SUBACK:
+            subscribed = self._in_flight.pop(body[0] << 8 | body[1], None)
             length, start = _read_varint(body, 2)
             reason = max(body[start + length :])
+            if not isinstance(subscribed, asyncio.Future) or subscribed.done():
+                return
             if reason >= _REFUSED:
-                self._subscribed.set_exception(
-                    MqttError(f"the broker refuses a subscription (reason {reason})", reason)
-                )
+                error = MqttError(f"the broker refuses a subscription (reason {reason})", reason)
+                subscribed.set_exception(error)
             else:
-                self._subscribed.set_result(None)
+                subscribed.set_result(None)
         elif kind == _DISCONNECT:
             reason = body[0] if body else 0
             raise MqttError(f"the broker ended the connection (reason {reason})", reason)
-        elif kind not in (_PINGRESP, _SUBACK):
+        elif kind != _PINGRESP:
             raise MqttError(f"the broker sent a packet of type {kind >> 4}")
 
     def _tick(self) -> None:
@@ -422,8 +436,8 @@ class Connection(asyncio.Protocol):
         if self._ticking is not None:
             self._ticking.cancel()
         waiting = [item for item in self._in_flight.values() if isinstance(item, asyncio.Future)]
-        for future in (self._accepted, self._subscribed, *waiting):
-            if future is not None and not future.done():
+        for future in (self._accepted, *waiting):
+            if not future.done():
                 future.set_exception(error)
         if not self._accepted.cancelled():
             self._accepted.exception()  # it may be that nobody waits for it
@@ -459,7 +473,7 @@ async def connect(
 
 def _settle(item: Any, reason: int) -> None:
     """A message that somebody waits for, or that the broker refused."""
-    error = MqttError(f"the broker refused a message (reason {reason})", reason)
+    error = MessageRefused(f"the broker refused a message (reason {reason})", reason)
     if not isinstance(item, asyncio.Future):
         raise error
     if item.done():

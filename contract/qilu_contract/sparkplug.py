@@ -93,8 +93,10 @@ def as_signed(value: int, datatype: int) -> int:
     return value
 
 
-def encode(payload: Payload) -> bytes:
-    """Raises ValueError for a metric whose value does not fit its datatype."""
+def encode(payload: Payload, *, datatypes: bool = True) -> bytes:
+    """Births say their metrics' `datatypes`; data and commands leave them out, though values travel as what
+    they say. Raises ValueError for a metric whose value does not fit its datatype.
+    """
     message = pb.Payload()
     if payload.ts_ms is not None:
         message.timestamp = payload.ts_ms
@@ -113,14 +115,14 @@ def encode(payload: Payload) -> bytes:
         for key, text in metric.properties.items():
             out.properties.keys.append(key)
             out.properties.values.add(type=DataType.STRING, string_value=text)
+        if datatypes and metric.datatype:
+            out.datatype = metric.datatype
         _set_value(out, metric)
     return message.SerializeToString()
 
 
 def _set_value(out: pb.Metric, metric: Metric) -> None:
     datatype = metric.datatype or _natural_type(metric.value)
-    if metric.datatype:
-        out.datatype = metric.datatype
     if metric.value is None:
         out.is_null = True
         return

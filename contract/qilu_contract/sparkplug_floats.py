@@ -32,7 +32,7 @@ class Floats(NamedTuple):
     aliases: tuple[int, ...]
     values: tuple[float, ...]
     times_ms: tuple[int, ...] | None
-    """Of each value, when they have times of their own."""
+    """Of each value, when they have times other than the payload's."""
 
 
 class _Layout(NamedTuple):
@@ -70,9 +70,11 @@ def decode(body: bytes) -> Floats | None:
         return None
     times_ms = None
     if step == 4:
-        times_ms = tuple(map(_timestamp, parts[3:-1:4]))
-        if None in times_ms:
-            return None
+        times = parts[3:-1:4]
+        if times.count(parts[1]) < len(times):
+            times_ms = tuple(map(_timestamp, times))
+            if None in times_ms:
+                return None
     return Floats(ts_ms, _SEQUENCES[tail], layout.aliases, parts[1 + step : -1 : step], times_ms)  # type: ignore[arg-type]  # no None among the times
 
 

@@ -3,7 +3,8 @@
 Readings enter by `offer`. They are published only while the connection stands and the host's STATE is online,
 after the births; until then, and until the broker has acknowledged them, they stay here. So a reading is
 published again after a lost connection, and leaves the node by PUBACK alone, or by the bound of the buffer:
-when it is full, the oldest goes and is counted in `dropped`.
+when it is full, the oldest goes and is counted in `dropped`. A PUBACK that refuses a message ends the
+connection; a host that goes offline makes the node say its death, leave, and connect anew.
 
 Sample 0 of a unit is published by its birth and by nothing else. Births repeat acknowledged values with their
 own sample times, so they never carry a reading that is not counted.
@@ -35,6 +36,7 @@ from qilu_contract.mqtt import (
     Connection,
     ConnectRefused,
     Message,
+    MessageRefused,
     MqttError,
     Will,
 )
@@ -44,6 +46,7 @@ from qilu_devices.broker import Broker
 from qilu_devices.clock import Gate
 from qilu_devices.disturbance import Sending, Way
 from qilu_devices.fleet import Enterprise, Unit
+from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Sample, Shape
 
 WINDOW = 256
@@ -124,9 +127,10 @@ class EdgeNode:
         strict: bool = False,
         commanded: Commanded = lambda _unit, _id, _payload: None,
         historical: bool = False,
+        sessions: Sessions | None = None,
     ) -> None:
         """`strict`: Sparkplug to the letter. Births and data go at QoS 0, so a reading counts as acknowledged
-        when it is sent; and the node leaves the broker while its host is offline."""
+        when it is sent. `sessions` numbers the connections."""
         self._commanded, self._historical = commanded, historical
         self.id = enterprise.id
         self._group = enterprise.county
@@ -152,9 +156,11 @@ class EdgeNode:
         self._connection: Connection | None = None
         self._publishing: asyncio.Handle | None = None
         self._ever_connected = False
+        self._refused = False  # a message, ever
         self._host_online = False
         self._host_since_ms = -1
-        self._bd_seq = random.randrange(256)  # not 0: a will of an earlier process must not match
+        self._sessions = sessions if sessions is not None else Sessions(None, [self.id])
+        self._bd_seq = 0
         self._seq = 0
         self._rebirth_at_s = float("-inf")
         self._rebirth_timer: asyncio.TimerHandle | None = None
@@ -270,6 +276,9 @@ class EdgeNode:
                         f"Another process publishes as edge node {self.id}: stop it, and call the backfill "
                         "again, which goes on where it was."
                     ) from error
+                if isinstance(error, MessageRefused) and not self._refused:
+                    self._refused = True
+                    _log.warning("broker_refuses_messages", node=self.id, error=str(error))
                 _log.debug("edge_node_disconnected", node=self.id, error=str(error))
             if self._disconnecting or loop.time() - began_s > RECONNECT_MAX_S:
                 # That was a connection, not another failure.
@@ -282,7 +291,7 @@ class EdgeNode:
     # -- one connection
 
     async def _session(self) -> None:
-        self._bd_seq = (self._bd_seq + 1) % 256
+        self._bd_seq = self._sessions.next(self.id)
         death_topic = topics.sparkplug("NDEATH", self._group, self.id)
         death = payloads.node_death(self._bd_seq, self.made_until_ms)
         self._disconnecting = False
@@ -488,8 +497,7 @@ class EdgeNode:
         else:
             self._births.clear()
             self._node_birth_due = False
-            if self._strict:
-                self._leaving.set()
+            self._leaving.set()
         self._progress()
 
     def _on_command(self, payload: bytes) -> None:

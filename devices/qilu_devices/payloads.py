@@ -38,14 +38,14 @@ def node_birth(bd_seq: int, ts_ms: int, seq: int) -> bytes:
     metrics = [
         Metric(name=BD_SEQ, ts_ms=ts_ms, datatype=DataType.INT64, value=bd_seq),
         Metric(name=REBIRTH, ts_ms=ts_ms, datatype=DataType.BOOLEAN, value=False),
-        *answer_metrics(None),
+        *answer_metrics(None, ts_ms),
     ]
     return encode(Payload(ts_ms, seq, metrics))
 
 
 def answer(given: Answer, seq: int) -> bytes:
     """The answer to a command, as the node's own data."""
-    return encode(Payload(given.at_ms, seq, answer_metrics(given)))
+    return encode(Payload(given.at_ms, seq, answer_metrics(given, given.at_ms)), datatypes=False)
 
 
 def node_death(bd_seq: int, ts_ms: int) -> bytes:
@@ -55,32 +55,34 @@ def node_death(bd_seq: int, ts_ms: int) -> bytes:
 
 def device_birth(equipment: EquipmentClass, alias: int, last: Sequence[Dated], seq: int) -> bytes:
     """All signals of a unit with their aliases (from `alias` on), types, engineering units and last values,
-    each with its own sample time."""
+    each with its own sample time, in the order of these times."""
     metrics = [
         Metric(
             signal.name, alias + i, ts_ms, _datatype(signal), _typed(signal, value), {"engUnit": signal.unit}
         )
         for i, (signal, (ts_ms, value)) in enumerate(zip(equipment.signals, last, strict=True))
     ]
+    metrics.sort(key=lambda metric: metric.ts_ms or 0)
     return encode(Payload(max(ts_ms for ts_ms, _ in last), seq, metrics))
 
 
 def data(sample: Sample, alias: int, seq: int, is_historical: bool, *, as_text: str | None = None) -> bytes:
-    """One reading by aliases; the payload's timestamp is the sample's. Only what travels as 64 bits says its
-    type. The signal `as_text` is sent as what it is not."""
+    """One reading by aliases; the timestamp of payload and metrics is the sample's. The signal `as_text` is
+    sent as what it is not."""
     signals = CATALOGUE[sample.unit.class_name].signals
     metrics = [
         Metric(
             alias=alias + position,
+            ts_ms=sample.ts_ms,
             datatype=DataType.DOUBLE if signals[position].is_wide else DataType.UNKNOWN,
             value=_typed(signals[position], value),
             is_historical=is_historical,
         )
         if signals[position].name != as_text
-        else Metric(alias=alias + position, datatype=DataType.STRING, value=str(value))
+        else Metric(alias=alias + position, ts_ms=sample.ts_ms, datatype=DataType.STRING, value=str(value))
         for position, value in zip(sample.shape.positions, sample.values, strict=True)
     ]
-    return encode(Payload(sample.ts_ms, seq, metrics))
+    return encode(Payload(sample.ts_ms, seq, metrics), datatypes=False)
 
 
 def garbage(sample: Sample) -> bytes:
@@ -92,37 +94,32 @@ def garbage(sample: Sample) -> bytes:
 class DataLayout:
     """`data` for one shape and first alias: between two readings only time, sequence number and floats
     change, so the bytes between them are laid out once. A class with signals that are no floats has no such
-    layout, and each of its readings is laid out anew."""
+    layout, nor has a time that takes more or fewer bytes: each of their readings is laid out anew."""
 
     def __init__(self, equipment: EquipmentClass, shape: Shape, alias: int, is_historical: bool) -> None:
         self._alias, self._is_historical = alias, is_historical
         self._fixed = all(signal.type == "float" for signal in equipment.signals)
         wide = [equipment.signals[position].is_wide for position in shape.positions]
-        between = [
-            self._before_value(alias + position, is_historical, is_wide)
-            for position, is_wide in zip(shape.positions, wide, strict=True)
-        ]
-        codes = (
-            f"{len(text)}s{'d' if is_wide else 'f'}" for text, is_wide in zip(between, wide, strict=True)
-        )
+        # Fields of Payload: metrics 2; of Metric: alias 2, timestamp 3, is_historical 5, float_value 12 (four
+        # bytes), double_value 13 (eight bytes).
+        history = b"\x28\x01" if is_historical else b""
+        codes: list[str] = []
+        self._parts: list[bytes | float] = []  # of each metric: up to its time, the time, the tag, the value
+        for position, is_wide in zip(shape.positions, wide, strict=True):
+            head = b"\x10" + _varint(alias + position) + b"\x18"
+            tag = history + (b"\x69" if is_wide else b"\x65")
+            head = b"\x12" + _varint(len(head) + _TIME_BYTES + len(tag) + (8 if is_wide else 4)) + head
+            codes.append(f"{len(head)}s{_TIME_BYTES}s{len(tag)}s{'d' if is_wide else 'f'}")
+            self._parts += (head, b"", tag, 0.0)
         self._pack = struct.Struct("<" + "".join(codes)).pack
-        self._parts: list[bytes | float] = [b""] * (2 * len(between))
-        self._parts[0::2] = between
-
-    @staticmethod
-    def _before_value(alias: int, is_historical: bool, is_wide: bool) -> bytes:
-        # Fields of Metric: alias 2, datatype 4, is_historical 5, float_value 12 (four bytes), double_value 13
-        # (eight bytes); of Payload: metrics 2.
-        head = b"\x10" + _varint(alias) + (b"\x20\x0a" if is_wide else b"")
-        head += (b"\x28\x01" if is_historical else b"") + (b"\x69" if is_wide else b"\x65")
-        return b"\x12" + _varint(len(head) + (8 if is_wide else 4)) + head
 
     def encode(self, sample: Sample, seq: int) -> bytes:
-        if not self._fixed:
+        if not self._fixed or sample.ts_ms not in _FIXED_TIMES:
             return data(sample, self._alias, seq, self._is_historical)
-        parts = self._parts
-        parts[1::2] = sample.values
-        return _timestamp(sample.ts_ms) + self._pack(*parts) + _SEQUENCE[seq]
+        parts, time = self._parts, _timestamp(sample.ts_ms)
+        parts[1::4] = [time] * len(sample.values)
+        parts[3::4] = sample.values
+        return b"\x08" + time + self._pack(*parts) + _SEQUENCE[seq]
 
 
 @lru_cache(maxsize=20_000)  # units alike at the same place in their nodes share one: about 2 kB each
@@ -139,10 +136,14 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-# Fields of Payload: timestamp 1, seq 3.
+_TIME_BYTES = 6
+_FIXED_TIMES = range(1 << 35, 1 << 42)  # from 1971 to 2109: what takes six bytes
+
+
 @lru_cache(maxsize=256)  # many units are sampled in the same millisecond
 def _timestamp(ts_ms: int) -> bytes:
-    return b"\x08" + _varint(ts_ms)
+    return _varint(ts_ms)
 
 
+# Fields of Payload: timestamp 1, seq 3.
 _SEQUENCE = [b"\x18" + _varint(seq) for seq in range(256)]

@@ -26,6 +26,7 @@ from qilu_devices.fleet import Shard, Unit
 from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord, class_records
 from qilu_devices.registration import Registration
 from qilu_devices.scenario import Scenario
+from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Sample, Simulation, fleet_of
 from qilu_devices.switchboard import Switchboard
 
@@ -139,6 +140,7 @@ class _Run:
         self._whole_until_ms = 0  # every reading up to here was made
         self._since_yield = 0
         self._began_s = 0.0
+        self._save_fails = False
 
     async def execute(self, stop: asyncio.Event) -> RunReport:
         config = self._config
@@ -159,9 +161,7 @@ class _Run:
         self._simulation = Simulation(
             self._units, self._seed, self._start_ms, config.scenario.faults, config.commands
         )
-        self._switchboard = Switchboard(
-            self._simulation, config.commands, self._command_time_ms, lambda: self._save(finished=False)
-        )
+        self._switchboard = Switchboard(self._simulation, config.commands, self._command_time_ms, self._keep)
         self._make_nodes()
         _allow_connections(len(self._nodes))
         announcer = Announcer(
@@ -208,6 +208,8 @@ class _Run:
         except asyncio.CancelledError:
             self._save_end(finished=False)
             raise
+        finally:
+            self._sessions.close()
         report = self._snapshot()
         self._save_end(finished=not stopped and report.pending == 0)
         return report
@@ -220,6 +222,7 @@ class _Run:
         count = max(1, len(by_enterprise))
         self._capacity = min(max(BUFFERED_READINGS // count, NODE_CAPACITY_MIN), NODE_CAPACITY_MAX)
         connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
+        self._sessions = Sessions(config.state, by_enterprise)
         for id_, units in by_enterprise.items():
             self._nodes[id_] = EdgeNode(
                 units[0].enterprise,
@@ -233,6 +236,7 @@ class _Run:
                 strict=config.strict,
                 commanded=self._switchboard.obey,
                 historical=config.backfill,
+                sessions=self._sessions,
             )
 
     @property
@@ -326,7 +330,7 @@ class _Run:
             self._report_to(RunProgress(None, done, total, report))
             began_s = loop.time()
             if began_s >= save_at_s:
-                self._save(finished=False)
+                self._keep()
                 save_at_s = loop.time() + max(SAVE_EVERY_S, (loop.time() - began_s) / SAVE_SHARE)
 
     def _snapshot(self) -> RunReport:
@@ -344,6 +348,17 @@ class _Run:
             until_ms=self._until_ms,
             seconds=asyncio.get_running_loop().time() - self._began_s,
         )
+
+    def _keep(self) -> None:
+        """Save the manifest of a run that goes on, and goes on when the disk takes nothing."""
+        try:
+            self._save(finished=False)
+        except ConfigError as error:
+            if not self._save_fails:
+                _log.warning("manifest_not_saved", error=str(error))
+            self._save_fails = True
+        else:
+            self._save_fails = False
 
     def _save(self, *, finished: bool) -> None:
         config = self._config

@@ -58,4 +58,4 @@ class Rebirths:
 
 def _command() -> bytes:
     metric = Metric(name="Node Control/Rebirth", datatype=DataType.BOOLEAN, value=True)
-    return sparkplug.encode(Payload(time.time_ns() // 1_000_000, None, [metric]))
+    return sparkplug.encode(Payload(time.time_ns() // 1_000_000, None, [metric]), datatypes=False)

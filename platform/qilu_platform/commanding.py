@@ -62,7 +62,7 @@ class Commander:
         if self._client is None:
             raise BrokerAway(f"the broker {self._broker} is away")
         topic = topics.sparkplug("DCMD", unit["county"], unit["enterprise"], unit["id"])
-        body = sparkplug.encode(command_payload(command, id_, wall_ms()))
+        body = sparkplug.encode(command_payload(command, id_, wall_ms()), datatypes=False)
         try:
             await self._client.publish(topic, body, qos=0, timeout=TIMEOUT_S)
         except aiomqtt.MqttError as error:

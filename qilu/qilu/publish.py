@@ -1,17 +1,16 @@
-"""One JSON reading of a device made by hand, sent to the broker (aiomqtt: one message, no hurry)."""
+"""One JSON reading of a device made by hand, sent to the broker."""
 
 from __future__ import annotations
 
+import secrets
 import time
 
-import aiomqtt
-from qilu_contract import json_payload, topics
+from qilu_contract import json_payload, mqtt, topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.mqtt import Login, MqttError
 from qilu_contract.readings import Value
 from qilu_platform.client import Platform, PlatformAway, PlatformError
-
-_TIMEOUT_S = 10
 
 
 def parse_values(words: list[str]) -> dict[str, Value]:
@@ -51,20 +50,16 @@ async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int 
     """Send one reading at QoS 1; returns its payload when the broker has confirmed it. Raises QiluError."""
     address = BrokerAddress.from_url(broker)
     body = json_payload.encode([(ts_ms if ts_ms is not None else time.time_ns() // 1_000_000, values)])
+    login = Login(f"qilu-publish-{secrets.token_hex(4)}", address.user, address.password)
     try:
-        async with aiomqtt.Client(
-            address.host,
-            address.port,
-            username=address.user,
-            password=address.password,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            tls_context=address.tls_context(),
-            timeout=_TIMEOUT_S,
-        ) as client:
-            await client.publish(topic, body, qos=1, timeout=_TIMEOUT_S)
-    except aiomqtt.MqttError as error:
+        connection = await mqtt.connect(address.host, address.port, login, tls=address.tls_context())
+        try:
+            await connection.publish(topic, body)
+        finally:
+            await connection.disconnect()
+    except (MqttError, OSError, TimeoutError) as error:
         raise QiluError(
-            f"the broker at {address.host}:{address.port} did not take it: {error}. "
+            f"the broker at {address.host}:{address.port} did not take it: {error or 'timeout'}. "
             "Is the stack up, and are QILU_MQTT_USER and QILU_MQTT_PASSWORD_FILE set?"
         ) from error
     return body

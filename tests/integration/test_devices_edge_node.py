@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -81,10 +83,12 @@ class Observer:
     def say(self, topic: str, payload: bytes, retain: bool = False) -> None:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
 
+    def state(self, *, online: bool) -> bytes:
+        return json.dumps({"online": online, "timestamp": self._state_ms}).encode()
+
     def host(self, online: bool) -> None:
         self._state_ms += 1
-        state = {"online": online, "timestamp": self._state_ms}
-        self.say(topics.state(), json.dumps(state).encode(), retain=True)
+        self.say(topics.state(), self.state(online=online), retain=True)
 
     def command(self, node: Unit, *metrics: sparkplug.Metric) -> None:
         topic = topics.sparkplug("NCMD", node.enterprise.county, node.enterprise.id)
@@ -187,6 +191,7 @@ async def test_births_come_before_data_and_seq_counts_every_message(
         (first, birth), (last, death) = mine[0], mine[-1]
         assert (first.type, last.type) == ("NBIRTH", "NDEATH")
         bd_seq = {metric.name: metric.value for metric in birth.metrics}["bdSeq"]
+        assert bd_seq == 0
         assert [(metric.name, metric.value) for metric in death.metrics] == [("bdSeq", bd_seq)]
         assert [payload.seq for _, payload in mine[:-1]] == [i % 256 for i in range(len(mine) - 1)]
         born: set[str | None] = set()
@@ -253,10 +258,15 @@ async def test_the_host_going_away_and_coming_back_loses_and_invents_nothing(
     observer.host(online=True)
     async with running(config(mosquitto, speed=100.0)) as (stop, task):
         await until(lambda: len(observer.of("DDATA")) > 2 * UNITS, "data")
-        observer.host(online=False)
-        observer.host(online=True)
+        nodes = {unit.enterprise.id for unit in fleet_of(SCENARIO, units=UNITS)}
+        observer.say(topics.state(), observer.state(online=False), retain=True)  # of equal timestamp
+        await until(lambda: {topic.node for topic, _ in observer.of("NDEATH")} == nodes, "every farewell")
         births = len(observer.of("NBIRTH"))
-        await until(lambda: len(observer.of("NBIRTH")) > births, "rebirths")
+        observer.host(online=True)
+        await until(lambda: len(observer.of("NBIRTH")) == births + len(nodes), "births on new connections")
+        for node in nodes:
+            sessions = [p.metrics[0].value for topic, p in observer.of("NBIRTH") if topic.node == node]
+            assert sessions == [0, 1]
         behind = len(observer.of("DDATA"))
         await until(lambda: len(observer.of("DDATA")) > behind + UNITS, "more data")
         stop.set()
@@ -416,6 +426,79 @@ def locked_broker(mosquitto_program: str, free_port: Callable[[], int], tmp_path
     yield port
     process.terminate()
     process.wait(PATIENCE_S)
+
+
+class RuledBroker:
+    """A broker whose rules change while it runs."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, program: str, port: int, folder: Path) -> None:
+        self.port, self._rules = port, folder / "acl"
+        self.allow("NBIRTH", "DBIRTH", "DDATA", "NDEATH")
+        (folder / "mosquitto.conf").write_text(
+            f"listener {port} {self.host}\nallow_anonymous true\nuser root\nacl_file {self._rules}\n"
+        )
+        self.process = subprocess.Popen(
+            [program, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL
+        )
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://{self.host}:{self.port}"
+
+    def allow(self, *types: str) -> None:
+        """Nothing of the other types may be published from now on."""
+        lines = ["topic read #", f"topic write {topics.CLOCK}", "topic write spBv1.0/STATE/#"]
+        lines += [f"topic write spBv1.0/+/{type_}/#" for type_ in types]
+        self._rules.write_text("\n".join(lines) + "\n")
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+
+@pytest.fixture
+def ruled(mosquitto_program: str, free_port: Callable[[], int], tmp_path: Path) -> Iterator[RuledBroker]:
+    broker = RuledBroker(mosquitto_program, free_port(), tmp_path)
+    yield broker
+    broker.process.terminate()
+    broker.process.wait(PATIENCE_S)
+
+
+async def test_readings_that_the_broker_refuses_are_kept_and_published_once_it_takes_them(
+    ruled: RuledBroker, tmp_path: Path
+) -> None:
+    await until(lambda: connects(ruled), "the broker")
+    observer = Observer(ruled, "observer-of-rules")
+    try:
+        await until(lambda: observer.ready, "the observer's subscription")
+        observer.host(online=True)
+        reports: list[RunReport] = []
+        settings = config(ruled, units=3, for_s=600.0, speed=60.0, state=tmp_path / "run")
+        task = asyncio.create_task(run(settings, lambda p: reports.append(p.report) if p.report else None))
+        await until(lambda: len(observer.of("DDATA")) > 10, "data")
+        ruled.allow("NBIRTH", "DBIRTH", "NDEATH")
+        ruled.reload()
+        await until(lambda: reports and reports[-1].pending > 20, "readings that stay at home")
+        # What the manifest says was acknowledged has arrived: the refused readings are not among it.
+        arrived = set(observer.readings())
+        manifest = load_manifest(tmp_path / "run")
+        assert {(r.unit, r.ts_ms) for r in manifest.readings()} <= arrived
+        assert reports[-1].readings_acked <= len(arrived) < reports[-1].readings_made
+        ruled.allow("NBIRTH", "DBIRTH", "DDATA", "NDEATH")
+        ruled.reload()
+        report = await asyncio.wait_for(task, PATIENCE_S)
+        wanted = expected(START_MS + 600_000, units=3)
+        assert (report.readings_acked, report.pending, report.dropped) == (len(wanted), 0, 0)
+        await until(lambda: observer.readings() == wanted, "all readings")
+    finally:
+        observer.close()
+
+
+def connects(broker: Any) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((broker.host, broker.port)):
+        return True
+    return False
 
 
 async def test_a_broker_that_refuses_us_ends_the_run_with_one_sentence(locked_broker: int) -> None:

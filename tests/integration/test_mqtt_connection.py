@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qilu_contract import mqtt
-from qilu_contract.mqtt import Connection, ConnectRefused, Login, Message, MqttError, Will
+from qilu_contract.mqtt import Connection, ConnectRefused, Login, Message, MessageRefused, MqttError, Will
 
 PATIENCE_S = 30.0
 CONNACK = b"\x20\x03\x00\x00\x00"
@@ -201,8 +201,52 @@ async def test_a_packet_that_we_cannot_take_ends_the_connection(packet: bytes, w
         connection.flush()
         error = await asyncio.wait_for(connection.ended, PATIENCE_S)
         assert what in str(error)
-        assert connection.unacknowledged in (["item"], [])
+        # A refused message is not delivered either: its owner takes it back.
+        assert connection.unacknowledged == ["item"]
         await connection.disconnect()
+
+
+async def test_a_refused_message_stays_with_its_sender_and_those_before_it_do_not() -> None:
+    acked: list[str] = []
+    answers = [CONNACK, b"\x40\x02\x00\x01" + b"\x40\x03\x00\x02\x97" + b"\x40\x02\x00\x03"]
+    async with a_broker_that(answers) as port:
+        connection = await mqtt.connect("127.0.0.1", port, some_login(), acked=acked.extend)
+        for item in ("first", "second", "third"):
+            connection.send("test/topic", b"body", item)
+        connection.flush()
+        with pytest.raises(MessageRefused, match="reason 151"):
+            raise await asyncio.wait_for(connection.ended, PATIENCE_S)
+        assert acked == ["first"]
+        assert connection.unacknowledged == ["second", "third"]
+        await connection.disconnect()
+
+
+async def test_a_subscription_shares_no_packet_identifier_with_what_is_in_flight() -> None:
+    came = bytearray()
+
+    class Silent(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            transport.write(CONNACK)
+
+        def data_received(self, data: bytes) -> None:
+            came.extend(data)
+
+    server = await asyncio.get_running_loop().create_server(Silent, "127.0.0.1", 0)
+    async with server:
+        connection = await mqtt.connect("127.0.0.1", server.sockets[0].getsockname()[1], some_login())
+        connection.send("t", b"before", "before")
+        subscribing = asyncio.create_task(connection.subscribe(["a"]))
+        await until(lambda: b"\x82" in came)
+        connection.send("t", b"after", "after")
+        connection.flush()
+        await until(lambda: came.endswith(b"after"))
+        before, subscribed, after = (
+            bytes(came[came.rindex(mark) - 3 :][:2]) for mark in (b"before", b"\0\1a", b"after")
+        )
+        assert (before, subscribed, after) == (b"\0\1", b"\0\2", b"\0\3")
+        await connection.disconnect()
+        with pytest.raises(MqttError):
+            await subscribing
 
 
 def _publish(topic: bytes, body: bytes, mid: int) -> bytes:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from qilu_contract import json_payload, sparkplug, sparkplug_floats, topics
 from qilu_contract.broker import SERVICE_USERS, BrokerAddress, is_service
 from qilu_contract.catalogue import CATALOGUE, EVENTS
-from qilu_contract.clock import JudgingClock, RunClock, decode, wall_ms
+from qilu_contract.clock import MAX_AHEAD_MS, JudgingClock, RunClock, decode, wall_ms
 from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.ids import is_id, unit_id
 from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, city_of
@@ -369,6 +369,16 @@ def test_ages_are_judged_by_the_later_of_wall_and_run_clock() -> None:
     assert clock.now_ms() >= before
 
 
+@pytest.mark.parametrize("speed", [1.0, 60.0, 30 * 86_400.0])
+def test_a_run_whose_announcer_is_silent_goes_on_for_ten_minutes_of_its_time_at_most(speed: float) -> None:
+    clock, now = JudgingClock(), wall_ms()
+    announced = now + 10 * 86_400_000
+    clock.hear(RunClock(announced, speed), now - 86_400_000)  # a day ago, or by an earlier process
+    assert clock.now_ms() == announced + MAX_AHEAD_MS
+    clock.hear(RunClock(announced, speed), now + 86_400_000)  # the wall's clock was set back
+    assert clock.now_ms() == announced
+
+
 def test_a_secret_comes_from_the_variable_or_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -393,10 +403,10 @@ plain_floats = st.floats(width=32, allow_nan=False)
     st.integers(2**36, 2**42 - 1),
     st.none() | st.integers(0, 255),
     st.lists(st.tuples(st.integers(0, 2**20), st.booleans(), plain_floats, st.booleans()), min_size=1),
-    st.booleans(),
+    st.sampled_from([None, 0, 1]),
 )
 def test_the_short_way_reads_the_same_floats_as_the_codec(
-    ts_ms: int, seq: int | None, given: list[tuple[int, bool, float, bool]], timed: bool
+    ts_ms: int, seq: int | None, given: list[tuple[int, bool, float, bool]], apart_ms: int | None
 ) -> None:
     metrics = [
         Metric(
@@ -404,7 +414,7 @@ def test_the_short_way_reads_the_same_floats_as_the_codec(
             datatype=DataType.DOUBLE if wide else DataType.UNKNOWN,
             value=value,
             is_historical=historical,
-            ts_ms=ts_ms - place if timed else None,
+            ts_ms=None if apart_ms is None else ts_ms - place * apart_ms,
         )
         for place, (alias, wide, value, historical) in enumerate(given)
     ]
@@ -414,9 +424,10 @@ def test_the_short_way_reads_the_same_floats_as_the_codec(
         assert found is not None
         decoded = sparkplug.decode(body)
         assert (found.ts_ms, found.seq) == (decoded.ts_ms, decoded.seq)
-        times = found.times_ms or [None] * len(found.values)
+        times = found.times_ms or [found.ts_ms] * len(found.values)
         assert list(zip(found.aliases, found.values, times, strict=True)) == [
-            (metric.alias, metric.value, metric.ts_ms) for metric in decoded.metrics
+            (metric.alias, metric.value, ts_ms if metric.ts_ms is None else metric.ts_ms)
+            for metric in decoded.metrics
         ]
 
 
@@ -443,8 +454,10 @@ def test_the_short_way_never_answers_otherwise_than_the_codec(data: st.DataObjec
         return
     decoded = sparkplug.decode(bytes(body))
     assert (found.ts_ms, found.seq) == (decoded.ts_ms, decoded.seq)
-    times = found.times_ms or [None] * len(found.values)
-    assert [(metric.alias, metric.name, metric.ts_ms) for metric in decoded.metrics] == [
-        (alias, None, ts_ms) for alias, ts_ms in zip(found.aliases, times, strict=True)
+    times = found.times_ms or [found.ts_ms] * len(found.values)
+    effective = [found.ts_ms if metric.ts_ms is None else metric.ts_ms for metric in decoded.metrics]
+    assert effective == list(times)
+    assert [(metric.alias, metric.name) for metric in decoded.metrics] == [
+        (alias, None) for alias in found.aliases
     ]
     assert [repr(metric.value) for metric in decoded.metrics] == [repr(value) for value in found.values]

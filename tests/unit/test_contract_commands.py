@@ -37,7 +37,7 @@ def test_a_command_arrives_as_it_was_sent(command: Command, mark: str) -> None:
 @given(st.text(max_size=40), NAMES, st.booleans(), st.text(max_size=100))
 def test_an_answer_arrives_as_it_was_given(mark: str, unit: str, accepted: bool, reason: str) -> None:
     answer = Answer(mark, unit, "set_point load", accepted, reason, 1_700_000_000_000)
-    payload = Payload(answer.at_ms, 3, answer_metrics(answer))
+    payload = Payload(answer.at_ms, 3, answer_metrics(answer, answer.at_ms))
     assert parse_answer(sparkplug.decode(sparkplug.encode(payload))) == answer
 
 
@@ -68,4 +68,4 @@ def test_what_is_not_exactly_one_command_is_refused_in_a_sentence(metrics: list[
 
 def test_other_data_of_an_edge_node_are_no_answer() -> None:
     assert parse_answer(Payload(1, 1, [])) is None
-    assert parse_answer(Payload(1, 1, answer_metrics(None))) is None
+    assert parse_answer(Payload(1, 1, answer_metrics(None, 1))) is None

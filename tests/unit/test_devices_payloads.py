@@ -1,9 +1,13 @@
+from pathlib import Path
+
 from qilu_contract import sparkplug
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.commands import Answer
 from qilu_contract.sparkplug import DataType
 from qilu_devices import payloads
 from qilu_devices.fleet import Unit
 from qilu_devices.scenario import load_scenario
+from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Simulation, fleet_of
 
 START_MS = 1_509_328_800_000
@@ -25,6 +29,7 @@ def test_a_nodes_birth_and_death_carry_the_same_bdseq() -> None:
     assert named["bdSeq"].value == 17
     assert named["bdSeq"].datatype == DataType.INT64
     assert named["Node Control/Rebirth"].value is False
+    assert {metric.ts_ms for metric in birth.metrics} == {START_MS}
     death = sparkplug.decode(payloads.node_death(17, START_MS))
     assert death.seq is None
     assert [(metric.name, metric.value) for metric in death.metrics] == [("bdSeq", 17)]
@@ -32,14 +37,18 @@ def test_a_nodes_birth_and_death_carry_the_same_bdseq() -> None:
 
 def test_a_devices_birth_tells_names_aliases_types_units_values_and_sample_times() -> None:
     equipment = CATALOGUE["boiler"]
-    last: list[payloads.Dated] = [
-        (START_MS + 5000 * i, signal.nominal) for i, signal in enumerate(equipment.signals)
+    count = len(equipment.signals)
+    last: list[payloads.Dated] = [  # the first signal was sampled last
+        (START_MS + 5000 * (count - i), signal.nominal) for i, signal in enumerate(equipment.signals)
     ]
     birth = sparkplug.decode(payloads.device_birth(equipment, 40, last, 3))
     assert birth.seq == 3
-    assert birth.ts_ms == last[-1][0]
-    for i, (signal, metric) in enumerate(zip(equipment.signals, birth.metrics, strict=True)):
-        assert (metric.name, metric.alias, metric.ts_ms) == (signal.name, 40 + i, START_MS + 5000 * i)
+    assert birth.ts_ms == last[0][0]
+    times = [metric.ts_ms or 0 for metric in birth.metrics]
+    assert times == sorted(times)
+    metrics = sorted(birth.metrics, key=lambda metric: metric.alias or 0)
+    for i, (signal, metric) in enumerate(zip(equipment.signals, metrics, strict=True)):
+        assert (metric.name, metric.alias, metric.ts_ms) == (signal.name, 40 + i, last[i][0])
         assert metric.datatype == (DataType.DOUBLE if signal.is_wide else DataType.FLOAT)
         assert metric.properties == {"engUnit": signal.unit}
         assert isinstance(metric.value, float)
@@ -56,7 +65,8 @@ def test_data_by_alias_gives_every_sampled_value_back_once_rounded() -> None:
             values = {}
             for metric in decoded.metrics:
                 assert metric.name is None
-                assert metric.ts_ms is None
+                assert metric.ts_ms == sample.ts_ms
+                assert metric.datatype == DataType.UNKNOWN
                 assert not metric.is_historical
                 assert metric.alias is not None
                 assert isinstance(metric.value, float)
@@ -80,3 +90,21 @@ def test_the_fast_layout_gives_the_same_bytes_as_the_contracts_encoder() -> None
                 equipment = CATALOGUE[sample.unit.class_name]
                 layout = payloads.DataLayout(equipment, sample.shape, alias, historical)
                 assert layout.encode(sample, seq) == payloads.data(sample, alias, seq, historical)
+                early = sample._replace(ts_ms=60_000)  # takes fewer bytes
+                assert layout.encode(early, seq) == payloads.data(early, alias, seq, historical)
+
+
+def test_an_answer_to_a_command_has_the_time_on_each_metric_and_no_datatypes() -> None:
+    answer = Answer("a1", "370202-motor-0000001", "stop", True, "", START_MS)
+    metrics = sparkplug.decode(payloads.answer(answer, 7)).metrics
+    assert {(metric.ts_ms, metric.datatype) for metric in metrics} == {(START_MS, DataType.UNKNOWN)}
+
+
+def test_sessions_go_on_where_an_earlier_process_was_killed(tmp_path: Path) -> None:
+    first = Sessions(tmp_path, ["a", "b"])
+    assert [first.next("a") for _ in range(300)] == [number % 256 for number in range(300)]
+    assert first.next("b") == 0
+    second = Sessions(tmp_path, ["b", "c"])  # the first one was not closed
+    assert [second.next("b"), second.next("c")] == [1, 0]
+    third = Sessions(tmp_path, ["a"])
+    assert third.next("a") == 300 % 256
