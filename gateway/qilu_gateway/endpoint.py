@@ -5,9 +5,10 @@ letters for whoever mends what refused them, on this machine only.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import parse_qsl
 
 TIMEOUT_S = 5.0
@@ -50,11 +51,17 @@ class Endpoint:
         self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         self.port = 0
         """The port that is listened on, once `run` has begun."""
+        self.url = ""
+        """Where this machine reaches it, likewise."""
 
     async def run(self) -> None:
         """Serve, until cancelled. Raises OSError when the port is taken."""
         server = await asyncio.start_server(self._serve, self._host, self._port, limit=8192)
-        self.port = server.sockets[0].getsockname()[1]
+        host, self.port = server.sockets[0].getsockname()[:2]
+        address = ip_address(host.partition("%")[0])
+        if address.is_unspecified:
+            address = ip_address("::1" if address.version == 6 else "127.0.0.1")
+        self.url = f"http://{_in_url(address)}:{self.port}"
         async with server:
             await server.serve_forever()
 
@@ -103,9 +110,20 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> R
     if not length.isdecimal() or int(length) > MAX_BODY:
         return None
     body = await reader.readexactly(int(length))
-    peer = writer.get_extra_info("peername")
-    name = headers.get("host", "").rsplit(":", 1)[0] if "]" not in headers.get("host", "") else "[::1]"
     # A page in a browser can post here, too, but not as JSON, and it names the host that it came from.
     meant = method == "GET" or headers.get("content-type", "").startswith("application/json")
-    local = bool(peer) and ip_address(peer[0]).is_loopback and name in _LOCAL_NAMES and meant
+    peer, own = (writer.get_extra_info(name) for name in ("peername", "sockname"))
+    local = meant and bool(peer) and _is_local(peer[0], own[0], headers.get("host", ""))
     return Request(method, path, dict(parse_qsl(query)), body, local)
+
+
+def _is_local(peer: str, own: str, host: str) -> bool:
+    """Whether a connection from `peer` to our address `own` is this machine's, and names us as `host` by
+    that address. Who is on this machine reaches an address of its own from the same address."""
+    name = re.sub(r":\d+$", "", host)
+    theirs, ours = (ip_address(each.partition("%")[0]) for each in (peer, own))
+    return (theirs.is_loopback and name in _LOCAL_NAMES) or (theirs == ours and name == _in_url(ours))
+
+
+def _in_url(address: IPv4Address | IPv6Address) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)

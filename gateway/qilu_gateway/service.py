@@ -79,6 +79,7 @@ class GatewayService:
         self._ousted: ConfigError | None = None
         self._running: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None
+        self._gate: StoreGate | None = None
         self._session: Session | None = None
         self._speaker: Session | None = None
         """The connection that speaks for the host: the session itself, but in the strict profile."""
@@ -131,6 +132,12 @@ class GatewayService:
             "stalled": self._stalled,
         }
         return [name for name, is_wrong in wrong.items() if is_wrong]
+
+    @property
+    def store_trouble(self) -> str:
+        """Why the store takes nothing now, in a sentence, also while readings are spooled; empty when it
+        does."""
+        return self._gate.reason if self._gate is not None else ""
 
     async def __aenter__(self) -> Self:
         """Run in a task of its own. Returns when everything is started, whether or not broker, store and
@@ -191,6 +198,7 @@ class GatewayService:
             gate = StoreGate(
                 store, counters, self._figures, batch_size=settings.batch_size, spooling=spool.enabled
             )
+            self._gate = gate
             self._meter.spool = lambda: (spool.batches, spool.bytes, spool.age_s())
             self._meter.batch_size = lambda: gate.batch_size
             counters.recovered = spool.readings
@@ -366,7 +374,7 @@ class GatewayService:
         while not endpoint.port:
             await asyncio.sleep(0.01)
         file = self._settings.state / ADDRESS_FILE
-        await asyncio.to_thread(file.write_text, f"http://127.0.0.1:{endpoint.port}\n", encoding="utf-8")
+        await asyncio.to_thread(file.write_text, f"{endpoint.url}\n", encoding="utf-8")
 
     def _count_rebirth(self) -> None:
         self._meter.counters.rebirth_requests += 1
@@ -383,5 +391,7 @@ class GatewayService:
 
     async def _serve_health(self, _: Request) -> Answer:
         troubles = self.troubles()
-        body = msgspec.json.encode({"status": "ok" if not troubles else "degraded", "troubles": troubles})
-        return 503 if troubles else 200, "application/json", body
+        body: dict[str, object] = {"status": "ok" if not troubles else "degraded", "troubles": troubles}
+        if self.store_trouble:
+            body["reasons"] = {"store": self.store_trouble}
+        return 503 if troubles else 200, "application/json", msgspec.json.encode(body)

@@ -27,6 +27,8 @@ beside the time after which it is given up."""
 LEAST_BATCH = 100
 """Smaller batches cost a store more for each point than they spare it."""
 SIFT_WRITE_S = 10.0
+MOST_TOLD = 5
+"""Reasons told during one outage."""
 Refused = tuple[Point, str]
 """A point that is refused even alone, and what the store said."""
 
@@ -46,7 +48,9 @@ class StoreGate:
         self._store, self._counters, self._figures = store, counters, figures
         self._most, self._spooling = batch_size, spooling
         self._rest_until_s = 0.0
-        self._told: type[Exception] | None = None
+        self._told: set[str] = set()
+        self.reason = ""
+        """Why it does not take anything, in a sentence; empty when it does."""
         self.batch_size = batch_size
         """Points that should be written together now: follows the store's pace."""
         self.failing = True
@@ -135,14 +139,17 @@ class StoreGate:
         if error.retry_after_s:
             rest_s = min(error.retry_after_s, LONGEST_REST_S)
             self._rest_until_s = max(self._rest_until_s, time.monotonic() + rest_s)
-        if self._told is not type(error):  # a token that is refused is another matter than one that is away
-            self._told = type(error)
+        # Each reason once: a token that is refused is another matter than a server that is away.
+        if len(self._told) < MOST_TOLD and str(error) not in self._told:
+            self.reason = str(error)
+            self._told.add(self.reason)
             then = "readings are spooled" if self._spooling else "messages stay unacknowledged"
-            log.error(f"store takes nothing: {then}", error=str(error))
+            log.error(f"store takes nothing: {then}", error=self.reason)
 
     def _succeeded(self) -> None:
         self.away = False
-        self._told = None
+        self._told.clear()
+        self.reason = ""
         if self.failing:
             self.failing = False
             log.info("store takes writes")

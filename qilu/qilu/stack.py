@@ -26,6 +26,7 @@ from pydantic import SecretStr
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.secrets import secret
 from qilu_contract.stores import Store, open_store
+from qilu_contract.stores.contract import without_password
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings as GatewaySettings
 from qilu_platform.authority import Authority
@@ -121,6 +122,7 @@ class Stack:
         self._metrics_port = self._port(config.metrics_port, "metrics")
         self._log_began = 0
         self._batch_age_s = 0.2
+        self._store_trouble = ""
 
     async def __aenter__(self) -> Stack:
         async with self._stack as stack:
@@ -305,7 +307,7 @@ class Stack:
             f"[bold]Clouds in Qilu[/] is up: [bold cyan]{self.platform.url}[/]  "
             "(live map; Ctrl-C stops everything)",
             f"  broker   {broker_note}",
-            f"  store    {store_url}",
+            f"  store    {without_password(store_url)}",
             f"  metrics  http://127.0.0.1:{self._metrics_port}/metrics, {self.platform.url}/metrics",
             f"  by hand  . {shlex.quote(f'{state}/env')}   "
             "(addresses and keys for curl, qilu publish, mosquitto_pub)",
@@ -329,6 +331,14 @@ class Stack:
 
     async def show(self, line: StatusLine) -> None:
         """Draw the moment's status."""
+        reason = self.gateway.store_trouble
+        if reason and reason != self._store_trouble:
+            self.console.print(
+                f"The store takes nothing, readings wait: {reason}", soft_wrap=True, markup=False
+            )
+        elif self._store_trouble and not reason:
+            self.console.print("The store takes readings again.")
+        self._store_trouble = reason
         try:
             line.show(await self.status())
         except httpx.HTTPError as error:

@@ -141,6 +141,27 @@ def running(tmp_path: Path, free_port: Callable[[], int], mosquitto_program: str
         stack.process.wait()
 
 
+def test_a_store_that_takes_nothing_is_told_while_the_stack_runs(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    ports = ["--port", str(free_port()), "--mqtt-port", str(free_port())]
+    away = f"influxdb://somebody:secret@127.0.0.1:{free_port()}/qilu"
+    stack = RunningStack(tmp_path / "state", "--units", "10", "--broker", "builtin", "--store", away, *ports)
+    try:
+        deadline = time.monotonic() + START_S
+        while "The store takes nothing" not in stack.output.read_text():
+            assert stack.process.poll() is None, stack.output.read_text()
+            assert time.monotonic() < deadline, stack.output.read_text()
+            time.sleep(0.1)
+        stack.interrupt()
+    finally:
+        stack.process.kill()
+        stack.process.wait()
+    told = stack.output.read_text()
+    assert told.count("The store takes nothing, readings wait: InfluxDB at http://127.0.0.1:") == 1
+    assert "secret" not in told
+
+
 def on_cloud(counts: dict[str, Any]) -> int:
     return next(
         int(target["onboarded"]) for target in counts["targets"] if target["name"] == "units_on_cloud"

@@ -209,8 +209,8 @@ async def test_a_busy_store_is_left_alone_as_long_as_it_asks_for(
     assert asked[1] - asked[0] >= 2.9
 
 
-@pytest.mark.parametrize("status", [401, 403])
-async def test_refused_credentials_keep_the_data_and_are_said_once(
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_refused_credentials_keep_the_data_and_are_told_while_they_are_refused(
     settings: Settings,
     platform: FakePlatform,
     publisher: Publisher,
@@ -223,11 +223,18 @@ async def test_refused_credentials_keep_the_data_and_are_said_once(
         fake_influx.answer = lambda _: (status, {}, "no")
         publisher.send_all([telemetry("m1", motor(second)) for second in range(10)])
         await eventually(lambda: gateway.counters.spooled == 10, "kept")
-        await eventually(lambda: gateway.counters.store_denied >= 2, "tried again")
-        assert "qilu_gateway_store_denied_total 0.0" not in (await get(gateway, "/metrics")).text
+        await eventually(lambda: gateway.counters.store_errors >= 2, "tried again")
+        if status != 404:
+            assert gateway.counters.store_denied >= 2
+            assert "qilu_gateway_store_denied_total 0.0" not in (await get(gateway, "/metrics")).text
+        told = (await get(gateway, "/healthz")).json()["reasons"]["store"]
+        assert f"answered {status}" in told
+        assert "'fake'" in told or status == 401
+        assert told == gateway.store_trouble
+        assert capsys.readouterr().out.count(told) == 1
         fake_influx.answer = lambda _: STORED
         await eventually(lambda: gateway.counters.stored == 10, "stored")
-    assert capsys.readouterr().out.count("QILU_INFLUX_TOKEN") == 1
+        assert (await get(gateway, "/healthz")).json() == {"status": "ok", "troubles": []}
     assert letters(settings) == {}
 
 
