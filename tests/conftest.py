@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from qilu.brokers import RUMQTTD_TOML
 
 MOSQUITTO_MIN = (2, 0, 21)  # older ones ignore Receive Maximum when a backlog is delivered
 START_TIMEOUT_S = 60.0  # generous: the machine may be busy
@@ -177,6 +179,36 @@ def mosquitto(mosquitto_program: str, tmp_path_factory: pytest.TempPathFactory) 
     server.start()
     yield server
     server.kill()
+
+
+class BuiltinBroker(Server):
+    """The broker that comes with pip, as the embedded stack sets it up, but open to all. It forgets
+    everything when it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        port = _free_port()
+        config = folder / "rumqttd.toml"
+        config.write_text(RUMQTTD_TOML.format(port=port, users="").replace("[v5.1.connections.auth]", ""))
+        command = [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
+        super().__init__("builtin-broker", command, port, folder)
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://{self.host}:{self.port}"
+
+
+@pytest.fixture(params=["mosquitto", "builtin"])
+def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Each of the brokers that the embedded stack may have, in turn; the built-in one anew for each test."""
+    if request.param == "mosquitto":
+        server: Server = request.getfixturevalue("mosquitto")
+        server.start()
+        yield server
+        return
+    builtin = BuiltinBroker(tmp_path)
+    builtin.start()
+    yield builtin
+    builtin.kill()
 
 
 class InfluxServer(Server):

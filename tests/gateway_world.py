@@ -157,13 +157,14 @@ class Publisher:
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         if "/STATE/" in message.topic:
-            self.states.append({"host": message.topic.split("/")[-1], **json.loads(message.payload)})
+            with contextlib.suppress(ValueError):  # not every host says its STATE in JSON
+                self.states.append({"host": message.topic.split("/")[-1], **json.loads(message.payload)})
         else:
             self.commands.append(message.topic)
 
-    def send(self, topic: str, payload: bytes, qos: int = 1) -> None:
+    def send(self, topic: str, payload: bytes, qos: int = 1, retain: bool = False) -> None:
         """Returns when the broker has it."""
-        self._client.publish(topic, payload, qos).wait_for_publish(PATIENCE_S)
+        self._client.publish(topic, payload, qos, retain).wait_for_publish(PATIENCE_S)
 
     def send_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
         sent = [self._client.publish(topic, payload, 1) for topic, payload in messages]

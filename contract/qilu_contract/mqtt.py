@@ -70,6 +70,8 @@ class Message(NamedTuple):
     dup: bool
     mid: int
     """What it is acknowledged by; 0 at QoS 0, which nobody acknowledges."""
+    retained: bool = False
+    """The broker kept it for new subscribers: nobody knows how old it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +371,7 @@ class Connection(asyncio.Protocol):
                 if body > end:
                     raise IndexError
                 topic = data[start + 2 : name].decode("utf-8", "replace")
-                messages.append(Message(topic, data[body:end], head & 0x08 != 0, mid))
+                messages.append(Message(topic, data[body:end], head & 0x08 != 0, mid, head & 0x01 != 0))
             elif kind == _PUBACK:
                 mid = data[start] << 8 | data[start + 1]
                 item = self._in_flight.get(mid)

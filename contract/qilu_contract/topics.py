@@ -31,7 +31,7 @@ class SparkplugTopic:
 
 @dataclass(frozen=True, slots=True)
 class StateTopic:
-    """`spBv1.0/STATE/{host}`"""
+    """`spBv1.0/STATE/{host}`: of any host, whose id need not be one of ours."""
 
     host: str
 
@@ -72,7 +72,7 @@ def parse(topic: str) -> Topic:
     if topic == CLOCK:
         return ClockTopic()
     match topic.split("/"):
-        case ["spBv1.0", "STATE", host] if is_id(host):
+        case ["spBv1.0", "STATE", host] if host:
             return StateTopic(host)
         case ["spBv1.0", group, type_, node] if type_ in _TYPES and type_[0] == "N" and _ids(group, node):
             return SparkplugTopic(group, type_, node, None)  # type: ignore[arg-type]  # one of _TYPES

@@ -1,7 +1,8 @@
 """The alias tables of births: which name and type an alias stands for, per edge node and per device.
 
-A table takes effect at once, and is durable before its birth is acknowledged. It stays valid until the next
-birth: after a death, and across restarts of the gateway.
+A table takes effect at once, and is durable before its birth is acknowledged. It stays valid across restarts
+of the gateway, until the next birth replaces it or a death closes it. A table is closed when its `session`
+is not the edge node's: the death of a node closes all of its tables by adding one to a single number.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,7 +27,20 @@ CREATE TABLE IF NOT EXISTS births (
   redefined_ms INTEGER NOT NULL,
   PRIMARY KEY (county, node, device)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sessions (
+  county TEXT NOT NULL,
+  node TEXT NOT NULL,
+  device TEXT NOT NULL,
+  session INTEGER NOT NULL,
+  bd_seq INTEGER,
+  PRIMARY KEY (county, node, device)
+) WITHOUT ROWID;
 """
+MAX_NODES = 200_000
+"""Edge nodes in memory, about 0.5 kB each; of one that is read from the file again only the last sequence
+number is forgotten."""
+DEAD = -1
+"""The session of a device that has died: no edge node has it."""
 MAX_CACHED = 200_000
 """Tables in memory, about 1 kB each; others are read from the file when they are needed."""
 AMBIGUOUS_MS = 3600 * 1000
@@ -40,7 +55,41 @@ INFORMATION = (
 Key = tuple[str, str, str]
 """County, node, device (empty for the node's own)."""
 Aliases = dict[int, tuple[str, int]]
-"""Name and datatype by alias."""
+"""Name and datatype by alias. An empty name: the birth gave the alias several meanings."""
+
+
+class SessionRow(NamedTuple):
+    """What the state file keeps beside a table. Of a node (`device` empty): how many of its connections are
+    known to have ended, and the bdSeq of its last birth. Of a device: in which session it was born, or DEAD.
+    """
+
+    county: str
+    node: str
+    device: str
+    session: int
+    bd_seq: int | None = None
+
+
+@dataclass(slots=True)
+class EdgeNode:
+    county: str
+    name: str
+    session: int = 0
+    bd_seq: int | None = None
+    """Of its last birth; None when no birth is known, or it gave none."""
+    last_seq: int | None = None
+    missing: set[int] = field(default_factory=set)
+    """Sequence numbers that were skipped and may still come."""
+    lane: int | None = None
+    """The connection of ours on which its last birth came."""
+
+    def count_anew(self) -> None:
+        """Its sequence numbers begin again."""
+        self.last_seq = None
+        self.missing.clear()
+
+    def row(self) -> SessionRow:
+        return SessionRow(self.county, self.name, "", self.session, self.bd_seq)
 
 
 def is_information(name: str | None) -> bool:
@@ -51,6 +100,7 @@ def is_information(name: str | None) -> bool:
 class BirthTable:
     key: Key
     aliases: Aliases
+    session: int = 0
     redefined_ms: int = 0
     """When a birth gave an alias another meaning than the birth before it; 0 for never."""
     ambiguous: bool = False
@@ -75,11 +125,26 @@ class Births:
         self._state = state
         self._cache: OrderedDict[Key, BirthTable] = OrderedDict()
         self._unsaved: dict[Key, BirthTable] = {}
+        self._nodes: OrderedDict[tuple[str, str], EdgeNode] = OrderedDict()
         self._started_ms = time.time_ns() // 1_000_000
 
-    def learn(self, key: Key, aliases: Aliases, said_ms: int | None = None) -> BirthTable:
+    def node(self, county: str, name: str) -> EdgeNode:
+        """The edge node as its births and deaths left it; a new one when nothing is known of it."""
+        node = self._nodes.get((county, name))
+        if node is None:
+            row = self._state.read(
+                "SELECT session, bd_seq FROM sessions WHERE county = ? AND node = ? AND device = ''",
+                (county, name),
+            )
+            node = EdgeNode(county, name, *(row or ()))  # type: ignore[arg-type]  # as the schema says
+            self._nodes[county, name] = node
+            if len(self._nodes) > MAX_NODES:
+                self._nodes.popitem(last=False)
+        return node
+
+    def learn(self, key: Key, aliases: Aliases, said_ms: int | None = None, session: int = 0) -> BirthTable:
         """A birth's table, in effect from now on; `saved` or `forget` must follow."""
-        table = BirthTable(key, aliases, said_ms=said_ms)
+        table = BirthTable(key, aliases, session, said_ms=said_ms)
         old = self.find(key)
         if old is not None:
             table.redefined_ms = old.redefined_ms
@@ -123,19 +188,26 @@ class Births:
 
     def _load(self, key: Key) -> BirthTable | None:
         row = self._state.read(
-            "SELECT aliases, redefined_ms FROM births WHERE county = ? AND node = ? AND device = ?", key
+            "SELECT aliases, redefined_ms, coalesce(session, 0) FROM births "
+            "LEFT JOIN sessions USING (county, node, device) WHERE county = ? AND node = ? AND device = ?",
+            key,
         )
         if row is None:
             return None
-        aliases, redefined_ms = row
+        aliases, redefined_ms, session = row
         assert isinstance(aliases, bytes)
         assert isinstance(redefined_ms, int)
+        assert isinstance(session, int)
         ambiguous = 0 <= self._started_ms - redefined_ms < AMBIGUOUS_MS
-        return BirthTable(key, msgspec.msgpack.decode(aliases, type=Aliases), redefined_ms, ambiguous)
+        meanings = msgspec.msgpack.decode(aliases, type=Aliases)
+        return BirthTable(key, meanings, session, redefined_ms, ambiguous)
 
 
-def save(connection: sqlite3.Connection, tables: Iterable[BirthTable]) -> None:
-    """Write the tables, inside the caller's transaction."""
+def save(
+    connection: sqlite3.Connection, tables: Iterable[BirthTable], sessions: Iterable[SessionRow] = ()
+) -> None:
+    """Write the tables and the sessions, in their order, inside the caller's transaction."""
+    connection.executemany("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", sessions)
     connection.executemany(
         "INSERT OR REPLACE INTO births VALUES (?, ?, ?, ?, ?)",
         [(*table.key, msgspec.msgpack.encode(table.aliases), table.redefined_ms) for table in tables],

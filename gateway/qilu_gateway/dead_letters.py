@@ -59,6 +59,8 @@ class DeadLetter:
     """The broker said that it may have delivered this message before: then a row that is there is this
     message's, and is not counted again.
     """
+    replayable: bool = True
+    """Else its payload is not kept: taken again, its aliases would get meanings of another time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Bounds:
         """Store the letters; returns how many readings were evicted to make room."""
         rows = size = 0
         for letter in letters:
-            payload = letter.payload[:MAX_KEPT_PAYLOAD]
+            payload = letter.payload[: MAX_KEPT_PAYLOAD if letter.replayable else 0]
             known = connection.execute(
                 "UPDATE dead_letters SET last_seen_ms = ?, readings = readings + ? WHERE digest = ?",
                 (now_ms, 0 if letter.redelivered else letter.readings, _digest(letter)),

@@ -4,10 +4,9 @@ about the values, comes later (`admission.py`, `checking.py`).
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from qilu_contract import clock, json_payload, sparkplug, sparkplug_floats, topics
@@ -15,10 +14,24 @@ from qilu_contract.errors import BadReading, Reason
 from qilu_contract.readings import MAX_TIME_MS, Reading, Value
 from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic, Topic
 
-from qilu_gateway.births import Aliases, Births, BirthTable, is_information
+from qilu_gateway.births import DEAD, Aliases, Births, BirthTable, EdgeNode, SessionRow, is_information
 
-MAX_NODES = 200_000
-"""Edge nodes whose sequence numbers are followed; beyond, the ones silent for longest are forgotten."""
+BD_SEQ = "bdSeq"
+"""The metric that says to which connection of its edge node a birth or death belongs."""
+
+
+class _Delivery(NamedTuple):
+    """How a message came: see `Decoder.decode`."""
+
+    dup: bool
+    retained: bool
+    past_ms: int | None
+    lane: int
+
+    @property
+    def present(self) -> bool:
+        """It changes births, deaths and sequence numbers."""
+        return not self.retained and self.past_ms is None
 
 
 class Decoded(msgspec.Struct):
@@ -31,30 +44,48 @@ class Decoded(msgspec.Struct):
     refused: list[BadReading] = []
     birth: BirthTable | None = None
     clock: clock.RunClock | None = None
+    sessions: list[SessionRow] = []
+    """What a birth or death changes about the edge node or device."""
     gap: bool = False
     """The edge node's sequence number shows that a message is missing."""
+    complete: bool = False
+    """It is the last of the messages that were missing."""
     host: str = ""
     """Whose STATE it is."""
     death: bool = False
     """The unit is gone, or the edge node with all its units."""
+    ignored_death: bool = False
+    """The will of an earlier connection of the edge node, or a retained death."""
     rebirth: bool = False
     """The aliases are not known: the edge node is to say its births again."""
 
 
 class Decoder:
-    """Keeps what decoding needs from earlier messages: births, and each edge node's last sequence number."""
+    """Keeps what decoding needs from earlier messages: births and deaths, and each edge node's last sequence
+    number."""
 
     def __init__(self, births: Births, max_payload_bytes: int) -> None:
         self._births = births
         self._max_payload_bytes = max_payload_bytes
-        self._last_seq: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._bd_seq: dict[tuple[str, str], object] = {}
 
-    def decode(self, topic: str, payload: bytes, *, dup: bool, past: bool = False) -> Decoded:
-        """`dup`: the broker may have delivered this message before. `past`: its births, clocks and sequence
-        numbers are of long ago, and nothing is learned from them. What cannot be decoded comes back as one
-        refused reading.
+    def decode(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        dup: bool,
+        retained: bool = False,
+        past_ms: int | None = None,
+        lane: int = 0,
+    ) -> Decoded:
+        """`dup`: the broker may have delivered this message before. `retained`: the broker kept it, and it
+        may be older than anything that is known. `past_ms`: it came then, and is taken again. Neither a
+        retained message nor one of the past changes births, deaths or sequence numbers; one of the past sets
+        no clock. `lane`: which connection of ours it came on; no two keep the order of each other's messages,
+        so the death of a node counts on the one on which its birth came. What cannot be decoded comes back as
+        one refused reading.
         """
+        delivery = _Delivery(dup, retained, past_ms, lane)
         decoded = Decoded()
         try:
             parsed = _parse(topic)
@@ -82,32 +113,33 @@ class Decoder:
                             decoded.refused.append(item)
                         else:
                             decoded.readings.append(item)
-                case ClockTopic() if payload and not past:  # an empty one takes the retained message back
+                case ClockTopic() if payload and past_ms is None:  # an empty one clears the retained message
                     decoded.clock = clock.decode(payload)
                 case SparkplugTopic():
-                    if not self._plain_data(decoded, parsed, payload, dup, past):
-                        self._sparkplug(decoded, parsed, sparkplug.decode(payload), dup, past)
+                    if not delivery.present or not self._plain_data(decoded, parsed, payload, delivery):
+                        self._sparkplug(decoded, parsed, sparkplug.decode(payload), delivery)
         except BadReading as bad:
             decoded.refused.append(bad)
         return decoded
 
-    def _plain_data(
-        self, decoded: Decoded, topic: SparkplugTopic, body: bytes, dup: bool, past: bool
-    ) -> bool:
+    def _plain_data(self, decoded: Decoded, topic: SparkplugTopic, body: bytes, delivery: _Delivery) -> bool:
         """The short way for what nearly every message is: floats of a known device, of one time or each with
         its own. False for anything else, which `_sparkplug` takes apart with care; both come to the same."""
         if topic.type != "DDATA" or topic.device is None:
             return False
         table = self._births.find((topic.group, topic.node, topic.device))
-        plain = None if table is None or table.ambiguous else sparkplug_floats.decode(body)
-        if table is None or plain is None:
+        node = self._births.node(topic.group, topic.node)
+        if table is None or table.ambiguous or table.session != node.session:
+            return False
+        plain = sparkplug_floats.decode(body)
+        if plain is None:
             return False
         ts_ms, seq, aliases, floats, times_ms = plain
         try:
             names = [table.names[alias] for alias in aliases]
         except KeyError:  # no alias of its birth, or nothing measured
             return False
-        decoded.gap = not past and self._follow(topic, seq) and not dup
+        _follow(decoded, node, seq, delivery)
         if times_ms is None:
             decoded.readings.append(Reading(topic.device, ts_ms, dict(zip(names, floats, strict=True))))
             return True
@@ -122,32 +154,39 @@ class Decoder:
         return True
 
     def _sparkplug(
-        self, decoded: Decoded, topic: SparkplugTopic, payload: sparkplug.Payload, dup: bool, past: bool
+        self,
+        decoded: Decoded,
+        topic: SparkplugTopic,
+        payload: sparkplug.Payload,
+        delivery: _Delivery,
     ) -> None:
-        decoded.gap = not past and self._follow(topic, payload.seq) and not dup
-        key = (topic.group, topic.node, topic.device or "")
+        node = self._births.node(topic.group, topic.node)
+        table = self._births.find((topic.group, topic.node, topic.device or ""))
+        if delivery.present:
+            if topic.type == "NBIRTH":
+                node.count_anew()
+            if topic.type != "NDEATH":
+                _follow(decoded, node, payload.seq, delivery)
         match topic.type:
             case "NBIRTH" | "DBIRTH":
+                if not any(metric.name for metric in payload.metrics):
+                    raise BadReading(
+                        Reason.BAD_PAYLOAD, f"{topic.type} without metrics: the birth before it stays in use"
+                    )
                 if topic.device is not None:
                     self._group(decoded, topic.device, payload, [(m.name, m) for m in payload.metrics])
-                if past:
-                    return
-                aliases: Aliases = {
-                    metric.alias: (metric.name, metric.datatype)
-                    for metric in payload.metrics
-                    if metric.alias is not None and metric.name is not None
-                }
-                decoded.birth = self._births.learn(key, aliases, payload.ts_ms)
-                if topic.device is None and len(self._bd_seq) < MAX_NODES:
-                    self._bd_seq[topic.group, topic.node] = _bd_seq(payload)
-            case "DDEATH":
-                decoded.death = not past
-            case "NDEATH":
-                # The will of an older connection may come after the birth on a newer one.
-                known = self._bd_seq.get((topic.group, topic.node))
-                decoded.death = not past and known in (None, _bd_seq(payload))
+                if delivery.present:
+                    node.lane = delivery.lane
+                    self._learn(decoded, topic, payload, node)
+                elif delivery.retained:
+                    decoded.rebirth = table is None or table.session != node.session
+            case "DDEATH" | "NDEATH":
+                if delivery.retained:
+                    decoded.ignored_death = True
+                elif delivery.present and (topic.device or node.lane in (None, delivery.lane)):
+                    self._die(decoded, topic, payload, node, table)
             case "DDATA" | "NDATA":
-                named = self._names(decoded, key, payload.metrics, dup)
+                named = self._names(decoded, node, table, topic, payload.metrics, delivery)
                 if topic.device is not None:
                     self._group(decoded, topic.device, payload, named)
                 elif strange := [name for name, _ in named if not is_information(name)]:
@@ -156,16 +195,71 @@ class Decoder:
                         f"{strange[0]!r}: an edge node has no signals of its own, publish them as a device's",
                     )
 
+    def _learn(
+        self, decoded: Decoded, topic: SparkplugTopic, payload: sparkplug.Payload, node: EdgeNode
+    ) -> None:
+        if topic.device is None:
+            bd_seq = _bd_seq(payload.metrics)
+            if node.bd_seq not in (None, bd_seq):  # another connection: the one before has ended
+                node.session += 1
+            node.bd_seq = bd_seq
+            decoded.sessions = [node.row()]
+        else:
+            decoded.sessions = [SessionRow(topic.group, topic.node, topic.device, node.session)]
+        key = (topic.group, topic.node, topic.device or "")
+        decoded.birth = self._births.learn(key, _aliases(payload.metrics), payload.ts_ms, node.session)
+
+    def _die(
+        self,
+        decoded: Decoded,
+        topic: SparkplugTopic,
+        payload: sparkplug.Payload,
+        node: EdgeNode,
+        table: BirthTable | None,
+    ) -> None:
+        """A death closes the alias tables: what is born next may give the aliases other meanings."""
+        if topic.device is not None:
+            decoded.death = True
+            if table is not None:
+                table.session = DEAD
+                decoded.sessions = [SessionRow(topic.group, topic.node, topic.device, DEAD)]
+            return
+        bd_seq = _bd_seq(payload.metrics, table)
+        if node.bd_seq is not None and bd_seq is None:
+            raise BadReading(
+                Reason.BAD_PAYLOAD, "an NDEATH without bdSeq: which connection has ended cannot be told"
+            )
+        if node.bd_seq not in (None, bd_seq):
+            # The will of an older connection may come after the birth on a newer one.
+            decoded.ignored_death = True
+            return
+        decoded.death = True
+        node.session += 1
+        node.count_anew()
+        decoded.sessions = [node.row()]
+
     def _names(
-        self, decoded: Decoded, key: tuple[str, str, str], metrics: Iterable[sparkplug.Metric], dup: bool
+        self,
+        decoded: Decoded,
+        node: EdgeNode,
+        table: BirthTable | None,
+        topic: SparkplugTopic,
+        metrics: Sequence[sparkplug.Metric],
+        delivery: _Delivery,
     ) -> list[tuple[str | None, sparkplug.Metric]]:
-        """Each metric with its name; raises BadReading(no_birth) when an alias is not known."""
-        table = self._births.find(key)
-        if table is not None and table.ambiguous and dup:
+        """Each metric with its name; raises BadReading(no_birth) when an alias is not known, or may have had
+        another meaning when the message was published."""
+        dup, retained, past_ms, _ = delivery
+        if table is not None and table.ambiguous and dup and past_ms is None:
             raise BadReading(
                 Reason.NO_BIRTH,
                 "delivered again around a birth that gave aliases another meaning: not guessed",
             )
+        # What comes again may have been published before the death.
+        closed = table is not None and table.session != node.session and not dup
+        unborn = (table is None or closed) and not dup
+        decoded.rebirth = closed or (retained and unborn)
+        where = "/".join(filter(None, (topic.group, topic.node, topic.device)))
         aliases = table.aliases if table is not None else {}
         named: list[tuple[str | None, sparkplug.Metric]] = []
         for metric in metrics:
@@ -173,6 +267,12 @@ class Decoder:
                 named.append((metric.name, metric))
                 continue
             meaning = aliases.get(metric.alias)
+            if retained:
+                raise BadReading(
+                    Reason.NO_BIRTH, f"{where}: a retained message of aliases, whose birth cannot be told"
+                )
+            if closed:
+                raise BadReading(Reason.NO_BIRTH, f"{where}: it has died, and no birth came since")
             if meaning is None:
                 decoded.rebirth = not dup
                 what = (
@@ -180,8 +280,16 @@ class Decoder:
                     if table is None
                     else f"alias {metric.alias} is not in its birth"
                 )
-                raise BadReading(Reason.NO_BIRTH, f"{'/'.join(filter(None, key))}: {what}")
+                raise BadReading(Reason.NO_BIRTH, f"{where}: {what}")
             name, datatype = meaning
+            if not name:
+                raise BadReading(
+                    Reason.NO_BIRTH, f"{where}: alias {metric.alias} stands for several metrics of its birth"
+                )
+            if table is not None and past_ms is not None and table.redefined_ms > past_ms:
+                raise BadReading(
+                    Reason.NO_BIRTH, f"{where}: a later birth gave aliases another meaning: not guessed"
+                )
             if metric.datatype == 0 and type(metric.value) is int:
                 metric = metric._replace(value=sparkplug.as_signed(metric.value, datatype))
             named.append((name, metric))
@@ -208,20 +316,6 @@ class Decoder:
             else:
                 decoded.readings.append(Reading(unit, ts_ms, values))
 
-    def _follow(self, topic: SparkplugTopic, seq: int | None) -> bool:
-        """Whether sequence numbers were skipped."""
-        node = (topic.group, topic.node)
-        if topic.type == "NDEATH":
-            self._last_seq.pop(node, None)
-            return False
-        if seq is None:
-            return False
-        last = self._last_seq.get(node)
-        self._last_seq[node] = seq
-        if last is None and len(self._last_seq) > MAX_NODES:
-            self._last_seq.popitem(last=False)
-        return last is not None and topic.type != "NBIRTH" and seq != (last + 1) % 256
-
 
 @lru_cache(maxsize=100_000)
 def _parse(topic: str) -> Topic:
@@ -229,6 +323,43 @@ def _parse(topic: str) -> Topic:
     return topics.parse(topic)
 
 
-def _bd_seq(payload: sparkplug.Payload) -> object:
-    """Which connection of its edge node a birth or death belongs to."""
-    return next((metric.value for metric in payload.metrics if metric.name == "bdSeq"), None)
+def _follow(decoded: Decoded, node: EdgeNode, seq: int | None, delivery: _Delivery) -> None:
+    """Notice skipped sequence numbers, and when all of them have come after all."""
+    if seq is None:
+        return
+    last, node.last_seq = node.last_seq, seq
+    if last is None or seq == (last + 1) % 256:
+        return
+    if delivery.dup:  # the broker begins again somewhere before
+        node.missing.clear()
+    elif seq in node.missing:
+        node.last_seq = last
+        node.missing.discard(seq)
+        decoded.complete = not node.missing
+    else:
+        node.missing |= {(last + 1 + step) % 256 for step in range((seq - last - 1) % 256)}
+        decoded.gap = True
+
+
+def _aliases(metrics: Iterable[sparkplug.Metric]) -> Aliases:
+    """What a birth says about aliases; one that it gives to several metrics means none of them."""
+    aliases: Aliases = {}
+    for metric in metrics:
+        if metric.alias is not None and metric.name:
+            meaning = (metric.name, metric.datatype)
+            if aliases.setdefault(metric.alias, meaning) != meaning:
+                aliases[metric.alias] = ("", 0)
+    return aliases
+
+
+def _bd_seq(metrics: Iterable[sparkplug.Metric], birth: BirthTable | None = None) -> int | None:
+    """Which connection of its edge node a birth or death belongs to; a death may name the metric by the alias
+    that its birth gave it."""
+    aliases = birth.aliases if birth is not None else {}
+    for metric in metrics:
+        name = metric.name
+        if name is None and metric.alias is not None:
+            name = aliases.get(metric.alias, ("", 0))[0]
+        if name == BD_SEQ and type(metric.value) is int:
+            return metric.value
+    return None

@@ -45,9 +45,10 @@ class LetterOffice:
         self,
         state: StateFile,
         bounds: Bounds,
-        replay: Callable[[str, bytes], Awaitable[frozenset[Reason]]],
+        replay: Callable[[str, bytes, int], Awaitable[frozenset[Reason]]],
     ) -> None:
-        """`replay` takes a message again and says why readings of it are refused now."""
+        """`replay` takes a message again that first came at a time (ms), and says why readings of it are
+        refused now."""
         self._state, self._bounds, self._replay = state, bounds, replay
 
     def paths(self) -> dict[tuple[str, str], Handler]:
@@ -71,7 +72,9 @@ class LetterOffice:
 
     async def _take_again(self, row: Row) -> frozenset[Reason]:
         """Why readings of it are refused now; for any reason when it is not all there."""
-        return await self._replay(row.topic, row.payload) if row.whole else frozenset(Reason)
+        return (
+            await self._replay(row.topic, row.payload, row.first_seen_ms) if row.whole else frozenset(Reason)
+        )
 
     async def purge(self, choice: Choice) -> Outcome:
         """Throw letters away."""

@@ -54,6 +54,9 @@ class Counters:
     births: int = 0
     rebirth_requests: int = 0
     sequence_gaps: int = 0
+    ignored_deaths: int = 0
+    """Deaths that say nothing of the present: wills of edge nodes' earlier connections, retained deaths,
+    deaths of units that are not registered (any more)."""
     messages: int = 0
     redelivered_messages: int = 0
     """Messages that the broker marked as possibly delivered before."""
@@ -165,6 +168,7 @@ _COUNTED = {
     "births": "Birth messages",
     "rebirth_requests": "Rebirths requested of edge nodes",
     "sequence_gaps": "Gaps in edge nodes' sequence numbers",
+    "ignored_deaths": "Deaths of earlier connections, of unregistered units, and retained ones",
     "evicted": "Readings whose dead letters were evicted at the bound",
     "store_errors": "Writes that the store did not take",
     "store_refused": "Writes that the store refused in part or as a whole, and that were split",

@@ -114,11 +114,11 @@ class Pipeline:
             self._order.popleft()
         return time.monotonic() - self._order[0].received_s if self._order else 0.0
 
-    async def replay(self, topic: str, payload: bytes) -> frozenset[Reason]:
-        """Take a dead letter's message again, as one that may have come before; returns why readings of it
-        are refused now, once that and all else of it is durable. Births and sequence numbers of the past are
-        not learned from it."""
-        decoded = self._decoder.decode(topic, payload, dup=True, past=True)
+    async def replay(self, topic: str, payload: bytes, past_ms: int) -> frozenset[Reason]:
+        """Take the message of a dead letter that first came at `past_ms` again, as one that may have come
+        before; returns why readings of it are refused now, once that and all else of it is durable. Births
+        and sequence numbers of the past are not learned from it."""
+        decoded = self._decoder.decode(topic, payload, dup=True, past_ms=past_ms)
         if decoded.unit is not None:
             self.admission.distrust(decoded.unit)
         ended = asyncio.get_running_loop().create_future()
@@ -127,14 +127,15 @@ class Pipeline:
             await self._batcher.add(taken)
         return await asyncio.shield(ended)
 
-    async def take(self, message: Message, epoch: int) -> None:
-        """Take a message over, as the connection `epoch` delivered it. Waits while too much is in flight."""
-        topic, payload, dup, mid = message
+    async def take(self, message: Message, epoch: int, lane: int = 0) -> None:
+        """Take a message over, as the connection `epoch` delivered it; `lane` tells the sessions apart whose
+        connections these are. Waits while too much is in flight."""
+        topic, payload, dup, mid, retained = message
         counters = self._meter.counters
         counters.messages += 1
         counters.redelivered_messages += dup
         # Python's hash of bytes: 64 bits, keyed anew in each process.
-        key = (topic, hash(payload)) if mid else None
+        key = (topic, hash(payload)) if mid and not retained else None
         known = self._recent.get(key) if key is not None else None
         if known is not None and known.epoch != epoch and (dup or not known.acknowledged):
             self._take_again(known, mid, epoch)
@@ -142,9 +143,9 @@ class Pipeline:
         while self._held_bytes > MAX_HELD_BYTES:
             self._progress.clear()
             await self._progress.wait()
-        decoded = self._decoder.decode(topic, payload, dup=dup)
+        decoded = self._decoder.decode(topic, payload, dup=dup, retained=retained, lane=lane)
         taken = Taken.of(topic, payload, dup, decoded)
-        taken.mid, taken.epoch = mid, epoch
+        taken.mid, taken.epoch, taken.retained = mid, epoch, retained
         if key is not None:
             self._remember(key, taken)
         self._heed(decoded, payload)
@@ -159,7 +160,7 @@ class Pipeline:
         self._held_bytes += len(taken.payload)
         self._unfinished += 1
         self._order.append(taken)
-        if decoded.unit is None or not (decoded.readings or decoded.birth):
+        if decoded.unit is None or not (decoded.readings or decoded.birth or decoded.death):
             return True
         return self._admit(taken, decoded.unit)
 
@@ -186,13 +187,20 @@ class Pipeline:
             heard_ms = clock.wall_ms()
             self.clock.hear(decoded.clock, heard_ms)
             self._heard = (decoded.clock, heard_ms)
+        node = (decoded.county, decoded.enterprise)
         if decoded.birth is not None:
             counters.births += 1
+            if decoded.unit is None:
+                self._rebirths.born(node)
+        counters.ignored_deaths += decoded.ignored_death
         if decoded.gap:
             counters.sequence_gaps += 1
-            decoded.rebirth |= time.monotonic() - self._session.up_since > AFTER_CONNECT_S
+            if time.monotonic() - self._session.up_since > AFTER_CONNECT_S:
+                self._rebirths.skipped(node)
+        if decoded.complete:
+            self._rebirths.complete(node)
         if decoded.rebirth:
-            self._rebirths.ask((decoded.county, decoded.enterprise))
+            self._rebirths.ask(node)
 
     def _admit(self, taken: Taken, unit: str) -> bool:
         """Whether it is judged: else it waits for the platform's answer."""
@@ -217,17 +225,27 @@ class Pipeline:
         del self._waiting[unit]
 
     def _judge(self, taken: Taken, admitted: Admitted | None) -> None:
-        """Whether its readings may be stored, as far as that hangs on whose they are."""
+        """Whether its readings may be stored, and its birth or death believed, as far as that hangs on whose
+        they are."""
         try:
             if admitted is None:
                 raise BadReading(Reason.UNKNOWN_UNIT, f"{taken.unit} is not registered, or is retired")
             admitted.check_owner(taken.county, taken.enterprise)
         except BadReading as bad:
+            counters = self._meter.counters
             if taken.readings:
                 taken.refuse(bad, len(taken.readings))
+            elif taken.death and bad.reason is Reason.UNKNOWN_UNIT:
+                counters.ignored_deaths += 1  # a unit that was retired says farewell
+            elif not taken.count:  # it counts as one reading, like what cannot be decoded
+                taken.refuse(bad)
+                taken.count = 1
+                counters.accepted += 1
+                counters.in_flight += 1
             if taken.birth is not None:
                 self._births.forget(taken.birth)
                 taken.birth = None
+            taken.death, taken.sessions = False, []
             return
         taken.admitted = admitted
 
@@ -276,7 +294,7 @@ class Pipeline:
             if taken.death:
                 self._report_death(taken)
             if taken.points and taken.admitted is not None:
-                self._report_readings(taken.admitted, taken.points)
+                self._report_readings(taken.admitted, taken.points, taken.retained)
             if taken.ended is not None and not taken.ended.done():
                 taken.ended.set_result(frozenset(taken.refused))
         counters.stored += stored
@@ -296,14 +314,15 @@ class Pipeline:
         self._unfinished -= len(batch)
         self._progress.set()
 
-    def _report_readings(self, admitted: Admitted, points: Sequence[Point]) -> None:
+    def _report_readings(self, admitted: Admitted, points: Sequence[Point], retained: bool) -> None:
         last_ms = latest_ms(points)
         if not admitted.on_cloud:
             admitted.on_cloud = True
             # The report of a first reading says that the unit was heard then: once is enough.
             admitted.active_ms = min(point.ts_ms for point in points)
             self._outbox.notice()
-        self._report_activity(admitted, last_ms)
+        if not retained:  # else a unit that has died would be active again
+            self._report_activity(admitted, last_ms)
 
     def _report_death(self, taken: Taken) -> None:
         units = [taken.unit] if taken.unit else self._births.devices(taken.county, taken.enterprise)
@@ -415,17 +434,18 @@ class Pipeline:
         """Make durable on our own disk what must be before the acknowledgement."""
         letters = [letter for taken in batch if taken.refused for letter in taken.letters()]
         tables = [taken.birth for taken in batch if taken.birth is not None]
+        sessions = [row for taken in batch for row in taken.sessions]
         firsts = [
             (taken.admitted.unit, min(point.ts_ms for point in taken.points))
             for taken in batch
             if taken.points and taken.admitted is not None and not taken.admitted.on_cloud
         ]
         heard, self._heard = self._heard, None
-        if not (letters or tables or firsts or heard):
+        if not (letters or tables or sessions or firsts or heard):
             return
 
         def work(connection: sqlite3.Connection) -> int:
-            births.save(connection, tables)
+            births.save(connection, tables, sessions)
             outbox.add(connection, firsts)
             if heard is not None:
                 run_clock.save(connection, *heard)
@@ -448,12 +468,13 @@ class Pipeline:
 
 
 def _not_repeated(batch: Sequence[Taken]) -> Iterator[Point]:
-    """Points but for those with which a birth repeats what was stored before: sums count nothing twice."""
+    """Points but for those with which a birth or a retained message repeats what was stored before: sums
+    count nothing twice."""
     for taken in batch:
         admitted = taken.admitted
         if admitted is None or not taken.points:
             continue
-        before_ms = admitted.latest_ms if taken.birth is not None else -1
+        before_ms = admitted.latest_ms if taken.birth is not None or taken.retained else -1
         for point in taken.points:
             if point.ts_ms > before_ms:
                 yield point

@@ -211,7 +211,7 @@ class GatewayService:
             window = min(max(4 * settings.batch_size, 1000), 65_535)
             session = self._make_session(window)
             speaker = session if settings.profile == "reliable" else self._make_host_session(window)
-            rebirths = Rebirths(speaker.command, self._count_rebirth)
+            rebirths = Rebirths(speaker.command, self._count_rebirth, settings.reorder_timeout_s)
             shipping = Outbox(state, platform, self._count_first_readings)
             bounds = await state.write(Bounds)
             rolling = Rollups(settings.host, state, gate)
@@ -318,13 +318,15 @@ class GatewayService:
         return take
 
     def _unacknowledged_only(self, pipeline: Pipeline) -> Take:
-        """What came at QoS 1 is the persistent session's, which acknowledges it once it is durable."""
+        """What came at QoS 1 is the persistent session's, which acknowledges it once it is durable. But
+        an edge node's will comes at QoS 1 even when all else of it comes at QoS 0, and must not overtake it.
+        """
 
         async def take(message: Message, epoch: int) -> None:
-            if not message.mid:
-                await pipeline.take(message, epoch)
-            elif self._speaker is not None:
+            if message.mid and self._speaker is not None:
                 self._speaker.acknowledge(epoch, [message.mid])
+            if not message.mid or "/NDEATH/" in message.topic:
+                await pipeline.take(message._replace(mid=0), epoch, lane=1)
 
         return take
 

@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     """
     spool_min_free_bytes: Annotated[int, Field(ge=0)] = 512 * 1024**2
     """Disk space that the spool leaves to others."""
+    reorder_timeout_s: Annotated[float, Field(ge=0, le=60)] = 2.0
+    """How long messages of an edge node that were skipped may still come before it is asked for a rebirth."""
     max_payload_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 256 * 1024
 
     @property

@@ -13,7 +13,7 @@ from qilu_contract.readings import Reading
 from qilu_contract.storage import BORN, Point
 
 from qilu_gateway.admission import Admitted
-from qilu_gateway.births import BirthTable
+from qilu_gateway.births import BirthTable, SessionRow
 from qilu_gateway.dead_letters import DeadLetter
 from qilu_gateway.decoding import Decoded
 
@@ -38,6 +38,9 @@ class Taken(msgspec.Struct, eq=False):
     """Readings, good and bad."""
     birth: BirthTable | None
     death: bool = False
+    sessions: list[SessionRow] = []
+    """What it changes about its edge node or device; kept with it."""
+    retained: bool = False
     received_s: float = msgspec.field(default_factory=time.monotonic)
     admitted: Admitted | None = None
     points: list[Point] = []
@@ -76,6 +79,7 @@ class Taken(msgspec.Struct, eq=False):
             count=len(decoded.readings) + len(decoded.refused),
             birth=decoded.birth,
             death=decoded.death,
+            sessions=decoded.sessions,
             ended=ended,
         )
         for bad in decoded.refused:
@@ -105,7 +109,16 @@ class Taken(msgspec.Struct, eq=False):
 
     def letters(self) -> list[DeadLetter]:
         return [
-            DeadLetter(reason, detail, self.topic, self.payload, count, self.unit, self.dup)
+            DeadLetter(
+                reason,
+                detail,
+                self.topic,
+                self.payload,
+                count,
+                self.unit,
+                self.dup,
+                replayable=not (self.retained and reason is Reason.NO_BIRTH),
+            )
             for reason, (detail, count) in self.refused.items()
         ]
 

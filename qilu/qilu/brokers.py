@@ -75,7 +75,7 @@ MAX_RESTARTS, RESTART_WINDOW_S = 5, 600.0
 # rumqttd's log has bounded segments, and who falls behind them loses silently: 10 x 100 MiB is what lost
 # nothing in a stall of 20 s at 20,000 messages/s (docs/decisions/003-brokers.md). MQTT 5 only: its protocol
 # versions need a port each.
-_RUMQTTD_TOML = """\
+RUMQTTD_TOML = """\
 id = 0
 [router]
 id = 0
@@ -324,7 +324,7 @@ class EmbeddedBroker:
     def _prepare_builtin(self) -> list[str]:
         users = "\n".join(f'{user} = "{self._keyring.password(user)}"' for user in MQTT_USERS)
         config = self._home / "rumqttd.toml"
-        write_private(config, _RUMQTTD_TOML.format(port=self.port, users=users))
+        write_private(config, RUMQTTD_TOML.format(port=self.port, users=users))
         # rumqttd logs each packet as an error: only what ends it is of interest.
         return [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
 

@@ -87,7 +87,7 @@ async def _purge(what: str, state: Path, choice: Choice) -> Outcome:
         return await LetterOffice(file, await file.write(Bounds), _nobody).purge(choice)
 
 
-async def _nobody(topic: str, payload: bytes) -> frozenset[Reason]:
+async def _nobody(topic: str, payload: bytes, past_ms: int) -> frozenset[Reason]:
     raise NotImplementedError
 
 
