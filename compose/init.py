@@ -11,7 +11,8 @@ import os
 import secrets
 from pathlib import Path
 
-from qilu.keyring import MOSQUITTO_ACL, Keyring, write_private
+from qilu.keyring import Keyring, write_private
+from qilu.rights import dynamic_security
 from qilu_platform.authority import Authority
 from qilu_platform.broker_rules import write_rules
 
@@ -64,7 +65,7 @@ def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
         "mosquitto": {
             **tls["mosquitto"],
             "passwords": keyring.mosquitto_passwords(),
-            "acl": MOSQUITTO_ACL,
+            "services.json": dynamic_security(),
             "operator.password": operator,
             # For the health check: mosquitto_sub reads its log-in from here, not from a command line.
             "mosquitto_sub": f"-u operator\n-P {operator}\n",

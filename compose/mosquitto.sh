@@ -3,15 +3,13 @@
 # because Mosquitto wants rules that nobody else can read.
 set -eu
 umask 077
-services=${SERVICES_ACL:-/run/qilu/mosquitto/acl}
 rules=${RULES:-/rules}
 own=${OWN_RULES:-/tmp/rules}
 
 stamp() { cat "$rules/nodes.acl" "$rules/crl.pem" | cksum; }
 take() {
   taken=$(stamp)
-  cat "$services" "$rules/nodes.acl" > "$own/acl"
-  cp "$rules/crl.pem" "$own/crl.pem"
+  cp "$rules/nodes.acl" "$rules/crl.pem" "$own/"
 }
 
 mkdir -p "$own"

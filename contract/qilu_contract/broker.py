@@ -14,6 +14,11 @@ from qilu_contract.secrets import secret
 
 SERVICE_USERS = ("gateway", "devices", "platform", "operator")
 """Who logs in with a password; `operator` is the person at the machine, for devices made by hand."""
+MAX_PAYLOAD_BYTES = 256 * 1024
+"""The largest payload that a gateway decodes, unless it is configured otherwise."""
+MAX_PACKET_BYTES = MAX_PAYLOAD_BYTES + 4096
+"""The largest packet that our brokers take: that payload, its topic and some properties. A client that sends
+more is disconnected instead of being thanked for what nobody will store."""
 _SERVICE_PREFIX = "qilu-"
 """Of services' client ids."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from qilu_contract import partitions
+from qilu_contract.broker import MAX_PAYLOAD_BYTES
 from qilu_contract.ids import check_id
 from qilu_contract.partitions import Partition
 from qilu_contract.topics import HOST_ID
@@ -50,7 +51,7 @@ class Settings(BaseSettings):
     """Disk space that the spool leaves to others."""
     reorder_timeout_s: Annotated[float, Field(ge=0, le=60)] = 2.0
     """How long messages of an edge node that were skipped may still come before it is asked for a rebirth."""
-    max_payload_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = 256 * 1024
+    max_payload_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = MAX_PAYLOAD_BYTES
 
     @property
     def partition(self) -> Partition:

@@ -198,6 +198,22 @@ class Authority:
             builder = builder.add_revoked_certificate(line.build())
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
+    def vouches_for(self, crl: bytes, revoked: Iterable[Revoked], within: timedelta) -> bool:
+        """Whether a revocation list in PEM is this authority's, was signed `within` that time, and has
+        exactly these entries. False for anything else, an empty file included."""
+        try:
+            there = x509.load_pem_x509_crl(crl)
+        except ValueError:
+            return False
+        public_key = self._key.public_key()
+        if not there.is_signature_valid(public_key):
+            return False
+        if not timedelta() <= datetime.now(UTC) - CLOCK_SKEW - there.last_update_utc <= within:
+            return False
+        return {(each.serial_number, _is_held(each)) for each in there} == {
+            (each.serial, each.held) for each in revoked
+        }
+
     def ensure_server(self, folder: Path, names: Sequence[str]) -> None:
         """`server.key` (mode 0600) and `server.crt` in `folder`, and `ca.crt` beside them; made anew when
         they are near their end or for other names."""
@@ -219,6 +235,14 @@ class Authority:
 
     def _identifier(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+
+
+def _is_held(line: x509.RevokedCertificate) -> bool:
+    try:
+        reason = line.extensions.get_extension_for_class(x509.CRLReason).value.reason
+    except x509.ExtensionNotFound:
+        return False
+    return reason is x509.ReasonFlags.certificate_hold
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

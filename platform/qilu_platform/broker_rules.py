@@ -1,14 +1,17 @@
 """What Mosquitto has to know of the registry, as files: which edge node may use which topics (`nodes.acl`),
 and which certificates are revoked (`crl.pem`).
 
-Whoever runs the broker puts its services' own rules before `nodes.acl` and sends SIGHUP when a file has
-changed. A node that lost its right loses its lines: so connections that stand already go dumb as well.
+Mosquitto takes them as `acl_file` and `crlfile`, and reads them anew on SIGHUP, which whoever runs it sends
+when a file has changed. A node that lost its right loses its lines, so its open connections are muted as
+well. Rights of services do not belong in `nodes.acl`: a reload takes them from a session that was restored
+from disk and is offline (docs/decisions/054-rights-that-survive-a-reload.md).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -23,7 +26,7 @@ MAX_LINES_FOR = 10_000
 """Nodes with lines of their own. For each line that it reads Mosquitto searches all users before it: 10,000
 nodes take it half a second of CPU, in which it does nothing else, ten times as many a hundred times as long
 (docs/decisions/043-broker-rules.md)."""
-SIGN_AGAIN_S = 24 * 3600.0
+SIGN_AGAIN = timedelta(days=1)
 LOOK_AGAIN_S = 3600.0
 """Certificates end by themselves, without a change in the registry."""
 
@@ -50,13 +53,28 @@ def acl(found: Sequence[Node]) -> str:
 
 def write_rules(
     folder: Path, authority: Authority, found: Sequence[Node], revoked: Sequence[Revoked]
-) -> None:
-    """Both files, each whole or not at all; what has not changed is not touched."""
+) -> bool:
+    """Write both files, each whole or not at all; returns whether anything was written. A file that says what
+    it should is left alone, since the broker reads its rules anew for every write: the list is signed again
+    only when its entries changed or it is a day old."""
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "crl.pem", authority.crl(revoked, number=time.time_ns() // 1_000_000))
+    written = False
+    if not authority.vouches_for(_content(folder / "crl.pem"), revoked, SIGN_AGAIN):
+        _replace(folder / "crl.pem", authority.crl(revoked, number=time.time_ns() // 1_000_000))
+        written = True
     text = acl(found).encode()
-    if not (folder / "nodes.acl").exists() or (folder / "nodes.acl").read_bytes() != text:
+    if _content(folder / "nodes.acl") != text:
         _replace(folder / "nodes.acl", text)
+        written = True
+    return written
+
+
+def _content(path: Path) -> bytes:
+    """Empty when there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -89,8 +107,7 @@ class BrokerRules:
         self._folder = folder
         self._authority = authority
         self._version = -1
-        self._written: tuple[list[Node], list[Revoked]] | None = None
-        self._signed_s = self._looked_s = self._not_before_s = float("-inf")
+        self._looked_s = self._not_before_s = float("-inf")
 
     async def step(self, database: Database) -> None:
         """Called every second."""
@@ -99,10 +116,8 @@ class BrokerRules:
         if now_s < self._not_before_s or (version == self._version and now_s - self._looked_s < LOOK_AGAIN_S):
             return
         wanted = await database.read(lambda connection: (nodes(connection), revocations(connection)))
-        if wanted != self._written or now_s - self._signed_s > SIGN_AGAIN_S:
-            await database.compute(lambda: write_rules(self._folder, self._authority, *wanted))
+        if await database.compute(lambda: write_rules(self._folder, self._authority, *wanted)):
             log.info("broker rules written", nodes=len(wanted[0]), revoked=len(wanted[1]))
-            self._written, self._signed_s = wanted, now_s
             # A broker that reads its rules does nothing else: it gets ten times as long for its work.
             self._not_before_s = now_s + min(len(wanted[0]), MAX_LINES_FOR) / 1000
         self._version, self._looked_s = version, now_s

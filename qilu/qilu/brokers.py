@@ -24,33 +24,46 @@ from pathlib import Path
 from typing import Literal
 
 import structlog
+from qilu_contract.broker import MAX_PACKET_BYTES
 from qilu_contract.errors import ConfigError, QiluError
 
 from qilu.children import die_with_parent, end, ended_by, last_words, size
-from qilu.keyring import MOSQUITTO_ACL, MQTT_USERS, Keyring, write_private
+from qilu.keyring import MQTT_USERS, Keyring, write_private
+from qilu.rights import dynamic_security
 
 log = structlog.get_logger()
 
 OLDEST_MOSQUITTO = (2, 0, 21)
 BrokerKind = Literal["mosquitto", "builtin"]
 
-# Mosquitto: what it takes to hand over everything (docs/decisions/003-brokers.md). One message a line:
-# - inflight and queued: large and finite, since "no limit" makes a refused publish disconnect its client;
-# - autosave_interval: seconds; what a kill of the broker may lose is what came since the last save.
+# Mosquitto: what it takes to hand over everything (docs/decisions/003-brokers.md, 054, 055);
+# compose/mosquitto.conf says the same.
+# - plugin: gives services their rights, which a reload then cannot take from a session; the acl_file has edge
+#   nodes;
+# - inflight: the gateway's whole receive window;
+# - queued: what waits for a gateway that is away, as much as memory has room for. Beyond that Mosquitto
+#   acknowledges and drops, and its log says so (a notice);
+# - autosave_interval: every second but one; what a kill of the broker may lose is what came since the last
+#   save.
 _MOSQUITTO_CONF = """\
 listener {port} 127.0.0.1
+plugin {plugin}
+plugin_opt_config_file {home}/services.json
 allow_anonymous false
 password_file {home}/passwords
-acl_file {home}/acl
 per_listener_settings false
+max_packet_size {max_packet}
 max_inflight_messages 65535
-max_queued_messages 5000000
+max_queued_messages 2000000
+max_queued_bytes 1073741824
 persistence true
 persistence_location {home}/
 autosave_interval 1
 log_dest stderr
 log_type error
 log_type warning
+log_type notice
+connection_messages false
 """
 
 # For edge nodes, which prove who they are by a certificate. Its common name is user name and client id, so
@@ -61,21 +74,23 @@ cafile {home}/ca.crt
 certfile {home}/server.crt
 keyfile {home}/server.key
 crlfile {home}/crl.pem
+acl_file {home}/nodes.acl
 require_certificate true
 use_identity_as_username true
 use_username_as_clientid true
 """
 WATCH_S = 0.2
 
-START_S = 10.0
-"""A broker that does not answer by then does not start."""
+START_S = STOP_S = 60.0
+"""A broker that does not answer by then does not start; one that has not ended by then is killed. Mosquitto
+reads its queue from disk and writes it there: half a million messages take it one to three seconds."""
 MAX_RESTARTS, RESTART_WINDOW_S = 5, 600.0
 """A broker that ended by itself is started again so many times within the window; then it is at fault."""
 
 # rumqttd's log has bounded segments, and who falls behind them loses silently: 10 x 100 MiB is what lost
 # nothing in a stall of 20 s at 20,000 messages/s (docs/decisions/003-brokers.md). MQTT 5 only: its protocol
 # versions need a port each.
-RUMQTTD_TOML = """\
+RUMQTTD_TOML = f"""\
 id = 0
 [router]
 id = 0
@@ -86,15 +101,15 @@ max_segment_count = 10
 
 [v5.1]
 name = "loopback"
-listen = "127.0.0.1:{port}"
+listen = "127.0.0.1:{{port}}"
 next_connection_delay_ms = 1
 [v5.1.connections]
 connection_timeout_ms = 60000
-max_payload_size = 4194304
+max_payload_size = {MAX_PACKET_BYTES}
 max_inflight_count = 1000
 dynamic_filters = true
 [v5.1.connections.auth]
-{users}
+{{users}}
 """
 
 
@@ -104,19 +119,23 @@ class Mosquitto:
 
     path: str
     version: tuple[int, ...]
+    plugin: Path | None
+    """Its dynamic security plugin."""
 
     @property
-    def recent(self) -> bool:
-        return self.version >= OLDEST_MOSQUITTO
+    def flaw(self) -> str:
+        """Why it cannot be used, as the rest of a sentence that begins with its name; empty when it can."""
+        if self.version < OLDEST_MOSQUITTO:
+            return (
+                "is older than 2.0.21 and disconnects a gateway that has a backlog; "
+                "install a newer one (Debian 12: from bookworm-backports)"
+            )
+        if self.plugin is None:
+            return "lacks mosquitto_dynamic_security.so; install Mosquitto with its dynamic security plugin"
+        return ""
 
     def __str__(self) -> str:
         return f"Mosquitto {'.'.join(map(str, self.version))} at {self.path}"
-
-
-TOO_OLD = (
-    "is older than 2.0.21 and disconnects a gateway that has a backlog; "
-    "install a newer one (Debian 12: from bookworm-backports)"
-)
 
 
 def find_mosquitto() -> Mosquitto | None:
@@ -127,7 +146,14 @@ def find_mosquitto() -> Mosquitto | None:
         return None
     said = subprocess.run([path, "-h"], capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603
     found = re.search(r"mosquitto version (\d+)\.(\d+)\.(\d+)", said)
-    return Mosquitto(path, tuple(map(int, found.groups()))) if found else None
+    return Mosquitto(path, tuple(map(int, found.groups())), _plugin(path)) if found else None
+
+
+def _plugin(program: str) -> Path | None:
+    """Distributions keep it in lib, lib64 or a folder of the architecture's in there."""
+    prefix = Path(program).resolve().parents[1]
+    name = "mosquitto_dynamic_security.so"
+    return next((path for pattern in ("lib*", "lib*/*") for path in prefix.glob(f"{pattern}/{name}")), None)
 
 
 def choose_broker(wanted: str) -> tuple[BrokerKind, str]:
@@ -144,10 +170,10 @@ def choose_broker(wanted: str) -> tuple[BrokerKind, str]:
                 "--broker mosquitto: Mosquitto is not installed; install it or use --broker builtin."
             )
         return "builtin", "Mosquitto is not installed"
-    if not found.recent:
+    if found.flaw:
         if wanted == "mosquitto":
-            raise ConfigError(f"--broker mosquitto: {found} {TOO_OLD}, or use --broker builtin.")
-        return "builtin", f"{found} {TOO_OLD}"
+            raise ConfigError(f"--broker mosquitto: {found} {found.flaw}, or use --broker builtin.")
+        return "builtin", f"{found} {found.flaw}"
     return "mosquitto", str(found)
 
 
@@ -230,7 +256,7 @@ class EmbeddedBroker:
                 task.cancel()
                 await asyncio.wait([task])
         if self._process is not None:
-            await end(self._process, within_s=5)
+            await end(self._process, within_s=STOP_S)
 
     async def wait(self) -> None:
         """Until the broker has ended for good; raises QiluError with the reason."""
@@ -300,22 +326,24 @@ class EmbeddedBroker:
 
     def _take_rules(self, nodes: NodeListener) -> None:
         # Copies of its own: Mosquitto wants rules that nobody else can read.
-        self._taken = nodes.stamp()
-        rules = MOSQUITTO_ACL + "\n" + (nodes.rules / "nodes.acl").read_text(encoding="utf-8")
-        write_private(self._home / "acl", rules)
-        write_private(self._home / "crl.pem", (nodes.rules / "crl.pem").read_text(encoding="utf-8"))
+        stamp = nodes.stamp()
+        for name in ("nodes.acl", "crl.pem"):
+            write_private(self._home / name, (nodes.rules / name).read_text(encoding="utf-8"))
+        self._taken = stamp  # last, so that a copy that failed is made again
 
     def _prepare_mosquitto(self) -> list[str]:
         found = find_mosquitto()
         if found is None:  # choose_broker saw it a moment ago
             raise ConfigError("Mosquitto is not installed any more.")
         write_private(self._home / "passwords", self._keyring.mosquitto_passwords())
-        write_private(self._home / "acl", MOSQUITTO_ACL)
-        conf = _MOSQUITTO_CONF.format(port=self.port, home=self._home.resolve())
+        write_private(self._home / "services.json", dynamic_security())
+        home = self._home.resolve()
+        conf = _MOSQUITTO_CONF.format(
+            port=self.port, home=home, plugin=found.plugin, max_packet=MAX_PACKET_BYTES
+        )
         if self.nodes is not None:
             self._take_rules(self.nodes)
-            where = {"host": self.nodes.host, "port": self.nodes.port, "home": self._home.resolve()}
-            conf += _MOSQUITTO_NODES.format(**where)
+            conf += _MOSQUITTO_NODES.format(host=self.nodes.host, port=self.nodes.port, home=home)
         if os.geteuid() == 0:  # else it would change to a user that cannot read these files
             conf += "user root\n"
         write_private(self._home / "mosquitto.conf", conf)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from qilu.brokers import TOO_OLD, find_mosquitto
+from qilu.brokers import find_mosquitto
 
 # A simulated edge node is a connection at both ends of a child process: 2,000 of them and some files.
 _OPEN_FILES_WANTED = 4096
@@ -65,8 +65,8 @@ def _broker() -> Finding:
     found = find_mosquitto()
     if found is None:
         return Finding("note", "Mosquitto is not installed: the broker that came with pip is used")
-    if not found.recent:
-        return Finding("note", f"{found} {TOO_OLD}", "until then the broker that came with pip is used")
+    if found.flaw:
+        return Finding("note", f"{found} {found.flaw}", "until then the broker that came with pip is used")
     return Finding("good", str(found))
 
 

@@ -20,37 +20,6 @@ API_KEYS = ("admin", "ingest", "fleet", "viewer")
 MQTT_USERS = SERVICE_USERS
 """Who may log in at the broker with a password."""
 
-MOSQUITTO_ACL = """\
-# Least rights: each user reads and writes what its work needs.
-user gateway
-topic read spBv1.0/#
-topic read qilu/v1/#
-topic write spBv1.0/STATE/+
-topic write spBv1.0/+/NCMD/+
-topic write spBv1.0/+/DCMD/+/+
-
-user devices
-topic write spBv1.0/+/NBIRTH/+
-topic write spBv1.0/+/NDEATH/+
-topic write spBv1.0/+/NDATA/+
-topic write spBv1.0/+/DBIRTH/+/+
-topic write spBv1.0/+/DDEATH/+/+
-topic write spBv1.0/+/DDATA/+/+
-topic write qilu/v1/clock
-topic write qilu/v1/+/+/+/telemetry
-topic read spBv1.0/STATE/+
-topic read spBv1.0/+/NCMD/+
-topic read spBv1.0/+/DCMD/+/+
-
-user platform
-topic read spBv1.0/+/NDATA/+
-topic write spBv1.0/+/DCMD/+/+
-
-user operator
-topic readwrite spBv1.0/#
-topic readwrite qilu/v1/#
-"""
-
 # Mosquitto's own default number of PBKDF2-SHA512 rounds; the passwords are random, so more would protect
 # nothing.
 _ROUNDS = 101

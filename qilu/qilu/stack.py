@@ -102,8 +102,8 @@ class StackConfig:
 
 
 class Stack:
-    """`async with` brings everything up, in order; leaving it stops everything, in the opposite order, within
-    5 s."""
+    """`async with` brings everything up, in order; leaving it stops everything, in the opposite order: within
+    5 s, unless Mosquitto has a long queue to write."""
 
     def __init__(self, config: StackConfig, console: Console) -> None:
         self._config = config

@@ -21,7 +21,11 @@ import httpx
 import paho.mqtt.client as paho
 import pytest
 from gateway_world import eventually
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from qilu.brokers import find_mosquitto
 from qilu.keyring import Keyring, write_private
+from qilu_contract.broker import MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES
 from qilu_contract.errors import ConfigError
 from qilu_devices.broker import Broker
 from qilu_gateway.service import GatewayService
@@ -52,7 +56,7 @@ class World:
         self.port, self.tls_port, self._http_port = free_port(), free_port(), free_port()
         self.keyring = Keyring(folder / "all")
         self.rules = folder / "rules"
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.platform: Platform
 
     @property
@@ -96,11 +100,14 @@ class World:
 
     def _run_broker(self) -> None:
         conf = (ROOT / "compose" / "mosquitto.conf").read_text()
-        (self.folder / "data").mkdir()
+        found = find_mosquitto()
+        assert found is not None
+        (self.folder / "data").mkdir(exist_ok=True)
         for there, here in {
             "/run/qilu/mosquitto/": f"{self.folder}/mosquitto/",
             "/mosquitto/data/": f"{self.folder}/data/",
             "/tmp/rules/": f"{self.folder}/own/",
+            "/usr/lib/mosquitto_dynamic_security.so": str(found.plugin),
             "listener 1883": f"listener {self.port} 127.0.0.1",
             "listener 8883": f"listener {self.tls_port} 127.0.0.1",
         }.items():
@@ -110,7 +117,6 @@ class World:
             conf += "user root\n"
         (self.folder / "mosquitto.conf").write_text(conf)
         environment = {
-            "SERVICES_ACL": str(self.folder / "mosquitto" / "acl"),
             "RULES": str(self.rules),
             "OWN_RULES": str(self.folder / "own"),
             "PATH": f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin",
@@ -127,14 +133,25 @@ class World:
             operator.close()
 
     def _run(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        with (self.folder / f"{name}.log").open("wb") as log:
+        with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
-        self._processes.append(process)
+        self._processes[name] = process
+
+    def restart(self, name: str) -> None:
+        """Stop it cleanly, and start it again."""
+        process = self._processes[name]
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+        if name == "broker":
+            self._run_broker()
+        else:
+            self.platform.__exit__()
+            self._run_platform()
 
     def stop(self) -> list[int]:
-        for process in self._processes:
+        for process in self._processes.values():
             process.terminate()
-        return [process.wait(PATIENCE_S) for process in self._processes]
+        return [process.wait(PATIENCE_S) for process in self._processes.values()]
 
     def bundle(self, enterprise: str) -> Path:
         """A new key and certificate of it, unpacked."""
@@ -144,7 +161,7 @@ class World:
 
     def allowed(self, enterprise: str) -> bool:
         """The broker has been told of the node."""
-        return f"user {enterprise}\n" in (self.folder / "own" / "acl").read_text()
+        return f"user {enterprise}\n" in (self.folder / "own" / "nodes.acl").read_text()
 
     def newest(self, enterprise: str) -> str:
         """The id of the certificate that was issued last."""
@@ -156,15 +173,26 @@ class Client:
     password."""
 
     def __init__(
-        self, world: World, files: Path | None, *, login: str | None = None, tls: bool = False, id: str = "x"
+        self,
+        world: World,
+        files: Path | None,
+        *,
+        login: str | None = None,
+        tls: bool = False,
+        id: str = "x",
+        version: int = paho.MQTTv5,
+        keep: bool = False,
     ) -> None:
+        """`keep`: the broker keeps the session when the connection ends."""
         self.received: queue.Queue[str] = queue.Queue()
         self.disconnected = False
+        self.largest: int | None = None
+        """The largest packet that the broker says it takes."""
         self._reasons: queue.Queue[int] = queue.Queue()
         self._answers: queue.Queue[str] = queue.Queue()
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=id, protocol=paho.MQTTv5)
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=id, protocol=version)
         client = self._client
-        client.on_connect = lambda *given: self._answers.put(str(given[3]))
+        client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = lambda *given: self._reasons.put(given[3].value)
         client.on_subscribe = lambda *_: self._answers.put("subscribed")
@@ -176,12 +204,21 @@ class Client:
         if tls:
             own = [] if files is None else [str(files / "node.crt"), str(files / "node.key")]
             client.tls_set(str(world.folder / "mosquitto" / "ca.crt"), *own)
+        more: dict[str, Any] = {}
+        if version == paho.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = 0xFFFF_FFFF if keep else 0
+            more = {"clean_start": not keep, "properties": properties}
         try:
-            client.connect("127.0.0.1", world.tls_port if tls else world.port)
+            client.connect("127.0.0.1", world.tls_port if tls else world.port, **more)
         except OSError as error:
             self._answers.put(str(error))
         client.loop_start()
         self.connected = self._answers.get(timeout=PATIENCE_S) == "Success"
+
+    def _on_connect(self, _client: object, _data: object, _flags: object, reason: object, said: Any) -> None:
+        self.largest = getattr(said, "MaximumPacketSize", None)
+        self._answers.put(str(reason))
 
     def _on_disconnect(self, *_: object) -> None:
         self.disconnected = True
@@ -191,6 +228,12 @@ class Client:
         """MQTT 5's reason for a message at QoS 1."""
         self._client.publish(topic, payload, 1)
         return self._reasons.get(timeout=PATIENCE_S)
+
+    def is_acknowledged(self, topic: str, payload: bytes) -> bool:
+        """Whether the broker acknowledges it, and does not disconnect us instead."""
+        sent = self._client.publish(topic, payload, 1)
+        until(lambda: sent.is_published() or self.disconnected, "an answer")
+        return sent.is_published()
 
     def subscribe(self, *topics: str) -> None:
         self._client.subscribe([(topic, 1) for topic in topics])
@@ -363,6 +406,50 @@ def test_the_example_that_comes_with_a_certificate_runs_as_it_is(
     done = subprocess.run(["sh", files[A] / "publish.sh"], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
     assert operator.received.get(timeout=PATIENCE_S) == f"qilu/v1/{GROUP[A]}/{A}/motor-of-{A}/telemetry"
+
+
+def test_a_reload_takes_no_rights_from_a_session_that_came_back_with_the_broker(
+    world: World, files: dict[str, Path], connect: Callable[..., Client]
+) -> None:
+    session: dict[str, Any] = {"login": "gateway", "id": "qilu-gateway-away", "keep": True}
+    gateway = connect(**session)
+    gateway.subscribe("qilu/v1/#")
+    gateway.close()
+    world.restart("broker")
+    world.platform.create_enterprise("Works", "370202", "C34", id="d-works")
+    bundle = world.bundle("d-works")
+    new, node = topics_of("d-works", "370202")[-1], topics_of(A, GROUP[A])[-1]
+    until(lambda: connect(bundle).publish(new) == 0, "the broker has read its rules again")
+    publisher = connect(files[A])
+    assert [publisher.publish(node) for _ in range(50)] == [0] * 50
+    gateway = connect(**session)
+    assert [gateway.received.get(timeout=PATIENCE_S) for _ in range(51)] == [new, *[node] * 50]
+    gateway.close()
+    connect(login="gateway", id="qilu-gateway-away")  # ends the session
+
+
+def test_rules_that_say_what_they_should_are_left_alone(world: World, files: dict[str, Path]) -> None:
+    """Each write is a reload; a platform that starts is no reason for one."""
+    rules = [world.rules / name for name in ("nodes.acl", "crl.pem")]
+    before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in rules]
+    logged = (world.folder / "platform.log").read_text().count("broker rules written")
+    world.restart("platform")
+    world.platform.create_enterprise("Works", "370202", "C34", id="e-works")
+    world.bundle("e-works")
+    until(lambda: world.allowed("e-works"), "the platform looked at them")
+    assert (world.folder / "platform.log").read_text().count("broker rules written") == logged + 1
+    assert [(path.stat().st_mtime_ns, path.read_bytes()) for path in rules][1:] == before[1:]
+
+
+@pytest.mark.parametrize("version", [paho.MQTTv5, paho.MQTTv311])
+def test_a_packet_beyond_the_bound_is_refused_and_not_acknowledged(
+    world: World, files: dict[str, Path], connect: Callable[..., Client], version: Any
+) -> None:
+    node, topic = connect(files[A], version=version), topics_of(A, GROUP[A])[-1]
+    assert node.largest == (MAX_PACKET_BYTES if version == paho.MQTTv5 else None)
+    assert node.publish(topic, bytes(MAX_PAYLOAD_BYTES)) < 0x80
+    assert not node.is_acknowledged(topic, bytes(MAX_PACKET_BYTES))
+    assert node.disconnected
 
 
 def test_services_have_no_more_rights_than_their_work_needs(

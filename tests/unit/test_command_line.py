@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from qilu.brokers import Mosquitto, choose_broker
+from qilu.brokers import choose_broker
 from qilu.keyring import API_KEYS, Keyring
 from qilu.publish import parse_values
 from qilu_contract.broker import BrokerAddress
@@ -128,21 +128,26 @@ def test_doctor_says_what_is_there_and_what_is_not() -> None:
 
 def fake_mosquitto(folder: Path, version: str) -> None:
     """A program that says it is that version: an old Mosquitto cannot be had beside the new one."""
-    program = folder / "mosquitto"
+    program = folder / "sbin" / "mosquitto"
+    program.parent.mkdir(exist_ok=True)
     program.write_text(f"#!/bin/sh\necho 'mosquitto version {version}'\n")
     program.chmod(0o755)
 
 
 def test_an_old_mosquitto_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_mosquitto(tmp_path, "2.0.11")
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert not Mosquitto("mosquitto", (2, 0, 11)).recent
+    monkeypatch.setenv("PATH", str(tmp_path / "sbin"), prepend=":")
     kind, why = choose_broker("auto")
     assert kind == "builtin"
     assert "2.0.21" in why
     with pytest.raises(ConfigError, match=r"older than 2\.0\.21"):
         choose_broker("mosquitto")
     fake_mosquitto(tmp_path, "2.0.21")
+    with pytest.raises(ConfigError, match="dynamic security plugin"):
+        choose_broker("mosquitto")
+    plugin = tmp_path / "lib" / "x86_64-linux-gnu" / "mosquitto_dynamic_security.so"
+    plugin.parent.mkdir(parents=True)
+    plugin.touch()
     assert choose_broker("auto")[0] == "mosquitto"
 
 
