@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.limits import Limit, alarm_limits
@@ -14,6 +15,8 @@ from qilu_contract.places import PROVINCE
 from qilu_contract.storage import Point
 
 from qilu_gateway.statefile import StateFile
+
+log = structlog.get_logger()
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS alarm (unit TEXT, signal TEXT, body BLOB NOT NULL, PRIMARY KEY (unit, signal))
@@ -144,7 +147,11 @@ class Alarms:
             lambda connection: connection.execute("SELECT body FROM alarm").fetchall()
         )
         for (body,) in bodies:
-            alarm = msgspec.msgpack.decode(body, type=Alarm)
+            try:
+                alarm = msgspec.msgpack.decode(body, type=Alarm)
+            except msgspec.DecodeError as error:  # damaged: it opens again with the next breach
+                log.error("an alarm in the state file cannot be read", error=str(error))
+                continue
             if alarm.signal in alarm_limits(alarm.class_name):
                 unit = alarm.tags[4]
                 self._open[unit, alarm.signal] = alarm
@@ -164,5 +171,5 @@ class Alarms:
 
         try:
             await self._state.write(work)
-        except sqlite3.OperationalError:  # the disk is full, or away: the pipeline says so
+        except (sqlite3.OperationalError, OSError):  # the disk is full, or away: the pipeline says so
             self._to_keep = changes | self._to_keep

@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from qilu_gateway.statefile import StateFile
+
+log = structlog.get_logger()
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS births (
@@ -194,12 +197,13 @@ class Births:
         )
         if row is None:
             return None
-        aliases, redefined_ms, session = row
-        assert isinstance(aliases, bytes)
-        assert isinstance(redefined_ms, int)
-        assert isinstance(session, int)
+        try:
+            body, redefined_ms, session = msgspec.convert(row, type=tuple[bytes, int, int])
+            meanings = msgspec.msgpack.decode(body, type=Aliases)
+        except msgspec.MsgspecError as error:  # damaged: as if there were none, and a rebirth is asked for
+            log.error("a birth in the state file cannot be read", of="/".join(key), error=str(error))
+            return None
         ambiguous = 0 <= self._started_ms - redefined_ms < AMBIGUOUS_MS
-        meanings = msgspec.msgpack.decode(aliases, type=Aliases)
         return BirthTable(key, meanings, session, redefined_ms, ambiguous)
 
 

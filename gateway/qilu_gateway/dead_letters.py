@@ -42,7 +42,23 @@ CREATE TABLE IF NOT EXISTS dead_letters_evicted (
   readings INTEGER NOT NULL
 );
 INSERT OR IGNORE INTO dead_letters_evicted VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS dead_letters_total (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  letters INTEGER NOT NULL,
+  bytes INTEGER NOT NULL
+);
+INSERT INTO dead_letters_total
+  SELECT 1, (SELECT count(*) FROM dead_letters), (SELECT total(length(payload)) FROM dead_letters)
+  WHERE NOT EXISTS (SELECT 1 FROM dead_letters_total);
+CREATE TRIGGER IF NOT EXISTS dead_letter_added AFTER INSERT ON dead_letters BEGIN
+  UPDATE dead_letters_total SET letters = letters + 1, bytes = bytes + length(new.payload);
+END;
+CREATE TRIGGER IF NOT EXISTS dead_letter_gone AFTER DELETE ON dead_letters BEGIN
+  UPDATE dead_letters_total SET letters = letters - 1, bytes = bytes - length(old.payload);
+END;
 """
+# The totals are kept by the file itself, so that a start does not count a million letters, and a transaction
+# that is undone undoes them, too.
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +108,13 @@ class Row:
 
 
 class Bounds:
-    """Keeps the table inside its bounds; made once the file is open, used in the state file's thread."""
+    """Keeps the table inside its bounds; used in the state file's thread."""
 
-    def __init__(self, connection: sqlite3.Connection, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES):
+    def __init__(self, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES) -> None:
         self._max_rows, self._max_bytes = max_rows, max_bytes
-        rows, size = connection.execute(
-            "SELECT count(*), total(length(payload)) FROM dead_letters"
-        ).fetchone()
-        self._rows, self._bytes = int(rows), int(size)
 
     def add(self, connection: sqlite3.Connection, letters: Iterable[DeadLetter], now_ms: int) -> int:
         """Store the letters; returns how many readings were evicted to make room."""
-        rows = size = 0
         for letter in letters:
             payload = letter.payload[: MAX_KEPT_PAYLOAD if letter.replayable else 0]
             known = connection.execute(
@@ -128,24 +139,22 @@ class Bounds:
                     now_ms,
                 ),
             )
-            rows += 1
-            size += len(payload)
-        return self._evict(connection, rows, size)
+        return self._evict(connection)
 
     def remove(self, connection: sqlite3.Connection, ids: Sequence[int]) -> tuple[int, int]:
         """Delete letters; returns how many there were, and how many readings they held."""
         letters = readings = 0
         for id_ in ids:
             row = connection.execute(
-                "DELETE FROM dead_letters WHERE id = ? RETURNING length(payload), readings", (id_,)
+                "DELETE FROM dead_letters WHERE id = ? RETURNING readings", (id_,)
             ).fetchone()
             if row is not None:
-                self._rows, self._bytes = self._rows - 1, self._bytes - row[0]
-                letters, readings = letters + 1, readings + row[1]
+                letters, readings = letters + 1, readings + row[0]
         return letters, readings
 
-    def _evict(self, connection: sqlite3.Connection, new_rows: int, new_bytes: int) -> int:
-        rows, size, readings = self._rows + new_rows, self._bytes + new_bytes, 0
+    def _evict(self, connection: sqlite3.Connection) -> int:
+        rows, size = connection.execute("SELECT letters, bytes FROM dead_letters_total").fetchone()
+        readings = 0
         while rows > self._max_rows or size > self._max_bytes:
             oldest, length, count = connection.execute(
                 "SELECT id, length(payload), readings FROM dead_letters ORDER BY id LIMIT 1"
@@ -154,7 +163,6 @@ class Bounds:
             rows, size, readings = rows - 1, size - length, readings + count
         if readings:
             connection.execute("UPDATE dead_letters_evicted SET readings = readings + ?", (readings,))
-        self._rows, self._bytes = rows, size
         return readings
 
 

@@ -65,7 +65,7 @@ class LetterOffice:
         for start in range(0, len(rows), TOGETHER):
             some = rows[start : start + TOGETHER]
             reasons = await asyncio.gather(*map(self._take_again, some))
-            gone = [row for row, found in zip(some, reasons, strict=True) if Reason(row.reason) not in found]
+            gone = [row for row, found in zip(some, reasons, strict=True) if row.reason not in found]
             await self._remove(gone, outcome)
             outcome.kept += len(some) - len(gone)
         return outcome
@@ -104,7 +104,10 @@ class LetterOffice:
             limit = min(int(request.query.get("limit", "100")), MOST_AT_ONCE)
         except (msgspec.ValidationError, ValueError) as error:
             return 400, "text/plain", f"{error}\n".encode()
-        rows = await self._state.write(lambda connection: _rows(connection, choice, limit))
+        try:
+            rows = await self._state.write(lambda connection: _rows(connection, choice, limit))
+        except (sqlite3.OperationalError, OSError) as error:
+            return _away(error)
         return 200, "application/json", msgspec.json.encode([row.as_dict() for row in rows])
 
     async def _serve_replay(self, request: Request) -> Answer:
@@ -120,10 +123,17 @@ class LetterOffice:
             choice = msgspec.json.decode(request.body or b"{}", type=Choice)
         except msgspec.DecodeError as error:
             return 400, "text/plain", f"{error}\n".encode()
-        return 200, "application/json", msgspec.json.encode(await work(choice))
+        try:
+            return 200, "application/json", msgspec.json.encode(await work(choice))
+        except (sqlite3.OperationalError, OSError) as error:
+            return _away(error)
 
 
 _FORBIDDEN: Answer = (403, "text/plain", b"dead letters are shown and moved on this machine only\n")
+
+
+def _away(error: Exception) -> Answer:
+    return 503, "text/plain", f"the state file's disk is full or away ({error}): try again\n".encode()
 
 
 def _rows(connection: sqlite3.Connection, choice: Choice, limit: int) -> list[Row]:

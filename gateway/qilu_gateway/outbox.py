@@ -73,7 +73,7 @@ class Outbox:
         while True:
             await self._filled.wait()
             self._filled.clear()
-            while batch := await self._state.write(_oldest):
+            while batch := await self._state.hold(_oldest):
                 try:
                     unknown = await self._platform.first_readings(batch)
                 except PlatformAway as error:
@@ -89,7 +89,7 @@ class Outbox:
                 ):  # registered when their readings came; a registry that lost them cannot count them
                     log.error("the platform does not know units that it admitted", units=unknown[:10])
                 units = [(unit,) for unit, _ in batch]
-                await self._state.write(
+                await self._state.hold(
                     lambda connection, units=units: connection.executemany(  # type: ignore[misc]
                         "DELETE FROM outbox WHERE unit = ?", units
                     )

@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 from qilu_contract import clock
@@ -96,12 +96,11 @@ class Pipeline:
         self.clock = JudgingClock()
         self._heard: tuple[RunClock, int] | None = None
         """The run's clock, when it is not in the state file yet."""
-        self._state_fails = False
 
     def troubles(self) -> list[str]:
         """What keeps readings from becoming durable: any of store, state file, spool. A store that is away is
         none as long as there is room in the spool."""
-        found = ["state file"] if self._state_fails else []
+        found = ["state file"] if self._state.failing else []
         if self._gate.failing and not self._spool.enabled:
             found.append("store")
         if self._gate.failing and self._spool.enabled and self._spool.nearly_full:
@@ -118,7 +117,9 @@ class Pipeline:
         """Take the message of a dead letter that first came at `past_ms` again, as one that may have come
         before; returns why readings of it are refused now, once that and all else of it is durable. Births
         and sequence numbers of the past are not learned from it."""
-        decoded = self._decoder.decode(topic, payload, dup=True, past_ms=past_ms)
+        decoded = await self._when_readable(
+            lambda: self._decoder.decode(topic, payload, dup=True, past_ms=past_ms)
+        )
         if decoded.unit is not None:
             self.admission.distrust(decoded.unit)
         ended = asyncio.get_running_loop().create_future()
@@ -143,7 +144,9 @@ class Pipeline:
         while self._held_bytes > MAX_HELD_BYTES:
             self._progress.clear()
             await self._progress.wait()
-        decoded = self._decoder.decode(topic, payload, dup=dup, retained=retained, lane=lane)
+        decoded = await self._when_readable(
+            lambda: self._decoder.decode(topic, payload, dup=dup, retained=retained, lane=lane)
+        )
         taken = Taken.of(topic, payload, dup, decoded)
         taken.mid, taken.epoch, taken.retained = mid, epoch, retained
         if key is not None:
@@ -151,6 +154,16 @@ class Pipeline:
         self._heed(decoded, payload)
         if self._begin(taken, decoded):
             await self._batcher.add(taken)
+
+    async def _when_readable(self, decode: Callable[[], Decoded]) -> Decoded:
+        """What `decode` returns, tried until births can be read: what an alias means is not guessed."""
+        backoff = Backoff(most_s=2.0)
+        while True:
+            try:
+                return decode()
+            except sqlite3.OperationalError as error:
+                log.warning("state file cannot be read: messages wait", error=str(error))
+                await asyncio.sleep(backoff.delay_s())
 
     def _begin(self, taken: Taken, decoded: Decoded) -> bool:
         """Whether it can go into a batch: else it waits for the platform's word on its unit."""
@@ -325,7 +338,11 @@ class Pipeline:
             self._report_activity(admitted, last_ms)
 
     def _report_death(self, taken: Taken) -> None:
-        units = [taken.unit] if taken.unit else self._births.devices(taken.county, taken.enterprise)
+        try:
+            units = [taken.unit] if taken.unit else self._births.devices(taken.county, taken.enterprise)
+        except sqlite3.OperationalError as error:  # their next reading tells that they are there
+            log.warning("state file cannot be read: a death is not reported", error=str(error))
+            return
         for unit in units:
             self._outbox.died(unit)
             admitted = self.admission.find(unit)
@@ -451,20 +468,7 @@ class Pipeline:
                 run_clock.save(connection, *heard)
             return self._bounds.add(connection, letters, clock.wall_ms())
 
-        backoff = Backoff()
-        while True:
-            try:
-                self._meter.counters.evicted += await self._state.write(work)
-            except sqlite3.OperationalError as error:  # the disk is full, or away
-                if not self._state_fails:
-                    self._state_fails = True
-                    log.error("state file takes nothing: messages stay unacknowledged", error=str(error))
-                await asyncio.sleep(backoff.delay_s())
-            else:
-                if self._state_fails:
-                    self._state_fails = False
-                    log.info("state file takes writes")
-                return
+        self._meter.counters.evicted += await self._state.hold(work)
 
 
 def _not_repeated(batch: Sequence[Taken]) -> Iterator[Point]:

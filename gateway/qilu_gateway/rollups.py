@@ -15,12 +15,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+import zlib
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
+from zipfile import BadZipFile
 
+import msgspec
 import numpy as np
 import structlog
 from qilu_contract.catalogue import CATALOGUE
@@ -38,6 +41,17 @@ log = structlog.get_logger()
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS rollup (name TEXT PRIMARY KEY, body BLOB NOT NULL);" + alarms.SCHEMA
 
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    OSError,
+    BadZipFile,
+    zlib.error,
+    msgspec.MsgspecError,
+)
+"""What a damaged archive of numpy's, or a damaged message, can raise."""
 _HOURS = "hours/"
 """Before the name of a class, where its hours are kept."""
 SWEEP_S = 2.0
@@ -134,10 +148,15 @@ class Rollups:
             return found
 
         for name, body in await self._state.write(read):
-            if name in self._fleets:
-                self._fleets[name].load(body, time.monotonic())
-            elif name.startswith(_HOURS):
-                self._hours[name.removeprefix(_HOURS)].load(body)
+            try:
+                if name in self._fleets:
+                    self._fleets[name].load(body, time.monotonic())
+                elif name.startswith(_HOURS):
+                    self._hours[name.removeprefix(_HOURS)].load(body)
+            except _UNREADABLE as error:
+                log.error("open minutes in the state file cannot be read", of=name, error=repr(error))
+                if name in self._fleets:
+                    self._fleets[name] = Fleet(name)
         await self._alarms.load()
 
     async def run(self) -> None:
@@ -224,7 +243,7 @@ class Rollups:
                     lambda connection: connection.executemany("REPLACE INTO rollup VALUES (?, ?)", bodies)
                 )
                 await self._flush()
-        except (TimeoutError, sqlite3.OperationalError) as error:
+        except (sqlite3.OperationalError, OSError) as error:
             log.warning("the open minutes are not in the roll-ups", error=repr(error))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 import structlog
@@ -22,8 +24,9 @@ from qilu_contract.storage import FINE, Point
 from qilu_contract.stores import Store, open_store
 
 from qilu_gateway import births, dead_letters, outbox, rollups, run_clock
+from qilu_gateway.backoff import Backoff
 from qilu_gateway.dead_letters import Bounds
-from qilu_gateway.endpoint import Answer, Endpoint, Request
+from qilu_gateway.endpoint import Answer, Endpoint, Handler, Request
 from qilu_gateway.host import HostState, will
 from qilu_gateway.letter_office import LetterOffice
 from qilu_gateway.metrics import Counters, Meter, Rates
@@ -41,7 +44,10 @@ from qilu_gateway.statefile import StateFile
 from qilu_gateway.store_gate import StoreGate
 
 log = structlog.get_logger()
+_T = TypeVar("_T")
 
+STATE_SCHEMAS = (births.SCHEMA, dead_letters.SCHEMA, outbox.SCHEMA, rollups.SCHEMA, run_clock.SCHEMA)
+"""Every table of the state file."""
 STOP_S = 3.0
 """How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
 MEASURE_EVERY_S = 2.0
@@ -50,8 +56,14 @@ ADDRESS_FILE = "endpoint"
 """In the state folder: where a running gateway serves."""
 STALLED_S = 5.0
 """A message in flight for longer means that data comes in faster than it can be kept."""
+ADDRESS_EVERY_S = 5.0
+"""How often it is tried to leave the address there, while the disk takes nothing."""
 FLOWING_S = 1.0
 """Only when nothing is in flight for longer than this is a stall over."""
+
+
+class _Stopped(Exception):
+    """Somebody called `stop` before everything was started."""
 
 
 class GatewayService:
@@ -76,10 +88,13 @@ class GatewayService:
         self._stop = asyncio.Event()
         self._started = asyncio.Event()
         self._stalled = False
+        self._held_up = ""
+        """Why the gateway cannot start yet: its disk is full, read-only or away."""
+        self._gate: StoreGate | None = None
+        self._spool: Spool | None = None
         self._ousted: ConfigError | None = None
         self._running: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None
-        self._gate: StoreGate | None = None
         self._session: Session | None = None
         self._speaker: Session | None = None
         """The connection that speaks for the host: the session itself, but in the strict profile."""
@@ -108,8 +123,11 @@ class GatewayService:
         return self._host is not None and self._host.online
 
     async def unreported(self) -> int:
-        """First readings that the platform has not confirmed yet."""
-        return 0 if self._state is None else await self._state.write(outbox.size)
+        """First readings that the platform has not confirmed yet; at least one when nobody can say now."""
+        try:
+            return 0 if self._state is None else await self._state.write(outbox.size)
+        except (sqlite3.OperationalError, OSError):
+            return 1
 
     @property
     def http_port(self) -> int:
@@ -121,7 +139,7 @@ class GatewayService:
         stopping."""
         session, pipeline = self._session, self._pipeline
         if session is None or pipeline is None:
-            return ["starting"]
+            return ["state file"] if self._held_up else ["starting"]
         oldest_s = pipeline.oldest_s()
         self._stalled = oldest_s > (FLOWING_S if self._stalled else STALLED_S)
         wrong = {
@@ -138,6 +156,18 @@ class GatewayService:
         """Why the store takes nothing now, in a sentence, also while readings are spooled; empty when it
         does."""
         return self._gate.reason if self._gate is not None else ""
+
+    def reasons(self) -> dict[str, str]:
+        """A sentence for each part that takes nothing now, also where the gateway works on without it."""
+        found = {
+            "state file": self._held_up or (self._state.failing if self._state is not None else ""),
+            "store": self.store_trouble,
+        }
+        if self._spool is not None and self._spool.full:
+            found["spool"] = (
+                f"the spool takes no more ({self._spool.bytes} bytes): messages stay unacknowledged"
+            )
+        return {name: reason for name, reason in found.items() if reason}
 
     async def __aenter__(self) -> Self:
         """Run in a task of its own. Returns when everything is started, whether or not broker, store and
@@ -176,10 +206,21 @@ class GatewayService:
         acknowledged, the broker publishes STATE offline, and a new start goes on where this one was.
         """
         serve_evenly()
+        with suppress(_Stopped):
+            await self._run()
+
+    async def _run(self) -> None:
         settings = self._settings
         async with AsyncExitStack() as stack:
-            schemas = (births.SCHEMA, dead_letters.SCHEMA, outbox.SCHEMA, rollups.SCHEMA, run_clock.SCHEMA)
-            self._state = state = await stack.enter_async_context(StateFile(settings.state, schemas))
+            paths: dict[tuple[str, str], Handler] = {
+                ("GET", "/metrics"): self._serve_metrics,
+                ("GET", "/healthz"): self._serve_health,
+            }
+            self._endpoint = Endpoint(settings.http_host, settings.http_port, paths)
+            serving = await stack.enter_async_context(_in_background(self._endpoint.run(), "gateway-http"))
+            self._state = state = await self._when_possible(
+                lambda: stack.enter_async_context(StateFile(settings.state, STATE_SCHEMAS))
+            )
             store = self._store
             if store is None:
                 store = await stack.enter_async_context(
@@ -187,18 +228,14 @@ class GatewayService:
                 )
             platform = await stack.enter_async_context(PlatformApi(settings.platform, self._api_key))
             counters = self._meter.counters
-            spool = await stack.enter_async_context(
-                Spool(
-                    settings.state,
-                    settings.spool_max_bytes,
-                    settings.spool_min_free_bytes,
-                    self._count_corrupt,
-                )
+            bounds = settings.spool_max_bytes, settings.spool_min_free_bytes
+            spool = await self._when_possible(
+                lambda: stack.enter_async_context(Spool(settings.state, *bounds, self._count_corrupt))
             )
-            gate = StoreGate(
+            self._spool = spool
+            self._gate = gate = StoreGate(
                 store, counters, self._figures, batch_size=settings.batch_size, spooling=spool.enabled
             )
-            self._gate = gate
             self._meter.spool = lambda: (spool.batches, spool.bytes, spool.age_s())
             self._meter.batch_size = lambda: gate.batch_size
             counters.recovered = spool.readings
@@ -213,9 +250,9 @@ class GatewayService:
             speaker = session if settings.profile == "reliable" else self._make_host_session(window)
             rebirths = Rebirths(speaker.command, self._count_rebirth, settings.reorder_timeout_s)
             shipping = Outbox(state, platform, self._count_first_readings)
-            bounds = await state.write(Bounds)
+            letters = Bounds()
             rolling = Rollups(settings.host, state, gate)
-            await rolling.open()
+            await self._when_possible(rolling.open)
             self._session, self._speaker = session, speaker
             self._host = host = HostState(
                 speaker, settings.host, self.troubles, birth_first=settings.profile == "strict"
@@ -228,7 +265,7 @@ class GatewayService:
                 state=state,
                 spool=spool,
                 platform=platform,
-                bounds=bounds,
+                bounds=letters,
                 outbox=shipping,
                 rebirths=rebirths,
                 meter=self._meter,
@@ -239,21 +276,15 @@ class GatewayService:
                 max_payload_bytes=settings.max_payload_bytes,
                 window=window,
             )
-            await state.write(lambda connection: run_clock.load(connection, pipeline.clock))
-            shipper = Shipper(spool=spool, gate=gate, state=state, bounds=bounds, shipped=pipeline.shipped)
-            self._endpoint = Endpoint(
-                settings.http_host,
-                settings.http_port,
-                {
-                    ("GET", "/metrics"): self._serve_metrics,
-                    ("GET", "/healthz"): self._serve_health,
-                    **LetterOffice(state, bounds, pipeline.replay).paths(),
-                },
+            await self._when_possible(
+                lambda: state.write(lambda connection: run_clock.load(connection, pipeline.clock))
             )
+            shipper = Shipper(spool=spool, gate=gate, state=state, bounds=letters, shipped=pipeline.shipped)
+            paths |= LetterOffice(state, letters, pipeline.replay).paths()
             try:
                 async with asyncio.TaskGroup() as group:
                     parts = {
-                        "http": self._endpoint.run(),
+                        "http": asyncio.wait_for(serving, None),
                         "address": self._tell_address(self._endpoint),
                         "session": self._hold(session, self._acknowledged_only(pipeline)),
                         "pipeline": pipeline.run(),
@@ -265,7 +296,7 @@ class GatewayService:
                         "rebirths": rebirths.run(),
                         "host-state": host.run(),
                         "rollups": rolling.run(),
-                        "measure": self._measure(gate),
+                        "measure": self._measure(gate, state),
                     }
                     if speaker is not session:
                         parts["host-session"] = self._hold(speaker, self._unacknowledged_only(pipeline))
@@ -345,13 +376,40 @@ class GatewayService:
         for each in {session, speaker}:
             await each.close()
 
-    async def _measure(self, gate: StoreGate) -> None:
-        """Rates, and their points in the store; which also shows whether the store takes anything while
-        nothing else is to be written.
+    async def _when_possible(self, enter: Callable[[], Awaitable[_T]]) -> _T:
+        """What `enter` returns, tried until the disk allows it. Raises _Stopped."""
+        backoff = Backoff(most_s=2.0)
+        while not self._stop.is_set():
+            try:
+                found = await enter()
+            except (sqlite3.OperationalError, OSError) as error:
+                if not self._held_up:
+                    log.error(
+                        "the state folder takes nothing: messages stay with the broker until it does",
+                        state=str(self._settings.state),
+                        error=str(error),
+                    )
+                self._held_up = (
+                    f"--state {self._settings.state} takes nothing ({error}): "
+                    "messages stay with the broker until it does"
+                )
+                self._started.set()  # as far as it goes
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.delay_s()):
+                        await self._stop.wait()
+            else:
+                self._held_up = ""
+                return found
+        raise _Stopped
+
+    async def _measure(self, gate: StoreGate, state: StateFile) -> None:
+        """Rates, and their points in the store; which also shows whether the store, and the state file, take
+        anything while nothing else is to be written.
         """
         while True:
             self._meter.measure()
             await gate.answers()
+            await state.look_after()
             await asyncio.sleep(MEASURE_EVERY_S)
 
     def _figures(self) -> list[Point]:
@@ -376,7 +434,14 @@ class GatewayService:
         while not endpoint.port:
             await asyncio.sleep(0.01)
         file = self._settings.state / ADDRESS_FILE
-        await asyncio.to_thread(file.write_text, f"{endpoint.url}\n", encoding="utf-8")
+        address = f"{endpoint.url}\n"
+        while True:
+            try:
+                await asyncio.to_thread(file.write_text, address, encoding="utf-8")
+            except OSError:  # the disk is full: said elsewhere
+                await asyncio.sleep(ADDRESS_EVERY_S)
+            else:
+                return
 
     def _count_rebirth(self) -> None:
         self._meter.counters.rebirth_requests += 1
@@ -394,6 +459,16 @@ class GatewayService:
     async def _serve_health(self, _: Request) -> Answer:
         troubles = self.troubles()
         body: dict[str, object] = {"status": "ok" if not troubles else "degraded", "troubles": troubles}
-        if self.store_trouble:
-            body["reasons"] = {"store": self.store_trouble}
+        if reasons := self.reasons():
+            body["reasons"] = reasons
         return 503 if troubles else 200, "application/json", msgspec.json.encode(body)
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[None, None, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -71,7 +71,7 @@ class Shipper:
             except Retryable:
                 stubborn = stubborn + 1 if await self._gate.answers() else 0
                 await asyncio.sleep(backoff.delay_s())
-            except sqlite3.OperationalError as error:
+            except (sqlite3.OperationalError, OSError) as error:
                 log.warning("the spool waits for the disk", error=str(error))
                 await asyncio.sleep(backoff.delay_s())
 

@@ -2,12 +2,15 @@
 
 One SQLite file in `--state`, `spool.sqlite`, one row a batch: how many readings it holds, a checksum, and the
 points. A batch that was appended is on the disk (WAL, synchronous FULL) and survives the process. What can
-no longer be read is counted in readings (`corrupt`) and set aside, and the rest goes on.
+no longer be read is counted in readings (`corrupt`) and set aside, and the rest goes on. A second, tiny file
+(`spooled`) says how many readings have been acknowledged and not shipped: so a spool that was lost or cut off
+is noticed, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
@@ -15,6 +18,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -25,18 +29,28 @@ from typing import Any, Self, TypeVar
 import msgspec
 import structlog
 from qilu_contract.clock import wall_ms
-from qilu_contract.errors import ConfigError
 from qilu_contract.storage import Point
+
+from qilu_gateway.sqlite_files import (
+    SEARCH_IDS,
+    Identity,
+    identity,
+    is_damage,
+    is_passing,
+    remove_file,
+    rename_file,
+    sync,
+    write_copy,
+)
 
 log = structlog.get_logger()
 
 FILE_NAME = "spool.sqlite"
+COUNT_NAME = "spooled"
 NEARLY = 0.75
 """Above this part of the bound the host's STATE goes offline; the rest is for what the broker still holds."""
 NEARLY_FREE = 2
 """So many times the disk space that must stay free count as nearly none."""
-SEARCH_IDS = 1_000_000
-"""How far back a damaged file is searched for batches when it cannot say where they begin."""
 FULL_S = 5.0
 """How long it is believed that there is no room."""
 FILE_SYSTEM_EVERY_S = 0.5
@@ -86,11 +100,14 @@ class Spool:
         how many readings have just turned out to be unreadable; `corrupt` holds those found at the
         opening."""
         self._path = folder / FILE_NAME
+        self._saved = folder / "spool.saved.sqlite"
+        self._count = _Count(folder / COUNT_NAME)
         self._max_bytes, self._min_free_bytes = max_bytes, min_free_bytes
         self._corrupted = corrupted
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-spool")
         self._loop: asyncio.AbstractEventLoop
         self._connection: sqlite3.Connection | None = None
+        self._identity: Identity = ()
         # By id, in order: readings, bytes, created_ms. A dict finds its first behind all that were removed.
         self._rows: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
         self._undeleted: list[int] = []
@@ -103,12 +120,14 @@ class Spool:
         self.corrupt = 0
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigError when the file cannot be used at all."""
+        """Raises sqlite3.OperationalError or OSError when the disk is full, read-only or away."""
         self._loop = asyncio.get_running_loop()
         try:
             await self._run(self._open)
-        except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"{self._path} cannot be opened: {error}.") from error
+        except BaseException:
+            await self._run(self._close)
+            self._thread.shutdown()
+            raise
         if self._rows:
             self.filled.set()
         return self
@@ -177,34 +196,42 @@ class Spool:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _open(self) -> None:
+        corrupt = 0
+        if not self._path.exists() and self._saved.exists():  # a salvage that was cut off at its end
+            self._saved.rename(self._path)
         try:
             self._connect()
         except sqlite3.DatabaseError as error:
-            if _is_passing(error):
+            if not is_damage(error):
                 raise
-            self.corrupt += self._salvage(error)
+            corrupt = self._salvage(error)
+        self._count.open()
+        lost = self._count.readings - self.readings
+        if lost > corrupt:
+            log.error(
+                "the spool lacks readings that were acknowledged: its file was lost or cut off",
+                file=str(self._path),
+                readings=lost - corrupt,
+            )
+        self.corrupt = max(lost, corrupt)
+        self._count.set(self.readings)
 
     def _connect(self) -> None:
         new = not self._path.exists() or self._path.stat().st_size == 0
-        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        connection = _connect(self._path, new)
         try:
-            # Nobody else opens the file, and so there is no index of the log beside it, for which a full disk
-            # has no room: what is spooled can be read and shipped all the same.
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            if new:  # a write, even where it changes nothing
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
             found = connection.execute(
                 "SELECT id, readings, length(body), created_ms FROM batches ORDER BY id"
             ).fetchall()
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
+        self._connection, self._identity = connection, identity(self._path)
+        shipped = set(self._undeleted)
         self._rows = OrderedDict(
-            (id_, (readings, size, created_ms)) for id_, readings, size, created_ms in found
+            (id_, (readings, size, created_ms))
+            for id_, readings, size, created_ms in found
+            if id_ not in shipped
         )
         self._add_up()
 
@@ -212,6 +239,21 @@ class Spool:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _check_file(self) -> None:
+        """Notice that the file was removed or replaced while it is in use, and write it again."""
+        connection = self._connection_now()
+        if identity(self._path) == self._identity:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_copy(connection, self._saved)
+        self._close()
+        if self._path.exists():
+            rename_file(self._path, self._path.with_name(f"spool.replaced-{wall_ms()}.sqlite"))
+        self._saved.rename(self._path)
+        self._connect()
+        self._count.set(self.readings)
+        log.error("the spool was removed while in use, and was written again", file=str(self._path))
 
     def _forget(self, id_: int) -> int:
         """The batch is gone from the file; returns how many readings it held."""
@@ -245,6 +287,7 @@ class Spool:
             return False
         readings, created_ms = len(points), wall_ms()
         try:
+            self._check_file()
             self._execute("BEGIN")
             id_ = self._execute(
                 "INSERT INTO batches (readings, created_ms, checksum, body) VALUES (?, ?, ?, ?)",
@@ -252,20 +295,44 @@ class Spool:
             ).lastrowid
             self._execute("INSERT INTO heads VALUES (?, ?)", (id_, readings))
             self._execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            if self._connection_now().in_transaction:
-                self._execute("ROLLBACK")
-            if _is_passing(error):
-                log.warning("nothing can be spooled", error=str(error))
-            else:
-                self._set_aside(error)
+        except (sqlite3.DatabaseError, OSError) as error:
+            self._roll_back()
+            self._give_up(error)
             return False
         assert id_ is not None
         self._rows[id_] = (readings, len(body), created_ms)
         self._oldest_ms = self._oldest_ms or created_ms
         self.readings += readings
         self.bytes += len(body)
+        try:
+            self._count.set(self.readings)
+        except OSError as error:
+            self._give_up(error)
+            self._drop(id_)
+            return False
         return True
+
+    def _roll_back(self) -> None:
+        if self._connection is not None and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _give_up(self, error: Exception) -> None:
+        """Nothing can be spooled now."""
+        if isinstance(error, sqlite3.DatabaseError) and is_damage(error):
+            try:
+                self._set_aside(error)
+                return
+            except (sqlite3.OperationalError, OSError) as passing:
+                error = passing
+        elif not is_passing(error):
+            raise error
+        if not self.full:
+            log.warning("nothing can be spooled", error=str(error))
+
+    def _drop(self, id_: int) -> None:
+        """The batch is not to be shipped: nobody was told that it is here."""
+        self._forget(id_)
+        self._undeleted.append(id_)
 
     def _oldest(self, most_readings: int, apart: Container[int]) -> Spooled | None:
         ids: list[int] = []
@@ -279,7 +346,7 @@ class Spool:
             try:
                 batch = self._read(id_)
             except sqlite3.DatabaseError as error:
-                if _is_passing(error):
+                if not is_damage(error):
                     raise
                 self._set_aside(error)
                 return self._oldest(most_readings, apart)
@@ -301,6 +368,7 @@ class Spool:
             aside = self._path.with_name(f"spool.damaged-{wall_ms()}-{id_}.bin")
             aside.write_bytes(row[2] if isinstance(row[2], bytes) else b"")
             log.error("a spooled batch is damaged and was set aside", readings=row[0], file=str(aside))
+        self._count.set(self.readings - self._rows[id_][0])
         self._execute("DELETE FROM batches WHERE id = ?", (id_,))
         self._execute("DELETE FROM heads WHERE id = ?", (id_,))
         self._tell_corrupt(self._forget(id_))
@@ -311,12 +379,12 @@ class Spool:
             self._forget(id_)
         self._undeleted += ids
         try:
+            self._count.set(self.readings)  # before they are gone: what it counts is never missing
             self._delete()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             # A full disk has no room even for the journal of a deletion. What is not deleted now is deleted
             # with the next, or at worst shipped once more after a restart, which stores nothing twice.
-            if self._connection_now().in_transaction:
-                self._execute("ROLLBACK")
+            self._roll_back()
             log.warning("shipped batches could not be deleted from the spool yet", error=str(error))
             if not self._rows:
                 self._start_anew()
@@ -335,16 +403,15 @@ class Spool:
     def _start_anew(self) -> None:
         """Nothing in the file is needed any more."""
         self._close()
-        for suffix in ("", "-wal", "-shm"):
-            self._path.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
-        self._undeleted.clear()
-        self._connect()
+        with contextlib.suppress(OSError):
+            remove_file(self._path)
+            self._undeleted.clear()
 
     def _set_aside(self, error: Exception) -> None:
         """The file is damaged while we use it."""
-        held = self.readings
-        self._close()
+        held = max(self.readings, self._count.readings)
         self._salvage(error)
+        self._count.set(self.readings)
         # What was in memory tells exactly, whatever the file can still say.
         self._tell_corrupt(held - self.readings)
 
@@ -354,19 +421,18 @@ class Spool:
     def _salvage(self, error: Exception) -> int:
         """Set the file aside and go on with what can be read of it; returns the readings of batches whose
         content cannot, as far as their rows tell."""
-        aside = self._path.with_name(f"spool.damaged-{wall_ms()}.sqlite")
-        for suffix in ("", "-wal", "-shm"):
-            part = self._path.with_name(FILE_NAME + suffix)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + suffix))
-        kept, corrupt = _readable(aside)
-        self._connect()
-        self._execute("BEGIN")
-        self._connection_now().executemany("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", kept)
-        heads = [(id_, readings) for id_, readings, *_ in kept]
-        self._connection_now().executemany("INSERT INTO heads VALUES (?, ?)", heads)
-        self._execute("COMMIT")
         self._close()
+        remove_file(self._saved)
+        try:
+            with closing(_connect(self._saved, new=True)) as target:
+                corrupt = _save_readable(self._path, target)
+            sync(self._saved)
+        except BaseException:
+            remove_file(self._saved)
+            raise
+        aside = self._path.with_name(f"spool.damaged-{wall_ms()}.sqlite")
+        rename_file(self._path, aside)
+        self._saved.rename(self._path)
         self._connect()
         log.error(
             "the spool was damaged and set aside",
@@ -378,43 +444,90 @@ class Spool:
         return corrupt
 
     def _connection_now(self) -> sqlite3.Connection:
-        assert self._connection is not None, "the spool is not open"
+        if self._connection is None:
+            self._connect()
+        assert self._connection is not None
         return self._connection
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         return self._connection_now().execute(sql, values)
 
 
-_Row = tuple[int, int, int, bytes, bytes]
+class _Count:
+    """How many readings are in the spool, at least, and were acknowledged: in a file of its own, on the disk
+    when `set` returns. Written in place, which a full disk allows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.readings = 0
+
+    def open(self) -> None:
+        """What an earlier process said last; 0 when that cannot be read."""
+        try:
+            text, check = self._path.read_bytes().split()
+            self.readings = int(text) if int(check, 16) == zlib.crc32(text) else 0
+        except (FileNotFoundError, ValueError):
+            self.readings = 0
+
+    def set(self, readings: int) -> None:
+        text = b"%020d" % readings
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(descriptor, b"%b %08x\n" % (text, zlib.crc32(text)), 0)
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.readings = readings
 
 
-def _readable(path: Path) -> tuple[list[_Row], int]:
-    """The batches of a damaged file that are as they were written, and how many readings the others held, as
-    far as it says."""
-    kept: list[_Row] = []
-    missing: dict[int, int] = {}
-    connection = sqlite3.connect(path, isolation_level=None)
+def _connect(path: Path, new: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
-        connection.execute("PRAGMA writable_schema = ON")  # else a file that lost its end is not read at all
+        # Nobody else opens the file, and so there is no index of the log beside it, for which a full disk
+        # has no room: what is spooled can be read and shipped all the same.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        if new:  # a write, even where it changes nothing
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _save_readable(damaged: Path, target: sqlite3.Connection) -> int:
+    """Copy the batches of a damaged file that are as they were written; returns how many readings the others
+    held, as far as it says."""
+    missing: dict[int, int] = {}
+    with closing(sqlite3.connect(damaged, isolation_level=None)) as source:
+        try:
+            source.execute("PRAGMA writable_schema = ON")  # else a file that lost its end is not read at all
+            ids = _ids(source)
+        except sqlite3.DatabaseError as error:
+            if is_passing(error):
+                raise
+            return 0  # not even the first page is one of ours
+        target.execute("BEGIN")
         # One look-up each: a damaged page hides its own rows only.
-        for id_ in _ids(connection):
-            row = _look_up(connection, "SELECT readings FROM heads WHERE id = ?", id_)
+        for id_ in ids:
+            row = _look_up(source, "SELECT readings FROM heads WHERE id = ?", id_)
             if row is not None:
                 missing[id_] = row[0]
-            row = _look_up(connection, "SELECT readings, created_ms, checksum FROM batches WHERE id = ?", id_)
+            row = _look_up(source, "SELECT readings, created_ms, checksum FROM batches WHERE id = ?", id_)
             if row is None:
                 continue
             readings, created_ms, checksum = row
             missing.setdefault(id_, readings)
-            row = _look_up(connection, "SELECT body FROM batches WHERE id = ?", id_)
+            row = _look_up(source, "SELECT body FROM batches WHERE id = ?", id_)
             if row is not None and _decode(readings, checksum, row[0]) is not None:
-                kept.append((id_, readings, created_ms, checksum, row[0]))
+                batch = (id_, readings, created_ms, checksum, row[0])
+                target.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", batch)
+                target.execute("INSERT INTO heads VALUES (?, ?)", (id_, readings))
                 del missing[id_]
-    except sqlite3.DatabaseError:
-        pass  # not even the first page is one of ours
-    finally:
-        connection.close()
-    return kept, sum(readings for readings in missing.values() if isinstance(readings, int))
+        target.execute("COMMIT")
+    return sum(readings for readings in missing.values() if isinstance(readings, int))
 
 
 def _look_up(connection: sqlite3.Connection, sql: str, id_: int) -> tuple[Any, ...] | None:
@@ -457,9 +570,3 @@ def _decode(readings: int, checksum: bytes, body: bytes) -> _Body | None:
         return _decoder.decode(zlib.decompress(body))
     except (zlib.error, msgspec.DecodeError):
         return None
-
-
-def _is_passing(error: sqlite3.DatabaseError) -> bool:
-    """The disk is full or away: the file itself may be as it should."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN)

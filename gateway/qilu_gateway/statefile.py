@@ -1,17 +1,41 @@
-"""What must outlive the gateway, in one SQLite file in `--state`: a commit that returned is on the disk."""
+"""What must outlive the gateway, in one SQLite file in `--state`: a commit that returned is on the disk.
+
+A disk that is full, read-only or away fails the write and is to be waited for (`hold`). A file with damaged
+pages is set aside with what can be read of it saved; one that was removed or replaced while it is in use is
+written again from the open connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO, TypeVar
 
+import structlog
+from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
+
+from qilu_gateway.backoff import Backoff
+from qilu_gateway.sqlite_files import (
+    Identity,
+    identity,
+    is_damage,
+    is_passing,
+    remove_file,
+    rename_file,
+    save_readable,
+    sync,
+    write_copy,
+)
+
+log = structlog.get_logger()
 
 FILE_NAME = "gateway.sqlite"
 BUSY_TIMEOUT_S = 10.0
@@ -26,51 +50,165 @@ class StateFile:
     def __init__(self, folder: Path, schemas: Sequence[str]) -> None:
         """`schemas` are scripts that make the tables that are missing."""
         self._folder, self._schemas = folder, schemas
+        self._path = folder / FILE_NAME
+        self._saved = folder / "gateway.saved.sqlite"
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-state")
         self._lock: TextIO | None = None
         self._writer: sqlite3.Connection | None = None
+        self._identity: Identity = ()
+        self._opened = False
         self._reader: sqlite3.Connection | None = None
+        self._reading = threading.Lock()
+        """Held while the reader is used, and while the file under it is replaced."""
+        self.failing = ""
+        """Why the file takes nothing now, in one sentence; empty while it takes writes."""
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigError when the folder cannot be used, or another gateway uses it."""
+        """Raises ConfigError when the folder cannot be used, or another gateway uses it, and
+        sqlite3.OperationalError or OSError when the disk is full, read-only or away."""
         try:
-            await self.write(lambda _: None)
-        except sqlite3.Error as error:
-            self._close()
-            raise ConfigError(f"--state {self._folder}: {FILE_NAME} cannot be opened: {error}.") from error
-        self._reader = _connect(self._folder)
-        self._reader.execute("PRAGMA query_only = ON")
+            await self.write(_nothing)
+        except BaseException:
+            await self._end()
+            raise
+        self._opened = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._reader is not None:
-            self._reader.close()
+        await self._end()
+
+    async def _end(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
     async def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What `work` returns, once everything that it did is durable; on an error nothing is done."""
+        """What `work` returns, once everything that it did is durable; on an error nothing is done. `work`
+        may run more than once. Raises sqlite3.OperationalError or OSError while the disk takes nothing."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
 
+    async def hold(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """As `write`, but waits as long as the disk takes nothing."""
+        backoff = Backoff(most_s=2.0)
+        while True:
+            try:
+                return await self.write(work)
+            except (sqlite3.OperationalError, OSError) as error:
+                if not is_passing(error):
+                    raise
+                await asyncio.sleep(backoff.delay_s())
+
+    async def look_after(self) -> None:
+        """Called now and then: notices a file that was removed, and a disk that takes writes again."""
+        probe = _touch if self.failing else _nothing
+        with contextlib.suppress(sqlite3.OperationalError, OSError):  # said by `write`
+            await self.write(probe)
+
     def read(self, query: str, values: tuple[object, ...]) -> tuple[object, ...] | None:
-        """The first row of a look-up by key."""
-        assert self._reader is not None, "the state file is not open"
-        row: tuple[object, ...] | None = self._reader.execute(query, values).fetchone()
-        return row
+        """The first row of a look-up by key. Raises sqlite3.OperationalError when the disk does not
+        answer."""
+        try:
+            return self._look_up(query, values)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            # Rare enough to stop everything for it.
+            self._thread.submit(self._salvage, error).result()
+            return self._look_up(query, values)
+
+    def _look_up(self, query: str, values: tuple[object, ...]) -> tuple[object, ...] | None:
+        with self._reading:
+            if self._reader is None:
+                self._reader = _connect(self._path)
+                self._reader.execute("PRAGMA query_only = ON")
+            row: tuple[object, ...] | None = self._reader.execute(query, values).fetchone()
+            return row
+
+    # -- in the thread
 
     def _transaction(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        if self._writer is None:
-            self._writer = self._open()
-        with self._writer:
-            return work(self._writer)
+        try:
+            found, changed = self._try(work)
+        except (sqlite3.OperationalError, OSError) as error:
+            if not is_passing(error):
+                raise
+            if self._opened and not self.failing:
+                log.error("state file takes nothing: messages stay unacknowledged", error=str(error))
+            self.failing = f"{self._path} takes nothing ({error}): messages stay unacknowledged until it does"
+            raise
+        if self.failing and changed:
+            self.failing = ""
+            log.info("state file takes writes")
+        return found
 
-    def _open(self) -> sqlite3.Connection:
+    def _try(self, work: Callable[[sqlite3.Connection], _T]) -> tuple[_T, bool]:
+        """What `work` returns, and whether it wrote anything."""
+        for is_last in (False, True):
+            try:
+                with self._connection() as connection:
+                    before = connection.total_changes
+                    return work(connection), connection.total_changes != before
+            except sqlite3.DatabaseError as error:
+                if is_last or not is_damage(error):
+                    raise
+                self._salvage(error)
+        raise AssertionError("the last try returns or raises")
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._lock is None:
+            self._lock = self._lock_folder()
+        if self._writer is not None and identity(self._path) != self._identity:
+            self._write_again(self._writer)
+        if self._writer is None:
+            if not self._path.exists() and self._saved.exists():  # a salvage that was cut off at its end
+                self._saved.rename(self._path)
+            self._writer = self._open(self._path)
+            self._identity = identity(self._path)
+        return self._writer
+
+    def _salvage(self, error: sqlite3.Error) -> None:
+        """Set the damaged file aside, and go on with what can be read of it."""
+        self._close_connections()
+        remove_file(self._saved)
+        try:
+            with contextlib.closing(self._open(self._saved)) as target:
+                rows = save_readable(self._path, target)
+            sync(self._saved)
+        except BaseException:
+            remove_file(self._saved)
+            raise
+        aside = self._path.with_name(f"gateway.damaged-{wall_ms()}.sqlite")
+        with self._reading:
+            self._close_reader()
+            rename_file(self._path, aside)
+            self._saved.rename(self._path)
+        log.error(
+            "the state file was damaged and set aside", file=str(aside), error=str(error), rows_kept=rows
+        )
+
+    def _write_again(self, connection: sqlite3.Connection) -> None:
+        """The file was removed or replaced, and lives on without a name: write it again from what is open."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_copy(connection, self._saved)
+        self._close_connections()
+        with self._reading:
+            self._close_reader()
+            if self._path.exists():
+                rename_file(self._path, self._path.with_name(f"gateway.replaced-{wall_ms()}.sqlite"))
+            self._saved.rename(self._path)
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = self._lock_folder()
+        log.error("the state file was removed while in use, and was written again", file=str(self._path))
+
+    def _lock_folder(self) -> TextIO:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = (self._folder / "gateway.lock").open("w")
         except OSError as error:
+            if is_passing(error):
+                raise
             raise ConfigError(f"--state {self._folder} cannot be used: {error.strerror}.") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,20 +217,50 @@ class StateFile:
             raise ConfigError(
                 f"--state {self._folder} is used by another gateway: give each its own."
             ) from error
-        self._lock = lock
-        connection = _connect(self._folder)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        for schema in self._schemas:
-            connection.executescript(schema)
+        return lock
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        connection = _connect(path)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            for schema in self._schemas:
+                connection.executescript(schema)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _close(self) -> None:
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _close_connections(self) -> None:
+        with self._reading:
+            self._close_reader()
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
+
+    def _close(self) -> None:
+        self._close_connections()
         if self._lock is not None:
             self._lock.close()
 
 
-def _connect(folder: Path) -> sqlite3.Connection:
-    return sqlite3.connect(folder / FILE_NAME, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+    # What is damaged within a page may be no UTF-8: it is read all the same, and means nothing to anybody.
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    return connection
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    pass
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    """Write a page that is there already."""
+    connection.execute("CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at_ms INTEGER)")
+    connection.execute("REPLACE INTO probe VALUES (1, ?)", (wall_ms(),))

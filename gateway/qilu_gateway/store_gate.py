@@ -57,6 +57,8 @@ class StoreGate:
         """It has not taken the last write, or none yet."""
         self.away = False
         """It did not take the last write."""
+        self.reason = ""
+        """Why it takes nothing now, and what follows, in one sentence; empty while it takes writes."""
 
     def rests_s(self) -> float:
         """How long the store still asks to be left alone."""
@@ -140,8 +142,8 @@ class StoreGate:
             rest_s = min(error.retry_after_s, LONGEST_REST_S)
             self._rest_until_s = max(self._rest_until_s, time.monotonic() + rest_s)
         # Each reason once: a token that is refused is another matter than a server that is away.
-        if len(self._told) < MOST_TOLD and str(error) not in self._told:
-            self.reason = str(error)
+        self.reason = str(error)
+        if len(self._told) < MOST_TOLD and self.reason not in self._told:
             self._told.add(self.reason)
             then = "readings are spooled" if self._spooling else "messages stay unacknowledged"
             log.error(f"store takes nothing: {then}", error=self.reason)

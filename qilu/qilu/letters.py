@@ -13,7 +13,7 @@ from qilu_contract.errors import ConfigError, QiluError, Reason
 from qilu_gateway import dead_letters
 from qilu_gateway.dead_letters import Bounds, Row
 from qilu_gateway.letter_office import Choice, LetterOffice, Outcome
-from qilu_gateway.service import ADDRESS_FILE
+from qilu_gateway.service import ADDRESS_FILE, STATE_SCHEMAS
 from qilu_gateway.statefile import FILE_NAME, StateFile
 
 PATIENCE = httpx.Timeout(150, connect=5)
@@ -83,8 +83,8 @@ async def _purge(what: str, state: Path, choice: Choice) -> Outcome:
         raise QiluError(f"No gateway with --state {state} runs: start it, it takes its dead letters itself.")
     if not (state / FILE_NAME).is_file():  # a moment, in a process of its own
         raise ConfigError(f"{state / FILE_NAME} does not exist: give the --state of a gateway that has run.")
-    async with StateFile(state, (dead_letters.SCHEMA,)) as file:
-        return await LetterOffice(file, await file.write(Bounds), _nobody).purge(choice)
+    async with StateFile(state, STATE_SCHEMAS) as file:
+        return await LetterOffice(file, Bounds(), _nobody).purge(choice)
 
 
 async def _nobody(topic: str, payload: bytes, past_ms: int) -> frozenset[Reason]:

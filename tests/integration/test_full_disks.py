@@ -11,10 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_world import (
+    FakePlatform,
+    Publisher,
+    assert_adds_up,
+    birth,
+    data,
+    eventually,
+    get,
+    letters,
+    motor,
+    online,
+    stored,
+    telemetry,
+)
 from qilu_contract.errors import Retryable
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store, open_store
+from qilu_gateway.service import GatewayService
+from qilu_gateway.settings import Settings
 
+BATCH = 5000
 TAGS = ("370200", "370202", "C34", "370202-e00001")
 
 
@@ -29,7 +46,7 @@ def motors(first_ms: int, count: int) -> list[Point]:
 async def write_until_away(store: Store, first_ms: int) -> tuple[int, list[Point]]:
     """The time after the last point that was stored, and the batch that was not."""
     while True:
-        batch = motors(first_ms, 2000)
+        batch = motors(first_ms, BATCH)
         try:
             await store.write(batch)
         except Retryable as error:
@@ -55,9 +72,9 @@ async def test_a_full_disk_is_a_duckdb_store_that_is_away_until_there_is_room(
             assert await store.count("motor") == stored, "what is there can be read meanwhile"
         small_disk.grow(3 * megabytes)
         await store.write(batch)
-        assert await store.count("motor") == stored + 2000
+        assert await store.count("motor") == stored + BATCH
     async with open_store(url) as store:
-        assert await store.count("motor") == stored + 2000
+        assert await store.count("motor") == stored + BATCH
 
 
 @contextmanager
@@ -76,7 +93,7 @@ async def test_a_file_at_its_quota_is_a_duckdb_store_that_is_away(tmp_path: Path
             stored, batch = await write_until_away(store, 0)
             assert stored > 0
         await store.write(batch)
-        assert await store.count("motor") == stored + 2000
+        assert await store.count("motor") == stored + BATCH
 
 
 async def test_a_duckdb_file_that_cannot_be_opened_yet_is_opened_later(small_disk: Any) -> None:
@@ -110,3 +127,130 @@ async def test_a_damaged_duckdb_file_is_a_store_that_is_away_or_goes_on(tmp_path
                 await store.latest("motor", {"enterprise": TAGS[-1]})
             except Retryable as error:
                 assert place or "damaged" in str(error)
+
+
+class Sender:
+    """A fleet's readings, each with other values and another time."""
+
+    def __init__(self, publisher: Publisher, platform: FakePlatform, units: int) -> None:
+        self._publisher, self._units = publisher, units
+        self.sent = 0
+        for unit in range(units):
+            platform.register(f"m{unit}")
+
+    def send(self, readings: int) -> None:
+        """Returns when the broker has them."""
+        numbers = range(self.sent, self.sent + readings)
+        self._publisher.send_all(
+            [telemetry(f"m{number % self._units}", motor(number, number * 0.1237)) for number in numbers]
+        )
+        self.sent += readings
+
+
+async def health(gateway: GatewayService) -> dict[str, Any]:
+    body: dict[str, Any] = (await get(gateway, "/healthz")).json()
+    return body
+
+
+async def test_a_full_store_disk_is_spooled_for_and_drained_when_there_is_room(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, small_disk: Any
+) -> None:
+    update = {"store": f"duckdb:///{small_disk.folder}/store.duckdb", "spool_min_free_bytes": 0}
+    settings = settings.model_copy(update=update)
+    sender = Sender(publisher, platform, 20)
+    async with online(settings) as gateway:
+        sender.send(500)
+        await eventually(lambda: gateway.counters.stored == 500, "stored")
+        small_disk.fill()
+        for _ in range(3):
+            sender.send(500)
+        await eventually(lambda: gateway.counters.spooled > 0, "spooled")
+        await eventually(lambda: gateway.counters.in_flight == 0, "all durable")
+        assert_adds_up(gateway)
+        await eventually(lambda: "No space left" in gateway.store_trouble, "the reason")
+        found = await health(gateway)
+        assert found["status"] == "ok", "readings are taken"
+        assert "store" in found["reasons"]
+        small_disk.clear()
+        await eventually(lambda: gateway.counters.stored == sender.sent, "all stored")
+        sender.send(100)
+        await eventually(lambda: gateway.counters.stored == sender.sent, "and goes on")
+        assert "reasons" not in await health(gateway)
+        assert gateway.counters.dead_lettered == 0
+    assert await stored(settings) == sender.sent
+
+
+@pytest.mark.parametrize("disk", ["filled", "full at the start"])
+async def test_a_full_state_disk_holds_and_goes_on_when_there_is_room(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, small_disk: Any, disk: str
+) -> None:
+    """Births, first readings and dead letters want it: none of these may be acknowledged meanwhile."""
+    settings = settings.model_copy(update={"state": small_disk.folder, "spool_min_free_bytes": 0})
+    sender = Sender(publisher, platform, 20)
+    platform.register("late")
+    platform.register("born")
+    publisher.send(*telemetry("m0", motor()))
+    async with online(settings) as gateway:
+        sender.send(500)
+        await eventually(lambda: platform.counted == 20, "reported")
+        if disk == "filled":
+            await full_and_then_not(gateway, publisher, sender, small_disk)
+    if disk == "full at the start":
+        small_disk.fill()
+        async with GatewayService(settings) as gateway:
+            await full_and_then_not(gateway, publisher, sender, small_disk)
+    await eventually(lambda: platform.counted == 22, "reported")
+    assert await stored(settings) == sender.sent + 3
+    assert sum(letters(settings).values()) == 30
+
+
+async def full_and_then_not(
+    gateway: GatewayService, publisher: Publisher, sender: Sender, small_disk: Any
+) -> None:
+    small_disk.fill()
+    publisher.send(*birth("born"))
+    publisher.send(*data("born", 5, 12.5))
+    publisher.send(*telemetry("late", motor(1)))
+    publisher.send_all(
+        [telemetry(f"nobody{number}", {**motor(), "note": "x" * 50_000}) for number in range(30)]
+    )
+    sender.send(500)
+    await eventually(lambda: "state file" in gateway.troubles(), "the state file is said to be in trouble")
+    await eventually(lambda: not gateway.online, "offline")
+    found = await health(gateway)
+    assert found["status"] == "degraded"
+    assert "full" in found["reasons"]["state file"]
+    assert_adds_up(gateway)
+    small_disk.clear()
+    small_disk.grow(16)
+    await eventually(lambda: gateway.online, "online again")
+    await eventually(lambda: gateway.counters.dead_lettered == 30, "the letters are kept")
+    await eventually(lambda: gateway.counters.in_flight == 0, "all durable")
+    await eventually(lambda: not gateway.troubles(), "nothing is wrong")
+    assert_adds_up(gateway)
+
+
+async def test_a_full_spool_disk_holds_and_goes_on_when_there_is_room(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any, small_disk: Any
+) -> None:
+    update = {"store": influxdb.url, "state": small_disk.folder, "spool_min_free_bytes": 0, "batch_size": 200}
+    settings = settings.model_copy(update=update)
+    sender = Sender(publisher, platform, 20)
+    async with online(settings) as gateway:
+        sender.send(500)
+        await eventually(lambda: gateway.counters.stored == 500, "stored")
+        influxdb.stop()
+        sender.send(200)
+        await eventually(lambda: gateway.counters.spooled == 200, "spooled")
+        small_disk.fill()
+        sender.send(1000)
+        await eventually(lambda: "spool" in gateway.troubles(), "the spool is said to be full")
+        await eventually(lambda: gateway.counters.in_flight > 0, "held")
+        found = await health(gateway)
+        assert set(found["reasons"]) >= {"store", "spool"}
+        influxdb.start()  # with the disk still full, what is spooled goes to the store all the same
+        await eventually(lambda: gateway.counters.stored == sender.sent, "all stored")
+        small_disk.clear()
+        await eventually(lambda: gateway.troubles() == [], "nothing is wrong")
+        assert gateway.counters.spooled == 0
+    assert await stored(settings) == sender.sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qilu_contract.errors import ConfigError
 from qilu_contract.storage import Point
 from qilu_gateway.spool import FILE_NAME, Spool
 
@@ -45,6 +45,23 @@ def points(first: int, count: int, noise: int = 0) -> list[Point]:
 
 def set_aside(folder: Path, suffix: str) -> int:
     return len(list(folder.glob(f"spool.damaged-*{suffix}")))
+
+
+def copy_but(folder: Path, new: Path, parts: list[str]) -> None:
+    """The spool's files but for some parts of SQLite's."""
+    new.mkdir()
+    for file in folder.glob("spool*"):
+        if file.name.removeprefix(FILE_NAME) not in parts:
+            shutil.copy(file, new)
+
+
+def remove_all(folder: Path) -> None:
+    for file in folder.glob("spool*"):
+        file.unlink()
+
+
+def halve(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
 
 
 async def drain(opened: Spool, most_readings: int = 100) -> list[Point]:
@@ -182,10 +199,47 @@ async def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: 
     assert set_aside(tmp_path, ".sqlite") == (content != b"")
 
 
-async def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be opened"):
+async def test_a_folder_that_is_away_is_to_be_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         async with spool(tmp_path / "missing"):
             pass
+
+
+@pytest.mark.parametrize("parts", [["", "-wal", "-shm"], ["-wal"]])
+async def test_a_spool_that_was_lost_is_noticed_and_counted(tmp_path: Path, parts: list[str]) -> None:
+    killed = spool(tmp_path)
+    await killed.__aenter__()
+    for number in range(4):
+        assert await killed.append(points(number * 100, 100), [])
+    found = await killed.oldest(100)
+    assert found is not None
+    await killed.remove(found.ids)
+    kept = tmp_path / "kept"
+    copy_but(tmp_path, kept, parts)  # as a process that was killed leaves it: not closed
+    await killed.__aexit__(None, None, None)
+    async with spool(kept) as opened:
+        assert (opened.readings, opened.corrupt) == (0, 300)
+    async with spool(kept) as opened:
+        assert opened.corrupt == 0, "counted once"
+
+
+async def test_a_truncated_spool_counts_all_that_it_lacks(tmp_path: Path) -> None:
+    await fill(tmp_path, 20, 30)
+    halve(tmp_path / FILE_NAME)
+    async with spool(tmp_path) as opened:
+        assert opened.readings + opened.corrupt == 600
+        assert opened.corrupt > 200
+
+
+async def test_a_spool_that_is_removed_in_use_is_written_again(tmp_path: Path) -> None:
+    async with spool(tmp_path) as opened:
+        assert await opened.append(points(0, 100), [("u", 1)])
+        remove_all(tmp_path)
+        assert await opened.append(points(100, 100), [])
+        assert opened.readings == 200
+    async with spool(tmp_path) as opened:
+        assert (opened.readings, opened.corrupt) == (200, 0)
+        assert await drain(opened) == points(0, 200)
 
 
 async def test_a_full_disk_is_a_full_spool_and_loses_nothing(small_disk: Any) -> None:

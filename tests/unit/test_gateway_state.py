@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,6 +16,7 @@ from qilu_gateway import dead_letters, outbox
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.dead_letters import Bounds, DeadLetter
 from qilu_gateway.metrics import Meter
+from qilu_gateway.service import STATE_SCHEMAS
 from qilu_gateway.settings import Settings
 from qilu_gateway.statefile import FILE_NAME, StateFile
 
@@ -33,7 +37,7 @@ def letter(
 
 
 def test_equal_letters_share_a_row_that_counts_them(connection: sqlite3.Connection) -> None:
-    bounds = Bounds(connection)
+    bounds = Bounds()
     bounds.add(connection, [letter(b"a", readings=2), letter(b"b"), letter(b"a", Reason.UNKNOWN_UNIT)], 1000)
     bounds.add(connection, [letter(b"a", readings=3)], 2000)
     assert dead_letters.count_readings(connection) == {Reason.BAD_PAYLOAD: 6, Reason.UNKNOWN_UNIT: 1}
@@ -42,25 +46,25 @@ def test_equal_letters_share_a_row_that_counts_them(connection: sqlite3.Connecti
 
 
 def test_a_redelivered_letter_is_not_counted_again(connection: sqlite3.Connection) -> None:
-    bounds = Bounds(connection)
+    bounds = Bounds()
     bounds.add(connection, [letter(b"a", redelivered=True)], 1000)  # lost by the process before
     bounds.add(connection, [letter(b"a", redelivered=True)], 2000)
     assert dead_letters.count_readings(connection) == {Reason.BAD_PAYLOAD: 1}
 
 
 def test_at_the_bound_the_oldest_are_evicted_and_counted(connection: sqlite3.Connection) -> None:
-    bounds = Bounds(connection, max_rows=3)
+    bounds = Bounds(max_rows=3)
     bounds.add(connection, [letter(bytes([number]), readings=number) for number in range(1, 4)], 1000)
     assert bounds.add(connection, [letter(b"x"), letter(b"y")], 2000) == 1 + 2
     assert [row.payload for row in dead_letters.list_rows(connection)] == [b"y", b"x", b"\x03"]
     assert dead_letters.evicted_readings(connection) == 3
-    by_size = Bounds(connection, max_bytes=10)
+    by_size = Bounds(max_bytes=10)
     by_size.add(connection, [letter(b"0123456789")], 3000)
     assert [row.payload for row in dead_letters.list_rows(connection)] == [b"0123456789"]
 
 
 def test_rows_are_listed_in_pages(connection: sqlite3.Connection) -> None:
-    Bounds(connection).add(connection, [letter(bytes([number])) for number in range(5)], 1000)
+    Bounds().add(connection, [letter(bytes([number])) for number in range(5)], 1000)
     first = dead_letters.list_rows(connection, limit=2)
     second = dead_letters.list_rows(connection, before_id=first[-1].id, limit=10)
     assert [row.payload[0] for row in first + second] == [4, 3, 2, 1, 0]
@@ -88,13 +92,132 @@ async def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
         assert mode == ("wal",)
 
 
-async def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(b"not a database, surely" * 100)
-    with pytest.raises(ConfigError, match="cannot be opened"):
-        async with StateFile(tmp_path, [outbox.SCHEMA]):
-            pass
+def births_of(count: int) -> list[tuple[str, str, str, bytes, int]]:
+    return [("370202", "node", f"unit-{number:06}", os.urandom(200), number) for number in range(count)]
+
+
+async def fill_state(folder: Path, count: int) -> None:
+    async with StateFile(folder, STATE_SCHEMAS) as state:
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany("INSERT INTO births VALUES (?, ?, ?, ?, ?)", births_of(count))
+            outbox.add(connection, [(f"unit-{number:06}", number) for number in range(count)])
+            letters = [letter(number.to_bytes(200)) for number in range(count)]
+            Bounds().add(connection, letters, 1000)
+
+        await state.write(work)
+
+
+def scribble(file: Path, place: float) -> None:
+    """On two pages of 4 kB."""
+    with file.open("r+b") as out:
+        out.seek(int(file.stat().st_size * place) // 4096 * 4096)
+        out.write(os.urandom(8192))
+
+
+def count_all(connection: sqlite3.Connection) -> dict[str, int]:
+    """Every row is read, and the totals are right."""
+    counts = {
+        table: len(connection.execute(f"SELECT * FROM {table}").fetchall())
+        for table in ("births", "outbox", "dead_letters")
+    }
+    totals = connection.execute("SELECT letters, bytes FROM dead_letters_total").fetchone()
+    assert totals == (counts["dead_letters"], 200 * counts["dead_letters"])
+    return counts
+
+
+@pytest.mark.parametrize("place", [0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9])
+async def test_a_damaged_state_file_is_set_aside_with_what_could_be_saved(
+    tmp_path: Path, place: float
+) -> None:
+    await fill_state(tmp_path, 3000)
+    scribble(tmp_path / FILE_NAME, place)
+    async with StateFile(tmp_path, STATE_SCHEMAS) as state:
+        state.read("SELECT * FROM births WHERE county = ? AND node = ? AND device = ?", KEY)
+        counts = await state.write(count_all)
+        await state.write(lambda connection: outbox.add(connection, [("new", 1)]))
+        assert not state.failing
+    [aside] = list_damaged(tmp_path)
+    assert aside.stat().st_size > 1_000_000
+    if place:  # without its first page nobody knows which table a page belongs to
+        assert all(2000 <= rows <= 3000 for rows in counts.values()), counts
+        assert sum(counts.values()) > 8800, counts
+
+
+KEY = ("370202", "node", "unit-000007")
+
+
+def list_damaged(folder: Path) -> list[Path]:
+    return list(folder.glob("gateway.damaged-*.sqlite"))
+
+
+async def test_a_state_file_is_read_around_damage_that_comes_while_it_is_in_use(tmp_path: Path) -> None:
+    await fill_state(tmp_path, 3000)
+    query = "SELECT redefined_ms FROM births WHERE county = ? AND node = ? AND device = ?"
+    async with StateFile(tmp_path, STATE_SCHEMAS) as state:
+        scribble(tmp_path / FILE_NAME, 0.2)
+        keys = [(KEY[0], KEY[1], device) for _, _, device, _, _ in births_of(3000)]
+        found = [state.read(query, key) for key in keys]
+        kept = [row for row in found if row is not None]
+        assert 2500 < len(kept) <= 3000
+        assert all(row is None or row == (number,) for number, row in enumerate(found))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database, surely" * 100])
+async def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    async with StateFile(tmp_path, [outbox.SCHEMA]) as state:
+        await state.write(lambda connection: outbox.add(connection, [("a", 1)]))
+        assert await state.write(outbox.size) == 1
+    assert len(list_damaged(tmp_path)) == (content != b"")
     with pytest.raises(ConfigError, match="has run"), dead_letters.open_for_reading(tmp_path / "no"):
         pass
+
+
+@pytest.mark.parametrize("by", ["removed", "replaced"])
+async def test_a_state_file_that_is_removed_in_use_is_written_again(tmp_path: Path, by: str) -> None:
+    async with StateFile(tmp_path, STATE_SCHEMAS) as state:
+        await state.write(lambda connection: outbox.add(connection, [("a", 1)]))
+        assert state.read("SELECT ts_ms FROM outbox WHERE unit = ?", ("a",)) == (1,)
+        take_away(tmp_path, by)
+        await state.look_after()
+        assert state.read("SELECT ts_ms FROM outbox WHERE unit = ?", ("a",)) == (1,)
+        await state.write(lambda connection: outbox.add(connection, [("b", 2)]))
+        with pytest.raises(ConfigError, match="another gateway"):
+            async with StateFile(tmp_path, STATE_SCHEMAS):
+                pass
+    async with StateFile(tmp_path, STATE_SCHEMAS) as state:
+        assert await state.write(outbox.size) == 2
+
+
+def take_away(folder: Path, by: str) -> None:
+    for file in folder.glob("gateway.*"):
+        file.unlink()
+    if by == "replaced":
+        (folder / FILE_NAME).write_bytes(b"somebody else's" * 1000)
+
+
+async def test_a_full_disk_is_waited_for(small_disk: Any) -> None:
+    async with StateFile(small_disk.folder, STATE_SCHEMAS) as state:
+        await state.write(lambda connection: outbox.add(connection, [("a", 1)]))
+        small_disk.fill()
+        big = [letter(os.urandom(100_000))]
+        with pytest.raises(sqlite3.OperationalError):
+            await state.write(lambda connection: Bounds().add(connection, big, 1))
+        assert "full" in state.failing
+        assert await state.write(outbox.size) == 1, "what is there can be read"
+        assert state.failing, "reading is no sign of room"
+        waiting = asyncio.create_task(state.hold(lambda connection: Bounds().add(connection, big, 1)))
+        small_disk.clear()
+        await waiting
+        assert not state.failing
+        assert await state.write(dead_letters.count_readings) == {Reason.BAD_PAYLOAD: 1}
+        small_disk.fill()
+        with pytest.raises(sqlite3.OperationalError):
+            await state.write(lambda connection: Bounds().add(connection, [letter(os.urandom(10**6))], 1))
+        small_disk.clear()
+        await state.look_after()
+        assert not state.failing, "noticed without anything to write"
 
 
 def test_metrics_show_one_moment() -> None:

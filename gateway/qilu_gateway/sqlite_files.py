@@ -1,0 +1,171 @@
+"""SQLite files that outlive accidents: which errors pass by themselves, whether an open file is still the one
+at its path, and what can be read of a damaged one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = ("-wal", "-shm", "")
+"""A file's log and the log's index, before the file itself: a log that stayed behind alone would be taken for
+the next file's."""
+SEARCH_IDS = 1_000_000
+"""Rows that are looked for one by one between those that a damaged table still tells in order."""
+_PASSING = frozenset(
+    (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_NOMEM,
+    )
+)
+_DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT))
+_PASSING_ERRNOS = frozenset(
+    (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOENT,
+    )
+)
+Identity = tuple[int, ...]
+"""Which file is at a path: device and inode; empty when there is none."""
+
+
+def is_passing(error: Exception) -> bool:
+    """The disk is full, read-only or away: the file itself may be as it should."""
+    if isinstance(error, OSError):
+        return error.errno in _PASSING_ERRNOS
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """The file does not hold what was written."""
+    # A table that is not there was there when the file was opened.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE or "no such table" in str(error)
+
+
+def identity(path: Path) -> Identity:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino
+
+
+def remove_file(path: Path) -> None:
+    for suffix in SUFFIXES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def rename_file(path: Path, new: Path) -> None:
+    """No connection may be open: its end would delete the log at the old path, whosever that is then."""
+    for suffix in SUFFIXES:
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(new.with_name(new.name + suffix))
+
+
+def write_copy(connection: sqlite3.Connection, path: Path) -> None:
+    """All that an open connection sees, as the file `path`, on the disk on return; also when the connection's
+    own file has no name any more."""
+    remove_file(path)
+    try:
+        with closing(sqlite3.connect(path)) as copy:
+            connection.backup(copy)
+        sync(path)
+    except BaseException:
+        remove_file(path)
+        raise
+
+
+def sync(path: Path) -> None:
+    """The file, and its name, are on the disk."""
+    for each, flags in ((path, os.O_RDWR), (path.parent, os.O_RDONLY)):
+        descriptor = os.open(each, flags)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def save_readable(damaged: Path, target: sqlite3.Connection) -> dict[str, int]:
+    """Copy into `target`, a new file with all its tables, what can be read of the same tables of a damaged
+    file; returns how many rows of each. Tables named `…_total` are kept by triggers of the target."""
+    saved: dict[str, int] = {}
+    target.execute("PRAGMA recursive_triggers = ON")  # REPLACE deletes, too
+    with closing(sqlite3.connect(damaged, isolation_level=None)) as source, target:
+        source.text_factory = lambda text: text.decode(errors="replace")
+        source.execute("PRAGMA writable_schema = ON")  # else a file that lost its end is not read at all
+        for [table] in target.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+        ).fetchall():
+            if table.endswith("_total"):
+                continue
+            columns = target.execute(f'PRAGMA table_info("{table}")').fetchall()
+            marks = ", ".join("?" * len(columns))
+            for row in readable_rows(source, table, columns):
+                try:
+                    target.execute(f'REPLACE INTO "{table}" VALUES ({marks})', row)  # noqa: S608
+                except sqlite3.IntegrityError:  # not what was written
+                    continue
+                saved[table] = saved.get(table, 0) + 1
+    return saved
+
+
+def readable_rows(
+    source: sqlite3.Connection, table: str, columns: list[tuple[Any, ...]]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows from the first on and from the last back, each as far as they can be read, and by their ids
+    those between. `columns` as PRAGMA table_info has them."""
+    names = ", ".join(f'"{column[1]}"' for column in columns)
+    keys = [f'"{column[1]}"' for column in sorted(columns, key=lambda column: column[5]) if column[5]]
+    try:
+        source.execute(f'SELECT rowid FROM "{table}" LIMIT 0')  # noqa: S608  # names from the schema
+        keys = ["rowid"]
+    except sqlite3.DatabaseError:
+        pass
+    key = ", ".join(keys)
+    last: tuple[Any, ...] | None = None
+    first: tuple[Any, ...] | None = None
+    try:
+        for row in source.execute(f'SELECT {key}, {names} FROM "{table}" ORDER BY {key}'):  # noqa: S608
+            last = row[: len(keys)]
+            yield row[len(keys) :]
+        return
+    except sqlite3.DatabaseError:
+        pass
+    descending = ", ".join(f"{name} DESC" for name in keys)
+    try:
+        for row in source.execute(f'SELECT {key}, {names} FROM "{table}" ORDER BY {descending}'):  # noqa: S608
+            if last is not None and row[: len(keys)] <= last:
+                return
+            first = row[: len(keys)]
+            yield row[len(keys) :]
+    except sqlite3.DatabaseError:
+        pass
+    if keys != ["rowid"]:
+        return
+    begin = 0 if last is None else last[0] + 1
+    end = begin + SEARCH_IDS if first is None else first[0]
+    for id_ in range(max(begin, end - SEARCH_IDS), end):
+        try:
+            row = source.execute(f'SELECT {names} FROM "{table}" WHERE rowid = ?', (id_,)).fetchone()  # noqa: S608
+        except sqlite3.DatabaseError:
+            continue
+        if row is not None:
+            yield row
