@@ -31,6 +31,18 @@ class Reason(StrEnum):
     REFUSED_BY_STORE = "refused_by_store"
 
 
+class Remark(StrEnum):
+    """What the owner of a unit is told about a reading of which all or a part is stored. The list is short
+    and fixed; words that `Reason` has, too, mean the same here.
+    """
+
+    UNKNOWN_SIGNAL = "unknown_signal"
+    WRONG_TYPE = "wrong_type"
+    BAD_QUALITY = "bad_quality"
+    NO_VALUE = "no_value"
+    OUT_OF_RANGE = "out_of_range"
+
+
 class BadReading(QiluError):
     """A topic, payload or reading that cannot be accepted: it goes to the dead letters under `reason`."""
 

@@ -1,12 +1,13 @@
 """The Sparkplug B payload codec, over the protobuf runtime (`sparkplug_b.proto` holds the schema).
 
-Values of signed types travel as two's complement in unsigned fields; the datatype tells. A metric of a data
-message may leave its datatype out: then its integers come back unsigned, and `as_signed` mends them once the
-birth's datatype is known.
+Integers travel in unsigned fields, and only the datatype says which number is meant. A data message may leave
+the datatype out: then its integers come back as they travelled, and `integer` gives the number once the
+birth's datatype is known. A value that is not understood comes back as `Unreadable`, never as a guess.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
@@ -19,7 +20,9 @@ from qilu_contract.errors import BadReading, Reason
 
 
 class DataType(IntEnum):
-    """Datatypes of specification 3.0.0 whose values are read here; others decode with value None."""
+    """Datatypes of specification 3.0.0. The values of data sets, files, templates and arrays (22 to 34) are
+    not read here.
+    """
 
     UNKNOWN = 0
     INT8 = 1
@@ -37,10 +40,27 @@ class DataType(IntEnum):
     DATETIME = 13
     TEXT = 14
     UUID = 15
+    DATASET = 16
     BYTES = 17
+    FILE = 18
+    TEMPLATE = 19
 
 
-MetricValue = float | int | bool | str | bytes | None
+class Unreadable(NamedTuple):
+    """Stands in for a value that is not understood; `detail` says why, as the end of a sentence about it."""
+
+    detail: str
+
+
+MetricValue = float | int | bool | str | bytes | Unreadable | None
+PropertyValue = float | int | bool | str
+
+QUALITY, GOOD = "Quality", 192
+"""The property that says how far a value can be trusted, and the only value that says it can."""
+COMPRESSED = "SPBV1.0_COMPRESSED"
+"""The uuid of a payload whose body is another payload, compressed."""
+MAX_EXPANDED = 1024 * 1024
+"""Bytes to which a compressed payload may expand, unless the caller sets another bound."""
 
 # How each datatype is carried: the field of the value, and for signed types the width in bits of that field.
 _FIELD: dict[DataType, str] = {
@@ -61,8 +81,11 @@ _FIELD: dict[DataType, str] = {
     DataType.UUID: "string_value",
     DataType.BYTES: "bytes_value",
 }
-_SIGNED_BITS: dict[int, int] = {DataType.INT8: 32, DataType.INT16: 32, DataType.INT32: 32, DataType.INT64: 64}
-_NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
+_FIELD_BITS: dict[int, int] = {DataType.INT8: 32, DataType.INT16: 32, DataType.INT32: 32, DataType.INT64: 64}
+_SIGNED: dict[int, int] = {DataType.INT8: 8, DataType.INT16: 16, DataType.INT32: 32, DataType.INT64: 64}
+_UNSIGNED: dict[int, int] = {DataType.UINT8: 8, DataType.UINT16: 16, DataType.UINT32: 32, DataType.UINT64: 64}
+_OPAQUE = {"dataset_value": "a DataSet", "template_value": "a Template", "extension_value": "an extension"}
+_NO_PROPERTIES: Mapping[str, PropertyValue] = MappingProxyType({})
 
 
 class Metric(NamedTuple):
@@ -75,7 +98,7 @@ class Metric(NamedTuple):
     ts_ms: int | None = None
     datatype: int = DataType.UNKNOWN
     value: MetricValue = None
-    properties: Mapping[str, str] = _NO_PROPERTIES
+    properties: Mapping[str, PropertyValue] = _NO_PROPERTIES
     is_historical: bool = False
 
 
@@ -85,12 +108,31 @@ class Payload(NamedTuple):
     metrics: Sequence[Metric]
 
 
-def as_signed(value: int, datatype: int) -> int:
-    """An integer as it was meant, from how it travelled."""
-    bits = _SIGNED_BITS.get(datatype)
-    if bits is not None and value >= 1 << (bits - 1):
-        return value - (1 << bits)
-    return value
+def integer(value: int, datatype: int) -> int | Unreadable:
+    """The number that is meant by `value`, as it travelled in an unsigned field.
+
+    A negative number of a signed type arrives as the type's own low bits (Int16 -42 as 65494), or with its
+    sign extended to 32 or 64 bits; under these no number has two meanings.
+    """
+    bits = _UNSIGNED.get(datatype)
+    if bits is not None:
+        return value if value < 1 << bits else Unreadable(f"{value}, which does not fit UInt{bits}")
+    bits = _SIGNED.get(datatype)
+    if not datatype:
+        return Unreadable("a whole number whose datatype neither the metric nor its birth gives")
+    if bits is None:
+        return Unreadable(f"a whole number of datatype {_type_name(datatype)}")
+    half = 1 << (bits - 1)
+    if value < half:
+        return value
+    for width in (bits, 32, 64):
+        if (1 << width) - half <= value < 1 << width:
+            return value - (1 << width)
+    return Unreadable(f"{value}, which does not fit Int{bits}")
+
+
+def _type_name(datatype: int) -> str:
+    return DataType(datatype).name if datatype in DataType._value2member_map_ else str(datatype)
 
 
 def encode(payload: Payload, *, datatypes: bool = True) -> bytes:
@@ -112,9 +154,10 @@ def encode(payload: Payload, *, datatypes: bool = True) -> bytes:
             out.timestamp = metric.ts_ms
         if metric.is_historical:
             out.is_historical = True
-        for key, text in metric.properties.items():
+        for key, value in metric.properties.items():
             out.properties.keys.append(key)
-            out.properties.values.add(type=DataType.STRING, string_value=text)
+            kind = _natural_type(value)
+            out.properties.values.add(**{"type": kind, _FIELD[kind]: value})
         if datatypes and metric.datatype:
             out.datatype = metric.datatype
         _set_value(out, metric)
@@ -127,7 +170,7 @@ def _set_value(out: pb.Metric, metric: Metric) -> None:
         out.is_null = True
         return
     value = metric.value
-    bits = _SIGNED_BITS.get(datatype)
+    bits = _FIELD_BITS.get(datatype)
     if bits is not None and isinstance(value, int) and value < 0:
         value += 1 << bits
     try:
@@ -151,19 +194,54 @@ def _natural_type(value: MetricValue) -> DataType:
             return DataType.STRING
 
 
-def decode(body: bytes) -> Payload:
-    """Raises BadReading(bad_payload) when `body` is not a Sparkplug B payload."""
+def decode(body: bytes, max_expanded: int = MAX_EXPANDED) -> Payload:
+    """The payload; of a compressed one, the payload in it.
+
+    Raises BadReading: bad_payload when `body` is not a Sparkplug B payload or cannot be decompressed,
+    too_large when it expands to more than `max_expanded` bytes.
+    """
+    message = outer = _parse(body)
+    if outer.uuid == COMPRESSED:
+        message = _parse(_expand(outer, max_expanded))
+        if message.uuid == COMPRESSED:
+            raise BadReading(Reason.BAD_PAYLOAD, "a compressed payload in a compressed payload")
+    return Payload(
+        next((each.timestamp for each in (message, outer) if each.HasField("timestamp")), None),
+        next((each.seq for each in (message, outer) if each.HasField("seq")), None),
+        [_decode_metric(metric) for metric in message.metrics],
+    )
+
+
+def _parse(body: bytes) -> pb.Payload:
     message = pb.Payload()
     try:
         message.ParseFromString(body)
-        metrics = [_decode_metric(metric) for metric in message.metrics]
     except DecodeError as error:
         raise BadReading(Reason.BAD_PAYLOAD, f"{len(body)} bytes are not a Sparkplug B payload") from error
-    return Payload(
-        message.timestamp if message.HasField("timestamp") else None,
-        message.seq if message.HasField("seq") else None,
-        metrics,
-    )
+    return message
+
+
+def _expand(message: pb.Payload, max_bytes: int) -> bytes:
+    """The body of a compressed payload. The metric `algorithm` names GZIP or DEFLATE, which is the default
+    and means zlib's format, with or without its header."""
+    named = (metric.string_value for metric in message.metrics if metric.name == "algorithm")
+    algorithm = next(named, "DEFLATE")
+    formats = {"GZIP": (31,), "DEFLATE": (15, -15)}.get(algorithm.upper())
+    if formats is None:
+        raise BadReading(
+            Reason.BAD_PAYLOAD, f"compressed by {algorithm[:40]!r}: only GZIP and DEFLATE are understood"
+        )
+    for window in formats:
+        stream = zlib.decompressobj(window)
+        try:
+            expanded = stream.decompress(message.body, max_bytes + 1)
+        except zlib.error:
+            continue
+        if len(expanded) > max_bytes:
+            raise BadReading(Reason.TOO_LARGE, f"expands to more than {max_bytes} bytes, which is the bound")
+        if stream.eof and not stream.unused_data:
+            return expanded
+    raise BadReading(Reason.BAD_PAYLOAD, f"the compressed body is not {algorithm.upper()}, or not all of it")
 
 
 def _decode_metric(metric: pb.Metric) -> Metric:
@@ -172,12 +250,7 @@ def _decode_metric(metric: pb.Metric) -> Metric:
     datatype = metric.datatype
     value: MetricValue = metric.float_value
     if not value or metric.is_null:
-        field = metric.WhichOneof("value")
-        value = None
-        if field is not None and not metric.is_null:
-            value = getattr(metric, field)
-            if datatype and isinstance(value, int) and not isinstance(value, bool):
-                value = as_signed(value, datatype)
+        value = None if metric.is_null else _decode_value(metric, datatype)
     name = metric.name
     if isinstance(name, bytes):  # the runtime hands out text that is not UTF-8 as bytes
         raise BadReading(Reason.BAD_PAYLOAD, "a metric's name is not UTF-8")
@@ -192,6 +265,22 @@ def _decode_metric(metric: pb.Metric) -> Metric:
     )
 
 
-def _decode_properties(metric: pb.Metric) -> Mapping[str, str]:
-    pairs = zip(metric.properties.keys, metric.properties.values, strict=False)
-    return {key: value.string_value for key, value in pairs if value.WhichOneof("value") == "string_value"}
+def _decode_value(metric: pb.Metric, datatype: int) -> MetricValue:
+    field = metric.WhichOneof("value")
+    if field is None:
+        return Unreadable("without a value, and not null")
+    if field in _OPAQUE:
+        return Unreadable(f"{_OPAQUE[field]}, which is not taken apart")
+    value: float | int | bool | str | bytes = getattr(metric, field)
+    if type(value) is int and datatype:
+        return integer(value, datatype)
+    return value
+
+
+def _decode_properties(metric: pb.Metric) -> Mapping[str, PropertyValue]:
+    found: dict[str, PropertyValue] = {}
+    for key, value in zip(metric.properties.keys, metric.properties.values, strict=False):
+        field = value.WhichOneof("value")
+        if field is not None and not value.is_null:
+            found[key] = getattr(value, field)
+    return found

@@ -24,6 +24,7 @@ _KEY = slice(_HEAD, _HEAD + 5)  # the first metric up to its alias
 _PAYLOAD_TIME, _METRIC = b"\x08", 0x12
 _ALIAS, _OWN_TIME, _DATATYPE, _HISTORICAL = 0x10, 0x18, 0x20, 0x28
 _VALUES = {0x65: ("f", 4), 0x69: ("d", 8)}
+_FLOATS = (9, 10)
 
 
 class Floats(NamedTuple):
@@ -105,9 +106,12 @@ def _learn(body: bytes) -> _Layout | None:
             if has_time:
                 codes.append(f"{at + 1 - place}s{_TIME}s")
                 place = at = at + _HEAD
-            for field in (_DATATYPE, _HISTORICAL):
-                if body[at] == field:
-                    at = _varint(body, at + 1)[1]
+            if body[at] == _DATATYPE:
+                datatype, at = _varint(body, at + 1)
+                if datatype not in _FLOATS:
+                    return None
+            if body[at] == _HISTORICAL:
+                at = _varint(body, at + 1)[1]
             if body[at] not in _VALUES:
                 return None
             code, size = _VALUES[body[at]]

@@ -57,8 +57,9 @@ INFORMATION = (
 
 Key = tuple[str, str, str]
 """County, node, device (empty for the node's own)."""
-Aliases = dict[int, tuple[str, int]]
-"""Name and datatype by alias. An empty name: the birth gave the alias several meanings."""
+Aliases = dict[int | str, tuple[str, int]]
+"""Name and datatype by alias, or by name for a metric that has no alias. An empty name: the birth gave the
+alias several meanings."""
 
 
 class SessionRow(NamedTuple):
@@ -112,13 +113,18 @@ class BirthTable:
     """
     said_ms: int | None = None
     """The birth's own time, as long as this is the birth that is being stored."""
-    names: dict[int, str] = field(init=False)
+    names: dict[int | str, str] = field(init=False)
     """Of the aliases that stand for something measured."""
+    types: dict[str, int] = field(init=False)
+    """Datatype by name; 0 for a name to which the birth gives several."""
 
     def __post_init__(self) -> None:
         self.names = {
             alias: name for alias, (name, _) in self.aliases.items() if name and not is_information(name)
         }
+        self.types = {}
+        for name, datatype in self.aliases.values():
+            self.types[name] = datatype if self.types.get(name, datatype) == datatype else 0
 
 
 class Births:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from qilu_contract import clock
 from qilu_contract.catalogue import CATALOGUE, Signal
-from qilu_contract.errors import BadReading, Reason
-from qilu_contract.readings import Reading, Value
+from qilu_contract.errors import BadReading, Reason, Remark
+from qilu_contract.readings import MIN_TIME_MS, Reading, Value
+from qilu_contract.sparkplug import Unreadable
 
 SIGNALS: Mapping[str, Mapping[str, Signal]] = {
     name: {signal.name: signal for signal in class_.signals} for name, class_ in CATALOGUE.items()
@@ -23,83 +25,156 @@ MOST = 2.0**52
 """From here on a float is whole already."""
 
 
+def _ignore(*_: object) -> None:
+    pass
+
+
 def check_all(
-    class_name: str, readings: Sequence[Reading], latest_ms: int
+    class_name: str,
+    readings: Sequence[Reading],
+    latest_ms: int,
+    remark: Callable[[int, Remark, str], None] = _ignore,
 ) -> list[dict[str, Value] | BadReading]:
-    """For each of the readings what `check` returns, or raises. Those that hold the same signals are rounded
-    together, at a third of the cost."""
+    """For each of the readings what `check` returns, or raises; `remark` is told the reading's place, too.
+    Those that hold the same signals are rounded together, at a third of the cost."""
     found: list[dict[str, Value] | BadReading | None] = [None] * len(readings)
     alike: dict[tuple[str, ...], list[int]] = {}
     for place, reading in enumerate(readings):
         alike.setdefault(tuple(reading.values), []).append(place)
+    signals = SIGNALS.get(class_name, {})
     for names, places in alike.items():
-        steps = _steps(class_name, names)
+        columns = _columns(class_name, names)
         rows = [tuple(readings[place].values.values()) for place in places]
-        if steps is None or not _FLOAT.issuperset(map(type, chain.from_iterable(rows))):
+        if columns is None or not _FLOAT.issuperset(map(type, chain.from_iterable(rows))):
             continue
         with np.errstate(over="ignore"):
-            scaled = np.array(rows, dtype=np.float64) * steps
+            scaled = np.array(rows, dtype=np.float64) * columns.steps
         good = np.all(np.abs(scaled) < MOST, axis=1).tolist()  # what is not finite is in no range
-        rounded = (np.rint(scaled) / steps + 0.0).tolist()  # no zero below zero
-        for place, values, is_good in zip(places, rounded, good, strict=True):
-            if is_good and 0 <= readings[place].ts_ms <= latest_ms:
+        whole = np.rint(scaled) / columns.steps + 0.0  # no zero below zero
+        usual = np.all((whole >= columns.low) & (whole <= columns.high), axis=1).tolist()
+        for place, values, is_good, is_usual in zip(places, whole.tolist(), good, usual, strict=True):
+            if is_good and MIN_TIME_MS <= readings[place].ts_ms <= latest_ms:
                 found[place] = dict(zip(names, values, strict=True))
+                if not is_usual:
+                    for name, value in zip(names, values, strict=True):
+                        _compare(signals[name], value, lambda *said, place=place: remark(place, *said))
     return [
-        _checked(reading, SIGNALS.get(class_name, {}), latest_ms) if values is None else values
-        for reading, values in zip(readings, found, strict=True)
+        _checked(reading, signals, latest_ms, lambda *said, place=place: remark(place, *said))
+        if values is None
+        else values
+        for place, (reading, values) in enumerate(zip(readings, found, strict=True))
     ]
 
 
 _FLOAT = frozenset((float,))
 
 
+class _Columns(NamedTuple):
+    steps: NDArray[np.float64]
+    """Per unit."""
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
 @lru_cache(maxsize=10_000)
-def _steps(class_name: str, names: tuple[str, ...]) -> NDArray[np.float64] | None:
-    """Steps per unit of signals that are all known and floats."""
+def _columns(class_name: str, names: tuple[str, ...]) -> _Columns | None:
+    """Of signals that are all known and floats."""
     signals = SIGNALS.get(class_name, {})
     if not names or not all(name in signals and signals[name].type == "float" for name in names):
         return None
-    return np.array([signals[name].steps_per_unit for name in names])
+    found = [signals[name] for name in names]
+    return _Columns(
+        np.array([signal.steps_per_unit for signal in found]),
+        np.array([signal.low for signal in found]),
+        np.array([signal.high for signal in found]),
+    )
 
 
 def _checked(
-    reading: Reading, signals: Mapping[str, Signal], latest_ms: int
+    reading: Reading,
+    signals: Mapping[str, Signal],
+    latest_ms: int,
+    remark: Callable[[Remark, str], None],
 ) -> dict[str, Value] | BadReading:
     try:
-        return check(reading, signals, latest_ms)
+        return check(reading, signals, latest_ms, remark)
     except BadReading as bad:
         return bad
 
 
-def check(reading: Reading, signals: Mapping[str, Signal], latest_ms: int) -> dict[str, Value]:
+def check(
+    reading: Reading,
+    signals: Mapping[str, Signal],
+    latest_ms: int,
+    remark: Callable[[Remark, str], None] = _ignore,
+) -> dict[str, Value]:
     """The reading's values as they are stored: of the catalogue's types, rounded to its resolution (float32
-    on the wire comes back as the decimal that was meant). Raises BadReading.
+    on the wire comes back as the decimal that was meant).
+
+    What the class does not have is left out, a value outside of its signal's range is kept, and `remark` is
+    told of both. Raises BadReading for a value that its signal cannot hold, and when nothing is left.
     """
-    if not 0 <= reading.ts_ms <= latest_ms:
-        ahead = reading.ts_ms - latest_ms + clock.MAX_AHEAD_MS
-        raise BadReading(Reason.BAD_TIMESTAMP, f"{reading.ts_ms} lies {ahead / 60_000:.0f} min in the future")
+    if not MIN_TIME_MS <= reading.ts_ms <= latest_ms:
+        raise BadReading(Reason.BAD_TIMESTAMP, _bad_time(reading.ts_ms, latest_ms))
     values: dict[str, Value] = {}
+    left_out: list[tuple[Remark, str]] = []
     for name, value in reading.values.items():
         signal = signals.get(name)
-        if signal is None:
-            raise BadReading(Reason.UNKNOWN_SIGNAL, f"{name[:60]!r} is no signal of its class")
-        given = type(value)
-        if signal.type == "float" and (given is float or given is int):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if not math.isfinite(number):
-                raise BadReading(Reason.NOT_FINITE, f"{name} is {number}")
-            values[name] = signal.round(number)
-        elif (given is bool and signal.type == "bool") or (
-            given is int and signal.type == "int" and value in INT64
-        ):
-            values[name] = value
-        elif given is float and not math.isfinite(value):
-            raise BadReading(Reason.NOT_FINITE, f"{name} is {value}")
+        if signal is not None:
+            values[name] = _value(signal, value)
+        elif isinstance(value, Unreadable):
+            left_out.append((Remark.WRONG_TYPE, f"{name[:60]!r} is {value.detail}"))
         else:
-            raise BadReading(
-                Reason.WRONG_TYPE, f"{name} is {signal.type}, and {str(value)[:40]!r} is {given.__name__}"
-            )
+            left_out.append((Remark.UNKNOWN_SIGNAL, f"{name[:60]!r} is no signal of its class"))
+    if left_out and not values:
+        kind, detail = left_out[0]
+        raise BadReading(Reason(kind), detail)
+    for kind, detail in left_out:
+        remark(kind, detail)
+    for name, value in values.items():
+        _compare(signals[name], value, remark)
     return values
+
+
+def _value(signal: Signal, value: Any) -> Value:
+    """Raises BadReading unless the signal can hold the value."""
+    name, given = signal.name, type(value)
+    if (given is float or given is int) and signal.type != "bool":
+        try:
+            number = float(value)
+        except OverflowError:
+            raise BadReading(Reason.NOT_FINITE, f"{name} is a number that does not fit 64 bits") from None
+        if not math.isfinite(number):
+            raise BadReading(Reason.NOT_FINITE, f"{name} is {number}")
+        if signal.type == "float":
+            return signal.round(number)
+        if number.is_integer():
+            whole = int(value)  # to look for a float in a range walks the range
+            if whole in INT64:
+                return whole
+            raise BadReading(Reason.WRONG_TYPE, f"{name} is int, and {str(value)[:40]} does not fit 64 bits")
+    elif given is bool and signal.type == "bool":
+        return bool(value)
+    said = value.detail if isinstance(value, Unreadable) else f"{str(value)[:40]!r} is {given.__name__}"
+    hint = ": write numbers without quotes" if given is str else ""
+    raise BadReading(Reason.WRONG_TYPE, f"{name} is {signal.type}, and {said}{hint}")
+
+
+def _compare(signal: Signal, value: Value, remark: Callable[[Remark, str], None]) -> None:
+    if signal.type != "bool" and not signal.low <= value <= signal.high:
+        remark(
+            Remark.OUT_OF_RANGE,
+            f"{signal.name} is {value:g}, and its range is {signal.low:g} to {signal.high:g} {signal.unit}",
+        )
+
+
+def _bad_time(ts_ms: int, latest_ms: int) -> str:
+    if ts_ms < MIN_TIME_MS:
+        if MIN_TIME_MS <= ts_ms * 1000 <= latest_ms:
+            return f"ts {ts_ms} looks like seconds: send milliseconds since 1970"
+        return f"ts {ts_ms} lies before 2001-09-09: is the device's clock set?"
+    for name, factor in (("microseconds", 10**3), ("nanoseconds", 10**6)):
+        if MIN_TIME_MS <= ts_ms // factor <= latest_ms:
+            return f"ts {ts_ms} looks like {name}: send milliseconds since 1970"
+    ahead_ms = ts_ms - latest_ms + clock.MAX_AHEAD_MS
+    return f"ts {ts_ms} lies {ahead_ms / 60_000:.0f} min in the future"

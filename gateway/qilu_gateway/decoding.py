@@ -4,14 +4,15 @@ about the values, comes later (`admission.py`, `checking.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 from qilu_contract import clock, json_payload, sparkplug, sparkplug_floats, topics
-from qilu_contract.errors import BadReading, Reason
-from qilu_contract.readings import MAX_TIME_MS, Reading, Value
+from qilu_contract.errors import BadReading, Reason, Remark
+from qilu_contract.readings import Reading, Value
+from qilu_contract.sparkplug import GOOD, QUALITY
 from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic, Topic
 
 from qilu_gateway.births import DEAD, Aliases, Births, BirthTable, EdgeNode, SessionRow, is_information
@@ -34,6 +35,9 @@ class _Delivery(NamedTuple):
         return not self.retained and self.past_ms is None
 
 
+_NOT_A_NODES = "an edge node has no signals of its own, publish them as a device's"
+
+
 class Decoded(msgspec.Struct):
     """What one message says. Without readings, refusals and birth it is a control message."""
 
@@ -42,6 +46,10 @@ class Decoded(msgspec.Struct):
     enterprise: str = ""
     readings: list[Reading] = []
     refused: list[BadReading] = []
+    remarks: dict[Remark, tuple[str, int]] = {}
+    """What was left out, with the first one's detail and how many there were."""
+    receipt_ms: int | None = None
+    """The time of receipt, if the reading has no time of its own."""
     birth: BirthTable | None = None
     clock: clock.RunClock | None = None
     sessions: list[SessionRow] = []
@@ -58,6 +66,10 @@ class Decoded(msgspec.Struct):
     """The will of an earlier connection of the edge node, or a retained death."""
     rebirth: bool = False
     """The aliases are not known: the edge node is to say its births again."""
+
+    def remark(self, kind: Remark, detail: str) -> None:
+        first, count = self.remarks.get(kind, (detail, 0))
+        self.remarks[kind] = first, count + 1
 
 
 class Decoder:
@@ -77,13 +89,15 @@ class Decoder:
         retained: bool = False,
         past_ms: int | None = None,
         lane: int = 0,
+        receipt: Callable[[], int] | None = None,
     ) -> Decoded:
         """`dup`: the broker may have delivered this message before. `retained`: the broker kept it, and it
         may be older than anything that is known. `past_ms`: it came then, and is taken again. Neither a
         retained message nor one of the past changes births, deaths or sequence numbers; one of the past sets
         no clock. `lane`: which connection of ours it came on; no two keep the order of each other's messages,
-        so the death of a node counts on the one on which its birth came. What cannot be decoded comes back as
-        one refused reading.
+        so the death of a node counts on the one on which its birth came. `receipt` is asked for the time of
+        receipt when a reading has no time of its own. What cannot be decoded comes back as one refused
+        reading.
         """
         delivery = _Delivery(dup, retained, past_ms, lane)
         decoded = Decoded()
@@ -108,8 +122,13 @@ class Decoder:
                 )
             match parsed:
                 case JsonTopic(unit=unit):
-                    for item in json_payload.decode(unit, payload):
-                        if isinstance(item, BadReading):
+                    # The broker kept a retained message for nobody knows how long.
+                    found = json_payload.decode(unit, payload, None if retained else receipt)
+                    decoded.receipt_ms = found.receipt_ms
+                    for item in found.readings:
+                        if item is None:
+                            decoded.remark(Remark.NO_VALUE, "every value is null")
+                        elif isinstance(item, BadReading):
                             decoded.refused.append(item)
                         else:
                             decoded.readings.append(item)
@@ -117,7 +136,9 @@ class Decoder:
                     decoded.clock = clock.decode(payload)
                 case SparkplugTopic():
                     if not delivery.present or not self._plain_data(decoded, parsed, payload, delivery):
-                        self._sparkplug(decoded, parsed, sparkplug.decode(payload), delivery)
+                        self._sparkplug(
+                            decoded, parsed, sparkplug.decode(payload, self._max_payload_bytes), delivery
+                        )
         except BadReading as bad:
             decoded.refused.append(bad)
         return decoded
@@ -175,6 +196,9 @@ class Decoder:
                     )
                 if topic.device is not None:
                     self._group(decoded, topic.device, payload, [(m.name, m) for m in payload.metrics])
+                for name in [m.name for m in payload.metrics if type(m.value) in (int, float, bool)]:
+                    if topic.device is None and not is_information(name):
+                        decoded.remark(Remark.UNKNOWN_SIGNAL, f"{name!r:.60}: {_NOT_A_NODES}")
                 if delivery.present:
                     node.lane = delivery.lane
                     self._learn(decoded, topic, payload, node)
@@ -186,14 +210,13 @@ class Decoder:
                 elif delivery.present and (topic.device or node.lane in (None, delivery.lane)):
                     self._die(decoded, topic, payload, node, table)
             case "DDATA" | "NDATA":
+                if not payload.metrics:
+                    raise BadReading(Reason.BAD_PAYLOAD, "a data message without a metric")
                 named = self._names(decoded, node, table, topic, payload.metrics, delivery)
                 if topic.device is not None:
                     self._group(decoded, topic.device, payload, named)
                 elif strange := [name for name, _ in named if not is_information(name)]:
-                    raise BadReading(
-                        Reason.UNKNOWN_SIGNAL,
-                        f"{strange[0]!r}: an edge node has no signals of its own, publish them as a device's",
-                    )
+                    raise BadReading(Reason.UNKNOWN_SIGNAL, f"{strange[0]!r:.60}: {_NOT_A_NODES}")
 
     def _learn(
         self, decoded: Decoded, topic: SparkplugTopic, payload: sparkplug.Payload, node: EdgeNode
@@ -260,38 +283,40 @@ class Decoder:
         unborn = (table is None or closed) and not dup
         decoded.rebirth = closed or (retained and unborn)
         where = "/".join(filter(None, (topic.group, topic.node, topic.device)))
-        aliases = table.aliases if table is not None else {}
+        aliases, types = (table.aliases, table.types) if table is not None else ({}, {})
         named: list[tuple[str | None, sparkplug.Metric]] = []
         for metric in metrics:
-            if metric.name is not None or metric.alias is None:
-                named.append((metric.name, metric))
+            name, value = metric.name or "", metric.value
+            by_alias = not name and metric.alias is not None
+            address: int | str | None = metric.alias if by_alias else name
+            if by_alias and metric.alias in aliases:
+                name = aliases[metric.alias][0]
+            by_type = type(value) is int and not metric.datatype and not is_information(name)
+            if not (by_alias or by_type):  # it says all by itself
+                named.append((name, metric))
                 continue
-            meaning = aliases.get(metric.alias)
             if retained:
                 raise BadReading(
                     Reason.NO_BIRTH, f"{where}: a retained message of aliases, whose birth cannot be told"
                 )
             if closed:
                 raise BadReading(Reason.NO_BIRTH, f"{where}: it has died, and no birth came since")
-            if meaning is None:
+            if address not in (aliases if by_alias else types):
                 decoded.rebirth = not dup
-                what = (
-                    "no birth of it is known"
-                    if table is None
-                    else f"alias {metric.alias} is not in its birth"
-                )
+                what = f"alias {address}" if by_alias else f"{address!r:.60}"
+                what = "no birth of it is known" if table is None else f"{what} is not in its birth"
                 raise BadReading(Reason.NO_BIRTH, f"{where}: {what}")
-            name, datatype = meaning
             if not name:
                 raise BadReading(
-                    Reason.NO_BIRTH, f"{where}: alias {metric.alias} stands for several metrics of its birth"
+                    Reason.NO_BIRTH, f"{where}: alias {address} stands for several metrics of its birth"
                 )
             if table is not None and past_ms is not None and table.redefined_ms > past_ms:
                 raise BadReading(
                     Reason.NO_BIRTH, f"{where}: a later birth gave aliases another meaning: not guessed"
                 )
-            if metric.datatype == 0 and type(metric.value) is int:
-                metric = metric._replace(value=sparkplug.as_signed(metric.value, datatype))
+            if by_type and isinstance(value, int):
+                datatype = types[name]
+                metric = metric._replace(datatype=datatype, value=sparkplug.integer(value, datatype))
             named.append((name, metric))
         return named
 
@@ -302,17 +327,30 @@ class Decoder:
         payload: sparkplug.Payload,
         named: Iterable[tuple[str | None, sparkplug.Metric]],
     ) -> None:
-        """Readings by the metrics' own timestamps, else the payload's. Null metrics say nothing."""
+        """Readings by the metrics' own timestamps, else the payload's. Null metrics say nothing, and a value
+        that its own edge node does not trust is left out."""
         by_time: dict[int | None, dict[str, Any]] = {}
+        nulls = False
         for name, metric in named:
-            if metric.value is None or is_information(name):
+            if is_information(name):
                 continue
+            if metric.value is None:
+                nulls = True
+                continue
+            quality = metric.properties.get(QUALITY, GOOD)
+            if quality != GOOD:
+                detail = f"{name!r:.60} has the quality {quality!r:.40}, and only {GOOD} is good"
+                decoded.remark(Remark.BAD_QUALITY, detail)
+                continue
+            if type(metric.value) is int and not metric.datatype:
+                metric = metric._replace(value=sparkplug.integer(metric.value, metric.datatype))
             ts_ms = payload.ts_ms if metric.ts_ms is None else metric.ts_ms
             by_time.setdefault(ts_ms, {})[name or ""] = metric.value
+        if nulls and not by_time:
+            decoded.remark(Remark.NO_VALUE, "every value is null")
         for ts_ms, values in by_time.items():
-            if ts_ms is None or ts_ms > MAX_TIME_MS:
-                what = "missing" if ts_ms is None else f"{ts_ms} ms"
-                decoded.refused.append(BadReading(Reason.BAD_TIMESTAMP, f"the timestamp is {what}"))
+            if ts_ms is None:
+                decoded.refused.append(BadReading(Reason.BAD_TIMESTAMP, "the timestamp is missing"))
             else:
                 decoded.readings.append(Reading(unit, ts_ms, values))
 
@@ -345,10 +383,15 @@ def _aliases(metrics: Iterable[sparkplug.Metric]) -> Aliases:
     """What a birth says about aliases; one that it gives to several metrics means none of them."""
     aliases: Aliases = {}
     for metric in metrics:
-        if metric.alias is not None and metric.name:
-            meaning = (metric.name, metric.datatype)
-            if aliases.setdefault(metric.alias, meaning) != meaning:
-                aliases[metric.alias] = ("", 0)
+        if not metric.name:
+            continue
+        meaning = (metric.name, metric.datatype)
+        if metric.alias is None:
+            if aliases.setdefault(metric.name, meaning) != meaning:
+                aliases[metric.name] = (metric.name, 0)
+        elif (before := aliases.setdefault(metric.alias, meaning)) != meaning:
+            aliases[metric.alias] = ("", 0)
+            aliases.update({each[0]: each for each in (before, meaning) if each[0]})
     return aliases
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qilu_contract import sparkplug, sparkplug_b_pb2, topics
 from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.errors import BadReading, Reason
-from qilu_contract.readings import Reading, Value
+from qilu_contract.errors import BadReading, Reason, Remark
+from qilu_contract.readings import MIN_TIME_MS, Reading, Value
 from qilu_contract.sparkplug import DataType, Metric, Payload
 from qilu_gateway import births
 from qilu_gateway.births import Births
@@ -228,7 +229,7 @@ def test_whole_numbers_may_stand_for_floats() -> None:
 
 
 def test_the_future_is_refused_and_the_past_is_not() -> None:
-    assert check(Reading(UNIT, 0, {"speed": 1.0}), SIGNALS["motor"], T0)
+    assert check(Reading(UNIT, MIN_TIME_MS, {"speed": 1.0}), SIGNALS["motor"], T0)
     with pytest.raises(BadReading) as refused:
         check(Reading(UNIT, T0 + 1, {"speed": 1.0}), SIGNALS["motor"], T0)
     assert refused.value.reason is Reason.BAD_TIMESTAMP
@@ -244,11 +245,19 @@ _values = st.dictionaries(
 @given(st.lists(st.tuples(st.integers(T0 - 3, T0 + 3), _values), max_size=30))
 def test_many_are_checked_as_each_is_by_itself(made: list[tuple[int, dict[str, Value]]]) -> None:
     readings = [Reading(UNIT, ts_ms, values) for ts_ms, values in made]
-    for reading, found in zip(readings, check_all("motor", readings, T0), strict=True):
+    remarks: list[tuple[int, Remark, str]] = []
+    checked = check_all("motor", readings, T0, lambda *said: remarks.append(said))
+    for place, (reading, found) in enumerate(zip(readings, checked, strict=True)):
+        alone: list[tuple[Remark, str]] = []
         try:
-            wanted = check(reading, SIGNALS["motor"], T0)
+            wanted = check(reading, SIGNALS["motor"], T0, partial(_note, alone))
         except BadReading as bad:
             assert isinstance(found, BadReading)
             assert (found.reason, found.detail) == (bad.reason, bad.detail)
         else:
             assert repr(found) == repr(wanted)
+            assert sorted(said[1:] for said in remarks if said[0] == place) == sorted(alone)
+
+
+def _note(said: list[tuple[Remark, str]], kind: Remark, detail: str) -> None:
+    said.append((kind, detail))
