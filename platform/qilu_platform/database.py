@@ -8,6 +8,8 @@ transactions wait for each other and do not deadlock.
 from __future__ import annotations
 
 import asyncio
+import errno
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,6 +133,8 @@ class Database:
         self._file = Path(str(self.engine.url.database)) if one_writer else None
         self._waiting = 0
         self._writes = 0
+        self.trouble = ""
+        """Why nothing can be written, in one sentence; empty when the last write could."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -192,9 +196,19 @@ class Database:
 
         self._writes += 1
         try:
-            return await self._run(self._writers, run)
+            found = await self._run(self._writers, run)
+        except DBAPIError as error:
+            if has_no_room(error):
+                if not self.trouble:
+                    log.error("the registry's disk is full: changes are refused until it has room")
+                self.trouble = f"the registry's disk is full ({error.orig}): changes are refused"
+            raise
         finally:
             self._writes -= 1
+        if self.trouble:
+            self.trouble = ""
+            log.info("the registry's disk takes changes")
+        return found
 
     def contended(self) -> bool:
         """Whether others may wait for the write that asks; on PostgreSQL, which has other writers, always."""
@@ -243,6 +257,20 @@ def migrate(connection: Connection, revision: str = "head") -> None:
         raise ConfigError(
             f"The database was made by a newer version of this software ({error}): use that, or another --db."
         ) from error
+
+
+def has_no_room(error: Exception) -> bool:
+    """The disk is full: what failed works once there is room."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def is_damaged(error: Exception) -> bool:
+    """SQLite's file does not hold what was written."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def unreachable(url: str, error: DBAPIError | OSError) -> ConfigError:

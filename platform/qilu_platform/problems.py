@@ -12,11 +12,11 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from qilu_contract.errors import StoreError
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from qilu_platform.database import DatabaseBusy
+from qilu_platform.database import DatabaseBusy, has_no_room, is_damaged
 
 MAX_SHOWN = 80
 """Characters of a wrong value that are repeated to the caller."""
@@ -102,9 +102,22 @@ def add_problem_handlers(app: FastAPI) -> None:
     async def store_away(_request: Request, error: Exception) -> Response:
         return problem_response(503, f"The store of readings is away: {error}", headers={"Retry-After": "5"})
 
-    async def database_away(_request: Request, _error: Exception) -> Response:
+    async def database_away(_request: Request, error: Exception) -> Response:
+        if has_no_room(error):
+            return problem_response(
+                503,
+                "The disk of the registry's database is full: nothing was changed; try again later.",
+                headers={"Retry-After": "10"},
+            )
         return problem_response(
             503, "The registry's database is away or busy; try again soon.", headers={"Retry-After": "2"}
+        )
+
+    async def database_damaged(_request: Request, error: Exception) -> Response:
+        if not is_damaged(error):
+            raise error
+        return problem_response(
+            503, "The file of the registry's database is damaged: its operator restores it from a backup."
         )
 
     app.add_exception_handler(StarletteHTTPException, http)
@@ -117,5 +130,6 @@ def add_problem_handlers(app: FastAPI) -> None:
         )
 
     app.add_exception_handler(DataError, not_storable)
+    app.add_exception_handler(DatabaseError, database_damaged)
     for kind in (DatabaseBusy, OperationalError, PoolTimeout):
         app.add_exception_handler(kind, database_away)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 from pydantic import SecretStr
@@ -22,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from qilu_platform.authority import Authority
 from qilu_platform.broker_rules import BrokerRules, RevocationList
 from qilu_platform.commanding import Commander
-from qilu_platform.database import Database, DatabaseBusy, lock_start, unreachable
+from qilu_platform.database import Database, DatabaseBusy, has_no_room, lock_start, unreachable
 from qilu_platform.events import Hub
 from qilu_platform.figures import Milestones, OwnFigures
 from qilu_platform.imports import count_jobs
@@ -34,16 +35,19 @@ from qilu_platform.programme import points, programme, read_counts
 from qilu_platform.settings import Settings
 
 log = structlog.get_logger()
+_T = TypeVar("_T")
 
 PROGRAMME_S = 1.0
 PIPELINE_S = 2.0
 RULES_S = 1.0
 ROLL_UP, ROLL_UP_S = "roll-up", 10
 FAREWELL_S = 2.0
+ROOM_S = 1.0
+"""How often a start looks whether the registry's disk has room now."""
 STEP_TIMEOUT_S = 10.0
 """A round of a background task that takes longer has failed: the store or the database hangs."""
-_FORESEEN = (StoreError, SQLAlchemyError, DatabaseBusy, TimeoutError)
-"""Store or database are away or slow: worth a line, not a traceback."""
+_FORESEEN = (StoreError, SQLAlchemyError, DatabaseBusy, TimeoutError, OSError)
+"""Store or database are away or slow, or a disk is full: worth a line, not a traceback."""
 _PIPELINE_FIELDS = ("accepted_per_s", "stored_per_s", "dead_lettered", "lag_ms")
 
 
@@ -71,12 +75,8 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
     """
     async with AsyncExitStack() as stack:
         password = None if settings.db_password is None else settings.db_password.get_secret_value()
-        database = Database(settings.db_url, password)
-        try:
-            await stack.enter_async_context(database)
-        except (DBAPIError, OSError) as error:
-            raise unreachable(settings.db_url, error) from error
-        made = await database.write(lambda connection: _keys(connection, settings))
+        database = await _open_database(stack, settings.db_url, password)
+        made = await _when_it_has_room(lambda: database.write(lambda connection: _keys(connection, settings)))
         if store is None and settings.store_url is not None:
             token = None if settings.store_token is None else settings.store_token.get_secret_value()
             store = await stack.enter_async_context(open_store(settings.store_url, token))
@@ -116,6 +116,30 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
             for name, _, step in steps:
                 if name == ROLL_UP:
                     await _farewell(name, step)
+
+
+async def _open_database(stack: AsyncExitStack, url: str, password: str | None) -> Database:
+    try:
+        return await _when_it_has_room(lambda: stack.enter_async_context(Database(url, password)))
+    except (DBAPIError, OSError) as error:
+        raise unreachable(url, error) from error
+
+
+async def _when_it_has_room(work: Callable[[], Awaitable[_T]]) -> _T:
+    """What `work` returns, tried again while the registry's disk is full."""
+    told = False
+    while True:
+        try:
+            return await work()
+        except (DBAPIError, OSError) as error:
+            if not has_no_room(error):
+                raise
+            if not told:
+                told = True
+                log.error(
+                    "the registry's disk is full: the platform starts when there is room", error=str(error)
+                )
+        await asyncio.sleep(ROOM_S)
 
 
 def _keys(connection: Connection, settings: Settings) -> str | None:

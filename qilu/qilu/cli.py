@@ -22,6 +22,7 @@ from rich.table import Table
 from qilu import flags
 from qilu.certificates import certificates_app
 from qilu.children import on_stop_signals
+from qilu.logfile import log_file, log_stream
 from qilu.programme import programme_app
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _log_to_stderr() -> None:
     last: Any = (
         structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     )
-    _configure_log(last, sys.stderr)
+    _configure_log(last, log_stream(sys.stderr))
 
 
 def _configure_log(last: Any, file: Any) -> None:
@@ -205,8 +206,7 @@ def up(
         flags.time_ms(start)
     child = Child("devices", devices)
     config = StackConfig(state, broker, store, db, port, mqtt_port, metrics_port, mqtts, child)
-    (state / "log").mkdir(parents=True, exist_ok=True)
-    with (state / "log" / "stack.log").open("a", encoding="utf-8") as log:
+    with log_file(state / "log" / "stack.log") as log:
         _configure_log(structlog.processors.JSONRenderer(), log)
         outcome = _run(run_stack(config, console))
         structlog.reset_defaults()

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qilu.children import end, ended_by, on_stop_signals
+from qilu.logfile import log_stream
 from qilu.player import Player, Target
 from qilu.replay import Month, Replay, month_start_ms
 from qilu.report import count_duplicates
@@ -103,7 +104,7 @@ def play(config: LiveConfig, platform: str, broker: str, console: Console) -> Ru
     # What goes well is on the screen already.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(log_stream(sys.stderr)),
     )
     with console.status(f"computing {config.scenario.name} …"):
         replay = Replay(config.scenario, config.scale)

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from qilu.logfile import log_file
+
 if TYPE_CHECKING:
     from qilu_programme.runs import Comparison, Ensemble
     from qilu_programme.scenario import Scenario
@@ -175,8 +177,7 @@ def _run_live(
             return  # the stack around us reports
     else:
         stack = StackConfig(config.state, broker, port=ports[0], mqtt_port=ports[1])
-        (config.state / "log").mkdir(parents=True, exist_ok=True)
-        with (config.state / "log" / "stack.log").open("a", encoding="utf-8") as log:
+        with log_file(config.state / "log" / "stack.log") as log:
             structlog.configure(
                 processors=[
                     structlog.processors.add_log_level,

@@ -3,21 +3,29 @@ goes on by itself once there is room."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+import msgspec
 import pytest
+import structlog
 from gateway_world import (
+    COUNTY,
+    ENTERPRISE,
     FakePlatform,
     Publisher,
     assert_adds_up,
     birth,
     data,
     eventually,
+    eventually_async,
     get,
     letters,
     motor,
@@ -25,13 +33,21 @@ from gateway_world import (
     stored,
     telemetry,
 )
+from pydantic import SecretStr
+from qilu.logfile import log_file
 from qilu_contract.errors import Retryable
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store, open_store
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
+from qilu_platform.client import Programme
+from qilu_platform.database import open_engine
+from qilu_platform.ledger import audit
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings as PlatformSettings
 
 BATCH = 5000
+INGEST_KEY = "ingest-key-of-this-test"
 TAGS = ("370200", "370202", "C34", "370202-e00001")
 
 
@@ -254,3 +270,109 @@ async def test_a_full_spool_disk_holds_and_goes_on_when_there_is_room(
         await eventually(lambda: gateway.troubles() == [], "nothing is wrong")
         assert gateway.counters.spooled == 0
     assert await stored(settings) == sender.sent
+
+
+def platform_on(folder: Path) -> PlatformService:
+    given = {"api_key": SecretStr("admin-key-of-this-test"), "ingest_key": SecretStr(INGEST_KEY)}
+    return PlatformService(PlatformSettings(db_url=f"sqlite:///{folder}/registry.sqlite", port=0, **given))
+
+
+def admin(service: PlatformService) -> httpx.AsyncClient:
+    headers = {"Authorization": "Bearer admin-key-of-this-test"}
+    return httpx.AsyncClient(base_url=service.url, headers=headers, timeout=60, trust_env=False)
+
+
+async def register(client: httpx.AsyncClient, first: int, count: int) -> int:
+    """How many of the units were registered, each by itself, until one was not."""
+    for number in range(first, first + count):
+        body = {"id": f"u{number}", "class": "motor", "enterprise": ENTERPRISE}
+        answer = await client.post("/v1/units", json=body)
+        if answer.status_code != 201:
+            assert answer.status_code == 503, answer.text
+            assert "disk" in answer.json()["detail"]
+            assert answer.headers["Retry-After"]
+            return number - first
+    return count
+
+
+async def test_a_full_registry_disk_refuses_changes_and_counts_right_when_there_is_room(
+    settings: Settings, publisher: Publisher, small_disk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QILU_API_KEY", INGEST_KEY)
+    async with platform_on(small_disk.folder) as service, admin(service) as client:
+        body = {"id": ENTERPRISE, "name": "E", "county": COUNTY, "industry": "C34"}
+        assert (await client.post("/v1/enterprises", json=body)).status_code == 201
+        assert await register(client, 0, 60) == 60
+        settings = settings.model_copy(update={"platform": service.url})
+        async with online(settings) as gateway:
+            publisher.send_all([telemetry(f"u{number}", motor()) for number in range(30)])
+            await eventually_async(lambda: counts(client, 30), "30 on cloud")
+            small_disk.fill()
+            assert await register(client, 60, 10_000) < 10_000
+            registered = await count_units(small_disk.folder)
+            publisher.send_all([telemetry(f"u{number}", motor(1)) for number in range(60)])
+            await eventually(lambda: gateway.counters.stored == 90, "the gateway stores all the same")
+            assert await gateway.unreported() > 0, "what cannot be counted waits"
+            assert (await client.get("/v1/units/u5")).status_code == 200, "reading goes on"
+            health = (await client.get("/healthz")).json()
+            assert "full" in health["reasons"]["registry"]
+            small_disk.clear()
+            small_disk.grow(32)
+            await eventually_async(lambda: counts(client, 60), "all on cloud")
+            assert await register(client, 20_000, 5) == 5
+            assert (await client.get("/healthz")).json() == {"status": "ok"}
+        assert await count_units(small_disk.folder) == registered + 5
+    await asyncio.to_thread(check_books, small_disk.folder)
+
+
+async def test_a_platform_starts_when_its_full_disk_has_room(small_disk: Any) -> None:
+    async with platform_on(small_disk.folder) as service, admin(service) as client:
+        body = {"id": ENTERPRISE, "name": "E", "county": COUNTY, "industry": "C34"}
+        assert (await client.post("/v1/enterprises", json=body)).status_code == 201
+    small_disk.fill()
+    service = platform_on(small_disk.folder)
+    starting = asyncio.create_task(service.__aenter__())
+    done, _ = await asyncio.wait([starting], timeout=2)
+    assert not done, "it neither ends nor begins"
+    small_disk.clear()
+    await starting
+    async with admin(service) as client:
+        assert await register(client, 0, 5) == 5
+    await service.__aexit__(None, None, None)
+
+
+async def counts(client: httpx.AsyncClient, units: int) -> bool:
+    programme = msgspec.convert((await client.get("/v1/programme")).json(), Programme)
+    return programme.onboarded("units_on_cloud") == units
+
+
+async def count_units(folder: Path) -> int:
+    return await asyncio.to_thread(lambda: len(select(folder, "SELECT id FROM units")))
+
+
+def select(folder: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(folder / "registry.sqlite")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def check_books(folder: Path) -> None:
+    engine = open_engine(f"sqlite:///{folder}/registry.sqlite")
+    assert audit(engine) == []
+    engine.dispose()
+
+
+def test_a_log_on_a_full_disk_loses_lines_and_ends_nothing(small_disk: Any) -> None:
+    path = small_disk.folder / "log" / "stack.log"
+    with log_file(path) as stream:
+        log = structlog.PrintLogger(stream)
+        log.info("before")
+        small_disk.fill()
+        for _ in range(1000):
+            log.info("in between" * 10)
+        small_disk.clear()
+        log.info("after")
+        small_disk.fill()
+        log.info("at the end" * 1000)
+    lines = path.read_text().splitlines()
+    assert lines[0] == "before"
+    assert "after" in lines

@@ -55,9 +55,10 @@ async def province_map() -> Response:
 
 @router.get("/healthz")
 async def healthz(runtime: RuntimeDep) -> Response:
-    """200 while the database answers."""
+    """200 while the database answers; `reasons` says what does not work meanwhile."""
     await runtime.database.read(lambda connection: connection.execute(text("SELECT 1")).one())
-    return answer({"status": "ok"})
+    trouble = runtime.database.trouble
+    return answer({"status": "degraded", "reasons": {"registry": trouble}} if trouble else {"status": "ok"})
 
 
 @router.get("/readyz")

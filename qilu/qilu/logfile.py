@@ -1,0 +1,53 @@
+"""Where log lines go: to a stream that drops them, instead of ending the program, while its disk is full."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO, cast
+
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
+
+
+def log_stream(stream: TextIO) -> TextIO:
+    """What structlog may print to. A line that the disk has no room for is lost; later ones are written."""
+    return cast(TextIO, _LogStream(stream))
+
+
+class _LogStream:
+    """As much of a stream as structlog uses."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _unless_full():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with _unless_full():
+            self._stream.flush()
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[TextIO]:
+    """Appends to `path`, in a folder that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = path.open("a", encoding="utf-8")
+    try:
+        yield log_stream(stream)
+    finally:
+        with suppress(OSError):
+            stream.close()
+
+
+@contextmanager
+def _unless_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
