@@ -29,6 +29,9 @@ class FakeInflux:
         self.writes: list[int] = []
         """Lines of each write, as they came."""
         self.answer: Callable[[list[str]], Answer] = lambda _: STORED
+        self.answer_own: Callable[[list[str]], Answer] = lambda _: STORED
+        """The same for what holds the gateway's roll-ups alone; those that are stored are in `own_lines`."""
+        self.own_lines: set[str] = set()
         self.query_answer: Answer | None = None
         """What every query is answered with, if not that it is done."""
         self.every_write: Callable[[], None] = lambda: None
@@ -52,7 +55,10 @@ class FakeInflux:
                 fake.every_write()
                 lines = [line for line in body.splitlines() if not line.startswith(OWN_FIGURES)]
                 if not lines and not body.startswith("pipeline,"):
-                    return self._send(STORED)  # roll-ups alone
+                    answer = fake.answer_own(body.splitlines())
+                    if answer == STORED:
+                        fake.own_lines.update(body.splitlines())
+                    return self._send(answer)
                 answer = fake.answer(lines)
                 if upstream is not None:
                     return self._send(self._pass_on(body) if answer == STORED else answer)

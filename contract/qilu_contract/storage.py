@@ -133,7 +133,8 @@ def _rollups() -> list[Measurement]:
     return [
         # A minute of a class's key signal in one place (its level says whether that is the province, a
         # city, a county or an industry): different units seen, readings, and what readings and gateways add
-        # up to a mean by (sum over n). For a cumulative signal all are of what was added in the minute. The
+        # up to a mean by (sum over n; a sum beyond what a float holds is left out), and readings with a value
+        # outside the signal's range. For a cumulative signal all are of what was added in the minute. The
         # base signal's row of each class is written for every minute with a regular reading. An hour's units
         # are the most of any of its minutes.
         Measurement(
@@ -145,11 +146,12 @@ def _rollups() -> list[Measurement]:
                 "sum": "float",
                 "min": "float",
                 "max": "float",
+                "out_of_range": "int",
                 **dict.fromkeys(BIN_FIELDS, "int"),
             },
             counted_by="n",
             hourly={
-                **dict.fromkeys(("n", "sum", *BIN_FIELDS), "sum"),
+                **dict.fromkeys(("n", "sum", "out_of_range", *BIN_FIELDS), "sum"),
                 "units": "max",
                 "min": "min",
                 "max": "max",

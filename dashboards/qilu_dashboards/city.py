@@ -113,11 +113,16 @@ def _alarms(made: dashboard.Dashboard) -> None:
     made.with_panel(
         number(
             "Open alarms 未解除报警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
-        ).description("Of those that began in the time shown.")
+        )
+        .description("Of those that began in the time shown.")
+        .no_value("0")
     )
     began = f'SELECT count("open") AS "begun" {source} GROUP BY "class"'
     made.with_panel(
-        bars("Alarms begun, by class 各类报警", began, "$tag_class", CLASS_NAMES).span(18).height(4)
+        bars("Alarms begun, by class 各类报警", began, "$tag_class", CLASS_NAMES)
+        .no_value("0")
+        .span(18)
+        .height(4)
     )
     rows = (
         'SELECT "unit", "class", "signal", "value", "worst", "limit", "duration_s", "open" '

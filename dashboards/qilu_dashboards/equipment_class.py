@@ -22,7 +22,17 @@ from qilu_dashboards.panels import (
     steps_of,
     thresholds,
 )
-from qilu_dashboards.queries import BY_MINUTE, BY_STEP, EACH_MINUTE, IN_CITY, LATELY, fleet, over_time, summed
+from qilu_dashboards.queries import (
+    BY_MINUTE,
+    BY_STEP,
+    EACH_MINUTE,
+    IN_CITY,
+    LATELY,
+    PLACE,
+    fleet,
+    over_time,
+    summed,
+)
 from qilu_dashboards.units import unit_of
 
 
@@ -52,6 +62,7 @@ def equipment_class(class_: EquipmentClass) -> Dashboard:
     for signal in signals:
         if not is_cumulative(signal):
             made.with_panel(_distribution(class_, signal))
+    made.with_panel(_out_of_range(class_))
     if alarm_limits(class_.name):
         _alarms(made, class_)
     return finish(made, alarm_marks(f"{IN_CITY} AND \"class\" = '{class_.name}'"))
@@ -129,6 +140,16 @@ def _distribution(class_: EquipmentClass, signal: Signal) -> bargauge.Panel:
     )
 
 
+def _out_of_range(class_: EquipmentClass) -> bargauge.Panel:
+    source = f'FROM "fleet" WHERE "class" = \'{class_.name}\' AND {PLACE} AND {BY_STEP} AND $timeFilter'
+    query = f'SELECT sum("out_of_range") AS "readings" {source} GROUP BY "signal"'
+    panel = bars("Values outside their range 超量程读数", query, "$tag_signal", {}, height=10).span(8)
+    return panel.description(
+        "Readings whose value is none that the sensor should be able to give: they are stored, and in the "
+        "figures above. A broken sensor, or another unit of measurement."
+    )
+
+
 def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     made.with_row(dashboard.Row("Alarms and the worst units 报警与最差设备"))
     source = f'FROM "alarm" WHERE "class" = \'{class_.name}\' AND {IN_CITY} AND $timeFilter'
@@ -138,6 +159,7 @@ def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
             "Open alarms 未解除报警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
         )
         .description("Of those that began in the time shown.")
+        .no_value("0")
         .height(9)
     )
     worst = f'SELECT top("ratio", "unit", 10), "signal", "worst", "limit", "open" {source}'

@@ -24,6 +24,11 @@ CREATE TABLE IF NOT EXISTS alarm (unit TEXT, signal TEXT, body BLOB NOT NULL, PR
 """
 MAX_ALARMS = 200_000
 MAX_RATIO = 100.0
+WHILE_MS = 10 * 60_000
+"""How long a limit's `while` signal is believed without a new value of it (assumed)."""
+MAX_WHILE = 1_000_000
+"""Units whose `while` signals are remembered, some 200 bytes each; beyond, the limit says nothing of a unit
+that sends them apart."""
 
 Key = tuple[str, str]
 """Unit and signal."""
@@ -48,6 +53,13 @@ class Alarms:
         self._limits: dict[str, list[tuple[str, Limit]]] = {
             name: list(alarm_limits(name).items()) for name in CATALOGUE
         }
+        self._gates: dict[str, tuple[str, ...]] = {
+            name: tuple({limit.while_above_0 for _, limit in limits} - {""})
+            for name, limits in self._limits.items()
+        }
+        """The `while` signals of each class."""
+        self._gate_open: dict[Key, tuple[int, bool]] = {}
+        """When each of those came last, and whether it was above 0."""
         self._open: dict[Key, Alarm] = {}
         self._units: dict[str, int] = {}
         """How many alarms each unit has that has any."""
@@ -66,6 +78,8 @@ class Alarms:
     ) -> set[str]:
         """The units for which some of the points, all with these fields, may begin or end an alarm.
         `values`: a row for each point, a column for each field."""
+        if self._gates[class_name]:  # every value counts, for what comes after
+            return {point.tags[4] for point in points}
         found = {point.tags[4] for point in points if point.tags[4] in self._units} if self._units else set()
         for signal, limit in self._limits[class_name]:
             if signal in names:
@@ -77,43 +91,51 @@ class Alarms:
     def judge(self, point: Point) -> None:
         """What a reading begins or ends."""
         class_name, tags, ts_ms, values = point
+        unit = tags[4]
+        for gate in self._gates[class_name]:
+            value = values.get(gate)
+            key = (unit, gate)
+            if value is not None and (key in self._gate_open or len(self._gate_open) < MAX_WHILE):
+                self._gate_open[key] = (ts_ms, value > 0)
         for signal, limit in self._limits[class_name]:
             value = values.get(signal)
-            if value is not None:
-                holds = not limit.while_above_0 or values.get(limit.while_above_0, 0) > 0
-                self._judge(class_name, tags, signal, limit, ts_ms, float(value), holds)
+            holds = self._holds(unit, limit, ts_ms)
+            alarm = self._open.get((unit, signal))
+            if alarm is not None:
+                if holds is False or (value is not None and limit.kept(value)):
+                    self._end(alarm, ts_ms)
+                elif value is not None and (
+                    value > alarm.worst if limit.kind == "above" else value < alarm.worst
+                ):
+                    alarm.worst = float(value)
+                    self._changed[unit, signal] = alarm
+            elif holds and value is not None and limit.breached(value):
+                self._begin(Alarm(class_name, tags, signal, ts_ms, float(value), float(value)))
 
-    def _judge(
-        self,
-        class_name: str,
-        tags: tuple[str, ...],
-        signal: str,
-        limit: Limit,
-        ts_ms: int,
-        value: float,
-        holds: bool,
-    ) -> None:
-        key = (tags[4], signal)
-        alarm = self._open.get(key)
-        if alarm is None:
-            if not holds or not limit.breached(value):
-                return
-            if len(self._open) >= MAX_ALARMS:
-                self.left_out += 1
-                return
-            alarm = self._open[key] = Alarm(class_name, tags, signal, ts_ms, value, value)
-            self._changed[key] = self._to_keep[key] = alarm
-            self._units[tags[4]] = self._units.get(tags[4], 0) + 1
+    def _holds(self, unit: str, limit: Limit, ts_ms: int) -> bool | None:
+        """Whether the limit says anything of the unit now; None when that is not known."""
+        if not limit.while_above_0:
+            return True
+        at_ms, is_open = self._gate_open.get((unit, limit.while_above_0), (-WHILE_MS, False))
+        return is_open if ts_ms - at_ms < WHILE_MS else None
+
+    def _begin(self, alarm: Alarm) -> None:
+        if len(self._open) >= MAX_ALARMS:
+            self.left_out += 1
             return
-        if not holds or limit.kept(value):
-            del self._open[key]
-            self._changed.pop(key, None)
-            self._to_keep[key] = None
-            self._forget_unit(tags[4])
-            self._write(self._point(alarm, ended_ms=ts_ms))
-        elif value > alarm.worst if limit.kind == "above" else value < alarm.worst:
-            alarm.worst = value
-            self._changed[key] = alarm
+        unit = alarm.tags[4]
+        key = (unit, alarm.signal)
+        self._open[key] = self._changed[key] = self._to_keep[key] = alarm
+        self._units[unit] = self._units.get(unit, 0) + 1
+
+    def _end(self, alarm: Alarm, ended_ms: int) -> None:
+        unit = alarm.tags[4]
+        key = (unit, alarm.signal)
+        del self._open[key]
+        self._changed.pop(key, None)
+        self._to_keep[key] = None
+        self._forget_unit(unit)
+        self._write(self._point(alarm, ended_ms=ended_ms))
 
     def _point(self, alarm: Alarm, ended_ms: int | None = None) -> Point:
         limit = alarm_limits(alarm.class_name)[alarm.signal]

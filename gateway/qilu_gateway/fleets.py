@@ -9,12 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from qilu_contract.clock import MAX_AHEAD_MS
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.rollups import BIN_FIELDS, BINS, KEY_SIGNALS, LEVELS, MINUTE_MS, is_cumulative
 from qilu_contract.storage import FINE, Point
 
 LATE_MS = 2 * MINUTE_MS
-"""So far behind the newest reading of its class a reading may come and be rolled up."""
+"""How far behind its class a reading may come and be rolled up."""
+AHEAD_MS = MAX_AHEAD_MS + 5 * MINUTE_MS
+"""A minute that its class has yet to come to, by no more than this, stays open whatever came for it: a clock
+that goes ahead closes nobody else's minutes. The gateway takes what is MAX_AHEAD_MS ahead, and units of one
+class may be heard some minutes apart."""
+HEARD_S = 300.0
+"""Units that were not heard of for longer do not say where their class is."""
 HOLD_S = 30.0
 """A minute that something came for so lately stays open: a simulation at speed passes LATE_MS in no time."""
 IDLE_S = 120.0
@@ -54,6 +61,9 @@ class Fleet:
         self.units: dict[str, int] = {}
         self.last_ms = _no_ints()
         """Of each unit's latest reading; longer than there are units."""
+        self._clock_ms = _no_ints()
+        self._heard_s = np.empty(0)
+        """Time of the reading that each unit sent last, and when that came."""
         self._places: dict[str, dict[str, int]] = {level: {} for level in LEVELS}
         self._place_of: dict[str, array[int]] = {level: array("q") for level in LEVELS}
         self._held: Rows = (_no_ints(), _no_ints(), np.empty((0, len(self.signals))))
@@ -64,7 +74,6 @@ class Fleet:
         self._closed: set[int] = set()
         self._floor = -1
         """Minutes up to this one are closed."""
-        self._newest_ms = 0
         self._registers: dict[int, tuple[Ints, Floats]] = {}
         """For each cumulative signal (by its place): time and value of every unit's last reading."""
 
@@ -105,6 +114,8 @@ class Fleet:
             if number == len(self.last_ms):
                 more = np.full(max(number, 1000), -1, dtype=np.int64)
                 self.last_ms = np.concatenate((self.last_ms, more))
+                self._clock_ms = np.concatenate((self._clock_ms, more))
+                self._heard_s = np.concatenate((self._heard_s, np.full(len(more), -np.inf)))
             city, county, industry = tags[:3]
             for level, code in zip(LEVELS, (PROVINCE, city, county, industry), strict=True):
                 known = self._places[level]
@@ -121,6 +132,7 @@ class Fleet:
 
     def add(self, units: Ints, times: Ints, values: Floats, now_s: float) -> int:
         """Take rows over, but for those of minutes that are closed; returns how many those are."""
+        self._clock_ms[units], self._heard_s[units] = times, now_s
         minutes = times // MINUTE_MS
         late = 0
         for minute in np.unique(minutes).tolist():
@@ -132,17 +144,33 @@ class Fleet:
                 self._touched[minute] = now_s
         if len(times):
             self._came.append((units, times, values))
-            self._newest_ms = max(self._newest_ms, int(times.max()))
         return late
+
+    def _reached_ms(self, now_s: float) -> int | None:
+        """Where the class is: a quarter of the units that were heard of lately are as far or further, so that
+        neither a few clocks that go ahead decide it nor units that have just gone silent. None when none was
+        heard of."""
+        clocks = self._clock_ms[self._heard_s >= now_s - HEARD_S]
+        if not len(clocks):
+            return None
+        place = (len(clocks) - 1) * 3 // 4
+        return int(np.partition(clocks, place)[place])
 
     def closable(self, now_s: float) -> list[int]:
         """Minutes to be closed now, oldest first."""
-        passed = (self._newest_ms - LATE_MS) // MINUTE_MS
-        return sorted(
-            minute
-            for minute, touched_s in self._touched.items()
-            if (minute < passed and now_s - touched_s >= HOLD_S) or now_s - touched_s >= IDLE_S
-        )
+        quiet = sorted(minute for minute, at_s in self._touched.items() if now_s - at_s >= HOLD_S)
+        reached_ms = self._reached_ms(now_s) if quiet else None
+        return [
+            minute for minute in quiet if self._is_over(minute, now_s - self._touched[minute], reached_ms)
+        ]
+
+    @staticmethod
+    def _is_over(minute: int, quiet_s: float, reached_ms: int | None) -> bool:
+        """Nothing has come for the minute for `quiet_s`, at least HOLD_S."""
+        if reached_ms is None:
+            return quiet_s >= IDLE_S
+        left_ms = (minute + 1) * MINUTE_MS - reached_ms
+        return left_ms < -LATE_MS or (quiet_s >= IDLE_S and not 0 < left_ms <= AHEAD_MS)
 
     def open_minutes(self) -> list[int]:
         return sorted(self._touched)
@@ -198,9 +226,24 @@ class Fleet:
             wanted = 1 if level == "industry" else len(self.signals)
             keys, which = np.unique(minutes * len(codes) + places, return_inverse=True)
             for place in range(wanted):
-                column = columns[place]
-                points += self._rows(level, codes, keys, which, units, cut.known, column, place, gateway)
+                points += self._rows(
+                    level,
+                    codes,
+                    keys,
+                    which,
+                    units,
+                    cut.known,
+                    columns[place],
+                    self._outside(place, values),
+                    place,
+                    gateway,
+                )
         return points
+
+    def _outside(self, place: int, values: Floats) -> NDArray[np.bool_]:
+        """Which of the rows hold a value outside the range of the signal."""
+        signal, column = self.signals[place], values[:, place]
+        return (column < signal.low) | (column > signal.high)
 
     def _rows(
         self,
@@ -211,11 +254,12 @@ class Fleet:
         units: Ints,
         known: int,
         column: Floats,
+        outside: NDArray[np.bool_],
         place: int,
         gateway: str,
     ) -> Iterator[Point]:
         there = ~np.isnan(column)
-        column, which, units = column[there], which[there], units[there]
+        column, which, units, outside = column[there], which[there], units[there], outside[there]
         if not len(column):
             return
         size = len(keys)
@@ -233,10 +277,12 @@ class Fleet:
         highs = np.maximum.reduceat(column[order], starts).tolist()
         seen = np.unique(which * known + units) // known
         different = np.bincount(seen, minlength=size)
+        outsiders = np.bincount(which[outside], minlength=size)
         signal = self.signals[place]
         bins = None
         if not is_cumulative(signal):
-            scaled = (column - signal.low) / (signal.high - signal.low) * BINS
+            with np.errstate(over="ignore"):
+                scaled = (column - signal.low) / (signal.high - signal.low) * BINS
             steps = np.clip(scaled, 0, BINS - 1).astype(np.int64)
             bins = np.bincount(which * BINS + steps, minlength=size * BINS).reshape(size, BINS)
         for (row, low), high in zip(lows.items(), highs, strict=True):
@@ -247,6 +293,7 @@ class Fleet:
                 "sum": round(float(sums[row]), 6),
                 "min": low,
                 "max": high,
+                "out_of_range": int(outsiders[row]),
             }
             if bins is not None:
                 fields.update(zip(BIN_FIELDS, bins[row].tolist(), strict=True))
@@ -271,7 +318,8 @@ class Fleet:
             first = np.diff(unit, prepend=-1) != 0
             before = np.where(first, register[unit], np.roll(value, 1))
             known = ~first | ((then[unit] >= 0) & (then[unit] < times[rows]))
-            step = value - before
+            with np.errstate(over="ignore"):
+                step = value - before
             good = known & (step >= 0)
             added[rows[good]] = step[good]
             last = np.append(np.flatnonzero(first)[1:] - 1, len(rows) - 1)
@@ -293,7 +341,7 @@ class Fleet:
             "times": times,
             "values": values,
             "closed": np.array(sorted(self._closed), dtype=np.int64),
-            "heads": np.array([self._floor, self._newest_ms], dtype=np.int64),
+            "heads": np.array([self._floor], dtype=np.int64),
             "last_ms": self.last_ms,
         }
         for level in LEVELS:
@@ -313,8 +361,10 @@ class Fleet:
             self.units = {unit: number for number, unit in enumerate(arrays["known"].astype(str).tolist())}
             self._held = (arrays["units"], arrays["times"], arrays["values"])
             self._closed = set(arrays["closed"].tolist())
-            self._floor, self._newest_ms = arrays["heads"].tolist()
+            self._floor = int(arrays["heads"][0])
             self.last_ms = arrays["last_ms"]
+            self._clock_ms = np.full(len(self.last_ms), -1, dtype=np.int64)
+            self._heard_s = np.full(len(self.last_ms), -np.inf)
             for level in LEVELS:
                 codes = arrays[f"codes_{level}"].tolist()
                 self._places[level] = {code: number for number, code in enumerate(codes)}

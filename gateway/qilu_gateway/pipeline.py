@@ -472,14 +472,14 @@ class Pipeline:
 
 
 def _not_repeated(batch: Sequence[Taken]) -> Iterator[Point]:
-    """Points but for those with which a birth or a retained message repeats what was stored before: sums
-    count nothing twice."""
+    """Points, stored or spooled, but for those with which a birth or a retained message repeats what came
+    before: sums count nothing twice."""
     for taken in batch:
-        admitted = taken.admitted
-        if admitted is None or not taken.points:
+        admitted, points = taken.admitted, taken.points or taken.spooled
+        if admitted is None or not points:
             continue
         before_ms = admitted.latest_ms if taken.birth is not None or taken.retained else -1
-        for point in taken.points:
+        for point in points:
             if point.ts_ms > before_ms:
                 yield point
-        admitted.latest_ms = max(admitted.latest_ms, latest_ms(taken.points))
+        admitted.latest_ms = max(admitted.latest_ms, latest_ms(points))

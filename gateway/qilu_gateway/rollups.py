@@ -2,8 +2,9 @@
 minute and an hour of a class's key signals in a place (`fleets.py`), and `alarm`, a breach of a limit from
 its begin to its end (`alarms.py`).
 
-A minute is one of event time. Its rows are held until it closes: nothing has come for it for HOLD_S, and the
-class's newest reading is LATE_MS past its end (or nothing has come for IDLE_S, as at the end of a run).
+A minute is one of event time. Its rows are held until it closes: nothing has come for it for HOLD_S, and its
+class is LATE_MS past its end (or nothing has come for IDLE_S, as at the end of a run, and the class is not
+about to come to it). Where a class is, most of its units say, not the one whose clock is furthest ahead.
 Then it is summed up exactly, each unit and time once however often they came, its points are written, and
 added to those of its hour. What comes for a closed minute is counted as late and rolled up no more. A clean
 stop writes the open minutes as they stand and keeps their rows, so that the next start goes on with them; a
@@ -13,6 +14,7 @@ store before they come here."""
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import time
 import zlib
@@ -28,7 +30,7 @@ import numpy as np
 import structlog
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
-from qilu_contract.errors import Reason, Retryable, StoreError
+from qilu_contract.errors import Reason, Retryable
 from qilu_contract.hours import Hours
 from qilu_contract.storage import FINE, Point
 
@@ -54,6 +56,8 @@ _UNREADABLE = (
 """What a damaged archive of numpy's, or a damaged message, can raise."""
 _HOURS = "hours/"
 """Before the name of a class, where its hours are kept."""
+_WAITING = "waiting"
+"""Where the points are kept that a stop left unwritten."""
 SWEEP_S = 2.0
 MAX_ROWS = 2_000_000
 """Rows held, about 80 bytes each; beyond, the oldest minutes close early."""
@@ -76,10 +80,10 @@ class Tally:
 
 
 class Writer(Protocol):
-    """Whatever takes points: a store, or the gate before it."""
+    """The gate before the store."""
 
-    async def write(self, points: Sequence[Point]) -> None:
-        """Raises Retryable, or another StoreError when it refuses them."""
+    async def write_good(self, points: Sequence[Point]) -> Sequence[tuple[Point, str]]:
+        """Returns those that the store refuses, with the reason. Raises Retryable."""
 
 
 class Rollups:
@@ -93,6 +97,8 @@ class Rollups:
         """By what the store tells points apart by: a newer one takes the place of what still waits."""
         self._hours: defaultdict[str, Hours] = defaultdict(Hours)
         """By class: each comes to an hour in its own time."""
+        self._summing = asyncio.Lock()
+        self._finished = False
         self.tally = Tally()
 
     def add(self, points: Iterable[Point]) -> None:
@@ -128,7 +134,10 @@ class Rollups:
         latest_ms: dict[str, int] = {}
         for point in points:
             unit = point.tags[4]
-            if unit in suspects and point.ts_ms > latest_ms.get(unit, self._fleets[point[0]].latest_ms(unit)):
+            # The same time may come twice: signals that were sent apart.
+            if unit in suspects and point.ts_ms >= latest_ms.get(
+                unit, self._fleets[point[0]].latest_ms(unit)
+            ):
                 latest_ms[unit] = point.ts_ms
                 self._alarms.judge(point)
         self.tally.left_out += self._alarms.left_out
@@ -153,6 +162,8 @@ class Rollups:
                     self._fleets[name].load(body, time.monotonic())
                 elif name.startswith(_HOURS):
                     self._hours[name.removeprefix(_HOURS)].load(body)
+                elif name == _WAITING:
+                    self._wait(msgspec.msgpack.decode(body, type=list[Point]))
             except _UNREADABLE as error:
                 log.error("open minutes in the state file cannot be read", of=name, error=repr(error))
                 if name in self._fleets:
@@ -160,8 +171,8 @@ class Rollups:
         await self._alarms.load()
 
     async def run(self) -> None:
-        """Close minutes and write points, for ever."""
-        while True:
+        """Close minutes and write points, until `finish`."""
+        while not self._finished:
             await asyncio.sleep(SWEEP_S)
             await self.sweep()
 
@@ -169,6 +180,14 @@ class Rollups:
         """One round: what can be closed is summed up and written; a store that is away is tried again
         later."""
         now_s = time.monotonic() if now_s is None else now_s
+        async with self._summing:
+            if self._finished:
+                return
+            await self._close(now_s)
+        await self._flush()
+        await self._alarms.keep()
+
+    async def _close(self, now_s: float) -> None:
         for fleet in self._fleets.values():
             minutes = fleet.closable(now_s)
             if minutes:
@@ -179,8 +198,6 @@ class Rollups:
         self._alarms.write_changes()
         own = self._own_point()
         self._wait([own, *self._hours["rollup"].fold([own])])
-        await self._flush()
-        await self._alarms.keep()
 
     async def _make_room(self) -> None:
         """Close the oldest minutes when too many rows are held."""
@@ -208,7 +225,7 @@ class Rollups:
 
     def _wait(self, points: Iterable[Point]) -> None:
         for point in points:
-            self._waiting[point[:3]] = point
+            self._waiting[point[:3]] = _finite(point)
         while len(self._waiting) > MAX_WAITING:
             self._waiting.popitem(last=False)
             if not self.tally.points_dropped:
@@ -219,11 +236,12 @@ class Rollups:
         while self._waiting:
             batch = list(islice(self._waiting.values(), WRITE_POINTS))
             try:
-                await self._store.write(batch)
+                refused = await self._store.write_good(batch)
             except Retryable:
                 return  # the pipeline says so; the points wait
-            except StoreError as error:
-                log.error("the store refuses roll-ups", error=str(error))
+            if refused:
+                self.tally.points_dropped += len(refused)
+                log.error("the store refuses roll-ups", points=len(refused), error=refused[0][1])
             for point in batch:
                 if self._waiting.get(point[:3]) is point:
                     del self._waiting[point[:3]]
@@ -232,19 +250,31 @@ class Rollups:
         """Write the open minutes as they stand, and keep their rows for the next start; within FINISH_S."""
         try:
             async with asyncio.timeout(FINISH_S):
-                await self.sweep()
-                for fleet in self._fleets.values():
-                    rows = fleet.cut(fleet.open_minutes(), keep=True)
-                    self._wait(await asyncio.to_thread(self._sum_up, fleet, rows, False))
+                async with self._summing:
+                    await self._close(time.monotonic())
+                    for fleet in self._fleets.values():
+                        rows = fleet.cut(fleet.open_minutes(), keep=True)
+                        self._wait(await asyncio.to_thread(self._sum_up, fleet, rows, False))
+                    # From now on nothing changes any more, so that the next start goes on with what is kept.
+                    self._finished = True
                 # First of all, so that the next start counts nothing twice, whatever the store does.
                 bodies = [(name, fleet.dump()) for name, fleet in self._fleets.items() if fleet.units]
                 bodies += [(_HOURS + name, hours.dump()) for name, hours in self._hours.items()]
+                bodies.append((_WAITING, msgspec.msgpack.encode(list(self._waiting.values()))))
                 await self._state.write(
                     lambda connection: connection.executemany("REPLACE INTO rollup VALUES (?, ?)", bodies)
                 )
+                await self._alarms.keep()
                 await self._flush()
         except (sqlite3.OperationalError, OSError) as error:
             log.warning("the open minutes are not in the roll-ups", error=repr(error))
+
+
+def _finite(point: Point) -> Point:
+    """The point without sums that a float does not hold: no store takes the infinite."""
+    if all(map(math.isfinite, point.fields.values())):
+        return point
+    return point._replace(fields={name: each for name, each in point.fields.items() if math.isfinite(each)})
 
 
 def dead_letter_points(gateway: str, by_reason: Counter[Reason], ts_ms: int) -> list[Point]:

@@ -30,6 +30,7 @@ from gateway_world import (
 )
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import Reason
+from qilu_contract.storage import FINE, RESOLUTION
 from qilu_contract.stores import open_store
 from qilu_gateway import dead_letters, statefile
 from qilu_gateway.settings import Settings
@@ -351,3 +352,40 @@ async def test_batches_follow_the_stores_pace(
         assert full[smallest] < 520
         assert max(full[smallest:]) > full[smallest]
         assert "qilu_gateway_batch_size" in (await get(gateway, "/metrics")).text
+
+
+async def test_a_roll_up_that_the_store_refuses_takes_no_other_with_it(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, fake_influx: FakeInflux
+) -> None:
+    platform.register("m1")
+    bad = ("fleet,level=county", "fleet,level=industry")
+
+    def refuse(lines: list[str]) -> Answer:
+        return (400, {}, "partial write") if any(line.startswith(bad) for line in lines) else STORED
+
+    fake_influx.answer_own = refuse
+    async with online(with_store(settings, fake_influx)) as gateway:
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(10)])
+        await eventually(lambda: gateway.counters.stored == 10, "stored")
+    levels = {line.split("level=")[1].split(",")[0] for line in fake_influx.own_lines if "level=" in line}
+    assert levels == {"province", "city"}
+
+
+async def test_what_was_spooled_is_in_the_roll_ups_and_alarms_too(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
+) -> None:
+    platform.register("m1")
+    async with online(settings.model_copy(update={"store": influxdb.url})) as gateway:
+        publisher.send(*telemetry("m1", motor(0)))
+        await eventually(lambda: gateway.counters.stored == 1, "stored")
+        influxdb.stop()
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(1, 100)])
+        publisher.send(*telemetry("m1", motor(100) | {"vibration": 99.0}))
+        await eventually(lambda: gateway.counters.spooled == 100, "spooled")
+        influxdb.start()
+        await eventually(lambda: gateway.counters.stored == 101, "stored after all")
+    async with open_store(influxdb.url) as store:
+        wanted = {"level": "province", "signal": "power_in", RESOLUTION: FINE}
+        rows = await store.series("fleet", wanted, ["n"], 0, START_MS + 600_000)
+        assert sum(int(row.values["n"]) for row in rows) == 101
+        assert await store.count("alarm") == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -19,8 +21,10 @@ from qilu_contract.storage import COARSE, FINE, RESOLUTION, Point
 from qilu_contract.stores import open_store
 from qilu_gateway import fleets, rollups
 from qilu_gateway.fleets import Fleet
+from qilu_gateway.metrics import Counters
 from qilu_gateway.rollups import Rollups
 from qilu_gateway.statefile import StateFile
+from qilu_gateway.store_gate import StoreGate
 
 START_MS = 28_333_333 * MINUTE_MS
 COUNTIES = ("370202", "370203", "370102")
@@ -36,12 +40,13 @@ def reading(number: int, ts_ms: int, power: float, **more: float) -> Point:
 
 
 class Opened:
-    """Roll-ups on a state file and a DuckDB store of the test's own."""
+    """Roll-ups on a state file and a store of the test's own, DuckDB if not another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None = None) -> None:
         self.state = StateFile(folder / "state", [rollups.SCHEMA])
-        self.store = open_store(f"duckdb:///{folder / 'store.duckdb'}")
-        self.rollups = Rollups("g", self.state, self.store)
+        self.store = open_store(store or f"duckdb:///{folder / 'store.duckdb'}")
+        gate = StoreGate(self.store, Counters(), list, batch_size=5_000, spooling=False)
+        self.rollups = Rollups("g", self.state, gate)
 
     async def __aenter__(self) -> Opened:
         await self.state.__aenter__()
@@ -54,11 +59,11 @@ class Opened:
         await self.state.__aexit__(None, None, None)
 
     async def close_all(self) -> None:
-        await self.rollups.sweep(time.monotonic() + fleets.IDLE_S + 1)
+        await self.rollups.sweep(time.monotonic() + fleets.HEARD_S + 1)
 
     async def row(self, level: str, place: str, signal: str, minute: int = 0) -> dict[str, Any]:
         at_ms = START_MS + minute * MINUTE_MS
-        names = ["units", "n", "sum", "min", "max", *BIN_FIELDS]
+        names = ["units", "n", "sum", "min", "max", "out_of_range", *BIN_FIELDS]
         wanted = {"level": level, "place": place, "class": "motor", "signal": signal, RESOLUTION: FINE}
         rows = await self.store.series("fleet", wanted, names, at_ms, at_ms + 1)
         return rows[0].values if rows else {}
@@ -123,12 +128,43 @@ async def test_a_minute_stays_open_until_its_class_is_past_it_and_nothing_more_c
         it.rollups.add([reading(0, START_MS, 10.0)])
         await it.rollups.sweep(now_s + fleets.HOLD_S + 1)
         assert not await it.row("province", PROVINCE, "power_in")
-        it.rollups.add([reading(1, START_MS + 4 * MINUTE_MS, 10.0)])
+        it.rollups.add([reading(unit, START_MS + 4 * MINUTE_MS, 10.0) for unit in (0, 1)])
         await it.rollups.sweep(now_s + 1)
         assert not await it.row("province", PROVINCE, "power_in")
         await it.rollups.sweep(now_s + fleets.HOLD_S + 1)
         assert (await it.row("province", PROVINCE, "power_in"))["n"] == 1
         assert not await it.row("province", PROVINCE, "power_in", 4)
+
+
+@pytest.mark.parametrize(
+    ("units", "ahead_s", "speed"), [(2, 480, 1), (5, 480, 30), (5, 480, 1), (5, 100, 1), (5, -600, 1)]
+)
+async def test_no_units_clock_closes_the_others_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, units: int, ahead_s: int, speed: int
+) -> None:
+    """The last unit's clock goes wrong; the others report every 50 s, which is longer than HOLD_S."""
+    now_s = [time.monotonic()]
+    monkeypatch.setattr(rollups.time, "monotonic", lambda: now_s[0])
+    began_s = now_s[0]
+    late = 0
+    async with Opened(tmp_path) as it:
+        for second in range(0, 1200, 5):
+            at_ms = START_MS + second * 1000
+            it.rollups.add([reading(units - 1, at_ms + ahead_s * 1000, 1.0)])
+            late = it.rollups.tally.late
+            it.rollups.add(
+                [reading(unit, at_ms, 1.0) for unit in range(units - 1) if (second + 15 * unit) % 50 == 0]
+            )
+            assert it.rollups.tally.late == late  # the punctual are rolled up
+            now_s[0] = began_s + second / speed
+            if second % 20 == 0:
+                await it.rollups.sweep(now_s[0])
+        # And nobody waits for the one that is wrong, nor is everything held.
+        await it.rollups.sweep(now_s[0])
+        row = await it.row("province", PROVINCE, "power_in", {1: 15, 30: 1}[speed])
+        assert row["n"] >= units - 1
+        held = sum(fleet.rows for fleet in it.rollups._fleets.values())
+        assert held < 15 * 60
 
 
 async def test_a_clean_stop_writes_what_there_is_and_the_next_start_goes_on(tmp_path: Path) -> None:
@@ -181,6 +217,131 @@ async def test_an_alarm_has_a_begin_a_worst_value_and_an_end(tmp_path: Path) -> 
         assert (row["open"], row["duration_s"], row["value"]) == (0, 40.0, limit + 1)
         assert row["ratio"] == pytest.approx((limit + 2) / limit, abs=1e-4)
         assert it.rollups.open_alarms == 0
+
+
+async def test_one_breach_is_one_alarm_however_often_each_signal_comes(tmp_path: Path) -> None:
+    """The temperature every second, the flow without which it means nothing every ten."""
+    made = []
+    for second in range(300):
+        values = {"hold_temp": 71.0 if 60 <= second < 120 or 200 <= second < 240 else 75.0}
+        if second % 10 == 0:
+            values["product_flow"] = 0.0 if 200 <= second < 250 else 5.0
+        made.append(Point("pasteuriser", tags(0), START_MS + second * 1000, values))
+    for size in (1, 7, 300):
+        (tmp_path / str(size)).mkdir()
+        async with Opened(tmp_path / str(size)) as it:
+            for start in range(0, len(made), size):
+                it.rollups.add(made[start : start + size])
+            await it.rollups.sweep()
+            [row] = await alarms(it, "hold_temp")
+            assert (row["ts_ms"] - START_MS, row["duration_s"], row["open"]) == (60_000, 60.0, 0)
+
+
+async def test_a_signal_that_others_depend_on_counts_until_it_is_too_old(tmp_path: Path) -> None:
+    def unit(second: int, **values: float) -> Point:
+        return Point("pasteuriser", tags(0), START_MS + second * 1000, values)
+
+    async with Opened(tmp_path) as it:
+        it.rollups.add([unit(0, hold_temp=20.0), unit(1, hold_temp=20.0)])
+        assert it.rollups.open_alarms == 0  # not known whether it works
+        it.rollups.add([unit(2, product_flow=5.0), unit(2, hold_temp=20.0)])
+        assert it.rollups.open_alarms == 1  # though both were sent apart
+        it.rollups.add([unit(10, product_flow=0.0)])
+        assert it.rollups.open_alarms == 0  # it has stopped
+        it.rollups.add([unit(20, product_flow=5.0), unit(21, hold_temp=80.0)])
+        it.rollups.add([unit(21 + 600, hold_temp=20.0)])
+        assert it.rollups.open_alarms == 0
+
+
+async def test_values_outside_a_signals_range_are_counted(tmp_path: Path) -> None:
+    signal = CATALOGUE["motor"].signal("power_in")
+    low, high = signal.low, signal.high
+    values = [low, high, (low + high) / 2, high * 1.01, low - 1.0, 99_999.0]
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(0, START_MS + place * 1_000, value) for place, value in enumerate(values)])
+        it.rollups.add([reading(3, START_MS + MINUTE_MS, high + 1.0)])
+        await it.close_all()
+        row = await it.row("province", PROVINCE, "power_in")
+        assert (row["n"], row["out_of_range"]) == (6, 3)
+        assert (await it.row("county", tags(0)[1], "power_in", 1))["out_of_range"] == 1
+        assert (await it.row("province", PROVINCE, "winding_temp"))["out_of_range"] == 0
+        wanted = {"level": "province", "signal": "power_in", RESOLUTION: COARSE}
+        rows = await it.store.series("fleet", wanted, ["out_of_range"], 0, START_MS + HOUR_MS)
+        assert sum(int(row.values["out_of_range"]) for row in rows) == 4
+
+
+async def test_a_sum_beyond_what_a_float_holds_is_left_out_and_everything_else_stays(tmp_path: Path) -> None:
+    huge = 1.797e308
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(number, START_MS, huge, energy_kWh=huge) for number in (0, 3, 6)])
+        it.rollups.add([reading(1, START_MS, 10.0), reading(1, START_MS + MINUTE_MS, 11.0)])
+        it.rollups.add([reading(0, START_MS + 1_000, -huge, energy_kWh=-huge)])
+        await it.close_all()
+        row = await it.row("province", PROVINCE, "power_in")
+        assert "sum" not in row
+        assert (row["n"], row["min"], row["max"], row["units"]) == (5, -huge, huge, 4)
+        assert sum(row[name] for name in BIN_FIELDS) == 5
+        # The county of the healthy motor has its own.
+        assert (await it.row("county", tags(1)[1], "power_in"))["sum"] == 10.0
+        assert (await it.row("province", PROVINCE, "power_in", 1))["sum"] == 11.0
+        # An hour with such a minute has no sum either: it would be one of the others alone.
+        wanted = {"level": "province", "signal": "power_in", RESOLUTION: COARSE}
+        names = ["n", "sum", "max"]
+        [hour] = await it.store.series("fleet", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
+        assert hour.values == {"n": 6, "max": huge}
+        await it.rollups.finish()
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(1, START_MS + 2 * MINUTE_MS, 12.0)])
+        await it.close_all()
+        [hour] = await it.store.series("fleet", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
+        assert hour.values == {"n": 7, "max": huge}
+
+
+async def test_a_stop_waits_for_what_is_being_summed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sum_up = Fleet.sum_up
+    at_once: list[int] = [0, 0]
+    inside = threading.Event()
+    go_on = threading.Event()
+
+    def watched(fleet: Fleet, *more: Any) -> list[Point]:
+        at_once[0] += 1
+        at_once[1] = max(at_once)
+        inside.set()
+        go_on.wait(0.5)
+        try:
+            return sum_up(fleet, *more)
+        finally:
+            at_once[0] -= 1
+
+    monkeypatch.setattr(Fleet, "sum_up", watched)
+    async with Opened(tmp_path) as it:
+        it.rollups.add([reading(number % 9, START_MS + number * 5_000, 1.0) for number in range(600)])
+        sweep = asyncio.create_task(it.rollups.sweep(time.monotonic() + fleets.HEARD_S + 1))
+        await asyncio.to_thread(inside.wait)
+        await asyncio.gather(it.rollups.finish(), sweep)
+        await it.rollups.sweep()  # what comes after changes nothing
+        assert at_once[1] == 1
+        assert await it.hours("province", PROVINCE) == 600
+    async with Opened(tmp_path) as it:
+        await it.close_all()
+        assert await it.hours("province", PROVINCE) == 600
+
+
+async def test_what_the_store_did_not_take_before_a_stop_is_written_after_it(
+    tmp_path: Path, influxdb: Any
+) -> None:
+    async with Opened(tmp_path, influxdb.url) as it:
+        it.rollups.add([reading(0, START_MS + number * 1_000, 1.0) for number in range(60)])
+        influxdb.stop()
+        await it.close_all()
+        await it.rollups.finish()
+    influxdb.start()
+    async with Opened(tmp_path, influxdb.url) as it:
+        await it.rollups.sweep()
+        assert (await it.row("province", PROVINCE, "power_in"))["n"] == 60
+        assert await it.hours("province", PROVINCE) == 60
 
 
 async def test_what_stands_still_raises_no_alarm(tmp_path: Path) -> None:
