@@ -187,9 +187,10 @@ async def online(settings: Settings) -> AsyncIterator[GatewayService]:
         assert_adds_up(gateway)
 
 
-async def get(gateway: GatewayService, path: str) -> httpx.Response:
+async def get(gateway: GatewayService, path: str, key: str = "") -> httpx.Response:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with httpx.AsyncClient(trust_env=False) as http:
-        return await http.get(f"http://127.0.0.1:{gateway.http_port}{path}")
+        return await http.get(f"http://127.0.0.1:{gateway.http_port}{path}", headers=headers)
 
 
 def assert_adds_up(gateway: GatewayService) -> None:

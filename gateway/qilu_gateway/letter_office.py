@@ -10,9 +10,12 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from qilu_contract.errors import Reason
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from qilu_gateway.dead_letters import Bounds, Row, list_rows
-from qilu_gateway.endpoint import Answer, Handler, Request
+from qilu_gateway.endpoint import body, keyed
 from qilu_gateway.statefile import StateFile
 
 TOGETHER = 100
@@ -51,12 +54,13 @@ class LetterOffice:
         refused now."""
         self._state, self._bounds, self._replay = state, bounds, replay
 
-    def paths(self) -> dict[tuple[str, str], Handler]:
-        return {
-            ("GET", "/dead-letters"): self._list,
-            ("POST", "/dead-letters/replay"): self._serve_replay,
-            ("POST", "/dead-letters/purge"): self._serve_purge,
-        }
+    def routes(self, key: str) -> list[Route]:
+        """For whoever shows the key."""
+        return [
+            Route("/dead-letters", keyed(self._list, key)),
+            Route("/dead-letters/replay", keyed(self._serve_replay, key), methods=["POST"]),
+            Route("/dead-letters/purge", keyed(self._serve_purge, key), methods=["POST"]),
+        ]
 
     async def replay(self, choice: Choice) -> Outcome:
         """Have letters taken again, the oldest of them first; those that are accepted now are gone."""
@@ -92,48 +96,45 @@ class LetterOffice:
         outcome.done += letters
         outcome.readings += readings
 
-    async def _list(self, request: Request) -> Answer:
-        if not request.local:
-            return _FORBIDDEN
+    async def _list(self, request: Request) -> Response:
         try:
             choice = msgspec.convert(
-                {name: value for name, value in request.query.items() if name != "limit"},
+                {name: value for name, value in request.query_params.items() if name != "limit"},
                 Choice,
                 strict=False,
             )
-            limit = min(int(request.query.get("limit", "100")), MOST_AT_ONCE)
+            limit = min(int(request.query_params.get("limit", "100")), MOST_AT_ONCE)
         except (msgspec.ValidationError, ValueError) as error:
-            return 400, "text/plain", f"{error}\n".encode()
+            return PlainTextResponse(f"{error}\n", 400)
         try:
             rows = await self._state.write(lambda connection: _rows(connection, choice, limit))
         except (sqlite3.OperationalError, OSError) as error:
             return _away(error)
-        return 200, "application/json", msgspec.json.encode([row.as_dict() for row in rows])
+        return _json([row.as_dict() for row in rows])
 
-    async def _serve_replay(self, request: Request) -> Answer:
+    async def _serve_replay(self, request: Request) -> Response:
         return await self._do(request, self.replay)
 
-    async def _serve_purge(self, request: Request) -> Answer:
+    async def _serve_purge(self, request: Request) -> Response:
         return await self._do(request, self.purge)
 
-    async def _do(self, request: Request, work: Callable[[Choice], Awaitable[Outcome]]) -> Answer:
-        if not request.local:
-            return _FORBIDDEN
+    async def _do(self, request: Request, work: Callable[[Choice], Awaitable[Outcome]]) -> Response:
         try:
-            choice = msgspec.json.decode(request.body or b"{}", type=Choice)
+            choice = msgspec.json.decode(await body(request) or b"{}", type=Choice)
         except msgspec.DecodeError as error:
-            return 400, "text/plain", f"{error}\n".encode()
+            return PlainTextResponse(f"{error}\n", 400)
         try:
-            return 200, "application/json", msgspec.json.encode(await work(choice))
+            return _json(await work(choice))
         except (sqlite3.OperationalError, OSError) as error:
             return _away(error)
 
 
-_FORBIDDEN: Answer = (403, "text/plain", b"dead letters are shown and moved on this machine only\n")
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def _away(error: Exception) -> Answer:
-    return 503, "text/plain", f"the state file's disk is full or away ({error}): try again\n".encode()
+def _away(error: Exception) -> Response:
+    return PlainTextResponse(f"the state file's disk is full or away ({error}): try again\n", 503)
 
 
 def _rows(connection: sqlite3.Connection, choice: Choice, limit: int) -> list[Row]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -17,16 +18,21 @@ from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.hours import Hours
+from qilu_contract.http_server import HttpServer
 from qilu_contract.interpreter import serve_evenly
 from qilu_contract.mqtt import Message
 from qilu_contract.secrets import secret
 from qilu_contract.storage import FINE, Point
 from qilu_contract.stores import Store, open_store
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from qilu_gateway import births, dead_letters, outbox, rollups, run_clock
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.dead_letters import Bounds
-from qilu_gateway.endpoint import Answer, Endpoint, Handler, Request
+from qilu_gateway.endpoint import MAX_CONNECTIONS, leave_address
 from qilu_gateway.host import HostState, will
 from qilu_gateway.letter_office import LetterOffice
 from qilu_gateway.metrics import Counters, Meter, Rates
@@ -52,8 +58,6 @@ STOP_S = 3.0
 """How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
 MEASURE_EVERY_S = 2.0
 LETTERS_EVERY_MS = 10_000
-ADDRESS_FILE = "endpoint"
-"""In the state folder: where a running gateway serves."""
 STALLED_S = 5.0
 """A message in flight for longer means that data comes in faster than it can be kept."""
 ADDRESS_EVERY_S = 5.0
@@ -99,7 +103,7 @@ class GatewayService:
         self._speaker: Session | None = None
         """The connection that speaks for the host: the session itself, but in the strict profile."""
         self._host: HostState | None = None
-        self._endpoint: Endpoint | None = None
+        self._server: HttpServer | None = None
         self._state: StateFile | None = None
 
     @property
@@ -132,7 +136,7 @@ class GatewayService:
     @property
     def http_port(self) -> int:
         """Where /metrics and /healthz are served; 0 before the start."""
-        return self._endpoint.port if self._endpoint is not None else 0
+        return self._server.port if self._server is not None else 0
 
     def troubles(self) -> list[str]:
         """Why no data can be taken now: any of broker, store, state file, spool, platform, stalled,
@@ -212,12 +216,11 @@ class GatewayService:
     async def _run(self) -> None:
         settings = self._settings
         async with AsyncExitStack() as stack:
-            paths: dict[tuple[str, str], Handler] = {
-                ("GET", "/metrics"): self._serve_metrics,
-                ("GET", "/healthz"): self._serve_health,
-            }
-            self._endpoint = Endpoint(settings.http_host, settings.http_port, paths)
-            serving = await stack.enter_async_context(_in_background(self._endpoint.run(), "gateway-http"))
+            app = Starlette(
+                routes=[Route("/metrics", self._serve_metrics), Route("/healthz", self._serve_health)]
+            )
+            server = HttpServer(app, settings.http_host, settings.http_port, MAX_CONNECTIONS)
+            self._server = await stack.enter_async_context(server)
             self._state = state = await self._when_possible(
                 lambda: stack.enter_async_context(StateFile(settings.state, STATE_SCHEMAS))
             )
@@ -280,12 +283,13 @@ class GatewayService:
                 lambda: state.write(lambda connection: run_clock.load(connection, pipeline.clock))
             )
             shipper = Shipper(spool=spool, gate=gate, state=state, bounds=letters, shipped=pipeline.shipped)
-            paths |= LetterOffice(state, letters, pipeline.replay).paths()
+            key = secrets.token_urlsafe(32)
+            app.routes.extend(LetterOffice(state, letters, pipeline.replay).routes(key))
             try:
                 async with asyncio.TaskGroup() as group:
                     parts = {
-                        "http": asyncio.wait_for(serving, None),
-                        "address": self._tell_address(self._endpoint),
+                        "http": server.wait(),
+                        "address": self._tell_address(server.url, key),
                         "session": self._hold(session, self._acknowledged_only(pipeline)),
                         "pipeline": pipeline.run(),
                         "shipper": shipper.run(),
@@ -429,15 +433,11 @@ class GatewayService:
             self._ousted = error
             self.stop()
 
-    async def _tell_address(self, endpoint: Endpoint) -> None:
-        """Leave the endpoint's address in the state folder, for commands on this machine."""
-        while not endpoint.port:
-            await asyncio.sleep(0.01)
-        file = self._settings.state / ADDRESS_FILE
-        address = f"{endpoint.url}\n"
+    async def _tell_address(self, url: str, key: str) -> None:
+        """Leave the endpoint's address and key in the state folder, for commands on this machine."""
         while True:
             try:
-                await asyncio.to_thread(file.write_text, address, encoding="utf-8")
+                await asyncio.to_thread(leave_address, self._settings.state, url, key)
             except OSError:  # the disk is full: said elsewhere
                 await asyncio.sleep(ADDRESS_EVERY_S)
             else:
@@ -453,22 +453,12 @@ class GatewayService:
     def _count_first_readings(self, count: int) -> None:
         self._meter.counters.first_readings += count
 
-    async def _serve_metrics(self, _: Request) -> Answer:
-        return 200, "text/plain; version=0.0.4; charset=utf-8", self._meter.exposition()
+    async def _serve_metrics(self, _: Request) -> Response:
+        return Response(self._meter.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _serve_health(self, _: Request) -> Answer:
+    async def _serve_health(self, _: Request) -> Response:
         troubles = self.troubles()
         body: dict[str, object] = {"status": "ok" if not troubles else "degraded", "troubles": troubles}
         if reasons := self.reasons():
             body["reasons"] = reasons
-        return 503 if troubles else 200, "application/json", msgspec.json.encode(body)
-
-
-@asynccontextmanager
-async def _in_background(work: Coroutine[None, None, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+        return Response(msgspec.json.encode(body), 503 if troubles else 200, media_type="application/json")

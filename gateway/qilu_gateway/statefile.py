@@ -21,6 +21,7 @@ from typing import Self, TextIO, TypeVar
 import structlog
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
+from qilu_contract.private_files import private_folder
 
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.sqlite_files import (
@@ -204,7 +205,7 @@ class StateFile:
 
     def _lock_folder(self) -> TextIO:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self._folder)
             lock = (self._folder / "gateway.lock").open("w")
         except OSError as error:
             if is_passing(error):

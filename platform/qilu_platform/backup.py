@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -31,8 +32,13 @@ def back_up(db_url: str, copy: Path) -> None:
     if copy.exists():
         raise ConfigError(f"{copy} exists: name a new file.")
     try:
+        os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # it holds hashes of keys
+    except OSError as error:
+        raise QiluError(f"{copy} cannot be written: {error.strerror}.") from error
+    try:
         # One reading transaction: in WAL mode it sees one moment and keeps nobody waiting.
         with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=60)) as connection:
             connection.execute("VACUUM INTO ?", (str(copy),))
     except sqlite3.Error as error:
+        copy.unlink()
         raise QiluError(f"{source} cannot be copied to {copy}: {error}.") from error

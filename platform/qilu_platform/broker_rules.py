@@ -80,6 +80,8 @@ def _content(path: Path) -> bytes:
 def _replace(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(content)
+    # A broker that runs as another user reads it where the folder lets others in.
+    partial.chmod(0o600 | (path.parent.stat().st_mode & 0o044))
     partial.replace(path)
 
 

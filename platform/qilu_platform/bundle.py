@@ -21,6 +21,7 @@ _PUBLISH = """\
 #   sh publish.sh [UNIT] ['"signal": value, …']
 set -eu
 cd "$(dirname "$0")"
+chmod 600 node.key # not every unzip keeps it to its owner
 unit=${{1:{unit}}}
 values=${{2:-'{values}'}}
 mosquitto_pub -V mqttv5 -h {host} -p {port} --cafile ca.crt --cert node.crt --key node.key -q 1 \\

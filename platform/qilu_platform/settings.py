@@ -39,9 +39,9 @@ class Settings(BaseSettings):
     SQLite file, else `var/ca`."""
     broker_rules: Path | None = None
     """Where the rules for Mosquitto are written, if anywhere."""
-    broker_for_nodes: str = "127.0.0.1:8883"
+    broker_for_nodes: str | None = "127.0.0.1:8883"
     """The broker's TLS listener as edge nodes reach it: stands in the example that comes with a
-    certificate."""
+    certificate. None when it has no such listener: then no certificates are issued."""
 
     db_password: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_DB_PASSWORD"))
     store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))

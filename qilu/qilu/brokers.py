@@ -26,9 +26,10 @@ from typing import Literal
 import structlog
 from qilu_contract.broker import MAX_PACKET_BYTES
 from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.private_files import write_private
 
 from qilu.children import die_with_parent, end, ended_by, last_words, size
-from qilu.keyring import MQTT_USERS, Keyring, write_private
+from qilu.keyring import MQTT_USERS, Keyring
 from qilu.rights import dynamic_security
 
 log = structlog.get_logger()

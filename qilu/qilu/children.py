@@ -5,12 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import signal
-import stat
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 _TAIL_BYTES = 64 * 1024
@@ -64,29 +60,3 @@ def last_words(log: Path, since: int) -> str:
     except OSError:
         return ""
     return next((line.strip().removeprefix("qilu: ") for line in reversed(lines) if line.strip()), "")
-
-
-def on_stop_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` in the running event loop on Ctrl-C, SIGTERM, and when the terminal is closed (SIGHUP,
-    unless `nohup` has it ignored)."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-
-    def hung_up() -> None:
-        _leave_terminal()
-        stop()
-
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGHUP, hung_up)
-
-
-def _leave_terminal() -> None:
-    """What is printed from now on to a terminal goes nowhere: it may be closed, and printing to it would be
-    an error. Files and pipes stay."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        with suppress(OSError):
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
-                os.dup2(nowhere, descriptor)
-    os.close(nowhere)

@@ -4,6 +4,7 @@ service needs."""
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Coroutine
@@ -18,11 +19,12 @@ from qilu_contract.errors import ConfigError, QiluError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from qilu import flags
 from qilu.certificates import certificates_app
-from qilu.children import on_stop_signals
 from qilu.logfile import log_file, log_stream
+from qilu.process import become_service, on_stop_signals
 from qilu.programme import programme_app
 
 if TYPE_CHECKING:
@@ -100,18 +102,26 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 def main() -> None:
     """Entry point: runs a command, and says mistakes in one sentence. Exit codes: 0 fine, 1 failed, 2 wrong
     usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an ASCII terminal shows ? for what it does not have
     try:
-        app()
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        if sentence := error.format_message().strip().rstrip("."):  # empty: the help was shown instead
+            _complain(f"{sentence} (-h shows what there is).")
+        sys.exit(2)
     except ConfigError as error:
-        _complain(error)
+        _complain(str(error))
         sys.exit(2)
     except QiluError as error:
-        _complain(error)
+        _complain(str(error))
         sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _complain(error: QiluError) -> None:
-    Console(stderr=True).print(f"[bold red]qilu:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+def _complain(sentence: str) -> None:
+    Console(stderr=True).print(f"[bold red]qilu:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
@@ -187,7 +197,7 @@ def up(
     Example: qilu up --units 500 --for 60s --report run.json
     """
     _use_classes(classes)
-    from qilu.stack import Child, StackConfig, run_stack
+    from qilu.stack import Child, StackConfig, make_state, run_stack
 
     devices: list[str] = ["devices", "run", "--speed", speed]
     for flag, value in {
@@ -206,6 +216,8 @@ def up(
         flags.time_ms(start)
     child = Child("devices", devices)
     config = StackConfig(state, broker, store, db, port, mqtt_port, metrics_port, mqtts, child)
+    become_service()
+    make_state(state, child.name)
     with log_file(state / "log" / "stack.log") as log:
         _configure_log(structlog.processors.JSONRenderer(), log)
         outcome = _run(run_stack(config, console))
@@ -470,6 +482,7 @@ def _print_digest(config: Any) -> None:
 
 def _simulate(config: Any, report: Path | None) -> None:
     """A run until its end, or until a signal comes."""
+    become_service()
     from qilu_devices.run import run
 
     from qilu.progress import RunLine
@@ -538,6 +551,7 @@ def gateway_run(
     from qilu_gateway.service import GatewayService
     from qilu_gateway.settings import Settings
 
+    become_service()
     _log_to_stderr()
     settings = Settings(
         broker=broker,
@@ -695,6 +709,7 @@ def platform_run(
     from qilu_platform.service import PlatformService
     from qilu_platform.settings import Settings
 
+    become_service()
     _log_to_stderr()
     settings = Settings(db_url=db, store_url=store, broker=broker, host=host, port=port)
 

@@ -65,16 +65,6 @@ class Keyring:
             file.write(value + "\n")
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, replacing what was there."""
-    partial = path.with_name(path.name + ".part")
-    with os.fdopen(
-        os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
-    ) as file:
-        file.write(text)
-    partial.replace(path)
-
-
 def _mosquitto_hash(password: str) -> str:
     """PBKDF2-SHA512 as `mosquitto_passwd` writes it: $7$rounds$salt$hash."""
     salt = os.urandom(12)

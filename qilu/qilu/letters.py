@@ -12,8 +12,9 @@ import msgspec
 from qilu_contract.errors import ConfigError, QiluError, Reason
 from qilu_gateway import dead_letters
 from qilu_gateway.dead_letters import Bounds, Row
+from qilu_gateway.endpoint import ADDRESS_FILE, KEY_FILE
 from qilu_gateway.letter_office import Choice, LetterOffice, Outcome
-from qilu_gateway.service import ADDRESS_FILE, STATE_SCHEMAS
+from qilu_gateway.service import STATE_SCHEMAS
 from qilu_gateway.statefile import FILE_NAME, StateFile
 
 PATIENCE = httpx.Timeout(150, connect=5)
@@ -56,9 +57,12 @@ async def _ask(what: str, state: Path, choice: Choice) -> Outcome | None:
     """What the running gateway answers; None when none runs."""
     try:
         address = (state / ADDRESS_FILE).read_text(encoding="utf-8").strip()
-    except OSError:
+        key = (state / KEY_FILE).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
         return None
-    headers = {"Content-Type": "application/json"}
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    headers = {"Authorization": f"Bearer {key}"}
     try:
         async with httpx.AsyncClient(base_url=address, timeout=PATIENCE, trust_env=False) as http:
             answer = await http.post(

@@ -28,9 +28,10 @@ from qilu_programme.scenario import Scenario
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qilu.children import end, ended_by, on_stop_signals
+from qilu.children import end, ended_by
 from qilu.logfile import log_stream
 from qilu.player import Player, Target
+from qilu.process import become_service, on_stop_signals
 from qilu.replay import Month, Replay, month_start_ms
 from qilu.report import count_duplicates
 from qilu.run_record import FILE_NAME, KIND, RunRecord
@@ -101,6 +102,7 @@ def bytes_needed(replay: Replay, record: RunRecord) -> int:
 def play(config: LiveConfig, platform: str, broker: str, console: Console) -> RunRecord:
     """Play until the last month, or a signal. SIGUSR1 pauses and goes on. Raises QiluError."""
     began_s = time.monotonic()
+    become_service()
     # What goes well is on the screen already.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),

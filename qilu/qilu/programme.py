@@ -165,7 +165,8 @@ def _run_live(
     report: Path | None,
 ) -> None:
     from qilu import live
-    from qilu.stack import StackConfig
+    from qilu.process import become_service
+    from qilu.stack import StackConfig, make_state
 
     if report is not None and not report.absolute().parent.is_dir():
         raise ConfigError(f"--report {report}: there is no folder {report.absolute().parent}: make it first.")
@@ -177,6 +178,8 @@ def _run_live(
             return  # the stack around us reports
     else:
         stack = StackConfig(config.state, broker, port=ports[0], mqtt_port=ports[1])
+        become_service()
+        make_state(config.state, "programme")
         with log_file(config.state / "log" / "stack.log") as log:
             structlog.configure(
                 processors=[

@@ -10,9 +10,8 @@ from typing import Self
 
 import msgspec
 from qilu_contract.errors import ConfigError
+from qilu_contract.private_files import write_private
 from qilu_programme.scenario import Scenario, parse_scenario
-
-from qilu.keyring import write_private
 
 FILE_NAME = "run.json"
 KIND = "programme"

@@ -24,6 +24,7 @@ import msgspec
 import structlog
 from pydantic import SecretStr
 from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.private_files import private_folder, write_private
 from qilu_contract.secrets import secret
 from qilu_contract.stores import Store, open_store
 from qilu_contract.stores.contract import without_password
@@ -37,8 +38,9 @@ from qilu_platform.settings import Settings as PlatformSettings
 from rich.console import Console
 
 from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker, free_port
-from qilu.children import die_with_parent, end, ended_by, last_words, on_stop_signals, size
-from qilu.keyring import Keyring, write_private
+from qilu.children import die_with_parent, end, ended_by, last_words, size
+from qilu.keyring import Keyring
+from qilu.process import on_stop_signals
 from qilu.report import Report, count_duplicates, count_stored
 from qilu.status import Status, StatusLine
 
@@ -146,7 +148,7 @@ class Stack:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config, state = self._config, self._config.state
-        _make_state(state, config.child.name)
+        make_state(state, config.child.name)
         stack.enter_context(_alone(state))
         self.keyring.make()
         authority = Authority.open(state / "ca")
@@ -164,7 +166,9 @@ class Stack:
             port=self._port(config.port, "platform"),
             ca=state / "ca",
             broker_rules=nodes.rules,
-            broker_for_nodes=f"{_server_names(nodes)[0]}:{nodes.port}",
+            broker_for_nodes=None
+            if self.broker is not None and self.broker.nodes is None
+            else f"{_server_names(nodes)[0]}:{nodes.port}",
             api_key=SecretStr(admin_key),
             ingest_key=SecretStr(self.keyring.key("ingest")),
             fleet_key=SecretStr(self.keyring.key("fleet")),
@@ -443,13 +447,14 @@ def _server_names(nodes: NodeListener) -> list[str]:
     return list(dict.fromkeys([first, LOOPBACK, "::1", "localhost", socket.gethostname()]))
 
 
-def _make_state(state: Path, child: str) -> None:
+def make_state(state: Path, child: str) -> None:
+    """Make a stack's folders, for nobody else. Raises ConfigError."""
     try:
         for folder in (state, state / "log", state / child, state / "gateway"):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(folder)
     except OSError as error:
         raise ConfigError(
-            f"--state {state} cannot be made: {error.strerror}. Choose another directory."
+            f"--state {state} cannot be used ({error.strerror}): choose another directory."
         ) from error
 
 

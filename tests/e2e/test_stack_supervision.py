@@ -9,6 +9,7 @@ import pty
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from qilu.brokers import EmbeddedBroker
 from qilu.keyring import Keyring
@@ -155,6 +157,53 @@ def test_taken_ports_are_named_with_what_is_used_instead_and_a_folder_may_have_s
     script = f'. "{first.state}/env" && echo "$QILU_API_KEY"'
     key = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip()
     assert key == (first.state / "keys" / "admin.key").read_text().strip()
+
+
+def idle(port: int, count: int) -> list[socket.socket]:
+    connections = [socket.socket() for _ in range(count)]
+    for connection in connections:
+        connection.setblocking(False)
+        connection.connect_ex(("127.0.0.1", port))
+    return connections
+
+
+def test_idle_connections_silence_neither_platform_nor_gateway_and_what_is_kept_is_the_owners_alone(
+    start: Callable[..., Up], ports: list[str]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    try:
+        up = start("--broker", "builtin", preexec_fn=loose_and_limited)
+        wait_for(lambda: stored(up.output.read_text()) > 0)
+        platform, metrics = int(ports[1]), int(ports[5])
+        connections = idle(platform, 1100) + idle(metrics, 1100)
+        for port in (platform, metrics, platform, metrics):
+            answer = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE_S, trust_env=False)
+            assert answer.status_code == 200, answer.text
+        before = stored(up.output.read_text())
+        wait_for(lambda: stored(up.output.read_text()) > before)
+        logs = sum(log.stat().st_size for log in [up.output, *(up.state / "log").iterdir()])
+        assert logs < 100_000
+        for connection in connections:
+            connection.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for path in [up.state, *up.state.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+    script = f'. "{up.state}/env" && exec "{QILU}" platform certificates issue my-works'
+    refused = subprocess.run(["sh", "-c", script], capture_output=True, text=True, cwd=up.state.parent)
+    assert refused.returncode == 1
+    assert "takes no certificates" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert not (up.state.parent / "my-works.zip").exists()
+    up.process.send_signal(signal.SIGTERM)
+    assert up.process.wait(PATIENCE_S) == 0
+
+
+def loose_and_limited() -> None:
+    """1,024 open files at most, and nothing kept from others by the shell's own habits."""
+    os.umask(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
 
 
 def fake_mosquitto(folder: Path, script: str) -> Path:

@@ -24,9 +24,10 @@ from gateway_world import eventually
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from qilu.brokers import find_mosquitto
-from qilu.keyring import Keyring, write_private
+from qilu.keyring import Keyring
 from qilu_contract.broker import MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES
 from qilu_contract.errors import ConfigError
+from qilu_contract.private_files import write_private
 from qilu_devices.broker import Broker
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings

@@ -104,27 +104,42 @@ async def test_a_letter_is_listed_and_shown(
         assert json.loads(one["payload"]) == motor(0)
         shown = await run("show", one["id"], "--state", settings.state)
         assert shown == one
-        served = (await get(gateway, "/dead-letters?unit=nobody&limit=5")).json()
+        key = (settings.state / "endpoint.key").read_text().strip()
+        served = (await get(gateway, "/dead-letters?unit=nobody&limit=5", key)).json()
         assert served == [one]
-        assert (await get(gateway, "/dead-letters?reason=none")).status_code == 400
+        assert (await get(gateway, "/dead-letters?reason=none", key)).status_code == 400
         assert (await asyncio.to_thread(command, "show", "99", "--state", settings.state)).returncode == 1
         plain = await asyncio.to_thread(command, "list", "--state", settings.state)
         assert "unknown_unit" in plain.stdout
 
 
-async def test_only_this_machine_and_no_page_in_a_browser_moves_letters(
+async def test_letters_are_shown_and_moved_only_for_the_key_of_the_state_folder(
     settings: Settings, platform: FakePlatform, publisher: Publisher
 ) -> None:
     async with online(settings) as gateway:
         publisher.send(*telemetry("nobody", motor(0)))
         await eventually(lambda: gateway.counters.dead_lettered == 1, "refused")
         base = f"http://127.0.0.1:{gateway.http_port}"
+        key_file = settings.state / "endpoint.key"
+        assert key_file.stat().st_mode & 0o077 == 0
+        assert settings.state.stat().st_mode & 0o077 == 0
+        right = {"Authorization": f"Bearer {key_file.read_text().strip()}"}
         async with httpx.AsyncClient(base_url=base, trust_env=False) as http:
-            form = await http.post("/dead-letters/purge", data={"a": "b"})
-            rebound = await http.post("/dead-letters/purge", json={}, headers={"Host": "evil.example"})
-            listed = await http.get("/dead-letters", headers={"Host": "evil.example"})
-            unclear = await http.post("/dead-letters/purge", json={"everything": True})
-            wrong = await http.get("/dead-letters/purge")
-        statuses = [answer.status_code for answer in (form, rebound, listed, unclear, wrong)]
-        assert statuses == [403, 403, 403, 400, 405]
+            for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Bearer qilu_guess"}):
+                for method, path in (
+                    ("GET", "/dead-letters"),
+                    ("POST", "/dead-letters/purge"),
+                    ("POST", "/dead-letters/replay"),
+                ):
+                    answer = await http.request(method, path, headers=headers)
+                    assert answer.status_code == 401, (method, path, headers)
+                    assert "endpoint.key" in answer.text
+            unclear = await http.post("/dead-letters/purge", json={"everything": True}, headers=right)
+            wrong = await http.get("/dead-letters/purge", headers=right)
+            large = await http.post("/dead-letters/purge", content=b" " * 2**21, headers=right)
+            listed = await http.get("/dead-letters", headers=right)
+            unknown = await http.get("/nothing", headers=right)
+        answers = (unclear, wrong, large, listed, unknown)
+        assert [answer.status_code for answer in answers] == [400, 405, 413, 200, 404]
+        assert len(listed.json()) == 1
     assert letters(settings) == {Reason.UNKNOWN_UNIT: 1}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from qilu_contract.errors import ConfigError
 from qilu_platform.bulk import parse_lines
 from qilu_platform.database import open_engine
-from qilu_platform.events import MAX_WAITING, Hub
+from qilu_platform.events import MAX_STREAMS, MAX_WAITING, Hub
 from qilu_platform.ledger import EFFECTS, Event
 from qilu_platform.settings import Settings
 
@@ -90,7 +90,7 @@ async def test_a_client_gets_the_latest_event_at_once_and_then_only_changes() ->
     hub = make_hub()
     hub.publish("programme", {"as_of_ms": 1, "units": 5})
     async with asyncio.timeout(10):
-        stream = aiter(hub.stream())
+        stream = aiter(hub.stream("198.51.100.1"))
         assert (await anext(stream)).startswith(b"retry:")
         assert await anext(stream) == b'event: programme\ndata: {"as_of_ms":1,"units":5}\n\n'
         hub.publish("programme", {"as_of_ms": 2, "units": 5})
@@ -103,7 +103,7 @@ async def test_a_client_gets_the_latest_event_at_once_and_then_only_changes() ->
 async def test_a_slow_client_loses_its_oldest_events_and_nobody_waits_for_it() -> None:
     hub = make_hub()
     async with asyncio.timeout(10):
-        stream = aiter(hub.stream())
+        stream = aiter(hub.stream("198.51.100.1"))
         await anext(stream)
         for number in range(3 * MAX_WAITING):
             hub.publish("programme", {"units": number})
@@ -112,3 +112,26 @@ async def test_a_slow_client_loses_its_oldest_events_and_nobody_waits_for_it() -
         assert seen[0] == b'event: programme\ndata: {"units":%d}\n\n' % (2 * MAX_WAITING)
         hub.close()
         assert [part async for part in stream] == []
+
+
+async def test_a_client_with_too_many_streams_loses_its_own_and_nobody_elses() -> None:
+    hub = make_hub()
+    async with asyncio.timeout(10):
+        page = aiter(hub.stream("198.51.100.1"))
+        await anext(page)
+        flood = [aiter(hub.stream("203.0.113.9")) for _ in range(MAX_STREAMS + 100)]
+        for stream in flood:
+            await anext(stream)
+        hub.publish("programme", {"units": 1})
+        assert (await anext(page)).startswith(b"event: programme")
+        assert [part async for part in flood[0]] == [b"retry: 30000\n\n"]
+        assert (await anext(flood[-1])).startswith(b"event: programme")
+        # From many addresses: those with one stream keep it.
+        crowd = [aiter(hub.stream(f"10.0.{n // 200}.{n % 200}")) for n in range(MAX_STREAMS - 10)]
+        for stream in crowd:
+            await anext(stream)
+        hub.publish("programme", {"units": 2})
+        assert b'"units":2' in await anext(page)
+        hub.close()
+        for stream in (page, *flood, *crowd):
+            await stream.aclose()

@@ -20,6 +20,7 @@ from qilu_platform.idempotency import Repeatable
 from qilu_platform.keys import Caller
 from qilu_platform.models import BundleIn, CertificateIn, CertificateOut, IssuedOut, Role
 from qilu_platform.problems import Problem
+from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["certificates"], responses=PROBLEMS)
 public = APIRouter(prefix="/v1/authority", tags=["certificates"])
@@ -66,6 +67,17 @@ def _check_own(caller: Caller, enterprise: str) -> None:
         raise Problem(404, f"enterprise {enterprise} does not exist.")
 
 
+def _listener(runtime: Runtime) -> str:
+    """Where the certificate is good for. Raises Problem."""
+    if runtime.settings.broker_for_nodes is None:
+        raise Problem(
+            409,
+            "The built-in broker takes no certificates, so none is issued: install Mosquitto 2.0.21 or newer "
+            "and start the stack again; the log-in in its `env` file works on this machine.",
+        )
+    return runtime.settings.broker_for_nodes
+
+
 @router.post(
     "/enterprises/{id}/certificates",
     status_code=201,
@@ -78,6 +90,7 @@ async def create_certificate(
     """Signs the key of a request for the enterprise's edge node. To renew, ask again before the end: both are
     valid until the older one ends or is revoked."""
     _check_own(caller, id)
+    _listener(runtime)
     asked = Repeatable(caller, key, f"enterprises/{id}/certificates", body.row())
 
     def work(connection: Connection) -> tuple[dict[str, Any], int]:
@@ -102,6 +115,7 @@ async def create_bundle(
     """Makes key and certificate for the enterprise's edge node, with a script that publishes. The key is in
     this answer and nowhere else."""
     _check_own(caller, id)
+    listener = _listener(runtime)
     days = (body or BundleIn()).days
 
     def work(connection: Connection) -> bytes:
@@ -109,7 +123,7 @@ async def create_bundle(
         serial, made = issue(connection, runtime.authority, id, csr, days)
         audit_log.record(connection, caller, "issued", f"certificates/{serial}", enterprise=id)
         place, pem = Place.find(connection, id), certificate_pem(made)
-        return bundle(place, runtime.settings.broker_for_nodes, private, pem, runtime.authority.pem)
+        return bundle(place, listener, private, pem, runtime.authority.pem)
 
     content = await runtime.database.write(work)
     headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{id}.zip"'}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from qilu_platform.api.common import RuntimeDep
@@ -17,9 +17,10 @@ router = APIRouter(prefix="/v1", tags=["programme"])
         200: {"content": {"text/event-stream": {}}, "description": "Events `programme` and `pipeline`."}
     },
 )
-async def listen(runtime: RuntimeDep) -> StreamingResponse:
+async def listen(runtime: RuntimeDep, request: Request) -> StreamingResponse:
     """Server-sent events: `programme` (as GET /v1/programme answers) at most once a second and only when it
     changed, `pipeline` every two seconds while a gateway runs; the latest of each at once."""
-    runtime.hub.check_room()
+    runtime.hub.check_open()
+    client = request.client.host if request.client is not None else ""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(runtime.hub.stream(), headers=headers, media_type="text/event-stream")
+    return StreamingResponse(runtime.hub.stream(client), headers=headers, media_type="text/event-stream")

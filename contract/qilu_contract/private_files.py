@@ -1,0 +1,28 @@
+"""Files and folders that only their owner can read, whatever the umask."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that is missing; take from one of ours what others could do in it. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.stat()
+    shared = found.st_mode & stat.S_ISVTX  # /tmp and its like are everybody's
+    if found.st_uid == os.geteuid() and found.st_mode & 0o077 and not shared:
+        with suppress(PermissionError):
+            folder.chmod(0o700)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, replacing what was there. Raises OSError."""
+    partial = path.with_name(path.name + ".part")
+    with os.fdopen(
+        os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+    ) as file:
+        file.write(text)
+    partial.replace(path)

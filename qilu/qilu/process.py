@@ -1,0 +1,52 @@
+"""What every process that serves or simulates sets up for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+
+MAX_FILES = 65_536
+"""Far above what a process of ours opens; some systems allow a billion, for which libraries reserve
+memory."""
+
+
+def become_service() -> None:
+    """Files that this process and its children make are for their owner only, and they may open as many as
+    the machine allows."""
+    os.umask(0o077)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def on_stop_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` in the running event loop on Ctrl-C, SIGTERM, and when the terminal is closed (SIGHUP,
+    unless `nohup` has it ignored)."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+
+    def hung_up() -> None:
+        _leave_terminal()
+        stop()
+
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
+
+
+def _leave_terminal() -> None:
+    """What is printed from now on to a terminal goes nowhere: it may be closed, and printing to it would be
+    an error. Files and pipes stay."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+                os.dup2(nowhere, descriptor)
+    os.close(nowhere)
