@@ -1,8 +1,11 @@
 """The registry's database: SQLite or PostgreSQL, the same statements for both, always in a thread.
 
 SQLite has one writer (one thread, BEGIN IMMEDIATE) and readers beside it; PostgreSQL has as many as threads,
-and any number of platforms may share it: rows are locked in the order of their ids, counters last, so that
-transactions wait for each other and do not deadlock.
+and any number of platforms may share it. There every statement of a transaction sees what others committed
+before it, so a count is taken of rows that are locked, never of rows that an earlier statement saw. All
+transactions lock in one order, so that they wait for each other and do not deadlock: the lock of suspensions
+or recognitions, enterprises, units, contracts, hours of activity, counters, the lock of barring; rows of one
+table in the order of their ids.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import errno
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -58,6 +62,8 @@ _WRITES = "qilu_writes"
 _RESUMED = "qilu_resumed"
 _START_LOCK = 0x71696C75  # "qilu": any numbers that all replicas agree on
 _BARRING_LOCK = _START_LOCK + 1
+_SUSPENDING_LOCK = _START_LOCK + 2
+_RECOGNISING_LOCK = _START_LOCK + 3
 
 
 class DatabaseBusy(QiluError):
@@ -116,6 +122,11 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
         connection.exec_driver_sql("BEGIN")
+
+
+def writing(engine: Engine) -> AbstractContextManager[Connection]:
+    """A transaction that writes, committed at the end: of a command, not of a platform that serves."""
+    return engine.execution_options(**{_WRITES: True}).begin()
 
 
 class Database:
@@ -241,6 +252,21 @@ def lock_barring(connection: Connection) -> None:
     of such entries grow in the order in which they become visible, and who reads on from one misses none."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _BARRING_LOCK})
+
+
+def lock_suspensions(connection: Connection, *, shared: bool) -> None:
+    """Taken first in a transaction that suspends or resumes an enterprise; `shared` in one that relies on no
+    enterprise being suspended or resumed until it ends. One lock instead of the enterprises' rows: a block of
+    an import has thousands of them."""
+    if connection.dialect.name == "postgresql":
+        lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+        connection.execute(select(lock(_SUSPENDING_LOCK)))
+
+
+def lock_recognitions(connection: Connection) -> None:
+    """Until the transaction ends, no other one places a platform in a tier."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_RECOGNISING_LOCK)))
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:

@@ -21,7 +21,7 @@ from qilu_contract.ids import id_prefix
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from qilu_platform.database import among
+from qilu_platform.database import among, lock_suspensions
 from qilu_platform.ledger import Entry, Event, in_county
 from qilu_platform.parsing import Block, Columns
 from qilu_platform.registration import BOOKS, LineError, unregistered
@@ -90,6 +90,9 @@ def load(connection: Connection, ready: Ready, *, new: bool) -> Loaded:
     numbers, columns, book = ready.numbers, ready.columns, BOOKS[ready.book]
     if not numbers:
         return done
+    suspended = ready.book == "units" and _of_suspended(connection, columns["enterprise"])
+    if new and suspended:
+        raise NotNewError  # they are suspended as well, which only the other way knows of
     if new:
         _insert(connection, ready)
         done.entries = ready.entries
@@ -189,6 +192,13 @@ def _insert(connection: Connection, ready: Ready) -> None:
         raise NotNewError from error
     except psycopg.Error as error:
         raise OperationalError("insert of a block", None, error) from error
+
+
+def _of_suspended(connection: Connection, owners: Sequence[Any]) -> bool:
+    """Whether any of these enterprises is suspended; none is from now on until the transaction ends."""
+    lock_suspensions(connection, shared=True)
+    suspended = connection.scalars(select(enterprises.c.id).where(enterprises.c.suspended_ms.is_not(None)))
+    return not set(suspended).isdisjoint(owners)
 
 
 def _all_there(connection: Connection, table: Table, columns: Columns) -> bool:

@@ -4,16 +4,16 @@ lately."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qilu_contract.clock import wall_ms
 from qilu_contract.places import city_of
-from sqlalchemy import ColumnElement, Connection, Row, case, func, select, update
+from sqlalchemy import CTE, ColumnElement, Connection, Row, Select, case, func, select, update
 
 from qilu_platform import ledger
-from qilu_platform.database import among, insert_rows, rows_table
+from qilu_platform.database import among, insert_rows, lock_suspensions, rows_table
 from qilu_platform.ledger import Entry, Event, in_county
 from qilu_platform.problems import Problem
 from qilu_platform.schema import activity, contracts, enterprises, units
@@ -77,28 +77,34 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
     told = [(id_, earliest[id_] if first else None, latest[id_] // HOUR_MS) for id_ in sorted(latest)]
     entries: Counter[Entry] = Counter()
     moved: Counter[int] = Counter()
-    found = counted = active = 0
-    for county, class_, on_cloud, suspended, retired, was_hour, heard, number in _alike(connection, told):
-        found += number
-        if first and not on_cloud:
-            counted += number
-            entries[in_county(Event.UNIT_ONBOARDED, county, class_)] += number
-            if retired:
-                entries[in_county(Event.UNIT_LEFT, county, class_)] += number
-            elif suspended:
-                entries[in_county(Event.UNIT_SUSPENDED, county, class_)] += number
-        if not retired and not suspended and (was_hour is None or heard > was_hour):
-            if was_hour is not None:
-                moved[was_hour] -= number
-            moved[heard] += number
-            active += number
-    _hear(connection, told)
+    counted = active = 0
+    while True:
+        found = 0
+        for county, class_, on_cloud, suspended, retired, was_hour, heard, number in _hear(connection, told):
+            found += number
+            if first and not on_cloud:
+                counted += number
+                entries[in_county(Event.UNIT_ONBOARDED, county, class_)] += number
+                if retired:
+                    entries[in_county(Event.UNIT_LEFT, county, class_)] += number
+                elif suspended:
+                    entries[in_county(Event.UNIT_SUSPENDED, county, class_)] += number
+            if not retired and not suspended and (was_hour is None or heard > was_hour):
+                if was_hour is not None:
+                    moved[was_hour] -= number
+                moved[heard] += number
+                active += number
+        known: Collection[str] = latest.keys()
+        if found != len(told):
+            known = set(
+                connection.scalars(select(units.c.id).where(among(connection, units.c.id, list(latest))))
+            )
+        if len(known) == found:
+            break
+        # One of them was registered since: hear them again. Those heard already do not count again.
     _move(connection, moved)
     ledger.append(connection, entries)
-    unknown: set[str] = set()
-    if found != len(told):
-        known = connection.scalars(select(units.c.id).where(among(connection, units.c.id, list(latest))))
-        unknown = latest.keys() - set(known)
+    unknown = latest.keys() - known
     already = len(readings) - counted - sum(id_ in unknown for id_, _ in readings)
     return Report(counted, already, sorted(unknown), active)
 
@@ -106,18 +112,19 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
 _Told = Sequence[tuple[str, int | None, int]]
 
 
-def _alike(connection: Connection, told: _Told) -> Sequence[Any]:
-    """(county, class, on cloud, suspended, retired, last_hour, told hour, how many) of the units told of, all
-    locked: what counting needs to know, in one row for all that are alike instead of one each."""
+def _found(connection: Connection, told: _Told) -> CTE:
+    """The units that were told of, locked, as they were; `first_ms` and `heard` is what was told."""
     given = rows_table(connection, [units.c.id, units.c.on_cloud_ms, units.c.last_hour], told)
-    found = (
+    return (
         select(
+            units.c.id,
             units.c.county,
             units.c["class"],
             units.c.on_cloud_ms.is_not(None).label("on_cloud"),
             units.c.suspended_ms.is_not(None).label("suspended"),
             units.c.retired_ms.is_not(None).label("retired"),
             units.c.last_hour.label("was_hour"),
+            given.c.on_cloud_ms.label("first_ms"),
             given.c.last_hour.label("heard"),
         )
         .join_from(given, units, units.c.id == given.c.id)
@@ -125,14 +132,24 @@ def _alike(connection: Connection, told: _Told) -> Sequence[Any]:
         .with_for_update(key_share=True, of=units)
         .cte("found")
     )
-    return connection.execute(select(*found.c, func.count().label("number")).group_by(*found.c)).all()
 
 
-def _hear(connection: Connection, told: _Told) -> None:
-    """Set on_cloud_ms and last_hour of the units that were told of, where that is news."""
+def _alike(found: CTE) -> Select[Any]:
+    """(county, class, on cloud, suspended, retired, last hour, told hour, how many): what counting needs to
+    know, in one row for all that are alike instead of one each."""
+    columns = [column for column in found.c if column.name not in ("id", "first_ms")]
+    return select(*columns, func.count().label("number")).group_by(*columns)
+
+
+def _hear(connection: Connection, told: _Told) -> Sequence[Any]:
+    """Set on_cloud_ms and last_hour of the units that were told of, where that is news; what they were
+    before, as `_alike` says. On PostgreSQL this is one statement, so that it counts the units that it changes
+    and no others."""
     if not told:
-        return
+        return []
+    found = _found(connection, told)
     if connection.dialect.name == "sqlite":
+        rows = connection.execute(_alike(found)).all()
         # In the order of the tree, one prepared statement: faster than a join with what was given.
         connection.exec_driver_sql(
             """UPDATE units SET on_cloud_ms = coalesce(on_cloud_ms, ?1), last_hour = CASE
@@ -141,39 +158,43 @@ def _hear(connection: Connection, told: _Told) -> None:
             OR (retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2)))""",
             [(on_cloud_ms, hour, id_) for id_, on_cloud_ms, hour in told],
         )
-        return
-    given = rows_table(connection, [units.c.id, units.c.on_cloud_ms, units.c.last_hour], told)
-    later = units.c.retired_ms.is_(None) & (
-        units.c.last_hour.is_(None) | (units.c.last_hour < given.c.last_hour)
-    )
-    onboarded = units.c.on_cloud_ms.is_(None) & given.c.on_cloud_ms.is_not(None)
-    connection.execute(
+        return rows
+    # All conditions are on what was found: a unit whose lock had to be waited for is there as it is by now,
+    # and in `units` as it was when the statement began.
+    later = ~found.c.retired & (found.c.was_hour.is_(None) | (found.c.was_hour < found.c.heard))
+    onboarded = ~found.c.on_cloud & found.c.first_ms.is_not(None)
+    changed = (
         update(units)
-        .where(units.c.id == given.c.id, onboarded | later)
+        .where(units.c.id == found.c.id, onboarded | later)
         .values(
-            on_cloud_ms=func.coalesce(units.c.on_cloud_ms, given.c.on_cloud_ms),
-            last_hour=case((later, given.c.last_hour), else_=units.c.last_hour),
+            on_cloud_ms=case((onboarded, found.c.first_ms), else_=units.c.on_cloud_ms),
+            last_hour=case((later, found.c.heard), else_=units.c.last_hour),
         )
+        .returning(units.c.id)
+        .cte("changed")
     )
+    return connection.execute(_alike(found).add_cte(changed)).all()
 
 
 def fall_silent(connection: Connection, ids: Sequence[str]) -> int:
     """Units whose edge node, or the node on their behalf, said that they are gone: stale until they are heard
     of again. Returns how many were active, or could have been."""
-    gone = sorted(set(ids))
+    found = _found(connection, [(id_, None, 0) for id_ in sorted(set(ids))])
+    silent = (
+        update(units)
+        .where(units.c.id == found.c.id, found.c.was_hour.is_not(None), ~found.c.retired)
+        .values(last_hour=None)
+    )
+    if connection.dialect.name == "sqlite":
+        rows = connection.execute(_alike(found)).all()
+        connection.execute(silent)
+    else:
+        changed = silent.returning(units.c.id).cte("changed")
+        rows = connection.execute(_alike(found).add_cte(changed)).all()
     moved: Counter[int] = Counter()
-    for row in _alike(connection, [(id_, None, 0) for id_ in gone]):
+    for row in rows:
         if row.was_hour is not None and not row.retired and not row.suspended:
             moved[row.was_hour] -= row.number
-    if moved:
-        heard_of = (
-            units.c.last_hour.is_not(None),
-            units.c.retired_ms.is_(None),
-            units.c.suspended_ms.is_(None),
-        )
-        connection.execute(
-            update(units).where(among(connection, units.c.id, gone), *heard_of).values(last_hour=None)
-        )
     _move(connection, moved)
     return -moved.total()
 
@@ -221,11 +242,18 @@ def retire_unit(connection: Connection, id_: str) -> bool:
 
 def suspend_unit(connection: Connection, id_: str) -> bool:
     """Take a unit out of the current counts and of admission until it is resumed; whether that changed
-    anything. Raises Problem: 404 if there is none, 409 if it is retired."""
+    anything. One that is suspended with its enterprise stays so when that is resumed. Raises Problem: 404 if
+    there is none, 409 if it is retired."""
+    lock_suspensions(connection, shared=True)
     unit = _locked(connection, select(units).where(units.c.id == id_), f"unit {id_}")
     _refuse_retired(unit)
+    owner_ms = _owner_suspended_ms(connection, unit)
     if unit.suspended_ms is not None:
-        return False
+        if owner_ms is None or unit.suspended_ms != owner_ms:
+            return False
+        by_itself = update(units).where(units.c.id == id_).values(suspended_ms=max(wall_ms(), owner_ms + 1))
+        connection.execute(by_itself)
+        return True
     connection.execute(update(units).where(units.c.id == id_).values(suspended_ms=wall_ms()))
     if unit.last_hour is not None:
         _move(connection, Counter({unit.last_hour: -1}))
@@ -236,12 +264,12 @@ def suspend_unit(connection: Connection, id_: str) -> bool:
 
 def resume_unit(connection: Connection, id_: str) -> bool:
     """Undo a suspension; whether there was one. Raises Problem as `suspend_unit` does."""
+    lock_suspensions(connection, shared=True)
     unit = _locked(connection, select(units).where(units.c.id == id_), f"unit {id_}")
     _refuse_retired(unit)
     if unit.suspended_ms is None:
         return False
-    owner = connection.scalar(select(enterprises.c.suspended_ms).where(enterprises.c.id == unit.enterprise))
-    if owner is not None:
+    if _owner_suspended_ms(connection, unit) is not None:
         raise Problem(409, f"enterprise {unit.enterprise} of unit {id_} is suspended: resume that first.")
     connection.execute(update(units).where(units.c.id == id_).values(suspended_ms=None))
     if unit.last_hour is not None:
@@ -249,6 +277,11 @@ def resume_unit(connection: Connection, id_: str) -> bool:
     if unit.on_cloud_ms is not None:
         ledger.append(connection, Counter([_of_unit(unit, Event.UNIT_RESUMED)]))
     return True
+
+
+def _owner_suspended_ms(connection: Connection, unit: Row[Any]) -> int | None:
+    query = select(enterprises.c.suspended_ms).where(enterprises.c.id == unit.enterprise)
+    return connection.scalar(query)
 
 
 def _refuse_retired(unit: Row[Any]) -> None:
@@ -263,6 +296,7 @@ def _of_unit(unit: Row[Any], event: Event) -> Entry:
 def suspend_enterprise(connection: Connection, id_: str) -> bool:
     """Bar an enterprise and all of its units, and take them out of the current counts until it is resumed;
     whether that changed anything. Raises Problem 404."""
+    lock_suspensions(connection, shared=False)
     owner = _locked(connection, select(enterprises).where(enterprises.c.id == id_), f"enterprise {id_}")
     if owner.suspended_ms is not None:
         return False
@@ -282,6 +316,7 @@ def suspend_enterprise(connection: Connection, id_: str) -> bool:
 def resume_enterprise(connection: Connection, id_: str) -> bool:
     """Undo a suspension; units that were suspended by themselves stay so. Whether there was one. Raises
     Problem 404."""
+    lock_suspensions(connection, shared=False)
     owner = _locked(connection, select(enterprises).where(enterprises.c.id == id_), f"enterprise {id_}")
     if owner.suspended_ms is None:
         return False
@@ -305,7 +340,8 @@ def _suspend_all(
     columns = [units.c[name] for name in ("id", "county", "class", "on_cloud_ms", "last_hour")]
     locked = select(*columns).where(*which).order_by(units.c.id).with_for_update(key_share=True)
     rows = connection.execute(locked).all()
-    connection.execute(update(units).where(*which).values(suspended_ms=suspended_ms))
+    these = among(connection, units.c.id, [row.id for row in rows])
+    connection.execute(update(units).where(these).values(suspended_ms=suspended_ms))
     moved: Counter[int] = Counter()
     entries: Counter[Entry] = Counter()
     for _, county, class_, on_cloud_ms, hour in rows:
@@ -329,10 +365,11 @@ class Endings:
 def end_contracts(connection: Connection, ids: Sequence[str]) -> Endings:
     """End contracts; with its last one an enterprise is no longer currently on cloud."""
     wanted = sorted(set(ids))
-    given = among(connection, contracts.c.id, wanted)
+    of_owner = select(contracts.c.id, contracts.c.enterprise).where(among(connection, contracts.c.id, wanted))
+    known = {row.id: row.enterprise for row in connection.execute(of_owner)}
+    given = among(connection, contracts.c.id, sorted(known))
     # Owners first, as whoever begins a contract does: nobody waits for the other.
-    names = connection.scalars(select(contracts.c.enterprise).where(given))
-    owned = among(connection, enterprises.c.id, sorted(set(names)))
+    owned = among(connection, enterprises.c.id, sorted(set(known.values())))
     query = select(enterprises).where(owned).order_by(enterprises.c.id).with_for_update(key_share=True)
     owners = {row.id: row for row in connection.execute(query)}
     found = connection.execute(
@@ -358,7 +395,7 @@ def end_contracts(connection: Connection, ids: Sequence[str]) -> Endings:
             .values(contracts_current=rows.c.contracts_current)
         )
     ledger.append(connection, entries)
-    unknown = sorted(set(wanted) - {row.id for row in found})
+    unknown = sorted(set(wanted) - known.keys())
     return Endings(len(ending), len(found) - len(ending), unknown)
 
 

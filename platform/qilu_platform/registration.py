@@ -17,7 +17,7 @@ from qilu_contract.ids import enterprise_id, id_prefix, unit_id
 from sqlalchemy import Connection, Row, Table, select, update
 
 from qilu_platform import ledger
-from qilu_platform.database import among, insert_rows, rows_table
+from qilu_platform.database import among, insert_rows, lock_recognitions, lock_suspensions, rows_table
 from qilu_platform.ledger import Entry, Event, in_county
 from qilu_platform.models import TIERS, Recognised
 from qilu_platform.problems import Problem
@@ -131,7 +131,9 @@ def irregular(id_: str, county: str, class_: str) -> int | None:
 
 
 def register_units(connection: Connection, lines: Sequence[Line]) -> Outcome:
+    """A unit that is registered for a suspended enterprise is suspended with it."""
     batch, now_ms = _Batch(lines), wall_ms()
+    lock_suspensions(connection, shared=True)
     owners = _owners(connection, batch, lock=False)
 
     def derive(row: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +143,7 @@ def register_units(connection: Connection, lines: Sequence[Line]) -> Outcome:
             "industry": owner.industry,
             "irregular": irregular(row["id"], owner.county, row["class"]),
             "registered_ms": now_ms,
+            "suspended_ms": owner.suspended_ms,
         }
 
     new = batch.insert(connection, units, derive)
@@ -197,27 +200,39 @@ def register_contracts(connection: Connection, lines: Sequence[Line]) -> Outcome
 
 
 def register_recognitions(connection: Connection, lines: Sequence[Line]) -> Outcome:
-    """A platform that is recognised in a higher tier leaves the one it stood in."""
+    """A platform that is recognised in a higher tier leaves the one it stood in; a recognition in a tier that
+    is no higher has ended when it is entered."""
     batch, now_ms = _Batch(lines), wall_ms()
-    tiered = sorted({row["subject"] for _, row in lines if row["kind"] in TIERS})
-    # Whoever raises the same platform waits here, and sees below what we did.
-    in_tier = recognitions.c.kind.in_(TIERS)
-    of_subjects = among(connection, recognitions.c.subject, tiered)
-    found = select(recognitions).where(in_tier, of_subjects).order_by(recognitions.c.id).with_for_update()
-    connection.execute(found)
-    _refuse_unknown_subjects(connection, batch, tiered)
-    new = batch.insert(connection, recognitions, lambda _row: {"registered_ms": now_ms})
-    entries = Counter(Entry(Event.RECOGNISED, kind=row["kind"]) for row in new)
     rank = {kind.value: place for place, kind in enumerate(TIERS)}
-    rows = connection.execute(found).all() if any(row["kind"] in rank for row in new) else []
-    highest: dict[str, int] = {}
-    for row in rows:
-        highest[row.subject] = max(rank[row.kind], highest.get(row.subject, 0))
-    left = [row for row in rows if row.ended_ms is None and rank[row.kind] < highest[row.subject]]
-    if left:
-        ids = among(connection, recognitions.c.id, [row.id for row in left])
-        connection.execute(update(recognitions).where(ids).values(ended_ms=now_ms))
-        entries += Counter(Entry(Event.RECOGNITION_ENDED, kind=row.kind) for row in left)
+    tiered = sorted({row["subject"] for _, row in lines if row["kind"] in rank})
+    if tiered:
+        lock_recognitions(connection)
+    _refuse_unknown_subjects(connection, batch, tiered)
+    new = batch.insert(
+        connection,
+        recognitions,
+        lambda row: {"registered_ms": now_ms, "ended_ms": now_ms if row["kind"] in rank else None},
+    )
+    entries = Counter(Entry(Event.RECOGNISED, kind=row["kind"]) for row in new)
+    of_subjects = among(connection, recognitions.c.subject, tiered)
+    query = select(recognitions).where(
+        of_subjects, recognitions.c.kind.in_(TIERS), recognitions.c.ended_ms.is_(None)
+    )
+    stood = {row.subject: (rank[row.kind], row.id) for row in connection.execute(query)} if tiered else {}
+    stands = dict(stood)
+    added = {row["id"]: row for row in new if row["kind"] in rank}
+    for _, row in batch.lines:
+        if row["id"] in added and rank[row["kind"]] > stands.get(row["subject"], (-1,))[0]:
+            stands[row["subject"]] = (rank[row["kind"]], row["id"])
+    left = [place for subject, place in stood.items() if stands[subject] != place]
+    risen = [id_ for subject, (_, id_) in stands.items() if id_ in added]
+    # One tier at a time, also for the database, which holds each platform to one.
+    for ids, ended_ms in (([id_ for _, id_ in left], now_ms), (risen, None)):
+        if ids:
+            these = among(connection, recognitions.c.id, ids)
+            connection.execute(update(recognitions).where(these).values(ended_ms=ended_ms))
+    ended = [TIERS[place] for place, _ in left] + [added[id_]["kind"] for id_ in added.keys() - set(risen)]
+    entries += Counter(Entry(Event.RECOGNITION_ENDED, kind=kind) for kind in ended)
     ledger.append(connection, entries)
     return batch.outcome
 

@@ -117,6 +117,15 @@ recognitions = Table(
     Column("ended_ms", BigInteger),  # a platform that rises leaves its tier
     Index("recognitions_by_subject", "subject", "id"),
 )
+# A platform stands in one tier.
+STANDING = text("ended_ms IS NULL AND kind IN ('enterprise_level', 'cross_industry', 'comprehensive')")
+Index(
+    "recognitions_standing",
+    recognitions.c.subject,
+    unique=True,
+    sqlite_where=STANDING,
+    postgresql_where=STANDING,
+)
 
 # Voucher money in yuan, by who pays. Nothing changes a line: what is taken back is a figure of its own.
 disbursements = Table(
@@ -161,6 +170,9 @@ activity = Table(
     metadata,
     Column("hour", Integer, primary_key=True, autoincrement=False),
     Column("units", Integer, nullable=False),
+    # By the wall's clock, when a report last added to it: hours ahead of that clock are believed while it is
+    # recent.
+    Column("heard_ms", BigInteger),
 )
 
 # The next number of ids that the platform makes.

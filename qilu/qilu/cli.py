@@ -7,7 +7,7 @@ import asyncio
 import io
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -732,24 +732,50 @@ def platform_run(
 
 
 @platform_app.command("audit")
-def platform_audit(db: Db = "sqlite:///var/registry.sqlite") -> None:
-    """Replay the ledger and compare it with the counters and the registry; exit code 1 when they differ.
+def platform_audit(
+    db: Db = "sqlite:///var/registry.sqlite",
+    repair: Annotated[
+        bool, typer.Option("--repair", help="show what would make them agree, and do it when told to")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="with --repair: do it without asking")] = False,
+) -> None:
+    """Compare the ledger, the counters and the registry's rows; exit code 1 when they differ.
 
     Example: qilu platform audit --db sqlite:///var/registry.sqlite
     """
     from qilu_contract.secrets import secret
-    from qilu_platform.database import open_engine
-    from qilu_platform.ledger import audit
+    from qilu_platform.audit import audit
+    from qilu_platform.audit import repair as repair_counts
+    from qilu_platform.database import open_engine, unreachable
+    from sqlalchemy.exc import OperationalError
 
     if db.startswith("sqlite:///") and not Path(db.removeprefix("sqlite:///")).is_file():
         raise ConfigError(
             f"--db {db}: there is no such file; the stack of `make up` keeps var/registry.sqlite."
         )
-    differences = audit(open_engine(db, secret("QILU_DB_PASSWORD")))
-    for difference in differences:
-        console.print(str(difference), highlight=False, markup=False)
-    if differences:
-        raise QiluError(f"{len(differences)} counts differ from the ledger.")
+    engine = open_engine(db, secret("QILU_DB_PASSWORD"))
+
+    def show(lines: Iterable[object]) -> None:
+        for line in lines:
+            console.print(str(line), highlight=False, markup=False, soft_wrap=True)
+
+    try:
+        findings = audit(engine)
+        show(findings)
+        if findings and repair:
+            changes, _ = repair_counts(engine, dry=True)
+            console.print(f"The repair makes {len(changes)} changes:")
+            show(changes)
+            if changes and (yes or typer.confirm("Make these changes?")):
+                changes, findings = repair_counts(engine, dry=False)
+                console.print(f"{len(changes)} changes made; the audit log has an entry. What is left:")
+                show(findings or ["nothing"])
+    except OperationalError as error:
+        raise unreachable(db, error) from error
+    if findings:
+        raise QiluError(
+            f"{len(findings)} findings; `qilu platform audit --repair` shows what would make them agree."
+        )
     console.print("The ledger, the counters and the registry agree.")
 
 

@@ -40,9 +40,9 @@ from qilu_contract.storage import Point
 from qilu_contract.stores import Store, open_store
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
+from qilu_platform.audit import audit
 from qilu_platform.client import Programme
 from qilu_platform.database import open_engine
-from qilu_platform.ledger import audit
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 

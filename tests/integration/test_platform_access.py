@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from qilu_contract.clock import wall_ms
 from qilu_contract.identity import uscc_check_character
 from qilu_platform.app import create_app
-from qilu_platform.ledger import audit
+from qilu_platform.audit import audit
 from qilu_platform.limits import Buckets
 from qilu_platform.settings import Settings
 from sqlalchemy import text

@@ -16,8 +16,8 @@ from qilu_contract.clock import wall_ms
 from qilu_contract.places import CITIES, city_of
 from qilu_contract.targets import CORE_TARGETS
 from qilu_platform.app import create_app
+from qilu_platform.audit import audit
 from qilu_platform.edge import MAX_BODY, MAX_BULK_BODY
-from qilu_platform.ledger import audit
 from qilu_platform.settings import Settings
 
 ADMIN = "the-admin-key-of-this-test"

@@ -19,8 +19,8 @@ import httpx
 import pytest
 from qilu_contract.ids import enterprise_id, unit_id
 from qilu_contract.places import COUNTIES
+from qilu_platform.audit import audit
 from qilu_platform.database import open_engine
-from qilu_platform.ledger import audit
 
 SOAK = os.environ.get("QILU_SOAK") == "1"
 LINES = 10_000_000 if SOAK else 100_000

@@ -32,8 +32,8 @@ from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.targets import CORE_TARGETS
 from qilu_platform import migrations
 from qilu_platform.app import create_app
+from qilu_platform.audit import audit
 from qilu_platform.database import Database, migrate, open_engine
-from qilu_platform.ledger import audit
 from qilu_platform.models import TIERS, Recognised
 from qilu_platform.onboarding import (
     active_units,
@@ -55,9 +55,9 @@ from qilu_platform.registration import (
     register_recognitions,
     register_units,
 )
-from qilu_platform.schema import counters, metadata
+from qilu_platform.schema import counters, metadata, recognitions
 from qilu_platform.settings import Settings
-from sqlalchemy import Connection, MetaData, Table, text
+from sqlalchemy import Connection, MetaData, Table, select, text
 from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
@@ -598,6 +598,38 @@ def test_every_schema_that_was_released_is_brought_up_to_date_with_what_it_holds
         assert audit(engine) == []
         told = write(lambda found: report(found, [("u1", 3), ("u2", 3)], first=True))
         assert (told.counted, told.already, told.unknown) == (0, 1, ["u2"])
+    engine.dispose()
+
+
+def test_an_upgrade_ends_second_tiers_and_says_so_in_the_ledger(new_database: NewDatabase) -> None:
+    """As two replicas of a version before 0007 could leave them."""
+    kinds = ["enterprise_level", "comprehensive", "comprehensive", "cross_industry"]
+    rows = [
+        {"id": f"r{n}", "kind": kind, "place": "370202", "subject": "one", "registered_ms": n}
+        for n, kind in enumerate(kinds)
+    ]
+    single = {"id": "s", "kind": "enterprise_level", "place": "370202", "subject": "two", "registered_ms": 1}
+    held = Counter(row["kind"] for row in (*rows, single))
+    engine = open_engine(new_database())
+    with engine.execution_options(qilu_writes=True).begin() as connection:
+        migrate(connection, "0006")
+        tables = {
+            name: Table(name, MetaData(), autoload_with=connection)
+            for name in ("recognitions", "ledger", "counters")
+        }
+        connection.execute(tables["recognitions"].insert(), [*rows, single])
+        for kind, number in held.items():
+            line = {"at_ms": 1, "event": "recognised", "kind": kind, "count": number}
+            connection.execute(tables["ledger"].insert(), line)
+        for scope, code, value in [("province", PROVINCE, 5), *(("kind", *item) for item in held.items())]:
+            for name in ("recognitions_onboarded", "recognitions_current"):
+                counter = {"scope": scope, "code": code, "name": name, "value": value}
+                connection.execute(tables["counters"].insert(), counter)
+    with engine.execution_options(qilu_writes=True).begin() as connection:
+        migrate(connection)
+        standing = select(recognitions.c.id).where(recognitions.c.ended_ms.is_(None))
+        assert set(connection.scalars(standing)) == {"r1", "s"}
+    assert audit(engine) == []
     engine.dispose()
 
 

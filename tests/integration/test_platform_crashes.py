@@ -12,7 +12,7 @@ import json, os, signal, sys
 from sqlalchemy import event
 from qilu_platform import ledger
 from qilu_platform.database import migrate, open_engine
-from qilu_platform.ledger import audit
+from qilu_platform.audit import audit
 from qilu_platform.loading import NotNewError, load, prepare
 from qilu_platform.onboarding import (
     end_contract, fall_silent, report, resume_enterprise, retire_unit, suspend_enterprise,

@@ -16,8 +16,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from qilu_platform import imports
+from qilu_platform.audit import audit
 from qilu_platform.imports import count_jobs
-from qilu_platform.ledger import audit
 from qilu_platform.listing import LOOK_AT
 from qilu_platform.parsing import BLOCK
 from qilu_platform.service import PlatformService
