@@ -155,8 +155,9 @@ def with_store(settings: Settings, fake: FakeInflux, **more: Any) -> Settings:
     return settings.model_copy(update={"store": fake.url, **more})
 
 
+@pytest.mark.parametrize("status", [400, 422])
 async def test_only_the_bad_points_of_a_refused_batch_are_dead_letters(
-    settings: Settings, platform: FakePlatform, publisher: Publisher, fake_influx: FakeInflux
+    settings: Settings, platform: FakePlatform, publisher: Publisher, fake_influx: FakeInflux, status: int
 ) -> None:
     platform.register("m1")
     platform.register("m2")
@@ -164,7 +165,7 @@ async def test_only_the_bad_points_of_a_refused_batch_are_dead_letters(
     def refuse(lines: list[str]) -> Answer:
         bad = [line for line in lines if "unit=m2" in line]
         fake_influx.lines.update(set(lines) - set(bad))  # as InfluxDB does: the good ones are stored
-        return (400, {}, '{"error": "partial write: field type conflict"}') if bad else STORED
+        return (status, {}, '{"error": "partial write: field type conflict"}') if bad else STORED
 
     fake_influx.answer = refuse
     async with online(with_store(settings, fake_influx)) as gateway:

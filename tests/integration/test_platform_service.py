@@ -210,12 +210,18 @@ async def motor(client: httpx.AsyncClient) -> str:
     return str(answer.json()["id"])
 
 
-async def test_readings_of_a_unit_come_from_the_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["duckdb", "influxdb"])
+async def test_readings_of_a_unit_come_from_the_store(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"duckdb:///{tmp_path}/store.duckdb"
+    if kind == "influxdb":
+        url = request.getfixturevalue("influxdb").url
     signal_name = CATALOGUE["motor"].base_signal.name
     other = next(each.name for each in CATALOGUE["motor"].signals if each.name != signal_name)
     async with (
         asyncio.timeout(HUNG_S),
-        open_store(f"duckdb:///{tmp_path}/store.duckdb") as store,
+        open_store(url) as store,
         PlatformService(settings(tmp_path), store) as service,
         client_of(service) as client,
     ):
@@ -256,6 +262,7 @@ async def test_readings_of_a_unit_come_from_the_store(tmp_path: Path) -> None:
             ({"signal": "colour"}, signal_name),
             ({"every": "1 minute"}, "every"),
             ({"every": "0s"}, "every"),
+            ({"every": "999999999d"}, "hundred years"),
             ({"fn": "median"}, "fn"),
             ({"from": "yesterday"}, "from"),
             ({"from": "2026-01-01T08:00:00"}, "from"),
@@ -267,6 +274,15 @@ async def test_readings_of_a_unit_come_from_the_store(tmp_path: Path) -> None:
             assert refused.status_code == 422, refused.text
             assert word in refused.json()["detail"]
         assert (await client.get("/v1/units/nothing/readings")).status_code == 404
+        # A newer reading of another signal alone, and values whose sum no float holds.
+        huge = 1.797e308
+        later = [Point("motor", tags, START_MS + 120_000 + n, {other: huge}) for n in range(2)]
+        await store.write(later)
+        latest = (await client.get(f"/v1/units/{unit}/latest")).json()
+        assert latest["ts_ms"] == START_MS + 120_001
+        assert latest["values"] == {signal_name: 119.0, other: huge}
+        table = await rows(signal=[signal_name, other], every="1m", to=START_MS + 180_000)
+        assert table["rows"][2] == [START_MS + 120_000, None, pytest.approx(huge)]
 
 
 def single_rows(rows: list[list[Any]]) -> list[list[Any]]:
