@@ -40,6 +40,7 @@ from qilu_contract.mqtt import (
     MqttError,
     Will,
 )
+from qilu_contract.readings import MAX_TIME_MS
 
 from qilu_devices import payloads
 from qilu_devices.broker import Broker
@@ -482,6 +483,9 @@ class EdgeNode:
         try:
             state = msgspec.json.decode(payload, type=_HostState)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.bad_commands += 1
+            return
+        if state.timestamp > MAX_TIME_MS:  # no host could ever say anything newer
             self.bad_commands += 1
             return
         if state.timestamp < self._host_since_ms:

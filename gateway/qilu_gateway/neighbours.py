@@ -6,27 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 import structlog
 from qilu_contract import partitions
 from qilu_contract.partitions import Partition
+
+from qilu_gateway import host as host_state
 
 log = structlog.get_logger()
 
 MAX_HOSTS = 1000
 
 
-class _State(msgspec.Struct):
-    online: bool
-    timestamp: int
-
-
 class Neighbours:
-    def __init__(self, base: str, own: Partition, contradicted: Callable[[], None]) -> None:
-        """`base` is the host id before a partition is added to it. `contradicted` is called when somebody
-        else says that this host is offline."""
+    def __init__(self, base: str, own: Partition, hear_own: Callable[[bytes], None]) -> None:
+        """`base` is the host id before a partition is added to it. `hear_own` is called with each STATE of
+        this host."""
         self._base, self._own = base, own
-        self._contradicted = contradicted
+        self._hear_own = hear_own
         self._sharing: dict[str, int] = {}
 
     @property
@@ -35,17 +31,13 @@ class Neighbours:
         return sum(self._sharing.values())
 
     def hear(self, host: str, payload: bytes) -> None:
-        """A STATE message. What is none says nothing."""
-        try:
-            state = msgspec.json.decode(payload, type=_State)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return
+        """What was published as the STATE of a host; other kinds of hosts are ignored."""
         if host == self._own.host_id(self._base):
-            if not state.online:
-                self._contradicted()
+            self._hear_own(payload)
             return
         other = partitions.of_host(host, self._base)
-        if other is None:
+        state = host_state.parse(payload)
+        if other is None or state is None:
             return
         shared = set(other.groups) & set(self._own.groups)
         if not state.online or not shared:

@@ -30,10 +30,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from qilu_gateway import births, dead_letters, outbox, rollups, run_clock
+from qilu_gateway import host as host_state
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.dead_letters import Bounds
 from qilu_gateway.endpoint import MAX_CONNECTIONS, leave_address
-from qilu_gateway.host import HostState, will
+from qilu_gateway.host import HostState, Timestamps, will
 from qilu_gateway.letter_office import LetterOffice
 from qilu_gateway.metrics import Counters, Meter, Rates
 from qilu_gateway.neighbours import Neighbours
@@ -52,7 +53,7 @@ from qilu_gateway.store_gate import StoreGate
 log = structlog.get_logger()
 _T = TypeVar("_T")
 
-STATE_SCHEMAS = (births.SCHEMA, dead_letters.SCHEMA, outbox.SCHEMA, rollups.SCHEMA, run_clock.SCHEMA)
+STATE_SCHEMAS = tuple(part.SCHEMA for part in (births, dead_letters, outbox, rollups, run_clock, host_state))
 """Every table of the state file."""
 STOP_S = 3.0
 """How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
@@ -103,6 +104,7 @@ class GatewayService:
         self._speaker: Session | None = None
         """The connection that speaks for the host: the session itself, but in the strict profile."""
         self._host: HostState | None = None
+        self._timestamps = Timestamps()
         self._server: HttpServer | None = None
         self._state: StateFile | None = None
 
@@ -166,6 +168,7 @@ class GatewayService:
         found = {
             "state file": self._held_up or (self._state.failing if self._state is not None else ""),
             "store": self.store_trouble,
+            "clock": self._timestamps.trouble,
         }
         if self._spool is not None and self._spool.full:
             found["spool"] = (
@@ -249,6 +252,11 @@ class GatewayService:
             # Two batches in the pipeline, one on its way in, one on its way out as acknowledgements; small
             # batches get a window that a round trip does not exhaust.
             window = min(max(4 * settings.batch_size, 1000), 65_535)
+            self._timestamps.seen(
+                await self._when_possible(
+                    lambda: state.write(lambda connection: host_state.load(connection, settings.host))
+                )
+            )
             session = self._make_session(window)
             speaker = session if settings.profile == "reliable" else self._make_host_session(window)
             rebirths = Rebirths(speaker.command, self._count_rebirth, settings.reorder_timeout_s)
@@ -258,9 +266,14 @@ class GatewayService:
             await self._when_possible(rolling.open)
             self._session, self._speaker = session, speaker
             self._host = host = HostState(
-                speaker, settings.host, self.troubles, birth_first=settings.profile == "strict"
+                speaker,
+                settings.host,
+                self.troubles,
+                self._timestamps,
+                state,
+                birth_first=settings.profile == "strict",
             )
-            neighbours = Neighbours(settings.host_id, settings.partition, host.contradicted)
+            neighbours = Neighbours(settings.host_id, settings.partition, host.hear)
             self._meter.shared_groups = lambda: neighbours.shared_groups
             self._pipeline = pipeline = Pipeline(
                 session=session,
@@ -326,6 +339,7 @@ class GatewayService:
             window=window,
             will=will(settings.host) if settings.profile == "reliable" else None,
             filters=filters(settings.partition),
+            stamp=self._timestamps.next if settings.profile == "reliable" else wall_ms,
         )
 
     def _make_host_session(self, window: int) -> Session:
@@ -339,6 +353,7 @@ class GatewayService:
             will=will(settings.host),
             filters=[topic for topic in filters(settings.partition) if topic.startswith(topics.NAMESPACE)],
             persistent=False,
+            stamp=self._timestamps.next,
         )
 
     def _acknowledged_only(self, pipeline: Pipeline) -> Take:
@@ -373,7 +388,7 @@ class GatewayService:
                 session.stop_intake()
                 speaker.stop_intake()
                 if speaker.subscribed:
-                    await host.say(False, farewell=True)
+                    await host.farewell()
                 await pipeline.drain()
         except TimeoutError:
             log.warning("stopped with readings in flight: they come again", in_flight=self.counters.in_flight)

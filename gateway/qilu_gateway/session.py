@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import structlog
 from qilu_contract import mqtt, topics
 from qilu_contract.broker import BrokerAddress
+from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
 from qilu_contract.mqtt import (
     DISCONNECT_WITH_WILL,
@@ -69,13 +70,15 @@ class Session:
         will: Callable[[int], Will] | None,
         filters: Sequence[str],
         persistent: bool = True,
+        stamp: Callable[[], int] = wall_ms,
     ) -> None:
-        """`will` makes the last will from the connection's timestamp (ms), new for each connection. Not
+        """`stamp` gives each connection a timestamp (ms), from which `will` makes its last will. Not
         `persistent`: the broker forgets the session with the connection, as Sparkplug wants it of hosts."""
         self._broker, self._client_id = broker, client_id
         self._tls = tls
         self._window = window
         self._will, self._filters, self._persistent = will, filters, persistent
+        self._stamp = stamp
         self._connection: Connection | None = None
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
@@ -86,7 +89,7 @@ class Session:
         """The reason that the broker gave for ending the connection."""
         self.epoch = 0
         self.connected_ms = 0
-        """When the present connection was asked for (ms since 1970): the timestamp of its will."""
+        """The timestamp of the present connection and its will (ms)."""
         self.up_since = 0.0
         """When the present connection was subscribed, on the monotonic clock."""
 
@@ -114,7 +117,7 @@ class Session:
 
     async def _hold(self, take: Take) -> None:
         """One connection, to its end. Raises MqttError, OSError, TimeoutError; returns after `close`."""
-        self.connected_ms = time.time_ns() // 1_000_000
+        self.connected_ms = self._stamp()
         self._goodbye = 0
         self._queue.clear()
         self._queued_bytes = 0
@@ -221,6 +224,11 @@ class Session:
             log.warning("not published", topic=topic, error=str(error) or "timeout")
             return False
         return True
+
+    def renew(self) -> None:
+        """Break the connection off, so that the next one has a new timestamp and will."""
+        if self._connection is not None:
+            self._connection.lose()
 
     def stop_intake(self) -> None:
         """Take no more messages; acknowledging and publishing go on."""

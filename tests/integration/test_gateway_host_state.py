@@ -1,0 +1,153 @@
+"""The host's STATE as edge nodes follow it, whatever else is published under its id and whatever its clock
+does: on both brokers, in both profiles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import paho.mqtt.client as paho
+import pytest
+from gateway_world import FakePlatform, GatewayProcess, eventually, get, online
+from qilu_contract import topics
+from qilu_contract.clock import wall_ms
+from qilu_gateway.settings import Settings
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(params=["reliable", "strict"])
+def profile(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def settings(
+    any_broker: Any, platform: FakePlatform, tmp_path: Path, profile: Literal["reliable", "strict"]
+) -> Settings:
+    return Settings(
+        broker=any_broker.url,
+        store=f"duckdb:///{tmp_path / 'store.duckdb'}",
+        platform=platform.url,
+        state=tmp_path / "state",
+        host_id=f"host-{secrets.token_hex(4)}",
+        http_port=0,
+        profile=profile,
+    )
+
+
+class Follower:
+    """An edge node, as far as it follows the STATE of its host (Sparkplug 3.0, chapter 5)."""
+
+    def __init__(self, broker: Any, host_id: str) -> None:
+        self.topic = topics.state(host_id)
+        self.online = False
+        self.since_ms = -1
+        self._client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, f"follower-{secrets.token_hex(4)}", protocol=paho.MQTTv5
+        )
+        self._client.on_message = self._follow
+        self._client.connect(broker.host, broker.port)
+        self._client.loop_start()
+        self._client.subscribe(self.topic, 1)
+
+    def _follow(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        with contextlib.suppress(ValueError, KeyError):
+            state = json.loads(message.payload)
+            if state["timestamp"] >= self.since_ms:
+                self.since_ms, self.online = state["timestamp"], state["online"]
+
+    def publish(self, payload: bytes) -> None:
+        self._client.publish(self.topic, payload, 1, retain=True).wait_for_publish(30)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+        socket = self._client.socket()
+        if socket is not None:
+            socket.close()
+
+
+@pytest.fixture
+def follower(any_broker: Any, settings: Settings) -> Iterator[Follower]:
+    with contextlib.closing(Follower(any_broker, settings.host_id)) as follower:
+        yield follower
+
+
+async def settled(broker: Any, follower: Follower, wanted: bool) -> None:
+    """Everybody is told the same: who has followed all along, and who comes now."""
+    await eventually(lambda: follower.online == wanted, f"online is {wanted}")
+    # What was published last may be on its way still: ask until the broker hands out the right one.
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.closing(Follower(broker, follower.topic.rpartition("/")[2])) as late:
+            await eventually(lambda: late.since_ms >= 0 or time.monotonic() > deadline, "a retained STATE")
+            if late.online == wanted and late.since_ms == follower.since_ms:
+                return
+        assert time.monotonic() < deadline, f"retained: {late.online} {late.since_ms}"
+
+
+async def test_what_others_publish_under_the_hosts_id_is_put_right(
+    any_broker: Any, settings: Settings, follower: Follower
+) -> None:
+    """tck-id-message-flow-hid-sparkplug-state-message-delivered."""
+    async with online(settings):
+        await settled(any_broker, follower, True)
+        # The retained message cleared, overwritten, and by an older host's will.
+        for junk in (b"", b"OFFLINE", b'{"online": true}', b'{"online": false, "timestamp": 17}'):
+            follower.publish(junk)
+            await settled(any_broker, follower, True)
+        ahead_ms = wall_ms() + HOUR_MS
+        follower.publish(json.dumps({"online": False, "timestamp": ahead_ms}).encode())
+        await settled(any_broker, follower, True)
+        assert follower.since_ms > ahead_ms
+        # Also when it says nothing wrong: the will has to be newer than that.
+        follower.publish(json.dumps({"online": True, "timestamp": ahead_ms + HOUR_MS}).encode())
+        await eventually(lambda: follower.since_ms > ahead_ms + HOUR_MS, "newer than all")
+        await settled(any_broker, follower, True)
+    await settled(any_broker, follower, False)
+
+
+async def test_a_gateway_whose_clock_was_ahead_is_followed_after_it_was_corrected(
+    any_broker: Any, settings: Settings, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("qilu_gateway.host.wall_ms", lambda: wall_ms() + 2 * HOUR_MS)
+        async with online(settings) as gateway:
+            await settled(any_broker, follower, True)
+            assert "reasons" not in (await get(gateway, "/healthz")).json()
+        await settled(any_broker, follower, False)
+    async with online(settings) as gateway:
+        await settled(any_broker, follower, True)
+        health = (await get(gateway, "/healthz")).json()
+        assert (health["status"], list(health["reasons"])) == ("ok", ["clock"])
+        assert "check the clock" in health["reasons"]["clock"]
+    await settled(any_broker, follower, False)
+
+
+@pytest.mark.parametrize(
+    ("any_broker", "profile"), [("mosquitto", "reliable"), ("builtin", "strict")], indirect=True
+)
+async def test_the_will_of_a_gateway_that_is_killed_counts_after_all_that(
+    any_broker: Any, settings: Settings, follower: Follower, tmp_path: Path
+) -> None:
+    """tck-id-host-topic-phid-birth-payload-timestamp, host-topic-phid-death-payload. Its state is lost, too,
+    and the one that comes next finds its place by what the broker kept."""
+    ahead_ms = wall_ms() + HOUR_MS
+    follower.publish(json.dumps({"online": False, "timestamp": ahead_ms}).encode())
+    gateway = GatewayProcess(settings, tmp_path / "gateway.log")
+    gateway.start()
+    try:
+        await settled(any_broker, follower, True)
+        assert follower.since_ms > ahead_ms
+    finally:
+        gateway.kill()
+    await settled(any_broker, follower, False)
+    async with online(settings.model_copy(update={"state": tmp_path / "another"})):
+        await settled(any_broker, follower, True)
