@@ -16,6 +16,8 @@ class Wire:
         self._whole = True
         self._flows = asyncio.Event()
         self._flows.set()
+        self._heard = asyncio.Event()
+        self._heard.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
         self._listening = threading.Event()
@@ -30,6 +32,10 @@ class Wire:
     def hold(self) -> None:
         """Connections stand, and nothing passes."""
         self._call(self._flows.clear)
+
+    def mute(self) -> None:
+        """What the client sends is held back; what is sent to it passes."""
+        self._call(self._heard.clear)
 
     def mend(self) -> None:
         self._call(self._mend)
@@ -49,12 +55,14 @@ class Wire:
     def _cut(self) -> None:
         self._whole = False
         self._flows.set()
+        self._heard.set()
         for writer in list(self._writers):
             writer.transport.abort()
 
     def _mend(self) -> None:
         self._whole = True
         self._flows.set()
+        self._heard.set()
 
     def _run(self) -> None:
         async def listen() -> None:
@@ -85,7 +93,8 @@ class Wire:
         ends = {writer, back}
         self._writers |= ends
         try:
-            passing = [asyncio.ensure_future(self._pass(*pair)) for pair in ((reader, back), (there, writer))]
+            ways = ((reader, back, self._heard), (there, writer, self._flows))
+            passing = [asyncio.ensure_future(self._pass(*way)) for way in ways]
             await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
             for task in passing:
                 task.cancel()
@@ -95,9 +104,12 @@ class Wire:
             for end in ends:
                 end.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open_: asyncio.Event
+    ) -> None:
         with suppress(OSError):
             while chunk := await reader.read(65_536):
                 await self._flows.wait()
+                await open_.wait()
                 writer.write(chunk)
                 await writer.drain()

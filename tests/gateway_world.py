@@ -63,6 +63,8 @@ class FakePlatform:
         self.gone: list[str] = []
         self.asked = 0
         self.barred: list[tuple[str, str]] = []
+        self.problems: list[dict[str, Any]] | None = []
+        """As they were reported; None for an older platform, which does not know of them."""
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
         self.start()
@@ -94,7 +96,7 @@ class FakePlatform:
 
             def _answer(self, body: dict[str, Any]) -> None:
                 status, answer = platform.answer(self.path, self.headers["Authorization"], body)
-                content = json.dumps(answer).encode()
+                content = b"" if answer is None else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -112,7 +114,7 @@ class FakePlatform:
         self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, path: str, key: str | None, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(self, path: str, key: str | None, body: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
         if key != "Bearer ingest-key":
             return 401, {"title": "no such key"}
         if path == "/v1/ingest/admission":
@@ -126,6 +128,11 @@ class FakePlatform:
         if path == "/v1/ingest/deaths":
             self.gone += body["units"]
             return 200, {"stale": len(body["units"])}
+        if path == "/v1/problems":
+            if self.problems is None:
+                return 404, {"title": "Not Found"}
+            self.problems += body["problems"]
+            return 204, None
         if path == "/v1/ingest/activity":
             self.active.update((item["unit"], item["ts_ms"]) for item in body["readings"])
             return 200, {"updated": len(body["readings"])}

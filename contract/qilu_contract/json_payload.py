@@ -26,13 +26,6 @@ _TIME_NAMES = frozenset(("ts", "ts_ms", "time", "timestamp", "datetime", "date")
 _TIMES = 'use milliseconds since 1970 or ISO 8601 with an offset, like "2026-01-31T08:00:00+08:00"'
 
 
-class Decoded(NamedTuple):
-    readings: list[Reading | BadReading | None]
-    """Each is good or refused by itself; None for one whose values are all null."""
-    receipt_ms: int | None
-    """The time of receipt, if the message has no time of its own."""
-
-
 class _Twice(NamedTuple):
     """Stands in for two different values of one key."""
 
@@ -40,10 +33,13 @@ class _Twice(NamedTuple):
     second: Any
 
 
-def decode(unit: str, body: bytes, receipt: Callable[[], int] | None = None) -> Decoded:
-    """The readings of one message. Their values are of any JSON type: whether a signal can hold them is for
-    the caller to judge. `receipt` is called at most once, for the time of receipt; without it, a reading that
-    has no time is refused.
+def decode(
+    unit: str, body: bytes, receipt: Callable[[], int] | None = None
+) -> list[Reading | BadReading | None]:
+    """The readings of one message, each good or refused by itself; None for one that is all nulls.
+
+    Values are of any JSON type: whether a signal can hold them is for the caller to judge. `receipt` is
+    called at most once, for the time of receipt; without it, a reading that has no time is refused.
 
     Raises BadReading(bad_payload) when the body is not JSON, or an empty list.
     """
@@ -53,24 +49,13 @@ def decode(unit: str, body: bytes, receipt: Callable[[], int] | None = None) -> 
         raise BadReading(Reason.BAD_PAYLOAD, "an empty list holds no reading")
     if isinstance(content, list):
         receipt = None
-    received = None if receipt is None else _Once(receipt)
     found: list[Reading | BadReading | None] = []
     for item in items:
         try:
-            found.append(_reading(unit, item, received))
+            found.append(_reading(unit, item, receipt))
         except BadReading as bad:
             found.append(bad)
-    return Decoded(found, None if received is None else received.ms)
-
-
-class _Once:
-    def __init__(self, ask: Callable[[], int]) -> None:
-        self._ask = ask
-        self.ms: int | None = None
-
-    def __call__(self) -> int:
-        self.ms = self._ask()
-        return self.ms
+    return found
 
 
 def _content(body: bytes) -> Any:
@@ -142,7 +127,8 @@ def _reading(unit: str, item: Any, receipt: Callable[[], int] | None) -> Reading
         return None
     elif receipt is None:
         raise BadReading(
-            Reason.BAD_TIMESTAMP, '"ts" is missing: only a message of one reading may leave it out'
+            Reason.BAD_TIMESTAMP,
+            '"ts" is missing: only a message of one reading, which is not retained, may leave it out',
         )
     else:
         ts_ms = receipt()

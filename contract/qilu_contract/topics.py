@@ -89,5 +89,15 @@ def parse(topic: str) -> Topic:
     )
 
 
+def owner(topic: str) -> tuple[str, str]:
+    """County and enterprise of a topic that `parse` refuses, as far as it names them; else empty."""
+    match topic.split("/"):
+        case ["qilu", "v1", county, enterprise, *_] if _ids(county, enterprise):
+            return county, enterprise
+        case ["spBv1.0", group, _, node, *_] if _ids(group, node):
+            return group, node
+    return "", ""
+
+
 def _ids(*values: str) -> bool:
     return all(is_id(value) for value in values)

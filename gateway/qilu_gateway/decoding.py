@@ -48,8 +48,6 @@ class Decoded(msgspec.Struct):
     refused: list[BadReading] = []
     remarks: dict[Remark, tuple[str, int]] = {}
     """What was left out, with the first one's detail and how many there were."""
-    receipt_ms: int | None = None
-    """The time of receipt, if the reading has no time of its own."""
     birth: BirthTable | None = None
     clock: clock.RunClock | None = None
     sessions: list[SessionRow] = []
@@ -124,8 +122,7 @@ class Decoder:
                 case JsonTopic(unit=unit):
                     # The broker kept a retained message for nobody knows how long.
                     found = json_payload.decode(unit, payload, None if retained else receipt)
-                    decoded.receipt_ms = found.receipt_ms
-                    for item in found.readings:
+                    for item in found:
                         if item is None:
                             decoded.remark(Remark.NO_VALUE, "every value is null")
                         elif isinstance(item, BadReading):
@@ -140,6 +137,8 @@ class Decoder:
                             decoded, parsed, sparkplug.decode(payload, self._max_payload_bytes), delivery
                         )
         except BadReading as bad:
+            if bad.reason is Reason.BAD_TOPIC:
+                decoded.county, decoded.enterprise = topics.owner(topic)
             decoded.refused.append(bad)
         return decoded
 

@@ -9,11 +9,12 @@ import sqlite3
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import structlog
 from qilu_contract import clock
 from qilu_contract.clock import JudgingClock, RunClock
-from qilu_contract.errors import BadReading, Reason, Retryable
+from qilu_contract.errors import BadReading, Reason, Remark, Retryable
 from qilu_contract.mqtt import Message
 from qilu_contract.readings import Reading
 from qilu_contract.storage import Point
@@ -30,7 +31,10 @@ from qilu_gateway.metrics import Meter
 from qilu_gateway.neighbours import Neighbours
 from qilu_gateway.outbox import Outbox
 from qilu_gateway.platform_api import PlatformApi
+from qilu_gateway.problems import Problems
 from qilu_gateway.rebirths import Rebirths
+from qilu_gateway.receipts import Receipt, Receipts
+from qilu_gateway.receipts import save as save_receipts
 from qilu_gateway.rollups import Rollups
 from qilu_gateway.session import Session
 from qilu_gateway.spool import Spool, Spooled
@@ -72,6 +76,8 @@ class Pipeline:
         meter: Meter,
         rollups: Rollups,
         neighbours: Neighbours,
+        problems: Problems,
+        receipts: Receipts,
         batch_size: int,
         batch_age_s: float,
         max_payload_bytes: int,
@@ -80,6 +86,7 @@ class Pipeline:
         self._session, self._gate, self._state, self._spool = session, gate, state, spool
         self._bounds, self._outbox, self._rebirths, self._meter = bounds, outbox, rebirths, meter
         self._rollups, self._neighbours = rollups, neighbours
+        self._problems, self._receipts = problems, receipts
         self._births = Births(state)
         self._decoder = Decoder(self._births, max_payload_bytes)
         self._batcher: Batcher[Taken] = Batcher(batch_size, batch_age_s)
@@ -144,10 +151,19 @@ class Pipeline:
         while self._held_bytes > MAX_HELD_BYTES:
             self._progress.clear()
             await self._progress.wait()
+        receipts: list[Receipt] = []
+
+        def receive() -> int:
+            receipts.append(self._receipts.receive(topic, payload, mid, dup))
+            return receipts[0].ts_ms
+
         decoded = await self._when_readable(
-            lambda: self._decoder.decode(topic, payload, dup=dup, retained=retained, lane=lane)
+            lambda: self._decoder.decode(
+                topic, payload, dup=dup, retained=retained, lane=lane, receipt=receive
+            )
         )
         taken = Taken.of(topic, payload, dup, decoded)
+        taken.receipt = receipts[0] if receipts else None
         taken.mid, taken.epoch, taken.retained = mid, epoch, retained
         if key is not None:
             self._remember(key, taken)
@@ -308,8 +324,11 @@ class Pipeline:
                 self._report_death(taken)
             if taken.points and taken.admitted is not None:
                 self._report_readings(taken.admitted, taken.points, taken.retained)
-            if taken.ended is not None and not taken.ended.done():
-                taken.ended.set_result(frozenset(taken.refused))
+            if taken.ended is not None:
+                if not taken.ended.done():
+                    taken.ended.set_result(frozenset(taken.refused))
+            elif taken.refused or taken.remarks:
+                self._problems.note_message(taken)
         counters.stored += stored
         counters.spooled += spooled
         counters.in_flight -= count
@@ -386,7 +405,7 @@ class Pipeline:
                 readings += taken.readings
         latest_ms = self.clock.now_ms() + clock.MAX_AHEAD_MS
         for name, (takens, readings) in by_class.items():
-            found = check_all(name, readings, latest_ms)
+            found = check_all(name, readings, latest_ms, partial(_remark, takens))
             for taken, reading, values in zip(takens, readings, found, strict=True):
                 if isinstance(values, BadReading):
                     taken.refuse(values)
@@ -400,6 +419,9 @@ class Pipeline:
         """Write the batch's points, or spool them. Those that the store refuses for good become refused
         readings."""
         self._check(batch)
+        receipts = [taken.receipt for taken in batch if taken.receipt is not None and taken.mid]
+        if receipts:
+            await self._state.hold(lambda connection: save_receipts(connection, receipts))
         refused = await self._write(batch)
         if refused:
             owners = {id(point): taken for taken in batch for point in taken.points}
@@ -469,6 +491,10 @@ class Pipeline:
             return self._bounds.add(connection, letters, clock.wall_ms())
 
         self._meter.counters.evicted += await self._state.hold(work)
+
+
+def _remark(takens: Sequence[Taken], place: int, kind: Remark, detail: str) -> None:
+    takens[place].remark(kind, detail)
 
 
 def _not_repeated(batch: Sequence[Taken]) -> Iterator[Point]:

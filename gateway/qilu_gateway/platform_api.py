@@ -22,6 +22,10 @@ class PlatformAway(QiluError):
     """The platform did not answer, or not as agreed."""
 
 
+class NotTaken(PlatformAway):
+    """The platform refuses the call (4xx), or does not have it, and would do so again."""
+
+
 class UnitRecord(msgspec.Struct, frozen=True, rename={"class_": "class"}):
     """A registered unit that is not retired."""
 
@@ -90,11 +94,23 @@ class PlatformApi:
         """Report units that are gone, as their edge nodes say."""
         await self._post("/v1/ingest/deaths", msgspec.json.encode({"units": units}), dict[str, object])
 
+    async def problems(self, found: Sequence[msgspec.Struct]) -> None:
+        """Report what was wrong with units' readings. Raises NotTaken, also for an older platform."""
+        body = msgspec.json.encode({"problems": found})
+        await self._send("POST", "/v1/problems", content=body, headers={"Content-Type": "application/json"})
+
     async def _post(self, path: str, body: bytes, answer: type[_T]) -> _T:
         headers = {"Content-Type": "application/json"}
         return await self._call("POST", path, answer, content=body, headers=headers)
 
     async def _call(self, method: str, path: str, answer: type[_T], **more: Any) -> _T:
+        response = await self._send(method, path, **more)
+        try:
+            return msgspec.json.decode(response.content, type=answer)
+        except msgspec.DecodeError as error:
+            raise PlatformAway(f"{self._url}{path} answered something else: {error}") from error
+
+    async def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             response = await self._http.request(method, path, **more)
         except httpx.HTTPError as error:
@@ -104,11 +120,10 @@ class PlatformApi:
                 f"{self._url} answered {response.status_code}: is the key, QILU_API_KEY, one of role ingest?"
             )
         if not response.is_success:
-            raise PlatformAway(f"{self._url}{path} answered {response.status_code}: {response.text[:200]}")
-        try:
-            return msgspec.json.decode(response.content, type=answer)
-        except msgspec.DecodeError as error:
-            raise PlatformAway(f"{self._url}{path} answered something else: {error}") from error
+            final = response.is_client_error and response.status_code not in (408, 429)
+            kind = NotTaken if final else PlatformAway
+            raise kind(f"{self._url}{path} answered {response.status_code}: {response.text[:200]}")
+        return response
 
 
 def _body(readings: Iterable[tuple[str, int]]) -> bytes:

@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from qilu_gateway import births, dead_letters, outbox, rollups, run_clock
+from qilu_gateway import births, dead_letters, outbox, receipts, rollups, run_clock
 from qilu_gateway import host as host_state
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.dead_letters import Bounds
@@ -41,6 +41,7 @@ from qilu_gateway.neighbours import Neighbours
 from qilu_gateway.outbox import Outbox
 from qilu_gateway.pipeline import Pipeline
 from qilu_gateway.platform_api import PlatformApi
+from qilu_gateway.problems import Problems
 from qilu_gateway.rebirths import Rebirths
 from qilu_gateway.rollups import Rollups
 from qilu_gateway.session import Session, Take, filters
@@ -53,7 +54,8 @@ from qilu_gateway.store_gate import StoreGate
 log = structlog.get_logger()
 _T = TypeVar("_T")
 
-STATE_SCHEMAS = tuple(part.SCHEMA for part in (births, dead_letters, outbox, rollups, run_clock, host_state))
+_KEPT = (births, dead_letters, outbox, receipts, rollups, run_clock, host_state)
+STATE_SCHEMAS = tuple(part.SCHEMA for part in _KEPT)
 """Every table of the state file."""
 STOP_S = 3.0
 """How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
@@ -261,6 +263,7 @@ class GatewayService:
             speaker = session if settings.profile == "reliable" else self._make_host_session(window)
             rebirths = Rebirths(speaker.command, self._count_rebirth, settings.reorder_timeout_s)
             shipping = Outbox(state, platform, self._count_first_readings)
+            problems, received = Problems(platform), receipts.Receipts()
             letters = Bounds()
             rolling = Rollups(settings.host, state, gate)
             await self._when_possible(rolling.open)
@@ -287,6 +290,8 @@ class GatewayService:
                 meter=self._meter,
                 rollups=rolling,
                 neighbours=neighbours,
+                problems=problems,
+                receipts=received,
                 batch_size=settings.batch_size,
                 batch_age_s=settings.batch_age_s,
                 max_payload_bytes=settings.max_payload_bytes,
@@ -295,7 +300,15 @@ class GatewayService:
             await self._when_possible(
                 lambda: state.write(lambda connection: run_clock.load(connection, pipeline.clock))
             )
-            shipper = Shipper(spool=spool, gate=gate, state=state, bounds=letters, shipped=pipeline.shipped)
+            await self._when_possible(lambda: state.write(received.load))
+            shipper = Shipper(
+                spool=spool,
+                gate=gate,
+                state=state,
+                bounds=letters,
+                problems=problems,
+                shipped=pipeline.shipped,
+            )
             key = secrets.token_urlsafe(32)
             app.routes.extend(LetterOffice(state, letters, pipeline.replay).routes(key))
             try:
@@ -310,6 +323,7 @@ class GatewayService:
                         "barred": pipeline.admission.watch(),
                         "outbox": shipping.run(),
                         "activity": shipping.run_activity(),
+                        "problems": problems.run(),
                         "rebirths": rebirths.run(),
                         "host-state": host.run(),
                         "rollups": rolling.run(),

@@ -17,6 +17,7 @@ from qilu_contract.storage import BORN, UNIT_TAGS, Point
 from qilu_gateway import outbox
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.dead_letters import Bounds, DeadLetter
+from qilu_gateway.problems import Problems
 from qilu_gateway.spool import Spool, Spooled
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.store_gate import StoreGate
@@ -42,12 +43,13 @@ class Shipper:
         gate: StoreGate,
         state: StateFile,
         bounds: Bounds,
+        problems: Problems,
         shipped: Callable[[Spooled, int, int], None],
     ) -> None:
         """`shipped` is called with batches that have left the spool, how many of their readings the store
         refused, and how many were evicted from the dead letters for these."""
         self._spool, self._gate, self._state, self._bounds = spool, gate, state, bounds
-        self._shipped = shipped
+        self._problems, self._shipped = problems, shipped
         self._apart: dict[int, float] = {}
 
     async def run(self) -> None:
@@ -100,6 +102,9 @@ class Shipper:
 
         evicted = await self._state.write(work) if firsts or letters else 0
         await self._spool.remove(batch.ids)
+        for point, detail in refused:
+            place = (point.tags[_UNIT], point.tags[_ENTERPRISE], point.tags[_COUNTY])
+            self._problems.note(*place, Reason.REFUSED_BY_STORE, detail)
         self._shipped(replace(batch, firsts=firsts), len(refused), evicted)
 
 

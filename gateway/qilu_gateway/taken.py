@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from qilu_contract.errors import BadReading, Reason
+from qilu_contract import json_payload
+from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import Reading
 from qilu_contract.storage import BORN, Point
 
@@ -16,9 +17,10 @@ from qilu_gateway.admission import Admitted
 from qilu_gateway.births import BirthTable, SessionRow
 from qilu_gateway.dead_letters import DeadLetter
 from qilu_gateway.decoding import Decoded
+from qilu_gateway.receipts import Receipt
 
 _NOTHING: list[Any] = []
-_NO_REASONS: dict[Reason, tuple[str, int]] = {}
+_NO_REASONS: dict[Any, tuple[str, int]] = {}
 
 
 class Taken(msgspec.Struct, eq=False):
@@ -48,6 +50,10 @@ class Taken(msgspec.Struct, eq=False):
     """Those of the points that are in the spool, and no longer in `points`."""
     refused: dict[Reason, tuple[str, int]] = {}
     """Readings refused, by reason, with the first one's detail."""
+    remarks: dict[Remark, tuple[str, int]] = {}
+    """Readings stored about which the unit's owner is told something, likewise."""
+    receipt: Receipt | None = None
+    """When it was received, if its reading has no time of its own."""
     ended: asyncio.Future[frozenset[Reason]] | None = None
     """Somebody waits for what becomes of it: why readings of it were refused."""
     settled: bool = False
@@ -80,6 +86,7 @@ class Taken(msgspec.Struct, eq=False):
             birth=decoded.birth,
             death=decoded.death,
             sessions=decoded.sessions,
+            remarks=decoded.remarks,
             ended=ended,
         )
         for bad in decoded.refused:
@@ -91,11 +98,15 @@ class Taken(msgspec.Struct, eq=False):
         content."""
         self.settled = True
         self.payload, self.readings, self.points, self.spooled = b"", _NOTHING, _NOTHING, _NOTHING
-        self.refused = _NO_REASONS
+        self.refused, self.remarks, self.receipt = _NO_REASONS, _NO_REASONS, None
 
     def refuse(self, bad: BadReading, readings: int = 1) -> None:
         detail, count = self.refused.get(bad.reason, (bad.detail, 0))
         self.refused[bad.reason] = (detail, count + readings)
+
+    def remark(self, kind: Remark, detail: str) -> None:
+        first, count = self.remarks.get(kind, (detail, 0))
+        self.remarks[kind] = (first, count + 1)
 
     def mark_birth(self, birth: BirthTable, latest_ms: int) -> None:
         """Let the newest of a birth's points say when the birth was said: at its sample's time, when the
@@ -108,12 +119,15 @@ class Taken(msgspec.Struct, eq=False):
             self.points[place] = point._replace(fields={**point.fields, BORN: said_ms})
 
     def letters(self) -> list[DeadLetter]:
+        payload = self.payload
+        if self.receipt is not None:  # taken again, it must not get another time
+            payload = json_payload.with_time(payload, self.receipt.ts_ms)
         return [
             DeadLetter(
                 reason,
                 detail,
                 self.topic,
-                self.payload,
+                payload,
                 count,
                 self.unit,
                 self.dup,

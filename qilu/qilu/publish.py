@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import secrets
 import time
 
@@ -9,8 +11,10 @@ from qilu_contract import json_payload, mqtt, topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.mqtt import Login, MqttError
-from qilu_contract.readings import Value
+from qilu_contract.readings import MIN_TIME_MS, Value
 from qilu_platform.client import Platform, PlatformAway, PlatformError
+
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def parse_values(words: list[str]) -> dict[str, Value]:
@@ -21,13 +25,17 @@ def parse_values(words: list[str]) -> dict[str, Value]:
         name, separator, text = word.partition("=")
         if not name or not separator:
             raise ConfigError(f"{word!r} is not signal=value: write for example power_in=11.2.")
+        if name in values:
+            raise ConfigError(f"{name!r} is given twice: one reading holds one value of it.")
         if text in ("true", "false"):
             values[name] = text == "true"
             continue
-        try:
-            values[name] = int(text) if text.lstrip("+-").isdecimal() else float(text)
-        except ValueError as error:
-            raise ConfigError(f"{word!r}: {text!r} is neither a number nor true or false.") from error
+        if _NUMBER.fullmatch(text) is None or not math.isfinite(float(text)):
+            raise ConfigError(f"{word!r}: {text!r} is neither a number nor true or false.")
+        value: Value = int(text) if text.lstrip("+-").isdecimal() else float(text)
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ConfigError(f"{word!r}: {text!r} does not fit 64 bits.")
+        values[name] = value
     return values
 
 
@@ -48,6 +56,8 @@ def telemetry_topic(platform: str, key: str, unit: str) -> str:
 
 async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int | None) -> bytes:
     """Send one reading at QoS 1; returns its payload when the broker has confirmed it. Raises QiluError."""
+    if ts_ms is not None and ts_ms < MIN_TIME_MS:
+        raise ConfigError(f"--ts {ts_ms} lies before 2001-09-09: give milliseconds since 1970, not seconds.")
     address = BrokerAddress.from_url(broker)
     body = json_payload.encode([(ts_ms if ts_ms is not None else time.time_ns() // 1_000_000, values)])
     login = Login(f"qilu-publish-{secrets.token_hex(4)}", address.user, address.password)

@@ -251,7 +251,9 @@ def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(
         env["QILU_MQTT_PASSWORD"],
     ]
     subprocess.run(
-        ["mosquitto_pub", *login, "-q", "1", "-t", topic, "-m", '{"power_in": 1}'], check=True, timeout=30
+        ["mosquitto_pub", *login, "-q", "1", "-t", topic, "-m", '{"ts": 5, "power_in": 1}'],
+        check=True,
+        timeout=30,
     )
     deadline = time.monotonic() + START_S
     listed = ""

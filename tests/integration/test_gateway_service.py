@@ -115,7 +115,7 @@ async def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(
         (*telemetry("m1", {"ts": START_MS, "power_in": True}), Reason.WRONG_TYPE, 1),
         (telemetry("m1", 0)[0], b'{"ts": %d, "power_in": NaN}' % START_MS, Reason.NOT_FINITE, 1),
         (sparkplug_topic, sparkplug.encode(Payload(START_MS, 1, infinite)), Reason.NOT_FINITE, 1),
-        (*telemetry("m1", {"power_in": 1.0}), Reason.BAD_TIMESTAMP, 1),
+        (*telemetry("m1", {"ts": "now", "power_in": 1.0}), Reason.BAD_TIMESTAMP, 1),
         (*telemetry("m1", {"ts": soon_ms, "power_in": 1.0}), Reason.BAD_TIMESTAMP, 1),
         (sparkplug_topic, no_time, Reason.BAD_TIMESTAMP, 1),
         (*data("m1", 0, 1.0), Reason.NO_BIRTH, 1),

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qilu.publish import parse_values
 from qilu_contract import json_payload
-from qilu_contract.errors import BadReading, Reason
+from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.readings import Reading
 
 T0 = 1_795_749_000_000
@@ -21,7 +22,7 @@ def decode(body: bytes | str | object) -> list[Reading | BadReading | None]:
     content = (
         body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
     )
-    return json_payload.decode("u", content, lambda: NOW).readings
+    return json_payload.decode("u", content, lambda: NOW)
 
 
 def refusal(body: bytes | str | object) -> BadReading:
@@ -96,17 +97,17 @@ def test_iso_times_of_any_offset_are_the_instant_that_they_name(local: datetime,
 @pytest.mark.parametrize("body", ['{"a": 1}', '{"ts": null, "a": 1}', ' \n{"values": {"a": 1, "ts": null}}'])
 def test_a_reading_without_a_time_has_the_time_of_receipt(body: str) -> None:
     found = json_payload.decode("u", body.encode(), lambda: NOW)
-    assert found == ([Reading("u", NOW, {"a": 1})], NOW)
+    assert found == [Reading("u", NOW, {"a": 1})]
     # As it is kept in a dead letter, to be taken again later.
     dated = json_payload.with_time(body.encode(), NOW)
-    assert json_payload.decode("u", dated) == ([Reading("u", NOW, {"a": 1})], None)
+    assert json_payload.decode("u", dated) == [Reading("u", NOW, {"a": 1})]
 
 
 def test_only_a_single_reading_may_leave_its_time_out() -> None:
     for body in ([{"a": 1}, {"a": 2}], [{"a": 1}]):
         assert {bad.reason for bad in decode(body) if isinstance(bad, BadReading)} == {Reason.BAD_TIMESTAMP}
     assert decode([{"a": 1}, {"ts": T0, "a": 2}])[1] == Reading("u", T0, {"a": 2})
-    found = json_payload.decode("u", b'{"a": 1}').readings
+    found = json_payload.decode("u", b'{"a": 1}')
     assert isinstance(found[0], BadReading)
 
 
@@ -122,7 +123,7 @@ def test_null_means_absent() -> None:
     assert decode({"ts": T0, "values": None, "b": 1}) == [Reading("u", T0, {"b": 1})]
     assert decode({"ts": T0, "a": None}) == [None]
     assert decode([{"ts": T0, "a": None}, {"ts": T0, "a": 1}]) == [None, Reading("u", T0, {"a": 1})]
-    assert json_payload.decode("u", b'{"a": null}', lambda: NOW) == ([None], None)
+    assert json_payload.decode("u", b'{"a": null}') == [None]
 
 
 def test_each_reading_of_a_list_is_judged_by_itself() -> None:
@@ -171,3 +172,45 @@ def test_numbers_that_json_cannot_say_are_not_sent_as_null() -> None:
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match="power_in"):
             json_payload.encode([(T0, {"power_in": value})])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "x=nan",
+        "x=inf",
+        "x=-Infinity",
+        "x=1e999",
+        "x=1_000",
+        "x=１２",
+        "x=--5",
+        "x=0x10",
+        "x=",
+        "x=1 ",
+        "x=9" + "9" * 400,
+    ],
+)
+def test_publish_sends_numbers_only(word: str) -> None:
+    with pytest.raises(ConfigError, match="neither a number"):
+        parse_values([word])
+
+
+def test_publish_takes_every_way_to_write_a_number() -> None:
+    words = ["a=1", "b=-2", "c=+3", "d=1.5", "e=.5", "f=5.", "g=1e3", "h=-1.5E-3", "i=true", "j=false"]
+    wanted = {
+        "a": 1,
+        "b": -2,
+        "c": 3,
+        "d": 1.5,
+        "e": 0.5,
+        "f": 5.0,
+        "g": 1000.0,
+        "h": -0.0015,
+        "i": True,
+        "j": False,
+    }
+    assert repr(parse_values(words)) == repr(wanted)
+    with pytest.raises(ConfigError, match="64 bits"):
+        parse_values([f"a={2**63}"])
+    with pytest.raises(ConfigError, match="twice"):
+        parse_values(["a=1", "a=2"])
