@@ -32,6 +32,7 @@ class FakeInflux:
         self.answer_own: Callable[[list[str]], Answer] = lambda _: STORED
         """The same for what holds the gateway's roll-ups alone; those that are stored are in `own_lines`."""
         self.own_lines: set[str] = set()
+        self.ping_answer: Answer = (204, {"X-Influxdb-Version": "1.fake"}, "")
         self.query_answer: Answer | None = None
         """What every query is answered with, if not that it is done."""
         self.every_write: Callable[[], None] = lambda: None
@@ -42,7 +43,7 @@ class FakeInflux:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._send((204, {"X-Influxdb-Version": "1.fake"}, ""))
+                self._send(fake.ping_answer)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()

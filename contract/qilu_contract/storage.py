@@ -179,11 +179,19 @@ def _rollups() -> list[Measurement]:
             fields={"readings": "int"},
             counted_by="readings",
         ),
-        # What the gateway's roll-ups made of the readings since the start, and what they hold now.
+        # What the gateway's roll-ups made of the readings since the start, what they hold now, and how many
+        # of their own points no store took.
         Measurement(
             name="rollup",
             tags=("gateway", RESOLUTION),
-            fields={"rolled": "int", "late": "int", "left_out": "int", "held": "int", "alarms_open": "int"},
+            fields={
+                "rolled": "int",
+                "late": "int",
+                "left_out": "int",
+                "held": "int",
+                "dropped": "int",
+                "alarms_open": "int",
+            },
             counted_by="rolled",
         ),
         # A count of the programme that has reached a round number or a share of its target.

@@ -128,6 +128,7 @@ def _rollups(made: dashboard.Dashboard) -> None:
         "rolled": "Readings rolled up 已汇总读数",
         "late": "Too late for their minute 迟到读数",
         "held": "Held in open minutes 待汇总读数",
+        "dropped": "Rows that no store took 丢弃的汇总行",
         "alarms_open": "Open alarms 未解除报警",
     }.items():
         query = f'SELECT last("{name}") AS "{name}" {_ROLLUPS} {over_time("gateway")}'

@@ -219,6 +219,7 @@ class Rollups:
             "late": tally.late,
             "left_out": tally.left_out,
             "held": sum(fleet.rows for fleet in self._fleets.values()),
+            "dropped": tally.points_dropped,
             "alarms_open": self.open_alarms,
         }
         return Point("rollup", (self._gateway, FINE), wall_ms(), fields)

@@ -362,7 +362,9 @@ async def test_a_roll_up_that_the_store_refuses_takes_no_other_with_it(
     bad = ("fleet,level=county", "fleet,level=industry")
 
     def refuse(lines: list[str]) -> Answer:
-        return (400, {}, "partial write") if any(line.startswith(bad) for line in lines) else STORED
+        return (
+            (400, {}, '{"error": "partial write"}') if any(line.startswith(bad) for line in lines) else STORED
+        )
 
     fake_influx.answer_own = refuse
     async with online(with_store(settings, fake_influx)) as gateway:

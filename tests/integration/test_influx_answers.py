@@ -9,7 +9,7 @@ import pytest
 import structlog
 from conftest import InfluxServer
 from fake_influx import Answer, FakeInflux
-from qilu_contract.errors import Denied, QiluError, Rejected, Retryable, StoreError, TooLarge
+from qilu_contract.errors import ConfigError, Denied, QiluError, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.storage import Point
 from qilu_contract.stores import open_store
 from qilu_contract.stores.contract import InfluxAddress, without_password
@@ -47,6 +47,8 @@ ANSWERS: list[tuple[int, str, type[StoreError], str]] = [
     (504, "", Retryable, "504"),
     (301, "", Retryable, "no InfluxDB"),
     (200, "<html>Welcome</html>", Retryable, "no InfluxDB"),
+    (400, "Client sent an HTTP request to an HTTPS server.", Retryable, "TLS"),
+    (400, "<html><center>nginx</center></html>", Retryable, "not InfluxDB's own"),
     # What is refused for good, at least in part.
     (400, '{"error":"partial write: field type conflict: input field dropped=1"}', Rejected, "type conflict"),
     (400, '{"error":"partial write: points beyond retention policy dropped=1"}', Rejected, "retention"),
@@ -76,6 +78,25 @@ async def test_an_answer_to_a_write_is_kept_for_later_or_refused(
             await store.write(POINTS)
         assert type(found.value) is kind
         assert "abc" not in str(found.value)
+
+
+async def test_a_server_that_is_none_is_found_out_before_anything_is_written(
+    fake_influx: FakeInflux,
+) -> None:
+    """As a TLS port answers plain text, and a proxy what it does not know."""
+    for status in (400, 401, 404, 422, 503):
+        fake_influx.ping_answer = (status, {}, "Client sent an HTTP request to an HTTPS server.")
+        async with open_store(fake_influx.url) as store:
+            with pytest.raises(Retryable, match=str(status)):
+                await store.write(POINTS)
+    assert fake_influx.writes == []
+
+
+def test_a_token_that_cannot_be_sent_is_refused_at_once() -> None:
+    for token in ("abc\ndef", "ключ"):
+        with pytest.raises(ConfigError, match="QILU_INFLUX_TOKEN"):
+            open_store("influxdb://127.0.0.1:8086/qilu", token)
+    open_store("influxdb://127.0.0.1:8086/qilu", "завод:пароль")  # 1.x has users, and Basic takes any text
 
 
 async def test_a_store_that_asks_for_time_gets_it(fake_influx: FakeInflux) -> None:

@@ -175,6 +175,8 @@ def open_store(url: str, token: str | None = None) -> Store:
     if address is not None:
         from qilu_contract.stores.influx import InfluxStore
 
+        if token and not (token.isascii() and token.isprintable()) and address.log_in(token) is None:
+            raise ConfigError("QILU_INFLUX_TOKEN holds characters that no token has: copy it again.")
         return InfluxStore(address, token)
     raise ConfigError(
         f"--store {without_password(url)} names no store: "

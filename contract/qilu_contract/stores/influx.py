@@ -65,7 +65,8 @@ class InfluxStore:
     async def _create_database(self) -> None:
         """Where it is there already, a user who may only write to it is refused: the write decides."""
         try:
-            await self._answers(f'CREATE DATABASE "{self._database}"')
+            quoted = self._database.replace("\\", "\\\\").replace('"', '\\"')
+            await self._answers(f'CREATE DATABASE "{quoted}"')
         except (Denied, StoreError) as error:
             if isinstance(error, Retryable) and not isinstance(error, Denied):
                 raise
@@ -282,8 +283,10 @@ class InfluxStore:
                 return Retryable(f"{detail} (is {self._database!r} the right bucket or database?)")
             case 413:
                 return TooLarge(detail)
-            case 400 | 422:
+            case 400 | 422 if path != "/ping" and _is_influxdbs(answer):
                 return Rejected(detail)
+            case 400 | 422:
+                return Retryable(f"{detail} (that is not InfluxDB's own answer: check --store, also for TLS)")
             case _ if answer.is_success or answer.is_redirect:
                 return Retryable(f"{detail} (that is no InfluxDB: check --store)")
             case _:
@@ -355,6 +358,15 @@ def _points(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence
         )
         for row in rows
     ]
+
+
+def _is_influxdbs(answer: httpx.Response) -> bool:
+    """Whether it refuses points, and not a proxy the request, or a TLS port the plain text."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return False
+    return isinstance(body, dict) and not body.keys().isdisjoint(("error", "message", "code"))
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
