@@ -70,7 +70,12 @@ class BrokerAddress:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise ConfigError(f"--broker {url}: {error}.") from error
+            raise ConfigError(f"--broker names no broker ({error}): use mqtt://host:1883.") from error
+        if parts.scheme in ("ws", "wss"):
+            raise ConfigError(
+                f"--broker {parts.scheme}://{parts.hostname}: MQTT over WebSockets is not supported; use the "
+                "broker's TCP listener, mqtt://host:1883 or mqtts://host:8883."
+            )
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
             raise ConfigError(f"--broker {url} names no broker: use mqtt://host:1883 or mqtts://host:8883.")
         tls = parts.scheme == "mqtts"

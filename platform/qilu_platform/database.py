@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -297,6 +297,26 @@ def is_damaged(error: Exception) -> bool:
     """SQLite's file does not hold what was written."""
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Around what a command asks a database of: raises ConfigError when it does not answer or is none."""
+    try:
+        yield
+    except (DBAPIError, OSError) as error:
+        raise unreachable(url, error) from error
+
+
+def check_reachable(url: str, password: str | None = None) -> None:
+    """Connect once. Raises ConfigError when the registry cannot be kept there."""
+    engine = open_engine(url, password)
+    try:
+        with answering(url), engine.connect() as connection:
+            if connection.dialect.name == "sqlite":  # reads the file; SELECT 1 would not
+                connection.exec_driver_sql("PRAGMA schema_version")
+    finally:
+        engine.dispose()
 
 
 def unreachable(url: str, error: DBAPIError | OSError) -> ConfigError:

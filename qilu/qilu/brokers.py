@@ -160,8 +160,10 @@ def _plugin(program: str) -> Path | None:
 def choose_broker(wanted: str) -> tuple[BrokerKind, str]:
     """What `--broker auto|mosquitto|builtin` means on this machine, and the reason in a few words.
 
-    Raises ConfigError when Mosquitto is wanted and cannot be used.
+    Raises ConfigError for other words, and when Mosquitto is wanted and cannot be used.
     """
+    if wanted not in ("auto", "mosquitto", "builtin"):
+        raise ConfigError(f"--broker {wanted}: use auto, mosquitto, builtin or mqtt://host:1883.")
     found = find_mosquitto()
     if wanted == "builtin":
         return "builtin", "as wanted"

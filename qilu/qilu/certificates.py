@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from qilu_contract.errors import ConfigError
 from qilu_contract.secrets import secret
 from rich.console import Console
 from rich.table import Table
+
+from qilu.output import print_json
 
 certificates_app = typer.Typer(
     no_args_is_help=True, help="Client certificates of edge nodes (with a key in QILU_API_KEY)."
@@ -79,7 +80,7 @@ def show(
     with Platform(platform, secret("QILU_API_KEY")) as client:
         found = list(client.certificates(enterprise, ends_within_days))
     if as_json:
-        print(msgspec.json.encode(found).decode())  # noqa: T201
+        print_json(found)
         return
     table = Table("id", "enterprise", "state", "ends")
     for item in found:

@@ -24,6 +24,7 @@ from typer.exceptions import TyperException
 from qilu import flags
 from qilu.certificates import certificates_app
 from qilu.logfile import log_file, log_stream
+from qilu.output import print_json
 from qilu.process import become_service, on_stop_signals
 from qilu.programme import programme_app
 
@@ -111,6 +112,9 @@ def main() -> None:
         if sentence := error.format_message().strip().rstrip("."):  # empty: the help was shown instead
             _complain(f"{sentence} (-h shows what there is).")
         sys.exit(2)
+    except typer.Abort:
+        _complain("aborted, nothing was changed.")
+        sys.exit(1)
     except ConfigError as error:
         _complain(str(error))
         sys.exit(2)
@@ -197,6 +201,8 @@ def up(
     Example: qilu up --units 500 --for 60s --report run.json
     """
     _use_classes(classes)
+    from qilu_devices.scenario import load_scenario
+
     from qilu.stack import Child, StackConfig, make_state, run_stack
 
     devices: list[str] = ["devices", "run", "--speed", speed]
@@ -214,8 +220,11 @@ def up(
         flags.duration_s(duration)
     if start is not None:
         flags.time_ms(start)
+    flags.new_file(report, "--report")
+    load_scenario(scenario)
     child = Child("devices", devices)
     config = StackConfig(state, broker, store, db, port, mqtt_port, metrics_port, mqtts, child)
+    config.check()
     become_service()
     make_state(state, child.name)
     with log_file(state / "log" / "stack.log") as log:
@@ -273,7 +282,7 @@ def doctor(state: State = Path("var"), as_json: Json = False) -> None:
 
     findings = list(examine(state, (1883, 8883, 8000, 8081)))
     if as_json:
-        print(msgspec.json.encode([finding.as_dict() for finding in findings]).decode())  # noqa: T201
+        print_json([finding.as_dict() for finding in findings])
     else:
         signs = {"good": "[green]✓[/]", "note": "[yellow]•[/]", "bad": "[bold red]✗[/]"}
         for finding in findings:
@@ -323,7 +332,7 @@ def verify(
 
     verdict = _run(read())
     if as_json:
-        print(msgspec.json.encode(verdict.as_dict()).decode())  # noqa: T201
+        print_json(verdict.as_dict())
     else:
         _show_verdict(verdict)
     if not verdict.total.good:
@@ -482,6 +491,7 @@ def _print_digest(config: Any) -> None:
 
 def _simulate(config: Any, report: Path | None) -> None:
     """A run until its end, or until a signal comes."""
+    flags.new_file(report, "--report")
     become_service()
     from qilu_devices.run import run
 
@@ -525,7 +535,7 @@ def devices_catalogue(
         for path in write_pages(write, chosen):
             console.print(str(path), highlight=False, markup=False)
     elif as_json:
-        print(msgspec.json.encode(as_data(chosen)).decode())  # noqa: T201
+        print_json(as_data(chosen))
     else:
         console.print(*tables(chosen), sep="\n")
 
@@ -536,7 +546,7 @@ def gateway_run(
     store: StoreUrl = "influxdb://127.0.0.1:8086/qilu",
     platform: Platform = "http://127.0.0.1:8000",
     state: State = Path("var/gateway"),
-    port: Annotated[int, typer.Option(help="of /metrics and /healthz")] = 8081,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="of /metrics and /healthz")] = 8081,
     host: Annotated[str, typer.Option(help="address that /metrics and /healthz listen on")] = "127.0.0.1",
     classes: Classes = None,
     shard: Annotated[str, typer.Option(help="i/n: this gateway's part of the counties")] = "1/1",
@@ -553,16 +563,17 @@ def gateway_run(
 
     become_service()
     _log_to_stderr()
-    settings = Settings(
-        broker=broker,
-        store=store,
-        platform=platform,
-        state=state,
-        http_port=port,
-        http_host=host,
-        shard=shard,
-        profile=profile,
-    )
+    with flags.settings("QILU_"):
+        settings = Settings(
+            broker=broker,
+            store=store,
+            platform=platform,
+            state=state,
+            http_port=port,
+            http_host=host,
+            shard=shard,
+            profile=profile,
+        )
 
     async def serve() -> None:
         service = GatewayService(settings)
@@ -594,7 +605,7 @@ def letters_list(
     rows = read(state, reason=reason, unit=unit, limit=limit)
     if as_json:
         for row in rows:
-            print(msgspec.json.encode(row.as_dict()).decode())  # noqa: T201
+            print_json(row.as_dict())
         return
     table = Table()
     for heading in ("id", "last seen", "reason", "readings", "topic", "detail"):
@@ -625,7 +636,7 @@ def letters_show(
         )
     content = rows[0].as_dict()
     if as_json:
-        print(msgspec.json.encode(content).decode())  # noqa: T201
+        print_json(content)
         return
     for name, value in content.items():
         console.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
@@ -679,7 +690,7 @@ def _move_letters(
         raise ConfigError("Say which dead letters are meant: --id, --reason, --unit or --all.")
     outcome = _run(move(what, state, id=id, reason=reason, unit=unit))
     if as_json:
-        print(msgspec.json.encode(outcome).decode())  # noqa: T201
+        print_json(outcome)
         return
     done = "accepted now" if what == "replay" else "thrown away"
     kept = f", {outcome.kept:,} stay" if what == "replay" else ""
@@ -697,7 +708,7 @@ def platform_run(
         str | None, typer.Option(envvar="QILU_BROKER", help="mqtt://host:1883, for commands to units")
     ] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="port to listen on")] = 8000,
     classes: Classes = None,
 ) -> None:
     """Serve registry, counts, API and console. An empty database takes its first admin key from QILU_API_KEY,
@@ -711,7 +722,8 @@ def platform_run(
 
     become_service()
     _log_to_stderr()
-    settings = Settings(db_url=db, store_url=store, broker=broker, host=host, port=port)
+    with flags.settings("QILU_PLATFORM_"):
+        settings = Settings(db_url=db, store_url=store, broker=broker, host=host, port=port)
 
     async def serve() -> None:
         stopping = asyncio.Event()
@@ -746,8 +758,7 @@ def platform_audit(
     from qilu_contract.secrets import secret
     from qilu_platform.audit import audit
     from qilu_platform.audit import repair as repair_counts
-    from qilu_platform.database import open_engine, unreachable
-    from sqlalchemy.exc import OperationalError
+    from qilu_platform.database import answering, open_engine
 
     if db.startswith("sqlite:///") and not Path(db.removeprefix("sqlite:///")).is_file():
         raise ConfigError(
@@ -759,7 +770,7 @@ def platform_audit(
         for line in lines:
             console.print(str(line), highlight=False, markup=False, soft_wrap=True)
 
-    try:
+    with answering(db):
         findings = audit(engine)
         show(findings)
         if findings and repair:
@@ -770,8 +781,6 @@ def platform_audit(
                 changes, findings = repair_counts(engine, dry=False)
                 console.print(f"{len(changes)} changes made; the audit log has an entry. What is left:")
                 show(findings or ["nothing"])
-    except OperationalError as error:
-        raise unreachable(db, error) from error
     if findings:
         raise QiluError(
             f"{len(findings)} findings; `qilu platform audit --repair` shows what would make them agree."
@@ -823,7 +832,7 @@ def platform_import(
         if errors is not None:
             registry.write_import_errors(id_, errors)
     if as_json:
-        print(msgspec.json.encode(done).decode())  # noqa: T201
+        print_json(done)
     else:
         console.print(
             f"{done.created:,} registered, {done.existing:,} there already, {done.bad:,} bad lines.",
@@ -853,7 +862,7 @@ def platform_command(
     with _client(platform) as client:
         done = client.command(unit, command, name, value, duration_s, wait_s=10.0)
     if as_json:
-        print(msgspec.json.encode(done).decode())  # noqa: T201
+        print_json(done)
     elif done.holds_from_ms is not None:
         from_ms = done.holds_from_ms / 1000
         console.print(f"Accepted; it holds from {datetime.fromtimestamp(from_ms, UTC):%F %T} UTC on.")
@@ -872,7 +881,7 @@ def _client(platform: str) -> PlatformClient:
 
 def _show_key(made: NewKey, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.encode(made).decode())  # noqa: T201
+        print_json(made)
         return
     console.print(f"{made.id} {made.key}", soft_wrap=True, highlight=False, markup=False)
     Console(stderr=True).print("The key is shown this once; the platform keeps a hash of it only.")
@@ -903,7 +912,7 @@ def keys_list(platform: Platform = "http://127.0.0.1:8000", as_json: Json = Fals
     with _client(platform) as client:
         items = client.keys()
     if as_json:
-        print(msgspec.json.encode(items).decode())  # noqa: T201
+        print_json(items)
         return
     table = Table()
     for heading in ("id", "name", "role", "enterprise", "made", "ends"):
@@ -1039,7 +1048,7 @@ def dashboards_push(
         raise ConfigError("QILU_GRAFANA_TOKEN is not set: make a service account's token in Grafana.")
     for change in Push(url, token, store, secret("QILU_INFLUX_TOKEN"), dry_run).run():
         if as_json:
-            print(msgspec.json.encode(change).decode())  # noqa: T201
+            print_json(change)
             continue
         console.print(f"{change.done:<9} {change.what}", highlight=False, markup=False, soft_wrap=True)
         if dry_run and change.difference:

@@ -1,9 +1,13 @@
-"""What flags mean, the same everywhere: durations, speeds, times."""
+"""What flags mean, the same everywhere: durations, speeds, times, files."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from qilu_contract.errors import ConfigError
 
@@ -56,3 +60,32 @@ def shard(text: str) -> tuple[int, int]:
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise ConfigError(f"--shard {text!r} is no slice: write 1/4 for the first of four.")
     return int(found[1]), int(found[2])
+
+
+def new_file(path: Path | None, flag: str) -> None:
+    """A file that is written at the end can be: found out at the beginning. Raises ConfigError."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"{flag} {path}: there is no folder {folder}: make it first.")
+    if path.is_dir():
+        raise ConfigError(f"{flag} {path} is a folder: name a file in it.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"{flag} {path} cannot be written: permission denied.")
+
+
+@contextmanager
+def settings(prefix: str) -> Iterator[None]:
+    """Around a service's settings, which also come from variables that begin with `prefix`. Raises
+    ConfigError for a value that cannot be used."""
+    from pydantic import ValidationError  # not every part has it installed
+
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"The setting {name} ({prefix}{name.upper()}) is {first['input']!r}: {first['msg']}."
+        ) from error

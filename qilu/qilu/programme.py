@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from qilu.logfile import log_file
+from qilu.output import print_json
 
 if TYPE_CHECKING:
     from qilu_programme.runs import Comparison, Ensemble
@@ -85,8 +86,12 @@ def programme_run(
     broker: Annotated[
         str, typer.Option(help="with --live: auto, mosquitto, builtin, or (with --platform) mqtt://host:1883")
     ] = "auto",
-    port: Annotated[int, typer.Option(help="of the stack's platform; another one if it is taken")] = 8000,
-    mqtt_port: Annotated[int, typer.Option(help="of the stack's broker; another one if it is taken")] = 1883,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="of the stack's platform; another one if it is taken")
+    ] = 8000,
+    mqtt_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="of the stack's broker; another one if it is taken")
+    ] = 1883,
     report: Annotated[
         Path | None, typer.Option("--report", help="with --live: write one JSON object here at the end")
     ] = None,
@@ -124,7 +129,7 @@ def programme_run(
     with _bar(runs) as shown:
         ensemble = model.run_many(loaded, runs, shown)
     if as_json:
-        print(msgspec.json.encode(model.as_json(ensemble)).decode())  # noqa: T201
+        print_json(model.as_json(ensemble))
         return
     _show_run(ensemble)
 
@@ -164,12 +169,11 @@ def _run_live(
     ports: tuple[int, int],
     report: Path | None,
 ) -> None:
-    from qilu import live
+    from qilu import flags, live
     from qilu.process import become_service
     from qilu.stack import StackConfig, make_state
 
-    if report is not None and not report.absolute().parent.is_dir():
-        raise ConfigError(f"--report {report}: there is no folder {report.absolute().parent}: make it first.")
+    flags.new_file(report, "--report")
     if platform is not None:
         if "://" not in broker:
             raise ConfigError("--platform needs --broker as well: where that platform's gateway listens.")
@@ -178,6 +182,7 @@ def _run_live(
             return  # the stack around us reports
     else:
         stack = StackConfig(config.state, broker, port=ports[0], mqtt_port=ports[1])
+        stack.check()
         become_service()
         make_state(config.state, "programme")
         with log_file(config.state / "log" / "stack.log") as log:
@@ -242,7 +247,7 @@ def programme_compare(
     with _bar(2 * runs) as shown:
         comparison = model.compare(before, after, runs, shown)
     if as_json:
-        print(msgspec.json.encode(comparison.as_json()).decode())  # noqa: T201
+        print_json(comparison.as_json())
         return
     _show_comparison(comparison)
 
@@ -317,7 +322,7 @@ def programme_assumptions(as_json: Json = False) -> None:
     from qilu_programme.figures import FIGURES, TABLES, read_table
 
     if as_json:
-        print(msgspec.json.encode(list(FIGURES.values())).decode())  # noqa: T201
+        print_json(list(FIGURES.values()))
         return
     table = Table()
     for heading in ("figure", "value", "unit", "mark", "what, and where it comes from"):

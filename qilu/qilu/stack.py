@@ -23,6 +23,7 @@ import httpx
 import msgspec
 import structlog
 from pydantic import SecretStr
+from qilu_contract.broker import BrokerAddress
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.private_files import private_folder, write_private
 from qilu_contract.secrets import secret
@@ -33,6 +34,7 @@ from qilu_gateway.settings import Settings as GatewaySettings
 from qilu_platform.authority import Authority
 from qilu_platform.broker_rules import write_rules
 from qilu_platform.client import Programme
+from qilu_platform.database import check_reachable
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 from rich.console import Console
@@ -101,6 +103,18 @@ class StackConfig:
     metrics_port: int = 8081
     mqtts: str = "127.0.0.1:8883"
     child: Child = field(default_factory=lambda: Child("devices", ["devices", "run"]))
+
+    def check(self) -> None:
+        """Raises ConfigError for what cannot work, before anything starts."""
+        if "://" in self.broker:
+            BrokerAddress.from_url(self.broker)
+        else:
+            choose_broker(self.broker)
+        mqtts_address(self.mqtts)
+        if self.store is not None:
+            open_store(self.store)
+        if self.db is not None:
+            check_reachable(self.db, secret("QILU_DB_PASSWORD"))
 
 
 class Stack:
@@ -208,8 +222,6 @@ class Stack:
         config = self._config
         if "://" in config.broker:
             return config.broker, "as given"
-        if config.broker not in ("auto", "mosquitto", "builtin"):
-            raise ConfigError(f"--broker {config.broker}: use auto, mosquitto, builtin or mqtt://host:1883.")
         kind: BrokerKind
         kind, why = choose_broker(config.broker)
         home, log = config.state / "broker", config.state / "log" / "broker.log"

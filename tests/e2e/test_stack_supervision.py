@@ -146,11 +146,13 @@ def test_taken_ports_are_named_with_what_is_used_instead_and_a_folder_may_have_s
     first = start("--broker", "builtin")
     first.wait_for("is up")
     (tmp_path / "other").mkdir()
-    second = Up(tmp_path / "other", [*ports, "--broker", "builtin", "--for", "1s"])
+    # And on a terminal that knows ASCII only.
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    second = Up(tmp_path / "other", [*ports, "--broker", "builtin", "--for", "1s"], env=plain)
     assert second.process.wait(PATIENCE_S) == 0, second.output.read_text()
     first.process.send_signal(signal.SIGTERM)
     assert first.process.wait(PATIENCE_S) == 0, first.output.read_text()
-    text = second.output.read_text()
+    text = second.output.read_text(encoding="ascii")
     for port, what in ((ports[1], "platform"), (ports[3], "broker"), (ports[5], "metrics")):
         assert re.search(rf"{port} is taken: {what} at \d+", text), text
     # The first stack's variables, from a folder whose name has spaces.
