@@ -65,6 +65,7 @@ class FakePlatform:
         self.barred: list[tuple[str, str]] = []
         self.problems: list[dict[str, Any]] | None = []
         """As they were reported; None for an older platform, which does not know of them."""
+        self.epoch = "one"
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
         self.start()
@@ -124,7 +125,7 @@ class FakePlatform:
             after = int(path.partition("after=")[2] or len(self.barred))
             new = self.barred[after:]
             names = {book: [id_ for kind, id_ in new if kind == book] for book in ("units", "enterprises")}
-            return 200, {"next": len(self.barred), **names}
+            return 200, {"epoch": self.epoch, "next": len(self.barred), **names}
         if path == "/v1/ingest/deaths":
             self.gone += body["units"]
             return 200, {"stale": len(body["units"])}

@@ -71,6 +71,9 @@ class Admission:
         self._stale: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._after = 0
+        self._epoch = ""
+        self._doubted_s = float("-inf")
+        """What the platform said before is used until it is confirmed, or corrected."""
         self._barred_s = float("-inf")
         self.reached = False
         """The platform has answered at least once."""
@@ -81,7 +84,10 @@ class Admission:
         if admitted is None:
             return None
         self._known.move_to_end(unit)
-        if time.monotonic() - admitted.checked_s > REFRESH_S and unit not in self._stale:
+        if (
+            admitted.checked_s < max(time.monotonic() - REFRESH_S, self._doubted_s)
+            and unit not in self._stale
+        ):
             self._stale[unit] = None
             self._wake.set()
         return admitted
@@ -106,22 +112,38 @@ class Admission:
         self._wake.set()
 
     async def watch(self) -> None:
-        """Forget who was suspended or retired, for ever: their next message makes us ask."""
-        backoff = Backoff(first_s=WATCH_S, most_s=10.0)
+        """Forget who was suspended or retired, for ever: their next message makes us ask. Notice when the
+        platform may have been restored from a backup, and forgotten what we know of it."""
+        away = False
         while True:
             await asyncio.sleep(WATCH_S)
             if not self.reached:
                 continue
             try:
                 barred = await self._platform.barred(self._after)
+                if barred.epoch != self._epoch or barred.next < self._after:
+                    await self._begin_epoch()
+                    log.info(
+                        "the platform began anew: its answers are asked for again", units=len(self._known)
+                    )
+                    continue
             except PlatformAway as error:
-                log.warning("platform away: who is barred is not known", error=str(error))
-                await asyncio.sleep(backoff.delay_s())
+                if not away:
+                    log.warning("platform away: who is barred is not known", error=str(error))
+                away = True
                 continue
-            backoff.reset()
+            away = False
             self._after = barred.next
             if barred.units or barred.enterprises:
                 self._forget(barred)
+
+    async def _begin_epoch(self) -> None:
+        """Doubt every answer so far. Raises PlatformAway."""
+        # First where the list of the barred stands, so that no suspension falls in between.
+        barred = await self._platform.barred(None)
+        self._after, self._epoch = barred.next, barred.epoch
+        self._doubted_s = time.monotonic()
+        self._negative.clear()
 
     def _forget(self, barred: Barred) -> None:
         units, owners = set(barred.units), set(barred.enterprises)
@@ -138,8 +160,7 @@ class Admission:
         while True:
             try:
                 if not self.reached:
-                    # Before the first answer that is believed, so that no suspension falls in between.
-                    self._after = (await self._platform.barred(None)).next
+                    await self._begin_epoch()
                     self.reached = True
                     log.info("platform reached")
                 await self._wake.wait()
@@ -158,21 +179,21 @@ class Admission:
         asked_s = time.monotonic()
         found = await self._platform.admission(asked + stale)
         # An answer that somebody's suspension overtook is asked for again.
-        now_s = time.monotonic() if self._barred_s < asked_s else asked_s - REFRESH_S
+        checked_s = asked_s if self._barred_s < asked_s else asked_s - REFRESH_S
         for unit in stale:
             self._stale.pop(unit, None)
-            self._learn(unit, found.get(unit), now_s)
+            self._learn(unit, found.get(unit), checked_s)
         for unit in asked:
             self._asked.pop(unit, None)
             self._stale.pop(unit, None)
-            await self._answered(unit, self._learn(unit, found.get(unit), now_s))
+            await self._answered(unit, self._learn(unit, found.get(unit), checked_s))
 
-    def _learn(self, unit: str, record: UnitRecord | None, now_s: float) -> Admitted | None:
+    def _learn(self, unit: str, record: UnitRecord | None, checked_s: float) -> Admitted | None:
         old = self._known.pop(unit, None)
         if record is None:
             if len(self._negative) >= MAX_NEGATIVE:
                 self._negative.clear()
-            self._negative[unit] = now_s + NEGATIVE_S
+            self._negative[unit] = time.monotonic() + NEGATIVE_S
             return None
         self._negative.pop(unit, None)
         places = {
@@ -189,11 +210,15 @@ class Admission:
             record.enterprise,
             tuple(places[tag] for tag in UNIT_TAGS),
             record.on_cloud,
-            now_s,
+            checked_s,
         )
-        if old is not None:
-            admitted.on_cloud |= old.on_cloud
-            admitted.active_ms, admitted.latest_ms = old.active_ms, old.latest_ms
+        if old is not None and (old.class_name, old.tags) == (admitted.class_name, admitted.tags):
+            # Messages on their way hold the old one, and are to report a first reading that the platform
+            # has not, or no longer: twice does no harm.
+            if old.checked_s < self._doubted_s:
+                old.active_ms = 0
+            old.on_cloud, old.checked_s = record.on_cloud, checked_s
+            admitted = old
         self._known[unit] = admitted
         if len(self._known) > MAX_CACHED:
             self._known.popitem(last=False)

@@ -42,11 +42,13 @@ class _Admission(msgspec.Struct):
 
 
 class Barred(msgspec.Struct, frozen=True):
-    """Who was suspended or retired: to be asked for anew. `next` is where to go on from."""
+    """Who was suspended or retired: to be asked for anew. `next` is where to go on from. Of another `epoch`,
+    or with a `next` that lies before where it was asked from, the registry may have gone back."""
 
     next: int
     units: list[str]
     enterprises: list[str]
+    epoch: str = ""
 
 
 class _FirstReadings(msgspec.Struct):

@@ -8,6 +8,7 @@ import msgspec
 from qilu_contract.clock import wall_ms
 from sqlalchemy import Connection, RowMapping, func, select
 
+from qilu_platform import epoch
 from qilu_platform.database import lock_barring
 from qilu_platform.keys import Caller
 from qilu_platform.models import Role
@@ -50,20 +51,21 @@ def latest(
 
 
 def barred_after(connection: Connection, after: int | None) -> dict[str, Any]:
-    """{"next", "units", "enterprises"}: who was suspended or retired after the line numbered `after`, up to
-    MAX_BARRED; with None nobody, only where to go on from."""
-    lines = select(audit_log.c.seq, audit_log.c.subject).where(BARRING)
-    if after is None:
-        last = connection.scalar(select(func.max(audit_log.c.seq)).where(BARRING))
-        return {"next": last or 0, "units": [], "enterprises": []}
+    """{"epoch", "next", "units", "enterprises"}: who was suspended or retired after the line numbered
+    `after`, up to MAX_BARRED; with None nobody, only where to go on from. `next` is less than `after` when
+    there is no such line: the registry has gone back."""
     found: dict[str, list[str]] = {"units": [], "enterprises": []}
-    rows = connection.execute(
-        lines.where(audit_log.c.seq > after).order_by(audit_log.c.seq).limit(MAX_BARRED)
-    ).all()
-    for _, subject in rows:
-        book, _, id_ = subject.partition("/")
-        found[book].append(id_)
-    return {"next": rows[-1].seq if rows else after, **found}
+    if after is not None:
+        lines = select(audit_log.c.seq, audit_log.c.subject).where(BARRING, audit_log.c.seq > after)
+        rows = connection.execute(lines.order_by(audit_log.c.seq).limit(MAX_BARRED)).all()
+        for row in rows:
+            book, _, id_ = row.subject.partition("/")
+            found[book].append(id_)
+        if rows:
+            return {"epoch": epoch.current(connection), "next": rows[-1].seq, **found}
+    last = connection.scalar(select(func.max(audit_log.c.seq)).where(BARRING)) or 0
+    # Not later than asked: a line that was added since the first query is the next answer's.
+    return {"epoch": epoch.current(connection), "next": last if after is None else min(after, last), **found}
 
 
 def history(connection: Connection, unit: RowMapping) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from qilu_contract.stores import Store, open_store
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from qilu_platform import epoch
 from qilu_platform.authority import Authority
 from qilu_platform.broker_rules import BrokerRules, RevocationList
 from qilu_platform.commanding import Commander
@@ -76,7 +77,9 @@ async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics
     async with AsyncExitStack() as stack:
         password = None if settings.db_password is None else settings.db_password.get_secret_value()
         database = await _open_database(stack, settings.db_url, password)
-        made = await _when_it_has_room(lambda: database.write(lambda connection: _keys(connection, settings)))
+        made = await _when_it_has_room(
+            lambda: database.write(lambda connection: _begin(connection, settings))
+        )
         if store is None and settings.store_url is not None:
             token = None if settings.store_token is None else settings.store_token.get_secret_value()
             store = await stack.enter_async_context(open_store(settings.store_url, token))
@@ -142,8 +145,9 @@ async def _when_it_has_room(work: Callable[[], Awaitable[_T]]) -> _T:
         await asyncio.sleep(ROOM_S)
 
 
-def _keys(connection: Connection, settings: Settings) -> str | None:
+def _begin(connection: Connection, settings: Settings) -> str | None:
     lock_start(connection)
+    epoch.begin(connection)
     given = {
         Role.ADMIN: settings.api_key,
         Role.INGEST: settings.ingest_key,

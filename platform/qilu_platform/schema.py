@@ -212,6 +212,14 @@ audit_log = Table(
 BARRING = text("action IN ('suspended', 'retired')")
 Index("audit_barring", audit_log.c.seq, sqlite_where=BARRING, postgresql_where=BARRING)
 
+# One row: see `epoch.py`.
+epoch = Table(
+    "epoch",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("value", String(16), nullable=False),
+)
+
 # Client certificates of edge nodes: what was signed, never a private key.
 certificates = Table(
     "certificates",

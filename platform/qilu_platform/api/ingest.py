@@ -43,7 +43,10 @@ async def admit(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn) -> Res
     return answer({"units": found})
 
 
-@router.get("/barred", responses=_shows(next=17, units=["my-motor"], enterprises=[]))
+@router.get(
+    "/barred",
+    responses=_shows(epoch="9f2c4e5a01b7d368", next=17, units=["my-motor"], enterprises=[]),
+)
 async def barred(
     runtime: RuntimeDep,
     _caller: Gateway,
@@ -52,7 +55,8 @@ async def barred(
     ] = None,
 ) -> Response:
     """Who was suspended or retired since: their admission is to be asked for anew. Up to 5,000 at a time;
-    without `after` nobody, only where to go on from."""
+    without `after` nobody, only where to go on from. When `epoch` is another one than before, or `next` is
+    less than `after`, the registry may have been restored from a backup: doubt every answer from before."""
     return answer(await runtime.database.read(lambda connection: barred_after(connection, after)))
 
 
