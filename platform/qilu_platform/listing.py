@@ -7,7 +7,7 @@ as stretches, one after the other. Units whose ids were chosen otherwise are fou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from qilu_contract.ids import id_prefix
 from qilu_contract.places import COUNTIES, city_of
 from sqlalchemy import Column, ColumnElement, Connection, Row, RowMapping, Table, func, select, union_all
 
-from qilu_platform.onboarding import ACTIVE_HOURS, HOUR_MS, current_hour
+from qilu_platform.activity import HOUR_MS, active_hours
 from qilu_platform.schema import centres, contracts, enterprises, units
 
 LOOK_AT = 8_000
@@ -51,7 +51,7 @@ class Filters:
 
 def get_row(connection: Connection, table: Table, id_: str) -> dict[str, Any] | None:
     row = connection.execute(select(table).where(table.c.id == id_)).one_or_none()
-    return None if row is None else shown(table, row._mapping, _hour(connection, table))
+    return None if row is None else shown(table, row._mapping, _active(connection, table))
 
 
 def page(
@@ -60,8 +60,8 @@ def page(
     """{"items", "next"}: up to `limit` things whose ids come after `cursor`; `next` is None on the last
     page."""
     rows, after = rows_after(connection, table, filters, cursor or "", limit)
-    hour = _hour(connection, table)
-    return {"items": [shown(table, row._mapping, hour) for row in rows], "next": after}
+    active = _active(connection, table)
+    return {"items": [shown(table, row._mapping, active) for row in rows], "next": after}
 
 
 def rows_after(
@@ -237,12 +237,12 @@ def _counties(filters: Filters) -> list[str]:
     ]
 
 
-def _hour(connection: Connection, table: Table) -> int:
-    return current_hour(connection) if table is units else 0
+def _active(connection: Connection, table: Table) -> Collection[int]:
+    return active_hours(connection) if table is units else ()
 
 
-def shown(table: Table, row: RowMapping, hour: int = 0) -> dict[str, Any]:
-    """A row as the API shows it; `hour` is the one that activity is judged by."""
+def shown(table: Table, row: RowMapping, active: Collection[int]) -> dict[str, Any]:
+    """A row as the API shows it; units last heard of in one of the hours `active` are active."""
     if table is units:
         heard, state = row["last_hour"], state_of(row)
         return {
@@ -259,10 +259,8 @@ def shown(table: Table, row: RowMapping, hour: int = 0) -> dict[str, Any]:
             "on_cloud_ms": row["on_cloud_ms"],
             "suspended_ms": row["suspended_ms"],
             "retired_ms": row["retired_ms"],
-            "active": heard is not None
-            and heard > hour - ACTIVE_HOURS
-            and state in ("registered", "on_cloud"),
-            "last_heard_ms": None if heard is None else heard * HOUR_MS,
+            "active": heard in active and state in ("registered", "on_cloud"),
+            "last_heard_ms": None if heard is None else max(heard * HOUR_MS, row["on_cloud_ms"] or 0),
         }
     if table is enterprises:
         return dict(row) | {"city": city_of(row["county"])}

@@ -335,7 +335,9 @@ class UnitOut(BaseModel):
     active: bool = Field(
         description="Heard of in the last 24 hours, and not gone since; on cloud and not active is stale."
     )
-    last_heard_ms: int | None = Field(description="The hour of its latest reading that was reported.")
+    last_heard_ms: int | None = Field(
+        description="The hour of its latest reading that was reported, or the time of its first reading."
+    )
 
 
 class EnterpriseOut(BaseModel):

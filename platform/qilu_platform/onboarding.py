@@ -13,14 +13,11 @@ from qilu_contract.places import city_of
 from sqlalchemy import CTE, ColumnElement, Connection, Row, Select, case, func, select, update
 
 from qilu_platform import ledger
-from qilu_platform.database import among, insert_rows, lock_suspensions, rows_table
+from qilu_platform.activity import HOUR_MS, move, wall_hour
+from qilu_platform.database import among, lock_suspensions, rows_table
 from qilu_platform.ledger import Entry, Event, in_county
 from qilu_platform.problems import Problem
-from qilu_platform.schema import activity, contracts, enterprises, units
-
-HOUR_MS = 3_600_000
-ACTIVE_HOURS = 24
-"""A unit whose last reading is no older is active."""
+from qilu_platform.schema import contracts, enterprises, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +75,13 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
     entries: Counter[Entry] = Counter()
     moved: Counter[int] = Counter()
     counted = active = 0
+    # A unit that a run at speed left ahead of the wall's clock is of the present again when it speaks in it.
+    now = wall_hour() if not first else _NEVER
     while True:
         found = 0
-        for county, class_, on_cloud, suspended, retired, was_hour, heard, number in _hear(connection, told):
+        for county, class_, on_cloud, suspended, retired, was_hour, heard, number in _hear(
+            connection, told, now
+        ):
             found += number
             if first and not on_cloud:
                 counted += number
@@ -89,7 +90,11 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
                     entries[in_county(Event.UNIT_LEFT, county, class_)] += number
                 elif suspended:
                     entries[in_county(Event.UNIT_SUSPENDED, county, class_)] += number
-            if not retired and not suspended and (was_hour is None or heard > was_hour):
+            if (
+                not retired
+                and not suspended
+                and (was_hour is None or heard > was_hour or was_hour > now >= heard >= now - 1)
+            ):
                 if was_hour is not None:
                     moved[was_hour] -= number
                 moved[heard] += number
@@ -102,7 +107,7 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
         if len(known) == found:
             break
         # One of them was registered since: hear them again. Those heard already do not count again.
-    _move(connection, moved)
+    move(connection, moved, heard=True)
     ledger.append(connection, entries)
     unknown = latest.keys() - known
     already = len(readings) - counted - sum(id_ in unknown for id_, _ in readings)
@@ -110,6 +115,8 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
 
 
 _Told = Sequence[tuple[str, int | None, int]]
+_NEVER = 2**31 - 1
+"""An hour that is none: nothing is ahead of it."""
 
 
 def _found(connection: Connection, told: _Told) -> CTE:
@@ -141,10 +148,12 @@ def _alike(found: CTE) -> Select[Any]:
     return select(*columns, func.count().label("number")).group_by(*columns)
 
 
-def _hear(connection: Connection, told: _Told) -> Sequence[Any]:
+def _hear(connection: Connection, told: _Told, now: int) -> Sequence[Any]:
     """Set on_cloud_ms and last_hour of the units that were told of, where that is news; what they were
-    before, as `_alike` says. On PostgreSQL this is one statement, so that it counts the units that it changes
-    and no others."""
+    before, as `_alike` says. An hour after `now` gives way to `now` and the one before it.
+
+    On PostgreSQL this is one statement, so that it counts the units that it changes and no others.
+    """
     if not told:
         return []
     found = _found(connection, told)
@@ -153,15 +162,20 @@ def _hear(connection: Connection, told: _Told) -> Sequence[Any]:
         # In the order of the tree, one prepared statement: faster than a join with what was given.
         connection.exec_driver_sql(
             """UPDATE units SET on_cloud_ms = coalesce(on_cloud_ms, ?1), last_hour = CASE
-            WHEN retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2) THEN ?2 ELSE last_hour END
+            WHEN retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2 OR last_hour > ?4)
+            THEN ?2 ELSE last_hour END
             WHERE id = ?3 AND ((on_cloud_ms IS NULL AND ?1 IS NOT NULL)
-            OR (retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2)))""",
-            [(on_cloud_ms, hour, id_) for id_, on_cloud_ms, hour in told],
+            OR (retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2 OR last_hour > ?4)))""",
+            [
+                (on_cloud_ms, hour, id_, now if now - 1 <= hour <= now else _NEVER)
+                for id_, on_cloud_ms, hour in told
+            ],
         )
         return rows
     # All conditions are on what was found: a unit whose lock had to be waited for is there as it is by now,
     # and in `units` as it was when the statement began.
-    later = ~found.c.retired & (found.c.was_hour.is_(None) | (found.c.was_hour < found.c.heard))
+    back = (found.c.was_hour > now) & found.c.heard.between(now - 1, now)
+    later = ~found.c.retired & (found.c.was_hour.is_(None) | (found.c.was_hour < found.c.heard) | back)
     onboarded = ~found.c.on_cloud & found.c.first_ms.is_not(None)
     changed = (
         update(units)
@@ -195,32 +209,8 @@ def fall_silent(connection: Connection, ids: Sequence[str]) -> int:
     for row in rows:
         if row.was_hour is not None and not row.retired and not row.suspended:
             moved[row.was_hour] -= row.number
-    _move(connection, moved)
+    move(connection, moved)
     return -moved.total()
-
-
-def _move(connection: Connection, moved: Counter[int]) -> None:
-    steps = [{"hour": hour, "units": step} for hour, step in sorted(moved.items()) if step]
-    if steps:
-        insert = insert_rows(connection, activity, steps)
-        connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=["hour"], set_={"units": activity.c.units + insert.excluded["units"]}
-            )
-        )
-
-
-def current_hour(connection: Connection) -> int:
-    """The hour that activity is judged by: the later of the wall's clock and the latest report."""
-    latest = connection.scalar(select(func.max(activity.c.hour)))
-    return max(wall_ms() // HOUR_MS, latest if latest is not None else 0)
-
-
-def active_units(connection: Connection) -> int:
-    """Units with a reading in the last 24 hours."""
-    after = current_hour(connection) - ACTIVE_HOURS
-    total = connection.scalar(select(func.sum(activity.c.units)).where(activity.c.hour > after))
-    return int(total or 0)
 
 
 def retire_unit(connection: Connection, id_: str) -> bool:
@@ -234,7 +224,7 @@ def retire_unit(connection: Connection, id_: str) -> bool:
         # It was out of the current counts and the gauge already: it comes back and leaves for good.
         entries[_of_unit(unit, Event.UNIT_RESUMED)] += 1
     elif unit.last_hour is not None:
-        _move(connection, Counter({unit.last_hour: -1}))
+        move(connection, Counter({unit.last_hour: -1}))
     if unit.on_cloud_ms is not None:
         ledger.append(connection, entries)
     return True
@@ -256,7 +246,7 @@ def suspend_unit(connection: Connection, id_: str) -> bool:
         return True
     connection.execute(update(units).where(units.c.id == id_).values(suspended_ms=wall_ms()))
     if unit.last_hour is not None:
-        _move(connection, Counter({unit.last_hour: -1}))
+        move(connection, Counter({unit.last_hour: -1}))
     if unit.on_cloud_ms is not None:
         ledger.append(connection, Counter([_of_unit(unit, Event.UNIT_SUSPENDED)]))
     return True
@@ -273,7 +263,7 @@ def resume_unit(connection: Connection, id_: str) -> bool:
         raise Problem(409, f"enterprise {unit.enterprise} of unit {id_} is suspended: resume that first.")
     connection.execute(update(units).where(units.c.id == id_).values(suspended_ms=None))
     if unit.last_hour is not None:
-        _move(connection, Counter({unit.last_hour: 1}))
+        move(connection, Counter({unit.last_hour: 1}))
     if unit.on_cloud_ms is not None:
         ledger.append(connection, Counter([_of_unit(unit, Event.UNIT_RESUMED)]))
     return True
@@ -349,7 +339,7 @@ def _suspend_all(
             moved[hour] += step
         if on_cloud_ms is not None:
             entries[in_county(event, county, class_)] += 1
-    _move(connection, moved)
+    move(connection, moved)
     return entries
 
 

@@ -12,9 +12,9 @@ from qilu_contract.storage import FINE, Point
 from qilu_contract.targets import CORE_TARGETS, Target
 from sqlalchemy import Connection, select
 
+from qilu_platform.activity import active_hours
 from qilu_platform.ledger import VOUCHERS
 from qilu_platform.models import Kind, Level
-from qilu_platform.onboarding import active_units
 from qilu_platform.schema import counters
 
 Counts = Mapping[tuple[str, str, str], int]
@@ -57,7 +57,7 @@ def read_counts(connection: Connection) -> dict[tuple[str, str, str], int]:
     """(scope, code, name) → value, for every scope but the counties."""
     rows = connection.execute(select(counters).where(counters.c.scope != "county"))
     counts = {(row.scope, row.code, row.name): int(row.value) for row in rows}
-    counts["province", PROVINCE, "units_active"] = active_units(connection)
+    counts["province", PROVINCE, "units_active"] = sum(active_hours(connection).values())
     return counts
 
 

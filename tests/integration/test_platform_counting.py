@@ -27,16 +27,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from pydantic import SecretStr
+from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.targets import CORE_TARGETS
 from qilu_platform import migrations
+from qilu_platform.activity import active_hours
 from qilu_platform.app import create_app
 from qilu_platform.audit import audit
 from qilu_platform.database import Database, migrate, open_engine
 from qilu_platform.models import TIERS, Recognised
 from qilu_platform.onboarding import (
-    active_units,
     end_contract,
     end_contracts,
     report,
@@ -323,7 +324,7 @@ class Programme(RuleBasedStateMachine):
     def counters_agree_with_the_model(self) -> None:
         with self.engine.connect() as connection:
             rows = connection.execute(counters.select()).all()
-            active = active_units(connection)
+            active = sum(active_hours(connection).values())
         counts = {(row.scope, row.code, row.name): row.value for row in rows if row.value}
         expected: Counter[tuple[str, str, str]] = Counter()
 
@@ -378,6 +379,42 @@ def test_counters_agree_with_a_model_whatever_is_done(new_database: NewDatabase)
         OnThisDatabase,
         settings=settings(max_examples=12, stateful_step_count=20, deadline=None, database=None),
     )
+
+
+def test_active_units_are_right_after_a_run_at_speed(new_database: NewDatabase) -> None:
+    url = new_database()
+    with writing(url) as write:
+        write(lambda found: register_enterprises(found, numbered(enterprise_row("e1", "370202"))))
+        rows = [unit_row(id_, "motor", "e1") for id_ in ("retired", "left", "real")]
+        write(lambda found: register_units(found, numbered(*rows)))
+        now_ms = wall_ms()
+        ahead_ms = now_ms + 400 * 24 * HOUR_MS
+
+        def hear(unit: str, ts_ms: int) -> None:
+            write(lambda found: report(found, [(unit, ts_ms)], first=False))
+
+        def active() -> int:
+            return sum(write(active_hours).values())
+
+        hear("retired", ahead_ms)
+        hear("real", now_ms)
+        assert active() == 1  # the run's, whose clock is the later one
+        write(lambda found: retire_unit(found, "retired"))
+        assert active() == 1  # the real one: nobody is ahead any more
+        hear("left", ahead_ms)
+        assert active() == 1
+        for hours, expected in ((3, 2), (25, 1)):  # since the run was heard of last
+            aged = f"heard_ms = heard_ms - {hours * HOUR_MS} WHERE hour > {now_ms // HOUR_MS}"
+            change = text(f"UPDATE activity SET {aged}")
+            write(lambda found, change=change: found.execute(change))
+            assert active() == expected
+        hear("left", now_ms - 5 * HOUR_MS)  # history wakes no unit
+        assert active() == 1
+        hear("left", now_ms)
+        assert active() == 2
+    engine = open_engine(url)
+    assert audit(engine) == []
+    engine.dispose()
 
 
 def recognition(id_: str, kind: str, subject: str | None, place: str = "370202") -> dict[str, Any]:

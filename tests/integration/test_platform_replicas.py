@@ -21,9 +21,9 @@ from typing import Any
 import httpx
 import pytest
 from conftest import Server
+from qilu_platform.activity import HOUR_MS
 from qilu_platform.audit import audit
 from qilu_platform.database import open_engine
-from qilu_platform.onboarding import HOUR_MS
 from qilu_platform.schema import enterprises, units
 from sqlalchemy import select
 
