@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qilu_contract.storage import FINE, Point
+from qilu_contract.stores import Row
 from qilu_contract.targets import TARGETS
 
 from qilu_platform.metrics import Metrics
@@ -15,6 +16,17 @@ from qilu_platform.programme import counted_by
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Parts of a target that are milestones; so are the powers of ten."""
+
+
+def pipeline_figures(rows: Sequence[Row]) -> dict[str, float | int | None] | None:
+    """The latest row of each gateway as one pipeline: their rates and counts together, the longest lag."""
+    if not rows:
+        return None
+    together: dict[str, float | int | None] = {"as_of_ms": max(row.ts_ms for row in rows)}
+    for name in ("accepted_per_s", "stored_per_s", "dead_lettered", "lag_ms"):
+        values = [value for row in rows if isinstance(value := row.values.get(name), int | float)]
+        together[name] = None if not values else max(values) if name == "lag_ms" else sum(values)
+    return together
 
 
 class OwnFigures:

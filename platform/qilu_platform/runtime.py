@@ -26,7 +26,7 @@ from qilu_platform.broker_rules import BrokerRules, RevocationList
 from qilu_platform.commanding import Commander
 from qilu_platform.database import Database, DatabaseBusy, has_no_room, lock_start, unreachable
 from qilu_platform.events import Hub
-from qilu_platform.figures import Milestones, OwnFigures
+from qilu_platform.figures import Milestones, OwnFigures, pipeline_figures
 from qilu_platform.imports import count_jobs
 from qilu_platform.keys import ensure_keys
 from qilu_platform.limits import Buckets
@@ -49,7 +49,8 @@ STEP_TIMEOUT_S = 10.0
 """A round of a background task that takes longer has failed: the store or the database hangs."""
 _FORESEEN = (StoreError, SQLAlchemyError, DatabaseBusy, TimeoutError, OSError)
 """Store or database are away or slow, or a disk is full: worth a line, not a traceback."""
-_PIPELINE_FIELDS = ("accepted_per_s", "stored_per_s", "dead_lettered", "lag_ms")
+GATEWAY_GONE_MS = 15_000
+"""A gateway writes its figures every two seconds; one that did not for so long does not count any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +182,15 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
         return found
 
     async def show_pipeline() -> None:
-        row = await store.latest("pipeline", {RESOLUTION: FINE})
-        if row is not None:
-            value = {name: row.values.get(name) for name in _PIPELINE_FIELDS}
-            runtime.hub.publish("pipeline", value | {"as_of_ms": row.ts_ms})
+        now_ms = wall_ms()
+        writing = await store.count_by(
+            "pipeline", "gateway", now_ms - GATEWAY_GONE_MS, now_ms + GATEWAY_GONE_MS
+        )
+        # When none writes, the last one that did: the page says how old its figures are.
+        gateways: list[dict[str, str]] = [{"gateway": name} for name in sorted(writing)] or [{}]
+        rows = [await store.latest("pipeline", {**gateway, RESOLUTION: FINE}) for gateway in gateways]
+        if (value := pipeline_figures([row for row in rows if row is not None])) is not None:
+            runtime.hub.publish("pipeline", value)
 
     own, milestones, hours = OwnFigures(runtime.metrics), Milestones(), Hours(shared=True)
 

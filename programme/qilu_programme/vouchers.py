@@ -47,10 +47,10 @@ class Pools:
         left = np.where(self.closed, 0, self.budgets - self.granted)
         granted = grant_in_order(places, amounts, left)
         refused = places[(amounts > 0) & ~granted]
-        self.closed[refused] = True
-        self.closed |= self.granted >= self.budgets
         given = np.where(granted, amounts, 0)
         np.add.at(self.granted, places, given)
+        self.closed[refused] = True
+        self.closed |= self.granted >= self.budgets
         return given
 
     def redeem(self, places: Whole, amounts: Whole) -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
 from qilu_contract.places import PROVINCE
 from qilu_contract.storage import BORN, COARSE, FINE, RESOLUTION, Point
@@ -317,6 +318,32 @@ async def test_a_store_that_is_away_harms_nothing_else(tmp_path: Path, free_port
         while failures not in (await client.get("/metrics")).text:
             await asyncio.sleep(0.02)
         assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_the_pipeline_is_that_of_all_gateways_that_write(tmp_path: Path) -> None:
+    def figures(per_s: float, lag_ms: float, dead: int) -> dict[str, float | int]:
+        rates = {"accepted_per_s": per_s, "stored_per_s": per_s - 1}
+        return {"accepted": 10, "dead_lettered": dead, "lag_ms": lag_ms} | rates
+
+    async with (
+        asyncio.timeout(HUNG_S),
+        open_store(f"duckdb:///{tmp_path}/store.duckdb") as store,
+        PlatformService(settings(tmp_path), store) as service,
+        client_of(service) as client,
+        events_of(client) as events,
+    ):
+        now_ms = wall_ms() + 10_000  # a busy machine may take its time to look
+        await store.write(
+            [
+                Point("pipeline", ("qilu-0-of-2", FINE), now_ms - 10, figures(3.0, 50.0, 1)),
+                Point("pipeline", ("qilu-0-of-2", FINE), now_ms - 2_000, figures(7.0, 70.0, 0)),
+                Point("pipeline", ("qilu-1-of-2", FINE), now_ms, figures(5.0, 2.0, 4)),
+                Point("pipeline", ("gone", FINE), now_ms - 3_600_000, figures(900.0, 900.0, 900)),
+            ]
+        )
+        told = await find(events, lambda topic, _: topic == "pipeline")
+        rates = {"accepted_per_s": 8.0, "stored_per_s": 6.0}
+        assert told == {"dead_lettered": 5, "lag_ms": 50.0, "as_of_ms": now_ms} | rates
 
 
 async def test_the_programme_is_rolled_up_and_the_pipeline_is_told(tmp_path: Path) -> None:

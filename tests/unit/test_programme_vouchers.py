@@ -24,6 +24,12 @@ def test_a_pool_that_turned_a_claim_away_is_closed() -> None:
     assert pools.claim(np.array([0]), np.array([1])).tolist() == [0]
 
 
+def test_a_pool_that_is_granted_to_the_last_yuan_is_closed() -> None:
+    pools = Pools(np.array([10, 10]))
+    assert pools.claim(np.array([0, 0, 1]), np.array([6, 4, 9])).tolist() == [6, 4, 9]
+    assert pools.open_shares().tolist() == [0.0, 1.0]
+
+
 @given(CLAIMS, st.lists(st.integers(0, 300), min_size=5, max_size=5))
 def test_grants_never_exceed_the_pool_and_nobody_passes_another(
     claims: list[tuple[int, int]], budgets: list[int]
