@@ -40,7 +40,8 @@ test: setup servers ## all tests, against real servers
 
 SOAK = tests/e2e/test_gateway_faults.py tests/integration/test_gateway_fuzz.py tests/e2e/test_gateway_soak.py \
        tests/integration/test_platform_bad_lines.py tests/integration/test_platform_interleavings.py \
-       tests/integration/test_platform_replicas.py
+       tests/integration/test_platform_replicas.py \
+       tests/e2e/test_restart_matrix.py
 
 soak: setup servers ## ten times the faults, a million fuzzed messages, ten million lines, an hour of memory; a part: ARGS="-k killed_again"
 	QILU_SOAK=1 $(BIN)/pytest $(SOAK) -s $(ARGS)

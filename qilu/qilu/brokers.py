@@ -8,6 +8,7 @@ takes, so that a gateway which acknowledges late is disconnected over and over.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import shutil
@@ -17,11 +18,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import structlog
 from qilu_contract.broker import MAX_PACKET_BYTES
@@ -207,6 +208,32 @@ class NodeListener:
         return tuple((self.rules / name).stat().st_mtime_ns for name in ("nodes.acl", "crl.pem"))
 
 
+@asynccontextmanager
+async def sole_broker(home: Path) -> AsyncIterator[int]:
+    """The right to run a broker in `home`, as a file descriptor that the broker inherits: it is taken for as
+    long as any process has it. Waits for the broker of a stack that was killed: it still writes its queue to
+    disk, and has the ports. Raises ConfigError when it does not end."""
+    with await asyncio.to_thread(_lock_file, home) as file:
+        deadline = time.monotonic() + STOP_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"The broker of an earlier stack still runs in {home}: end its process."
+                    ) from error
+                await asyncio.sleep(0.05)
+            else:
+                break
+        yield file.fileno()
+
+
+def _lock_file(home: Path) -> IO[str]:
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return (home / "lock").open("a")
+
+
 class EmbeddedBroker:
     """A broker on loopback as a child process, with passwords from the keyring; Mosquitto also listens to
     edge nodes. `async with` starts and ends it; in between it is started again when it ends by itself."""
@@ -220,8 +247,9 @@ class EmbeddedBroker:
         log: Path,
         nodes: NodeListener | None,
         tell: Callable[[str], None] = lambda _: None,
+        inherits: tuple[int, ...] = (),
     ) -> None:
-        """`tell` shows the user a sentence, about a restart."""
+        """`tell` shows the user a sentence, about a restart; the process `inherits` file descriptors."""
         self.kind = kind
         self.port = port
         self.nodes = nodes
@@ -231,7 +259,7 @@ class EmbeddedBroker:
         self._home = home
         self._keyring = keyring
         self._log = log
-        self._tell = tell
+        self._tell, self._inherits = tell, inherits
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -278,6 +306,7 @@ class EmbeddedBroker:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is ours to pass on, in our order
                 preexec_fn=die_with_parent,
+                pass_fds=self._inherits,
             )
         try:
             async with asyncio.timeout(START_S):

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 from rich.console import Console
 
-from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker, free_port
+from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker, free_port, sole_broker
 from qilu.children import die_with_parent, end, ended_by, last_words, size
 from qilu.keyring import Keyring
 from qilu.process import on_stop_signals
@@ -50,6 +50,9 @@ log = structlog.get_logger()
 
 LOOPBACK = "127.0.0.1"
 STOP_CHILD_S = 3.0
+SUBSCRIBE_S = 10.0
+"""For the gateway's session at a broker that answers; a stack at somebody else's broker may have to wait for
+it."""
 SETTLE_S = 30.0
 """How long the end of a run waits for what is in flight while none of it moves: a store that is away, say."""
 QUIET_S = 5.0
@@ -166,8 +169,9 @@ class Stack:
         stack.enter_context(_alone(state))
         self.keyring.make()
         authority = Authority.open(state / "ca")
+        lock = await stack.enter_async_context(sole_broker(state / "broker"))
         nodes = self._node_listener()
-        broker_url, broker_note = await self._start_broker(stack, authority, nodes)
+        broker_url, broker_note = await self._start_broker(stack, authority, nodes, lock)
 
         store_url = config.store or f"duckdb:///{state}/readings.duckdb"
         self.store = await stack.enter_async_context(open_store(store_url, secret("QILU_INFLUX_TOKEN")))
@@ -206,9 +210,18 @@ class Stack:
                 api_key=self.keyring.key("ingest"),
             )
         )
+        await self._gateway_subscribed()
         self._write_env(broker_url)
         self._tell(broker_note, store_url)
         self.child = await stack.enter_async_context(self._run_child(broker_url))
+
+    async def _gateway_subscribed(self) -> None:
+        """Wait, within bounds, until the gateway has its session at the broker: what comes before its first
+        one goes to nobody."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SUBSCRIBE_S):
+                while {"starting", "broker"} & set(self.gateway.troubles()):
+                    await asyncio.sleep(0.02)
 
     def _node_listener(self) -> NodeListener:
         host, port = mqtts_address(self._config.mqtts)
@@ -217,7 +230,7 @@ class Stack:
         return NodeListener(host, port, self._config.state / "broker" / "rules")
 
     async def _start_broker(
-        self, stack: AsyncExitStack, authority: Authority, nodes: NodeListener
+        self, stack: AsyncExitStack, authority: Authority, nodes: NodeListener, lock: int
     ) -> tuple[str, str]:
         config = self._config
         if "://" in config.broker:
@@ -231,7 +244,7 @@ class Stack:
                 write_rules(nodes.rules, authority, [], [])
         tls = nodes if kind == "mosquitto" else None
         port = self._port(config.mqtt_port, "broker")
-        broker = EmbeddedBroker(kind, port, home, self.keyring, log, tls, self._note)
+        broker = EmbeddedBroker(kind, port, home, self.keyring, log, tls, self._note, (lock,))
         self.broker = await stack.enter_async_context(broker)
         if tls is None:
             # It hands over some hundred messages and then waits for their acknowledgements: a batch that

@@ -3,7 +3,6 @@ the platform's registry, certificates from its authority."""
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import queue
@@ -20,21 +19,18 @@ from typing import Any
 import httpx
 import paho.mqtt.client as paho
 import pytest
+from compose_broker import ComposeBroker
 from gateway_world import eventually
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from qilu.brokers import find_mosquitto
-from qilu.keyring import Keyring
 from qilu_contract.broker import MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES
 from qilu_contract.errors import ConfigError
-from qilu_contract.private_files import write_private
 from qilu_devices.broker import Broker
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
 from qilu_platform.authority import Authority, certificate_pem, key_pem, make_key
 from qilu_platform.client import Platform, PlatformError
 
-ROOT = Path(__file__).parents[2]
 QILU = Path(sys.executable).parent / "qilu"
 A, B = "a-works", "370203-e00001"
 GROUP = {A: "370202", B: "370203"}
@@ -54,10 +50,10 @@ class World:
 
     def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
         self.folder = folder
-        self.port, self.tls_port, self._http_port = free_port(), free_port(), free_port()
-        self.keyring = Keyring(folder / "all")
-        self.rules = folder / "rules"
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.broker = ComposeBroker(folder, free_port)
+        self.port, self.tls_port, self._http_port = self.broker.port, self.broker.tls_port, free_port()
+        self.keyring, self.rules = self.broker.keyring, self.broker.rules
+        self._process: subprocess.Popen[bytes]
         self.platform: Platform
 
     @property
@@ -65,19 +61,9 @@ class World:
         return f"http://127.0.0.1:{self._http_port}"
 
     def start(self) -> None:
-        self.keyring.make()
-        spec = importlib.util.spec_from_file_location("compose_init", ROOT / "compose" / "init.py")
-        assert spec is not None
-        assert spec.loader is not None
-        init = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(init)
-        for service in ("mosquitto", "platform"):
-            (self.folder / service).mkdir()
-            for name, text in init.files(self.keyring, "127.0.0.1")[service].items():
-                write_private(self.folder / service / name, text)
-        init.first_rules(self.rules, self.keyring.directory)
+        self.broker.prepare()
         self._run_platform()
-        self._run_broker()
+        self.broker.start()
 
     def _run_platform(self) -> None:
         environment = {
@@ -88,7 +74,9 @@ class World:
             "QILU_PLATFORM_BROKER_FOR_NODES": f"127.0.0.1:{self.tls_port}",
         }
         command = [str(QILU), "platform", "run", "--db", f"sqlite:///{self.folder}/registry.sqlite"]
-        self._run("platform", [*command, "--port", str(self._http_port)], environment)
+        command += ["--port", str(self._http_port)]
+        with (self.folder / "platform.log").open("ab") as log:
+            self._process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
         self.platform = Platform(self.url, self.keyring.key("admin"))
 
         def ready() -> bool:
@@ -99,60 +87,19 @@ class World:
 
         until(ready, "the platform answers")
 
-    def _run_broker(self) -> None:
-        conf = (ROOT / "compose" / "mosquitto.conf").read_text()
-        found = find_mosquitto()
-        assert found is not None
-        (self.folder / "data").mkdir(exist_ok=True)
-        for there, here in {
-            "/run/qilu/mosquitto/": f"{self.folder}/mosquitto/",
-            "/mosquitto/data/": f"{self.folder}/data/",
-            "/tmp/rules/": f"{self.folder}/own/",
-            "/usr/lib/mosquitto_dynamic_security.so": str(found.plugin),
-            "listener 1883": f"listener {self.port} 127.0.0.1",
-            "listener 8883": f"listener {self.tls_port} 127.0.0.1",
-        }.items():
-            assert there in conf
-            conf = conf.replace(there, here)
-        if os.geteuid() == 0:
-            conf += "user root\n"
-        (self.folder / "mosquitto.conf").write_text(conf)
-        environment = {
-            "RULES": str(self.rules),
-            "OWN_RULES": str(self.folder / "own"),
-            "PATH": f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin",
-        }
-        command = ["sh", str(ROOT / "compose" / "mosquitto.sh"), str(self.folder / "mosquitto.conf")]
-        self._run("broker", command, environment)
-        until(self._answers, "the broker answers")
+    def restart_platform(self) -> None:
+        self._process.terminate()
+        assert self._process.wait(PATIENCE_S) == 0
+        self.platform.__exit__()
+        self._run_platform()
 
-    def _answers(self) -> bool:
-        operator = Client(self, None, login="operator")
-        try:
-            return operator.connected
-        finally:
-            operator.close()
-
-    def _run(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
-        self._processes[name] = process
-
-    def restart(self, name: str) -> None:
-        """Stop it cleanly, and start it again."""
-        process = self._processes[name]
-        process.terminate()
-        assert process.wait(PATIENCE_S) == 0
-        if name == "broker":
-            self._run_broker()
-        else:
-            self.platform.__exit__()
-            self._run_platform()
+    def restart_broker(self) -> None:
+        assert self.broker.end() == 0
+        self.broker.start()
 
     def stop(self) -> list[int]:
-        for process in self._processes.values():
-            process.terminate()
-        return [process.wait(PATIENCE_S) for process in self._processes.values()]
+        self._process.terminate()
+        return [self._process.wait(PATIENCE_S), self.broker.end()]
 
     def bundle(self, enterprise: str) -> Path:
         """A new key and certificate of it, unpacked."""
@@ -416,7 +363,7 @@ def test_a_reload_takes_no_rights_from_a_session_that_came_back_with_the_broker(
     gateway = connect(**session)
     gateway.subscribe("qilu/v1/#")
     gateway.close()
-    world.restart("broker")
+    world.restart_broker()
     world.platform.create_enterprise("Works", "370202", "C34", id="d-works")
     bundle = world.bundle("d-works")
     new, node = topics_of("d-works", "370202")[-1], topics_of(A, GROUP[A])[-1]
@@ -434,7 +381,7 @@ def test_rules_that_say_what_they_should_are_left_alone(world: World, files: dic
     rules = [world.rules / name for name in ("nodes.acl", "crl.pem")]
     before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in rules]
     logged = (world.folder / "platform.log").read_text().count("broker rules written")
-    world.restart("platform")
+    world.restart_platform()
     world.platform.create_enterprise("Works", "370202", "C34", id="e-works")
     world.bundle("e-works")
     until(lambda: world.allowed("e-works"), "the platform looked at them")

@@ -1,0 +1,110 @@
+"""Mosquitto as the compose stack runs it (compose/): its configuration, rules and certificates by `init.py`,
+and `mosquitto.sh`, which hands on what the platform writes. All in one folder, on ports of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import paho.mqtt.client as paho
+from qilu.brokers import find_mosquitto
+from qilu.keyring import Keyring
+from qilu_contract.private_files import write_private
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_S = 60.0
+
+
+class ComposeBroker:
+    """`folder` holds what the containers mount: keys in `all`, `mosquitto` and `platform`, rules in `rules`,
+    the broker's own copy of them in `own`, its queue in `data`."""
+
+    def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
+        self.folder, self.rules = folder, folder / "rules"
+        self.port, self.tls_port = free_port(), free_port()
+        self.keyring = Keyring(folder / "all")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """What the service `init` does, and the configuration with our paths and ports."""
+        self.keyring.make()
+        spec = importlib.util.spec_from_file_location("compose_init", ROOT / "compose" / "init.py")
+        assert spec is not None
+        assert spec.loader is not None
+        init = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(init)
+        for service in ("mosquitto", "platform"):
+            (self.folder / service).mkdir()
+            for name, text in init.files(self.keyring, "127.0.0.1")[service].items():
+                write_private(self.folder / service / name, text)
+        init.first_rules(self.rules, self.keyring.directory)
+        (self.folder / "data").mkdir()
+        found = find_mosquitto()
+        assert found is not None
+        conf = (ROOT / "compose" / "mosquitto.conf").read_text()
+        for there, here in {
+            "/run/qilu/mosquitto/": f"{self.folder}/mosquitto/",
+            "/mosquitto/data/": f"{self.folder}/data/",
+            "/tmp/rules/": f"{self.folder}/own/",
+            "/usr/lib/mosquitto_dynamic_security.so": str(found.plugin),
+            "listener 1883": f"listener {self.port} 127.0.0.1",
+            "listener 8883": f"listener {self.tls_port} 127.0.0.1",
+        }.items():
+            assert there in conf
+            conf = conf.replace(there, here)
+        if os.geteuid() == 0:
+            conf += "user root\n"
+        (self.folder / "mosquitto.conf").write_text(conf)
+
+    def start(self) -> None:
+        """Returns when it lets the operator in."""
+        environment = {
+            "RULES": str(self.rules),
+            "OWN_RULES": str(self.folder / "own"),
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin",
+        }
+        command = ["sh", str(ROOT / "compose" / "mosquitto.sh"), str(self.folder / "mosquitto.conf")]
+        with (self.folder / "broker.log").open("ab") as log:
+            # A group of its own, which is killed as a whole, as a container is.
+            self._process = subprocess.Popen(
+                command, env=os.environ | environment, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + PATIENCE_S
+        while not self._lets_in():
+            assert self._process.poll() is None, (self.folder / "broker.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "the broker does not answer"
+            time.sleep(0.02)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Its exit code; 0 when it does not run."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        return process.wait(PATIENCE_S)
+
+    def _lets_in(self) -> bool:
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="are-you-there")
+        client.username_pw_set("operator", self.keyring.password("operator"))
+        answers: list[bool] = []
+        client.on_connect = lambda *given: answers.append(not given[3].is_failure)
+        try:
+            client.connect("127.0.0.1", self.port)
+        except OSError:
+            return False
+        deadline = time.monotonic() + 5
+        while not answers and time.monotonic() < deadline:
+            client.loop(0.05)
+        client.disconnect()
+        socket = client.socket()
+        if socket is not None:
+            socket.close()
+        return answers == [True]
