@@ -261,6 +261,17 @@ def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(
         words = ("gateway", "dead-letters", "list", "--json", "--state")
         listed = qilu(*words, running.state / "gateway").stdout
     assert json.loads(listed.splitlines()[0])["reason"] == "bad_timestamp"
+    # And the owner reads it, too, without access to this machine.
+    problems: list[dict[str, Any]] = []
+    while not problems and time.monotonic() < deadline:
+        problems = httpx.get(
+            f"{env['QILU_PLATFORM']}/v1/units/my-motor/problems",
+            headers={"Authorization": f"Bearer {env['QILU_API_KEY']}"},
+            trust_env=False,
+        ).json()["items"]
+    [told] = problems
+    assert (told["enterprise"], told["reason"], told["count"]) == ("my-works", "bad_timestamp", 1)
+    assert '{"ts": 5, "power_in": 1}' in told["excerpt"]
     assert running.interrupt() == 0
 
 
