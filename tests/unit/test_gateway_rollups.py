@@ -309,7 +309,8 @@ async def test_a_stop_waits_for_what_is_being_summed_up(
         at_once[0] += 1
         at_once[1] = max(at_once)
         inside.set()
-        go_on.wait(0.5)
+        go_on.wait(0.5)  # the first one gives others the time to come in beside it
+        go_on.set()
         try:
             return sum_up(fleet, *more)
         finally:
