@@ -32,7 +32,7 @@ setup: $(VENV)/.dev ## the developer's environment, from the lock file
 up: $(VENV)/.stack ## start the embedded stack: broker, gateway, store, platform, equipment
 	@$(BIN)/qilu up $(ARGS)
 
-servers: ## real Mosquitto, InfluxDB, PostgreSQL and Chromium for the tests (Debian and Ubuntu, as root or with sudo)
+servers: ## real Mosquitto, InfluxDB, PostgreSQL, nginx and Chromium for the tests (Debian and Ubuntu, as root or with sudo)
 	@tests/servers.sh
 
 test: setup servers ## all tests, against real servers

@@ -20,6 +20,14 @@ def check_id(value: str, what: str) -> str:
     return value
 
 
+def check_new_id(value: str, what: str) -> str:
+    """As `check_id`, for an id that is being given: one with a hyphen in front would be taken for an option
+    on a command line. Older ones stay what they are."""
+    if check_id(value, what).startswith("-"):
+        raise ValueError(f"{what} {value!r} begins with a hyphen: begin an id with a letter or a digit")
+    return value
+
+
 def is_reserved(value: str) -> bool:
     """Whether an id begins like those that the platform makes: six digits and a hyphen."""
     return _RESERVED.match(value) is not None

@@ -49,7 +49,9 @@ class Commander:
     """`run` keeps the connection and takes answers, for ever; `send` sends while it stands."""
 
     def __init__(self, broker: BrokerAddress, database: Database, metrics: Metrics, port: int) -> None:
+        """Raises ConfigError when the certificates that are named cannot be used."""
         self._broker, self._database, self._metrics = broker, database, metrics
+        self._tls = broker.tls_context()
         self._identity = f"qilu-platform-{socket.gethostname()}-{port}"
         self._client: aiomqtt.Client | None = None
 
@@ -98,7 +100,7 @@ class Commander:
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=False,
             properties=lasting,
-            tls_params=aiomqtt.TLSParameters() if self._broker.tls else None,
+            tls_context=self._tls,
             timeout=TIMEOUT_S,
             max_queued_incoming_messages=MAX_WAITING,
         ) as client:

@@ -1,5 +1,5 @@
-"""Around every request: its id, the bound on its body, its metrics, and the answer when our own code
-fails."""
+"""Around every request: its id, the prefix under which a reverse proxy serves us, the bound on its body, its
+metrics, and the answer when our own code fails."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ log = structlog.get_logger()
 
 MAX_BODY = 1024 * 1024
 MAX_BULK_BODY = 8 * 1024 * 1024
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -27,6 +28,12 @@ def _max_body(path: str) -> int | None:
     if path.startswith("/v1/imports"):
         return None
     return MAX_BULK_BODY if path.endswith("/bulk") else MAX_BODY
+
+
+def _path(scope: Scope) -> str:
+    """As our routes know it: without the prefix."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class Edge:
@@ -44,6 +51,14 @@ class Edge:
         request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
+        # Changes nothing but the addresses in this one answer, so anybody may say it.
+        prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
+        if _PREFIX.fullmatch(prefix):
+            scope["root_path"] = prefix
+            if not scope["path"].startswith(prefix + "/"):  # the proxy has taken it away
+                scope["path"] = prefix + scope["path"]
+        else:
+            prefix = ""
         begun, status, streams = time.perf_counter(), 0, False
 
         async def answer(message: Message) -> None:
@@ -53,6 +68,8 @@ class Edge:
                 out = MutableHeaders(scope=message)
                 out["X-Request-Id"] = request_id
                 out["X-Content-Type-Options"] = "nosniff"
+                if prefix and out.get("location", "").startswith("/"):
+                    out["Location"] = prefix + out["location"]
                 streams = out.get("content-type", "").startswith("text/event-stream")
             await send(message)
 
@@ -75,7 +92,7 @@ class Edge:
             self.metrics.seconds.labels(route).observe(time.perf_counter() - begun)
 
     async def _run(self, scope: Scope, headers: Headers, receive: Receive, answer: Send) -> None:
-        most = _max_body(scope["path"])
+        most = _max_body(_path(scope))
         if most is None:
             await self.app(scope, receive, answer)
             return

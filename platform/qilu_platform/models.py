@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.identity import check_uscc
-from qilu_contract.ids import check_id
+from qilu_contract.ids import check_id, check_new_id
 from qilu_contract.places import BRANCHES, CITIES, COUNTIES, PROVINCE, city_of
 from qilu_contract.readings import MAX_TIME_MS
 
@@ -72,6 +72,7 @@ Text = Annotated[str, AfterValidator(_storable)]
 MAX_INTEGER = 2**63 - 1
 """The largest number that both databases take."""
 Id = Annotated[str, AfterValidator(lambda value: check_id(value, "the value"))]
+NewId = Annotated[str, AfterValidator(lambda value: check_new_id(value, "the value"))]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_clean)]
 CountyCode = Annotated[str, AfterValidator(_check_county)]
 CityCode = Annotated[str, _one_of(CITIES, "the code of a city of Shandong (GB/T 2260)")]
@@ -147,7 +148,7 @@ class EnterpriseIn(_In):
         id="370202-e00007", name="Qingdao Iron and Steel", county="370202", industry="C31"
     )
 
-    id: Id | None = Field(None, description="Made by the platform when left out; never reused.")
+    id: NewId | None = Field(None, description="Made by the platform when left out; never reused.")
     name: Name
     county: CountyCode = Field(description="Code of the county (GB/T 2260); the city follows from it.")
     industry: IndustryCode = Field(
@@ -162,7 +163,7 @@ class EnterpriseIn(_In):
 class UnitIn(_In):
     model_config = _example(**{"class": "motor", "enterprise": "370202-e00007", "name": "Pump motor 3"})
 
-    id: Id | None = Field(None, description="Made by the platform when left out; never reused.")
+    id: NewId | None = Field(None, description="Made by the platform when left out; never reused.")
     class_: ClassName = Field(alias="class")
     enterprise: Id = Field(description="The enterprise that owns it; gives county, city and industry.")
     name: Name | None = None
@@ -171,14 +172,14 @@ class UnitIn(_In):
 class ProviderIn(_In):
     model_config = _example(name="Haier COSMOPlat")
 
-    id: Id | None = None
+    id: NewId | None = None
     name: Name
 
 
 class ContractIn(_In):
     model_config = _example(enterprise="370202-e00007", provider="provider-1", kind="equipment")
 
-    id: Id | None = None
+    id: NewId | None = None
     enterprise: Id
     provider: Id
     kind: Kind
@@ -187,7 +188,7 @@ class ContractIn(_In):
 class CentreIn(_In):
     model_config = _example(name="Qingdao experience centre", city="370200", park="Laoshan")
 
-    id: Id | None = None
+    id: NewId | None = None
     name: Name
     city: CityCode
     park: Name | None = None
@@ -196,7 +197,7 @@ class CentreIn(_In):
 class RecognitionIn(_In):
     model_config = _example(kind="supplier", place="370202", subject="provider-1")
 
-    id: Id | None = None
+    id: NewId | None = None
     kind: Recognised
     place: PlaceCode = Field(description="Code of a county, a city or the province (GB/T 2260).")
     subject: Id | None = Field(
@@ -216,7 +217,7 @@ class RecognitionIn(_In):
 class DisbursementIn(_In):
     model_config = _example(level="county", granted=120_000, redeemed=90_000, clawed_back=3_000)
 
-    id: Id | None = None
+    id: NewId | None = None
     level: Level = Field(description="Whose money it is.")
     granted: Yuan = Field(description="Promised by vouchers, in yuan.")
     redeemed: Yuan = Field(description="Paid for vouchers.")

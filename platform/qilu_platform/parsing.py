@@ -89,7 +89,12 @@ def _good_ids(values: Sequence[Any]) -> bool:
     if not joined.isascii() or joined.encode().translate(None, _ID_BYTES):
         return False
     lengths = set(map(len, values))
-    return min(lengths) >= 1 and max(lengths) <= 32 and len(set(values)) == len(values)
+    return (
+        min(lengths) >= 1
+        and max(lengths) <= 32
+        and len(set(values)) == len(values)
+        and not min(values).startswith("-")  # a hyphen sorts before all others
+    )
 
 
 def _good_names(values: Sequence[Value]) -> bool:

@@ -579,3 +579,21 @@ async def test_the_description_names_every_path_and_its_problems(tmp_path: Path)
     created = paths["/v1/enterprises"]["post"]
     assert list(created["responses"]["422"]["content"]) == ["application/problem+json"]
     assert described["components"]["schemas"]["EnterpriseIn"]["examples"]
+
+
+async def test_a_new_id_does_not_begin_with_a_hyphen(database_url: str) -> None:
+    async with platform(database_url) as client:
+        works = await an_enterprise(client)
+        for path, body in (
+            ("enterprises", {"id": "-x", "name": "X", "county": "370202", "industry": "C31"}),
+            ("units", {"id": "-x", "class": "motor", "enterprise": works}),
+        ):
+            check_problem(await client.post(f"/v1/{path}", json=body), 422, "hyphen")
+            assert (await bulk(client, path, [body]))["created"] == 0
+        assert (await client.get("/v1/units/-x")).status_code == 404  # and not: no such id can be
+
+
+async def test_the_page_is_shown_in_no_frame(database_url: str) -> None:
+    async with platform(database_url) as client:
+        policy = (await client.get("/")).headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in policy

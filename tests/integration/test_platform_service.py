@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from qilu_contract.errors import ConfigError
 from qilu_contract.places import PROVINCE
 from qilu_contract.storage import BORN, COARSE, FINE, RESOLUTION, Point
 from qilu_contract.stores import open_store
+from qilu_platform.authority import Authority
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 
@@ -389,3 +391,32 @@ async def test_the_programme_is_rolled_up_and_the_pipeline_is_told(tmp_path: Pat
             of_city = await store.latest("programme", {"scope": "city", "code": "370200"})
             assert of_city is not None
             assert of_city.values["enterprises_registered"] == 1
+
+
+async def test_commands_go_over_tls_to_a_broker_of_our_own_authority(
+    tmp_path: Path, mosquitto_program: str, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Authority.open(tmp_path / "ca").ensure_server(tmp_path / "broker", ["127.0.0.1"])
+    port, home = free_port(), tmp_path / "broker"
+    (home / "mosquitto.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\ncafile {home}/ca.crt\n"
+        f"certfile {home}/server.crt\nkeyfile {home}/server.key\n"
+    )
+    broker = subprocess.Popen(  # noqa: ASYNC220
+        [mosquitto_program, "-c", str(home / "mosquitto.conf")], stderr=subprocess.DEVNULL
+    )
+    url = f"mqtts://127.0.0.1:{port}"
+    monkeypatch.setenv("QILU_MQTT_CA_FILE", str(home / "ca.crt"))
+    try:
+        async with asyncio.timeout(HUNG_S), PlatformService(settings(tmp_path, broker=url)) as service:
+            assert service._runtime is not None
+            assert service._runtime.commander is not None
+            while not service._runtime.commander.connected:
+                await asyncio.sleep(0.05)
+    finally:
+        broker.terminate()
+        broker.wait()
+    monkeypatch.setenv("QILU_MQTT_CA_FILE", str(tmp_path / "missing.crt"))
+    with pytest.raises(ConfigError, match="QILU_MQTT_CA_FILE"):
+        async with PlatformService(settings(tmp_path, broker=url)):
+            raise AssertionError("it serves")

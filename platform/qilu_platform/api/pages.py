@@ -32,7 +32,10 @@ class _Console(StaticFiles):
 console = _Console(directory=_CONSOLE, check_dir=False)
 
 # The console brings everything it shows: nothing is loaded from elsewhere.
-_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'self'", "Cache-Control": "no-cache"}
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+}
 
 
 @router.get("/")

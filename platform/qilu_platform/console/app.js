@@ -224,12 +224,12 @@ async function json(url) {
   return answer.json();
 }
 
-const { features } = await json("/console/shandong.geojson");
+const { features } = await json("console/shandong.geojson");
 names = new Map(features.map(({ properties: { code, name, name_zh } }) => [code, [name, name_zh]]));
 map = new CityMap($("map"), $("legend"), features, (code) => {
   shown = code;
   paintReadout();
 });
 // The stream follows in any case, and brings the same object.
-json("/v1/programme").then(paintProgramme, () => paintState("lost"));
-follow("/v1/events", { programme: paintProgramme, pipeline: paintPipeline }, paintState);
+json("v1/programme").then(paintProgramme, () => paintState("lost"));
+follow("v1/events", { programme: paintProgramme, pipeline: paintPipeline }, paintState);
