@@ -24,6 +24,9 @@ PROBE_S = 10.0
 QUICK_S, SLOW_S = 0.25, 1.0
 """A batch that takes less lets the next ones grow, one that takes more halves them: a write should be short
 beside the time after which it is given up."""
+LEAST_SLOW_BATCH = 1000
+"""Batches are not made smaller than this because they are slow: where a busy machine is what makes them so, small
+ones would make it busier."""
 LEAST_BATCH = 100
 """Smaller batches cost a store more for each point than they spare it."""
 SIFT_WRITE_S = 10.0
@@ -76,7 +79,7 @@ class StoreGate:
                 await self._store.write(points)
         except TimeoutError as error:
             slow = Retryable(f"the store took nothing within {within_s} s")
-            self._shrink(len(points))
+            self._shrink(len(points), LEAST_BATCH)
             self._failed(slow)
             raise slow from error
         except Retryable as error:
@@ -85,11 +88,11 @@ class StoreGate:
         except (Rejected, TooLarge) as error:
             self._counters.store_refused += 1
             if isinstance(error, TooLarge):
-                self._shrink(len(points))
+                self._shrink(len(points), LEAST_BATCH)
             raise
         took_s = time.monotonic() - began_s
         if took_s > SLOW_S:
-            self._shrink(len(points))
+            self._shrink(len(points), LEAST_SLOW_BATCH)
         elif took_s < QUICK_S and len(points) * 2 >= self.batch_size:
             self.batch_size = min(self._most, self.batch_size * 5 // 4 + 1)
         self._succeeded()
@@ -131,8 +134,11 @@ class StoreGate:
             log.error("the store refuses the gateway's own figures", error=str(error))
         return True
 
-    def _shrink(self, points: int) -> None:
-        self.batch_size = min(self.batch_size, max(LEAST_BATCH, points // 2), self._most)
+    def _shrink(self, points: int, least: int) -> None:
+        """After trouble with so many points. That a few of the gateway's own figures took long, say while a
+        start is busy with a backlog, tells nothing about batches."""
+        if points * 2 >= self.batch_size:
+            self.batch_size = min(self.batch_size, max(least, points // 2), self._most)
 
     def _failed(self, error: Retryable) -> None:
         self._counters.store_errors += 1

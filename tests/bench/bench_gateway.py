@@ -167,6 +167,16 @@ class Gateway:
             time.sleep(every_s)
         return time.monotonic()
 
+    def wait_healthy(self) -> float:
+        """When it took messages, on the monotonic clock: its session is there, and all else."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with suppress(httpx.TransportError):
+                if httpx.get(f"http://127.0.0.1:{self.port}/healthz", trust_env=False).is_success:
+                    return time.monotonic()
+            assert time.monotonic() < deadline, self._log.read_text()[-2000:]
+            time.sleep(0.02)
+
     def idle_s(self, store: str) -> float:
         """What a start costs."""
         self.start(store)
@@ -264,7 +274,7 @@ def run(
     gateway = Gateway(broker.url, platform.url, folder / secrets.token_hex(4))
     try:
         gateway.start(Sink().url)
-        gateway.wait("messages_total", 0)
+        gateway.wait_healthy()
         asyncio.run(publish(broker, world.births()))
         gateway.wait("stored_total", series)
         gateway.stop()
