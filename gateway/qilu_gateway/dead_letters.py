@@ -20,8 +20,11 @@ from qilu_contract.errors import ConfigError, Reason
 MAX_ROWS = 1_000_000
 MAX_BYTES = 4 * 1024**3
 """At either bound the oldest rows are evicted, and their readings counted as evicted."""
-MAX_KEPT_PAYLOAD = 256 * 1024
-"""Longer payloads are cut; `payload_bytes` keeps their true size."""
+MAX_KEPT_PAYLOAD = 16 * 1024 * 1024
+"""The largest that a gateway can be configured to decode, so that what was too large can be replayed; longer
+payloads are cut, and `payload_bytes` keeps their true size."""
+MOST_LISTED_BYTES = 32 * 1024 * 1024
+"""Payloads that one list holds: large ones make it shorter."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS dead_letters (
@@ -192,14 +195,23 @@ def list_rows(
     before_id: int | None = None,
     limit: int = 100,
 ) -> list[Row]:
-    """The newest rows first; go on with `before_id` = the last row's id."""
+    """The newest rows first, at most `limit`, and fewer when they are large; go on with `before_id` = the
+    last row's id until there are none."""
     found = connection.execute(
         "SELECT id, reason, detail, topic, unit, payload, payload_bytes, readings, first_seen_ms, "
         "last_seen_ms FROM dead_letters WHERE id < coalesce(?1, 1 << 62) AND (?2 IS NULL OR reason = ?2) "
         "AND (?3 IS NULL OR unit = ?3) AND (?4 IS NULL OR id = ?4) ORDER BY id DESC LIMIT ?5",
         (before_id, reason, unit, id, limit),
     )
-    return [Row(*row) for row in found]
+    rows: list[Row] = []
+    listed_bytes = 0
+    for values in found:
+        row = Row(*values)
+        rows.append(row)
+        listed_bytes += len(row.payload)
+        if listed_bytes > MOST_LISTED_BYTES:
+            break
+    return rows
 
 
 def count_readings(connection: sqlite3.Connection) -> dict[Reason, int]:

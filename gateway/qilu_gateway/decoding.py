@@ -115,9 +115,11 @@ class Decoder:
             if isinstance(parsed, SparkplugTopic) and parsed.type in ("NCMD", "DCMD"):
                 return decoded  # said by hosts, to others
             if len(payload) > self._max_payload_bytes:
-                raise BadReading(
+                bad = BadReading(
                     Reason.TOO_LARGE, f"{len(payload)} bytes, and {self._max_payload_bytes} is the bound"
                 )
+                decoded.refused += [bad] * _count_readings(parsed, payload)
+                return decoded
             match parsed:
                 case JsonTopic(unit=unit):
                     # The broker kept a retained message for nobody knows how long.
@@ -352,6 +354,19 @@ class Decoder:
                 decoded.refused.append(BadReading(Reason.BAD_TIMESTAMP, "the timestamp is missing"))
             else:
                 decoded.readings.append(Reading(unit, ts_ms, values))
+
+
+def _count_readings(topic: Topic, payload: bytes) -> int:
+    """How many readings a message holds that is not taken apart; one if that cannot be told."""
+    try:
+        if isinstance(topic, JsonTopic):
+            content = msgspec.json.decode(payload, type=list[msgspec.Raw] | msgspec.Raw)
+            return max(1, len(content)) if isinstance(content, list) else 1
+        if isinstance(topic, SparkplugTopic):
+            return max(1, len({metric.ts_ms for metric in sparkplug.decode(payload, len(payload)).metrics}))
+    except (BadReading, msgspec.DecodeError, RecursionError):
+        pass
+    return 1
 
 
 @lru_cache(maxsize=100_000)

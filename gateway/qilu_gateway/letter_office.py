@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from qilu_gateway.dead_letters import Bounds, Row, list_rows
+from qilu_gateway.dead_letters import MOST_LISTED_BYTES, Bounds, Row, list_rows
 from qilu_gateway.endpoint import body, keyed
 from qilu_gateway.statefile import StateFile
 
@@ -88,7 +88,8 @@ class LetterOffice:
 
     async def _choose(self, choice: Choice) -> tuple[list[Row], Outcome]:
         rows = await self._state.write(lambda connection: _rows(connection, choice, MOST_AT_ONCE))
-        return rows, Outcome(before_id=rows[-1].id if len(rows) == MOST_AT_ONCE else None)
+        more = len(rows) == MOST_AT_ONCE or sum(len(row.payload) for row in rows) > MOST_LISTED_BYTES
+        return rows, Outcome(before_id=rows[-1].id if more else None)
 
     async def _remove(self, rows: list[Row], outcome: Outcome) -> None:
         ids = [row.id for row in rows]

@@ -25,8 +25,8 @@ QUICK_S, SLOW_S = 0.25, 1.0
 """A batch that takes less lets the next ones grow, one that takes more halves them: a write should be short
 beside the time after which it is given up."""
 LEAST_SLOW_BATCH = 1000
-"""Batches are not made smaller than this because they are slow: where a busy machine is what makes them so, small
-ones would make it busier."""
+"""Batches are not made smaller than this because they are slow: where a busy machine is what makes them so,
+small ones would make it busier."""
 LEAST_BATCH = 100
 """Smaller batches cost a store more for each point than they spare it."""
 SIFT_WRITE_S = 10.0

@@ -143,3 +143,19 @@ async def test_letters_are_shown_and_moved_only_for_the_key_of_the_state_folder(
         assert [answer.status_code for answer in answers] == [400, 405, 413, 200, 404]
         assert len(listed.json()) == 1
     assert letters(settings) == {Reason.UNKNOWN_UNIT: 1}
+
+
+async def test_a_message_that_was_too_large_is_taken_again_once_the_bound_is_raised(
+    settings: Settings, platform: FakePlatform, publisher: Publisher
+) -> None:
+    platform.register("m1")
+    topic, payload = telemetry("m1", [motor(second) for second in range(5000)])
+    assert len(payload) > settings.max_payload_bytes
+    async with online(settings) as gateway:
+        publisher.send(topic, payload)
+        await eventually(lambda: gateway.counters.dead_lettered == 5000, "counted in readings")
+    async with online(settings.model_copy(update={"max_payload_bytes": len(payload)})):
+        done = await run("replay", "--state", settings.state, "--reason", "too_large")
+        assert (done["done"], done["readings"]) == (1, 5000)
+    assert await stored(settings) == 5000
+    assert letters(settings) == {}

@@ -13,6 +13,7 @@ import pytest
 from gateway_world import (
     COUNTY,
     ENTERPRISE,
+    MOTOR,
     START_MS,
     FakePlatform,
     GatewayProcess,
@@ -100,6 +101,18 @@ async def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(
     sparkplug_topic = topics.sparkplug("DDATA", COUNTY, ENTERPRISE, "m1")
     no_time = sparkplug.encode(Payload(None, 1, [Metric("power_in", 1, None, DataType.FLOAT, 1.0)]))
     infinite = [Metric("power_in", 1, START_MS, DataType.FLOAT, float("inf"))]
+    many = [motor(-second) for second in range(3000)]
+    hour = sparkplug.encode(
+        Payload(
+            START_MS,
+            1,
+            [
+                Metric(signal.name, None, START_MS - second * 1000, DataType.FLOAT, signal.nominal)
+                for second in range(3600)
+                for signal in MOTOR.signals
+            ],
+        )
+    )
     bad = [
         ("qilu/v1/too/short", b"{}", Reason.BAD_TOPIC, 1),
         ("spBv1.0/370202/DDATA/UPPER/m1", b"", Reason.BAD_TOPIC, 1),
@@ -107,6 +120,8 @@ async def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(
         (*telemetry("m1", [])[:1], b"not JSON", Reason.BAD_PAYLOAD, 1),
         (topics.CLOCK, b"noon", Reason.BAD_PAYLOAD, 1),
         (*telemetry("m1", motor())[:1], b"x" * 1_000_000, Reason.TOO_LARGE, 1),
+        (*telemetry("m1", many), Reason.TOO_LARGE, 3000),
+        (sparkplug_topic, hour, Reason.TOO_LARGE, 3600),
         (*telemetry("nobody", [motor(), motor(1)]), Reason.UNKNOWN_UNIT, 2),
         (*telemetry("other", motor()), Reason.WRONG_OWNER, 1),
         (topics.telemetry("370203", ENTERPRISE, "m1"), json.dumps(motor()).encode(), Reason.WRONG_OWNER, 1),
@@ -135,13 +150,14 @@ async def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(
         await eventually(lambda: gateway.counters.dead_lettered == sum(expected.values()), "all dead letters")
         assert gateway.dead_lettered_by_reason == {str(reason): n for reason, n in expected.items()}
         text = (await get(gateway, "/metrics")).text
-        assert 'qilu_gateway_dead_lettered_total{reason="too_large"} 1.0' in text
+        assert 'qilu_gateway_dead_lettered_total{reason="too_large"} 6601.0' in text
     assert letters(settings) == expected
     assert await stored(settings) == good
     with dead_letters.open_for_reading(settings.state / statefile.FILE_NAME) as connection:
-        [large] = dead_letters.list_rows(connection, reason=Reason.TOO_LARGE)
-        assert (large.unit, large.payload_bytes) == ("m1", 1_000_000)
-        assert large.payload == b"x" * dead_letters.MAX_KEPT_PAYLOAD
+        large = dead_letters.list_rows(connection, reason=Reason.TOO_LARGE)
+        assert [row.readings for row in large] == [3600, 3000, 1]
+        assert all(row.whole for row in large), "to be replayed"
+        assert [row.payload for row in large] == [hour, json.dumps(many).encode(), b"x" * 1_000_000]
         [unknown] = dead_letters.list_rows(connection, reason=Reason.UNKNOWN_UNIT)
         assert json.loads(unknown.payload) == [motor(), motor(1)]
         assert unknown.readings == 2

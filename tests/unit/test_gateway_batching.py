@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qilu_contract.storage import Point
 from qilu_gateway.batching import Batcher
+from qilu_gateway.metrics import Counters
+from qilu_gateway.store_gate import LEAST_SLOW_BATCH, SLOW_S, StoreGate
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,24 @@ async def test_no_batch_is_empty() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await batcher.next()
+
+
+class SlowStore:
+    """Takes all, each time a little later than a quick store would."""
+
+    async def write(self, points: Sequence[Point]) -> None:
+        await asyncio.sleep(SLOW_S + 0.05)
+
+
+async def test_a_slow_write_of_a_few_points_says_nothing_about_batches() -> None:
+    """As while a start is busy with a backlog: the gateway's own figures take long."""
+    point = Point("pipeline", ("qilu", "1m"), 0, {"accepted": 1})
+    store: Any = SlowStore()
+    gate = StoreGate(store, Counters(), lambda: [point], batch_size=5000, spooling=True)
+    await asyncio.gather(*(gate.answers() for _ in range(5)))
+    assert gate.batch_size == 5000
+    await asyncio.gather(*(gate.write([point] * 5000) for _ in range(5)))
+    assert LEAST_SLOW_BATCH <= gate.batch_size == 2500, "one round of slow writes halves it once"
+    for size in (2500, 1250, 1000):
+        await gate.write([point] * size)
+    assert gate.batch_size == LEAST_SLOW_BATCH
