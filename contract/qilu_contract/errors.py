@@ -39,6 +39,7 @@ class Remark(StrEnum):
     UNKNOWN_SIGNAL = "unknown_signal"
     WRONG_TYPE = "wrong_type"
     BAD_QUALITY = "bad_quality"
+    TRANSIENT = "transient"
     NO_VALUE = "no_value"
     OUT_OF_RANGE = "out_of_range"
 

@@ -23,14 +23,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _TIME_NAMES = frozenset(("ts", "ts_ms", "time", "timestamp", "datetime", "date"))
 """Names under which a device means a time. Such a reading must not get the time of receipt instead."""
+MAX_SHOWN = 40
 _TIMES = 'use milliseconds since 1970 or ISO 8601 with an offset, like "2026-01-31T08:00:00+08:00"'
 
 
 class _Twice(NamedTuple):
-    """Stands in for two different values of one key."""
+    """Stands in for different values of one key: the first two, as text."""
 
-    first: Any
-    second: Any
+    first: str
+    second: str
 
 
 def decode(
@@ -91,10 +92,20 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def _put(values: dict[str, Any], name: str, value: Any) -> None:
     before = values.get(name)
-    if before is None or (before == value and type(before) is type(value)):
+    if before is None:
         values[name] = value
-    elif value is not None:
-        values[name] = _Twice(before, value)
+    elif not isinstance(before, _Twice) and value is not None:
+        first, second = describe(before), describe(value)
+        if first != second or isinstance(value, dict | list):
+            values[name] = _Twice(first, second)
+
+
+def describe(value: Any) -> str:
+    """A value of a message, as it is shown to people: short, and not taken apart, however deep it is."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
 def _reading(unit: str, item: Any, receipt: Callable[[], int] | None) -> Reading | None:
@@ -116,7 +127,7 @@ def _reading(unit: str, item: Any, receipt: Callable[[], int] | None) -> Reading
         if isinstance(value, _Twice):
             raise BadReading(
                 Reason.BAD_PAYLOAD,
-                f"{name[:60]!r} is there twice: {value.first!r:.40} and {value.second!r:.40}",
+                f"{name[:60]!r} is there twice: {value.first} and {value.second}",
             )
     values = {name: value for name, value in item.items() if value is not None}
     if ts is not None:
@@ -141,15 +152,15 @@ def _time_ms(ts: Any) -> int:
         try:
             moment = datetime.fromisoformat(ts)
         except ValueError:
-            raise BadReading(Reason.BAD_TIMESTAMP, f'"ts" is the text {ts[:40]!r}: {_TIMES}') from None
+            raise BadReading(Reason.BAD_TIMESTAMP, f'"ts" is the text {describe(ts)}: {_TIMES}') from None
         if moment.tzinfo is None:
             raise BadReading(
-                Reason.BAD_TIMESTAMP, f'"ts" {ts[:40]!r} has no offset from UTC: end it with Z or +08:00'
+                Reason.BAD_TIMESTAMP, f'"ts" {describe(ts)} has no offset from UTC: end it with Z or +08:00'
             )
         return (moment - _EPOCH) // _MILLISECOND
     if (isinstance(ts, int) and not isinstance(ts, bool)) or (isinstance(ts, float) and math.isfinite(ts)):
         return math.floor(ts)
-    raise BadReading(Reason.BAD_TIMESTAMP, f'"ts" is {str(ts)[:40]}: {_TIMES}')
+    raise BadReading(Reason.BAD_TIMESTAMP, f'"ts" is {describe(ts)}: {_TIMES}')
 
 
 def encode(readings: Sequence[tuple[int, Mapping[str, Value]]]) -> bytes:

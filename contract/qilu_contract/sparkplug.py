@@ -100,6 +100,8 @@ class Metric(NamedTuple):
     value: MetricValue = None
     properties: Mapping[str, PropertyValue] = _NO_PROPERTIES
     is_historical: bool = False
+    is_transient: bool = False
+    """Its sender wants it shown and not stored."""
 
 
 class Payload(NamedTuple):
@@ -154,6 +156,8 @@ def encode(payload: Payload, *, datatypes: bool = True) -> bytes:
             out.timestamp = metric.ts_ms
         if metric.is_historical:
             out.is_historical = True
+        if metric.is_transient:
+            out.is_transient = True
         for key, value in metric.properties.items():
             out.properties.keys.append(key)
             kind = _natural_type(value)
@@ -262,13 +266,14 @@ def _decode_metric(metric: pb.Metric) -> Metric:
         value,
         _decode_properties(metric) if metric.HasField("properties") else _NO_PROPERTIES,
         metric.is_historical,
+        metric.is_transient,
     )
 
 
 def _decode_value(metric: pb.Metric, datatype: int) -> MetricValue:
     field = metric.WhichOneof("value")
     if field is None:
-        return Unreadable("without a value, and not null")
+        return Unreadable("without a value, though not null")
     if field in _OPAQUE:
         return Unreadable(f"{_OPAQUE[field]}, which is not taken apart")
     value: float | int | bool | str | bytes = getattr(metric, field)

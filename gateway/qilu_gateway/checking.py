@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qilu_contract import clock
 from qilu_contract.catalogue import CATALOGUE, Signal
 from qilu_contract.errors import BadReading, Reason, Remark
+from qilu_contract.json_payload import describe
 from qilu_contract.readings import MIN_TIME_MS, Reading, Value
 from qilu_contract.sparkplug import Unreadable
 
@@ -152,12 +153,12 @@ def _value(signal: Signal, value: Any) -> Value:
             whole = int(value)  # to look for a float in a range walks the range
             if whole in INT64:
                 return whole
-            raise BadReading(Reason.WRONG_TYPE, f"{name} is int, and {str(value)[:40]} does not fit 64 bits")
+            raise BadReading(Reason.WRONG_TYPE, f"{name} is {describe(value)}, which does not fit 64 bits")
     elif given is bool and signal.type == "bool":
         return bool(value)
-    said = value.detail if isinstance(value, Unreadable) else f"{str(value)[:40]!r} is {given.__name__}"
+    said = value.detail if isinstance(value, Unreadable) else describe(value)
     hint = ": write numbers without quotes" if given is str else ""
-    raise BadReading(Reason.WRONG_TYPE, f"{name} is {signal.type}, and {said}{hint}")
+    raise BadReading(Reason.WRONG_TYPE, f"{name} is {said}, and takes {signal.type}{hint}")
 
 
 def _compare(signal: Signal, value: Value, remark: Callable[[Remark, str], None]) -> None:

@@ -329,7 +329,7 @@ class Decoder:
         named: Iterable[tuple[str | None, sparkplug.Metric]],
     ) -> None:
         """Readings by the metrics' own timestamps, else the payload's. Null metrics say nothing, and a value
-        that its own edge node does not trust is left out."""
+        that its own edge node does not trust, or wants not to be stored, is left out."""
         by_time: dict[int | None, dict[str, Any]] = {}
         nulls = False
         for name, metric in named:
@@ -337,6 +337,10 @@ class Decoder:
                 continue
             if metric.value is None:
                 nulls = True
+                continue
+            if metric.is_transient:
+                detail = f"{name!r:.60} is transient: its sender wants it not to be stored"
+                decoded.remark(Remark.TRANSIENT, detail)
                 continue
             quality = metric.properties.get(QUALITY, GOOD)
             if quality != GOOD:

@@ -155,6 +155,16 @@ def test_a_key_that_is_there_twice_with_two_values_is_not_guessed() -> None:
     ]
 
 
+def test_however_often_a_key_is_there_and_however_deep_a_value_is_it_is_one_refusal() -> None:
+    often = "{" + ",".join(f'"a":{number}' for number in range(20_000)) + "}"
+    assert refusal(often).detail == "'a' is there twice: 0 and 1"
+    for depth in (10, 300, 900):
+        deep = "[" * depth + "]" * depth
+        bad = refusal(f'{{"ts":1,"a":{deep},"a":{deep}}}')
+        assert bad.detail == "'a' is there twice: a list and a list"
+        assert refusal(f'{{"ts":{deep},"a":1}}').reason is Reason.BAD_TIMESTAMP
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'{"ts":1,"a":1,}', b"\xef\xbb\xbf{}", b"9" * 5000],

@@ -254,6 +254,9 @@ class Sender:
         if chance.random() < 0.05:
             metric.properties.keys.append("Quality")
             metric.properties.values.add(type=Type.Int32, int_value=192)
+        if chance.random() < 0.02:
+            metric.is_transient = True
+            return
         stored.setdefault(ts_ms, {})[signal] = meant
 
 

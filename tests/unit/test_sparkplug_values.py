@@ -107,9 +107,9 @@ def test_an_integer_has_one_meaning_or_none(datatype: DataType, sent: int) -> No
         ({"datatype": DataType.DATETIME, "long_value": T0}, "DATETIME"),
         ({"datatype": DataType.BOOLEAN, "int_value": 1}, "BOOLEAN"),
         ({"datatype": 77, "int_value": 1}, "77"),
-        ({"datatype": DataType.STRING, "string_value": "11.2"}, "'11.2' is str"),
-        ({"datatype": DataType.BYTES, "bytes_value": b"11"}, "bytes"),
-        ({"datatype": 24, "bytes_value": struct.pack("<2i", 1, 2)}, "bytes"),
+        ({"datatype": DataType.STRING, "string_value": "11.2"}, "'11.2'"),
+        ({"datatype": DataType.BYTES, "bytes_value": b"11"}, "b'11'"),
+        ({"datatype": 24, "bytes_value": struct.pack("<2i", 1, 2)}, "b'"),
         ({"datatype": DataType.DATASET, "dataset_value": b"\x08\x01"}, "DataSet"),
         ({"datatype": DataType.TEMPLATE, "template_value": b"\x0a\x011"}, "Template"),
         ({"extension_value": b""}, "extension"),
@@ -233,6 +233,21 @@ def test_a_value_that_its_edge_node_does_not_trust_is_left_out_and_told(decoder:
     assert (nothing.readings, nothing.refused, list(nothing.remarks)) == ([], [], [Remark.BAD_QUALITY])
 
 
+def test_what_its_sender_wants_not_to_be_stored_is_not(decoder: Decoder) -> None:
+    found = send(
+        decoder,
+        "DDATA",
+        payload(
+            {"name": "speed", "datatype": DataType.DOUBLE, "double_value": 1.0, "is_transient": True},
+            {"name": "power_in", "datatype": DataType.DOUBLE, "double_value": 11.5, "is_transient": False},
+        ),
+    )
+    assert (found.readings, list(found.remarks)) == (
+        [Reading(UNIT, T0, {"power_in": 11.5})],
+        [Remark.TRANSIENT],
+    )
+
+
 def test_null_means_absent_and_a_message_of_nulls_is_told(decoder: Decoder) -> None:
     null = {"name": "speed", "datatype": DataType.DOUBLE, "is_null": True}
     good = {"name": "power_in", "datatype": DataType.DOUBLE, "double_value": 11.5}
@@ -306,4 +321,6 @@ def test_what_a_type_cannot_hold_is_refused() -> None:
         assert (bad.reason, "does not fit 64 bits" in bad.detail) == (Reason.WRONG_TYPE, True)
     assert refused({"count": 5.5}, signals=signals).reason is Reason.WRONG_TYPE
     assert refused({"power_in": 10**400}).reason is Reason.NOT_FINITE
-    assert "without quotes" in refused({"power_in": "11.2"}).detail
+    hint = "write numbers without quotes"
+    assert refused({"power_in": "11.2"}).detail == f"power_in is '11.2', and takes float: {hint}"
+    assert refused({"power_in": [[1]]}).detail == "power_in is a list, and takes float"
