@@ -124,7 +124,8 @@ class Commander:
             return
         while True:
             try:
-                await self._database.write(lambda found: note(found, place.node, answer))
+                if not await self._database.write(lambda found: note(found, place, answer)):
+                    self._metrics.foreign_answers.inc()
                 return
             except (SQLAlchemyError, DatabaseBusy) as error:
                 self._metrics.failures.labels("commands").inc()
@@ -149,12 +150,16 @@ def enter(connection: Connection, caller: Caller, unit: str, command: dict[str, 
     return id_
 
 
-def note(connection: Connection, node: str, answer: Answer) -> None:
-    """What a unit said, once, if the edge node is the one that speaks for it."""
-    owner = connection.scalar(select(units.c.enterprise).where(units.c.id == answer.unit))
-    if owner == node:
-        state = "accepted" if answer.accepted else "refused"
-        settle(connection, answer.id, state, answer.reason or None, answer.at_ms, answer.unit)
+def note(connection: Connection, place: topics.SparkplugTopic, answer: Answer) -> bool:
+    """What a unit said, once; False, and nothing done, if the edge node is not the one that speaks for it."""
+    owner = connection.execute(
+        select(units.c.county, units.c.enterprise).where(units.c.id == answer.unit)
+    ).one_or_none()
+    if owner is None or tuple(owner) != (place.group, place.node):
+        return False
+    state = "accepted" if answer.accepted else "refused"
+    settle(connection, answer.id, state, answer.reason or None, answer.at_ms, answer.unit)
+    return True
 
 
 def settle(

@@ -26,6 +26,11 @@ class Metrics:
             ["task"],
             registry=self.registry,
         )
+        self.foreign_answers = Counter(
+            "qilu_platform_foreign_answers",
+            "Answers to commands by edge nodes that do not speak for the unit.",
+            registry=self.registry,
+        )
         self.clients = Gauge(
             "qilu_platform_event_clients", "Clients that listen to /v1/events.", registry=self.registry
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from qilu.brokers import EmbeddedBroker
 from qilu.keyring import Keyring
 from qilu.verify import verify
 from qilu_contract import sparkplug, topics
+from qilu_contract.commands import Answer, answer_metrics
 from qilu_contract.sparkplug import DataType, Metric, Payload
 from qilu_contract.stores import Store, open_store
 from qilu_devices.manifest import Manifest, load_manifest
@@ -261,10 +263,13 @@ async def test_who_may_command_and_without_a_broker_nothing_is_sent(tmp_path: Pa
 
 
 @asynccontextmanager
-async def bare_platform(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A platform with one unit and no broker."""
+async def bare_platform(tmp_path: Path, broker: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A platform with one unit, and no broker unless given."""
     settings = Settings(
-        db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=0, api_key=SecretStr("admin-key-of-this-test")
+        db_url=f"sqlite:///{tmp_path}/registry.sqlite",
+        port=0,
+        broker=broker,
+        api_key=SecretStr("admin-key-of-this-test"),
     )
     async with PlatformService(settings) as platform:
         headers = {"Authorization": "Bearer admin-key-of-this-test"}
@@ -274,6 +279,39 @@ async def bare_platform(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
             body = {"id": "m-1", "class": "motor", "enterprise": "e-1"}
             assert (await http.post("/v1/units", json=body)).is_success
             yield http
+
+
+async def test_only_the_units_own_edge_node_answers_for_it(mosquitto: Any, tmp_path: Path) -> None:
+    async with bare_platform(tmp_path, mosquitto.url) as http:
+
+        async def sent() -> httpx.Response:
+            return await http.post("/v1/units/m-1/commands", json={"command": "stop"})
+
+        async def connected() -> bool:
+            return bool((await sent()).status_code == 201)
+
+        await eventually_async(connected, "the platform is connected")
+        command = (await sent()).json()
+        answer = Answer(command["id"], "m-1", "stop", True, "", START_MS)
+        body = sparkplug.encode(Payload(START_MS, 1, answer_metrics(answer, START_MS)))
+
+        async def states() -> tuple[str, float]:
+            found = (await http.get("/v1/units/m-1/commands")).json()["items"]
+            [line] = re.findall(
+                r"\nqilu_platform_foreign_answers_total (\S+)", (await http.get("/metrics")).text
+            )
+            return next(each["state"] for each in found if each["id"] == command["id"]), float(line)
+
+        async def are(state: str, foreign: int) -> bool:
+            return await states() == (state, foreign)
+
+        publisher = Publisher(mosquitto)
+        publisher.send(topics.sparkplug("NDATA", "370202", "e-2"), body)
+        publisher.send(topics.sparkplug("NDATA", "370203", "e-1"), body)
+        await eventually_async(lambda: are("sent", 2), "others are counted, and not believed")
+        publisher.send(topics.sparkplug("NDATA", "370202", "e-1"), body)
+        await eventually_async(lambda: are("accepted", 2), "its own node is believed")
+        publisher.close()
 
 
 async def test_the_platforms_broker_user_may_command_and_hear_answers_and_nothing_else(

@@ -154,10 +154,10 @@ async def test_what_the_broker_kept_gives_no_alias_another_meaning(
     assert set(letters(settings)) == {Reason.NO_BIRTH}
 
 
-async def test_deaths_and_births_are_remembered_by_a_gateway_that_was_restarted(
-    settings: Settings, platform: FakePlatform, publisher: Publisher
+async def test_deaths_and_births_are_remembered_through_restarts_of_gateway_and_broker(
+    any_broker: Any, settings: Settings, platform: FakePlatform, publisher: Publisher
 ) -> None:
-    """Also what came while it was away."""
+    """Also what came while the gateway was away."""
     platform.register("m1")
     async with online(settings) as gateway:
         publisher.send(*message("NBIRTH", bd_seq(9)))
@@ -172,18 +172,28 @@ async def test_deaths_and_births_are_remembered_by_a_gateway_that_was_restarted(
         )
         publisher.send(*message("DDATA", alias(1, 2.0), second=1))
         await eventually(lambda: gateway.counters.stored == 1, "it lives")
-        assert platform.gone == []
+        any_broker.stop()
+        await eventually(lambda: not gateway.online, "the broker is away")
+        any_broker.start()
+        publisher.close()
+        publisher = Publisher(any_broker)
+        await eventually(lambda: gateway.online, "the broker is back")
+        publisher.send(*message("NDEATH", bd_seq(8)))
+        publisher.send(*message("DDATA", alias(1, 2.0), second=2))
+        await eventually(lambda: gateway.counters.stored == 2, "it lives on")
+        assert (platform.gone, gateway.counters.ignored_deaths) == ([], 2)
         publisher.send(*message("NDEATH", Metric(alias=0, datatype=DataType.INT64, value=9)))
         await eventually(lambda: platform.gone == ["m1"], "the death of this connection")
     async with online(settings) as gateway:
-        publisher.send(*message("DDATA", alias(1, 2.0), second=2))
+        publisher.send(*message("DDATA", alias(1, 2.0), second=5))
         await eventually(lambda: letters(settings).get(Reason.NO_BIRTH) == 1, "nothing by its old aliases")
         await eventually(lambda: publisher.commands, "a rebirth request")
         publisher.send(*message("NBIRTH", bd_seq(10), second=3))
         publisher.send(*message("DBIRTH", *named(speed=1), second=3))
         publisher.send(*message("DDATA", alias(1, 4.0), second=4))
         await eventually(lambda: gateway.counters.stored == 2, "born again")
+        publisher.close()
         assert "qilu_gateway_ignored_deaths_total" in (await get(gateway, "/metrics")).text
     assert await values(settings) == {
-        second: {"speed": v} for second, v in ((0, 1.0), (1, 2.0), (3, 1.0), (4, 4.0))
+        second: {"speed": v} for second, v in ((0, 1.0), (1, 2.0), (2, 2.0), (3, 1.0), (4, 4.0))
     }
