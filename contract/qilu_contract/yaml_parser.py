@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from qilu_contract.errors import ConfigError
+from qilu_contract.readings import MIN_TIME_MS
 
 _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _Loaded = TypeVar("_Loaded")
@@ -142,7 +143,10 @@ class YamlParser:
             raise self._wrong(
                 node, f"'start' must be a time with its zone, like 2018-01-01T00:00:00+08:00, not {text!r}."
             )
-        return int(value.timestamp() * 1000)
+        found_ms = int(value.timestamp() * 1000)
+        if found_ms < MIN_TIME_MS:
+            raise self._wrong(node, f"'start' lies before 2001-09-09, which no gateway believes: {text!r}.")
+        return found_ms
 
     def _given(
         self,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from qilu_contract.errors import ConfigError
+from qilu_contract.readings import MIN_TIME_MS
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _RATES = {"day": 86_400.0, "week": 604_800.0, "month": 30.4375 * 86_400.0, "year": 365.25 * 86_400.0}
@@ -51,7 +52,10 @@ def time_ms(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise ConfigError(f"{text!r} is not a time: write 2022-06-01T08:00:00+08:00.") from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    found_ms = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    if found_ms < MIN_TIME_MS:
+        raise ConfigError(f"{text!r} lies before 2001-09-09: no gateway believes a time before that.")
+    return found_ms
 
 
 def shard(text: str) -> tuple[int, int]:

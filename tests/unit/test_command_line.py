@@ -51,6 +51,7 @@ def test_times_and_shards() -> None:
         lambda: flags.speed("0"),
         lambda: flags.speed("fast"),
         lambda: flags.time_ms("yesterday"),
+        lambda: flags.time_ms("1999-12-31"),
         lambda: flags.shard("3/2"),
         lambda: flags.shard("0/2"),
         lambda: parse_values(["power_in"]),

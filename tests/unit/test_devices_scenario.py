@@ -48,6 +48,7 @@ def test_a_good_scenario_is_read() -> None:
         ("seed: 3", "seed: x", 3, "'seed' must be a whole number"),
         ("seed: 3", "seed: 3\nstart: yesterday", 4, "'start' must be a time with its zone"),
         ("seed: 3", "seed: 3\nstart: 2018-01-01T00:00:00", 4, "with its zone"),
+        ("seed: 3", "seed: 3\nstart: 1999-01-01T00:00:00+08:00", 4, "before 2001-09-09"),
         ("  motor: 1", "  moter: 1", 5, "the class mix has no 'moter': use one of blast_furnace"),
         ("  boiler: 0.5", "  boiler: -0.5", 6, "weight of class 'boiler' must be a number of 0 or more"),
         ("  boiler: 0.5", "  boiler: .nan", 6, "number of 0 or more"),
