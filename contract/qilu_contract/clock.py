@@ -57,12 +57,26 @@ class JudgingClock:
         """`heard_ms`: when by the wall's clock, if not now."""
         self._announced, self._heard_at_ms = clock, wall_ms() if heard_ms is None else heard_ms
 
+    @property
+    def announced_ms(self) -> int:
+        """The run's time as announced last; 0 for none."""
+        return 0 if self._announced is None else self._announced.now
+
     def now_ms(self) -> int:
+        return max(self._both_ms())
+
+    def age_ms(self, ts_ms: int) -> int:
+        """How old a reading is, by the clock that its sender seems to have: the one that it is closer behind.
+        0 when it is ahead of both."""
+        return min((now_ms - ts_ms for now_ms in self._both_ms() if now_ms >= ts_ms), default=0)
+
+    def _both_ms(self) -> tuple[int, int]:
+        """The wall's clock and the run's; without a run the former twice."""
         wall = wall_ms()
         if self._announced is None:
-            return wall
+            return wall, wall
         passed = max(0, wall - self._heard_at_ms) * self._announced.speed
-        return max(wall, self._announced.now + int(min(passed, MAX_AHEAD_MS)))
+        return wall, self._announced.now + int(min(passed, MAX_AHEAD_MS))
 
 
 def wall_ms() -> int:

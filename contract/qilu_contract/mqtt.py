@@ -34,6 +34,7 @@ NOT_AUTHORISED = frozenset({0x86, 0x87})
 """Reasons of a refusal: bad user name or password, not authorized."""
 SESSION_TAKEN_OVER = 0x8E
 DISCONNECT_WITH_WILL = 0x04
+_NO_SUBSCRIBERS = 0x10  # a success, and nobody has it
 _REFUSED = 0x80  # reasons from here on are failures
 
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
@@ -61,7 +62,7 @@ class ConnectRefused(MqttError):
 
 
 class MessageRefused(MqttError):
-    """The broker answered a message with a failure: nobody gets it."""
+    """The broker answered that nobody gets a message."""
 
 
 class Message(NamedTuple):
@@ -159,8 +160,9 @@ class Connection(asyncio.Protocol):
 
     def send(self, topic: str, payload: bytes, item: Any, retain: bool = False) -> None:
         """Publish at QoS 1, when there is room: written by the next `flush`. `item`, which is not None, comes
-        back through `acked`; a refusal ends the connection, and leaves the item `unacknowledged`. Raises
-        MqttError for a packet that is larger than the broker takes."""
+        back through `acked`. That the broker refuses the message, or has no subscriber for it, ends the
+        connection and leaves the item `unacknowledged`. Raises MqttError for a packet that is larger than the
+        broker takes."""
         name = topic.encode()
         length = len(name) + 5 + len(payload)
         if length > self._max_packet_out - 5:
@@ -185,19 +187,20 @@ class Connection(asyncio.Protocol):
             raise MqttError(f"{topic}: {len(payload)} bytes are more than the broker takes")
         self._out += (b"\x30", _varint(length), len(name).to_bytes(2, "big"), name, b"\0", payload)
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish one message at QoS 1 and wait until the broker has it. Raises MqttError, TimeoutError."""
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Publish one message at QoS 1 and wait until the broker has it; whether anybody subscribed to it, as
+        far as the broker tells. Raises MqttError, TimeoutError."""
         self._check_open()
-        done: asyncio.Future[None] = self._loop.create_future()
+        done: asyncio.Future[bool] = self._loop.create_future()
         self.send(topic, payload, done, retain)
         self.flush()
         async with asyncio.timeout(TIMEOUT_S):
-            await done
+            return await done
 
     async def subscribe(self, filters: Iterable[str], *, no_local: bool = False) -> None:
         """At QoS 1. Raises MqttError when one is refused, TimeoutError."""
         self._check_open()
-        subscribed: asyncio.Future[None] = self._loop.create_future()
+        subscribed: asyncio.Future[bool] = self._loop.create_future()
         options = b"\x05" if no_local else b"\x01"
         mid = self._next_mid(subscribed).to_bytes(2, "big")
         self._out.append(
@@ -376,7 +379,7 @@ class Connection(asyncio.Protocol):
                 mid = data[start] << 8 | data[start + 1]
                 item = self._in_flight.get(mid)
                 reason = data[start + 2] if length > 2 else 0
-                if reason >= _REFUSED or isinstance(item, asyncio.Future):
+                if reason or isinstance(item, asyncio.Future):
                     _settle(item, reason)  # raises for a refused item, which stays in flight
                 elif item is not None:
                     acked.append(item)
@@ -411,7 +414,7 @@ class Connection(asyncio.Protocol):
                 error = MqttError(f"the broker refuses a subscription (reason {reason})", reason)
                 subscribed.set_exception(error)
             else:
-                subscribed.set_result(None)
+                subscribed.set_result(True)
         elif kind == _DISCONNECT:
             reason = body[0] if body else 0
             raise MqttError(f"the broker ended the connection (reason {reason})", reason)
@@ -475,7 +478,8 @@ async def connect(
 
 def _settle(item: Any, reason: int) -> None:
     """A message that somebody waits for, or that the broker refused."""
-    error = MessageRefused(f"the broker refused a message (reason {reason})", reason)
+    what = "has no subscriber for" if reason == _NO_SUBSCRIBERS else "refused"
+    error = MessageRefused(f"the broker {what} a message (reason {reason})", reason)
     if not isinstance(item, asyncio.Future):
         raise error
     if item.done():
@@ -483,7 +487,7 @@ def _settle(item: Any, reason: int) -> None:
     if reason >= _REFUSED:
         item.set_exception(error)
     else:
-        item.set_result(None)
+        item.set_result(reason != _NO_SUBSCRIBERS)
 
 
 def _varint(number: int) -> bytes:

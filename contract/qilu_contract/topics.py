@@ -13,6 +13,9 @@ HOST_ID = "qilu"
 CLOCK = "qilu/v1/clock"
 """Retained: the clock of the run that is going on."""
 
+HISTORY = "qilu/history/"
+"""Begins the topics of edge nodes that publish history, which a host takes apart from the present."""
+
 MessageType = Literal["NBIRTH", "NDEATH", "DBIRTH", "DDEATH", "NDATA", "DDATA", "NCMD", "DCMD"]
 _TYPES = frozenset(get_args(MessageType))
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 from qilu_contract import topics
@@ -25,11 +24,30 @@ _log = structlog.get_logger(__name__)
 
 class Pace:
     """Maps simulated to wall time: `speed` simulated seconds a second, None for as fast as it goes. Starts
-    when it is first asked. A run that cannot keep up falls behind; it never skips."""
+    with `begin`, or when it is first asked. A run that cannot keep up falls behind; it never skips."""
 
     def __init__(self, start_ms: int, speed: float | None) -> None:
         self._start_ms, self._speed = start_ms, speed
         self._began_s: float | None = None
+        self._due_s = float("inf")  # when the moment that was asked for last is due
+        self._told = (float("-inf"), 0.0)  # when the speed was told, and by how much the run was late then
+
+    def begin(self) -> None:
+        self._began_s = asyncio.get_running_loop().time()
+
+    @property
+    def late_s(self) -> float:
+        """By how much the run is behind the wall's clock: what could not be made at its time."""
+        return max(0.0, asyncio.get_running_loop().time() - self._due_s)
+
+    def speed_now(self) -> float:
+        """Simulated seconds that passed in a second since this was asked last; at full speed 0, since nobody
+        can extrapolate it."""
+        if self._speed is None:
+            return 0.0
+        now_s, late_s = asyncio.get_running_loop().time(), self.late_s
+        (then_s, before_s), self._told = self._told, (now_s, late_s)
+        return self._speed * max(0.0, 1.0 - (late_s - before_s) / max(now_s - then_s, SHORTEST_SLEEP_S))
 
     async def reach(self, ts_ms: int, ending: asyncio.Event) -> None:
         """Returns when simulated time is at `ts_ms`, or at once when `ending` is set."""
@@ -38,37 +56,32 @@ class Pace:
         now_s = asyncio.get_running_loop().time()
         if self._began_s is None:
             self._began_s = now_s
-        wait_s = self._began_s + (ts_ms - self._start_ms) / 1000.0 / self._speed - now_s
+        self._due_s = self._began_s + (ts_ms - self._start_ms) / 1000.0 / self._speed
+        wait_s = self._due_s - now_s
         if wait_s > SHORTEST_SLEEP_S:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await ending.wait()
 
 
-@dataclass(slots=True)
-class Gate:
-    """How far ahead readings may be published: a receiver judges the future by the later of wall and
-    announced clock, so a reading waits until the broker has the announcement that makes it believable."""
-
-    announced_ms: int = 0
-
-    def limit_ms(self) -> int:
-        # Half of what a receiver allows: the other half is for its own clock being late.
-        return max(wall_ms(), self.announced_ms) + MAX_AHEAD_MS // 2
-
-
 class Announcer:
-    """Keeps the retained clock topic at `now_ms`: once a second, and at once when the gate is in the way.
+    """Keeps the retained clock topic at the run's time: once a second, and at once when readings have come
+    to where they wait for it.
 
-    `advanced` is called when the gate has moved. Has a connection of its own and reconnects by itself.
+    `speed` is asked how many simulated seconds pass in a second now; `announced` is called with what the
+    broker has. Has a connection of its own and reconnects by itself.
     """
 
     def __init__(
-        self, broker: Broker, client_id: str, speed: float | None, gate: Gate, advanced: Callable[[], None]
+        self,
+        broker: Broker,
+        client_id: str,
+        speed: Callable[[], float],
+        announced: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._broker, self._client_id = broker, client_id
-        self._speed = speed
-        self._gate, self._advanced = gate, advanced
+        self._speed, self._announced = speed, announced
+        self._announced_ms = 0
         self._wanted = asyncio.Event()
         self._stopping = False
         self._now_ms = 0
@@ -76,7 +89,7 @@ class Announcer:
     def made(self, ts_ms: int) -> None:
         """Simulated time has come to `ts_ms`."""
         self._now_ms = ts_ms
-        if ts_ms > self._gate.limit_ms():
+        if ts_ms > max(wall_ms(), self._announced_ms) + MAX_AHEAD_MS // 2:
             self._wanted.set()
 
     def stop(self) -> None:
@@ -105,12 +118,11 @@ class Announcer:
             while True:
                 self._wanted.clear()
                 last, now_ms = self._stopping, self._now_ms
-                # At full speed nobody can extrapolate, so the clock stands between announcements.
-                speed = 0.0 if last or self._speed is None else self._speed
+                speed = 0.0 if last else self._speed()
                 if now_ms:
                     await connection.publish(topics.CLOCK, RunClock(now_ms, speed).encode(), retain=True)
-                    self._gate.announced_ms = now_ms
-                    self._advanced()
+                    self._announced_ms = now_ms
+                    self._announced(now_ms)
                 if last:
                     return
                 with contextlib.suppress(TimeoutError):

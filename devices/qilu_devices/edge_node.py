@@ -25,10 +25,11 @@ from typing import Any
 
 import msgspec
 import structlog
-from qilu_contract import sparkplug, topics
+from qilu_contract import marks, sparkplug, topics
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.commands import Answer
 from qilu_contract.errors import BadReading, ConfigError
+from qilu_contract.marks import Mark
 from qilu_contract.mqtt import (
     DISCONNECT_WITH_WILL,
     NOT_AUTHORISED,
@@ -44,9 +45,9 @@ from qilu_contract.readings import MAX_TIME_MS
 
 from qilu_devices import payloads
 from qilu_devices.broker import Broker
-from qilu_devices.clock import Gate
 from qilu_devices.disturbance import Sending, Way
 from qilu_devices.fleet import Enterprise, Unit
+from qilu_devices.flow import Flow
 from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Sample, Shape
 
@@ -97,10 +98,10 @@ class _Device:
         return [values[position] for position in range(len(self.equipment.signals))]
 
 
-_NODE_BIRTH = "NBIRTH"
+_NODE_BIRTH, _MARK = "NBIRTH", "mark"
 _InFlight = (
     Sample | Sending | Answer | _Device | str
-)  # a reading, an answer, a unit's birth, the node's birth
+)  # a reading, an answer, a unit's birth, the node's birth or a mark
 Commanded = Callable[[Unit | None, str, bytes], Answer | None]
 """Who carries out commands: takes the unit (None: not one of ours), its id and a DCMD's payload; None answers
 what is no Sparkplug payload."""
@@ -113,14 +114,15 @@ def made_ms(item: Sample | Sending) -> int:
 
 class EdgeNode:
     """See the module. `progress` is called whenever the node's numbers change for the better, or its
-    connection changes. All data of a `historical` node say that they are of the past."""
+    connection changes. A `historical` node publishes on the topics of
+    history, and all its data say that they are of the past."""
 
     def __init__(
         self,
         enterprise: Enterprise,
         units: Sequence[Unit],
         broker: Broker,
-        gate: Gate,
+        flow: Flow,
         capacity: int,
         connecting: asyncio.Semaphore,
         progress: Callable[[], None],
@@ -135,16 +137,17 @@ class EdgeNode:
         self._commanded, self._historical = commanded, historical
         self.id = enterprise.id
         self._group = enterprise.county
+        self._root = topics.HISTORY if historical else ""
         self._state_topic = topics.state(host)
         self._strict = strict
         self._leaving = asyncio.Event()
-        self._broker, self._gate, self._capacity = broker, gate, capacity
+        self._broker, self._flow, self._capacity = broker, flow, capacity
         self._connecting, self._progress = connecting, progress
         self._devices: dict[str, _Device] = {}
         # The same distance in every node, so that units at the same place in their nodes share a layout.
         distance = max(ALIASES_A_UNIT, *(len(CATALOGUE[unit.class_name].signals) for unit in units))
         for number, unit in enumerate(units):
-            topic = topics.sparkplug("DDATA", self._group, self.id, unit.id)
+            topic = self._topic("DDATA", unit.id)
             self._devices[unit.id] = _Device(unit, number * distance, topic)
 
         self._buffer: deque[Sample | Sending] = deque()
@@ -153,6 +156,7 @@ class EdgeNode:
         self._births: deque[_Device] = deque()
         self._answers: deque[Answer] = deque(maxlen=MAX_ANSWERS)
         self._node_birth_due = False
+        self._mark_due: int | None = None
         self._historical_until_ms = 0  # what was sampled up to here waited for the connection or the host
         self._connection: Connection | None = None
         self._publishing: asyncio.Handle | None = None
@@ -170,6 +174,8 @@ class EdgeNode:
         self.made = 0
         self.acked = 0
         self.dropped = 0
+        self.unfit = 0
+        """Of those acknowledged, what was sent so that a gateway must refuse it."""
         self.births = 0
         self.bad_commands = 0
         self.made_until_ms = 0
@@ -240,6 +246,7 @@ class EdgeNode:
                 self._devices[sample.unit.id].take(sample.sample)
             self.made += sample.counts
             self.acked += sample.counts
+            self.unfit += sample.refused is not None
         else:
             self._devices[sample.unit.id].take(sample)
             self.made += 1
@@ -249,6 +256,11 @@ class EdgeNode:
         """Look again, in the loop's next turn, whether something can be published."""
         if self._connection is not None and self._publishing is None:
             self._publishing = asyncio.get_running_loop().call_soon(self._publish)
+
+    def mark(self, number: int) -> None:
+        """Publish a mark behind what was published so far."""
+        self._mark_due = number
+        self.wake()
 
     def stop(self) -> None:
         """Say farewell and end `run`. What is pending stays so."""
@@ -293,7 +305,7 @@ class EdgeNode:
 
     async def _session(self) -> None:
         self._bd_seq = self._sessions.next(self.id)
-        death_topic = topics.sparkplug("NDEATH", self._group, self.id)
+        death_topic = self._topic("NDEATH")
         death = payloads.node_death(self._bd_seq, self.made_until_ms)
         self._disconnecting = False
         self._leaving.clear()
@@ -346,7 +358,7 @@ class EdgeNode:
         connection = self._connection
         if connection is None or not self._host_online or self._stop.is_set() or self._disconnecting:
             return
-        limit_ms = self._gate.limit_ms()
+        limit_ms = self._flow.limit_ms()
         sent: list[_InFlight] = []
         for _ in range(min(WINDOW - connection.in_flight, connection.room)):
             message = self._next(limit_ms)
@@ -367,11 +379,15 @@ class EdgeNode:
         if self._node_birth_due:
             self._node_birth_due = False
             self._seq = 0
-            topic = topics.sparkplug("NBIRTH", self._group, self.id)
+            topic = self._topic("NBIRTH")
             return topic, payloads.node_birth(self._bd_seq, self.made_until_ms, 0), _NODE_BIRTH
+        if self._mark_due is not None:
+            mark, self._mark_due = Mark(self._mark_due), None
+            topic = self._topic("NDATA")
+            return topic, payloads.mark(mark, self.made_until_ms, self._next_seq()), _MARK
         if self._answers:
             answer = self._answers.popleft()
-            topic = topics.sparkplug("NDATA", self._group, self.id)
+            topic = self._topic("NDATA")
             return topic, payloads.answer(answer, self._next_seq()), answer
         if self._births:
             device = self._births[0]
@@ -380,7 +396,7 @@ class EdgeNode:
                 return None
             self._births.popleft()
             self.births += 1
-            topic = topics.sparkplug("DBIRTH", self._group, self.id, device.unit.id)
+            topic = self._topic("DBIRTH", device.unit.id)
             return (
                 topic,
                 payloads.device_birth(device.equipment, device.alias, dated, self._next_seq()),
@@ -408,7 +424,7 @@ class EdgeNode:
     def _encode(self, sending: Sending) -> tuple[str, bytes]:
         sample = sending.sample
         if sending.way is Way.GARBAGE:
-            return topics.sparkplug("NDATA", self._group, self.id), payloads.garbage(sample)
+            return self._topic("NDATA"), payloads.garbage(sample)
         device, seq = self._devices[sample.unit.id], self._next_seq()
         if sending.way is Way.WRONG_TYPE:
             return device.data_topic, payloads.data(sample, device.alias, seq, False, as_text=sending.signal)
@@ -416,6 +432,9 @@ class EdgeNode:
         historical = self._historical or late
         layout = payloads.layout(sample.unit.class_name, sample.shape, device.alias, historical)
         return device.data_topic, layout.encode(sample, seq)
+
+    def _topic(self, type_: topics.MessageType, unit: str | None = None) -> str:
+        return self._root + topics.sparkplug(type_, self._group, self.id, unit)
 
     def _next_seq(self) -> int:
         self._seq = (self._seq + 1) % 256
@@ -428,6 +447,7 @@ class EdgeNode:
                 self._devices[item.unit.id].take(item)
             elif isinstance(item, Sending):
                 self.acked += item.counts
+                self.unfit += item.refused is not None
                 if item.way is Way.SHIFTED:  # the others say nothing, or nothing newer than what was said
                     self._devices[item.unit.id].take(item.sample)
             elif isinstance(item, _Device) and item.first_pending:
@@ -454,7 +474,8 @@ class EdgeNode:
         self._answers = deque([*answers, *self._answers], MAX_ANSWERS)
         self._buffer.extendleft(reversed(self._unacknowledged()))
         self._births.clear()
-        self._node_birth_due = False
+        self._node_birth_due, self._mark_due = False, None
+        self._flow.forget()
         self._bound()
 
     def _bound(self) -> None:
@@ -500,17 +521,20 @@ class EdgeNode:
             self._be_born()
         else:
             self._births.clear()
-            self._node_birth_due = False
+            self._node_birth_due, self._mark_due = False, None
             self._leaving.set()
         self._progress()
 
     def _on_command(self, payload: bytes) -> None:
         try:
-            metrics = sparkplug.decode(payload).metrics
+            command = sparkplug.decode(payload)
         except BadReading:
             self.bad_commands += 1
             return
-        if not any(metric.name == payloads.REBIRTH and metric.value is True for metric in metrics):
+        mark = marks.parse(command)
+        if mark is not None:
+            self._flow.answered(mark)
+        elif not any(metric.name == payloads.REBIRTH and metric.value is True for metric in command.metrics):
             self.bad_commands += 1
         elif self._host_online and self._rebirth_timer is None:
             loop = asyncio.get_running_loop()

@@ -46,12 +46,14 @@ def class_records(scenario: Scenario) -> tuple[ClassRecord, ...]:
 
 
 class NodeRecord(msgspec.Struct, frozen=True):
-    """`acked_through_ms`: every reading sampled up to here was acknowledged, unless `dropped` counts some."""
+    """`acked_through_ms`: every reading sampled up to here was acknowledged, unless `dropped` counts some.
+    `unfit`: so many of the acknowledged ones a transport fault has made unfit for the store."""
 
     acked_through_ms: int
     readings_made: int
     readings_acked: int
     dropped: int
+    unfit: int = 0
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
+from qilu_contract import marks
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.commands import Answer, answer_metrics
+from qilu_contract.marks import Mark
 from qilu_contract.readings import Value
 from qilu_contract.sparkplug import DataType, Metric, Payload, encode
 
@@ -39,8 +41,14 @@ def node_birth(bd_seq: int, ts_ms: int, seq: int) -> bytes:
         Metric(name=BD_SEQ, ts_ms=ts_ms, datatype=DataType.INT64, value=bd_seq),
         Metric(name=REBIRTH, ts_ms=ts_ms, datatype=DataType.BOOLEAN, value=False),
         *answer_metrics(None, ts_ms),
+        *marks.metrics(Mark(0), ts_ms),
     ]
     return encode(Payload(ts_ms, seq, metrics))
+
+
+def mark(sent: Mark, ts_ms: int, seq: int) -> bytes:
+    """A mark, as the node's own data."""
+    return encode(Payload(ts_ms, seq, marks.metrics(sent, ts_ms)), datatypes=False)
 
 
 def answer(given: Answer, seq: int) -> bytes:

@@ -18,11 +18,12 @@ from qilu_contract.secrets import secret
 
 from qilu_devices import faults, transport
 from qilu_devices.broker import Broker
-from qilu_devices.clock import Announcer, Gate, Pace
+from qilu_devices.clock import Announcer, Pace
 from qilu_devices.commands import Given, with_commands
 from qilu_devices.disturbance import Disturbance, Sending
 from qilu_devices.edge_node import EdgeNode, made_ms
 from qilu_devices.fleet import Shard, Unit
+from qilu_devices.flow import Flow
 from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord, class_records
 from qilu_devices.registration import Registration
 from qilu_devices.scenario import Scenario
@@ -38,6 +39,8 @@ HIGH_WATER = 2_000
 """Readings a node may have pending before an online fleet waits for it: simulated time falls behind rather
 than lose."""
 CONNECTING_AT_ONCE = 64
+ONLINE_EVERY_S = 2.0
+"""So long is waited for one more edge node to come online before simulated time begins."""
 OTHER_FILES = 256  # besides the connections of edge nodes; the embedded stack shares the process
 REPORT_EVERY_S = 1.0
 SAVE_EVERY_S, SAVE_SHARE = 1.0, 0.02
@@ -98,6 +101,9 @@ class RunReport:
     start_ms: int
     until_ms: int
     seconds: float
+    speed: float | None
+    late_s: float
+    """How far simulated time is behind where it would be at that speed: it waits for what a gateway takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,9 @@ class _Run:
         self._switchboard: Switchboard
         published = {} if config.resume is None else config.resume.nodes
         self._published = {id_: node.acked_through_ms for id_, node in published.items()}
-        self._gate = Gate()
+        self._flows: dict[str, Flow] = {}  # by host
+        self._flow_of: dict[str, Flow] = {}  # by edge node
+        self._pace: Pace
         self._moved = asyncio.Event()
         self._ending = asyncio.Event()
         self._nodes: dict[str, EdgeNode] = {}
@@ -157,6 +165,9 @@ class _Run:
         chosen = config.start_ms if config.start_ms is not None else config.scenario.start_ms
         self._start_ms = self._until_ms = wall_ms() if chosen is None else chosen
         self._whole_until_ms = self._start_ms - 1
+        self._pace = Pace(self._start_ms, config.speed)
+        if chosen is None:  # what begins now goes on with the wall's clock, however long it takes to connect
+            self._pace.begin()
         self._disturbance = Disturbance(self._units, self._seed, self._start_ms, config.scenario.transport)
         self._simulation = Simulation(
             self._units, self._seed, self._start_ms, config.scenario.faults, config.commands
@@ -167,9 +178,8 @@ class _Run:
         announcer = Announcer(
             self._broker,
             f"qilu-devices-{secrets.token_hex(4)}",
-            config.speed,
-            self._gate,
-            self._gate_moved,
+            self._pace.speed_now,
+            self._announced,
         )
         self._save(finished=False)
         announced: asyncio.Task[None] | None = None
@@ -184,7 +194,11 @@ class _Run:
                     group.create_task(node.run(), name=f"edge node {node.id}")
                     for node in self._nodes.values()
                 ]
-                reporting = group.create_task(self._report(), name="progress")
+                working = [group.create_task(self._report(), name="progress")]
+                working += [
+                    group.create_task(flow.run(), name=f"flow to {host}")
+                    for host, flow in self._flows.items()
+                ]
                 try:
                     stopped = await self._produce(announcer, stop)
                     await self._drain(STOP_DRAIN_S if stopped else config.drain_s)
@@ -192,7 +206,8 @@ class _Run:
                     await self._drain(STOP_DRAIN_S)
                     raise
                 finally:
-                    reporting.cancel()
+                    for task in working:
+                        task.cancel()
                     for node in self._nodes.values():
                         node.stop()
                     announcer.stop()
@@ -224,20 +239,23 @@ class _Run:
         connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
         self._sessions = Sessions(config.state, by_enterprise)
         for id_, units in by_enterprise.items():
-            self._nodes[id_] = EdgeNode(
+            host = of_group(units[0].enterprise.county, config.gateways).host_id()
+            flow = self._flow_of[id_] = self._flows.setdefault(host, Flow(self._flow_moved))
+            self._nodes[id_] = node = EdgeNode(
                 units[0].enterprise,
                 units,
                 self._broker,
-                self._gate,
+                flow,
                 self._capacity,
                 connecting,
                 self._moved.set,
-                host=of_group(units[0].enterprise.county, config.gateways).host_id(),
+                host=host,
                 strict=config.strict,
                 commanded=self._switchboard.obey,
                 historical=config.backfill,
                 sessions=self._sessions,
             )
+            flow.nodes.append(node)
 
     @property
     def _catching_up(self) -> bool:
@@ -247,9 +265,17 @@ class _Run:
     def _command_time_ms(self) -> int | None:
         return None if self._ending.is_set() or self._catching_up else self._until_ms
 
-    def _gate_moved(self) -> None:
-        for node in self._nodes.values():
-            node.wake()
+    def _announced(self, ms: int) -> None:
+        for flow in self._flows.values():
+            flow.announced(ms)
+        self._flow_moved()
+
+    def _flow_moved(self) -> None:
+        """Readings that were too far ahead may be published now, and others made."""
+        self._moved.set()
+        if self._until_ms > wall_ms():
+            for node in self._nodes.values():
+                node.wake()
 
     async def _produce(self, announcer: Announcer, stop: asyncio.Event) -> bool:
         """Make readings until the end of the run; True when `stop` came before."""
@@ -269,9 +295,11 @@ class _Run:
     async def _make(self, announcer: Announcer, until_ms: int | None) -> None:
         """Offer each reading at its time, to the end or until `_ending`: then the present millisecond is
         still made whole, so that what was made has no gaps before `_until_ms`."""
-        pace = Pace(self._start_ms, self._config.speed)
+        pace = self._pace
+        await self._come_online()
         for moment in self._simulation.moments(until_ms):
             await pace.reach(moment.ts_ms, self._ending)
+            await self._keep_pace()
             if self._ending.is_set() and moment.ts_ms > self._until_ms:
                 break
             announcer.made(moment.ts_ms)
@@ -292,12 +320,33 @@ class _Run:
                 node.skip(reading)
             else:
                 node.offer(reading)
+                self._flow_of[node.id].made()
             self._since_yield += 1
             if self._since_yield >= YIELD_EVERY:
                 self._since_yield = 0
                 await asyncio.sleep(0)
             if node.pending > HIGH_WATER:
                 await self._make_room(node)
+
+    async def _come_online(self) -> None:
+        """Wait while edge nodes come online, one or more in ONLINE_EVERY_S: else the first readings of a
+        fleet that takes long to connect would come to its host all at once."""
+        online = -1
+        while not self._ending.is_set() and online < len(self._nodes):
+            before = online
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ONLINE_EVERY_S):
+                    while (online := sum(node.online for node in self._nodes.values())) <= before:
+                        self._moved.clear()
+                        await self._moved.wait()
+            if online <= before:
+                return
+
+    async def _keep_pace(self) -> None:
+        """Hold simulated time while as much is ahead of a host as may be."""
+        while any(flow.is_full for flow in self._flows.values()) and not self._ending.is_set():
+            self._moved.clear()
+            await self._moved.wait()
 
     async def _make_room(self, node: EdgeNode) -> None:
         """Hold simulated time while a node that can send has much to send. At a given speed time does not
@@ -347,6 +396,8 @@ class _Run:
             start_ms=self._start_ms,
             until_ms=self._until_ms,
             seconds=asyncio.get_running_loop().time() - self._began_s,
+            speed=self._config.speed,
+            late_s=self._pace.late_s,
         )
 
     def _keep(self) -> None:
@@ -381,6 +432,7 @@ class _Run:
                     node.made,
                     node.acked,
                     node.dropped,
+                    node.unfit,
                 )
                 for node in self._nodes.values()
             },

@@ -5,12 +5,14 @@ about the values, comes later (`admission.py`, `checking.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-from qilu_contract import clock, json_payload, sparkplug, sparkplug_floats, topics
+from qilu_contract import clock, json_payload, marks, sparkplug, sparkplug_floats, topics
 from qilu_contract.errors import BadReading, Reason, Remark
+from qilu_contract.marks import Mark
 from qilu_contract.readings import Reading, Value
 from qilu_contract.sparkplug import GOOD, QUALITY
 from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic, Topic
@@ -56,12 +58,16 @@ class Decoded(msgspec.Struct):
     """The edge node's sequence number shows that a message is missing."""
     complete: bool = False
     """It is the last of the messages that were missing."""
+    history: bool = False
+    """It came on the topics of history, and says nothing about who is there now."""
     host: str = ""
     """Whose STATE it is."""
     death: bool = False
     """The unit is gone, or the edge node with all its units."""
     ignored_death: bool = False
     """The will of an earlier connection of the edge node, or a retained death."""
+    mark: Mark | None = None
+    """The edge node wants to know that we have come to here."""
     rebirth: bool = False
     """The aliases are not known: the edge node is to say its births again."""
 
@@ -100,7 +106,10 @@ class Decoder:
         delivery = _Delivery(dup, retained, past_ms, lane)
         decoded = Decoded()
         try:
-            parsed = _parse(topic)
+            decoded.history = topic.startswith(topics.HISTORY)
+            parsed = _parse(topic.removeprefix(topics.HISTORY))
+            if decoded.history and not isinstance(parsed, SparkplugTopic):
+                raise BadReading(Reason.BAD_TOPIC, f"topic {topic[:200]!r}: history comes as Sparkplug alone")
             if isinstance(parsed, SparkplugTopic):
                 decoded.county, decoded.enterprise, decoded.unit = parsed.group, parsed.node, parsed.device
             elif isinstance(parsed, JsonTopic):
@@ -134,6 +143,8 @@ class Decoder:
                 case ClockTopic() if payload and past_ms is None:  # an empty one clears the retained message
                     decoded.clock = clock.decode(payload)
                 case SparkplugTopic():
+                    if decoded.history:  # its births and aliases are its own: a live run may have others
+                        parsed = replace(parsed, group=f"~{parsed.group}")
                     if not delivery.present or not self._plain_data(decoded, parsed, payload, delivery):
                         self._sparkplug(
                             decoded, parsed, sparkplug.decode(payload, self._max_payload_bytes), delivery
@@ -142,6 +153,7 @@ class Decoder:
             if bad.reason is Reason.BAD_TOPIC:
                 decoded.county, decoded.enterprise = topics.owner(topic)
             decoded.refused.append(bad)
+        decoded.death &= not decoded.history
         return decoded
 
     def _plain_data(self, decoded: Decoded, topic: SparkplugTopic, body: bytes, delivery: _Delivery) -> bool:
@@ -218,6 +230,8 @@ class Decoder:
                     self._group(decoded, topic.device, payload, named)
                 elif strange := [name for name, _ in named if not is_information(name)]:
                     raise BadReading(Reason.UNKNOWN_SIGNAL, f"{strange[0]!r:.60}: {_NOT_A_NODES}")
+                elif delivery.present:
+                    decoded.mark = marks.parse(payload)
 
     def _learn(
         self, decoded: Decoded, topic: SparkplugTopic, payload: sparkplug.Payload, node: EdgeNode

@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -98,6 +98,7 @@ class Meter:
     """Asked for the spool's batches, bytes and the age of what is oldest in it, in seconds."""
     batch_size: Callable[[], int] = lambda: 0
     shared_groups: Callable[[], int] = lambda: 0
+    _history_age_ms: float = 0.0
     _lags_ms: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_LAGS))
     _before: tuple[float, int, int] = field(default_factory=lambda: (time.monotonic(), 0, 0))
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -112,11 +113,19 @@ class Meter:
         )
         self.registry.register(_Exporter(self))
 
-    def observe_lags(self, lags_ms: Iterable[int]) -> None:
+    def observe_lags(self, lags_ms: Sequence[int], *, history: bool = False) -> None:
+        """How old readings were when they were durable; what comes as history has a gauge of its own."""
         assert self._lag is not None
+        if history:
+            self._history_age_ms = float(median(lags_ms)) if lags_ms else self._history_age_ms
+            return
         for lag_ms in lags_ms:
             self._lags_ms.append(lag_ms)
             self._lag.observe(max(lag_ms, 0) / 1000)
+
+    @property
+    def history_age_s(self) -> float:
+        return self._history_age_ms / 1000
 
     def measure(self) -> None:
         """Derive the rates since the last call."""
@@ -205,6 +214,10 @@ class _Exporter(Collector):
             "spool_bytes": ("Bytes in the spool", spool_bytes),
             "spool_age_seconds": ("Age of the oldest batch in the spool", spool_age_s),
             "shared_groups": ("Counties that another gateway has, too", self._meter.shared_groups()),
+            "history_age_seconds": (
+                "Age of the history that was stored last; not in qilu_gateway_lag_seconds",
+                self._meter.history_age_s,
+            ),
             "batch_size": ("Readings that are written together now", self._meter.batch_size()),
         }
         for name, (help_, value) in gauges.items():

@@ -10,11 +10,13 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 
 import structlog
 from qilu_contract import clock
 from qilu_contract.clock import JudgingClock, RunClock
 from qilu_contract.errors import BadReading, Reason, Remark, Retryable
+from qilu_contract.marks import Mark
 from qilu_contract.mqtt import Message
 from qilu_contract.readings import Reading
 from qilu_contract.storage import Point
@@ -46,6 +48,8 @@ log = structlog.get_logger()
 
 MAX_HELD_BYTES = 256 * 1024 * 1024
 """Payloads of messages that are not durable yet; at the bound nothing more is taken until some are."""
+HISTORY = 2
+"""The lane of the session for history; 0 is that for all else, 1 the host's of the strict profile."""
 AFTER_CONNECT_S = 10.0
 """So long after a connection was made a gap in sequence numbers is no reason to ask for a rebirth."""
 ACTIVITY_MS = 3600 * 1000
@@ -66,6 +70,7 @@ class Pipeline:
         self,
         *,
         session: Session,
+        history: Session,
         gate: StoreGate,
         state: StateFile,
         spool: Spool,
@@ -78,15 +83,18 @@ class Pipeline:
         neighbours: Neighbours,
         problems: Problems,
         receipts: Receipts,
+        answer_mark: Callable[[tuple[str, str], Mark], None],
         batch_size: int,
         batch_age_s: float,
         max_payload_bytes: int,
         window: int,
     ) -> None:
         self._session, self._gate, self._state, self._spool = session, gate, state, spool
+        self._sessions = {0: session, HISTORY: history}
         self._bounds, self._outbox, self._rebirths, self._meter = bounds, outbox, rebirths, meter
         self._rollups, self._neighbours = rollups, neighbours
         self._problems, self._receipts = problems, receipts
+        self._answer_mark = answer_mark
         self._births = Births(state)
         self._decoder = Decoder(self._births, max_payload_bytes)
         self._batcher: Batcher[Taken] = Batcher(batch_size, batch_age_s)
@@ -164,7 +172,7 @@ class Pipeline:
         )
         taken = Taken.of(topic, payload, dup, decoded)
         taken.receipt = receipts[0] if receipts else None
-        taken.mid, taken.epoch, taken.retained = mid, epoch, retained
+        taken.mid, taken.epoch, taken.lane, taken.retained = mid, epoch, lane, retained
         if key is not None:
             self._remember(key, taken)
         self._heed(decoded, payload)
@@ -198,7 +206,7 @@ class Pipeline:
         self._meter.counters.redelivered += known.count
         known.mid, known.epoch = mid, epoch
         if known.settled:
-            known.acknowledged = self._session.acknowledge(epoch, [mid])
+            known.acknowledged = self._sessions[known.lane].acknowledge(epoch, [mid])
 
     def _remember(self, key: tuple[str, int], taken: Taken) -> None:
         # The broker can deliver again what it has not seen acknowledged: never more than the window.
@@ -217,6 +225,9 @@ class Pipeline:
             self.clock.hear(decoded.clock, heard_ms)
             self._heard = (decoded.clock, heard_ms)
         node = (decoded.county, decoded.enterprise)
+        if decoded.mark is not None:
+            answer = decoded.mark._replace(clock_ms=self.clock.announced_ms)
+            self._answer_mark(node, answer)
         if decoded.birth is not None:
             counters.births += 1
             if decoded.unit is None:
@@ -333,16 +344,18 @@ class Pipeline:
         counters.spooled += spooled
         counters.in_flight -= count
         self._held_bytes -= held_bytes
-        now_ms = self.clock.now_ms()
-        sample = [taken.points for taken in batch[:LAG_SAMPLES] if taken.points]
-        self._meter.observe_lags([now_ms - latest_ms(points) for points in sample])
+        for history in (False, True):
+            of_it = (taken.points for taken in batch if taken.points and taken.history is history)
+            ages_ms = [self.clock.age_ms(latest_ms(points)) for points in islice(of_it, LAG_SAMPLES)]
+            self._meter.observe_lags(ages_ms, history=history)
         for taken in batch:
             taken.settle()
-        epoch = self._session.epoch
-        current = [taken for taken in batch if taken.epoch == epoch and taken.mid]
-        if self._session.acknowledge(epoch, [taken.mid for taken in current]):
-            for taken in current:
-                taken.acknowledged = True
+        for lane, session in self._sessions.items():
+            epoch = session.epoch
+            current = [taken for taken in batch if taken.mid and taken.lane == lane and taken.epoch == epoch]
+            if current and session.acknowledge(epoch, [taken.mid for taken in current]):
+                for taken in current:
+                    taken.acknowledged = True
         self._unfinished -= len(batch)
         self._progress.set()
 
@@ -392,8 +405,7 @@ class Pipeline:
             admitted = self.admission.find(point.tags[-1])
             if admitted is not None:
                 self._report_activity(admitted, point.ts_ms)
-        now_ms = self.clock.now_ms()
-        self._meter.observe_lags([now_ms - point.ts_ms for point in batch.points[:LAG_SAMPLES]])
+        self._meter.observe_lags([self.clock.age_ms(point.ts_ms) for point in batch.points[:LAG_SAMPLES]])
 
     def _check(self, batch: Sequence[Taken]) -> None:
         """Make points of the readings that may be stored, and refuse the others."""

@@ -13,13 +13,14 @@ from typing import Self, TypeVar
 
 import msgspec
 import structlog
-from qilu_contract import topics
+from qilu_contract import marks, sparkplug, topics
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.hours import Hours
 from qilu_contract.http_server import HttpServer
 from qilu_contract.interpreter import serve_evenly
+from qilu_contract.marks import Mark
 from qilu_contract.mqtt import Message
 from qilu_contract.secrets import secret
 from qilu_contract.storage import FINE, Point
@@ -39,12 +40,12 @@ from qilu_gateway.letter_office import LetterOffice
 from qilu_gateway.metrics import Counters, Meter, Rates
 from qilu_gateway.neighbours import Neighbours
 from qilu_gateway.outbox import Outbox
-from qilu_gateway.pipeline import Pipeline
+from qilu_gateway.pipeline import HISTORY, Pipeline
 from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.problems import Problems
 from qilu_gateway.rebirths import Rebirths
 from qilu_gateway.rollups import Rollups
-from qilu_gateway.session import Session, Take, filters
+from qilu_gateway.session import Session, Take, filters, history_filters
 from qilu_gateway.settings import Settings
 from qilu_gateway.shipper import Shipper
 from qilu_gateway.spool import Spool
@@ -103,6 +104,7 @@ class GatewayService:
         self._running: asyncio.Task[None] | None = None
         self._pipeline: Pipeline | None = None
         self._session: Session | None = None
+        self._history: Session | None = None
         self._speaker: Session | None = None
         """The connection that speaks for the host: the session itself, but in the strict profile."""
         self._host: HostState | None = None
@@ -130,6 +132,11 @@ class GatewayService:
         """Edge nodes are told that data is taken."""
         return self._host is not None and self._host.online
 
+    @property
+    def run_ms(self) -> int:
+        """The time of the run that is going on, as it announced it last; 0 without one."""
+        return 0 if self._pipeline is None else self._pipeline.clock.announced_ms
+
     async def unreported(self) -> int:
         """First readings that the platform has not confirmed yet; at least one when nobody can say now."""
         try:
@@ -152,7 +159,7 @@ class GatewayService:
         self._stalled = oldest_s > (FLOWING_S if self._stalled else STALLED_S)
         wrong = {
             "stopping": self._stop.is_set(),
-            "broker": not session.subscribed or (self._speaker is not None and not self._speaker.subscribed),
+            "broker": not all(each.subscribed for each in (session, self._history, self._speaker) if each),
             **dict.fromkeys(pipeline.troubles(), True),
             "platform": not pipeline.admission.reached,
             "stalled": self._stalled,
@@ -260,6 +267,7 @@ class GatewayService:
                 )
             )
             session = self._make_session(window)
+            history = self._history = self._make_history_session(settings.batch_size)
             speaker = session if settings.profile == "reliable" else self._make_host_session(window)
             rebirths = Rebirths(speaker.command, self._count_rebirth, settings.reorder_timeout_s)
             shipping = Outbox(state, platform, self._count_first_readings)
@@ -280,6 +288,7 @@ class GatewayService:
             self._meter.shared_groups = lambda: neighbours.shared_groups
             self._pipeline = pipeline = Pipeline(
                 session=session,
+                history=history,
                 gate=gate,
                 state=state,
                 spool=spool,
@@ -292,10 +301,11 @@ class GatewayService:
                 neighbours=neighbours,
                 problems=problems,
                 receipts=received,
+                answer_mark=lambda node, mark: _answer_mark(speaker, node, mark),
                 batch_size=settings.batch_size,
                 batch_age_s=settings.batch_age_s,
                 max_payload_bytes=settings.max_payload_bytes,
-                window=window,
+                window=window + settings.batch_size,
             )
             await self._when_possible(
                 lambda: state.write(lambda connection: run_clock.load(connection, pipeline.clock))
@@ -317,6 +327,9 @@ class GatewayService:
                         "http": server.wait(),
                         "address": self._tell_address(server.url, key),
                         "session": self._hold(session, self._acknowledged_only(pipeline)),
+                        "history": self._hold(
+                            history, lambda message, epoch: pipeline.take(message, epoch, HISTORY)
+                        ),
                         "pipeline": pipeline.run(),
                         "shipper": shipper.run(),
                         "admission": pipeline.admission.run(),
@@ -334,7 +347,7 @@ class GatewayService:
                     tasks = [group.create_task(part, name=f"gateway-{name}") for name, part in parts.items()]
                     self._started.set()
                     await self._stop.wait()
-                    await self._wind_down(session, speaker, pipeline, host)
+                    await self._wind_down(session, history, speaker, pipeline, host)
                     await rolling.finish()
                     for task in tasks:
                         task.cancel()
@@ -354,6 +367,19 @@ class GatewayService:
             will=will(settings.host) if settings.profile == "reliable" else None,
             filters=filters(settings.partition),
             stamp=self._timestamps.next if settings.profile == "reliable" else wall_ms,
+        )
+
+    def _make_history_session(self, window: int) -> Session:
+        """For history alone, with a window of its own: what is going on never waits behind more of it than
+        one batch."""
+        settings, broker = self._settings, self._broker
+        return Session(
+            broker,
+            f"qilu-gateway-{settings.host}-history",
+            tls=broker.tls_context(),
+            window=min(window, 65_535),
+            will=None,
+            filters=history_filters(settings.partition),
         )
 
     def _make_host_session(self, window: int) -> Session:
@@ -395,18 +421,19 @@ class GatewayService:
         return take
 
     async def _wind_down(
-        self, session: Session, speaker: Session, pipeline: Pipeline, host: HostState
+        self, session: Session, history: Session, speaker: Session, pipeline: Pipeline, host: HostState
     ) -> None:
         try:
             async with asyncio.timeout(STOP_S):
-                session.stop_intake()
+                for each in (session, history):
+                    each.stop_intake()
                 speaker.stop_intake()
                 if speaker.subscribed:
                     await host.farewell()
                 await pipeline.drain()
         except TimeoutError:
             log.warning("stopped with readings in flight: they come again", in_flight=self.counters.in_flight)
-        for each in {session, speaker}:
+        for each in {session, history, speaker}:
             await each.close()
 
     async def _when_possible(self, enter: Callable[[], Awaitable[_T]]) -> _T:
@@ -491,3 +518,9 @@ class GatewayService:
         if reasons := self.reasons():
             body["reasons"] = reasons
         return Response(msgspec.json.encode(body), 503 if troubles else 200, media_type="application/json")
+
+
+def _answer_mark(session: Session, node: tuple[str, str], mark: Mark) -> None:
+    now_ms = wall_ms()
+    payload = sparkplug.Payload(now_ms, None, marks.metrics(mark, now_ms))
+    session.post(topics.sparkplug("NCMD", *node), sparkplug.encode(payload, datatypes=False))

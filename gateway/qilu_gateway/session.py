@@ -53,6 +53,13 @@ def filters(partition: Partition) -> tuple[str, ...]:
     return *shared, *own
 
 
+def history_filters(partition: Partition) -> tuple[str, ...]:
+    """What the session for history subscribes to."""
+    if partition.whole:
+        return (f"{topics.HISTORY}#",)
+    return tuple(f"{topics.HISTORY}{topics.NAMESPACE}/{group}/#" for group in partition.groups)
+
+
 Take = Callable[[Message, int], Awaitable[None]]
 """A message, and the epoch: which connection of ours delivered it. It can be acknowledged on no other."""
 
@@ -204,6 +211,10 @@ class Session:
         return True
 
     async def command(self, topic: str, payload: bytes) -> bool:
+        """As `post`."""
+        return self.post(topic, payload)
+
+    def post(self, topic: str, payload: bytes) -> bool:
         """Publish at QoS 0, as Sparkplug wants it of commands; whether it was sent."""
         connection = self._connection
         if connection is None or not connection.is_open:

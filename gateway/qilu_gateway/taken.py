@@ -33,7 +33,8 @@ class Taken(msgspec.Struct, eq=False):
     enterprise: str
     unit: str | None
     mid: int
-    """What it is acknowledged by, on the connection `epoch`; 0 when nobody waits for that."""
+    """What it is acknowledged by, on the connection `epoch` of the session `lane`; 0 when nobody waits for
+    that."""
     epoch: int
     readings: list[Reading]
     count: int
@@ -43,6 +44,8 @@ class Taken(msgspec.Struct, eq=False):
     sessions: list[SessionRow] = []
     """What it changes about its edge node or device; kept with it."""
     retained: bool = False
+    lane: int = 0
+    history: bool = False
     received_s: float = msgspec.field(default_factory=time.monotonic)
     admitted: Admitted | None = None
     points: list[Point] = []
@@ -88,6 +91,7 @@ class Taken(msgspec.Struct, eq=False):
             sessions=decoded.sessions,
             remarks=decoded.remarks,
             ended=ended,
+            history=decoded.history,
         )
         for bad in decoded.refused:
             taken.refuse(bad)

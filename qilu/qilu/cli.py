@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import os
 import sys
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar, cast
 
 import msgspec
 import structlog
@@ -143,7 +144,17 @@ def _log_to_stderr() -> None:
     last: Any = (
         structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     )
-    _configure_log(last, log_stream(sys.stderr))
+    _configure_log(last, log_stream(cast(TextIO, _Stderr())))
+
+
+class _Stderr(io.TextIOBase):
+    """What is stderr when a line is written: a bar on the terminal takes its place, to stay whole."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _configure_log(last: Any, file: Any) -> None:
@@ -155,6 +166,7 @@ def _configure_log(last: Any, file: Any) -> None:
             structlog.processors.format_exc_info,
             last,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(file),
     )
 
@@ -222,7 +234,7 @@ def up(
         flags.time_ms(start)
     flags.new_file(report, "--report")
     load_scenario(scenario)
-    child = Child("devices", devices)
+    child = Child("devices", devices, speed=flags.speed(speed))
     config = StackConfig(state, broker, store, db, port, mqtt_port, metrics_port, mqtts, child)
     config.check()
     become_service()
@@ -233,8 +245,8 @@ def up(
         structlog.reset_defaults()
     _write_report(report, outcome.as_dict())
     console.print(
-        f"{outcome.stored:,} readings stored, {outcome.dead_lettered:,} dead-lettered, "
-        f"{outcome.lost:,} lost; "
+        f"{outcome.taken:,} readings stored ({outcome.stored:,} of the {outcome.acknowledged:,} that the "
+        f"simulated equipment sent), {outcome.dead_lettered:,} dead-lettered, {outcome.lost:,} lost; "
         f"{outcome.units_on_cloud:,} of {outcome.units_registered:,} units on cloud; {outcome.seconds:.0f} s",
         soft_wrap=True,
     )
@@ -242,7 +254,9 @@ def up(
         raise QiluError(outcome.failure)
     if not outcome.good:
         raise QiluError(
-            f"{outcome.lost} acknowledged readings are missing, {outcome.duplicates} are stored twice."
+            f"{outcome.lost} acknowledged readings are missing, {outcome.duplicates} are stored twice, "
+            f"{outcome.refused} of the simulated equipment are dead letters: "
+            f"`qilu gateway dead-letters list --state {state / 'gateway'}` says why."
         )
 
 
@@ -493,19 +507,30 @@ def _simulate(config: Any, report: Path | None) -> None:
     """A run until its end, or until a signal comes."""
     flags.new_file(report, "--report")
     become_service()
-    from qilu_devices.run import run
+    from qilu_devices.run import RunReport, run
 
     from qilu.progress import RunLine
 
     _log_to_stderr()
 
-    async def simulate() -> object:
+    async def simulate() -> tuple[RunReport, bool]:
         stopping = asyncio.Event()
         on_stop_signals(stopping.set)
         with RunLine(console, whole=config.backfill) as line:
-            return await run(config, line.show, stopping)
+            return await run(config, line.show, stopping), stopping.is_set()
 
-    _write_report(report, _run(simulate()))
+    outcome, stopped = _run(simulate())
+    _write_report(report, outcome)
+    until = datetime.fromtimestamp(outcome.until_ms / 1000, UTC)
+    console.print(
+        f"Until {until:%Y-%m-%d %H:%M:%S} UTC: {outcome.readings_made:,} readings, "
+        f"{outcome.readings_acked:,} acknowledged by the broker, {outcome.dropped:,} dropped at the edge, "
+        f"{outcome.pending:,} not sent.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if config.backfill and (stopped or outcome.pending):
+        console.print("The same command goes on from there.")
 
 
 @devices_app.command("catalogue")

@@ -25,7 +25,7 @@ from qilu_contract import topics
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_devices.broker import Broker
-from qilu_devices.clock import Announcer, Gate
+from qilu_devices.clock import Announcer
 
 from qilu.replay import Block, Counts, Line, Month, Replay, counted, differences
 from qilu.run_record import MonthRecord, RunRecord
@@ -164,9 +164,7 @@ class Player:
         self._announcer = Announcer(
             Broker.from_url(target.broker),
             f"qilu-programme-clock-{secrets.token_hex(4)}",
-            speed,
-            Gate(),
-            lambda: None,
+            lambda: speed or 0.0,
         )
         self._done = done
         self._seconds_before = record.seconds

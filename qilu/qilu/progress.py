@@ -3,6 +3,7 @@ run goes; `qilu devices backfill` a bar of its days; `qilu platform import` a ba
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,7 +22,17 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:  # an import needs no simulator on its machine
-    from qilu_devices.run import RunProgress
+    from qilu_devices.run import RunProgress, RunReport
+
+SPEED_OVER = 10
+"""Reports, a second apart, over which a run's own speed is told."""
+
+
+def slower(speed: float, wanted: float | None) -> str:
+    """That a run goes slower than wanted, if it does by much."""
+    if wanted is None or speed > 0.85 * wanted:
+        return ""
+    return f"running at {speed:.2g}x instead of {wanted:g}x"
 
 
 @contextmanager
@@ -50,6 +61,7 @@ class RunLine:
         """`whole`: progress is a share of simulated time, not of readings."""
         figure: ProgressColumn = TaskProgressColumn() if whole else MofNCompleteColumn()
         self._whole = whole
+        self._late: deque[tuple[float, float]] = deque(maxlen=SPEED_OVER)  # seconds of the run, and how late
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -75,8 +87,16 @@ class RunLine:
         else:
             now = datetime.fromtimestamp(report.until_ms / 1000, UTC)
             acknowledged = f"{report.readings_acked:,} readings" if self._whole else "readings"
-            said = (
-                f"{now:%Y-%m-%d %H:%M:%S} UTC, {report.nodes_online} edge nodes online, "
-                f"{acknowledged} acknowledged"
-            )
+            online = f"{report.nodes_online} of {report.enterprises} edge nodes online"
+            if not report.nodes_online:
+                online = "waiting for broker and gateway"
+            said = f"{now:%Y-%m-%d %H:%M:%S} UTC, {online}{self._slow(report)}, {acknowledged} acknowledged"
         self._bar.update(self._task, description=said, completed=progress.done, total=progress.total or None)
+
+    def _slow(self, report: RunReport) -> str:
+        self._late.append((report.seconds, report.late_s))
+        (then_s, before_s), (now_s, late_s) = self._late[0], self._late[-1]
+        if report.speed is None or len(self._late) < SPEED_OVER:
+            return ""
+        said = slower(report.speed * (1.0 - (late_s - before_s) / (now_s - then_s)), report.speed)
+        return f", {said}: the gateway takes no more" if said else ""

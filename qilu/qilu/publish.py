@@ -64,7 +64,7 @@ async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int 
     try:
         connection = await mqtt.connect(address.host, address.port, login, tls=address.tls_context())
         try:
-            await connection.publish(topic, body)
+            heard = await connection.publish(topic, body)
         finally:
             await connection.disconnect()
     except (MqttError, OSError, TimeoutError) as error:
@@ -72,4 +72,9 @@ async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int 
             f"the broker at {address.host}:{address.port} did not take it: {error or 'timeout'}. "
             "Is the stack up, and are QILU_MQTT_USER and QILU_MQTT_PASSWORD_FILE set?"
         ) from error
+    if not heard:
+        raise QiluError(
+            f"nobody subscribes to {topic} at {address.host}:{address.port}: the reading is lost. "
+            "Does a gateway run on this broker?"
+        )
     return body

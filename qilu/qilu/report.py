@@ -13,7 +13,8 @@ from qilu_contract.stores import Store
 class Report:
     """Readings and units of one run. `lost` is what the broker took over from the equipment (its
     acknowledgements, counted at the edge) and neither the store nor the dead letters hold; `duplicates` stand
-    twice, under two tag sets."""
+    twice, under two tag sets. `refused` are the equipment's dead letters, but for those that a transport
+    fault sent for that; `taken` is what the gateway stored in all, other devices' readings included."""
 
     accepted: int
     stored: int
@@ -28,12 +29,14 @@ class Report:
     redelivered: int
     acknowledged: int
     dropped_at_the_edge: int
+    refused: int
+    taken: int
     failure: str | None = None
     """Why the run ended before its time, in a sentence."""
 
     @property
     def good(self) -> bool:
-        return self.lost == 0 and self.duplicates == 0
+        return self.lost == 0 and self.duplicates == 0 and self.refused == 0
 
     def as_dict(self) -> dict[str, int | float | str | None]:
         return asdict(self)

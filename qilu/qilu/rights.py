@@ -22,7 +22,7 @@ class Rights(NamedTuple):
 
 RIGHTS = {
     "gateway": Rights(
-        reads=("spBv1.0/#", "qilu/v1/#"),
+        reads=("spBv1.0/#", "qilu/v1/#", "qilu/history/#"),
         writes=("spBv1.0/STATE/+", "spBv1.0/+/NCMD/+", "spBv1.0/+/DCMD/+/+"),
     ),
     "devices": Rights(
@@ -34,12 +34,16 @@ RIGHTS = {
             "spBv1.0/+/DBIRTH/+/+",
             "spBv1.0/+/DDEATH/+/+",
             "spBv1.0/+/DDATA/+/+",
+            "qilu/history/spBv1.0/#",
             "qilu/v1/clock",
             "qilu/v1/+/+/+/telemetry",
         ),
     ),
     "platform": Rights(reads=("spBv1.0/+/NDATA/+",), writes=("spBv1.0/+/DCMD/+/+",)),
-    "operator": Rights(reads=("spBv1.0/#", "qilu/v1/#"), writes=("spBv1.0/#", "qilu/v1/#")),
+    "operator": Rights(
+        reads=("spBv1.0/#", "qilu/v1/#", "qilu/history/#"),
+        writes=("spBv1.0/#", "qilu/v1/#", "qilu/history/#"),
+    ),
 }
 """Least rights: each user reads and writes what its work needs."""
 

@@ -14,6 +14,7 @@ import shlex
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker
 from qilu.children import die_with_parent, end, ended_by, last_words, size
 from qilu.keyring import Keyring
 from qilu.process import on_stop_signals
+from qilu.progress import SPEED_OVER, slower
 from qilu.report import Report, count_duplicates, count_stored
 from qilu.status import Status, StatusLine
 
@@ -62,6 +64,7 @@ QUIET_S = 5.0
 class _Node(msgspec.Struct):
     readings_acked: int
     dropped: int
+    unfit: int = 0
 
 
 class _Manifest(msgspec.Struct):
@@ -91,6 +94,8 @@ class Child:
     role: str = "fleet"
     shown: bool = False
     afresh: bool = True
+    speed: float | None = None
+    """Simulated seconds a second that are wanted of it; None for as fast as it goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,7 @@ class Stack:
         self._metrics_port = self._port(config.metrics_port, "metrics")
         self._log_began = 0
         self._batch_age_s = 0.2
+        self._paces: deque[tuple[float, int]] = deque(maxlen=SPEED_OVER)  # when, and the run's time then
         self._store_trouble = ""
 
     async def __aenter__(self) -> Stack:
@@ -386,8 +392,18 @@ class Stack:
             stored=counters.stored,
             dead_lettered=counters.dead_lettered,
             lag_ms=rates.lag_ms,
-            trouble=f"waiting for: {', '.join(missing)}" if missing else "",
+            trouble=f"waiting for: {', '.join(missing)}" if missing else self._slow(),
         )
+
+    def _slow(self) -> str:
+        """That the equipment's time passes slower than wanted, since the gateway takes no more."""
+        self._paces.append((time.monotonic(), self.gateway.run_ms))
+        (then_s, before_ms), (now_s, now_ms) = self._paces[0], self._paces[-1]
+        if len(self._paces) < SPEED_OVER or not before_ms:
+            return ""
+        said = slower((now_ms - before_ms) / 1000 / (now_s - then_s), self._config.child.speed)
+        builtin = self.broker is not None and self.broker.kind == "builtin"
+        return f"{said}: install Mosquitto for more" if said and builtin else said
 
     async def _programme(self) -> Programme:
         answer = await self._http.get("/v1/programme")
@@ -398,7 +414,7 @@ class Stack:
         """After the equipment has ended: wait until what is in flight has arrived and is counted (no longer
         once `hurry` is set), then count what is there."""
         manifest = self._manifest()
-        missing = await self._settle(manifest, hurry)
+        absent = await self._settle(manifest, hurry)
         counts = await self._programme()
         counters = self.gateway.counters
         stored = await count_stored(self.store, *manifest.span_ms)
@@ -408,7 +424,11 @@ class Stack:
             spooled=counters.spooled,
             dead_lettered=counters.dead_lettered,
             duplicates=await count_duplicates(self.store),
-            lost=missing,
+            lost=max(0, absent - counters.dead_lettered - counters.spooled),
+            refused=max(
+                0, min(absent, counters.dead_lettered) - sum(n.unfit for n in manifest.nodes.values())
+            ),
+            taken=counters.stored,
             units_registered=counts.registered["units"],
             units_on_cloud=counts.onboarded("units_on_cloud"),
             enterprises_on_cloud=counts.onboarded("enterprises_on_cloud"),
@@ -429,7 +449,7 @@ class Stack:
 
     async def _settle(self, manifest: _Manifest, hurry: asyncio.Event) -> int:
         """Wait while something is on its way, as long as it moves or until `hurry`; returns how many readings
-        that the broker took over are nowhere."""
+        that the broker took over from the equipment the store does not hold."""
         last_change = time.monotonic()
         before: tuple[int, int] | None = None
         with StatusLine(self.console) as line:
@@ -439,13 +459,14 @@ class Stack:
                 under_way = counters.in_flight or counters.spooled or await self.gateway.unreported()
                 stored = await count_stored(self.store, *manifest.span_ms)
                 gaps = (max(0, node.readings_acked - stored[name]) for name, node in manifest.nodes.items())
-                missing = max(0, sum(gaps) - counters.dead_lettered - counters.spooled)
+                absent = sum(gaps)
+                missing = max(0, absent - counters.dead_lettered - counters.spooled)
                 now = time.monotonic()
                 if (missing, counters.accepted) != before:
                     before, last_change = (missing, counters.accepted), now
                 patience = SETTLE_S if under_way else QUIET_S
                 if hurry.is_set() or now - last_change > patience or not (missing or under_way):
-                    return missing
+                    return absent
                 await self.show(line)
                 # Counting takes the store's time, which it needs for what is on its way.
                 await asyncio.sleep(max(0.2, 4 * (now - began)))

@@ -18,12 +18,14 @@ from typing import Any
 import paho.mqtt.client as paho
 from bench_simulation import machine
 from conftest import Mosquitto
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from qilu_contract import topics
 from qilu_devices import payloads
 from qilu_devices.broker import Broker
-from qilu_devices.clock import Gate
 from qilu_devices.edge_node import EdgeNode
 from qilu_devices.fleet import Unit
+from qilu_devices.flow import Flow
 from qilu_devices.run import RunConfig, run
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import Sample, Simulation, fleet_of
@@ -117,6 +119,16 @@ def plain_publishing(broker: Mosquitto, samples: list[Sample]) -> tuple[float, f
 
 
 async def say_online(broker: Mosquitto) -> None:
+    # A subscriber that is away, at QoS 0: edge nodes keep what nobody subscribed to.
+    lasting = Properties(PacketTypes.CONNECT)
+    lasting.SessionExpiryInterval = 3600
+    subscriber = paho.Client(paho.CallbackAPIVersion.VERSION2, "bench-subscriber", protocol=paho.MQTTv5)
+    subscriber.connect(broker.host, broker.port, clean_start=False, properties=lasting)
+    subscriber.subscribe("spBv1.0/#", 0)
+    subscriber.loop_start()
+    await until(lambda: subscriber.is_connected())
+    subscriber.disconnect()
+    subscriber.loop_stop()
     host = await Broker.from_url(broker.url).connect(f"bench-{secrets.token_hex(4)}")
     state = {"online": True, "timestamp": int(time.time() * 1000)}
     await host.publish(topics.state(), json.dumps(state).encode(), retain=True)
@@ -129,7 +141,7 @@ def nodes_of(broker: Mosquitto, units: list[Unit], capacity: int = 100_000) -> d
         by_enterprise.setdefault(unit.enterprise.id, []).append(unit)
     address, connecting = Broker.from_url(broker.url), asyncio.Semaphore(64)
     return {
-        id_: EdgeNode(mine[0].enterprise, mine, address, Gate(), capacity, connecting, lambda: None)
+        id_: EdgeNode(mine[0].enterprise, mine, address, Flow(), capacity, connecting, lambda: None)
         for id_, mine in by_enterprise.items()
     }
 

@@ -89,6 +89,20 @@ async def test_a_small_province_is_counted_and_stored_value_by_value(
     assert [verdict[name] for name in ("lost", "duplicated", "altered", "unexpected", "others")] == [0] * 5
 
 
+def test_a_fast_run_into_the_future_has_no_dead_letters_on_the_broker_that_pip_installs(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """That broker keeps no order between the run's clock and its readings."""
+    state, file = tmp_path / "state", tmp_path / "report.json"
+    ports = ["--port", str(free_port()), "--mqtt-port", str(free_port()), "--metrics-port", "0"]
+    flags = ["--broker", "builtin", "--units", "10", "--for", "40m", "--speed", "max", "--report", file]
+    run = qilu("up", "--state", state, *flags, *ports)
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = json.loads(file.read_text())
+    assert (report["lost"], report["dead_lettered"], report["duplicates"]) == (0, 0, 0)
+    assert report["stored"] == report["acknowledged"] > 10 * 40
+
+
 class RunningStack:
     """A stack started by `qilu up`, and the environment that its `env` file gives a shell."""
 
@@ -295,6 +309,32 @@ def test_an_interrupt_stops_cleanly_and_a_second_start_goes_on(running: RunningS
     again = RunningStack(running.state, "--units", "70", "--for", "1s")
     assert again.process.wait(60) == 0, again.output.read_text()
     assert "70 of 70 units on cloud" in again.output.read_text()
+
+
+def test_dead_letters_of_the_equipment_are_reported_with_exit_code_1(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    report = tmp_path / "report.json"
+    ports = ["--port", str(free_port()), "--mqtt-port", str(free_port()), "--metrics-port", "0"]
+    stack = RunningStack(
+        tmp_path / "state", "--broker", "builtin", "--units", "5", *ports, "--report", str(report)
+    )
+    stack.wait_for(lambda counts: on_cloud(counts) == 5)
+    key = {"Authorization": f"Bearer {stack.env['QILU_API_KEY']}"}
+    with httpx.Client(base_url=stack.env["QILU_PLATFORM"], headers=key, trust_env=False) as http:
+        for enterprise in http.get("/v1/enterprises").json()["items"]:
+            http.post(f"/v1/enterprises/{enterprise['id']}/suspend").raise_for_status()
+    letters = ("gateway", "dead-letters", "list", "--json", "--state", stack.state / "gateway")
+    deadline = time.monotonic() + START_S
+    while "unknown_unit" not in qilu(*letters).stdout:
+        assert time.monotonic() < deadline
+    assert stack.interrupt() == 1
+    told = json.loads(report.read_text())
+    assert told["lost"] == 0
+    assert told["refused"] == told["dead_lettered"] > 0
+    said = stack.output.read_text()
+    assert f"{told['dead_lettered']:,} dead-lettered, 0 lost" in said
+    assert f"{told['refused']} of the simulated equipment are dead letters" in " ".join(said.split())
 
 
 def test_what_was_acknowledged_and_is_missing_is_reported_with_exit_code_1(

@@ -53,13 +53,13 @@ class Listener:
         self._client.on_message = self._take
         self._client.connect(broker.host, broker.port)
         self._client.loop_start()
-        self._client.subscribe([("spBv1.0/+/DDATA/+/+", 0), (topics.CLOCK, 0)])
+        self._client.subscribe([(f"{topics.HISTORY}spBv1.0/+/DDATA/+/+", 0), (topics.CLOCK, 0)])
 
     def _take(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         if message.topic == topics.CLOCK:
             self.clocks += 1
         else:
-            self.data.append((message.topic.split("/")[3], message.payload))
+            self.data.append((message.topic.removeprefix(topics.HISTORY).split("/")[3], message.payload))
 
     def close(self) -> None:
         self._client.disconnect()

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import json
-import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,13 +14,14 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from qilu_contract import clock, sparkplug, topics
+from qilu_contract import clock, marks, sparkplug, topics
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError
+from qilu_contract.marks import Mark
 from qilu_devices.broker import Broker
-from qilu_devices.clock import Gate
 from qilu_devices.edge_node import EdgeNode
 from qilu_devices.fleet import Unit
+from qilu_devices.flow import Flow
 from qilu_devices.manifest import load_manifest
 from qilu_devices.run import RunConfig, RunReport, run
 from qilu_devices.scenario import load_scenario
@@ -58,6 +57,8 @@ class Observer:
         lasting = Properties(PacketTypes.CONNECT)
         lasting.SessionExpiryInterval = 600
         self._ready = False
+        self.answers = True
+        self.marks: list[tuple[topics.SparkplugTopic, Mark]] = []  # those that came
         self._state_ms = int(time.time() * 1000)
         # Mosquitto 2.0 saves only sessions that began with clean_start false.
         self._client.connect(broker.host, broker.port, clean_start=False, properties=lasting)
@@ -74,7 +75,22 @@ class Observer:
             self.clocks.append(clock.decode(message.payload))
             self.clock_places.append(len(self.messages))
         elif message.topic != topics.state() and "CMD/" not in message.topic:
-            self.messages.append((message.topic, sparkplug.decode(message.payload)))
+            payload = sparkplug.decode(message.payload)
+            self.messages.append((message.topic, payload))
+            mark = marks.parse(payload) if "/NDATA/" in message.topic else None
+            if mark is not None:
+                topic = topics.parse(message.topic)
+                assert isinstance(topic, topics.SparkplugTopic)
+                self.marks.append((topic, mark))
+                if self.answers:
+                    self.answer()
+
+    def answer(self) -> None:
+        """Send the newest mark back."""
+        topic, mark = self.marks[-1]
+        heard = mark._replace(clock_ms=self.clocks[-1].now if self.clocks else 0)
+        payload = sparkplug.Payload(None, None, marks.metrics(heard, 1))
+        self._client.publish(topics.sparkplug("NCMD", topic.group, topic.node), sparkplug.encode(payload))
 
     @property
     def ready(self) -> bool:
@@ -187,7 +203,9 @@ async def test_births_come_before_data_and_seq_counts_every_message(
     nodes = {unit.enterprise.id for unit in fleet_of(SCENARIO, units=UNITS)}
     assert {topic.node for topic, _ in observer.of("NBIRTH")} == nodes
     for node in nodes:
-        mine = [(t, p) for t, p in observer.of("NBIRTH", "DBIRTH", "DDATA", "NDEATH") if t.node == node]
+        mine = [
+            (t, p) for t, p in observer.of("NBIRTH", "DBIRTH", "DDATA", "NDATA", "NDEATH") if t.node == node
+        ]
         (first, birth), (last, death) = mine[0], mine[-1]
         assert (first.type, last.type) == ("NBIRTH", "NDEATH")
         bd_seq = {metric.name: metric.value for metric in birth.metrics}["bdSeq"]
@@ -229,6 +247,47 @@ async def test_a_run_in_the_future_announces_its_clock_before_its_readings(
             assert payload.ts_ms is not None
             assert payload.ts_ms <= announced_ms + clock.MAX_AHEAD_MS
     assert len(observer.clocks) > 3
+
+
+async def test_a_run_makes_no_more_than_its_host_takes_however_fast_the_broker_is(
+    mosquitto: Any, observer: Observer
+) -> None:
+    """The broker acknowledges all of it at once, and the host comes to it later."""
+    observer.host(online=True)
+    observer.answers = False
+    reports: list[RunReport] = []
+    settings = config(mosquitto, for_s=900.0)
+    task = asyncio.create_task(run(settings, lambda p: reports.append(p.report) if p.report else None))
+    await until(lambda: observer.marks, "a mark")
+    observer.answer()
+    await until(
+        lambda: [r.readings_made for r in reports[-3:]].count(reports[-1].readings_made) == 3, "a stop"
+    )
+    held = reports[-1]
+    assert held.nodes_online == held.enterprises
+    assert held.pending == 0
+    everything = len(expected(START_MS + 900_000))
+    assert held.readings_made < everything
+    observer.answers = True
+    observer.answer()
+    report = await asyncio.wait_for(task, PATIENCE_S)
+    assert report.readings_acked == report.readings_made == everything
+
+
+async def test_a_future_reading_waits_until_its_host_has_heard_the_clock(
+    mosquitto: Any, observer: Observer
+) -> None:
+    """That the broker has the announcement says nothing of the host."""
+    observer.host(online=True)
+    observer.answers = False
+    begin_ms = clock.wall_ms() + 400 * 86_400_000
+    task = asyncio.create_task(run(config(mosquitto, start_ms=begin_ms, for_s=60.0, units=10)))
+    await until(lambda: observer.marks and observer.clocks, "announcement and mark")
+    assert observer.of("DBIRTH", "DDATA") == []
+    observer.answers = True
+    observer.answer()
+    report = await asyncio.wait_for(task, PATIENCE_S)
+    assert report.readings_acked == report.readings_made > 0
 
 
 async def test_nothing_is_published_while_the_host_is_away_and_all_of_it_later(
@@ -299,7 +358,9 @@ async def test_a_rebirth_repeats_values_with_their_own_times_and_adds_no_reading
     await until(lambda: len(observer.readings()) == len(wanted), "all readings")
     assert observer.readings() == wanted
     assert report.readings_acked == len(wanted)
-    mine = [(t, p) for t, p in observer.of("NBIRTH", "DBIRTH", "DDATA") if t.node == node.enterprise.id]
+    mine = [
+        (t, p) for t, p in observer.of("NBIRTH", "DBIRTH", "DDATA", "NDATA") if t.node == node.enterprise.id
+    ]
     second = [i for i, (topic, _) in enumerate(mine) if topic.type == "NBIRTH"][1]
     assert [payload.seq for _, payload in mine[second:]] == [i % 256 for i in range(len(mine) - second)]
     assert len([topic for topic, _ in mine[second:] if topic.type == "DBIRTH"]) == sum(
@@ -360,7 +421,7 @@ async def test_a_full_buffer_drops_the_oldest_and_counts_it(mosquitto: Any, obse
     owner = units[0].enterprise
     mine = [unit for unit in units if unit.enterprise == owner]
     node = EdgeNode(
-        owner, mine, Broker.from_url(mosquitto.url), Gate(), 10, asyncio.Semaphore(1), lambda: None
+        owner, mine, Broker.from_url(mosquitto.url), Flow(), 10, asyncio.Semaphore(1), lambda: None
     )
     made = [
         sample
@@ -428,47 +489,9 @@ def locked_broker(mosquitto_program: str, free_port: Callable[[], int], tmp_path
     process.wait(PATIENCE_S)
 
 
-class RuledBroker:
-    """A broker whose rules change while it runs."""
-
-    host = "127.0.0.1"
-
-    def __init__(self, program: str, port: int, folder: Path) -> None:
-        self.port, self._rules = port, folder / "acl"
-        self.allow("NBIRTH", "DBIRTH", "DDATA", "NDEATH")
-        (folder / "mosquitto.conf").write_text(
-            f"listener {port} {self.host}\nallow_anonymous true\nuser root\nacl_file {self._rules}\n"
-        )
-        self.process = subprocess.Popen(
-            [program, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL
-        )
-
-    @property
-    def url(self) -> str:
-        return f"mqtt://{self.host}:{self.port}"
-
-    def allow(self, *types: str) -> None:
-        """Nothing of the other types may be published from now on."""
-        lines = ["topic read #", f"topic write {topics.CLOCK}", "topic write spBv1.0/STATE/#"]
-        lines += [f"topic write spBv1.0/+/{type_}/#" for type_ in types]
-        self._rules.write_text("\n".join(lines) + "\n")
-
-    def reload(self) -> None:
-        self.process.send_signal(signal.SIGHUP)
-
-
-@pytest.fixture
-def ruled(mosquitto_program: str, free_port: Callable[[], int], tmp_path: Path) -> Iterator[RuledBroker]:
-    broker = RuledBroker(mosquitto_program, free_port(), tmp_path)
-    yield broker
-    broker.process.terminate()
-    broker.process.wait(PATIENCE_S)
-
-
 async def test_readings_that_the_broker_refuses_are_kept_and_published_once_it_takes_them(
-    ruled: RuledBroker, tmp_path: Path
+    ruled: Any, tmp_path: Path
 ) -> None:
-    await until(lambda: connects(ruled), "the broker")
     observer = Observer(ruled, "observer-of-rules")
     try:
         await until(lambda: observer.ready, "the observer's subscription")
@@ -493,12 +516,6 @@ async def test_readings_that_the_broker_refuses_are_kept_and_published_once_it_t
         await until(lambda: observer.readings() == wanted, "all readings")
     finally:
         observer.close()
-
-
-def connects(broker: Any) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((broker.host, broker.port)):
-        return True
-    return False
 
 
 async def test_a_broker_that_refuses_us_ends_the_run_with_one_sentence(locked_broker: int) -> None:

@@ -221,6 +221,24 @@ async def test_a_refused_message_stays_with_its_sender_and_those_before_it_do_no
         await connection.disconnect()
 
 
+async def test_what_nobody_subscribed_to_is_not_acknowledged(mosquitto: Any) -> None:
+    topic = f"test/{secrets.token_hex(6)}"
+    acked: list[str] = []
+    async with connected(mosquitto, some_login(), acked=acked.extend) as sender:
+        assert not await sender.publish(topic, b"body")
+        async with connected(mosquitto, some_login()) as receiver:
+            await receiver.subscribe([topic])
+            assert await sender.publish(topic, b"body")
+            sender.send(topic, b"body", "first")
+            sender.flush()
+            await until(lambda: acked == ["first"])
+        sender.send(topic, b"body", "second")
+        sender.flush()
+        with pytest.raises(MessageRefused, match="has no subscriber for a message"):
+            raise await asyncio.wait_for(sender.ended, PATIENCE_S)
+        assert (acked, sender.unacknowledged) == (["first"], ["second"])
+
+
 async def test_a_subscription_shares_no_packet_identifier_with_what_is_in_flight() -> None:
     came = bytearray()
 

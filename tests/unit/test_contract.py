@@ -334,6 +334,17 @@ def test_a_run_whose_announcer_is_silent_goes_on_for_ten_minutes_of_its_time_at_
     assert clock.now_ms() == announced
 
 
+def test_a_readings_age_is_told_by_the_clock_that_its_sender_has() -> None:
+    clock, now = JudgingClock(), wall_ms()
+    day = 86_400_000
+    assert abs(clock.age_ms(now - 5_000) - 5_000) < 5_000
+    for run in (now - 500 * day, now + 500 * day):
+        clock.hear(RunClock(run, 0.0))
+        assert clock.age_ms(run - 3_000) == 3_000
+        assert abs(clock.age_ms(now - 5_000) - 5_000) < 5_000
+    assert clock.age_ms(now + 600 * day) == 0
+
+
 def test_a_secret_comes_from_the_variable_or_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,0 +1,158 @@
+"""How far a host is behind what was made for it, and how much more may be made.
+
+A broker acknowledges long before the host has a reading, so a PUBACK says nothing about the host's pace.
+Marks do (`qilu_contract.marks`): one at a time travels behind the data, and comes back when the host has come
+to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from qilu_contract.clock import MAX_AHEAD_MS, wall_ms
+from qilu_contract.marks import Mark
+
+AHEAD_S = 1.0
+"""What the host takes in this time may be ahead of it."""
+AHEAD_MIN = 1_000
+"""Readings that may always be ahead: enough to keep a host busy between two marks."""
+TICK_S = 0.1
+RATE_OVER_S = 3.0
+REPEAT_S = 2.0
+"""A mark that is unanswered for so long is followed by another, of another node."""
+UNANSWERED_S = 10.0
+"""A host that answers none of the first marks within this knows no marks, and what it believes of the clock
+cannot be known."""
+EXPECTED_S = 2.0
+"""So long nothing much is made in expectation of the first answer."""
+MAX_OPEN = 1_000
+
+
+class Marker(Protocol):
+    """An edge node, as far as the flow to its host goes."""
+
+    acked: int
+    """Readings that the broker acknowledged."""
+
+    @property
+    def online(self) -> bool: ...
+
+    @property
+    def pending(self) -> int:
+        """Readings made, and neither acknowledged nor dropped."""
+
+    def mark(self, number: int) -> None:
+        """Publish a mark behind what was published so far."""
+
+
+class Flow:
+    """To one host, from the `nodes` that follow it. `moved` is called when the host has come further."""
+
+    def __init__(self, moved: Callable[[], None] = lambda: None) -> None:
+        self.nodes: list[Marker] = []
+        self._moved = moved
+        self._announced_ms = 0
+        self._heard_ms = 0  # the run's clock, as the host said last
+        self._answers = False
+        self._first_mark_s = float("inf")
+        # From anywhere: a mark of an earlier process may still come back.
+        self._number = random.randrange(2**48)
+        self._sent_s = float("-inf")
+        self._open: deque[tuple[int, int]] = deque(maxlen=MAX_OPEN)  # unanswered: number, acknowledged before
+        self._taken = 0  # acknowledged before the last mark that was answered
+        self._answered: deque[tuple[float, int]] = deque()  # lately: when, and `_taken`
+        self._ahead = 0
+        self._some_online = False
+        self._next_node = 0
+
+    def limit_ms(self) -> int:
+        """Up to where readings may be published: a receiver judges the future by the later of wall and
+        announced clock, so a reading waits until its host has the announcement that makes it believable."""
+        known_ms = self._announced_ms
+        if self._answers or not self._unanswered_s > UNANSWERED_S:
+            known_ms = min(known_ms, self._heard_ms)
+        # Half of what a receiver allows: the other half is for its own clock being late.
+        return max(wall_ms(), known_ms) + MAX_AHEAD_MS // 2
+
+    def announced(self, ms: int) -> None:
+        """The broker has the announcement of this time."""
+        self._announced_ms = ms
+        if ms > wall_ms():
+            self._mark()
+
+    def made(self) -> None:
+        """A reading was given to one of the nodes."""
+        self._ahead += 1
+
+    @property
+    def is_full(self) -> bool:
+        """No more is to be made until the host has come further. A host that is away holds up nobody."""
+        if not self._some_online or not (self._answers or 0.0 < self._unanswered_s < EXPECTED_S):
+            return False
+        return self._ahead > max(AHEAD_MIN, AHEAD_S * self._rate)
+
+    @property
+    def _unanswered_s(self) -> float:
+        """How long ago the first mark was sent; below 0 before that."""
+        return asyncio.get_running_loop().time() - self._first_mark_s
+
+    @property
+    def _rate(self) -> float:
+        """Readings a second that the host took lately."""
+        if len(self._answered) < 2:
+            return 0.0
+        (first_s, first), (last_s, last) = self._answered[0], self._answered[-1]
+        return (last - first) / max(last_s - first_s, TICK_S)
+
+    async def run(self) -> None:
+        """Send marks, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._look()
+            if not self._open or loop.time() > self._sent_s + REPEAT_S:
+                self._mark()
+
+    def _look(self) -> None:
+        """Count what is ahead of the host: what waits at nodes that are online, and what the broker has and
+        the host is not known to have."""
+        online = [node for node in self.nodes if node.online]
+        acked = sum([node.acked for node in self.nodes])
+        self._some_online = bool(online)
+        self._ahead = acked - self._taken + sum([node.pending for node in online])
+        self._moved()
+
+    def _mark(self) -> None:
+        for _ in self.nodes:
+            self._next_node = (self._next_node + 1) % len(self.nodes)
+            node = self.nodes[self._next_node]
+            if node.online:
+                self._sent_s = asyncio.get_running_loop().time()
+                self._first_mark_s = min(self._first_mark_s, self._sent_s)
+                self._number += 1
+                self._open.append((self._number, sum([node.acked for node in self.nodes])))
+                node.mark(self._number)
+                return
+
+    def answered(self, mark: Mark) -> None:
+        """The host has come to this mark."""
+        self._answers = True
+        self._heard_ms = mark.clock_ms
+        acked = dict(self._open).get(mark.number)
+        if acked is not None:
+            while self._open.popleft()[0] != mark.number:
+                pass
+            now_s = asyncio.get_running_loop().time()
+            self._taken = acked
+            self._answered.append((now_s, acked))
+            while self._answered[0][0] < now_s - RATE_OVER_S and len(self._answered) > 2:
+                self._answered.popleft()
+        self._look()
+
+    def forget(self) -> None:
+        """The host went away: what it knows when it comes back is to be learned anew."""
+        self._heard_ms = 0

@@ -1,0 +1,38 @@
+"""Readings that a broker refuses, or that nobody subscribed to, are no success for who sends them once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from qilu.publish import publish
+from qilu.uplink import Uplink
+from qilu_contract import mqtt, topics
+from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.mqtt import Login
+
+TOPIC = topics.telemetry("370202", "370202-e00001", "m1")
+
+
+async def test_a_reading_by_hand_fails_when_the_broker_refuses_it(ruled: Any) -> None:
+    with pytest.raises(QiluError, match="refused a message"):
+        await publish(ruled.url, TOPIC, {"power_in": 11.0}, 1)
+
+
+async def test_a_reading_by_hand_fails_when_nobody_subscribed_to_it(mosquitto: Any) -> None:
+    mosquitto.start()
+    with pytest.raises(QiluError, match="nobody subscribes"):
+        await publish(mosquitto.url, "test/nobody", {"power_in": 11.0}, 1)
+
+
+async def test_the_programme_stops_when_the_broker_refuses_a_units_reading(ruled: Any) -> None:
+    host = await mqtt.connect(ruled.host, ruled.port, Login("host"))
+    await host.publish(topics.state(), b'{"online": true, "timestamp": 1}', retain=True)
+    uplink = Uplink(ruled.url)
+    try:
+        with pytest.raises(ConfigError, match="refuses us"):
+            await asyncio.wait_for(uplink.publish([(TOPIC, b"{}")]), 60)
+    finally:
+        await uplink.__aexit__(None, None, None)
+        await host.disconnect()
