@@ -37,9 +37,9 @@ from qilu.keyring import Keyring
 from qilu_contract import topics
 from qilu_contract.catalogue import CATALOGUE
 from qilu_devices.broker import Broker
-from qilu_devices.clock import Gate
 from qilu_devices.edge_node import EdgeNode
 from qilu_devices.fleet import Enterprise, Unit
+from qilu_devices.flow import Flow
 from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Sample, Shape
 from qilu_gateway import dead_letters, statefile
@@ -152,7 +152,7 @@ class Node:
             self.enterprise,
             [self.unit],
             self._broker,
-            Gate(),
+            Flow(),
             10 * BURST,
             asyncio.Semaphore(1),
             lambda: None,

@@ -18,10 +18,10 @@ from qilu_contract.clock import MAX_AHEAD_MS
 from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_devices import payloads, transport
 from qilu_devices.broker import Broker
-from qilu_devices.clock import Gate
 from qilu_devices.disturbance import Disturbance, Sending, Way
 from qilu_devices.edge_node import EdgeNode
 from qilu_devices.fleet import Shard, Unit
+from qilu_devices.flow import Flow
 from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord
 from qilu_devices.scenario import parse_scenario
 from qilu_devices.simulation import Moment, Sample, Simulation, digest, fleet_of
@@ -419,7 +419,7 @@ def test_what_was_not_acknowledged_is_not_expected_whatever_its_clock_said() -> 
 def node_of(units: list[Unit], capacity: int) -> EdgeNode:
     owner = units[0].enterprise
     broker = Broker.from_url("mqtt://127.0.0.1:1")
-    return EdgeNode(owner, units, broker, Gate(), capacity, asyncio.Semaphore(1), lambda: None)
+    return EdgeNode(owner, units, broker, Flow(), capacity, asyncio.Semaphore(1), lambda: None)
 
 
 def test_an_edge_node_knows_what_waits_by_when_it_was_made() -> None:
