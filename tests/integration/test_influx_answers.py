@@ -222,7 +222,7 @@ async def test_an_influxdb_1x_with_users_is_written_and_read_by_whom_it_lets(
             await store.latest("motor", UNIT)
 
 
-def test_influxdb_1x_with_users_is_prepared_by_its_administrator(
+async def test_influxdb_1x_with_users_is_prepared_by_its_administrator(
     influxdb_with_users: InfluxServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ["--write-token-file", str(tmp_path / "write"), "--read-token-file", str(tmp_path / "read")]
@@ -231,6 +231,20 @@ def test_influxdb_1x_with_users_is_prepared_by_its_administrator(
     assert "--token-file" in capsys.readouterr().err
     (tmp_path / "admin").write_text("root:secret\n")
     assert set_up([*words, "--token-file", str(tmp_path / "admin")]) == 0
+    tokens = [(tmp_path / name).read_text().strip() for name in ("write", "read")]
+    async with open_store(address(influxdb_with_users, "prepared"), tokens[0]) as store:
+        await store.write(POINTS)
+    async with open_store(address(influxdb_with_users, "prepared"), tokens[1]) as store:
+        assert await store.count("motor") == 1
+        with pytest.raises(Denied):
+            await store.write(POINTS)
+    (tmp_path / "read").unlink()  # a lost password: the user gets another one, the other user's stays
+    assert set_up([*words, "--token-file", str(tmp_path / "admin")]) == 0
+    assert (tmp_path / "write").read_text().strip() == tokens[0]
+    async with open_store(
+        address(influxdb_with_users, "prepared"), (tmp_path / "read").read_text().strip()
+    ) as store:
+        assert await store.count("motor") == 1
 
 
 def test_addresses_say_who_logs_in_and_are_shown_without_the_password() -> None:

@@ -198,6 +198,9 @@ async def test_counts_points_and_units_that_stand_under_two_tag_sets(store: Stor
     assert (await store.count("motor"), await store.count_duplicates("motor")) == (3, 0)
     await store.write([motor(20_000, moved, power_in=1.0), motor(30_000, moved, power_in=1.0)])
     assert (await store.count("motor"), await store.count_duplicates("motor")) == (5, 1)
+    # Also where the base signal is missing.
+    await store.write([motor(40_000, vibration=1.0), motor(40_000, moved, speed=1.0)])
+    assert await store.count_duplicates("motor") == 2
     assert await store.count_by("motor", "unit", 20_000, 30_000) == {TAGS[-1]: 2}
     assert await store.count_by("motor", "enterprise", 0, 30_001) == {"370202-e00001": 3, "370202-e00009": 2}
     assert await store.count_by("motor", "unit", 40_000, 50_000) == {}

@@ -79,8 +79,8 @@ class Store(Protocol):
         """
 
     async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
-        """How many points with start_ms <= time < end_ms each value of a tag has. Scans: for reports and
-        tests."""
+        """How many points (as `count`) with start_ms <= time < end_ms each value of a tag has, if any. Scans:
+        for reports and tests."""
 
     async def count_duplicates(self, measurement: str) -> int:
         """How many points stand beside another of the same unit and time under other tags. Scans: for reports

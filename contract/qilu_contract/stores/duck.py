@@ -210,7 +210,8 @@ class DuckStore:
         schema = check_series(measurement, {tag: ""}, (), start_ms, end_ms)
         sql = (
             f'SELECT {tag}, count("{schema.counted_by}") FROM "{measurement}" '  # noqa: S608  # names from the schema
-            f"WHERE ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?) GROUP BY {tag}"
+            f"WHERE ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?) GROUP BY {tag} "
+            f'HAVING count("{schema.counted_by}") > 0'
         )
         rows = await self._run(
             self._reader, lambda cursor: cursor.execute(sql, [start_ms, end_ms]).fetchall()
