@@ -42,6 +42,7 @@ class Remark(StrEnum):
     TRANSIENT = "transient"
     NO_VALUE = "no_value"
     OUT_OF_RANGE = "out_of_range"
+    OTHER_UNIT = "other_unit"
 
 
 class BadReading(QiluError):

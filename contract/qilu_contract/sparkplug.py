@@ -57,6 +57,8 @@ PropertyValue = float | int | bool | str
 
 QUALITY, GOOD = "Quality", 192
 """The property that says how far a value can be trusted, and the only value that says it can."""
+UNIT = "engUnit"
+"""The property that says in which unit of measurement a value is."""
 COMPRESSED = "SPBV1.0_COMPRESSED"
 """The uuid of a payload whose body is another payload, compressed."""
 MAX_EXPANDED = 1024 * 1024

@@ -169,6 +169,22 @@ def _compare(signal: Signal, value: Value, remark: Callable[[Remark, str], None]
         )
 
 
+def check_units(class_name: str, units: Mapping[str, str], remark: Callable[[Remark, str], None]) -> None:
+    """Tell `remark` of signals that a birth gives in another unit of measurement than the class has. Their
+    values are stored as they come: how people write units is too various to refuse a device for it."""
+    signals = SIGNALS.get(class_name, {})
+    for name, unit in units.items():
+        if unit and name in signals and _spelled(unit) != _spelled(signals[name].unit):
+            remark(
+                Remark.OTHER_UNIT,
+                f"{name} is in {unit[:40]!r} by its birth, and the class has {signals[name].unit!r}",
+            )
+
+
+def _spelled(unit: str) -> str:
+    return unit.replace("℃", "degC").replace("°", "deg")
+
+
 def _bad_time(ts_ms: int, latest_ms: int) -> str:
     if ts_ms < MIN_TIME_MS:
         if MIN_TIME_MS <= ts_ms * 1000 <= latest_ms:

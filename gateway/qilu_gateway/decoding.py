@@ -14,7 +14,7 @@ from qilu_contract import clock, json_payload, marks, sparkplug, sparkplug_float
 from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.marks import Mark
 from qilu_contract.readings import Reading, Value
-from qilu_contract.sparkplug import GOOD, QUALITY
+from qilu_contract.sparkplug import GOOD, QUALITY, UNIT
 from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic, Topic
 
 from qilu_gateway.births import DEAD, Aliases, Births, BirthTable, EdgeNode, SessionRow, is_information
@@ -51,6 +51,8 @@ class Decoded(msgspec.Struct):
     remarks: dict[Remark, tuple[str, int]] = {}
     """What was left out, with the first one's detail and how many there were."""
     birth: BirthTable | None = None
+    units: dict[str, str] = {}
+    """Units of measurement that a birth gives, by name."""
     clock: clock.RunClock | None = None
     sessions: list[SessionRow] = []
     """What a birth or death changes about the edge node or device."""
@@ -244,6 +246,10 @@ class Decoder:
             decoded.sessions = [node.row()]
         else:
             decoded.sessions = [SessionRow(topic.group, topic.node, topic.device, node.session)]
+        for metric in payload.metrics:
+            unit = metric.properties.get(UNIT)
+            if isinstance(unit, str):
+                decoded.units[metric.name or ""] = unit
         key = (topic.group, topic.node, topic.device or "")
         decoded.birth = self._births.learn(key, _aliases(payload.metrics), payload.ts_ms, node.session)
 

@@ -26,7 +26,7 @@ from qilu_gateway.admission import Admission, Admitted
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.batching import Batcher
 from qilu_gateway.births import Births
-from qilu_gateway.checking import check_all
+from qilu_gateway.checking import check_all, check_units
 from qilu_gateway.dead_letters import Bounds
 from qilu_gateway.decoding import Decoded, Decoder
 from qilu_gateway.metrics import Meter
@@ -426,6 +426,8 @@ class Pipeline:
         for taken in batch:
             if taken.birth is not None:
                 taken.mark_birth(taken.birth, latest_ms)
+                if taken.admitted is not None:
+                    check_units(taken.admitted.class_name, taken.units, taken.remark)
 
     async def _store_points(self, batch: Sequence[Taken]) -> None:
         """Write the batch's points, or spool them. Those that the store refuses for good become refused

@@ -26,6 +26,10 @@ MAX_TOPICS = 100_000
 """Units whose last time of receipt is known; beyond, those silent for longest are forgotten, and two messages
 of one of them may get the same millisecond."""
 
+BURST_MS = 10_000
+"""How far equal times may push each other ahead of the clock. A time further ahead is of a clock that has
+gone back since."""
+
 
 class Receipt(NamedTuple):
     """`packet` is the identifier under which the broker delivers the message `digest`; there are 65,535."""
@@ -52,7 +56,9 @@ class Receipts:
         known = self._by_packet.get(packet)
         if dup and known is not None and known.digest == digest:
             return known
-        ts_ms = max(wall_ms(), self._last_ms.pop(topic, 0) + 1)
+        ts_ms, last_ms = wall_ms(), self._last_ms.pop(topic, 0)
+        if ts_ms <= last_ms < ts_ms + BURST_MS:
+            ts_ms = last_ms + 1
         self._last_ms[topic] = ts_ms
         if len(self._last_ms) > MAX_TOPICS:
             self._last_ms.popitem(last=False)

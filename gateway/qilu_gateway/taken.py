@@ -20,6 +20,7 @@ from qilu_gateway.decoding import Decoded
 from qilu_gateway.receipts import Receipt
 
 _NOTHING: list[Any] = []
+_NO_UNITS: dict[str, str] = {}
 _NO_REASONS: dict[Any, tuple[str, int]] = {}
 
 
@@ -40,6 +41,8 @@ class Taken(msgspec.Struct, eq=False):
     count: int
     """Readings, good and bad."""
     birth: BirthTable | None
+    units: dict[str, str] = {}
+    """The units of measurement that the birth gives."""
     death: bool = False
     sessions: list[SessionRow] = []
     """What it changes about its edge node or device; kept with it."""
@@ -87,6 +90,7 @@ class Taken(msgspec.Struct, eq=False):
             readings=decoded.readings,
             count=len(decoded.readings) + len(decoded.refused),
             birth=decoded.birth,
+            units=decoded.units,
             death=decoded.death,
             sessions=decoded.sessions,
             remarks=decoded.remarks,
@@ -103,6 +107,7 @@ class Taken(msgspec.Struct, eq=False):
         self.settled = True
         self.payload, self.readings, self.points, self.spooled = b"", _NOTHING, _NOTHING, _NOTHING
         self.refused, self.remarks, self.receipt = _NO_REASONS, _NO_REASONS, None
+        self.units = _NO_UNITS
 
     def refuse(self, bad: BadReading, readings: int = 1) -> None:
         detail, count = self.refused.get(bad.reason, (bad.detail, 0))

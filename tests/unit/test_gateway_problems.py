@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from qilu_gateway import receipts
 from qilu_gateway.problems import MAX_EXCERPT, MAX_OF_ENTERPRISE, MAX_TOGETHER, MAX_WAITING, Problems
+from qilu_gateway.receipts import Receipts
 
 PLACE = ("works", "370202")
 
@@ -59,3 +62,17 @@ def test_what_waits_is_bounded() -> None:
     for number in range(MAX_WAITING + 10):
         found.note("m1", f"works-{number}", "370202", "unknown_unit", "")
     assert len(drained(found)) == MAX_WAITING
+
+
+def test_times_of_receipt_differ_and_follow_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_800_000_000_000]
+    monkeypatch.setattr(receipts, "wall_ms", lambda: now[0])
+    known = Receipts()
+    first = [known.receive("a", b"x", packet, dup=False).ts_ms for packet in (1, 2, 0)]
+    assert first == [now[0], now[0] + 1, now[0] + 2]
+    assert known.receive("b", b"x", 3, dup=False).ts_ms == now[0]
+    now[0] -= 7_200_000  # the clock was two hours ahead
+    assert known.receive("a", b"x", 4, dup=False).ts_ms == now[0]
+    assert known.receive("a", b"x", 1, dup=True).ts_ms == first[0]  # delivered again
+    assert known.receive("a", b"y", 2, dup=True).ts_ms == now[0] + 1  # another message under its identifier
+    assert known.receive("a", b"x", 1, dup=False).ts_ms == now[0] + 2

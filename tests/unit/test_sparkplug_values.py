@@ -20,7 +20,7 @@ from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import MIN_TIME_MS, Reading
 from qilu_contract.sparkplug import COMPRESSED, DataType, Metric, Payload, Unreadable
 from qilu_gateway.births import Births
-from qilu_gateway.checking import SIGNALS, check
+from qilu_gateway.checking import SIGNALS, check, check_units
 from qilu_gateway.decoding import Decoded, Decoder
 
 NODE = ("370202", "370202-e00001")
@@ -262,6 +262,17 @@ def test_an_edge_nodes_own_measurements_are_told_at_its_birth(decoder: Decoder) 
         decoder, "NBIRTH", payload({"name": "power_in", "datatype": DataType.DOUBLE, "double_value": 1.0})
     )
     assert list(born.remarks) == [Remark.UNKNOWN_SIGNAL]
+
+
+def test_a_birth_in_other_units_is_told(decoder: Decoder) -> None:
+    units = {"power_in": "W", "winding_temp": "°C", "speed": "rpm", "current": "", "smell": "x"}
+    metrics = [
+        Metric(name, None, T0, DataType.DOUBLE, 1.0, {"engUnit": unit}) for name, unit in units.items()
+    ]
+    born = send(decoder, "DBIRTH", sparkplug.encode(Payload(T0, 1, metrics)))
+    told: list[tuple[Remark, str]] = []
+    check_units("motor", born.units, lambda *said: told.append(said))
+    assert told == [(Remark.OTHER_UNIT, "power_in is in 'W' by its birth, and the class has 'kW'")]
 
 
 # --- what a class says about the values, for both doors
