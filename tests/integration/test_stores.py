@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -9,11 +10,12 @@ from typing import Any, cast
 import duckdb
 import pytest
 from qilu_contract import storage
+from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN, FINE, MEASUREMENTS, RESOLUTION, UNIT_TAGS, Measurement, Point
-from qilu_contract.stores import Aggregate, Store, open_store
-from qilu_contract.stores.contract import SCAN_ROWS
+from qilu_contract.stores import Aggregate, Row, Store, open_store
+from qilu_contract.stores.contract import AGGREGATES, SCAN_ROWS
 from qilu_contract.stores.questions import MAX_EVERY_MS
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
@@ -134,6 +136,62 @@ async def test_values_at_the_end_of_what_a_float_holds_are_kept_and_their_mean_i
             await store.write([motor(70_000, power_in=value)])
         with pytest.raises(Rejected):
             await store.write([Point("pipeline", ("qilu", FINE), 5_000, {"accepted": 1, "lag_ms": value})])
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_both_stores_answer_alike_whatever_was_written(
+    influxdb: Any, tmp_path: Path, seed: int
+) -> None:
+    """Sparse and full readings of two units, late, out of order, corrected, in batches of any size."""
+    draw = random.Random(seed)
+    signals = [signal.name for signal in CATALOGUE["motor"].signals if signal.type == "float"][:5]
+    # None that cancels another one out: sums are added in another order.
+    values = [0.0, 1.5, 2.25, 1e-12, 1.797e308, 12_345.678]
+    points = []
+    for _ in range(300):
+        some = draw.sample(signals, draw.choice([1, 1, 2, len(signals)]))
+        fields: dict[str, Any] = {name: draw.choice(values) for name in some}
+        if draw.random() < 0.1:
+            fields[BORN] = draw.randrange(10**12)
+        points.append(Point("motor", draw.choice([TAGS, OTHER]), draw.randrange(0, 600_000, 500), fields))
+    urls = (f"duckdb:///{tmp_path}/alike.duckdb", influxdb.url)
+    answers: list[list[Any]] = []
+    for url in urls:
+        found: list[Any] = []
+        async with open_store(url) as store:
+            rest = points
+            while rest:
+                size = random.Random(len(rest)).randrange(1, 60)
+                await store.write(rest[:size])
+                rest = rest[size:]
+                found.append(await store.latest("motor", UNIT))
+            for unit in (TAGS[-1], OTHER[-1], "nobody"):
+                found.append(await store.latest("motor", {"unit": unit}))
+                asked = {"unit": unit}
+                for span in ((0, 600_000), (100_000, 100_500), (599_000, 10**12)):
+                    found.append(await store.series("motor", asked, signals, *span))
+                    found.append(await store.series("motor", asked, signals[1:2], *span))
+                    found += [
+                        await store.series("motor", asked, signals, *span, 10**9 // 7, aggregate)
+                        for aggregate in AGGREGATES
+                    ]
+                for every_ms in (500, 7_000, 60_000):
+                    for aggregate in AGGREGATES:
+                        rows = await store.series("motor", asked, signals, 0, 600_000, every_ms, aggregate)
+                        found.append(rows)
+            found.append(await store.count_by("motor", "unit", 0, 600_000))
+            found.append(await store.count("motor"))
+        answers.append([_comparable(each) for each in found])
+    for mine, theirs in zip(*answers, strict=True):
+        assert mine == theirs
+
+
+def _comparable(answer: Any) -> Any:
+    if isinstance(answer, list):
+        return [_comparable(row) for row in answer]
+    if isinstance(answer, Row):
+        return answer.ts_ms, {name: pytest.approx(value, rel=1e-9) for name, value in answer.values.items()}
+    return answer
 
 
 @pytest.mark.parametrize("every_ms", [7_000, 604_800_000, 11 * 86_400_000, MAX_EVERY_MS])
