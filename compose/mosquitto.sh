@@ -7,21 +7,21 @@ rules=${RULES:-/rules}
 own=${OWN_RULES:-/tmp/rules}
 
 stamp() { cat "$rules/nodes.acl" "$rules/crl.pem" | cksum; }
-take() {
-  taken=$(stamp)
-  cp "$rules/nodes.acl" "$rules/crl.pem" "$own/"
+take() { # fails where the files cannot be copied now: they are tried again
+  new=$(stamp) && cp "$rules/nodes.acl" "$rules/crl.pem" "$own/" && taken=$new
 }
 
 mkdir -p "$own"
 take
-mosquitto -c "${1:-/mosquitto/config/mosquitto.conf}" &
+# Until Mosquitto has read its queue from disk and listens to SIGHUP, the signal would end it.
+(trap '' HUP && exec mosquitto -c "${1:-/mosquitto/config/mosquitto.conf}") &
 broker=$!
 trap 'kill "$broker"' TERM INT
 while kill -0 "$broker" 2>/dev/null; do
   sleep 1 & wait $! || true # a signal ends the wait
-  if [ "$(stamp)" != "$taken" ]; then
-    take
-    kill -HUP "$broker"
+  # A broker that ended because of rules that cannot be copied would forget what it has not saved.
+  if [ "$(stamp)" != "$taken" ] && take; then
+    kill -HUP "$broker" || true
   fi
 done
 wait "$broker"

@@ -305,12 +305,15 @@ class World(ABC):
             publish(first, middle)
             self.up(cell.part, finish)
             acknowledged(BURST)
-            lost = self._missing(node, device)
-            moved_s = time.monotonic()
-            while any(lost) and not (time.monotonic() - moved_s > LOST_S and self.idle()):
+            lost, moved_s = self._missing(node, device), time.monotonic()
+            while any(lost):
+                is_over = time.monotonic() - moved_s > LOST_S and self.idle()
+                before, lost = lost, self._missing(node, device)
+                if lost != before:
+                    moved_s = time.monotonic()
+                elif is_over:
+                    break
                 time.sleep(0.05)
-                now = self._missing(node, device)
-                lost, moved_s = now, moved_s if now == lost else time.monotonic()
             assert self.stored(units[0]) <= node.readings
             assert self.stored(units[1]) <= device.readings
             assert self.letters(device.topic) <= device.letters

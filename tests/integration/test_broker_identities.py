@@ -420,7 +420,7 @@ def test_services_have_no_more_rights_than_their_work_needs(
 
 
 def test_our_own_clients_come_in_by_certificate_and_say_what_is_wrong(
-    world: World, files: dict[str, Path]
+    world: World, files: dict[str, Path], connect: Callable[..., Client]
 ) -> None:
     def publish(**environment: str) -> subprocess.CompletedProcess[str]:
         given = os.environ | environment | {
@@ -438,6 +438,10 @@ def test_our_own_clients_come_in_by_certificate_and_say_what_is_wrong(
         "QILU_MQTT_CERTIFICATE_FILE": str(files[A] / "node.crt"),
         "QILU_MQTT_KEY_FILE": str(files[A] / "node.key"),
     }
+    lost = publish(**own)  # acknowledged, and handed to nobody
+    assert lost.returncode == 1
+    assert "nobody subscribes" in lost.stderr.replace("\n", " ")
+    connect(login="operator").subscribe("qilu/v1/#")
     done = publish(**own)
     assert done.returncode == 0, done.stderr
     wrong = publish(**own | {"QILU_MQTT_KEY_FILE": str(files[B] / "node.key")})
