@@ -16,6 +16,7 @@ from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN, FINE, MEASUREMENTS, RESOLUTION, UNIT_TAGS, Measurement, Point
 from qilu_contract.stores import Aggregate, Row, Store, open_store
 from qilu_contract.stores.contract import AGGREGATES, SCAN_ROWS
+from qilu_contract.stores.duck import DuckStore
 from qilu_contract.stores.questions import MAX_EVERY_MS
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
@@ -348,3 +349,11 @@ async def test_a_store_that_is_away_is_to_be_tried_again(influxdb: Any) -> None:
 def test_a_url_that_names_no_store_is_refused_with_what_would(url: str) -> None:
     with pytest.raises(ConfigError, match="duckdb:///path"):
         open_store(url)
+
+
+async def test_duckdb_holds_a_bounded_part_of_its_file_in_memory(tmp_path: Path) -> None:
+    async with DuckStore(f"{tmp_path}/readings.duckdb") as store:
+        [(limit,)] = await store._run(
+            store._reader, lambda cursor: cursor.execute("SELECT current_setting('memory_limit')").fetchall()
+        )
+        assert limit == "1.0 GiB"

@@ -25,6 +25,9 @@ from qilu_contract.stores.questions import aggregated, check_series
 log = structlog.get_logger()
 
 _T = TypeVar("_T")
+MEMORY_LIMIT = "1GiB"
+"""What DuckDB may hold of its file, and for its answers: beyond, it drops what it can read again and puts the
+rest beside the file. Its own bound is 80 % of the machine, which grows to that with the file."""
 _BROKEN = (duckdb.FatalException, duckdb.InternalException)
 """After one of these a connection answers nothing any more, whatever becomes of the disk: the file has to be
 opened again."""
@@ -79,7 +82,7 @@ class DuckStore:
         """Raises ConfigError, or Retryable when it may work later."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = duckdb.connect(self._path)
+            connection = duckdb.connect(self._path, config={"memory_limit": MEMORY_LIMIT})
         except duckdb.IOException as error:
             if "lock" in str(error):
                 raise ConfigError(
