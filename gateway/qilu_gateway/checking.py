@@ -22,6 +22,8 @@ SIGNALS: Mapping[str, Mapping[str, Signal]] = {
 }
 """Signals by name, by class."""
 INT64 = range(-(2**63), 2**63)
+MAX_NAMES = 160
+"""Characters of a class's signals that a refusal shows."""
 MOST = 2.0**52
 """From here on a float is whole already."""
 
@@ -126,7 +128,8 @@ def check(
         elif isinstance(value, Unreadable):
             left_out.append((Remark.WRONG_TYPE, f"{name[:60]!r} is {value.detail}"))
         else:
-            left_out.append((Remark.UNKNOWN_SIGNAL, f"{name[:60]!r} is no signal of its class"))
+            known = ", ".join(signals)[:MAX_NAMES]
+            left_out.append((Remark.UNKNOWN_SIGNAL, f"{name[:60]!r} is no signal of its class ({known})"))
     if left_out and not values:
         kind, detail = left_out[0]
         raise BadReading(Reason(kind), detail)

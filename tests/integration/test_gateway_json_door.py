@@ -87,8 +87,9 @@ async def test_a_reading_without_a_time_that_is_delivered_again_is_one_reading(
     assert len({row["ts"] for row in kept}) == 2  # taken again, they are two readings
 
 
-async def test_a_broken_connection_does_not_double_readings_without_a_time(
-    settings: Settings, platform: FakePlatform, publisher: Publisher, wire: Wire
+@pytest.mark.parametrize("broken", ["connection", "broker"])
+async def test_what_breaks_does_not_double_readings_without_a_time(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, wire: Wire, mosquitto: Any, broken: str
 ) -> None:
     platform.register("m1")
     settings = settings.model_copy(update={"broker": f"mqtt://127.0.0.1:{wire.port}"})
@@ -96,6 +97,9 @@ async def test_a_broken_connection_does_not_double_readings_without_a_time(
         wire.mute()
         publisher.send_all([telemetry("m1", {"power_in": 11})] * 5)
         await eventually(lambda: gateway.counters.stored == 5, "stored")
+        if broken == "broker":
+            mosquitto.stop()
+            mosquitto.start()
         wire.cut()
         wire.mend()
         await eventually(lambda: gateway.counters.redelivered_messages >= 5, "delivered again")
