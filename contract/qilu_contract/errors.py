@@ -77,4 +77,9 @@ class TooLarge(StoreError):
 class Rejected(StoreError):
     """The store refuses at least one point of the batch and will refuse it again. The good points of the
     batch may or may not be stored: write them again one by one, or in halves; writing twice stores once.
+    `points`: how many it refuses, where it says so.
     """
+
+    def __init__(self, detail: str, points: int | None = None) -> None:
+        super().__init__(detail)
+        self.points = points

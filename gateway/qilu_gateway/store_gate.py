@@ -103,8 +103,9 @@ class StoreGate:
         try:
             await self.write(points, within_s)
         except (Rejected, TooLarge) as error:
-            if len(points) == 1:
-                return [(points[0], str(error))]
+            # All of them, as when they are older than what the store keeps: nothing to look for.
+            if len(points) == 1 or (isinstance(error, Rejected) and error.points == len(points)):
+                return [(point, str(error)) for point in points]
             half = len(points) // 2
             first = await self.write_good(points[:half], within_s)
             return first + await self.write_good(points[half:], within_s)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import structlog
 from conftest import InfluxServer
 from fake_influx import Answer, FakeInflux
+from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError, Denied, QiluError, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.storage import Point
 from qilu_contract.stores import open_store
 from qilu_contract.stores.contract import InfluxAddress, without_password
 from qilu_dashboards.asking import ask
+from qilu_gateway.metrics import Counters
 from qilu_gateway.setup_influx import main as set_up
+from qilu_gateway.store_gate import StoreGate
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
 UNIT = {"unit": TAGS[-1]}
@@ -105,6 +109,28 @@ async def test_a_store_that_asks_for_time_gets_it(fake_influx: FakeInflux) -> No
         with pytest.raises(Retryable) as found:
             await store.write(POINTS)
     assert found.value.retry_after_s == 7
+
+
+async def test_points_that_are_all_too_old_are_refused_at_once(influxdb: Any) -> None:
+    """And not one by one: a backfill beyond the retention would take as many requests as readings."""
+    now_ms = wall_ms()
+    counters = Counters()
+    async with open_store(influxdb.url) as store:
+        await store.ping()
+        alter = f'ALTER RETENTION POLICY autogen ON "{influxdb.database}" DURATION 1h SHARD DURATION 1h'
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.post(f"{influxdb.http}/query", data={"q": alter})
+        assert "error" not in answer.text
+        gate = StoreGate(store, counters, list, batch_size=5_000, spooling=False)
+        old = [POINTS[0]._replace(ts_ms=now_ms - 40 * 86_400_000 - place) for place in range(1_000)]
+        refused = await gate.write_good(old)
+        assert [point for point, _ in refused] == old
+        assert "retention" in refused[0][1]
+        assert counters.store_refused == 1
+        new = [POINTS[0]._replace(ts_ms=now_ms - place) for place in range(20)]
+        refused = await gate.write_good([*new[:10], *old[:3], *new[10:]])
+        assert [point for point, _ in refused] == old[:3]
+        assert await store.count("motor") == 20
 
 
 ROWLESS: list[tuple[Answer, type[StoreError]]] = [

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -284,7 +285,8 @@ class InfluxStore:
             case 413:
                 return TooLarge(detail)
             case 400 | 422 if path != "/ping" and _is_influxdbs(answer):
-                return Rejected(detail)
+                dropped = re.search(r"dropped=(\d+)", text)
+                return Rejected(detail, int(dropped[1]) if dropped else None)
             case 400 | 422:
                 return Retryable(f"{detail} (that is not InfluxDB's own answer: check --store, also for TLS)")
             case _ if answer.is_success or answer.is_redirect:
