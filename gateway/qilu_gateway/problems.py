@@ -34,8 +34,9 @@ NOT_TAKEN_S = 60.0
 
 
 class Problem(msgspec.Struct):
-    """`count` readings of a unit had the same thing wrong since the last delivery; the excerpt is of the
-    latest. The unit is what the topic says, registered or not; for an edge node's own messages, the node."""
+    """The same thing was wrong `count` times since the last delivery: readings refused, or values left out or
+    out of range; the excerpt is of the latest. The unit is what the topic says, registered or not; for an
+    edge node's own messages, the node."""
 
     unit: str
     enterprise: str
