@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         token = None if given.token_file is None else _read(given.token_file)
         if _version(given.url, given.wait).startswith("1."):
-            _prepare_1x(given, token)
+            # A token of 2.x is no log-in: this server was put in its place.
+            _prepare_1x(given, token if token and ":" in token else None)
         elif token is None:
             raise ConfigError("InfluxDB 2.x wants an admin token: give --token-file.")
         else:

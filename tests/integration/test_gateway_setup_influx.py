@@ -227,6 +227,11 @@ def test_a_database_is_made_on_1x(influxdb: Any, tmp_path: Path) -> None:
     assert token.strip()
     assert main(given) == 0
     assert (tmp_path / "write").read_text() == token
+    # In the place of a 2.x, whose admin token is given: it has no users, and none is made.
+    (tmp_path / "admin").write_text("admin-token-of-2\n")
+    (tmp_path / "write").unlink()
+    assert main([*given, "--token-file", str(tmp_path / "admin")]) == 0
+    assert ":" not in (tmp_path / "write").read_text()
 
 
 def test_a_server_that_stays_away_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
