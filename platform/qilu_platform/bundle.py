@@ -24,8 +24,13 @@ cd "$(dirname "$0")"
 chmod 600 node.key # not every unzip keeps it to its owner
 unit=${{1:{unit}}}
 values=${{2:-'{values}'}}
-mosquitto_pub -V mqttv5 -h {host} -p {port} --cafile ca.crt --cert node.crt --key node.key -q 1 \\
-  -t "qilu/v1/{county}/{enterprise}/$unit/telemetry" -m "{{\\"ts\\": $(date +%s)000, $values}}"
+reading="{{\\"ts\\": $(date +%s)000, $values}}"
+# It warns, and ends with 0, when the broker refuses the reading.
+said=$(mosquitto_pub -V mqttv5 -h {host} -p {port} --cafile ca.crt --cert node.crt --key node.key -q 1 \\
+  -t "qilu/v1/{county}/{enterprise}/$unit/telemetry" -m "$reading" 2>&1) && [ -z "$said" ] || {{
+  echo "$said" >&2
+  exit 1
+}}
 """
 
 _README = """\

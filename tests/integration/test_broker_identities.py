@@ -354,6 +354,12 @@ def test_the_example_that_comes_with_a_certificate_runs_as_it_is(
     done = subprocess.run(["sh", files[A] / "publish.sh"], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
     assert operator.received.get(timeout=PATIENCE_S) == f"qilu/v1/{GROUP[A]}/{A}/motor-of-{A}/telemetry"
+    # What the broker refuses is no success: no unit's topic is under a unit.
+    refused = subprocess.run(
+        ["sh", files[A] / "publish.sh", "motor/1"], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert refused.returncode == 1
+    assert "Not authorized" in refused.stderr
 
 
 def test_a_reload_takes_no_rights_from_a_session_that_came_back_with_the_broker(
