@@ -37,6 +37,7 @@ from qilu_gateway.sqlite_files import (
     identity,
     is_damage,
     is_passing,
+    open_private,
     remove_file,
     rename_file,
     sync,
@@ -481,7 +482,7 @@ class _Count:
 
 
 def _connect(path: Path, new: bool) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    connection = open_private(path, check_same_thread=False, isolation_level=None)
     try:
         # Nobody else opens the file, and so there is no index of the log beside it, for which a full disk
         # has no room: what is spooled can be read and shipped all the same.

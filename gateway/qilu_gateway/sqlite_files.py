@@ -8,7 +8,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,15 @@ def identity(path: Path) -> Identity:
     return found.st_dev, found.st_ino
 
 
+def open_private(path: Path, **how: Any) -> sqlite3.Connection:
+    """Connect to a file that, when it is new, only its owner can read, whatever the umask; and so its log."""
+    # Only a new file is opened here: closing one that SQLite has open in this process would end its locks.
+    with suppress(OSError):  # connecting tells better what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    connection: sqlite3.Connection = sqlite3.connect(path, **how)
+    return connection
+
+
 def remove_file(path: Path) -> None:
     for suffix in SUFFIXES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -85,7 +94,7 @@ def write_copy(connection: sqlite3.Connection, path: Path) -> None:
     own file has no name any more."""
     remove_file(path)
     try:
-        with closing(sqlite3.connect(path)) as copy:
+        with closing(open_private(path)) as copy:
             connection.backup(copy)
         sync(path)
     except BaseException:

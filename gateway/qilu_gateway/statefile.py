@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from qilu_gateway.sqlite_files import (
     identity,
     is_damage,
     is_passing,
+    open_private,
     remove_file,
     rename_file,
     save_readable,
@@ -206,7 +208,8 @@ class StateFile:
     def _lock_folder(self) -> TextIO:
         try:
             private_folder(self._folder)
-            lock = (self._folder / "gateway.lock").open("w")
+            path = self._folder / "gateway.lock"
+            lock = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w")
         except OSError as error:
             if is_passing(error):
                 raise
@@ -251,7 +254,7 @@ class StateFile:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+    connection = open_private(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
     # What is damaged within a page may be no UTF-8: it is read all the same, and means nothing to anybody.
     connection.text_factory = lambda text: text.decode(errors="replace")
     return connection

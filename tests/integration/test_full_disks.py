@@ -376,3 +376,30 @@ def test_a_log_on_a_full_disk_loses_lines_and_ends_nothing(small_disk: Any) -> N
     lines = path.read_text().splitlines()
     assert lines[0] == "before"
     assert "after" in lines
+
+
+@pytest.mark.parametrize("disk", ["full", "read-only"])
+async def test_a_gateways_first_start_waits_for_its_disk_and_can_be_stopped_meanwhile(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, small_disk: Any, disk: str
+) -> None:
+    settings = settings.model_copy(update={"state": small_disk.folder / "state", "spool_min_free_bytes": 0})
+    if disk == "full":
+        small_disk.fill()
+    else:
+        small_disk.make_read_only()
+    async with GatewayService(settings) as gateway:
+        await eventually(lambda: gateway.troubles() == ["state file"], "held up")
+        answer = await get(gateway, "/healthz")
+        assert answer.status_code == 503
+        assert str(settings.state) in answer.json()["reasons"]["state file"]
+    async with GatewayService(settings) as gateway:
+        await eventually(lambda: gateway.troubles() == ["state file"], "held up again")
+        if disk == "full":
+            small_disk.clear()
+        else:
+            small_disk.grow(4)
+        await eventually(lambda: gateway.online, "online")
+        sender = Sender(publisher, platform, 5)
+        sender.send(50)
+        await eventually(lambda: gateway.counters.stored == 50, "stored")
+        assert gateway.reasons() == {}

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from qilu_contract.errors import ConfigError, Reason
+from qilu_contract.storage import Point
 from qilu_gateway import dead_letters, outbox
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.dead_letters import Bounds, DeadLetter
 from qilu_gateway.metrics import Meter
 from qilu_gateway.service import STATE_SCHEMAS
 from qilu_gateway.settings import Settings
+from qilu_gateway.spool import Spool
 from qilu_gateway.statefile import FILE_NAME, StateFile
 
 
@@ -188,6 +190,19 @@ async def test_a_state_file_that_is_removed_in_use_is_written_again(tmp_path: Pa
                 pass
     async with StateFile(tmp_path, STATE_SCHEMAS) as state:
         assert await state.write(outbox.size) == 2
+
+
+async def test_files_are_their_owners_only(tmp_path: Path) -> None:
+    async with StateFile(tmp_path, STATE_SCHEMAS) as state, Spool(tmp_path, 10**9, 0, print) as spool:
+        await state.write(lambda connection: outbox.add(connection, [("a", 1)]))
+        assert await spool.append([Point("motor", ("", "", "", "", "m"), 1, {"power_in": 1.0})], [])
+        modes = {file.name: file.stat().st_mode & 0o777 for file in list_files(tmp_path)}
+        assert set(modes) >= {"gateway.sqlite", "gateway.sqlite-wal", "spool.sqlite-wal", "spooled"}
+        assert set(modes.values()) == {0o600}
+
+
+def list_files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
 
 
 def take_away(folder: Path, by: str) -> None:
