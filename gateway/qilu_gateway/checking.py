@@ -46,6 +46,8 @@ def check_all(
         alike.setdefault(tuple(reading.values), []).append(place)
     signals = SIGNALS.get(class_name, {})
     for names, places in alike.items():
+        if not signals.keys() >= set(names):
+            continue  # and what devices make up is not kept in a cache
         columns = _columns(class_name, names)
         rows = [tuple(readings[place].values.values()) for place in places]
         if columns is None or not _FLOAT.issuperset(map(type, chain.from_iterable(rows))):
@@ -81,11 +83,10 @@ class _Columns(NamedTuple):
 
 @lru_cache(maxsize=10_000)
 def _columns(class_name: str, names: tuple[str, ...]) -> _Columns | None:
-    """Of signals that are all known and floats."""
-    signals = SIGNALS.get(class_name, {})
-    if not names or not all(name in signals and signals[name].type == "float" for name in names):
+    """Of signals of the class; None unless all are floats."""
+    found = [SIGNALS[class_name][name] for name in names]
+    if not found or any(signal.type != "float" for signal in found):
         return None
-    found = [signals[name] for name in names]
     return _Columns(
         np.array([signal.steps_per_unit for signal in found]),
         np.array([signal.low for signal in found]),
@@ -121,6 +122,7 @@ def check(
         raise BadReading(Reason.BAD_TIMESTAMP, _bad_time(reading.ts_ms, latest_ms))
     values: dict[str, Value] = {}
     left_out: list[tuple[Remark, str]] = []
+    known = ""
     for name, value in reading.values.items():
         signal = signals.get(name)
         if signal is not None:
@@ -128,7 +130,7 @@ def check(
         elif isinstance(value, Unreadable):
             left_out.append((Remark.WRONG_TYPE, f"{name[:60]!r} is {value.detail}"))
         else:
-            known = ", ".join(signals)[:MAX_NAMES]
+            known = known or ", ".join(signals)[:MAX_NAMES]
             left_out.append((Remark.UNKNOWN_SIGNAL, f"{name[:60]!r} is no signal of its class ({known})"))
     if left_out and not values:
         kind, detail = left_out[0]

@@ -19,6 +19,8 @@ from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTop
 
 from qilu_gateway.births import DEAD, Aliases, Births, BirthTable, EdgeNode, SessionRow, is_information
 
+MAX_KEPT_TOPIC = 200
+"""Characters of a topic that is kept, taken apart: no unit's is longer, and what people make up is not."""
 BD_SEQ = "bdSeq"
 """The metric that says to which connection of its edge node a birth or death belongs."""
 
@@ -109,7 +111,8 @@ class Decoder:
         decoded = Decoded()
         try:
             decoded.history = topic.startswith(topics.HISTORY)
-            parsed = _parse(topic.removeprefix(topics.HISTORY))
+            parse = _parse if len(topic) <= MAX_KEPT_TOPIC else topics.parse
+            parsed = parse(topic.removeprefix(topics.HISTORY))
             if decoded.history and not isinstance(parsed, SparkplugTopic):
                 raise BadReading(Reason.BAD_TOPIC, f"topic {topic[:200]!r}: history comes as Sparkplug alone")
             if isinstance(parsed, SparkplugTopic):
@@ -153,7 +156,7 @@ class Decoder:
                         )
         except BadReading as bad:
             if bad.reason is Reason.BAD_TOPIC:
-                decoded.county, decoded.enterprise = topics.owner(topic)
+                decoded.county, decoded.enterprise = topics.owner(topic.removeprefix(topics.HISTORY))
             decoded.refused.append(bad)
         decoded.death &= not decoded.history
         return decoded

@@ -57,7 +57,7 @@ class Problems:
     def note_message(self, taken: Taken) -> None:
         """Everything that was wrong with a message."""
         shown = ""
-        if taken.topic.startswith("qilu/"):
+        if taken.topic.startswith("qilu/v1/"):
             shown = ": " + taken.payload[:MAX_SHOWN].decode(errors="replace")
         for kind, (detail, count) in (*taken.refused.items(), *taken.remarks.items()):
             if kind is Reason.WRONG_OWNER:  # whose it is instead is not the sender's business

@@ -17,7 +17,7 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import MIN_TIME_MS, Reading, Value
 from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_gateway import births
+from qilu_gateway import births, checking, decoding
 from qilu_gateway.births import Births
 from qilu_gateway.checking import SIGNALS, check, check_all
 from qilu_gateway.decoding import Decoded, Decoder
@@ -261,3 +261,13 @@ def test_many_are_checked_as_each_is_by_itself(made: list[tuple[int, dict[str, V
 
 def _note(said: list[tuple[Remark, str]], kind: Remark, detail: str) -> None:
     said.append((kind, detail))
+
+
+def test_what_senders_make_up_is_not_kept_in_caches(decoder: Decoder) -> None:
+    kept = decoding._parse.cache_info().currsize, checking._columns.cache_info().currsize
+    for number in range(20):
+        long = f"{number}" + "x" * 60_000
+        decoder.decode(f"spBv1.0/STATE/{long}", b"", dup=False)
+        decoder.decode(topics.telemetry(*NODE, long), b"{}", dup=False)
+        check_all("motor", [Reading(UNIT, T0, {"power_in": 1.0, long: 1.0})], T0)
+    assert (decoding._parse.cache_info().currsize, checking._columns.cache_info().currsize) == kept
