@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from qilu_platform import audit_log
+from qilu_platform import audit_log, seals
 from qilu_platform.database import insert_rows, writing
 from qilu_platform.keys import Caller
 from qilu_platform.ledger import EFFECTS, VOUCHERS, Entry, Event, add_up, correction, write
@@ -113,7 +113,12 @@ def repair(engine: Engine, *, dry: bool) -> tuple[list[str], list[Finding]]:
             # In the order in which others lock them.
             for table in (*_LOCKED, counters):
                 connection.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
-        done = [*_mend_rows(connection), *_mend_counts(connection), *_mend_activity(connection)]
+        done = [
+            *_mend_rows(connection),
+            *_mend_counts(connection),
+            *_mend_activity(connection),
+            *_mend_seals(connection),
+        ]
         if done:
             # The whole list may be long; the log of the command has it.
             by = Caller("command-line", Role.ADMIN)
@@ -145,7 +150,14 @@ def _find(connection: Connection) -> list[Finding]:
         if not stored.get(key, 0) == recorded[key] == counted[key]
     ]
     contradictions = [Fault(rule.sentence(*found)) for rule in RULES if (found := rule.look(connection))[0]]
-    return [*differences, *_audit_sums(stored), *_audit_activity(connection), *faults, *contradictions]
+    return [
+        *differences,
+        *_audit_sums(stored),
+        *_audit_activity(connection),
+        *faults,
+        *contradictions,
+        *_audit_seals(connection),
+    ]
 
 
 def _stored(connection: Connection) -> dict[Key, int]:
@@ -236,6 +248,30 @@ def _audit_sums(stored: Mapping[Key, int]) -> list[Difference]:
         for key, total in sorted(sums.items())
         if stored.get(key, 0) != total
     ]
+
+
+def _audit_seals(connection: Connection) -> list[Fault]:
+    return [
+        Fault(
+            f"{name}: {there} rows, {written} were written"
+            if there != written
+            else f"{name}: rows are not as they were written"
+        )
+        for name, (written, _), (there, _) in _broken_seals(connection)
+    ]
+
+
+def _mend_seals(connection: Connection) -> list[str]:
+    broken = _broken_seals(connection)
+    seals.replace(connection, {name: there for name, _, there in broken})
+    return [f"seal of {name}: its rows are taken as they are" for name, _, _ in broken]
+
+
+def _broken_seals(connection: Connection) -> list[tuple[str, seals.Sum, seals.Sum]]:
+    """(name, what was written, what is there)"""
+    written, there = seals.stored(connection), seals.counted(connection)
+    found = [(name, written.get(name, (0, 0)), total) for name, total in sorted(there.items())]
+    return [seal for seal in found if seal[1] != seal[2]]
 
 
 def _audit_activity(connection: Connection) -> list[Difference]:
@@ -405,7 +441,7 @@ def _mend_counts(connection: Connection) -> list[str]:
         where = " ".join(code for code in entry[1:] if code is not None) or "the province"
         done.append(f"ledger: {entry.event} {count:+} in {where}")
     if entries:
-        write(connection, entries)
+        write(connection, entries, {})
     stored, wanted = _stored(connection), add_up(counted)
     wrong = [key for key in sorted({*stored, *wanted}) if stored.get(key, 0) != wanted[key]]
     done += [

@@ -8,7 +8,7 @@ import msgspec
 from qilu_contract.clock import wall_ms
 from sqlalchemy import Connection, RowMapping, func, select
 
-from qilu_platform import epoch
+from qilu_platform import epoch, seals
 from qilu_platform.database import lock_barring
 from qilu_platform.keys import Caller
 from qilu_platform.models import Role
@@ -23,15 +23,15 @@ def record(connection: Connection, caller: Caller, action: str, subject: str, **
     numbers in `detail`."""
     if action in _BARRING:
         lock_barring(connection)
-    connection.execute(
-        audit_log.insert().values(
-            at_ms=wall_ms(),
-            key=caller.key,
-            action=action,
-            subject=subject,
-            detail=msgspec.json.encode(detail).decode() if detail else None,
-        )
-    )
+    row = {
+        "at_ms": wall_ms(),
+        "key": caller.key,
+        "action": action,
+        "subject": subject,
+        "detail": msgspec.json.encode(detail).decode() if detail else None,
+    }
+    connection.execute(audit_log.insert().values(row))
+    seals.add(connection, {"audit_log": seals.sum_up_rows(connection, "audit_log", [row])})
 
 
 def latest(

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -27,6 +29,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from qilu_contract.errors import ConfigError, QiluError
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     Connection,
@@ -34,7 +37,9 @@ from sqlalchemy import (
     FromClause,
     String,
     Table,
+    Text,
     bindparam,
+    cast,
     create_engine,
     event,
     func,
@@ -103,6 +108,7 @@ def open_engine(url: str, password: str | None = None) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
+    connection.create_function("row_digest", -1, _crc, deterministic=True)
     connection.execute("PRAGMA busy_timeout = 10000")
     connection.execute("PRAGMA journal_mode = WAL")
     # synchronous is set by each write: see _begin_sqlite.
@@ -361,6 +367,36 @@ def among(connection: Connection, column: Column[Any], values: Sequence[Any]) ->
         )
         return column.in_(select(each.c.value))
     return column == func.any(bindparam(None, list(values), postgresql.ARRAY(_bare(column.type))))
+
+
+def _joined(values: Sequence[str | int | None]) -> bytes:
+    return "\x1f".join(["" if value is None else str(value) for value in values]).encode()
+
+
+def _crc(*values: str | int | None) -> int:
+    return zlib.crc32(_joined(values))
+
+
+def _sha(*values: str | int | None) -> int:
+    return int.from_bytes(hashlib.sha256(_joined(values)).digest()[:4])
+
+
+def row_digest(connection: Connection) -> Callable[..., int]:
+    """32 bits that tell rows apart: the same of the same values as `digest_of` finds in the database. SQLite
+    calls us for it, as cheaply as there is; PostgreSQL has no checksum but cryptographic ones."""
+    return _crc if connection.dialect.name == "sqlite" else _sha
+
+
+def digest_of(connection: Connection, columns: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
+    """`row_digest` of these columns, computed by the database."""
+    if connection.dialect.name == "sqlite":
+        return func.row_digest(*columns, type_=BigInteger)
+    texts = [func.coalesce(cast(column, Text), "") for column in columns]
+    joined: ColumnElement[str] = texts[0]
+    for each in texts[1:]:
+        joined = joined.concat("\x1f").concat(each)
+    hashed = func.encode(func.sha256(func.convert_to(joined, "UTF8")), "hex")
+    return cast(cast(func.concat("x", func.left(hashed, 8)), postgresql.BIT(32)), BigInteger)
 
 
 def insert_rows(

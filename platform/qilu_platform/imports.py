@@ -268,7 +268,9 @@ class Import:
         entries: Counter[Entry] = Counter()
         for loaded in done:
             entries.update(loaded.entries)
-        ledger.append(connection, entries)
+        rows = sum(loaded.sealed[0] for loaded in done)
+        digest = sum(loaded.sealed[1] for loaded in done)
+        ledger.append(connection, entries, {job["book"]: (rows, digest)})
         return done
 
     async def _refuse(self, error: WrongFile) -> Problem:

@@ -15,6 +15,7 @@ from qilu_contract.clock import wall_ms
 from qilu_contract.places import PROVINCE, city_of
 from sqlalchemy import Connection
 
+from qilu_platform import seals
 from qilu_platform.database import insert_rows
 from qilu_platform.schema import counters, ledger
 
@@ -111,15 +112,15 @@ def in_county(event: str, county: str, class_: str | None = None) -> Entry:
     return Entry(event, county, city_of(county), class_)
 
 
-def append(connection: Connection, entries: Counter[Entry]) -> None:
-    """Add to the ledger and to the counters, last in the caller's transaction: the counters' rows are what
-    all writers share."""
-    entries = +entries
-    if entries:
-        write(connection, entries)
+def append(
+    connection: Connection, entries: Counter[Entry], sealed: Mapping[str, seals.Sum] | None = None
+) -> None:
+    """Add to the ledger, to the counters and to the seals of the tables written to, last in the caller's
+    transaction: these rows are what all writers share."""
+    write(connection, +entries, sealed or {})
 
 
-def write(connection: Connection, entries: Mapping[Entry, int]) -> None:
+def write(connection: Connection, entries: Mapping[Entry, int], sealed: Mapping[str, seals.Sum]) -> None:
     """`append`, of counts that may be negative: corrections."""
     at_ms = wall_ms()
     lines = [
@@ -129,28 +130,29 @@ def write(connection: Connection, entries: Mapping[Entry, int]) -> None:
             "city": entry.city,
             "county": entry.county,
             "class": entry.class_,
-            "kind": entry.kind,
-            "level": entry.level,
+            "kind": None if entry.kind is None else str(entry.kind),
+            "level": None if entry.level is None else str(entry.level),
             "count": count,
         }
         for entry, count in entries.items()
     ]
-    connection.execute(insert_rows(connection, ledger, lines))
+    if lines:
+        connection.execute(insert_rows(connection, ledger, lines))
     totals = add_up(entries.items())
     changes = [
         {"scope": scope, "code": code, "name": name, "value": value}
         for (scope, code, name), value in sorted(totals.items())
         if value
     ]
-    if not changes:
-        return
-    insert = insert_rows(connection, counters, changes)
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["scope", "code", "name"],
-            set_={"value": counters.c.value + insert.excluded["value"]},
+    if changes:
+        insert = insert_rows(connection, counters, changes)
+        connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=["scope", "code", "name"],
+                set_={"value": counters.c.value + insert.excluded["value"]},
+            )
         )
-    )
+    seals.add(connection, {**sealed, "ledger": seals.sum_up_rows(connection, "ledger", lines)})
 
 
 def add_up(entries: Iterable[tuple[Entry, int]]) -> Counter[tuple[str, str, str]]:

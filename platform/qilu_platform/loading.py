@@ -21,6 +21,7 @@ from qilu_contract.ids import id_prefix
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from qilu_platform import seals
 from qilu_platform.database import among, lock_suspensions
 from qilu_platform.ledger import Entry, Event, in_county
 from qilu_platform.parsing import Block, Columns
@@ -54,6 +55,7 @@ class Ready:
     errors: Sequence[LineError]
     rows: str
     entries: Counter[Entry]
+    sealed: seals.Sum
 
 
 @dataclass(slots=True)
@@ -63,6 +65,8 @@ class Loaded:
     errors: list[LineError] = field(default_factory=list)
     entries: Counter[Entry] = field(default_factory=Counter)
     """What the ledger is still to be told, at the end of the transaction."""
+    sealed: seals.Sum = (0, 0)
+    """Likewise the seal of the table."""
 
 
 class NotNewError(Exception):
@@ -76,11 +80,12 @@ def prepare(connection: Connection, book: str, block: Block, owners: Owners) -> 
     if book == "units":
         _look_up(connection, columns["enterprise"] if numbers else (), owners)
         numbers, columns = _owned(numbers, columns, owners, errors)
-    rows, entries = "", Counter[Entry]()
+    rows, entries, sealed = "", Counter[Entry](), (0, 0)
     if numbers:
         filled, entries = _units(columns, owners) if book == "units" else _enterprises(columns)
         rows = _json(filled) if connection.dialect.name == "sqlite" else _copied(filled)
-    return Ready(book, block.size, block.lines, numbers, columns, errors, rows, entries)
+        sealed = seals.sum_up(connection, book, dict(zip(_INSERTED[book][0], filled, strict=True)))
+    return Ready(book, block.size, block.lines, numbers, columns, errors, rows, entries, sealed)
 
 
 def load(connection: Connection, ready: Ready, *, new: bool) -> Loaded:
@@ -95,7 +100,7 @@ def load(connection: Connection, ready: Ready, *, new: bool) -> Loaded:
         raise NotNewError  # they are suspended as well, which only the other way knows of
     if new:
         _insert(connection, ready)
-        done.entries = ready.entries
+        done.entries, done.sealed = ready.entries, ready.sealed
         done.created = len(numbers)
     elif _all_there(connection, book.table, columns):
         done.existing = len(numbers)

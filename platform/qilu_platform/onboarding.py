@@ -12,7 +12,7 @@ from qilu_contract.clock import wall_ms
 from qilu_contract.places import city_of
 from sqlalchemy import CTE, ColumnElement, Connection, Row, Select, case, func, select, update
 
-from qilu_platform import ledger
+from qilu_platform import ledger, seals
 from qilu_platform.activity import HOUR_MS, move, wall_hour
 from qilu_platform.database import among, lock_suspensions, rows_table
 from qilu_platform.ledger import Entry, Event, in_county
@@ -74,17 +74,18 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
     told = [(id_, earliest[id_] if first else None, latest[id_] // HOUR_MS) for id_ in sorted(latest)]
     entries: Counter[Entry] = Counter()
     moved: Counter[int] = Counter()
-    counted = active = 0
+    counted = active = digests = 0
     # A unit that a run at speed left ahead of the wall's clock is of the present again when it speaks in it.
     now = wall_hour() if not first else _NEVER
     while True:
         found = 0
-        for county, class_, on_cloud, suspended, retired, was_hour, heard, number in _hear(
+        for county, class_, on_cloud, suspended, retired, was_hour, heard, number, digest in _hear(
             connection, told, now
         ):
             found += number
             if first and not on_cloud:
                 counted += number
+                digests += int(digest)
                 entries[in_county(Event.UNIT_ONBOARDED, county, class_)] += number
                 if retired:
                     entries[in_county(Event.UNIT_LEFT, county, class_)] += number
@@ -108,7 +109,7 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
             break
         # One of them was registered since: hear them again. Those heard already do not count again.
     move(connection, moved, heard=True)
-    ledger.append(connection, entries)
+    ledger.append(connection, entries, {seals.FIRST_READINGS: (counted, digests)})
     unknown = latest.keys() - known
     already = len(readings) - counted - sum(id_ in unknown for id_, _ in readings)
     return Report(counted, already, sorted(unknown), active)
@@ -133,6 +134,12 @@ def _found(connection: Connection, told: _Told) -> CTE:
             units.c.last_hour.label("was_hour"),
             given.c.on_cloud_ms.label("first_ms"),
             given.c.last_hour.label("heard"),
+            case(
+                (
+                    units.c.on_cloud_ms.is_(None) & given.c.on_cloud_ms.is_not(None),
+                    seals.first_reading(connection, units.c.id, given.c.on_cloud_ms),
+                )
+            ).label("digest"),
         )
         .join_from(given, units, units.c.id == given.c.id)
         .order_by(units.c.id)
@@ -142,10 +149,11 @@ def _found(connection: Connection, told: _Told) -> CTE:
 
 
 def _alike(found: CTE) -> Select[Any]:
-    """(county, class, on cloud, suspended, retired, last hour, told hour, how many): what counting needs to
-    know, in one row for all that are alike instead of one each."""
-    columns = [column for column in found.c if column.name not in ("id", "first_ms")]
-    return select(*columns, func.count().label("number")).group_by(*columns)
+    """(county, class, on cloud, suspended, retired, last hour, told hour, how many, sum of the digests of
+    first readings): what counting needs to know, in one row for all that are alike instead of one each."""
+    columns = [column for column in found.c if column.name not in ("id", "first_ms", "digest")]
+    sums = (func.count().label("number"), func.coalesce(func.sum(found.c.digest), 0).label("digest"))
+    return select(*columns, *sums).group_by(*columns)
 
 
 def _hear(connection: Connection, told: _Told, now: int) -> Sequence[Any]:

@@ -16,7 +16,7 @@ from qilu_contract.clock import wall_ms
 from qilu_contract.ids import enterprise_id, id_prefix, unit_id
 from sqlalchemy import Connection, Row, Table, select, update
 
-from qilu_platform import ledger
+from qilu_platform import ledger, seals
 from qilu_platform.database import among, insert_rows, lock_recognitions, lock_suspensions, rows_table
 from qilu_platform.ledger import Entry, Event, in_county
 from qilu_platform.models import TIERS, Recognised
@@ -63,6 +63,8 @@ class _Batch:
     def __init__(self, lines: Sequence[Line]) -> None:
         self.lines = list(lines)
         self.outcome = Outcome()
+        self.sealed: dict[str, seals.Sum] = {}
+        """Of what was inserted."""
 
     def refuseunregistered(self, what: str, known: Collection[str]) -> None:
         """Lines whose column `what` names nothing in `known` become errors."""
@@ -104,7 +106,9 @@ class _Batch:
             elif id_ not in created or number != first[id_][0]:
                 self.outcome.existing += 1
         self.outcome.created = [row["id"] for row in given if row["id"] in created]
-        return [row for row in given if row["id"] in created]
+        new = [row for row in given if row["id"] in created]
+        self.sealed[str(table.name)] = seals.sum_up_rows(connection, str(table.name), new)
+        return new
 
 
 def _difference(row: Mapping[str, Any], present: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -121,7 +125,8 @@ def register_enterprises(connection: Connection, lines: Sequence[Line]) -> Outco
     new = batch.insert(
         connection, enterprises, lambda _row: {"registered_ms": now_ms, "contracts_current": 0}
     )
-    ledger.append(connection, Counter(in_county(Event.ENTERPRISE_REGISTERED, row["county"]) for row in new))
+    entries = Counter(in_county(Event.ENTERPRISE_REGISTERED, row["county"]) for row in new)
+    ledger.append(connection, entries, batch.sealed)
     return batch.outcome
 
 
@@ -147,23 +152,23 @@ def register_units(connection: Connection, lines: Sequence[Line]) -> Outcome:
         }
 
     new = batch.insert(connection, units, derive)
-    ledger.append(
-        connection, Counter(in_county(Event.UNIT_REGISTERED, row["county"], row["class"]) for row in new)
-    )
+    entries = Counter(in_county(Event.UNIT_REGISTERED, row["county"], row["class"]) for row in new)
+    ledger.append(connection, entries, batch.sealed)
     return batch.outcome
 
 
 def register_providers(connection: Connection, lines: Sequence[Line]) -> Outcome:
     batch, now_ms = _Batch(lines), wall_ms()
     new = batch.insert(connection, providers, lambda _row: {"registered_ms": now_ms})
-    ledger.append(connection, Counter({Entry(Event.PROVIDER_REGISTERED): len(new)}))
+    ledger.append(connection, Counter({Entry(Event.PROVIDER_REGISTERED): len(new)}), batch.sealed)
     return batch.outcome
 
 
 def register_centres(connection: Connection, lines: Sequence[Line]) -> Outcome:
     batch, now_ms = _Batch(lines), wall_ms()
     new = batch.insert(connection, centres, lambda _row: {"registered_ms": now_ms})
-    ledger.append(connection, Counter(Entry(Event.CENTRE_OPENED, city=row["city"]) for row in new))
+    entries = Counter(Entry(Event.CENTRE_OPENED, city=row["city"]) for row in new)
+    ledger.append(connection, entries, batch.sealed)
     return batch.outcome
 
 
@@ -195,7 +200,7 @@ def register_contracts(connection: Connection, lines: Sequence[Line]) -> Outcome
             .where(enterprises.c.id == given.c.id)
             .values(on_cloud_ms=given.c.on_cloud_ms, contracts_current=given.c.contracts_current)
         )
-    ledger.append(connection, entries)
+    ledger.append(connection, entries, batch.sealed)
     return batch.outcome
 
 
@@ -233,7 +238,7 @@ def register_recognitions(connection: Connection, lines: Sequence[Line]) -> Outc
             connection.execute(update(recognitions).where(these).values(ended_ms=ended_ms))
     ended = [TIERS[place] for place, _ in left] + [added[id_]["kind"] for id_ in added.keys() - set(risen)]
     entries += Counter(Entry(Event.RECOGNITION_ENDED, kind=kind) for kind in ended)
-    ledger.append(connection, entries)
+    ledger.append(connection, entries, batch.sealed)
     return batch.outcome
 
 
@@ -244,7 +249,7 @@ def register_disbursements(connection: Connection, lines: Sequence[Line]) -> Out
     for row in new:
         for column, event in ledger.VOUCHERS.items():
             entries[Entry(event, level=row["level"])] += row[column]
-    ledger.append(connection, entries)
+    ledger.append(connection, entries, batch.sealed)
     return batch.outcome
 
 

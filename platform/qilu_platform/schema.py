@@ -164,6 +164,15 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 
+# How many rows of a table were written, and the sum of their digests: see seals.py.
+seals = Table(
+    "seals",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("digest", BigInteger, nullable=False),
+)
+
 # How many units were last heard of in that hour: a gauge, not in the ledger.
 activity = Table(
     "activity",

@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 from qilu_platform.audit import audit, repair
+from qilu_platform.audit_log import record
 from qilu_platform.database import migrate, open_engine, writing
+from qilu_platform.keys import Caller
+from qilu_platform.models import Role
 from qilu_platform.onboarding import report, retire_unit, suspend_enterprise, suspend_unit
 from qilu_platform.registration import (
     register_centres,
@@ -39,12 +42,13 @@ def _numbered(*rows: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
 
 def _fill(engine: Engine) -> None:
     """A registry with something of everything. Enterprises e1, e2 and e3 differ in county or industry; e4 is
-    like e1."""
+    like e1, and so is e5, which has no units."""
     places = [
         ("e1", "370202", "C31"),
         ("e2", "370102", "C31"),
         ("e3", "370202", "C34"),
         ("e4", "370202", "C31"),
+        ("e5", "370202", "C31"),
     ]
     with writing(engine) as connection:
         migrate(connection)
@@ -58,7 +62,7 @@ def _fill(engine: Engine) -> None:
             for n in range(16)
         ]
         register_units(connection, _numbered(*things))
-        register_providers(connection, _numbered({"id": "p1", "name": "P"}))
+        register_providers(connection, _numbered(*({"id": id_, "name": "P"} for id_ in ("p1", "p2"))))
         signed = [
             {"id": f"c{n}", "enterprise": f"e{n % 3 + 1}", "provider": "p1", "kind": "business"}
             for n in range(6)
@@ -76,6 +80,9 @@ def _fill(engine: Engine) -> None:
         suspend_enterprise(connection, "e2")
         suspend_unit(connection, "u4")
         retire_unit(connection, "u0")
+        by = Caller("key-1", Role.OPERATOR)
+        record(connection, by, "suspended", "enterprises/e2")
+        record(connection, by, "retired", "units/u0")
 
 
 Copies = Callable[[], str]
@@ -240,8 +247,8 @@ TAMPERINGS = {
         True,
     ),
     "a provider": (
-        "INSERT INTO providers (id, name, registered_ms) VALUES ('p2', 'P', 1)",
-        "providers of province 370000: counter 1, ledger 1, the registry holds 2",
+        "INSERT INTO providers (id, name, registered_ms) VALUES ('p3', 'P', 1)",
+        "providers of province 370000: counter 2, ledger 2, the registry holds 3",
         True,
     ),
     "a centre's city": (
@@ -279,6 +286,55 @@ TAMPERINGS = {
         "units_registered of county 370203: counter 0, ledger 12, the registry holds 0",
         True,
     ),
+    "a unit moved within county and industry": (
+        "UPDATE units SET enterprise = 'e4' WHERE id = 'u8'",
+        "units: rows are not as they were written",
+        True,
+    ),
+    "the industry of an enterprise without units": (
+        "UPDATE enterprises SET industry = 'C99' WHERE id = 'e5'",
+        "enterprises: rows are not as they were written",
+        True,
+    ),
+    "the provider of a contract": (
+        "UPDATE contracts SET provider = 'p2' WHERE id = 'c2'",
+        "contracts: rows are not as they were written",
+        True,
+    ),
+    "the time of a first reading": (
+        "UPDATE units SET on_cloud_ms = on_cloud_ms + 1 WHERE id = 'u8'",
+        "first readings: rows are not as they were written",
+        True,
+    ),
+    "first readings of a pair": (
+        "UPDATE units SET on_cloud_ms = CASE id WHEN 'u12' THEN 8 END WHERE id IN ('u8', 'u12')",
+        "first readings: rows are not as they were written",
+        True,
+    ),
+    "a time in the ledger": (
+        "UPDATE ledger SET at_ms = at_ms - 1 WHERE event = 'centre_opened'",
+        "ledger: rows are not as they were written",
+        True,
+    ),
+    "lines of the ledger that cancel each other": (
+        "INSERT INTO ledger (at_ms, event, city, county, class, count) VALUES "
+        "(1, 'unit_suspended', '370200', '370202', 'motor', 1), "
+        "(1, 'unit_resumed', '370200', '370202', 'motor', 1)",
+        "ledger: 25 rows, 23 were written",
+        True,
+    ),
+    "a line of the audit log": (
+        "DELETE FROM audit_log WHERE action = 'retired'",
+        "audit_log: 1 rows, 2 were written",
+        True,
+    ),
+    "the whole audit log": ("DELETE FROM audit_log", "audit_log: 0 rows, 2 were written", True),
+    "somebody else in the audit log": (
+        "UPDATE audit_log SET key = 'key-2'",
+        "audit_log: rows are not as they were written",
+        True,
+    ),
+    "the seals": ("DELETE FROM seals", "units: 16 rows, 0 were written", True),
     "an unknown event": (
         "INSERT INTO ledger (at_ms, event, count) VALUES (1, 'unit_stolen', 1)",
         "ledger: 1 lines have the unknown event 'unit_stolen': they count nothing, and no repair removes "

@@ -30,6 +30,10 @@ def write(work):
         return work(connection)
 
 
+def enter(found, loaded):
+    ledger.append(found, loaded.entries, {"units": loaded.sealed})
+
+
 def live(n):
     "The life of an enterprise with three units; each number is another one."
     owner, provider, ids = f"e{n}", f"p{n}", [f"u{n}-{k}" for k in range(3)]
@@ -40,7 +44,7 @@ def live(n):
     block = parse("units", ["id", "class", "enterprise"], lines, 1)
     ready = write(lambda found: prepare(found, "units", block, {}))
     try:
-        write(lambda found: ledger.append(found, load(found, ready, new=True).entries))
+        write(lambda found: enter(found, load(found, ready, new=True)))
     except NotNewError:
         write(lambda found: load(found, ready, new=False))
     readings = [(id_, 3_600_000 + n) for id_ in ids[:2]]
@@ -96,7 +100,7 @@ print(json.dumps({"code": code, "steps": step, "counts": balance()}))
 
 def test_a_platform_killed_at_every_step_counts_everything_once(database_url: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, database_url], capture_output=True, text=True, timeout=180, check=False
+        [sys.executable, "-c", SCRIPT, database_url], capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

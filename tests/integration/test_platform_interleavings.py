@@ -79,7 +79,7 @@ def _import(connection: Connection, n: int) -> None:
             entered = load(connection, ready, new=True)
     except NotNewError:
         entered = load(connection, ready, new=False)
-    ledger.append(connection, entered.entries)
+    ledger.append(connection, entered.entries, {"units": entered.sealed})
 
 
 # An enterprise, two units of its own that are registered (the first on cloud) and two that are not yet, a
