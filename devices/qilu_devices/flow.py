@@ -1,8 +1,7 @@
 """How far a host is behind what was made for it, and how much more may be made.
 
 A broker acknowledges long before the host has a reading, so a PUBACK says nothing about the host's pace.
-Marks do (`qilu_contract.marks`): one at a time travels behind the data, and comes back when the host has come
-to it.
+Marks do (`qilu_contract.marks`): they travel among the data, and come back when the host has come to them.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from qilu_contract.marks import Mark
 
 AHEAD_S = 1.0
 """What the host takes in this time may be ahead of it."""
-AHEAD_MIN = 1_000
+AHEAD_MIN = 250
 """Readings that may always be ahead: enough to keep a host busy between two marks."""
 TICK_S = 0.1
 RATE_OVER_S = 3.0
 REPEAT_S = 2.0
-"""A mark that is unanswered for so long is followed by another, of another node."""
+"""Without anything new a mark is sent so often: one may be lost."""
 UNANSWERED_S = 10.0
 """A host that answers none of the first marks within this knows no marks, and what it believes of the clock
 cannot be known."""
@@ -66,6 +65,7 @@ class Flow:
         self._taken = 0  # acknowledged before the last mark that was answered
         self._answered: deque[tuple[float, int]] = deque()  # lately: when, and `_taken`
         self._ahead = 0
+        self._acked = self._marked = 0  # at the last look, and before the last mark
         self._some_online = False
         self._next_node = 0
 
@@ -114,16 +114,16 @@ class Flow:
         while True:
             await asyncio.sleep(TICK_S)
             self._look()
-            if not self._open or loop.time() > self._sent_s + REPEAT_S:
+            if self._acked != self._marked or loop.time() > self._sent_s + REPEAT_S:
                 self._mark()
 
     def _look(self) -> None:
         """Count what is ahead of the host: what waits at nodes that are online, and what the broker has and
         the host is not known to have."""
         online = [node for node in self.nodes if node.online]
-        acked = sum([node.acked for node in self.nodes])
+        self._acked = sum([node.acked for node in self.nodes])
         self._some_online = bool(online)
-        self._ahead = acked - self._taken + sum([node.pending for node in online])
+        self._ahead = self._acked - self._taken + sum([node.pending for node in online])
         self._moved()
 
     def _mark(self) -> None:
@@ -134,7 +134,8 @@ class Flow:
                 self._sent_s = asyncio.get_running_loop().time()
                 self._first_mark_s = min(self._first_mark_s, self._sent_s)
                 self._number += 1
-                self._open.append((self._number, sum([node.acked for node in self.nodes])))
+                self._marked = sum([node.acked for node in self.nodes])
+                self._open.append((self._number, self._marked))
                 node.mark(self._number)
                 return
 
