@@ -99,6 +99,8 @@ class Rollups:
         """By class: each comes to an hour in its own time."""
         self._summing = asyncio.Lock()
         self._finished = False
+        self._refusal = ""
+        """Why the store refused rows the last time."""
         self.tally = Tally()
 
     def add(self, points: Iterable[Point]) -> None:
@@ -242,7 +244,10 @@ class Rollups:
                 return  # the pipeline says so; the points wait
             if refused:
                 self.tally.points_dropped += len(refused)
-                log.error("the store refuses roll-ups", points=len(refused), error=refused[0][1])
+                reason = refused[0][1]
+                if reason != self._refusal:  # each minute's rows may be refused alike
+                    log.error("the store refuses roll-ups", points=len(refused), error=reason)
+                self._refusal = reason
             for point in batch:
                 if self._waiting.get(point[:3]) is point:
                     del self._waiting[point[:3]]

@@ -52,6 +52,7 @@ class StoreGate:
         self._most, self._spooling = batch_size, spooling
         self._rest_until_s = 0.0
         self._told: set[str] = set()
+        self._figures_refused = False
         self.reason = ""
         """Why it does not take anything, in a sentence; empty when it does."""
         self.batch_size = batch_size
@@ -132,7 +133,11 @@ class StoreGate:
         except Retryable:
             return False
         except StoreError as error:
-            log.error("the store refuses the gateway's own figures", error=str(error))
+            if not self._figures_refused:  # they are written every two seconds
+                log.error("the store refuses the gateway's own figures", error=str(error))
+            self._figures_refused = True
+        else:
+            self._figures_refused = False
         return True
 
     def _shrink(self, points: int, least: int) -> None:

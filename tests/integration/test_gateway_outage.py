@@ -337,20 +337,20 @@ async def test_batches_follow_the_stores_pace(
     slow = [1.2, 1.2]
 
     def tired(lines: list[str]) -> Answer:
-        if len(lines) > 300 and slow:
+        if len(lines) > 1200 and slow:
             time.sleep(slow.pop())
         return STORED
 
     fake_influx.answer = tired
-    async with online(with_store(settings, fake_influx, batch_size=1000)) as gateway:
-        publisher.send_all([telemetry("m1", [motor(n * 10 + k) for k in range(10)]) for n in range(2000)])
-        await eventually(lambda: gateway.counters.stored == 20_000, "stored")
+    async with online(with_store(settings, fake_influx, batch_size=4000)) as gateway:
+        publisher.send_all([telemetry("m1", [motor(n * 10 + k) for k in range(10)]) for n in range(5000)])
+        await eventually(lambda: gateway.counters.stored == 50_000, "stored")
         assert gateway.counters.spooled == 0
         assert not slow
-        full = [size for size in fake_influx.writes if size >= 240][:-1]  # the last may not have filled
-        assert full[0] >= 1000  # a batch ends with the message that fills it
+        full = [size for size in fake_influx.writes if size >= 960][:-1]  # the last may not have filled
+        assert full[0] >= 4000  # a batch ends with the message that fills it
         smallest = full.index(min(full))
-        assert full[smallest] < 520
+        assert full[smallest] < 2080
         assert max(full[smallest:]) > full[smallest]
         assert "qilu_gateway_batch_size" in (await get(gateway, "/metrics")).text
 
