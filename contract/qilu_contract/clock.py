@@ -62,13 +62,18 @@ class JudgingClock:
         """The run's time as announced last; 0 for none."""
         return 0 if self._announced is None else self._announced.now
 
+    @property
+    def announced_speed(self) -> float:
+        """At which the run's time passes, as announced last; 0 for none."""
+        return 0.0 if self._announced is None else self._announced.speed
+
     def now_ms(self) -> int:
         return max(self._both_ms())
 
     def age_ms(self, ts_ms: int) -> int:
-        """How old a reading is, by the clock that its sender seems to have: the one that it is closer behind.
-        0 when it is ahead of both."""
-        return min((now_ms - ts_ms for now_ms in self._both_ms() if now_ms >= ts_ms), default=0)
+        """How old a reading is, by the clock that its sender seems to have: the one that is closer to it. 0
+        when it is ahead of that."""
+        return max(0, min((now_ms - ts_ms for now_ms in self._both_ms()), key=abs))
 
     def _both_ms(self) -> tuple[int, int]:
         """The wall's clock and the run's; without a run the former twice."""

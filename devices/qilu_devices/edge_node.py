@@ -71,9 +71,10 @@ class _HostState(msgspec.Struct):
 
 class _Device:
     """A unit as its node knows it. `last`: the latest acknowledged sample of each shape (until then sample 0,
-    None before it). `first_pending`: sample 0 is not acknowledged yet."""
+    None before it). `first_pending`: sample 0 is not acknowledged yet. `born`: its birth was published
+    on this connection, or is about to be."""
 
-    __slots__ = ("alias", "data_topic", "equipment", "first_pending", "last", "unit")
+    __slots__ = ("alias", "born", "data_topic", "equipment", "first_pending", "last", "unit")
 
     def __init__(self, unit: Unit, alias: int, data_topic: str) -> None:
         self.unit = unit
@@ -82,6 +83,7 @@ class _Device:
         self.data_topic = data_topic
         self.last: dict[Shape, Sample] | None = None
         self.first_pending = False
+        self.born = False
 
     def take(self, sample: Sample) -> None:
         if self.last is None:
@@ -215,20 +217,29 @@ class EdgeNode:
         if device.last is None:
             device.take(sample)
             device.first_pending = True
-            if self.online:
-                self._births.append(device)
         else:
             self._buffer.append(sample)
             if len(self._buffer) > self._capacity:
                 self._bound()
+        if not device.born:
+            self._bear(device)
         if self._publishing is None:
             self.wake()
+
+    def _bear(self, device: _Device) -> None:
+        """Queue the birth of a unit that has none on this connection: of its first reading, or of one whose
+        earlier readings an earlier process has published."""
+        if self.online and device.last is not None:
+            device.born = True
+            self._births.append(device)
 
     def _disturb(self, sending: Sending) -> None:
         self.made += sending.counts
         self.made_until_ms = max(self.made_until_ms, sending.made_ms)
         self._in_order = False
         self._buffer.append(sending)
+        if not (device := self._devices[sending.unit.id]).born:
+            self._bear(device)
         self._bound()
         self.wake()
 
@@ -564,6 +575,8 @@ class EdgeNode:
 
     def _be_born(self) -> None:
         self._rebirth_at_s = asyncio.get_running_loop().time()
-        self._births = deque(device for device in self._devices.values() if device.last is not None)
+        for device in self._devices.values():
+            device.born = device.last is not None
+        self._births = deque(device for device in self._devices.values() if device.born)
         self._node_birth_due = True
         self.wake()

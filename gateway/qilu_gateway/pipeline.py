@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 
@@ -215,15 +216,24 @@ class Pipeline:
         if len(self._recent) > 2 * self._window:
             self._recent.popitem(last=False)
 
+    def hear_clock(self, payload: bytes) -> None:
+        """The run's clock, on a way of its own: among the data it would wait behind them, and a broker that
+        has a backlog of these may never hand it over."""
+        with suppress(BadReading):
+            self._hear(clock.decode(payload))
+
+    def _hear(self, announced: RunClock) -> None:
+        heard_ms = clock.wall_ms()
+        self.clock.hear(announced, heard_ms)
+        self._heard = (announced, heard_ms)
+
     def _heed(self, decoded: Decoded, payload: bytes) -> None:
         """Everything that a message says beside its readings."""
         counters = self._meter.counters
         if decoded.host:
             self._neighbours.hear(decoded.host, payload)
-        if decoded.clock is not None:
-            heard_ms = clock.wall_ms()
-            self.clock.hear(decoded.clock, heard_ms)
-            self._heard = (decoded.clock, heard_ms)
+        if decoded.clock is not None and decoded.clock.now > self.clock.announced_ms:
+            self._hear(decoded.clock)  # else it is one that `hear_clock` has overtaken
         node = (decoded.county, decoded.enterprise)
         if decoded.mark is not None:
             answer = decoded.mark._replace(clock_ms=self.clock.announced_ms)

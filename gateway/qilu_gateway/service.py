@@ -62,6 +62,7 @@ STOP_S = 3.0
 """How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
 MEASURE_EVERY_S = 2.0
 LETTERS_EVERY_MS = 10_000
+CLOCK_WINDOW = 10
 STALLED_S = 5.0
 """A message in flight for longer means that data comes in faster than it can be kept."""
 ADDRESS_EVERY_S = 5.0
@@ -133,9 +134,9 @@ class GatewayService:
         return self._host is not None and self._host.online
 
     @property
-    def run_ms(self) -> int:
-        """The time of the run that is going on, as it announced it last; 0 without one."""
-        return 0 if self._pipeline is None else self._pipeline.clock.announced_ms
+    def run_speed(self) -> float:
+        """Simulated seconds that pass in a second of the run that is going on, as it announced last."""
+        return 0.0 if self._pipeline is None else self._pipeline.clock.announced_speed
 
     async def unreported(self) -> int:
         """First readings that the platform has not confirmed yet; at least one when nobody can say now."""
@@ -327,6 +328,7 @@ class GatewayService:
                         "http": server.wait(),
                         "address": self._tell_address(server.url, key),
                         "session": self._hold(session, self._acknowledged_only(pipeline)),
+                        "clock": self._hold_clock(pipeline),
                         "history": self._hold(
                             history, lambda message, epoch: pipeline.take(message, epoch, HISTORY)
                         ),
@@ -381,6 +383,26 @@ class GatewayService:
             will=None,
             filters=history_filters(settings.partition),
         )
+
+    async def _hold_clock(self, pipeline: Pipeline) -> None:
+        """The run's clock has a session of its own, which needs no memory: the clock is retained."""
+        broker = self._broker
+        session = Session(
+            broker,
+            f"qilu-gateway-{self._settings.host}-clock",
+            tls=broker.tls_context(),
+            window=CLOCK_WINDOW,
+            will=None,
+            filters=[topics.CLOCK],
+            persistent=False,
+        )
+
+        async def take(message: Message, epoch: int) -> None:
+            session.acknowledge(epoch, [message.mid])
+            if message.payload:
+                pipeline.hear_clock(message.payload)
+
+        await self._hold(session, take)
 
     def _make_host_session(self, window: int) -> Session:
         """Sparkplug to the letter: clean, with the STATE's will, subscribed to the namespace."""

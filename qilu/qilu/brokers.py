@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -72,6 +73,7 @@ connection_messages false
 # that nobody takes over another's session. CRL and rules are read anew on SIGHUP.
 _MOSQUITTO_NODES = """\
 listener {port} {host}
+max_connections {most}
 cafile {home}/ca.crt
 certfile {home}/server.crt
 keyfile {home}/server.key
@@ -81,6 +83,9 @@ require_certificate true
 use_identity_as_username true
 use_username_as_clientid true
 """
+FILES_FOR_SERVICES = 100
+"""Open files that connections of edge nodes leave to services and to the broker itself: who fills the
+listener for edge nodes, with a certificate or without, keeps no gateway out."""
 WATCH_S = 0.2
 
 START_S = STOP_S = 60.0
@@ -375,7 +380,9 @@ class EmbeddedBroker:
         )
         if self.nodes is not None:
             self._take_rules(self.nodes)
-            conf += _MOSQUITTO_NODES.format(host=self.nodes.host, port=self.nodes.port, home=home)
+            files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            most = 1_000_000 if files == resource.RLIM_INFINITY else max(1, files - FILES_FOR_SERVICES)
+            conf += _MOSQUITTO_NODES.format(host=self.nodes.host, port=self.nodes.port, home=home, most=most)
         if os.geteuid() == 0:  # else it would change to a user that cannot read these files
             conf += "user root\n"
         write_private(self._home / "mosquitto.conf", conf)

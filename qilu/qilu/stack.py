@@ -146,7 +146,7 @@ class Stack:
         self._metrics_port = self._port(config.metrics_port, "metrics")
         self._log_began = 0
         self._batch_age_s = 0.2
-        self._paces: deque[tuple[float, int]] = deque(maxlen=SPEED_OVER)  # when, and the run's time then
+        self._speeds: deque[float] = deque(maxlen=SPEED_OVER)  # of the run, a second apart
         self._store_trouble = ""
 
     async def __aenter__(self) -> Stack:
@@ -397,11 +397,11 @@ class Stack:
 
     def _slow(self) -> str:
         """That the equipment's time passes slower than wanted, since the gateway takes no more."""
-        self._paces.append((time.monotonic(), self.gateway.run_ms))
-        (then_s, before_ms), (now_s, now_ms) = self._paces[0], self._paces[-1]
-        if len(self._paces) < SPEED_OVER or not before_ms:
+        if self.gateway.run_speed or self._speeds:  # else it has not begun
+            self._speeds.append(self.gateway.run_speed)
+        if len(self._speeds) < SPEED_OVER or self.child.returncode is not None:
             return ""
-        said = slower((now_ms - before_ms) / 1000 / (now_s - then_s), self._config.child.speed)
+        said = slower(sum(self._speeds) / SPEED_OVER, self._config.child.speed)
         builtin = self.broker is not None and self.broker.kind == "builtin"
         return f"{said}: install Mosquitto for more" if said and builtin else said
 

@@ -31,8 +31,8 @@ async def publish_at(broker: Mosquitto, messages: Messages, rate: float, sent: l
     """`sent[0]`: how many the broker has acknowledged."""
     moved = asyncio.Event()
 
-    def acked(_: object) -> None:
-        sent[0] += 1
+    def acked(items: list[object]) -> None:
+        sent[0] += len(items)
         moved.set()
 
     login = Login(f"bench-{secrets.token_hex(4)}")

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from qilu.brokers import sole_broker
+from qilu.brokers import EmbeddedBroker, NodeListener, sole_broker
+from qilu.keyring import Keyring
+from qilu_contract import mqtt
 from qilu_contract.broker import MAX_PACKET_BYTES
 from qilu_contract.errors import ConfigError
+from qilu_contract.mqtt import Login
+from qilu_platform.authority import Authority
+from qilu_platform.broker_rules import write_rules
 
 from qilu import brokers
 
@@ -39,11 +47,37 @@ async def test_a_stack_waits_for_the_broker_of_one_that_was_killed(
 def test_both_stacks_set_mosquitto_alike() -> None:
     def settings(text: str) -> dict[str, str]:
         lines = [line.split(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
-        # Where things are, and in which order a listener's lines come, is each one's own business.
-        own = re.compile("listener|.*file|plugin|persistence_location|log_dest|log_type")
+        # Where things are, and in which order a listener's lines come, is each one's own business, and how
+        # many files may be open.
+        own = re.compile("listener|max_connections|.*file|plugin|persistence_location|log_dest|log_type")
         return {name: value for name, value in lines if not own.fullmatch(name)}
 
     embedded = brokers._MOSQUITTO_CONF + brokers._MOSQUITTO_NODES
     compose = settings((ROOT / "compose" / "mosquitto.conf").read_text(encoding="utf-8"))
     assert settings(embedded.replace("{max_packet}", str(MAX_PACKET_BYTES))) == compose
     assert compose["max_packet_size"] == str(MAX_PACKET_BYTES)
+
+
+async def test_idle_connections_at_the_listener_for_edge_nodes_keep_no_service_out(
+    tmp_path: Path, mosquitto_program: str, free_port: Callable[[], int]
+) -> None:
+    keyring, home = Keyring(tmp_path / "keys"), tmp_path / "broker"
+    keyring.make()
+    nodes = NodeListener("127.0.0.1", free_port(), home / "rules")
+    authority = Authority.open(tmp_path / "ca")
+    authority.ensure_server(home, ["127.0.0.1"])
+    write_rules(nodes.rules, authority, [], [])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    async with AsyncExitStack() as stack:
+        try:
+            broker = EmbeddedBroker("mosquitto", free_port(), home, keyring, tmp_path / "log", nodes)
+            await stack.enter_async_context(broker)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(300):
+            _, writer = await asyncio.open_connection("127.0.0.1", nodes.port)
+            stack.callback(writer.close)
+        login = Login("gateway", "gateway", keyring.password("gateway"))
+        connection = await mqtt.connect("127.0.0.1", broker.port, login)
+        await connection.disconnect()

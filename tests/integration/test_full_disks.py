@@ -127,6 +127,21 @@ async def test_a_duckdb_file_that_cannot_be_opened_yet_is_opened_later(small_dis
         assert await store.count("motor") == 20
 
 
+@pytest.mark.parametrize("left", [0, 4096, 12_288, 40_960, 100_000])
+async def test_a_duckdb_file_that_a_full_disk_could_not_hold_is_made_when_there_is_room(
+    small_disk: Any, left: int
+) -> None:
+    (small_disk.folder / "spare").write_bytes(bytes(left))
+    small_disk.fill()
+    (small_disk.folder / "spare").unlink()
+    async with open_store(f"duckdb:///{small_disk.folder}/readings.duckdb") as store:
+        with pytest.raises(Retryable, match="No space left"):
+            await store.write(motors(0, 5000))
+        small_disk.clear()
+        await store.write(motors(0, 10))
+        assert await store.count("motor") == 10
+
+
 @pytest.mark.parametrize("place", [0.0, 0.02, 0.3, 0.6])
 async def test_a_damaged_duckdb_file_is_a_store_that_is_away_or_goes_on(tmp_path: Path, place: float) -> None:
     file = tmp_path / "readings.duckdb"

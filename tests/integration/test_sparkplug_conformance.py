@@ -1,6 +1,10 @@
 """Host application and edge nodes in the profile `strict`, held against the Sparkplug 3.0 specification: each
 test has an assertion's id in its name. Witnesses are the broker's own log and a client that hears everything.
 One scene is played once; the tests look at what was seen.
+
+What a host does about STATE of others, wills, sequence numbers and deaths is tested on both brokers in
+`test_gateway_host_state.py` (in both profiles) and `test_gateway_ownership.py`, and without one in
+`tests/unit/test_gateway_edge_nodes.py` and `test_gateway_rebirths.py`, with the ids in the docstrings.
 """
 
 from __future__ import annotations

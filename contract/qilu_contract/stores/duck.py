@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -55,6 +56,7 @@ class DuckStore:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self._log = self._path.with_name(self._path.name + ".wal")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="duckdb-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="duckdb-read")
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -80,8 +82,10 @@ class DuckStore:
 
     def _open(self) -> None:
         """Raises ConfigError, or Retryable when it may work later."""
+        new = False
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            new = self._is_new()
             connection = duckdb.connect(self._path, config={"memory_limit": MEMORY_LIMIT})
         except duckdb.IOException as error:
             if "lock" in str(error):
@@ -89,17 +93,35 @@ class DuckStore:
                     f"{self._path} is open in another process: only one can use a DuckDB file, "
                     "so stop that one first."
                 ) from error
+            if new:  # a full disk: what there is of the file could not be opened later
+                self._remove_file()
             raise self._away(error) from error
         except duckdb.Error as error:
             raise self._away(error) from error
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise Retryable(f"{self._path} cannot be made: {error.strerror}") from error
             raise ConfigError(f"{self._path} cannot be made: {error.strerror}.") from error
         try:
             _make_tables(connection)
         except duckdb.Error as error:
             connection.close()
+            if new:
+                self._remove_file()
             raise self._away(error) from error
         self._connection, self._broken = connection, False
+
+    def _is_new(self) -> bool:
+        """Nothing was ever in the file. An empty one is removed: DuckDB takes it for damaged."""
+        if self._log.exists() or (self._path.exists() and self._path.stat().st_size):
+            return False
+        self._remove_file()
+        return True
+
+    def _remove_file(self) -> None:
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+            self._log.unlink(missing_ok=True)
 
     def _away(self, error: duckdb.Error) -> Retryable:
         return Retryable(f"{self._path} cannot be opened: {_reason(error)}")
