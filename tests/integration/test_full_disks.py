@@ -46,7 +46,7 @@ from qilu_platform.database import open_engine
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 
-BATCH = 5000
+BATCH = 3000
 INGEST_KEY = "ingest-key-of-this-test"
 TAGS = ("370200", "370202", "C34", "370202-e00001")
 
@@ -54,7 +54,7 @@ TAGS = ("370200", "370202", "C34", "370202-e00001")
 def motors(first_ms: int, count: int) -> list[Point]:
     """Points that do not shrink in the store's file."""
     return [
-        Point("motor", (*TAGS, f"u{os.urandom(8).hex()}"), ts_ms, {"power_in": ts_ms + 0.5})
+        Point("motor", (*TAGS, f"u{os.urandom(200).hex()}"), ts_ms, {"power_in": ts_ms + 0.5})
         for ts_ms in range(first_ms, first_ms + count)
     ]
 
@@ -105,7 +105,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 async def test_a_file_at_its_quota_is_a_duckdb_store_that_is_away(tmp_path: Path) -> None:
     async with open_store(f"duckdb:///{tmp_path}/readings.duckdb") as store:
-        with files_no_larger_than(1024 * 1024):
+        with files_no_larger_than(4 * 1024 * 1024):
             stored, batch = await write_until_away(store, 0)
             assert stored > 0
         await store.write(batch)
@@ -146,8 +146,8 @@ async def test_a_duckdb_file_that_a_full_disk_could_not_hold_is_made_when_there_
 async def test_a_damaged_duckdb_file_is_a_store_that_is_away_or_goes_on(tmp_path: Path, place: float) -> None:
     file = tmp_path / "readings.duckdb"
     async with open_store(f"duckdb:///{file}") as store:
-        for first in range(0, 40_000, 5000):
-            await store.write(motors(first, 5000))
+        for first in range(0, 12_000, BATCH):
+            await store.write(motors(first, BATCH))
     with file.open("r+b") as out:
         out.seek(int(file.stat().st_size * place))
         out.write(os.urandom(12_000))
