@@ -381,6 +381,10 @@ async def test_hostile_commands_do_not_hurt_a_node(mosquitto: Any, observer: Obs
             observer.say(topics.state(), payload or b"[]")
         observer.say(topics.state(), b'{"online": "maybe", "timestamp": "now"}')
         observer.say(topics.state(), b'{"online": false, "timestamp": 1}')  # a will that comes late
+        never = (
+            b'{"online": false, "timestamp": 9223372036854775807}'  # after which no host could say anything
+        )
+        observer.say(topics.state(), never)
         observer.command(node, sparkplug.Metric(name="Node Control/Rebirth", value=False))
         observer.command(node, sparkplug.Metric(name="Node Control/Rebirth", value="yes"))
         observer.command(node, sparkplug.Metric(alias=0, value=7.0))
