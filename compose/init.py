@@ -1,8 +1,9 @@
-"""Makes the stack's keys, passwords and certificates once, into the volume that is mounted at /run/qilu, and
-the first rules for edge nodes into the one at /rules.
+"""Makes the stack's keys, passwords and certificates once, into the volume at /keys, which nothing
+else mounts, and the first rules for edge nodes into the one at /rules.
 
-Every service has a folder there that only its own user can read; `all` keeps what they were made from. Runs
-as root before everything else; running it again changes no secret.
+Every service has a volume of its own, here a folder of /run/qilu, with the secrets that it needs: its user
+alone can read them, and no other service sees them. Runs as root before everything else; running it again
+changes no secret.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from qilu_contract.private_files import write_private
 from qilu_platform.authority import Authority
 from qilu_platform.broker_rules import write_rules
 
+KEYS = Path("/keys/all")
 ROOT = Path("/run/qilu")
 RULES = Path("/rules")
 BROKER_NAMES = ["mosquitto", "localhost", "127.0.0.1", "::1"]
@@ -86,12 +88,13 @@ def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
 
 
 def main() -> None:
-    keyring = Keyring(ROOT / "all")
+    keyring = Keyring(KEYS)
     keyring.make()
     host = os.environ.get("QILU_MQTTS_HOST", "127.0.0.1")
     for service, contents in files(keyring, host).items():
         folder = ROOT / service
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
         for name, text in contents.items():
             write_private(folder / name, text)
             os.chown(folder / name, USERS[service], USERS[service])

@@ -13,8 +13,13 @@ take() { # fails where the files cannot be copied now: they are tried again
 
 mkdir -p "$own"
 take
+# The image has the plugin in /usr/lib, Debian's package in a folder of the processor's.
+for plugin in /usr/lib/mosquitto_dynamic_security.so /usr/lib/*/mosquitto_dynamic_security.so; do
+  [ ! -e "$plugin" ] || break
+done
+sed "s|^plugin /usr/lib/mosquitto_dynamic_security.so|plugin $plugin|" "${1:-/mosquitto/config/mosquitto.conf}" > "$own/mosquitto.conf"
 # Until Mosquitto has read its queue from disk and listens to SIGHUP, the signal would end it.
-(trap '' HUP && exec mosquitto -c "${1:-/mosquitto/config/mosquitto.conf}") &
+(trap '' HUP && exec mosquitto -c "$own/mosquitto.conf") &
 broker=$!
 trap 'kill "$broker"' TERM INT
 while kill -0 "$broker" 2>/dev/null; do

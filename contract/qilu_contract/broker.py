@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from typing import Self
@@ -77,7 +78,8 @@ class BrokerAddress:
                 "broker's TCP listener, mqtt://host:1883 or mqtts://host:8883."
             )
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
-            raise ConfigError(f"--broker {url} names no broker: use mqtt://host:1883 or mqtts://host:8883.")
+            shown = re.sub("//[^/@]*@", "//…@", url)  # without a log-in
+            raise ConfigError(f"--broker {shown} names no broker: use mqtt://host:1883 or mqtts://host:8883.")
         tls = parts.scheme == "mqtts"
         user = unquote(parts.username) if parts.username else secret("QILU_MQTT_USER")
         password = unquote(parts.password) if parts.password else secret("QILU_MQTT_PASSWORD")

@@ -18,6 +18,19 @@ def private_folder(folder: Path) -> None:
             folder.chmod(0o700)
 
 
+def private_file(path: Path) -> None:
+    """Make a file that is missing, empty; take from one of ours what others could do with it. Raises
+    OSError."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        # Not opened: closing it again would end the locks that a database of this process holds on it.
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            with suppress(OSError):  # a file system that is read-only
+                path.chmod(0o600)
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, replacing what was there. Raises OSError."""
     partial = path.with_name(path.name + ".part")

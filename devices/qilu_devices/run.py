@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import resource
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +160,9 @@ class _Run:
                 key,
                 lambda what, done, total: self._report_to(RunProgress(what, done, total, None)),
             )
-            await registration.register(self._units)
+            self._began_s = loop.time()
+            if not await _unless_stopped(registration.register(self._units), stop):
+                return self._snapshot()
         self._began_s = loop.time()
         chosen = config.start_ms if config.start_ms is not None else config.scenario.start_ms
         self._start_ms = self._until_ms = wall_ms() if chosen is None else chosen
@@ -474,6 +476,21 @@ def _allow_connections(count: int) -> None:
             "units, or split the fleet with --shard."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
+    """Whether `work` has ended; it is cancelled when `stop` is set before. Raises what it raises."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        ended = working.done()
+        working.cancel()
+        await asyncio.wait((working,))
+    if ended:
+        working.result()
+    return ended
 
 
 def _first(group: BaseException) -> BaseException:

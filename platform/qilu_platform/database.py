@@ -28,6 +28,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.private_files import private_file
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -157,6 +158,7 @@ class Database:
         try:
             if self._file is not None:
                 await asyncio.to_thread(self._file.parent.mkdir, parents=True, exist_ok=True)
+                await asyncio.to_thread(private_file, self._file)
             await self.write(migrate)
         except BaseException:
             await self._close()

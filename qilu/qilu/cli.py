@@ -507,6 +507,8 @@ def _simulate(config: Any, report: Path | None) -> None:
     """A run until its end, or until a signal comes."""
     flags.new_file(report, "--report")
     become_service()
+    if config.state is not None:
+        flags.state_folder(config.state)
     from qilu_devices.run import RunReport, run
 
     from qilu.progress import RunLine

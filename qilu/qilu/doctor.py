@@ -82,6 +82,8 @@ def _port(port: int) -> Finding:
 
 def _state(state: Path) -> Finding:
     folder = next(parent for parent in (state.absolute(), *state.absolute().parents) if parent.exists())
+    if not folder.is_dir():
+        return Finding("bad", f"{folder} is not a directory", "choose another one with --state")
     if not os.access(folder, os.W_OK):
         return Finding("bad", f"{folder} cannot be written", "choose another directory with --state")
     free_gb = shutil.disk_usage(folder).free / 1e9

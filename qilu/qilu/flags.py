@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from qilu_contract.errors import ConfigError
+from qilu_contract.private_files import private_folder
 from qilu_contract.readings import MIN_TIME_MS
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -77,6 +78,16 @@ def new_file(path: Path | None, flag: str) -> None:
         raise ConfigError(f"{flag} {path} is a folder: name a file in it.")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise ConfigError(f"{flag} {path} cannot be written: permission denied.")
+
+
+def state_folder(path: Path) -> None:
+    """Make a service's folder, for its owner only. Raises ConfigError."""
+    try:
+        private_folder(path)
+    except OSError as error:
+        raise ConfigError(
+            f"--state {path} cannot be used ({error.strerror}): choose another directory."
+        ) from error
 
 
 @contextmanager

@@ -26,7 +26,7 @@ import structlog
 from pydantic import SecretStr
 from qilu_contract.broker import BrokerAddress
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.private_files import private_folder, write_private
+from qilu_contract.private_files import write_private
 from qilu_contract.secrets import secret
 from qilu_contract.stores import Store, open_store
 from qilu_contract.stores.contract import without_password
@@ -40,6 +40,7 @@ from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 from rich.console import Console
 
+from qilu import flags
 from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker, free_port, sole_broker
 from qilu.children import die_with_parent, end, ended_by, last_words, size
 from qilu.keyring import Keyring
@@ -495,13 +496,8 @@ def _server_names(nodes: NodeListener) -> list[str]:
 
 def make_state(state: Path, child: str) -> None:
     """Make a stack's folders, for nobody else. Raises ConfigError."""
-    try:
-        for folder in (state, state / "log", state / child, state / "gateway"):
-            private_folder(folder)
-    except OSError as error:
-        raise ConfigError(
-            f"--state {state} cannot be used ({error.strerror}): choose another directory."
-        ) from error
+    for folder in (state, state / "log", state / child, state / "gateway"):
+        flags.state_folder(folder)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Registration of a fleet against an HTTP server that keeps to the platform's bulk contract."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -173,3 +174,16 @@ async def test_a_run_registers_first_with_the_key_from_the_secret(
     assert len(registry.kept["units"]) == 20
     assert seen[0].registering == "enterprises"
     assert (report.readings_acked, report.pending, report.dropped) == (0, report.readings_made, 0)
+
+
+async def test_a_run_that_is_stopped_while_the_platform_is_away_ends_at_once(registry: Registry) -> None:
+    registry.away = 10**6
+    stop = asyncio.Event()
+    config = RunConfig("mqtt://127.0.0.1:9", SCENARIO, registry.url, KEY, units=5)
+    async with asyncio.timeout(30):
+        running = asyncio.create_task(run(config, stop=stop))
+        while registry.away == 10**6:
+            await asyncio.sleep(0.01)
+        stop.set()
+        report = await running
+    assert (report.readings_made, report.nodes_online) == (0, 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +24,8 @@ from qilu_contract.places import PROVINCE
 from qilu_contract.storage import BORN, COARSE, FINE, RESOLUTION, Point
 from qilu_contract.stores import open_store
 from qilu_platform.authority import Authority
+from qilu_platform.backup import back_up
+from qilu_platform.events import MAX_STREAMS_OF_ONE
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 
@@ -420,3 +424,38 @@ async def test_commands_go_over_tls_to_a_broker_of_our_own_authority(
     with pytest.raises(ConfigError, match="QILU_MQTT_CA_FILE"):
         async with PlatformService(settings(tmp_path, broker=url)):
             raise AssertionError("it serves")
+
+
+async def test_registry_and_readings_are_the_owners_alone_also_where_older_ones_were_not(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0)
+    try:
+        (tmp_path / "platform.db").touch(mode=0o644)
+        store = f"duckdb:///{tmp_path}/readings.duckdb"
+        async with asyncio.timeout(HUNG_S), PlatformService(settings(tmp_path, store_url=store)):
+            pass
+        back_up(f"sqlite:///{tmp_path}/platform.db", tmp_path / "copy.sqlite")
+    finally:
+        os.umask(before)
+    for name in ("platform.db", "readings.duckdb", "copy.sqlite"):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0, name
+
+
+async def test_hundreds_of_silent_event_streams_leave_room_for_another(tmp_path: Path) -> None:
+    async with asyncio.timeout(HUNG_S), PlatformService(settings(tmp_path)) as service:
+        port = int(service.url.rsplit(":", 1)[1])
+        silent = []
+        for _ in range(300):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+            silent.append(writer)
+        async with client_of(service) as client, events_of(client) as events:
+            assert (await client.get("/")).status_code == 200
+            first = await find(events, lambda topic, _: topic == "programme")
+            assert first["registered"]["enterprises"] == 0
+            metrics = (await client.get("/metrics")).text
+        [line] = [line for line in metrics.splitlines() if re.match(r"\w*clients\w* \d", line)]
+        assert float(line.split()[1]) <= MAX_STREAMS_OF_ONE
+        for writer in silent:
+            writer.close()

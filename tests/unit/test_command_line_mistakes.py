@@ -46,6 +46,10 @@ def qilu(folder: Path, line: str, **environment: str) -> subprocess.CompletedPro
         ("up --mqtts nonsense", "--mqtts"),
         ("up --state file", "--state file"),
         ("up --report nodir/report.json", "--report"),
+        ("devices run --state file", "--state file"),
+        ("devices run --scenario folder", "folder"),
+        ("devices backfill --days 1 --report folder", "--report folder"),
+        ("up --broker nope://me:secret@host", "//…@host"),
         ("gateway run --port 99999", "--port"),
         ("gateway run --broker wss://broker.example/mqtt", "WebSockets is not supported"),
         ("platform run --port 99999", "--port"),
@@ -65,6 +69,7 @@ def test_a_mistake_is_one_sentence_and_nothing_starts(
     assert ended.value.code == 2, wrong
     assert len(wrong.strip().splitlines()) == 1, wrong
     assert word in wrong
+    assert "secret" not in wrong
     assert said == ""
     assert not (folder / "var" / "broker").exists()
 

@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 
 from qilu_contract.errors import ConfigError, Rejected, Retryable
+from qilu_contract.private_files import private_file
 from qilu_contract.readings import Value
 from qilu_contract.storage import MEASUREMENTS, Measurement, Point
 from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Row
@@ -87,6 +88,7 @@ class DuckStore:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             new = self._is_new()
             connection = duckdb.connect(self._path, config={"memory_limit": MEMORY_LIMIT})
+            private_file(self._path)
         except duckdb.IOException as error:
             if "lock" in str(error):
                 raise ConfigError(
