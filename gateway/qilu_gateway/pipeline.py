@@ -110,6 +110,8 @@ class Pipeline:
         self._progress = asyncio.Event()
         self.admission = Admission(platform, self._answered)
         self.clock = JudgingClock()
+        self._hears_apart = False
+        """The clock comes on its own way: what comes of it among the data is older."""
         self._heard: tuple[RunClock, int] | None = None
         """The run's clock, when it is not in the state file yet."""
 
@@ -221,6 +223,7 @@ class Pipeline:
         has a backlog of these may never hand it over."""
         with suppress(BadReading):
             self._hear(clock.decode(payload))
+            self._hears_apart = True
 
     def _hear(self, announced: RunClock) -> None:
         heard_ms = clock.wall_ms()
@@ -232,8 +235,9 @@ class Pipeline:
         counters = self._meter.counters
         if decoded.host:
             self._neighbours.hear(decoded.host, payload)
-        if decoded.clock is not None and decoded.clock.now > self.clock.announced_ms:
-            self._hear(decoded.clock)  # else it is one that `hear_clock` has overtaken
+        overtaken = self._hears_apart and decoded.clock and decoded.clock.now <= self.clock.announced_ms
+        if decoded.clock is not None and not overtaken:
+            self._hear(decoded.clock)
         node = (decoded.county, decoded.enterprise)
         if decoded.mark is not None:
             answer = decoded.mark._replace(clock_ms=self.clock.announced_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import sqlite3
 from collections import Counter
@@ -268,7 +269,10 @@ class GatewayService:
                 )
             )
             session = self._make_session(window)
-            history = self._history = self._make_history_session(settings.batch_size)
+            history = self._make_history_session(settings.batch_size)
+            # With a certificate the broker takes its name for the client id: one session is all there can be.
+            alone = "QILU_MQTT_CERTIFICATE_FILE" in os.environ
+            self._history = None if alone else history
             speaker = session if settings.profile == "reliable" else self._make_host_session(window)
             rebirths = Rebirths(speaker.command, self._count_rebirth, settings.reorder_timeout_s)
             shipping = Outbox(state, platform, self._count_first_readings)
@@ -328,10 +332,6 @@ class GatewayService:
                         "http": server.wait(),
                         "address": self._tell_address(server.url, key),
                         "session": self._hold(session, self._acknowledged_only(pipeline)),
-                        "clock": self._hold_clock(pipeline),
-                        "history": self._hold(
-                            history, lambda message, epoch: pipeline.take(message, epoch, HISTORY)
-                        ),
                         "pipeline": pipeline.run(),
                         "shipper": shipper.run(),
                         "admission": pipeline.admission.run(),
@@ -344,6 +344,11 @@ class GatewayService:
                         "rollups": rolling.run(),
                         "measure": self._measure(gate, state),
                     }
+                    if not alone:
+                        parts["clock"] = self._hold_clock(pipeline)
+                        parts["history"] = self._hold(
+                            history, lambda message, epoch: pipeline.take(message, epoch, HISTORY)
+                        )
                     if speaker is not session:
                         parts["host-session"] = self._hold(speaker, self._unacknowledged_only(pipeline))
                     tasks = [group.create_task(part, name=f"gateway-{name}") for name, part in parts.items()]
@@ -367,7 +372,8 @@ class GatewayService:
             tls=broker.tls_context(),
             window=window,
             will=will(settings.host) if settings.profile == "reliable" else None,
-            filters=filters(settings.partition),
+            filters=filters(settings.partition)
+            + (history_filters(settings.partition) if "QILU_MQTT_CERTIFICATE_FILE" in os.environ else ()),
             stamp=self._timestamps.next if settings.profile == "reliable" else wall_ms,
         )
 

@@ -396,7 +396,8 @@ def test_tck_id_payloads_sequence_num_incrementing(scene: Scene) -> None:
         expected: int | None = None
         born: set[str] = set()
         for message in scene.heard:
-            if node.split("/")[1] not in message.topic or message.kind not in ("NBIRTH", "DBIRTH", "DDATA"):
+            counted = ("NBIRTH", "DBIRTH", "DDATA", "NDATA")
+            if node.split("/")[1] not in message.topic or message.kind not in counted:
                 continue
             if message.kind == "NBIRTH":
                 expected, born = 0, set()
