@@ -106,8 +106,10 @@ class HostState:
 
     async def run(self) -> None:
         """Say how it stands whenever that changes and on every new connection, until the farewell."""
-        while not self._leaving:
+        while True:
             await asyncio.sleep(CHECK_EVERY_S)
+            if self._leaving:  # its timestamp is the connection's last, and no reason for another connection
+                return
             if not self._session.subscribed:
                 self.online = False
                 continue
@@ -146,13 +148,13 @@ class HostState:
             epoch = self._session.epoch
             # All other STATEs of a connection bear the will's timestamp, so that the will counts as well.
             timestamp_ms = self._timestamps.next() if self._leaving else self._session.connected_ms
-            await self._keep()
             self._published, self._contradicted = State(online, timestamp_ms), False
             payload = msgspec.json.encode(self._published)
             if not await self._session.publish(topics.state(self._host_id), payload, retain=True):
                 self._contradicted = True  # for all that we know
                 return False
             self._said, self.online = (epoch, online), online
+            await self._keep()  # not before: a farewell cannot wait for a slow disk
             return True
 
     async def _keep(self) -> None:
