@@ -6,7 +6,7 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up servers test soak check format bench bench-registry bench-gateway lock clean
+.PHONY: help setup up servers test soak check format bench bench-registry bench-gateway bench-recovery lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-registry: setup ## the registry at 10,000,000 units (QILU_BENCH_UNITS for 
 
 bench-gateway: setup servers ## how fast the gateway is, against the store's own ceiling
 	PYTHONPATH=tests:tests/bench $(BIN)/python tests/bench/bench_gateway.py $(ARGS)
+
+bench-recovery: setup servers ## how fast a killed gateway stores again, with nothing lost
+	PYTHONPATH=tests:tests/bench $(BIN)/python tests/bench/bench_recovery.py $(ARGS)
 
 lock: $(UV) ## resolve the dependencies anew into requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock

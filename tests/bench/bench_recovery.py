@@ -2,7 +2,7 @@
 long the rest takes. A publisher goes on at its own pace while the gateway is killed again and again.
 Prints; asserts only that nothing is lost.
 
-    .venv/bin/python tests/bench/bench_recovery.py [--messages 200000 --rate 7000 --kills 5 --units 2000]
+    make bench-recovery ARGS="--messages 200000 --rate 7000 --kills 5 --units 2000"
 """
 
 from __future__ import annotations
