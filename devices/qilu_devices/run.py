@@ -139,7 +139,7 @@ class _Run:
         self._published = {id_: node.acked_through_ms for id_, node in published.items()}
         self._flows: dict[str, Flow] = {}  # by host
         self._flow_of: dict[str, Flow] = {}  # by edge node
-        self._pace: Pace
+        self._pace = Pace(0, config.speed)
         self._moved = asyncio.Event()
         self._ending = asyncio.Event()
         self._nodes: dict[str, EdgeNode] = {}

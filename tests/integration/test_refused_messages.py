@@ -17,13 +17,13 @@ TOPIC = topics.telemetry("370202", "370202-e00001", "m1")
 
 async def test_a_reading_by_hand_fails_when_the_broker_refuses_it(ruled: Any) -> None:
     with pytest.raises(QiluError, match="refused a message"):
-        await publish(ruled.url, TOPIC, {"power_in": 11.0}, 1)
+        await publish(ruled.url, TOPIC, {"power_in": 11.0}, None)
 
 
 async def test_a_reading_by_hand_fails_when_nobody_subscribed_to_it(mosquitto: Any) -> None:
     mosquitto.start()
     with pytest.raises(QiluError, match="nobody subscribes"):
-        await publish(mosquitto.url, "test/nobody", {"power_in": 11.0}, 1)
+        await publish(mosquitto.url, "test/nobody", {"power_in": 11.0}, None)
 
 
 async def test_the_programme_stops_when_the_broker_refuses_a_units_reading(ruled: Any) -> None:
