@@ -126,6 +126,16 @@ def free_port() -> Callable[[], int]:
     return _free_port
 
 
+@pytest.fixture(autouse=True)
+def own_umask() -> Iterator[None]:
+    """A command that runs in this process makes it private to its user: the tests after it, and what they build
+    for other users, are not."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _certificate_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Platforms on PostgreSQL would keep theirs in the working directory."""
