@@ -128,8 +128,8 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture(autouse=True)
 def own_umask() -> Iterator[None]:
-    """A command that runs in this process makes it private to its user: the tests after it, and what they build
-    for other users, are not."""
+    """A command that runs in this process sets the umask to 077. The tests after it keep theirs: some of them
+    build files for other users."""
     before = os.umask(0o022)
     os.umask(before)
     yield
