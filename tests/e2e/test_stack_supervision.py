@@ -113,9 +113,22 @@ def test_a_killed_broker_is_started_again_and_killed_equipment_ends_the_stack_wi
     assert report["stored"] > before
 
 
+def not_ignored() -> None:
+    # Tests that run under nohup would hand its choice on, and the stack would keep to it.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def test_a_closed_terminal_stops_the_stack_as_sigterm_does(start: Callable[..., Up]) -> None:
     terminal, line = pty.openpty()
-    up = start("--broker", "builtin", stdin=line, stdout=line, stderr=line, start_new_session=True)
+    up = start(
+        "--broker",
+        "builtin",
+        stdin=line,
+        stdout=line,
+        stderr=line,
+        start_new_session=True,
+        preexec_fn=not_ignored,
+    )
     os.close(line)
     shown = b""
     while not stored(re.sub(r"\x1b\[[0-9;]*m", "", shown.decode(errors="replace"))):
