@@ -234,7 +234,7 @@ async def test_refused_credentials_keep_the_data_and_are_told_while_they_are_ref
         assert "'fake'" in told or status == 401
         assert told == gateway.store_trouble
         logged = capsys.readouterr()  # on the one or the other, as the tests before left it
-        assert (logged.out + logged.err).count("store takes nothing: readings are spooled") == 1
+        assert (logged.out + logged.err).count(told) == 1
         fake_influx.answer = lambda _: STORED
         await eventually(lambda: gateway.counters.stored == 10, "stored")
         assert (await get(gateway, "/healthz")).json() == {"status": "ok", "troubles": []}

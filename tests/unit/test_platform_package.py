@@ -13,7 +13,7 @@ from qilu_contract.errors import ConfigError
 from qilu_platform.bulk import parse_lines
 from qilu_platform.database import open_engine
 from qilu_platform.events import MAX_STREAMS, MAX_WAITING, Hub
-from qilu_platform.ledger import EFFECTS, Event
+from qilu_platform.ledger import EFFECTS, Event, correction
 from qilu_platform.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -25,9 +25,9 @@ def test_the_folder_platform_does_not_shadow_the_standard_library() -> None:
 
 
 def test_every_event_has_effects_and_onboarding_is_never_taken_back() -> None:
-    assert set(EFFECTS) >= set(Event)
-    assert all(name in set(Event) or name.startswith("corrected_") for name in EFFECTS)
-    for effects in map(EFFECTS.__getitem__, Event):
+    counters = {name for event in Event for name in EFFECTS[event]}
+    assert set(EFFECTS) == set(Event) | set(map(correction, counters))
+    for effects in EFFECTS.values():
         assert all(step > 0 for name, step in effects.items() if not name.endswith("_current"))
 
 
