@@ -276,6 +276,11 @@ def _field(value: Value, type_: FieldType) -> str:
 # about 60 MB.
 @lru_cache(maxsize=200_000)
 def _prefix(measurement: str, tags: tuple[str, ...]) -> str:
+    return line_prefix(measurement, tags)
+
+
+def line_prefix(measurement: str, tags: Sequence[str]) -> str:
+    """What a line begins with: measurement and tags. Raises KeyError, ValueError as `line_protocol`."""
     names = MEASUREMENTS[measurement].tags
     return ",".join(
         [measurement, *(f"{name}={_tag(value)}" for name, value in zip(names, tags, strict=True))]
