@@ -94,8 +94,9 @@ class Meter:
     counters: Counters = field(default_factory=Counters)
     by_reason: Tally[Reason] = field(default_factory=Tally)
     rates: Rates = field(default_factory=Rates)
-    spool: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 0.0)
-    """Asked for the spool's batches, bytes and the age of what is oldest in it, in seconds."""
+    spool: Callable[[], tuple[int, int, float]] | None = None
+    """Asked for the spool's batches, bytes and the age of what is oldest in it, in seconds. None until the
+    spool is open: what it holds is not known then, and /metrics has no figures of it."""
     batch_size: Callable[[], int] = lambda: 0
     shared_groups: Callable[[], int] = lambda: 0
     _history_age_ms: float = 0.0
@@ -142,7 +143,7 @@ class Meter:
     def fields(self) -> dict[str, Value]:
         """The fields of a point of the measurement `pipeline`."""
         counters, rates = self.counters, self.rates
-        _, spool_bytes, spool_age_s = self.spool()
+        _, spool_bytes, spool_age_s = self.spool() if self.spool is not None else (0, 0, 0.0)
         return {
             "accepted": counters.accepted,
             "stored": counters.stored,
@@ -202,17 +203,12 @@ class _Exporter(Collector):
         for reason in Reason:
             dead.add_metric([reason], self._meter.by_reason[reason])
         yield dead
-        spool_batches, spool_bytes, spool_age_s = self._meter.spool()
-        gauges = {
+        gauges: dict[str, tuple[str, float]] = {
             "in_flight": ("Readings accepted and not durable yet", counters.in_flight),
             "unaccounted": (
                 "accepted - stored - spooled - dead_lettered - corrupt - in_flight, in readings: always 0",
                 counters.unaccounted,
             ),
-            "spooled": ("Readings in the spool", counters.spooled),
-            "spool_batches": ("Batches in the spool", spool_batches),
-            "spool_bytes": ("Bytes in the spool", spool_bytes),
-            "spool_age_seconds": ("Age of the oldest batch in the spool", spool_age_s),
             "shared_groups": ("Counties that another gateway has, too", self._meter.shared_groups()),
             "history_age_seconds": (
                 "Age of the history that was stored last; not in qilu_gateway_lag_seconds",
@@ -220,5 +216,13 @@ class _Exporter(Collector):
             ),
             "batch_size": ("Readings that are written together now", self._meter.batch_size()),
         }
+        if self._meter.spool is not None:
+            batches, size_bytes, age_s = self._meter.spool()
+            gauges |= {
+                "spooled": ("Readings in the spool", counters.spooled),
+                "spool_batches": ("Batches in the spool", batches),
+                "spool_bytes": ("Bytes in the spool", size_bytes),
+                "spool_age_seconds": ("Age of the oldest batch in the spool", age_s),
+            }
         for name, (help_, value) in gauges.items():
             yield GaugeMetricFamily(f"qilu_gateway_{name}", help_, value=value)

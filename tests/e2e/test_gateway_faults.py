@@ -124,7 +124,7 @@ class World:
         eventually(lambda: self.metric("stored") > 0, "readings are stored")
 
     def metric(self, name: str) -> float:
-        """A figure of the gateway's; -1 while it does not answer."""
+        """A figure of the gateway's; -1 while it does not answer, or does not know."""
         with suppress(httpx.TransportError):
             text = httpx.get(f"http://127.0.0.1:{self.gateway_port}/metrics", trust_env=False).text
             for line in text.splitlines():

@@ -33,6 +33,7 @@ from qilu_contract.errors import Reason
 from qilu_contract.storage import FINE, RESOLUTION
 from qilu_contract.stores import open_store
 from qilu_gateway import dead_letters, statefile
+from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
 
 
@@ -68,6 +69,30 @@ async def test_while_the_store_is_away_readings_are_spooled_and_reported_only_on
         await eventually(lambda: gateway.counters.stored == 322, "live data goes straight to the store")
         assert gateway.counters.spooled == 0
     assert platform.first == {"m1": START_MS, "m2": START_MS + 11_000, "m3": START_MS}
+
+
+async def test_what_a_spool_holds_that_is_not_open_yet_is_not_said_to_be_nothing(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any
+) -> None:
+    platform.register("m1")
+    settings = settings.model_copy(update={"store": influxdb.url})
+    async with online(settings) as gateway:
+        influxdb.stop()
+        publisher.send_all([telemetry("m1", motor(second)) for second in range(20)])
+        await eventually(lambda: gateway.counters.spooled == 20, "spooled")
+    file, away = settings.state / "spool.sqlite", settings.state / "away"
+    file.rename(away)
+    file.mkdir()  # cannot be opened
+    async with GatewayService(settings) as gateway:
+        text = (await get(gateway, "/metrics")).text
+        assert "qilu_gateway_unaccounted 0.0" in text
+        assert "qilu_gateway_spool" not in text
+        file.rmdir()
+        away.rename(file)
+        await eventually(lambda: gateway.counters.recovered == 20, "found")
+        assert "qilu_gateway_spooled 20.0" in (await get(gateway, "/metrics")).text
+        influxdb.start()
+        await eventually(lambda: gateway.counters.stored == 20, "all stored")
     assert await stored(settings) == 1 + 300 + 20 + 1 + 1
 
 
