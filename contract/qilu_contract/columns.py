@@ -89,7 +89,7 @@ class Columns:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, which: NDArray[Any]) -> Columns:
+    def take(self, which: NDArray[Any] | slice) -> Columns:
         """Some of the points: a mask, or places."""
         return Columns(
             self.measurement,

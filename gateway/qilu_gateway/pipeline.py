@@ -403,23 +403,24 @@ class Pipeline:
     def shipped(self, batch: Spooled, refused: int, evicted: int) -> None:
         """What was spooled has reached the store, except readings that it refused, now dead letters."""
         counters = self._meter.counters
-        counters.spooled -= len(batch.points)
-        counters.stored += len(batch.points) - refused
+        counters.spooled -= batch.readings
+        counters.stored += batch.readings - refused
         counters.dead_lettered += refused
         self._meter.by_reason[Reason.REFUSED_BY_STORE] += refused
         counters.evicted += evicted
-        counters.shipped += len(batch.points)
+        counters.shipped += batch.readings
         for unit, _ in batch.firsts:
             admitted = self.admission.find(unit)
             if admitted is not None:
                 admitted.on_cloud = True
         if batch.firsts:
             self._outbox.notice()
-        for point in batch.points:
-            admitted = self.admission.find(point.tags[-1])
+        for unit, ts_ms in batch.heard():
+            admitted = self.admission.find(unit)
             if admitted is not None:
-                self._report_activity(admitted, point.ts_ms)
-        self._meter.observe_lags([self.clock.age_ms(point.ts_ms) for point in batch.points[:LAG_SAMPLES]])
+                self._report_activity(admitted, ts_ms)
+        lags = [self.clock.age_ms(ts_ms) for _, ts_ms in islice(batch.heard(), LAG_SAMPLES)]
+        self._meter.observe_lags(lags)
 
     def _check(self, batch: Sequence[Taken]) -> None:
         """Make points of the readings that may be stored, and refuse the others."""
@@ -453,7 +454,7 @@ class Pipeline:
         refused = await self._write(batch)
         if refused:
             owners = {id(point): taken for taken in batch for point in taken.points}
-            for point, detail in refused:
+            for point, detail, *_ in refused:
                 taken = owners[id(point)]
                 taken.points = [kept for kept in taken.points if kept is not point]
                 taken.refuse(BadReading(Reason.REFUSED_BY_STORE, detail))
@@ -475,7 +476,7 @@ class Pipeline:
             try:
                 if stubborn >= STUBBORN:
                     return await self._gate.sift(points)
-                return await self._gate.write_good(points, None if patient else SLOW_S)
+                return await self._gate.write_good(points, within_s=None if patient else SLOW_S)
             except Retryable:
                 failed = True
                 if patient or self._spool.full:
@@ -491,7 +492,7 @@ class Pipeline:
             if taken.points and admitted is not None and not admitted.on_cloud:
                 first_ms = min(point.ts_ms for point in taken.points)
                 firsts[admitted.unit] = min(first_ms, firsts.get(admitted.unit, first_ms))
-        if not await self._spool.append(points, list(firsts.items())):
+        if not await self._spool.append(points, (), list(firsts.items())):
             return False
         for taken in batch:
             taken.spooled, taken.points = taken.points, []

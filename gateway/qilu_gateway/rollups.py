@@ -38,6 +38,7 @@ from qilu_gateway import alarms
 from qilu_gateway.alarms import Alarms
 from qilu_gateway.fleets import Cut, Fleet, Ints
 from qilu_gateway.statefile import StateFile
+from qilu_gateway.store_gate import Refused
 
 log = structlog.get_logger()
 
@@ -82,7 +83,7 @@ class Tally:
 class Writer(Protocol):
     """The gate before the store."""
 
-    async def write_good(self, points: Sequence[Point]) -> Sequence[tuple[Point, str]]:
+    async def write_good(self, points: Sequence[Point]) -> Sequence[Refused]:
         """Returns those that the store refuses, with the reason. Raises Retryable."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -79,22 +80,22 @@ class Shipper:
 
     async def _ship(self, batch: Spooled, *, sift: bool) -> None:
         if sift:
-            log.warning("the store fails with a spooled batch: sifting it", readings=len(batch.points))
+            log.warning("the store fails with a spooled batch: sifting it", readings=batch.readings)
             try:
                 async with asyncio.timeout(SIFT_S):
-                    refused = await self._gate.sift(batch.points)
+                    refused = await self._gate.sift(batch.points, batch.columns)
             except TimeoutError:
-                log.error("a spooled batch is set apart: it waits behind others", readings=len(batch.points))
+                log.error("a spooled batch is set apart: it waits behind others", readings=batch.readings)
                 self._apart.update(dict.fromkeys(batch.ids, time.monotonic() + APART_S))
                 return
         else:
-            refused = await self._gate.write_good(batch.points, WRITE_S)
-        letters = [_letter(point, detail) for point, detail in refused]
+            refused = await self._gate.write_good(batch.points, batch.columns, within_s=WRITE_S)
+        letters = [_letter(each.point, each.detail) for each in refused]
         firsts = batch.firsts
         if refused:  # a unit none of whose readings were stored is not on cloud by them
-            bad = {id(point) for point, _ in refused}
-            stored = {point.tags[_UNIT] for point in batch.points if id(point) not in bad}
-            firsts = [(unit, ts_ms) for unit, ts_ms in firsts if unit in stored]
+            stored = Counter(unit for unit, _ in batch.heard())
+            stored.subtract(each.point.tags[_UNIT] for each in refused)
+            firsts = [(unit, ts_ms) for unit, ts_ms in firsts if stored[unit] > 0]
 
         def work(connection: sqlite3.Connection) -> int:
             outbox.add(connection, firsts)
@@ -102,7 +103,7 @@ class Shipper:
 
         evicted = await self._state.write(work) if firsts or letters else 0
         await self._spool.remove(batch.ids)
-        for point, detail in refused:
+        for point, detail, *_ in refused:
             place = (point.tags[_UNIT], point.tags[_ENTERPRISE], point.tags[_COUNTY])
             self._problems.note(*place, Reason.REFUSED_BY_STORE, detail)
         self._shipped(replace(batch, firsts=firsts), len(refused), evicted)

@@ -1,10 +1,10 @@
 """The spool: points on the gateway's own disk while the store is away or slow, oldest first out.
 
-One SQLite file in `--state`, `spool.sqlite`, one row a batch: how many readings it holds, a checksum, and the
-points. A batch that was appended is on the disk (WAL, synchronous FULL) and survives the process. What can
-no longer be read is counted in readings (`corrupt`) and set aside, and the rest goes on. A second, tiny file
-(`spooled`) says how many readings have been acknowledged and not shipped: so a spool that was lost or cut off
-is noticed, too.
+One SQLite file in `--state`, `spool.sqlite`, one row a batch: how many readings it holds, a checksum, and its
+content (`spool_bodies`). A batch that was appended is on the disk (WAL, synchronous FULL) and survives the
+process. What can no longer be read is counted in readings (`corrupt`) and set aside, and the rest goes on. A
+second, tiny file (`spooled`) says how many readings have been acknowledged and not shipped: so a spool that
+was lost or cut off is noticed, too.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ import sqlite3
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import msgspec
 import structlog
 from qilu_contract.clock import wall_ms
+from qilu_contract.columns import Columns
 from qilu_contract.storage import Point
 
+from qilu_gateway import spool_bodies
+from qilu_gateway.spool_bodies import Body
 from qilu_gateway.sqlite_files import (
     SEARCH_IDS,
     Identity,
@@ -72,23 +73,24 @@ CREATE TABLE IF NOT EXISTS heads (id INTEGER PRIMARY KEY, readings INTEGER NOT N
 _T = TypeVar("_T")
 
 
-class _Body(msgspec.Struct, array_like=True):
-    points: list[Point]
-    firsts: list[tuple[str, int]]
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Body)
-
-
 @dataclass(frozen=True, slots=True)
 class Spooled:
     """The oldest batches. `firsts`: units that were not on cloud when they were spooled, with the time of
     their first reading here."""
 
     ids: tuple[int, ...]
+    readings: int
     points: list[Point]
+    columns: list[Columns]
+    """Each with a `Series` of its own: the gateway's numbers mean nothing here."""
     firsts: list[tuple[str, int]]
+
+    def heard(self) -> Iterator[tuple[str, int]]:
+        """Of each point, its unit and time."""
+        yield from ((point.tags[-1], point.ts_ms) for point in self.points)
+        for columns in self.columns:
+            units = columns.series.tag("unit", columns.rows).tolist()
+            yield from zip(units, columns.ts_ms.tolist(), strict=True)
 
 
 class Spool:
@@ -165,11 +167,13 @@ class Spool:
         """How long the oldest batch has been here."""
         return max(0.0, (wall_ms() - self._oldest_ms) / 1000) if self._oldest_ms else 0.0
 
-    async def append(self, points: Sequence[Point], firsts: Sequence[tuple[str, int]]) -> bool:
+    async def append(
+        self, points: Sequence[Point], columns: Sequence[Columns], firsts: Sequence[tuple[str, int]]
+    ) -> bool:
         """Whether the points are on the disk now; False when there is no room, by bound or on the disk."""
         if not self.enabled:
             return False
-        taken = await self._run(lambda: self._append(points, firsts))
+        taken = await self._run(lambda: self._append(points, columns, firsts))
         if taken:
             self.filled.set()
             self._full_until_s = 0.0
@@ -280,19 +284,20 @@ class Spool:
                 self._disk = (now_s, disk.f_bavail * disk.f_frsize)
         return self._disk[1]
 
-    def _append(self, points: Sequence[Point], firsts: Sequence[tuple[str, int]]) -> bool:
-        # The fastest level: repeated names and tags shrink to a fifth, for a tenth of what storing costs.
-        body = zlib.compress(_encoder.encode(_Body(list(points), list(firsts))), 1)
+    def _append(
+        self, points: Sequence[Point], columns: Sequence[Columns], firsts: Sequence[tuple[str, int]]
+    ) -> bool:
+        body = spool_bodies.encode(points, columns, firsts)
         room = self.bytes + len(body) <= self._max_bytes
         if not room or self._free_bytes() - len(body) < self._min_free_bytes:
             return False
-        readings, created_ms = len(points), wall_ms()
+        readings, created_ms = len(points) + sum(map(len, columns)), wall_ms()
         try:
             self._check_file()
             self._execute("BEGIN")
             id_ = self._execute(
                 "INSERT INTO batches (readings, created_ms, checksum, body) VALUES (?, ?, ?, ?)",
-                (readings, created_ms, _checksum(readings, body), body),
+                (readings, created_ms, spool_bodies.checksum_of(readings, body), body),
             ).lastrowid
             self._execute("INSERT INTO heads VALUES (?, ?)", (id_, readings))
             self._execute("COMMIT")
@@ -337,12 +342,12 @@ class Spool:
 
     def _oldest(self, most_readings: int, apart: Container[int]) -> Spooled | None:
         ids: list[int] = []
-        points: list[Point] = []
-        firsts: list[tuple[str, int]] = []
-        found = 0
+        batches: list[Body] = []
+        readings = found = 0
         for id_ in list(islice((id_ for id_ in self._rows if id_ not in apart), MOST_BATCHES)):
             found += 1
-            if ids and len(points) + self._rows[id_][0] > most_readings:
+            size = self._rows[id_][0]
+            if ids and readings + size > most_readings:
                 break
             try:
                 batch = self._read(id_)
@@ -353,17 +358,25 @@ class Spool:
                 return self._oldest(most_readings, apart)
             if batch is not None:
                 ids.append(id_)
-                points += batch.points
-                firsts += batch.firsts
+                batches.append(batch)
+                readings += size
         if not ids and found:  # none of these could be read
             return self._oldest(most_readings, apart)
-        return Spooled(tuple(ids), points, firsts) if ids else None
+        if not ids:
+            return None
+        return Spooled(
+            tuple(ids),
+            readings,
+            [point for batch in batches for point in batch.points],
+            [columns for batch in batches for columns in batch.columns],
+            [first for batch in batches for first in batch.firsts],
+        )
 
-    def _read(self, id_: int) -> _Body | None:
+    def _read(self, id_: int) -> Body | None:
         """A batch; None, once it is counted and set aside, when its content is not what was written."""
         row = self._execute("SELECT readings, checksum, body FROM batches WHERE id = ?", (id_,)).fetchone()
         if row is not None:
-            batch = _decode(*row)
+            batch = spool_bodies.decode(*row)
             if batch is not None:
                 return batch
             aside = self._path.with_name(f"spool.damaged-{wall_ms()}-{id_}.bin")
@@ -522,7 +535,7 @@ def _save_readable(damaged: Path, target: sqlite3.Connection) -> int:
             readings, created_ms, checksum = row
             missing.setdefault(id_, readings)
             row = _look_up(source, "SELECT body FROM batches WHERE id = ?", id_)
-            if row is not None and _decode(readings, checksum, row[0]) is not None:
+            if row is not None and spool_bodies.decode(readings, checksum, row[0]) is not None:
                 batch = (id_, readings, created_ms, checksum, row[0])
                 target.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", batch)
                 target.execute("INSERT INTO heads VALUES (?, ?)", (id_, readings))
@@ -558,16 +571,3 @@ def _ids(connection: sqlite3.Connection) -> range:
     )
     known = [row[0] for row in firsts if row is not None and isinstance(row[0], int)]
     return range(min(known, default=max(1, max(ends) - SEARCH_IDS)), max(ends) + 1)
-
-
-def _checksum(readings: int, body: bytes) -> bytes:
-    return blake2b(body, digest_size=8, key=str(readings).encode()).digest()
-
-
-def _decode(readings: int, checksum: bytes, body: bytes) -> _Body | None:
-    if not isinstance(body, bytes) or _checksum(readings, body) != checksum:
-        return None
-    try:
-        return _decoder.decode(zlib.decompress(body))
-    except (zlib.error, msgspec.DecodeError):
-        return None

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import structlog
+from qilu_contract.columns import Columns
 from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.storage import Point
 from qilu_contract.stores import Store
@@ -32,8 +36,54 @@ LEAST_BATCH = 100
 SIFT_WRITE_S = 10.0
 MOST_TOLD = 5
 """Reasons told during one outage."""
-Refused = tuple[Point, str]
-"""A point that is refused even alone, and what the store said."""
+
+
+class Refused(NamedTuple):
+    """A point that is refused even alone."""
+
+    point: Point
+    detail: str
+    """What the store said."""
+    group: int | None
+    """The place, in what was to be written, of the columns that it stands in; None: among the points."""
+    place: int
+    """Its own place in these, or among the points."""
+
+
+class _Batch:
+    """Points and columns as one sequence, which can be halved."""
+
+    def __init__(self, points: Sequence[Point], columns: Sequence[Columns]) -> None:
+        self._points, self._columns = points, columns
+        self._ends = list(accumulate(map(len, columns), initial=len(points)))
+        self.whole = range(self._ends[-1])
+
+    def part(self, which: range) -> tuple[Sequence[Point], list[Columns]]:
+        if which == self.whole:
+            return self._points, list(self._columns)
+        inside = []
+        for columns, first, end in zip(self._columns, self._ends[:-1], self._ends[1:], strict=True):
+            low, high = max(which.start, first), min(which.stop, end)
+            if low < high:
+                inside.append(columns.take(slice(low - first, high - first)))
+        return self._points[which.start : which.stop], inside
+
+    def refused(self, which: range, detail: str) -> list[Refused]:
+        """All of these."""
+        points, columns = self.part(which)
+        each = [*points, *(point for some in columns for point in some.points())]
+        return [Refused(point, detail, *self._place(at)) for at, point in zip(which, each, strict=True)]
+
+    def _place(self, at: int) -> tuple[int | None, int]:
+        if at < len(self._points):
+            return None, at
+        group = bisect_right(self._ends, at) - 1
+        return group, at - self._ends[group]
+
+
+def _halves(which: range) -> tuple[range, range]:
+    middle = len(which) // 2
+    return which[:middle], which[middle:]
 
 
 class StoreGate:
@@ -53,8 +103,6 @@ class StoreGate:
         self._rest_until_s = 0.0
         self._told: set[str] = set()
         self._figures_refused = False
-        self.reason = ""
-        """Why it does not take anything, in a sentence; empty when it does."""
         self.batch_size = batch_size
         """Points that should be written together now: follows the store's pace."""
         self.failing = True
@@ -68,19 +116,22 @@ class StoreGate:
         """How long the store still asks to be left alone."""
         return max(0.0, self._rest_until_s - time.monotonic())
 
-    async def write(self, points: Sequence[Point], within_s: float | None = None) -> None:
+    async def write(
+        self, points: Sequence[Point], columns: Sequence[Columns] = (), *, within_s: float | None = None
+    ) -> None:
         """Durable on return. Raises Retryable (without asking, while the store wants to be left alone; also
         when it takes longer than `within_s`), Rejected when at least one point is refused, TooLarge."""
         rests_s = self.rests_s()
         if rests_s:
             raise Retryable("the store asked to be left alone", rests_s)
+        size = len(points) + sum(map(len, columns))
         began_s = time.monotonic()
         try:
             async with asyncio.timeout(within_s):
-                await self._store.write(points)
+                await self._store.write(points, columns)
         except TimeoutError as error:
             slow = Retryable(f"the store took nothing within {within_s} s")
-            self._shrink(len(points), LEAST_BATCH)
+            self._shrink(size, LEAST_BATCH)
             self._failed(slow)
             raise slow from error
         except Retryable as error:
@@ -89,47 +140,58 @@ class StoreGate:
         except (Rejected, TooLarge) as error:
             self._counters.store_refused += 1
             if isinstance(error, TooLarge):
-                self._shrink(len(points), LEAST_BATCH)
+                self._shrink(size, LEAST_BATCH)
             raise
         took_s = time.monotonic() - began_s
         if took_s > SLOW_S:
-            self._shrink(len(points), LEAST_SLOW_BATCH)
-        elif took_s < QUICK_S and len(points) * 2 >= self.batch_size:
+            self._shrink(size, LEAST_SLOW_BATCH)
+        elif took_s < QUICK_S and size * 2 >= self.batch_size:
             self.batch_size = min(self._most, self.batch_size * 5 // 4 + 1)
         self._succeeded()
 
-    async def write_good(self, points: Sequence[Point], within_s: float | None = None) -> list[Refused]:
+    async def write_good(
+        self, points: Sequence[Point], columns: Sequence[Columns] = (), *, within_s: float | None = None
+    ) -> list[Refused]:
         """Write those that the store does not refuse for good; returns the others. Raises Retryable: then any
         of them may be stored, and all are to be written again."""
+        batch = _Batch(points, columns)
+        return await self._write_good(batch, batch.whole, within_s)
+
+    async def _write_good(self, batch: _Batch, which: range, within_s: float | None) -> list[Refused]:
         try:
-            await self.write(points, within_s)
+            await self.write(*batch.part(which), within_s=within_s)
         except (Rejected, TooLarge) as error:
             # All of them, as when they are older than what the store keeps: nothing to look for.
-            if len(points) == 1 or (isinstance(error, Rejected) and error.points == len(points)):
-                return [(point, str(error)) for point in points]
-            half = len(points) // 2
-            first = await self.write_good(points[:half], within_s)
-            return first + await self.write_good(points[half:], within_s)
+            if len(which) == 1 or (isinstance(error, Rejected) and error.points == len(which)):
+                return batch.refused(which, str(error))
+            first, second = _halves(which)
+            refused = await self._write_good(batch, first, within_s)
+            return refused + await self._write_good(batch, second, within_s)
         return []
 
-    async def sift(self, points: Sequence[Point]) -> list[Refused]:
+    async def sift(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> list[Refused]:
         """As `write_good`, for points with which the store fails again and again (an inner error, no answer)
         though it takes others: a point at which it fails even alone counts as refused. Raises Retryable when
         the store takes nothing else either."""
+        batch = _Batch(points, columns)
+        return await self._sift(batch, batch.whole)
+
+    async def _sift(self, batch: _Batch, which: range) -> list[Refused]:
         try:
-            return await self.write_good(points, SIFT_WRITE_S)
+            return await self._write_good(batch, which, SIFT_WRITE_S)
         except Retryable as error:
             if not await self.answers():
                 raise
-            if len(points) == 1:
-                return [(points[0], f"while the store takes others: {error}")]
-        half = len(points) // 2
-        return await self.sift(points[:half]) + await self.sift(points[half:])
+            if len(which) == 1:
+                return batch.refused(which, f"while the store takes others: {error}")
+        first, second = _halves(which)
+        refused = await self._sift(batch, first)
+        return refused + await self._sift(batch, second)
 
     async def answers(self) -> bool:
         """Whether the store takes the gateway's own figures now."""
         try:
-            await self.write(self._figures(), PROBE_S)
+            await self.write(self._figures(), within_s=PROBE_S)
         except Retryable:
             return False
         except StoreError as error:

@@ -124,12 +124,12 @@ async def test_points_that_are_all_too_old_are_refused_at_once(influxdb: Any) ->
         gate = StoreGate(store, counters, list, batch_size=5_000, spooling=False)
         old = [POINTS[0]._replace(ts_ms=now_ms - 40 * 86_400_000 - place) for place in range(1_000)]
         refused = await gate.write_good(old)
-        assert [point for point, _ in refused] == old
-        assert "retention" in refused[0][1]
+        assert [each.point for each in refused] == old
+        assert "retention" in refused[0].detail
         assert counters.store_refused == 1
         new = [POINTS[0]._replace(ts_ms=now_ms - place) for place in range(20)]
         refused = await gate.write_good([*new[:10], *old[:3], *new[10:]])
-        assert [point for point, _ in refused] == old[:3]
+        assert [each.point for each in refused] == old[:3]
         assert await store.count("motor") == 20
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qilu_contract.columns import Columns
 from qilu_contract.storage import Point
 from qilu_gateway.batching import Batcher
 from qilu_gateway.metrics import Counters
@@ -83,7 +84,7 @@ async def test_no_batch_is_empty() -> None:
 class SlowStore:
     """Takes all, each time a little later than a quick store would."""
 
-    async def write(self, points: Sequence[Point]) -> None:
+    async def write(self, points: Sequence[Point], columns: Sequence[Columns]) -> None:
         await asyncio.sleep(SLOW_S + 0.05)
 
 

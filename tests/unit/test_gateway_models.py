@@ -12,6 +12,7 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from qilu_contract.columns import Series, of_points
 from qilu_contract.storage import Point
 from qilu_gateway.batching import Batcher
 from qilu_gateway.spool import Spool, Spooled
@@ -45,11 +46,14 @@ class SpoolMachine(RuleBasedStateMachine):
     def open(self) -> None:
         self.spool = self.loop.run_until_complete(self._new().__aenter__())
 
-    @rule(size=st.integers(1, 40), firsts=st.booleans())
-    def append(self, size: int, firsts: bool) -> None:
+    @rule(size=st.integers(1, 40), firsts=st.booleans(), by_column=st.integers(0, 40))
+    def append(self, size: int, firsts: bool, by_column: int) -> None:
         points = [Point("motor", TAGS, self.given + k, {"power_in": k + 0.5}) for k in range(size)]
+        columns = of_points(points[by_column:], Series(), {})
         room = self.spool.bytes
-        taken = self.loop.run_until_complete(self.spool.append(points, [("m1", 1)] if firsts else []))
+        taken = self.loop.run_until_complete(
+            self.spool.append(points[:by_column], columns, [("m1", 1)] if firsts else [])
+        )
         if taken:
             self.model.append(points)
             self.given += size
@@ -64,7 +68,7 @@ class SpoolMachine(RuleBasedStateMachine):
             if place and len(expected) + len(batch) > most:
                 break
             expected += batch
-        assert (self.held.points if self.held is not None else []) == expected
+        assert _points(self.held) == expected
 
     @precondition(lambda self: self.held is not None)
     @rule()
@@ -80,7 +84,7 @@ class SpoolMachine(RuleBasedStateMachine):
         first = self.loop.run_until_complete(self.spool.oldest(1))
         assert first is not None
         rest = self.loop.run_until_complete(self.spool.oldest(most, set(first.ids)))
-        assert (rest.points[: len(self.model[1])] if rest is not None else []) == (
+        assert _points(rest)[: len(self.model[1]) if len(self.model) > 1 else 0] == (
             self.model[1] if len(self.model) > 1 else []
         )
 
@@ -109,6 +113,15 @@ class SpoolMachine(RuleBasedStateMachine):
             assert self.spool.filled.is_set() or not self.model
             assert (self.spool.bytes > 0) == bool(self.model)
             assert not self.corrupt
+
+
+def _points(found: Spooled | None) -> list[Point]:
+    """In the order in which they were appended."""
+    if found is None:
+        return []
+    points = [*found.points, *(point for columns in found.columns for point in columns.points())]
+    assert len(points) == found.readings
+    return sorted(points, key=lambda point: point.ts_ms)
 
 
 @dataclass(frozen=True)

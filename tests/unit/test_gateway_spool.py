@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qilu_contract.storage import Point
+from qilu_contract.columns import Series, of_points
+from qilu_contract.storage import BORN, Point
 from qilu_gateway.spool import FILE_NAME, Spool
+from qilu_gateway.spool_bodies import checksum_of
 
 GIB = 1024**3
 TAGS = ("370200", "370202", "C34", "370202-e00001")
@@ -88,7 +93,7 @@ async def test_what_goes_in_comes_out_once_and_in_order(
             await opened.__aexit__(None, None, None)
             opened = await spool(folder).__aenter__()
         batch = points(len(expected), size)
-        assert await opened.append(batch, [("u", turn)])
+        assert await opened.append(batch, [], [("u", turn)])
         expected += batch
         assert opened.readings == len(expected)
     assert await drain(opened) == expected
@@ -97,7 +102,9 @@ async def test_what_goes_in_comes_out_once_and_in_order(
 
 async def test_first_readings_come_back_with_their_batch_and_types_stay(tmp_path: Path) -> None:
     async with spool(tmp_path) as opened:
-        await opened.append([Point("motor", (*TAGS, "m"), 5, {"a": 12.0, "b": 12, "c": True})], [("m", 5)])
+        await opened.append(
+            [Point("motor", (*TAGS, "m"), 5, {"a": 12.0, "b": 12, "c": True})], [], [("m", 5)]
+        )
     async with spool(tmp_path) as opened:
         found = await opened.oldest(10)
         assert found is not None
@@ -107,33 +114,67 @@ async def test_first_readings_come_back_with_their_batch_and_types_stay(tmp_path
         }  # fmt: skip
 
 
+async def test_columns_come_back_as_columns(tmp_path: Path) -> None:
+    written = [
+        Point("motor", (*TAGS, f"m{number % 7}"), number, {"power_in": number / 3, BORN: number * 10**9})
+        for number in range(1000)
+    ]
+    written.append(Point("wind_turbine", (*TAGS, "turbine"), 5, {"energy_kWh": 1e15 / 3}))
+    columns = of_points(written, Series(), {})
+    columns[0].values[::3, 0] = np.nan
+    expected = [point for each in columns for point in each.points()]
+    async with spool(tmp_path) as opened:
+        assert await opened.append(points(0, 5), columns, [])
+        assert opened.readings == 5 + 1001
+    async with spool(tmp_path) as opened:
+        found = await opened.oldest(10)
+        assert found is not None
+        assert (found.readings, found.points) == (1006, points(0, 5))
+        assert [each.measurement for each in found.columns] == ["motor", "wind_turbine"]
+        assert [point for each in found.columns for point in each.points()] == expected
+        assert list(found.heard())[-2:] == [("m5", 999), ("turbine", 5)]
+
+
+async def test_a_spool_of_the_version_before_columns_is_gone_on_with(tmp_path: Path) -> None:
+    written = points(0, 10)
+    body = zlib.compress(msgspec.msgpack.encode([written, [("m", 5)]]), 1)
+    async with spool(tmp_path) as opened:
+        assert await opened.append(written, [], [])
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection, connection:
+        connection.execute("UPDATE batches SET body = ?, checksum = ?", (body, checksum_of(10, body)))
+    async with spool(tmp_path) as opened:
+        found = await opened.oldest(10)
+        assert found is not None
+        assert (found.points, found.columns, found.firsts) == (written, [], [("m", 5)])
+
+
 async def test_at_its_bound_it_takes_no_more_and_says_so_before(tmp_path: Path) -> None:
     async with spool(tmp_path, max_bytes=20_000) as opened:
         taken = 0
         warned_at = 0
-        while await opened.append(points(taken, 50, 10), []):
+        while await opened.append(points(taken, 50, 10), [], []):
             taken += 50
             if opened.nearly_full and not warned_at:
                 warned_at = opened.bytes
         assert 15_000 <= warned_at < opened.bytes <= 20_000
         assert opened.full
         assert len(await drain(opened)) == taken
-        assert await opened.append(points(0, 10), [])
+        assert await opened.append(points(0, 10), [], [])
         assert not opened.full
         assert not opened.nearly_full
     async with spool(tmp_path, max_bytes=0) as off:
         assert not off.enabled
-        assert not await off.append(points(0, 1), [])
+        assert not await off.append(points(0, 1), [], [])
         assert len(await drain(off)) == 10
     async with spool(tmp_path, min_free_bytes=2**60) as none_free:
         assert none_free.nearly_full
-        assert not await none_free.append(points(0, 1), [])
+        assert not await none_free.append(points(0, 1), [], [])
 
 
 async def fill(folder: Path, batches: int, size: int) -> None:
     async with spool(folder) as opened:
         for number in range(batches):
-            assert await opened.append(points(number * size, size, 300), [])
+            assert await opened.append(points(number * size, size, 300), [], [])
 
 
 async def test_a_batch_whose_content_changed_is_counted_and_set_aside_and_the_others_go_on(
@@ -173,7 +214,7 @@ async def test_a_file_with_scribbled_pages_keeps_what_is_readable_and_counts_the
     assert 0 < corrupt < 600
     assert len(found) + corrupt == 600
     assert len({point.ts_ms for point in found}) == len(found)
-    assert await opened.append(points(0, 5), [])
+    assert await opened.append(points(0, 5), [], [])
     await opened.__aexit__(None, None, None)
 
 
@@ -194,7 +235,7 @@ async def test_a_torn_file_keeps_its_beginning(tmp_path: Path) -> None:
 async def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
     async with spool(tmp_path) as opened:
-        assert await opened.append(points(0, 5), [])
+        assert await opened.append(points(0, 5), [], [])
         assert len(await drain(opened)) == 5
     assert set_aside(tmp_path, ".sqlite") == (content != b"")
 
@@ -210,7 +251,7 @@ async def test_a_spool_that_was_lost_is_noticed_and_counted(tmp_path: Path, part
     killed = spool(tmp_path)
     await killed.__aenter__()
     for number in range(4):
-        assert await killed.append(points(number * 100, 100), [])
+        assert await killed.append(points(number * 100, 100), [], [])
     found = await killed.oldest(100)
     assert found is not None
     await killed.remove(found.ids)
@@ -233,9 +274,9 @@ async def test_a_truncated_spool_counts_all_that_it_lacks(tmp_path: Path) -> Non
 
 async def test_a_spool_that_is_removed_in_use_is_written_again(tmp_path: Path) -> None:
     async with spool(tmp_path) as opened:
-        assert await opened.append(points(0, 100), [("u", 1)])
+        assert await opened.append(points(0, 100), [], [("u", 1)])
         remove_all(tmp_path)
-        assert await opened.append(points(100, 100), [])
+        assert await opened.append(points(100, 100), [], [])
         assert opened.readings == 200
     async with spool(tmp_path) as opened:
         assert (opened.readings, opened.corrupt) == (200, 0)
@@ -245,10 +286,10 @@ async def test_a_spool_that_is_removed_in_use_is_written_again(tmp_path: Path) -
 async def test_a_full_disk_is_a_full_spool_and_loses_nothing(small_disk: Any) -> None:
     async with spool(small_disk.folder) as opened:
         taken = 0
-        while await opened.append(points(taken, 50, 300), []):
+        while await opened.append(points(taken, 50, 300), [], []):
             taken += 50
         assert taken > 0
     async with spool(small_disk.folder) as again:
         assert again.readings == taken
         assert len(await drain(again)) == taken
-        assert await again.append(points(0, 50), [])
+        assert await again.append(points(0, 50), [], [])

@@ -195,7 +195,7 @@ async def test_a_state_file_that_is_removed_in_use_is_written_again(tmp_path: Pa
 async def test_files_are_their_owners_only(tmp_path: Path) -> None:
     async with StateFile(tmp_path, STATE_SCHEMAS) as state, Spool(tmp_path, 10**9, 0, print) as spool:
         await state.write(lambda connection: outbox.add(connection, [("a", 1)]))
-        assert await spool.append([Point("motor", ("", "", "", "", "m"), 1, {"power_in": 1.0})], [])
+        assert await spool.append([Point("motor", ("", "", "", "", "m"), 1, {"power_in": 1.0})], [], [])
         modes = {file.name: file.stat().st_mode & 0o777 for file in list_files(tmp_path)}
         assert set(modes) >= {"gateway.sqlite", "gateway.sqlite-wal", "spool.sqlite-wal", "spooled"}
         assert set(modes.values()) == {0o600}

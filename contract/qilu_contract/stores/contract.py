@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self, get_args
 from urllib.parse import unquote, urlsplit
 
+from qilu_contract.columns import Columns
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
 from qilu_contract.storage import Point
@@ -45,9 +46,9 @@ class Store(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    async def write(self, points: Sequence[Point]) -> None:
-        """Durable on return. Idempotent: same measurement, tags and time is the same point, and its fields
-        merge.
+    async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
+        """Points, and more by column. Durable on return, all of them; written at once, as far as the store
+        can. Idempotent: same measurement, tags and time is the same point, and its fields merge.
 
         Raises Rejected when at least one point is refused for good, TooLarge when the batch must be split.
         """

@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 import structlog
 
+from qilu_contract.columns import Columns
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.private_files import private_file
 from qilu_contract.readings import Value
@@ -179,7 +180,8 @@ class DuckStore:
     async def ping(self) -> None:
         await self._run(self._writer, lambda cursor: cursor.execute("SELECT 1"))
 
-    async def write(self, points: Sequence[Point]) -> None:
+    async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
+        points = [*points, *(point for each in columns for point in each.points())]
         await self._run(self._writer, lambda cursor: _write(cursor, points))
 
     async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:

@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import structlog
 
+from qilu_contract.columns import Columns
 from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.readings import Value
 from qilu_contract.storage import Measurement, Point, line_protocol
@@ -79,7 +80,8 @@ class InfluxStore:
                     error=str(error),
                 )
 
-    async def write(self, points: Sequence[Point]) -> None:
+    async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
+        points = [*points, *(point for each in columns for point in each.points())]
         if not points:
             return
         try:
