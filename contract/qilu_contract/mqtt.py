@@ -5,28 +5,27 @@ that ended is replaced by a new one, and what was not acknowledged is the busine
 broker. What comes in is handed on in batches, what goes out is gathered and written once a turn of the event
 loop, so a message costs a few microseconds and an idle connection a few kilobytes.
 
-Packets follow OASIS MQTT 5.0; topics that are not UTF-8 are handed on with replacement characters, because a
-connection that ends over one message would end over it again and again.
+Packets follow OASIS MQTT 5.0; topics that are not UTF-8 are handed on as they came.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from qilu_contract.errors import QiluError
+from qilu_contract.mqtt_messages import Acknowledgements, Messages, pubacks
 
 TIMEOUT_S = 20.0
 """For connecting, log-in included, and for each answer that is waited for."""
 GOODBYE_S = 1.0
-MOST_HELD_BACK = 1_000
-"""Acknowledgements that wait for their predecessors'. The built-in broker, which hangs up when the order is
-another, hands over a hundred messages at once; Mosquitto does not mind."""
+READ_BYTES = 256 * 1024
+"""What is read from a socket at once, at most."""
 NEVER = 0xFFFF_FFFF
 """The session expiry that means: keep the session."""
 
@@ -65,16 +64,6 @@ class MessageRefused(MqttError):
     """The broker answered that nobody gets a message."""
 
 
-class Message(NamedTuple):
-    topic: str
-    payload: bytes
-    dup: bool
-    mid: int
-    """What it is acknowledged by; 0 at QoS 0, which nobody acknowledges."""
-    retained: bool = False
-    """The broker kept it for new subscribers: nobody knows how old it is."""
-
-
 @dataclass(frozen=True, slots=True)
 class Will:
     """Published by the broker, at QoS 1, when the connection ends without a goodbye."""
@@ -103,7 +92,17 @@ def _nothing(*_: object) -> None:
     pass
 
 
-class Connection(asyncio.Protocol):
+class _Scratch(threading.local):
+    """What is read is parsed before the next socket of the thread is read from: all share one buffer."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_BYTES))
+
+
+_scratch = _Scratch()
+
+
+class Connection(asyncio.BufferedProtocol):
     """Made by `connect`. All callbacks are called from the event loop and must not block:
     `take` with the messages that came, `acked` with the items of `send` that the broker confirmed, `moved`
     when there is room again after the socket was full."""
@@ -111,7 +110,7 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         login: Login,
-        take: Callable[[list[Message]], None] = _nothing,
+        take: Callable[[Messages], None] = _nothing,
         acked: Callable[[list[Any]], None] = _nothing,
         moved: Callable[[], None] = _nothing,
     ) -> None:
@@ -122,12 +121,12 @@ class Connection(asyncio.Protocol):
         self.ended: asyncio.Future[MqttError] = self._loop.create_future()
         """Why the connection ended, once it has."""
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._buffer = bytearray()
+        self._rest = bytearray()
+        """A packet that is not whole yet."""
         self._needed = 2
         self._out: list[bytes] = []
         self._in_flight: dict[int, Any] = {}
-        self._owed: deque[int] = deque()
-        self._done: set[int] = set()
+        self._acknowledgements = Acknowledgements(login.receive_maximum)
         self._mid = 0
         self._window = 65_535
         self._max_packet_out = 2**28
@@ -211,23 +210,11 @@ class Connection(asyncio.Protocol):
             await subscribed
 
     def acknowledge(self, mids: Iterable[int]) -> None:
-        """Messages that came may be forgotten by the broker. It is told in the order in which they came, as
-        MQTT wants it: what is acknowledged before its predecessors waits for them, but never so much that
-        one message that takes long would hold up all others."""
-        owed, done = self._owed, self._done
-        done.update(mids)
-        while owed and owed[0] in done:
-            self._acknowledge(owed.popleft())
-        if len(done) > min(MOST_HELD_BACK, self._login.receive_maximum // 2):
-            ready = [mid for mid in owed if mid in done]
-            self._owed = deque(mid for mid in owed if mid not in done)
-            for mid in ready:
-                self._acknowledge(mid)
+        """Messages that came may be forgotten by the broker. It is told in the order in which they came."""
+        ready = self._acknowledgements.ready(list(mids))
+        if ready:
+            self._out.append(pubacks(ready))
         self.flush()
-
-    def _acknowledge(self, mid: int) -> None:
-        self._done.discard(mid)
-        self._out.append(b"\x40\x02" + mid.to_bytes(2, "big"))
 
     def flush(self) -> None:
         """Write what was gathered."""
@@ -289,18 +276,23 @@ class Connection(asyncio.Protocol):
         self._socket_full = False
         self._moved()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _scratch.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(_scratch.view[:nbytes])
+
+    def data_received(self, data: bytes | memoryview) -> None:
         if not self.is_open:
             return
         self._heard = True
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-            if len(buffer) < self._needed:
+        rest = self._rest
+        if rest:
+            rest += data
+            if len(rest) < self._needed:
                 return
-            data = bytes(buffer)
-            buffer.clear()
-        messages: list[Message] = []
+        data = bytes(rest or data)
+        messages = Messages()
         acked: list[Any] = []
         try:
             used = self._parse(data, messages, acked)
@@ -309,10 +301,11 @@ class Connection(asyncio.Protocol):
         except (IndexError, ValueError):
             self._end(MqttError("the broker sent a packet that is none"))
         else:
-            buffer += data[used:]
+            rest[:] = data[used:]
         if acked:
             self._acked(acked)
-        if messages:
+        if messages.mids:
+            self._acknowledgements.came(messages.mids)
             self._take(messages)
 
     # -- inside
@@ -330,9 +323,11 @@ class Connection(asyncio.Protocol):
         if not self.is_open:
             raise self.ended.result()
 
-    def _parse(self, data: bytes, messages: list[Message], acked: list[Any]) -> int:
+    def _parse(self, data: bytes, messages: Messages, acked: list[Any]) -> int:
         """Takes the whole packets of `data`, whose bytes it counts, and notes what the next one needs."""
         place, size = 0, len(data)
+        topics, payloads = messages.topics.append, messages.payloads.append
+        mids, flags = messages.mids.append, messages.flags.append
         while size - place >= 2:
             head, length, start = data[place], data[place + 1], place + 2
             if length > 0x7F:
@@ -364,7 +359,6 @@ class Connection(asyncio.Protocol):
                         raise MqttError("the broker sent QoS 2, which nobody subscribed to")
                     mid = data[name] << 8 | data[name + 1]
                     body += 2
-                    self._owed.append(mid)
                 properties = data[body]
                 if properties > 0x7F:
                     properties, body = _read_varint(data, body)
@@ -373,8 +367,10 @@ class Connection(asyncio.Protocol):
                 body += properties
                 if body > end:
                     raise IndexError
-                topic = data[start + 2 : name].decode("utf-8", "replace")
-                messages.append(Message(topic, data[body:end], head & 0x08 != 0, mid, head & 0x01 != 0))
+                topics(data[start + 2 : name])
+                payloads(data[body:end])
+                mids(mid)
+                flags(head)
             elif kind == _PUBACK:
                 mid = data[start] << 8 | data[start + 1]
                 item = self._in_flight.get(mid)
@@ -456,7 +452,7 @@ async def connect(
     login: Login,
     *,
     tls: ssl.SSLContext | None = None,
-    take: Callable[[list[Message]], None] = _nothing,
+    take: Callable[[Messages], None] = _nothing,
     acked: Callable[[list[Any]], None] = _nothing,
     moved: Callable[[], None] = _nothing,
 ) -> Connection:

@@ -7,7 +7,8 @@ from typing import Any
 
 from qilu_contract import mqtt
 from qilu_contract.broker import BrokerAddress
-from qilu_contract.mqtt import Connection, Login, Message, Will
+from qilu_contract.mqtt import Connection, Login, Will
+from qilu_contract.mqtt_messages import Messages
 
 KEEPALIVE_S = 30
 RECEIVE_MAXIMUM = 100
@@ -22,7 +23,7 @@ class Broker(BrokerAddress):
         client_id: str,
         *,
         will: Will | None = None,
-        take: Callable[[list[Message]], None] = lambda _: None,
+        take: Callable[[Messages], None] = lambda _: None,
         acked: Callable[[list[Any]], None] = lambda _: None,
         moved: Callable[[], None] = lambda: None,
     ) -> Connection:

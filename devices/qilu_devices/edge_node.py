@@ -36,11 +36,11 @@ from qilu_contract.mqtt import (
     SESSION_TAKEN_OVER,
     Connection,
     ConnectRefused,
-    Message,
     MessageRefused,
     MqttError,
     Will,
 )
+from qilu_contract.mqtt_messages import Message, Messages
 from qilu_contract.readings import MAX_TIME_MS
 
 from qilu_devices import payloads
@@ -496,7 +496,7 @@ class EdgeNode:
 
     # -- what others tell us
 
-    def _on_messages(self, messages: list[Message]) -> None:
+    def _on_messages(self, messages: Messages) -> None:
         for message in messages:
             self._on_message(message)
         if self._connection is not None:

@@ -18,7 +18,7 @@ from qilu_contract import clock
 from qilu_contract.clock import JudgingClock, RunClock
 from qilu_contract.errors import BadReading, Reason, Remark, Retryable
 from qilu_contract.marks import Mark
-from qilu_contract.mqtt import Message
+from qilu_contract.mqtt_messages import Message, Messages
 from qilu_contract.readings import Reading
 from qilu_contract.storage import Point
 
@@ -51,6 +51,8 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 """Payloads of messages that are not durable yet; at the bound nothing more is taken until some are."""
 HISTORY = 2
 """The lane of the session for history; 0 is that for all else, 1 the host's of the strict profile."""
+AT_ONCE = 256
+"""Messages taken in one turn of the event loop: some milliseconds of work."""
 AFTER_CONNECT_S = 10.0
 """So long after a connection was made a gap in sequence numbers is no reason to ask for a rebirth."""
 ACTIVITY_MS = 3600 * 1000
@@ -65,7 +67,7 @@ LAG_SAMPLES = 20
 
 
 class Pipeline:
-    """`take` is called with each message, one after the other; `run` brings batches of them to an end."""
+    """`take` is called with what came, one part after the other; `run` brings batches of them to an end."""
 
     def __init__(
         self,
@@ -146,9 +148,15 @@ class Pipeline:
             await self._batcher.add(taken)
         return await asyncio.shield(ended)
 
-    async def take(self, message: Message, epoch: int, lane: int = 0) -> None:
-        """Take a message over, as the connection `epoch` delivered it; `lane` tells the sessions apart whose
+    async def take(self, messages: Messages, epoch: int, lane: int = 0) -> None:
+        """Take messages over, as the connection `epoch` delivered them; `lane` tells the sessions apart whose
         connections these are. Waits while too much is in flight."""
+        for place, message in enumerate(messages):
+            if place % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+            await self._take_one(message, epoch, lane)
+
+    async def _take_one(self, message: Message, epoch: int, lane: int) -> None:
         topic, payload, dup, mid, retained = message
         counters = self._meter.counters
         counters.messages += 1

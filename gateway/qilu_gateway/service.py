@@ -22,7 +22,7 @@ from qilu_contract.hours import Hours
 from qilu_contract.http_server import HttpServer
 from qilu_contract.interpreter import serve_evenly
 from qilu_contract.marks import Mark
-from qilu_contract.mqtt import Message
+from qilu_contract.mqtt_messages import Messages
 from qilu_contract.secrets import secret
 from qilu_contract.storage import FINE, Point
 from qilu_contract.stores import Store, open_store
@@ -64,6 +64,7 @@ STOP_S = 3.0
 MEASURE_EVERY_S = 2.0
 LETTERS_EVERY_MS = 10_000
 CLOCK_WINDOW = 10
+SPARKPLUG = topics.NAMESPACE.encode()
 STALLED_S = 5.0
 """A message in flight for longer means that data comes in faster than it can be kept."""
 ADDRESS_EVERY_S = 5.0
@@ -347,7 +348,7 @@ class GatewayService:
                     if not alone:
                         parts["clock"] = self._hold_clock(pipeline)
                         parts["history"] = self._hold(
-                            history, lambda message, epoch: pipeline.take(message, epoch, HISTORY)
+                            history, lambda messages, epoch: pipeline.take(messages, epoch, HISTORY)
                         )
                     if speaker is not session:
                         parts["host-session"] = self._hold(speaker, self._unacknowledged_only(pipeline))
@@ -403,10 +404,10 @@ class GatewayService:
             persistent=False,
         )
 
-        async def take(message: Message, epoch: int) -> None:
-            session.acknowledge(epoch, [message.mid])
-            if message.payload:
-                pipeline.hear_clock(message.payload)
+        async def take(messages: Messages, epoch: int) -> None:
+            session.acknowledge(epoch, messages.mids)
+            for payload in filter(None, messages.payloads):
+                pipeline.hear_clock(payload)
 
         await self._hold(session, take)
 
@@ -429,9 +430,13 @@ class GatewayService:
         if self._settings.profile == "reliable":
             return pipeline.take
 
-        async def take(message: Message, epoch: int) -> None:
-            if message.mid or not message.topic.startswith(topics.NAMESPACE):
-                await pipeline.take(message, epoch)
+        async def take(messages: Messages, epoch: int) -> None:
+            own = [
+                place
+                for place, (mid, topic) in enumerate(zip(messages.mids, messages.topics, strict=True))
+                if mid or not topic.startswith(SPARKPLUG)
+            ]
+            await pipeline.take(messages.take(own), epoch)
 
         return take
 
@@ -440,11 +445,16 @@ class GatewayService:
         an edge node's will comes at QoS 1 even when all else of it comes at QoS 0, and must not overtake it.
         """
 
-        async def take(message: Message, epoch: int) -> None:
-            if message.mid and self._speaker is not None:
-                self._speaker.acknowledge(epoch, [message.mid])
-            if not message.mid or "/NDEATH/" in message.topic:
-                await pipeline.take(message._replace(mid=0), epoch, lane=1)
+        async def take(messages: Messages, epoch: int) -> None:
+            if self._speaker is not None:
+                self._speaker.acknowledge(epoch, [mid for mid in messages.mids if mid])
+            own = messages.take(
+                place
+                for place, (mid, topic) in enumerate(zip(messages.mids, messages.topics, strict=True))
+                if not mid or b"/NDEATH/" in topic
+            )
+            own.mids = [0] * len(own)
+            await pipeline.take(own, epoch, lane=1)
 
         return take
 

@@ -25,10 +25,10 @@ from qilu_contract.mqtt import (
     SESSION_TAKEN_OVER,
     Connection,
     Login,
-    Message,
     MqttError,
     Will,
 )
+from qilu_contract.mqtt_messages import Messages
 from qilu_contract.partitions import Partition
 
 log = structlog.get_logger()
@@ -39,8 +39,6 @@ MAX_QUEUED_BYTES = 32 * 1024 * 1024
 """What was read and is not taken yet; at the bound nothing more is read from the socket."""
 KEEPALIVE_S = 15
 TIMEOUT_S = 10.0
-AT_ONCE = 256
-"""Messages taken in one turn of the event loop: some milliseconds of work."""
 
 
 def filters(partition: Partition) -> tuple[str, ...]:
@@ -60,8 +58,8 @@ def history_filters(partition: Partition) -> tuple[str, ...]:
     return tuple(f"{topics.HISTORY}{topics.NAMESPACE}/{group}/#" for group in partition.groups)
 
 
-Take = Callable[[Message, int], Awaitable[None]]
-"""A message, and the epoch: which connection of ours delivered it. It can be acknowledged on no other."""
+Take = Callable[[Messages, int], Awaitable[None]]
+"""Messages, and the epoch: which connection of ours delivered them. They can be acknowledged on no other."""
 
 
 class Session:
@@ -87,7 +85,7 @@ class Session:
         self._will, self._filters, self._persistent = will, filters, persistent
         self._stamp = stamp
         self._connection: Connection | None = None
-        self._queue: deque[Message] = deque()
+        self._queue: deque[Messages] = deque()
         self._queued_bytes = 0
         self._some = asyncio.Event()
         self._stopping = self._closing = False
@@ -101,7 +99,7 @@ class Session:
         """When the present connection was subscribed, on the monotonic clock."""
 
     async def run(self, take: Take) -> None:
-        """Connect, subscribe and hand every message to `take`, one after the other, until `stop`. Raises
+        """Connect, subscribe and hand all messages to `take`, in their order, until `stop`. Raises
         ConfigError when another gateway takes the session over: two would take it from each other for ever.
         """
         delay = 0.5
@@ -159,9 +157,9 @@ class Session:
         if not self._closing:
             raise connection.ended.result()
 
-    def _arrived(self, messages: list[Message]) -> None:
-        self._queue += messages
-        self._queued_bytes += sum([len(message.payload) for message in messages])
+    def _arrived(self, messages: Messages) -> None:
+        self._queue.append(messages)
+        self._queued_bytes += messages.payload_bytes
         if self._queued_bytes > MAX_QUEUED_BYTES and self._connection is not None:
             self._connection.pause()
         self._some.set()
@@ -170,11 +168,11 @@ class Session:
         """Until the connection's end. What is queued then cannot be acknowledged any more: it comes again."""
         queue, epoch = self._queue, self.epoch
         while connection.is_open:
-            for _ in range(min(len(queue), AT_ONCE)):
-                message = queue.popleft()
-                self._queued_bytes -= len(message.payload)
-                if not self._stopping:  # else it stays unacknowledged and is delivered to who comes next
-                    await take(message, epoch)
+            if queue:
+                messages = queue.popleft()
+                self._queued_bytes -= messages.payload_bytes
+                if not self._stopping:  # else they stay unacknowledged and are delivered to who comes next
+                    await take(messages, epoch)
             if self._queued_bytes <= MAX_QUEUED_BYTES:
                 connection.resume()
             if queue:

@@ -19,7 +19,8 @@ import msgspec
 import structlog
 from qilu_contract import topics
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.mqtt import NOT_AUTHORISED, Connection, Message, MqttError
+from qilu_contract.mqtt import NOT_AUTHORISED, Connection, MqttError
+from qilu_contract.mqtt_messages import Messages
 from qilu_devices.broker import Broker
 
 AWAY_S = 120.0
@@ -121,7 +122,7 @@ class Uplink:
             await connection.subscribe([topics.state()])
         return self._connection
 
-    def _take(self, messages: list[Message]) -> None:
+    def _take(self, messages: Messages) -> None:
         """STATE of the gateway; nothing else was asked for."""
         for message in messages:
             try:

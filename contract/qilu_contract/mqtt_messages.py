@@ -1,0 +1,115 @@
+"""Messages as they come, many at once, and the order in which they are acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+MOST_HELD_BACK = 1_000
+"""Acknowledgements that wait for their predecessors'. The built-in broker, which hangs up when the order is
+another, hands over a hundred messages at once; Mosquitto does not mind."""
+DUP, RETAINED = 0x08, 0x01
+"""Bits of `Messages.flags`."""
+_PUBACK = 0x4002_0000  # type, length, and the packet identifier in the lower half
+_TIDY = 4096
+
+
+class Message(NamedTuple):
+    topic: str
+    payload: bytes
+    dup: bool
+    mid: int
+    """What it is acknowledged by; 0 at QoS 0, which nobody acknowledges."""
+    retained: bool = False
+    """The broker kept it for new subscribers: nobody knows how old it is."""
+
+
+@dataclass(slots=True, eq=False)
+class Messages:
+    """Messages in the order in which they came, a list for each part; iterated over, one `Message` at a
+    time. Topics are bytes as they came."""
+
+    topics: list[bytes] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+    mids: list[int] = field(default_factory=list)
+    flags: list[int] = field(default_factory=list)
+    """The first byte of each packet, which holds DUP and RETAINED."""
+
+    def __len__(self) -> int:
+        return len(self.mids)
+
+    @property
+    def payload_bytes(self) -> int:
+        return sum(map(len, self.payloads))
+
+    def __iter__(self) -> Iterator[Message]:
+        for topic, payload, mid, flags in zip(self.topics, self.payloads, self.mids, self.flags, strict=True):
+            # A connection that ends over a topic that is not UTF-8 would end over it again and again.
+            name = topic.decode("utf-8", "replace")
+            yield Message(name, payload, flags & DUP != 0, mid, flags & RETAINED != 0)
+
+    def take(self, places: Iterable[int]) -> Messages:
+        """Some of them."""
+        places = list(places)
+        return Messages(
+            [self.topics[place] for place in places],
+            [self.payloads[place] for place in places],
+            [self.mids[place] for place in places],
+            [self.flags[place] for place in places],
+        )
+
+    def split(self, most: int) -> Iterator[Messages]:
+        """The same, at most so many together."""
+        if len(self) <= most:
+            yield self
+            return
+        for start in range(0, len(self), most):
+            part = slice(start, start + most)
+            yield Messages(self.topics[part], self.payloads[part], self.mids[part], self.flags[part])
+
+
+class Acknowledgements:
+    """Puts acknowledgements into the order in which the messages came, as MQTT wants it: what is acknowledged
+    before its predecessors waits for them, but never so much that one message that takes long would hold up
+    all others."""
+
+    def __init__(self, window: int) -> None:
+        """`window`: how many messages may be unacknowledged."""
+        self._most_held_back = min(MOST_HELD_BACK, window // 2)
+        self._owed: list[int] = []
+        self._start = 0
+        self._done: set[int] = set()
+
+    def came(self, mids: Sequence[int]) -> None:
+        self._owed += [mid for mid in mids if mid] if 0 in mids else mids
+
+    def ready(self, mids: Sequence[int]) -> Sequence[int]:
+        """Those that may be sent now that `mids` are acknowledged, in their order."""
+        owed, done, start = self._owed, self._done, self._start
+        if not done and owed[start : start + len(mids)] == mids:  # as nearly always
+            found: Sequence[int] = mids
+            self._start = start + len(mids)
+        else:
+            done.update(mids)
+            end = start
+            while end < len(owed) and owed[end] in done:
+                end += 1
+            found = owed[start:end]
+            self._start = end
+            if len(done) - len(found) > self._most_held_back:
+                rest = owed[end:]
+                found += [mid for mid in rest if mid in done]
+                self._owed, self._start = [mid for mid in rest if mid not in done], 0
+            done.difference_update(found)
+        if self._start > _TIDY and 2 * self._start > len(self._owed):
+            del self._owed[: self._start]
+            self._start = 0
+        return found
+
+
+def pubacks(mids: Sequence[int]) -> bytes:
+    """The packets that acknowledge these messages."""
+    return (np.array(mids, dtype=np.uint32) + _PUBACK).astype(">u4").tobytes()
