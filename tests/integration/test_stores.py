@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import duckdb
 import pytest
 from qilu_contract import storage
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.columns import Series, of_points
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN, FINE, MEASUREMENTS, RESOLUTION, UNIT_TAGS, Measurement, Point
@@ -34,14 +36,38 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield opened
 
 
+Write = Callable[[list[Point]], Awaitable[None]]
+
+
+@pytest.fixture(params=["points", "columns"])
+def write(request: pytest.FixtureRequest, store: Store) -> Write:
+    """Writes points one way or the other."""
+    return store.write if request.param == "points" else by_column(store)
+
+
+def by_column(store: Store) -> Write:
+    """Writes units' points as columns, and all others as points."""
+    series = Series()
+    known: dict[tuple[str, ...], dict[str, int]] = {}
+
+    async def write(points: list[Point]) -> None:
+        others: list[Point] = []
+        units: dict[tuple[str, ...], list[Point]] = {}
+        for point in points:
+            fits = len(point.tags) == len(UNIT_TAGS)
+            (units.setdefault(point.tags[:-1], []) if fits else others).append(point)
+        columns = [of_points(some, series, known.setdefault(of, {})) for of, some in units.items()]
+        await store.write(others, list(chain.from_iterable(columns)))
+
+    return write
+
+
 def motor(ts_ms: int, tags: tuple[str, ...] = TAGS, **fields: Any) -> Point:
     return Point("motor", tags, ts_ms, fields)
 
 
-async def test_what_is_written_is_read_back_value_by_value(store: Store) -> None:
-    await store.write(
-        [motor(10_000, power_in=11.25, speed=1470.1), motor(20_000, power_in=1e-9, slip=0.1 + 0.2)]
-    )
+async def test_what_is_written_is_read_back_value_by_value(store: Store, write: Write) -> None:
+    await write([motor(10_000, power_in=11.25, speed=1470.1), motor(20_000, power_in=1e-9, slip=0.1 + 0.2)])
     rows = await store.series("motor", UNIT, ["power_in", "speed", "slip"], 0, 30_000)
     assert [(row.ts_ms, row.values) for row in rows] == [
         (10_000, {"power_in": 11.25, "speed": 1470.1}),
@@ -50,45 +76,47 @@ async def test_what_is_written_is_read_back_value_by_value(store: Store) -> None
     assert all(type(value) is float for row in rows for value in row.values.values())
 
 
-async def test_writing_again_stores_nothing_twice_and_merges_fields(store: Store) -> None:
+async def test_writing_again_stores_nothing_twice_and_merges_fields(store: Store, write: Write) -> None:
     for _ in range(3):
-        await store.write([motor(10_000, power_in=11.0), motor(10_000, power_in=11.0, vibration=1.5)])
-    await store.write([motor(10_000, speed=1470.0)])
+        await write([motor(10_000, power_in=11.0), motor(10_000, power_in=11.0, vibration=1.5)])
+    await write([motor(10_000, speed=1470.0)])
     assert await store.count("motor") == 1
     [row] = await store.series("motor", UNIT, ["power_in", "vibration", "speed"], 0, 30_000)
     assert row.values == {"power_in": 11.0, "vibration": 1.5, "speed": 1470.0}
 
 
-async def test_latest_is_the_last_point_with_each_signals_last_value(store: Store) -> None:
+async def test_latest_is_the_last_point_with_each_signals_last_value(store: Store, write: Write) -> None:
     assert await store.latest("motor", UNIT) is None
-    await store.write([motor(60_000, power_in=1.0, vibration=2.0), motor(70_000, power_in=3.0)])
-    await store.write([motor(50_000, power_in=9.0, vibration=9.0), motor(90_000, OTHER, power_in=7.0)])
+    await write([motor(60_000, power_in=1.0, vibration=2.0), motor(70_000, power_in=3.0)])
+    await write([motor(50_000, power_in=9.0, vibration=9.0), motor(90_000, OTHER, power_in=7.0)])
     row = await store.latest("motor", UNIT)
     assert row is not None
     assert (row.ts_ms, row.values) == (70_000, {"power_in": 3.0, "vibration": 2.0})
 
 
-async def test_a_unit_is_known_by_whatever_signal_it_sends(store: Store) -> None:
+async def test_a_unit_is_known_by_whatever_signal_it_sends(store: Store, write: Write) -> None:
     """Not by its class's base signal alone, as the simulated ones."""
-    await store.write([motor(10_000, vibration=1.5), motor(20_000, speed=1470.0)])
-    await store.write([motor(15_000, vibration=2.5)])  # late
+    await write([motor(10_000, vibration=1.5), motor(20_000, speed=1470.0)])
+    await write([motor(15_000, vibration=2.5)])  # late
     row = await store.latest("motor", UNIT)
     assert row is not None
     assert (row.ts_ms, row.values) == (20_000, {"vibration": 2.5, "speed": 1470.0})
-    await store.write([motor(5_000, power_in=7.0)])  # later still
+    await write([motor(5_000, power_in=7.0)])  # later still
     row = await store.latest("motor", UNIT)
     assert row is not None
     assert (row.ts_ms, row.values) == (20_000, {"power_in": 7.0, "vibration": 2.5, "speed": 1470.0})
-    await store.write([motor(30_000, power_in=8.0), motor(40_000, **{BORN: 39_000})])
+    await write([motor(30_000, power_in=8.0), motor(40_000, **{BORN: 39_000})])
     row = await store.latest("motor", UNIT)
     assert row is not None
     assert (row.ts_ms, row.values[BORN], row.values["power_in"]) == (40_000, 39_000, 8.0)
 
 
-async def test_signals_that_come_apart_stand_in_the_same_rows_whatever_came_first(store: Store) -> None:
+async def test_signals_that_come_apart_stand_in_the_same_rows_whatever_came_first(
+    store: Store, write: Write
+) -> None:
     made = [motor(20_000, speed=3.0), motor(80_000, vibration=4.0), motor(10_000, vibration=1.0)]
     for point in (*made, motor(30_000, vibration=2.0), motor(90_000, speed=5.0), motor(10_000, speed=9.0)):
-        await store.write([point])
+        await write([point])
     names = ["speed", "vibration", "slip"]
     rows = await store.series("motor", UNIT, names, 0, 120_000)
     assert [(row.ts_ms, row.values) for row in rows] == [
@@ -113,13 +141,15 @@ async def test_signals_that_come_apart_stand_in_the_same_rows_whatever_came_firs
     rows = await store.series("motor", UNIT, names, 0, 120_000, 10_000, "count")
     assert rows[1].values == {"speed": 1}
     with pytest.raises(Rejected):
-        await store.write([motor(10_000)])
+        await write([motor(10_000)])
 
 
-async def test_values_at_the_end_of_what_a_float_holds_are_kept_and_their_mean_is_one(store: Store) -> None:
+async def test_values_at_the_end_of_what_a_float_holds_are_kept_and_their_mean_is_one(
+    store: Store, write: Write
+) -> None:
     huge = 1.797e308
-    await store.write([motor(ts, power_in=huge, speed=2.0) for ts in (0, 1_000, 2_000)])
-    await store.write([motor(60_000, power_in=-huge), motor(61_000, power_in=huge), motor(62_000, slip=1e-9)])
+    await write([motor(ts, power_in=huge, speed=2.0) for ts in (0, 1_000, 2_000)])
+    await write([motor(60_000, power_in=-huge), motor(61_000, power_in=huge), motor(62_000, slip=1e-9)])
     rows = await store.series("motor", UNIT, ["power_in"], 0, 1_000)
     assert rows[0].values == {"power_in": huge}
     row = await store.latest("motor", UNIT)
@@ -134,9 +164,9 @@ async def test_values_at_the_end_of_what_a_float_holds_are_kept_and_their_mean_i
     assert rows[0].values == {"power_in": huge, "speed": 2.0}
     for value in (float("inf"), float("-inf"), float("nan")):
         with pytest.raises(Rejected):
-            await store.write([motor(70_000, power_in=value)])
+            await write([motor(70_000, power_in=value)])
         with pytest.raises(Rejected):
-            await store.write([Point("pipeline", ("qilu", FINE), 5_000, {"accepted": 1, "lag_ms": value})])
+            await write([Point("pipeline", ("qilu", FINE), 5_000, {"accepted": 1, "lag_ms": value})])
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -155,15 +185,16 @@ async def test_both_stores_answer_alike_whatever_was_written(
         if draw.random() < 0.1:
             fields[BORN] = draw.randrange(10**12)
         points.append(Point("motor", draw.choice([TAGS, OTHER]), draw.randrange(0, 600_000, 500), fields))
-    urls = (f"duckdb:///{tmp_path}/alike.duckdb", influxdb.url)
+    urls = (f"duckdb:///{tmp_path}/alike.duckdb", f"duckdb:///{tmp_path}/columns.duckdb", influxdb.url)
     answers: list[list[Any]] = []
     for url in urls:
         found: list[Any] = []
         async with open_store(url) as store:
             rest = points
+            write = by_column(store) if "columns" in url else store.write
             while rest:
                 size = random.Random(len(rest)).randrange(1, 60)
-                await store.write(rest[:size])
+                await write(rest[:size])
                 rest = rest[size:]
                 found.append(await store.latest("motor", UNIT))
             for unit in (TAGS[-1], OTHER[-1], "nobody"):
@@ -183,8 +214,8 @@ async def test_both_stores_answer_alike_whatever_was_written(
             found.append(await store.count_by("motor", "unit", 0, 600_000))
             found.append(await store.count("motor"))
         answers.append([_comparable(each) for each in found])
-    for mine, theirs in zip(*answers, strict=True):
-        assert mine == theirs
+    for mine, by_columns, theirs in zip(*answers, strict=True):
+        assert mine == by_columns == theirs
 
 
 def _comparable(answer: Any) -> Any:
@@ -196,16 +227,19 @@ def _comparable(answer: Any) -> Any:
 
 
 @pytest.mark.parametrize("every_ms", [7_000, 604_800_000, 11 * 86_400_000, MAX_EVERY_MS])
-async def test_buckets_begin_at_multiples_of_their_length_since_1970(store: Store, every_ms: int) -> None:
+async def test_buckets_begin_at_multiples_of_their_length_since_1970(
+    store: Store, write: Write, every_ms: int
+) -> None:
     times = (1, every_ms - 1, 3 * every_ms + 1) if every_ms < 10**10 else (1, 10**12)
-    await store.write([motor(ts, power_in=1.0) for ts in times])
+    await write([motor(ts, power_in=1.0) for ts in times])
     end_ms = min(4 * every_ms, MAX_TIME_MS)
     rows = await store.series("motor", UNIT, ["power_in"], 0, end_ms, every_ms, "count")
     assert [row.ts_ms for row in rows] == sorted({ts // every_ms * every_ms for ts in times})
 
 
+@pytest.mark.parametrize("columns", [False, True])
 async def test_what_is_on_or_off_has_no_mean(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, columns: bool
 ) -> None:
     valve = Measurement("valve", UNIT_TAGS, {"flow": "float", "open": "bool"}, "flow")
     monkeypatch.setitem(MEASUREMENTS, "valve", valve)
@@ -214,7 +248,8 @@ async def test_what_is_on_or_off_has_no_mean(
     for url in (f"duckdb:///{tmp_path}/valves.duckdb", request.getfixturevalue("influxdb").url):
         async with open_store(url) as store:
             fields = [{"flow": 1.0, "open": True}, {"flow": 3.0}, {"open": False}]
-            await store.write([Point("valve", TAGS, ts, each) for ts, each in enumerate(fields)])
+            write = by_column(store) if columns else store.write
+            await write([Point("valve", TAGS, ts, each) for ts, each in enumerate(fields)])
             for aggregate, values in {
                 "mean": {"flow": 2.0},
                 "last": {"flow": 3.0, "open": False},
@@ -233,44 +268,44 @@ async def test_what_is_on_or_off_has_no_mean(
     ("aggregate", "expected"), [("mean", 2.0), ("min", 1.0), ("max", 3.0), ("last", 3.0), ("count", 2)]
 )
 async def test_aggregation_by_buckets_leaves_out_empty_ones(
-    store: Store, aggregate: Any, expected: float
+    store: Store, write: Write, aggregate: Any, expected: float
 ) -> None:
-    await store.write([motor(ts, power_in=value) for ts, value in [(0, 1.0), (30_000, 3.0), (180_000, 5.0)]])
+    await write([motor(ts, power_in=value) for ts, value in [(0, 1.0), (30_000, 3.0), (180_000, 5.0)]])
     rows = await store.series("motor", UNIT, ["power_in"], 0, 240_000, 60_000, aggregate)
     assert [row.ts_ms for row in rows] == [0, 180_000]
     assert rows[0].values == {"power_in": expected}
 
 
-async def test_integers_stay_integers(store: Store) -> None:
-    await store.write([Point("pipeline", ("qilu", FINE), 5_000, {"accepted": 2**53 + 1, "lag_ms": 3.0})])
+async def test_integers_stay_integers(store: Store, write: Write) -> None:
+    await write([Point("pipeline", ("qilu", FINE), 5_000, {"accepted": 2**53 + 1, "lag_ms": 3.0})])
     row = await store.latest("pipeline", {})
     assert row is not None
     assert row.values == {"accepted": 2**53 + 1, "lag_ms": 3.0}
     assert isinstance(row.values["accepted"], int)
 
 
-async def test_counts_points_and_units_that_stand_under_two_tag_sets(store: Store) -> None:
+async def test_counts_points_and_units_that_stand_under_two_tag_sets(store: Store, write: Write) -> None:
     moved = ("370200", "370202", "C34", "370202-e00009", TAGS[-1])
-    await store.write(
+    await write(
         [motor(10_000, power_in=1.0), motor(20_000, power_in=1.0), motor(10_000, OTHER, power_in=1.0)]
     )
     assert (await store.count("motor"), await store.count_duplicates("motor")) == (3, 0)
-    await store.write([motor(20_000, moved, power_in=1.0), motor(30_000, moved, power_in=1.0)])
+    await write([motor(20_000, moved, power_in=1.0), motor(30_000, moved, power_in=1.0)])
     assert (await store.count("motor"), await store.count_duplicates("motor")) == (5, 1)
     # Also where the base signal is missing.
-    await store.write([motor(40_000, vibration=1.0), motor(40_000, moved, speed=1.0)])
+    await write([motor(40_000, vibration=1.0), motor(40_000, moved, speed=1.0)])
     assert await store.count_duplicates("motor") == 2
     assert await store.count_by("motor", "unit", 20_000, 30_000) == {TAGS[-1]: 2}
     assert await store.count_by("motor", "enterprise", 0, 30_001) == {"370202-e00001": 3, "370202-e00009": 2}
     assert await store.count_by("motor", "unit", 40_000, 50_000) == {}
 
 
-async def test_a_point_that_does_not_fit_is_refused_and_named(store: Store) -> None:
+async def test_a_point_that_does_not_fit_is_refused_and_named(store: Store, write: Write) -> None:
     with pytest.raises(Rejected, match="warp_factor"):
-        await store.write([motor(10_000, power_in=1.0), motor(20_000, warp_factor=9.0)])
+        await write([motor(10_000, power_in=1.0), motor(20_000, warp_factor=9.0)])
     with pytest.raises(Rejected):
-        await store.write([motor(10_000, ("370200",), power_in=1.0)])
-    await store.write([motor(10_000, power_in=1.0)])
+        await write([motor(10_000, ("370200",), power_in=1.0)])
+    await write([motor(10_000, power_in=1.0)])
     assert await store.count("motor") == 1
 
 
@@ -289,14 +324,14 @@ async def test_questions_that_make_no_sense_are_refused(store: Store) -> None:
     assert await store.series("motor", {"unit": "x' OR 'a'='a"}, ["power_in"], 0, 10**12) == []
 
 
-async def test_a_scan_finds_every_point_of_a_time_once_under_its_own_tags(store: Store) -> None:
+async def test_a_scan_finds_every_point_of_a_time_once_under_its_own_tags(store: Store, write: Write) -> None:
     moved = ("370200", "370202", "C34", "370202-e00009", TAGS[-1])
     inside = [
         *(motor(10_000 + number, power_in=float(number), vibration=0.5) for number in range(25_000)),
         motor(10_000, OTHER, power_in=1.0),
         motor(10_000, moved, speed=2.0),
     ]
-    await store.write([motor(9_999, power_in=1.0), *inside, motor(35_000, power_in=1.0)])
+    await write([motor(9_999, power_in=1.0), *inside, motor(35_000, power_in=1.0)])
     chunks = [chunk async for chunk in store.scan("motor", 10_000, 35_000)]
     assert max(map(len, chunks)) <= SCAN_ROWS
     found = sorted((point for chunk in chunks for point in chunk), key=lambda point: point[1:3])
@@ -304,8 +339,8 @@ async def test_a_scan_finds_every_point_of_a_time_once_under_its_own_tags(store:
     assert [chunk async for chunk in store.scan("boiler", 0, 10**12)] == []
 
 
-async def test_survives_reopening(store: Store, tmp_path: Path) -> None:
-    await store.write([motor(10_000, power_in=1.0)])
+async def test_survives_reopening(store: Store, write: Write, tmp_path: Path) -> None:
+    await write([motor(10_000, power_in=1.0)])
     if not (tmp_path / "readings.duckdb").exists():
         pytest.skip("a server stays open")
     await store.__aexit__(None, None, None)

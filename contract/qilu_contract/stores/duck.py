@@ -181,7 +181,10 @@ class DuckStore:
         await self._run(self._writer, lambda cursor: cursor.execute("SELECT 1"))
 
     async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
-        points = [*points, *(point for each in columns for point in each.points())]
+        try:
+            points = [*points, *(point for each in columns for point in each.points())]
+        except KeyError as error:
+            raise Rejected(f"a point does not fit the schema: {error!r}") from error
         await self._run(self._writer, lambda cursor: _write(cursor, points))
 
     async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:

@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import structlog
 
+from qilu_contract.column_lines import column_lines
 from qilu_contract.columns import Columns
 from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.readings import Value
@@ -81,13 +82,13 @@ class InfluxStore:
                 )
 
     async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
-        points = [*points, *(point for each in columns for point in each.points())]
-        if not points:
-            return
         try:
-            body = line_protocol(points)
+            parts = [line_protocol(points), *map(column_lines, columns)]
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise Rejected(f"a point does not fit the schema: {error!r}") from error
+        body = b"\n".join(filter(None, parts))
+        if not body:
+            return
         if not self._created:
             await self.ping()
         await self._request("POST", "/write", {"db": self._database, "precision": "ms"}, body)
