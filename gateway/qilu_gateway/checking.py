@@ -46,19 +46,19 @@ def check_all(
         alike.setdefault(tuple(reading.values), []).append(place)
     signals = SIGNALS.get(class_name, {})
     for names, places in alike.items():
-        if not signals.keys() >= set(names):
-            continue  # and what devices make up is not kept in a cache
-        columns = _columns(class_name, names)
-        rows = [tuple(readings[place].values.values()) for place in places]
-        if columns is None or not _FLOAT.issuperset(map(type, chain.from_iterable(rows))):
+        if not names or not all(name in signals and signals[name].type == "float" for name in names):
             continue
-        with np.errstate(over="ignore"):
-            scaled = np.array(rows, dtype=np.float64) * columns.steps
-        good = np.all(np.abs(scaled) < MOST, axis=1).tolist()  # what is not finite is in no range
-        whole = np.rint(scaled) / columns.steps + 0.0  # no zero below zero
-        usual = np.all((whole >= columns.low) & (whole <= columns.high), axis=1).tolist()
-        for place, values, is_good, is_usual in zip(places, whole.tolist(), good, usual, strict=True):
-            if is_good and MIN_TIME_MS <= readings[place].ts_ms <= latest_ms:
+        rows = [tuple(readings[place].values.values()) for place in places]
+        if not _FLOAT.issuperset(map(type, chain.from_iterable(rows))):
+            continue
+        ts_ms = np.array([_in_int64(readings[place].ts_ms) for place in places])
+        checked = check_columns(class_name, names, ts_ms, np.array(rows, dtype=np.float64), latest_ms)
+        # NaN is a value here, not the absence of one.
+        good = (checked.good & ~np.isnan(checked.values).any(axis=1)).tolist()
+        for place, values, is_good, is_usual in zip(
+            places, checked.values.tolist(), good, checked.usual.tolist(), strict=True
+        ):
+            if is_good:
                 found[place] = dict(zip(names, values, strict=True))
                 if not is_usual:
                     for name, value in zip(names, values, strict=True):
@@ -74,23 +74,75 @@ def check_all(
 _FLOAT = frozenset((float,))
 
 
-class _Columns(NamedTuple):
+def _in_int64(ts_ms: int) -> int:
+    return ts_ms if ts_ms in INT64 else -1  # as wrong as that
+
+
+class Checked(NamedTuple):
+    """Of each reading."""
+
+    values: NDArray[np.float64]
+    """As they are stored."""
+    good: NDArray[np.bool_]
+    """`check` raises nothing, and leaves nothing out."""
+    usual: NDArray[np.bool_]
+    """Each value is in its signal's range."""
+
+
+def check_columns(
+    class_name: str,
+    names: tuple[str, ...],
+    ts_ms: NDArray[np.int64],
+    values: NDArray[np.float64],
+    latest_ms: int,
+    bools: tuple[bool, ...] | None = None,
+) -> Checked:
+    """`check` for readings by column: a row each, NaN for a signal that is absent (each has one at least).
+    `bools`: of each column, whether it came as true or false, and not as numbers; else those of the bool
+    signals did. What is not good must be checked one by one, for the reasons (`check` takes a few that are
+    not good here: those of 2**52 steps and more)."""
+    signals = SIGNALS.get(class_name, {})
+    limits = None
+    if all(name in signals for name in names):  # what devices make up is not kept in a cache
+        limits = _limits(class_name, names, bools)
+    if limits is None:
+        return Checked(values, np.zeros(len(values), bool), np.zeros(len(values), bool))
+    with np.errstate(over="ignore"):
+        scaled = values * limits.steps
+    # What is not finite is in no range; what is absent compares as false.
+    good: NDArray[np.bool_] = (ts_ms >= MIN_TIME_MS) & (ts_ms <= latest_ms)
+    good &= ~(np.abs(scaled) >= MOST).any(axis=1)
+    whole = np.rint(scaled)
+    if len(limits.ints):
+        good &= ~(whole[:, limits.ints] < values[:, limits.ints]).any(axis=1)
+        good &= ~(whole[:, limits.ints] > values[:, limits.ints]).any(axis=1)
+    whole /= limits.steps
+    whole += 0.0  # no zero below zero
+    usual = np.ones(len(values), dtype=bool)
+    usual &= ~((whole < limits.low) | (whole > limits.high)).any(axis=1)
+    return Checked(whole, good, usual)
+
+
+class _Limits(NamedTuple):
     steps: NDArray[np.float64]
-    """Per unit."""
+    """Per unit; 1 for what is no float."""
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    ints: NDArray[np.intp]
+    """Columns that must be whole."""
 
 
 @lru_cache(maxsize=10_000)
-def _columns(class_name: str, names: tuple[str, ...]) -> _Columns | None:
-    """Of signals of the class; None unless all are floats."""
+def _limits(class_name: str, names: tuple[str, ...], bools: tuple[bool, ...] | None) -> _Limits | None:
+    """Of signals of the class; None if a signal that is bool came as numbers, or the reverse."""
     found = [SIGNALS[class_name][name] for name in names]
-    if not found or any(signal.type != "float" for signal in found):
+    if bools is not None and bools != tuple(signal.type == "bool" for signal in found):
         return None
-    return _Columns(
-        np.array([signal.steps_per_unit for signal in found]),
-        np.array([signal.low for signal in found]),
-        np.array([signal.high for signal in found]),
+    return _Limits(
+        np.array([signal.steps_per_unit if signal.type == "float" else 1.0 for signal in found]),
+        np.array([-np.inf if signal.type == "bool" else signal.low for signal in found]),
+        np.array([np.inf if signal.type == "bool" else signal.high for signal in found]),
+        np.flatnonzero([signal.type == "int" for signal in found]),
     )
 
 

@@ -264,10 +264,10 @@ def _note(said: list[tuple[Remark, str]], kind: Remark, detail: str) -> None:
 
 
 def test_what_senders_make_up_is_not_kept_in_caches(decoder: Decoder) -> None:
-    kept = decoding._parse.cache_info().currsize, checking._columns.cache_info().currsize
+    kept = decoding._parse.cache_info().currsize, checking._limits.cache_info().currsize
     for number in range(20):
         long = f"{number}" + "x" * 60_000
         decoder.decode(f"spBv1.0/STATE/{long}", b"", dup=False)
         decoder.decode(topics.telemetry(*NODE, long), b"{}", dup=False)
         check_all("motor", [Reading(UNIT, T0, {"power_in": 1.0, long: 1.0})], T0)
-    assert (decoding._parse.cache_info().currsize, checking._columns.cache_info().currsize) == kept
+    assert (decoding._parse.cache_info().currsize, checking._limits.cache_info().currsize) == kept
