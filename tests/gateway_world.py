@@ -33,6 +33,7 @@ from qilu_gateway.settings import Settings
 COUNTY = "370202"
 ENTERPRISE = "370202-e00001"
 MOTOR = CATALOGUE["motor"]
+OWNER = ("enterprise", "county", "city", "industry")
 START_MS = 1_700_000_000_000
 PATIENCE_S = 60.0
 
@@ -118,9 +119,9 @@ class FakePlatform:
     def answer(self, path: str, key: str | None, body: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
         if key != "Bearer ingest-key":
             return 401, {"title": "no such key"}
-        if path == "/v1/ingest/admission":
+        if path == "/v1/ingest/admission-columns":
             self.asked += 1
-            return 200, {"units": {unit: self.units[unit] for unit in body["units"] if unit in self.units}}
+            return 200, self._admission([self.units.get(unit) for unit in body["units"]])
         if path.startswith("/v1/ingest/barred"):
             after = int(path.partition("after=")[2] or len(self.barred))
             new = self.barred[after:]
@@ -134,17 +135,32 @@ class FakePlatform:
                 return 404, {"title": "Not Found"}
             self.problems += body["problems"]
             return 204, None
-        if path == "/v1/ingest/activity":
-            self.active.update((item["unit"], item["ts_ms"]) for item in body["readings"])
-            return 200, {"updated": len(body["readings"])}
+        reported = dict(zip(body["units"], body["ts_ms"], strict=True))
         # A first reading tells of activity as well.
-        self.active.update((item["unit"], item["ts_ms"]) for item in body["readings"])
-        counted = [item for item in body["readings"] if not self.units[item["unit"]]["on_cloud"]]
-        for item in counted:
-            self.units[item["unit"]]["on_cloud"] = True
-            self.first[item["unit"]] = item["ts_ms"]
+        self.active.update(reported)
+        if path == "/v1/ingest/activity":
+            return 200, {"updated": len(reported)}
+        counted = [unit for unit in reported if not self.units[unit]["on_cloud"]]
+        for unit in counted:
+            self.units[unit]["on_cloud"] = True
+            self.first[unit] = reported[unit]
         self.counted += len(counted)
-        return 200, {"counted": len(counted), "already": len(body["readings"]) - len(counted), "unknown": []}
+        return 200, {"counted": len(counted), "already": len(body["units"]) - len(counted), "unknown": []}
+
+    @staticmethod
+    def _admission(found: list[dict[str, Any] | None]) -> dict[str, Any]:
+        known = [unit for unit in found if unit is not None]
+        classes = sorted({unit["class"] for unit in known})
+        owners = sorted({tuple(unit[name] for name in OWNER) for unit in known})
+        return {
+            "classes": classes,
+            "owners": owners,
+            "class": [-1 if unit is None else classes.index(unit["class"]) for unit in found],
+            "owner": [
+                -1 if unit is None else owners.index(tuple(unit[name] for name in OWNER)) for unit in found
+            ],
+            "on_cloud": [unit is not None and unit["on_cloud"] for unit in found],
+        }
 
 
 class Publisher:

@@ -17,7 +17,7 @@ from qilu_contract.errors import BadReading, Reason
 from qilu_contract.storage import UNIT_TAGS
 
 from qilu_gateway.backoff import Backoff
-from qilu_gateway.platform_api import MAX_IDS, Barred, PlatformApi, PlatformAway, UnitRecord
+from qilu_gateway.platform_api import MAX_COLUMN_IDS, Barred, PlatformApi, PlatformAway, UnitRecord
 
 log = structlog.get_logger()
 
@@ -174,19 +174,21 @@ class Admission:
                 await asyncio.sleep(backoff.delay_s())
 
     async def _ask_once(self) -> None:
-        asked = list(self._asked)[:MAX_IDS]
-        stale = [unit for unit in list(self._stale)[: MAX_IDS - len(asked)] if unit not in self._asked]
+        asked = list(self._asked)[:MAX_COLUMN_IDS]
+        stale = [unit for unit in list(self._stale)[: MAX_COLUMN_IDS - len(asked)] if unit not in self._asked]
         asked_s = time.monotonic()
-        found = await self._platform.admission(asked + stale)
+        units = asked + stale
+        records = (await self._platform.admission(units)).records()
+        found = dict(zip(units, records, strict=True))
         # An answer that somebody's suspension overtook is asked for again.
         checked_s = asked_s if self._barred_s < asked_s else asked_s - REFRESH_S
         for unit in stale:
             self._stale.pop(unit, None)
-            self._learn(unit, found.get(unit), checked_s)
+            self._learn(unit, found[unit], checked_s)
         for unit in asked:
             self._asked.pop(unit, None)
             self._stale.pop(unit, None)
-            await self._answered(unit, self._learn(unit, found.get(unit), checked_s))
+            await self._answered(unit, self._learn(unit, found[unit], checked_s))
 
     def _learn(self, unit: str, record: UnitRecord | None, checked_s: float) -> Admitted | None:
         old = self._known.pop(unit, None)
@@ -197,17 +199,17 @@ class Admission:
             return None
         self._negative.pop(unit, None)
         places = {
-            "city": record.city,
-            "county": record.county,
-            "industry": record.industry,
-            "enterprise": record.enterprise,
+            "city": record.owner.city,
+            "county": record.owner.county,
+            "industry": record.owner.industry,
+            "enterprise": record.owner.enterprise,
             "unit": unit,
         }
         admitted = Admitted(
             unit,
             record.class_,
-            record.county,
-            record.enterprise,
+            record.owner.county,
+            record.owner.enterprise,
             tuple(places[tag] for tag in UNIT_TAGS),
             record.on_cloud,
             checked_s,

@@ -6,36 +6,66 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from qilu_gateway.backoff import Backoff
-from qilu_gateway.platform_api import MAX_IDS, PlatformApi, PlatformAway
+from qilu_gateway.platform_api import MAX_COLUMN_IDS, MAX_IDS, PlatformApi, PlatformAway
 from qilu_gateway.statefile import StateFile
 
 log = structlog.get_logger()
 
+ROW_UNITS = 5000
+"""The most units in one row: what a damaged page may cost."""
 SCHEMA = """
+CREATE TABLE IF NOT EXISTS first_readings
+    (id INTEGER PRIMARY KEY, count INTEGER NOT NULL, units TEXT NOT NULL, ts_ms TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS outbox (unit TEXT PRIMARY KEY, ts_ms INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO first_readings (count, units, ts_ms)
+    SELECT count(*), json_group_array(unit), json_group_array(ts_ms)
+    FROM (SELECT unit, ts_ms, (row_number() OVER () - 1) / 5000 AS part FROM outbox) GROUP BY part;
+DELETE FROM outbox;
 """
+"""Rows of many units: ids and times as JSON arrays. Earlier versions had one for each unit, in `outbox`."""
 ACTIVITY_EVERY_S = 2.0
 MAX_ACTIVE_UNITS = 200_000
 """Units whose activity waits to be reported; above it new ones are forgotten until their next hour."""
 
 
-def add(connection: sqlite3.Connection, firsts: Iterable[tuple[str, int]]) -> None:
-    """Units with the time of their first reading, in the caller's transaction; the earliest time stays."""
-    connection.executemany(
-        "INSERT INTO outbox VALUES (?, ?) "
-        "ON CONFLICT (unit) DO UPDATE SET ts_ms = min(ts_ms, excluded.ts_ms)",
-        firsts,
-    )
+_list_of_ids = msgspec.json.Decoder(list[str]).decode
+_list_of_times = msgspec.json.Decoder(list[int]).decode
+
+
+class _Waiting(NamedTuple):
+    """The oldest rows, as many as one call may hold. `last`: the id of the last of them, 0 without any."""
+
+    last: int
+    units: list[str]
+    ts_ms: list[int]
+
+
+def add(connection: sqlite3.Connection, units: Sequence[str], ts_ms: Sequence[int]) -> None:
+    """Units with the time of their first reading, in the caller's transaction; of a unit that is there twice
+    the earliest one. Of one that is added again later the platform keeps the time that it hears first."""
+    if len(set(units)) != len(units):
+        earliest: dict[str, int] = {}
+        for unit, at_ms in zip(units, ts_ms, strict=True):
+            earliest[unit] = min(at_ms, earliest.get(unit, at_ms))
+        units, ts_ms = list(earliest), list(earliest.values())
+    encode = msgspec.json.encode
+    for at in range(0, len(units), ROW_UNITS):
+        some, times = units[at : at + ROW_UNITS], ts_ms[at : at + ROW_UNITS]
+        row = len(some), encode(some).decode(), encode(times).decode()
+        connection.execute("INSERT INTO first_readings (count, units, ts_ms) VALUES (?, ?, ?)", row)
 
 
 def size(connection: sqlite3.Connection) -> int:
     """How many reports wait."""
-    [found] = connection.execute("SELECT count(*) FROM outbox").fetchone()
+    [found] = connection.execute("SELECT coalesce(sum(count), 0) FROM first_readings").fetchone()
     return int(found)
 
 
@@ -73,9 +103,9 @@ class Outbox:
         while True:
             await self._filled.wait()
             self._filled.clear()
-            while batch := await self._state.hold(_oldest):
+            while (waiting := await self._state.hold(_oldest)).last:
                 try:
-                    unknown = await self._platform.first_readings(batch)
+                    unknown = await self._platform.first_readings(waiting.units, waiting.ts_ms)
                 except PlatformAway as error:
                     if not away:
                         away = True
@@ -88,13 +118,13 @@ class Outbox:
                     unknown
                 ):  # registered when their readings came; a registry that lost them cannot count them
                     log.error("the platform does not know units that it admitted", units=unknown[:10])
-                units = [(unit,) for unit, _ in batch]
+                last = (waiting.last,)
                 await self._state.hold(
-                    lambda connection, units=units: connection.executemany(  # type: ignore[misc]
-                        "DELETE FROM outbox WHERE unit = ?", units
+                    lambda connection, last=last: connection.execute(  # type: ignore[misc]
+                        "DELETE FROM first_readings WHERE id <= ?", last
                     )
                 )
-                self._confirmed(len(batch) - len(unknown))
+                self._confirmed(len(waiting.units) - len(unknown))
 
     async def run_activity(self) -> None:
         """Ship activity and deaths, for ever. What the platform does not take is tried again, newer times
@@ -111,15 +141,29 @@ class Outbox:
                 for unit in gone:
                     self._dead.pop(unit, None)
             while self._active:
-                batch = [(unit, self._active[unit]) for unit in list(self._active)[:MAX_IDS]]
+                batch = dict(islice(self._active.items(), MAX_COLUMN_IDS))
                 try:
-                    await self._platform.activity(batch)
+                    await self._platform.activity(list(batch), list(batch.values()))
                 except PlatformAway:
                     break
-                for unit, ts_ms in batch:
+                for unit, ts_ms in batch.items():
                     if self._active.get(unit) == ts_ms:
                         del self._active[unit]
 
 
-def _oldest(connection: sqlite3.Connection) -> list[tuple[str, int]]:
-    return connection.execute("SELECT unit, ts_ms FROM outbox LIMIT ?", (MAX_IDS,)).fetchall()
+def _oldest(connection: sqlite3.Connection) -> _Waiting:
+    last, units, times = 0, list[str](), list[int]()
+    for id_, count, ids, ts_ms in connection.execute("SELECT * FROM first_readings ORDER BY id"):
+        if units and len(units) + count > MAX_COLUMN_IDS:
+            break
+        last = id_
+        try:
+            of_row, times_of_row = _list_of_ids(ids), _list_of_times(ts_ms)
+            if len(of_row) != len(times_of_row):
+                raise ValueError(f"{len(times_of_row)} times")
+        except ValueError as error:  # saved from a damaged file; later readings report these units again
+            log.error("first readings cannot be read", count=count, error=str(error))
+            continue
+        units += of_row
+        times += times_of_row
+    return _Waiting(last, units, times)

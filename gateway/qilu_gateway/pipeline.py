@@ -522,7 +522,7 @@ class Pipeline:
 
         def work(connection: sqlite3.Connection) -> int:
             births.save(connection, tables, sessions)
-            outbox.add(connection, firsts)
+            outbox.add(connection, [unit for unit, _ in firsts], [ts_ms for _, ts_ms in firsts])
             if heard is not None:
                 run_clock.save(connection, *heard)
             return self._bounds.add(connection, letters, clock.wall_ms())

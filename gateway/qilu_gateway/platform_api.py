@@ -4,9 +4,9 @@ what was asked is asked again, and nothing is concluded from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx
 import msgspec
@@ -14,6 +14,8 @@ from qilu_contract.errors import QiluError
 
 MAX_IDS = 5000
 """The most ids that one call may hold."""
+MAX_COLUMN_IDS = 20_000
+"""The most in a call by column: admission, first readings, activity."""
 TIMEOUT = httpx.Timeout(20, connect=5)
 _T = TypeVar("_T")
 
@@ -26,19 +28,39 @@ class NotTaken(PlatformAway):
     """The platform refuses the call (4xx), or does not have it, and would do so again."""
 
 
-class UnitRecord(msgspec.Struct, frozen=True, rename={"class_": "class"}):
-    """A registered unit that is not retired."""
+class Owner(msgspec.Struct, frozen=True, array_like=True):
+    """Enterprise and place of a unit."""
 
-    class_: str
     enterprise: str
     county: str
     city: str
     industry: str
+
+
+class UnitRecord(NamedTuple):
+    """A registered unit that may speak."""
+
+    class_: str
+    owner: Owner
     on_cloud: bool
 
 
-class _Admission(msgspec.Struct):
-    units: dict[str, UnitRecord]
+class Answers(msgspec.Struct, frozen=True, rename={"class_": "class"}):
+    """What the platform says of the units that it was asked for, in their order: by each unit its class and
+    its owner as places in `classes` and `owners`. Both are -1 for one that may not speak."""
+
+    classes: list[str]
+    owners: list[Owner]
+    class_: list[int]
+    owner: list[int]
+    on_cloud: list[bool]
+
+    def records(self) -> list[UnitRecord | None]:
+        """One at a time; None for a unit that may not speak."""
+        return [
+            None if class_ < 0 else UnitRecord(self.classes[class_], self.owners[owner], on_cloud)
+            for class_, owner, on_cloud in zip(self.class_, self.owner, self.on_cloud, strict=True)
+        ]
 
 
 class Barred(msgspec.Struct, frozen=True):
@@ -74,23 +96,29 @@ class PlatformApi:
     ) -> None:
         await self._http.aclose()
 
-    async def admission(self, units: Sequence[str]) -> dict[str, UnitRecord]:
-        """The registered ones among `units` (at most MAX_IDS); unknown and retired ones are absent."""
+    async def admission(self, units: Sequence[str]) -> Answers:
+        """Which of `units` (at most MAX_COLUMN_IDS) may speak, and what they are."""
         body = msgspec.json.encode({"units": units})
-        return (await self._post("/v1/ingest/admission", body, _Admission)).units
+        found = await self._post("/v1/ingest/admission-columns", body, Answers)
+        if {len(found.class_), len(found.owner), len(found.on_cloud)} != {len(units)}:
+            raise PlatformAway(f"{self._url} answered for other units than it was asked for")
+        return found
 
     async def barred(self, after: int | None) -> Barred:
         """Who was barred since; with None nobody, only where to go on from."""
         query = {} if after is None else {"after": after}
         return await self._call("GET", "/v1/ingest/barred", Barred, params=query)
 
-    async def first_readings(self, readings: Iterable[tuple[str, int]]) -> list[str]:
-        """Report units' first readings; returns those that the platform does not know."""
-        return (await self._post("/v1/ingest/first-readings", _body(readings), _FirstReadings)).unknown
+    async def first_readings(self, units: Sequence[str], ts_ms: Sequence[int]) -> list[str]:
+        """Report the first readings of `units` (at most MAX_COLUMN_IDS); returns those that the platform does
+        not know."""
+        body = msgspec.json.encode({"units": units, "ts_ms": ts_ms})
+        return (await self._post("/v1/ingest/first-readings", body, _FirstReadings)).unknown
 
-    async def activity(self, readings: Iterable[tuple[str, int]]) -> None:
-        """Report units' recent readings."""
-        await self._post("/v1/ingest/activity", _body(readings), dict[str, object])
+    async def activity(self, units: Sequence[str], ts_ms: Sequence[int]) -> None:
+        """Report recent readings of `units` (at most MAX_COLUMN_IDS)."""
+        body = msgspec.json.encode({"units": units, "ts_ms": ts_ms})
+        await self._post("/v1/ingest/activity", body, dict[str, object])
 
     async def deaths(self, units: Sequence[str]) -> None:
         """Report units that are gone, as their edge nodes say."""
@@ -126,7 +154,3 @@ class PlatformApi:
             kind = NotTaken if final else PlatformAway
             raise kind(f"{self._url}{path} answered {response.status_code}: {response.text[:200]}")
         return response
-
-
-def _body(readings: Iterable[tuple[str, int]]) -> bytes:
-    return msgspec.json.encode({"readings": [{"unit": unit, "ts_ms": ts_ms} for unit, ts_ms in readings]})

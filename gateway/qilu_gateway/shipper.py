@@ -98,7 +98,7 @@ class Shipper:
             firsts = [(unit, ts_ms) for unit, ts_ms in firsts if stored[unit] > 0]
 
         def work(connection: sqlite3.Connection) -> int:
-            outbox.add(connection, firsts)
+            outbox.add(connection, [unit for unit, _ in firsts], [ts_ms for _, ts_ms in firsts])
             return self._bounds.add(connection, letters, wall_ms())
 
         evicted = await self._state.write(work) if firsts or letters else 0

@@ -14,6 +14,8 @@ from qilu_contract.readings import MAX_TIME_MS
 
 MAX_BATCH = 5_000
 """Units in one ingest call."""
+MAX_COLUMNS = 20_000
+"""Units in one ingest call by column."""
 
 
 def _one_of(known: Any, what: str) -> AfterValidator:
@@ -276,6 +278,10 @@ class AdmissionIn(_In):
     units: list[Annotated[Text, Field(max_length=256)]] = Field(max_length=MAX_BATCH)
 
 
+class AdmissionColumnsIn(AdmissionIn):
+    units: list[Annotated[Text, Field(max_length=256)]] = Field(max_length=MAX_COLUMNS)
+
+
 class ReadingIn(_In):
     unit: Annotated[Text, Field(max_length=256)]
     ts_ms: TsMs
@@ -285,6 +291,21 @@ class ReadingsIn(_In):
     model_config = _example(readings=[{"unit": "370202-motor-0000123", "ts_ms": 1767225600000}])
 
     readings: list[ReadingIn] = Field(max_length=MAX_BATCH)
+
+
+class ReadingColumnsIn(_In):
+    """The same by column: as many times as units."""
+
+    model_config = _example(units=["370202-motor-0000123"], ts_ms=[1767225600000])
+
+    units: list[Annotated[Text, Field(max_length=256)]] = Field(max_length=MAX_COLUMNS)
+    ts_ms: list[TsMs] = Field(max_length=MAX_COLUMNS)
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> ReadingColumnsIn:
+        if len(self.units) != len(self.ts_ms):
+            raise ValueError(f"{len(self.units)} units and {len(self.ts_ms)} times: each unit has one")
+        return self
 
 
 class ProblemIn(BaseModel):

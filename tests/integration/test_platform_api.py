@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,14 @@ async def test_an_enterprise_is_registered_read_and_not_registered_twice(databas
         ("keys", {"name": "k", "role": "enterprise", "enterprise": "nobody"}, ["nobody"]),
         ("ingest/first-readings", {"readings": [{"unit": "a", "ts_ms": -1}]}, ["readings.0.ts_ms"]),
         ("ingest/first-readings", {"readings": [{"unit": "a", "ts_ms": "x"}]}, ["readings.0.ts_ms"]),
+        ("ingest/first-readings", {"readings": [], "units": []}, ["not permitted"]),
+        ("ingest/first-readings", {"units": ["a"], "ts_ms": [-1]}, ["ts_ms.0"]),
+        ("ingest/first-readings", {"units": ["a", "b"], "ts_ms": [1]}, ["2 units and 1 times"]),
+        ("ingest/first-readings", {"units": ["\0"], "ts_ms": [1]}, ["units.0"]),
+        ("ingest/activity", {"units": ["a"] * 20001, "ts_ms": [1] * 20001}, ["units", "20000"]),
         ("ingest/admission", {"units": ["a"] * 5001}, ["units", "5000"]),
+        ("ingest/admission-columns", {"units": ["a"] * 20001}, ["units", "20000"]),
+        ("ingest/admission-columns", {"units": [5]}, ["units.0"]),
     ],
 )
 async def test_what_does_not_fit_is_refused_with_what_and_where(
@@ -162,17 +169,24 @@ async def test_keys_decide_who_may_do_what(database_url: str) -> None:
         check_problem(await client.post("/v1/providers", json=provider, headers=bearer("qilu_wrong")), 401)
         centre = {"name": "C", "city": "370200"}
         ids: dict[str, Any] = {"units": []}
+        bodies = {
+            "providers": provider,
+            "centres": centre,
+            "ingest/admission": ids,
+            "ingest/admission-columns": ids,
+            "ingest/first-readings": ids | {"ts_ms": []},
+        }
         allowed = {
-            "viewer": {"providers": False, "centres": False, "ingest/admission": False, "read": True},
-            "operator": {"providers": True, "centres": True, "ingest/admission": False, "read": True},
-            "fleet": {"providers": True, "centres": False, "ingest/admission": False, "read": True},
-            "ingest": {"providers": False, "centres": False, "ingest/admission": True, "read": False},
+            "viewer": {"providers": False, "centres": False, "ingest": False, "read": True},
+            "operator": {"providers": True, "centres": True, "ingest": False, "read": True},
+            "fleet": {"providers": True, "centres": False, "ingest": False, "read": True},
+            "ingest": {"providers": False, "centres": False, "ingest": True, "read": False},
         }
         for role, may in allowed.items():
             key = await key_of(client, role)
-            for path, body in [("providers", provider), ("centres", centre), ("ingest/admission", ids)]:
+            for path, body in bodies.items():
                 answer = await client.post(f"/v1/{path}", json=body, headers=key)
-                if may[path]:
+                if may[path.split("/")[0]]:
                     assert answer.is_success, (role, path)
                 else:
                     check_problem(answer, 403, role)
@@ -389,7 +403,16 @@ async def test_ids_made_by_the_platform_never_meet_those_of_callers(database_url
         assert (await programme(client))["centres"]["onboarded"] == 2
 
 
-async def test_a_unit_counts_once_and_retiring_it_leaves_it_onboarded(database_url: str) -> None:
+def readings_body(by_column: bool, readings: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    if by_column:
+        return {"units": [unit for unit, _ in readings], "ts_ms": [ts_ms for _, ts_ms in readings]}
+    return {"readings": [{"unit": unit, "ts_ms": ts_ms} for unit, ts_ms in readings]}
+
+
+@pytest.mark.parametrize("by_column", [False, True])
+async def test_a_unit_counts_once_and_retiring_it_leaves_it_onboarded(
+    database_url: str, by_column: bool
+) -> None:
     async with platform(database_url) as client:
         owner = await an_enterprise(client)
         unit = await made(client, "units", **{"class": "motor", "enterprise": owner})
@@ -397,7 +420,7 @@ async def test_a_unit_counts_once_and_retiring_it_leaves_it_onboarded(database_u
         gateway = await key_of(client, "ingest")
 
         async def report(path: str, *readings: tuple[str, int]) -> dict[str, Any]:
-            body = {"readings": [{"unit": unit, "ts_ms": ts_ms} for unit, ts_ms in readings]}
+            body = readings_body(by_column, readings)
             answer = await client.post(f"/v1/ingest/{path}", json=body, headers=gateway)
             assert answer.status_code == 200
             result: dict[str, Any] = answer.json()
@@ -406,6 +429,24 @@ async def test_a_unit_counts_once_and_retiring_it_leaves_it_onboarded(database_u
         async def admitted(*ids: str) -> dict[str, Any]:
             answer = await client.post("/v1/ingest/admission", json={"units": ids}, headers=gateway)
             found: dict[str, Any] = answer.json()["units"]
+            answer = await client.post("/v1/ingest/admission-columns", json={"units": ids}, headers=gateway)
+            columns = answer.json()
+            named = zip(ids, columns["class"], columns["owner"], columns["on_cloud"], strict=True)
+            assert found == {
+                unit: {
+                    "class": columns["classes"][class_],
+                    **dict(
+                        zip(
+                            ("enterprise", "county", "city", "industry"),
+                            columns["owners"][owner],
+                            strict=True,
+                        )
+                    ),
+                    "on_cloud": on_cloud,
+                }
+                for unit, class_, owner, on_cloud in named
+                if (class_, owner) != (-1, -1)
+            }
             return found
 
         expected = {
@@ -450,8 +491,9 @@ async def test_active_units_are_those_heard_of_in_a_day(database_url: str) -> No
         now = wall_ms() // HOUR_MS * HOUR_MS
 
         async def hear(*readings: tuple[str, int]) -> int:
-            body = {"readings": [{"unit": unit, "ts_ms": ts_ms} for unit, ts_ms in readings]}
-            updated: int = (await client.post("/v1/ingest/activity", json=body)).json()["updated"]
+            by_column = bool(len(readings) % 2)
+            answer = await client.post("/v1/ingest/activity", json=readings_body(by_column, readings))
+            updated: int = answer.json()["updated"]
             return updated
 
         async def active() -> int:

@@ -73,23 +73,37 @@ def test_rows_are_listed_in_pages(connection: sqlite3.Connection) -> None:
 
 
 def test_the_outbox_keeps_the_earliest_time(connection: sqlite3.Connection) -> None:
-    outbox.add(connection, [("a", 20), ("b", 5), ("a", 10)])
-    outbox.add(connection, [("a", 30)])
-    assert connection.execute("SELECT * FROM outbox ORDER BY unit").fetchall() == [("a", 10), ("b", 5)]
-    assert outbox.size(connection) == 2
+    outbox.add(connection, ["a", "b", "a", "a"], [20, 5, 10, 30])
+    assert connection.execute("SELECT count, units, ts_ms FROM first_readings").fetchall() == [
+        (2, '["a","b"]', "[10,5]")
+    ]
+
+
+def test_the_outbox_counts_the_units_that_wait(connection: sqlite3.Connection) -> None:
+    outbox.add(connection, ["a", "b"], [20, 5])
+    outbox.add(connection, [], [])
+    outbox.add(connection, ["c"], [30])
+    assert outbox.size(connection) == 3
+    many = [f"unit-{number}" for number in range(2 * outbox.ROW_UNITS + 1)]
+    outbox.add(connection, many, list(range(len(many))))
+    assert outbox.size(connection) == 3 + len(many)
+    assert connection.execute("SELECT max(count), sum(count) FROM first_readings").fetchone() == (
+        outbox.ROW_UNITS,
+        3 + len(many),
+    )
 
 
 async def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
     async with StateFile(tmp_path, [outbox.SCHEMA]) as state:
 
         def work(connection: sqlite3.Connection) -> None:
-            outbox.add(connection, [("a", 1)])
+            outbox.add(connection, ["a"], [1])
             raise sqlite3.OperationalError("disk full")
 
         with pytest.raises(sqlite3.OperationalError):
             await state.write(work)
         assert await state.write(outbox.size) == 0
-        assert state.read("SELECT * FROM outbox WHERE unit = ?", ("a",)) is None
+        assert state.read("SELECT * FROM first_readings WHERE units = ?", ('["a"]',)) is None
         mode = state.read("PRAGMA journal_mode", ())
         assert mode == ("wal",)
 
@@ -103,7 +117,8 @@ async def fill_state(folder: Path, count: int) -> None:
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany("INSERT INTO births VALUES (?, ?, ?, ?, ?)", births_of(count))
-            outbox.add(connection, [(f"unit-{number:06}", number) for number in range(count)])
+            for number in range(count):
+                outbox.add(connection, [f"unit-{number:06}"], [number])
             letters = [letter(number.to_bytes(200)) for number in range(count)]
             Bounds().add(connection, letters, 1000)
 
@@ -121,7 +136,7 @@ def count_all(connection: sqlite3.Connection) -> dict[str, int]:
     """Every row is read, and the totals are right."""
     counts = {
         table: len(connection.execute(f"SELECT * FROM {table}").fetchall())
-        for table in ("births", "outbox", "dead_letters")
+        for table in ("births", "first_readings", "dead_letters")
     }
     totals = connection.execute("SELECT letters, bytes FROM dead_letters_total").fetchone()
     assert totals == (counts["dead_letters"], 200 * counts["dead_letters"])
@@ -137,7 +152,7 @@ async def test_a_damaged_state_file_is_set_aside_with_what_could_be_saved(
     async with StateFile(tmp_path, STATE_SCHEMAS) as state:
         state.read("SELECT * FROM births WHERE county = ? AND node = ? AND device = ?", KEY)
         counts = await state.write(count_all)
-        await state.write(lambda connection: outbox.add(connection, [("new", 1)]))
+        await state.write(lambda connection: outbox.add(connection, ["new"], [1]))
         assert not state.failing
     [aside] = list_damaged(tmp_path)
     assert aside.stat().st_size > 1_000_000
@@ -169,7 +184,7 @@ async def test_a_state_file_is_read_around_damage_that_comes_while_it_is_in_use(
 async def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
     async with StateFile(tmp_path, [outbox.SCHEMA]) as state:
-        await state.write(lambda connection: outbox.add(connection, [("a", 1)]))
+        await state.write(lambda connection: outbox.add(connection, ["a"], [1]))
         assert await state.write(outbox.size) == 1
     assert len(list_damaged(tmp_path)) == (content != b"")
     with pytest.raises(ConfigError, match="has run"), dead_letters.open_for_reading(tmp_path / "no"):
@@ -179,12 +194,12 @@ async def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, content: 
 @pytest.mark.parametrize("by", ["removed", "replaced"])
 async def test_a_state_file_that_is_removed_in_use_is_written_again(tmp_path: Path, by: str) -> None:
     async with StateFile(tmp_path, STATE_SCHEMAS) as state:
-        await state.write(lambda connection: outbox.add(connection, [("a", 1)]))
-        assert state.read("SELECT ts_ms FROM outbox WHERE unit = ?", ("a",)) == (1,)
+        await state.write(lambda connection: outbox.add(connection, ["a"], [1]))
+        assert state.read("SELECT ts_ms FROM first_readings WHERE units = ?", ('["a"]',)) == ("[1]",)
         take_away(tmp_path, by)
         await state.look_after()
-        assert state.read("SELECT ts_ms FROM outbox WHERE unit = ?", ("a",)) == (1,)
-        await state.write(lambda connection: outbox.add(connection, [("b", 2)]))
+        assert state.read("SELECT ts_ms FROM first_readings WHERE units = ?", ('["a"]',)) == ("[1]",)
+        await state.write(lambda connection: outbox.add(connection, ["b"], [2]))
         with pytest.raises(ConfigError, match="another gateway"):
             async with StateFile(tmp_path, STATE_SCHEMAS):
                 pass
@@ -194,7 +209,7 @@ async def test_a_state_file_that_is_removed_in_use_is_written_again(tmp_path: Pa
 
 async def test_files_are_their_owners_only(tmp_path: Path) -> None:
     async with StateFile(tmp_path, STATE_SCHEMAS) as state, Spool(tmp_path, 10**9, 0, print) as spool:
-        await state.write(lambda connection: outbox.add(connection, [("a", 1)]))
+        await state.write(lambda connection: outbox.add(connection, ["a"], [1]))
         assert await spool.append([Point("motor", ("", "", "", "", "m"), 1, {"power_in": 1.0})], [], [])
         modes = {file.name: file.stat().st_mode & 0o777 for file in list_files(tmp_path)}
         assert set(modes) >= {"gateway.sqlite", "gateway.sqlite-wal", "spool.sqlite-wal", "spooled"}
@@ -214,7 +229,7 @@ def take_away(folder: Path, by: str) -> None:
 
 async def test_a_full_disk_is_waited_for(small_disk: Any) -> None:
     async with StateFile(small_disk.folder, STATE_SCHEMAS) as state:
-        await state.write(lambda connection: outbox.add(connection, [("a", 1)]))
+        await state.write(lambda connection: outbox.add(connection, ["a"], [1]))
         small_disk.fill()
         big = [letter(os.urandom(100_000))]
         with pytest.raises(sqlite3.OperationalError):
