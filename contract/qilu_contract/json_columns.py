@@ -113,7 +113,7 @@ def _groups(
     for rows in layouts:
         columns = np.flatnonzero(some if len(layouts) == 1 else present[rows][0])
         picked = values[rows] if len(columns) == len(names) else values[rows][:, columns]
-        yield Group(of[rows], ts_ms[rows], tuple([names[n] for n in columns]), np.ascontiguousarray(picked))
+        yield Group(of[rows], ts_ms[rows], tuple([names[n] for n in columns]), picked)
 
 
 class _Form:

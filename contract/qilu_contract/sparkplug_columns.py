@@ -8,7 +8,7 @@ way different is left to `sparkplug.decode`; where this answers, it answers the 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,7 +161,7 @@ def _group(metrics: Metrics, parts: list[tuple[Ints, Ints, Ints, Floats]]) -> Gr
     if (of[1:] < of[:-1]).any():
         order = np.argsort(of, kind="stable")
         of, ts_ms, first, values = of[order], ts_ms[order], first[order], values[order]
-    return Group(of, ts_ms, first, metrics, np.ascontiguousarray(values))
+    return Group(of, ts_ms, first, metrics, values)
 
 
 class _Part(NamedTuple):
@@ -187,28 +187,51 @@ class _Reading(NamedTuple):
 class _Fields:
     """Unsigned numbers of seven bits a byte, of up to eight bytes, at the same places in each row."""
 
-    def __init__(self, places: Iterable[int], sizes: Iterable[int], length: int) -> None:
-        at = np.array(list(places), dtype=np.int64)
+    def __init__(self, places: Sequence[int], sizes: Sequence[int], length: int) -> None:
+        at = np.array(places, dtype=np.int64)
         self._at = np.minimum(at, length - 8)
         self._shift = (at - self._at) * 8
         self._is_shifted = bool(self._shift.any())
+        self._most = max(sizes, default=1)
         self._keep = np.array([(1 << 8 * size) - 1 & 0x7F7F7F7F7F7F7F7F for size in sizes], dtype=np.int64)
 
-    def raw(self, matrix: NDArray[np.uint8], which: Any = slice(None)) -> Ints:
+    def raw(self, matrix: NDArray[np.uint8]) -> Ints:
         """Bytes as numbers: the same for the same number, where its size is the same."""
         count, length = matrix.shape
-        words = np.ndarray((count, length - 7), "<i8", matrix, 0, (length, 1))[:, self._at[which]]
+        words = np.ndarray((count, length - 7), "<i8", matrix, 0, (length, 1))[:, self._at]
         if self._is_shifted:
-            words >>= self._shift[which]
-        words &= self._keep[which]
+            words >>= self._shift
+        words &= self._keep
         return words
 
+    def numbers(self, matrix: NDArray[np.uint8]) -> Ints:
+        return _numbers(self.raw(matrix), self._most)
 
-def _numbers(raw: Ints) -> Ints:
-    """What the bytes mean."""
-    pairs = (raw & 0x007F007F007F007F) | (raw & 0x7F007F007F007F00) >> 1
-    fours = (pairs & 0x00003FFF00003FFF) | (pairs & 0x3FFF00003FFF0000) >> 2
-    return (fours & 0x0FFFFFFF) | (fours & 0x0FFFFFFF00000000) >> 4
+
+def _numbers(raw: Ints, size: int) -> Ints:
+    """What the bytes mean; none has more than `size`."""
+    if size > 1:
+        raw = (raw & 0x007F007F007F007F) | (raw & 0x7F007F007F007F00) >> 1
+    if size > 2:
+        raw = (raw & 0x00003FFF00003FFF) | (raw & 0x3FFF00003FFF0000) >> 2
+    if size > 4:
+        raw = (raw & 0x0FFFFFFF) | (raw & 0x0FFFFFFF00000000) >> 4
+    return raw
+
+
+class _Block(NamedTuple):
+    """Messages of a layout, a row each."""
+
+    rows: Ints
+    pattern: Ints
+    """Equal where the aliases have the same steps, and the times change at the same metrics."""
+    times: Ints
+    """Of each metric, as bytes; a single column if no metric has a time of its own."""
+    aliases: Ints
+    values: Floats
+
+    def take(self, which: NDArray[np.bool_]) -> _Block:
+        return _Block(*[each[which] for each in self])
 
 
 class _Metric(NamedTuple):
@@ -234,7 +257,8 @@ class _Layout:
             [metric.alias_at for metric in metrics], [metric.alias_size for metric in metrics], length
         )
         self._has_times = any(metric.time_at > 1 for metric in metrics)
-        self._times = _Fields([metric.time_at for metric in metrics], [_TIME] * len(metrics), length)
+        times = [metric.time_at for metric in metrics] if self._has_times else [1]
+        self._times = _Fields(times, [_TIME] * len(times), length)
         self._values: list[tuple[Any, Ints, Any]] = []
         for code, types in (
             ("<f4", (DataType.FLOAT,)),
@@ -265,25 +289,29 @@ class _Layout:
 
     def readings(self, matrix: NDArray[np.uint8]) -> Iterator[_Part]:
         """Of messages of this layout."""
-        values = self._read(matrix)
-        aliases = _numbers(self._aliases.raw(matrix))
+        aliases = self._aliases.numbers(matrix)
         pattern = aliases - aliases[:, :1]
-        times = self._times.raw(matrix, slice(None) if self._has_times else slice(1))
+        times = self._times.raw(matrix)
         if self._has_times:
             pattern <<= 1
             pattern[:, 1:] |= times[:, 1:] != times[:, :-1]
-        plain = np.isfinite(values).all(axis=1)
-        rows = np.arange(len(matrix))
-        if not plain.all():
-            yield _Part(rows[~plain], None)
-            rows = rows[plain]
+        left = _Block(np.arange(len(matrix)), pattern, times, aliases, self._read(matrix))
+        finite = np.isfinite(left.values)
+        if not finite.all():
+            plain = finite.all(axis=1)
+            yield _Part(left.rows[~plain], None)
+            left = left.take(plain)
         for _ in range(MAX_ALIKE):
-            if not len(rows):
+            if not len(left.rows):
                 return
-            same = (pattern[rows] == pattern[rows[0]]).all(axis=1)
-            yield from self._of_pattern(pattern[rows[0]], rows[same], times, aliases, values)
-            rows = rows[~same]
-        yield _Part(rows, None)
+            same = left.pattern == left.pattern[0]
+            if same.all():
+                yield from self._of_pattern(left)
+                return
+            alike = same.all(axis=1)
+            yield from self._of_pattern(left.take(alike))
+            left = left.take(~alike)
+        yield _Part(left.rows, None)
 
     def _read(self, matrix: NDArray[np.uint8]) -> Floats:
         count, length = matrix.shape
@@ -292,35 +320,38 @@ class _Layout:
             size = dtype.itemsize
             values[:, columns] = np.ndarray((count, length - size + 1), dtype, matrix, 0, (length, 1))[:, at]
         if len(self._whole):
-            values[:, self._whole] = _numbers(self._integers.raw(matrix))
+            values[:, self._whole] = self._integers.numbers(matrix)
         return values
 
-    def _of_pattern(
-        self, pattern: Ints, rows: Ints, times: Ints, aliases: Ints, values: Floats
-    ) -> Iterator[_Part]:
-        """The readings of messages whose aliases have the same steps, and whose times change at the same
-        metrics."""
-        key = pattern.tobytes()
+    def _of_pattern(self, block: _Block) -> Iterator[_Part]:
+        """The readings of messages with the same pattern."""
+        key = block.pattern[0].tobytes()
         readings = self._patterns.get(key)
         if readings is None:
             if len(self._patterns) >= MAX_PATTERNS:
                 self._patterns.clear()
-            readings = self._patterns[key] = self._taken_apart(pattern)
+            readings = self._patterns[key] = self._taken_apart(block.pattern[0])
         if not readings:
-            yield _Part(rows, None)
+            yield _Part(block.rows, None)
             return
-        begins = sorted(begin for reading in readings for begin in reading.begins)
-        if len(begins) > 1:  # what has a time that was there before belongs to that reading
-            ordered = np.sort(times[rows[:, None], begins], axis=1)
-            plain = (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)
-            if not plain.all():
-                yield _Part(rows[~plain], None)
-                rows = rows[plain]
+        if len(readings) > 1 or len(readings[0].begins) > 1:
+            # What has a time that was there before belongs to the reading of that time.
+            begins = [begin for reading in readings for begin in reading.begins]
+            ordered = np.sort(block.times[:, begins], axis=1)
+            distinct = (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)
+            if not distinct.all():
+                yield _Part(block.rows[~distinct], None)
+                block = block.take(distinct)
         for metrics, begins, columns in readings:
-            of = np.repeat(rows, len(begins))
-            picked = values[rows[:, None], columns].reshape(len(of), len(metrics.steps))
-            starts = (rows[:, None], begins)
-            yield _Part(of, metrics, _numbers(times[starts]).ravel(), aliases[starts].ravel(), picked)
+            of = block.rows if len(begins) == 1 else np.repeat(block.rows, len(begins))
+            picked = block.values if len(columns) == len(self.types) else block.values[:, columns]
+            yield _Part(
+                of,
+                metrics,
+                _numbers(block.times[:, begins].ravel(), _TIME),
+                block.aliases[:, begins].ravel(),
+                picked.reshape(len(of), len(metrics.steps)),
+            )
 
     def _taken_apart(self, pattern: Ints) -> list[_Reading]:
         """Nothing if a reading has an alias twice."""

@@ -109,18 +109,23 @@ def check_columns(
         return Checked(values, np.zeros(len(values), bool), np.zeros(len(values), bool))
     with np.errstate(over="ignore"):
         scaled = values * limits.steps
-    # What is not finite is in no range; what is absent compares as false.
     good: NDArray[np.bool_] = (ts_ms >= MIN_TIME_MS) & (ts_ms <= latest_ms)
-    good &= ~(np.abs(scaled) >= MOST).any(axis=1)
-    whole = np.rint(scaled)
+    _strike(good, np.abs(scaled) >= MOST)  # what is not finite, too; what is absent compares as false
+    whole = np.rint(scaled, out=scaled)
     if len(limits.ints):
-        good &= ~(whole[:, limits.ints] < values[:, limits.ints]).any(axis=1)
-        good &= ~(whole[:, limits.ints] > values[:, limits.ints]).any(axis=1)
+        given = values[:, limits.ints]
+        _strike(good, (whole[:, limits.ints] != given) & (given == given))
     whole /= limits.steps
     whole += 0.0  # no zero below zero
     usual = np.ones(len(values), dtype=bool)
-    usual &= ~((whole < limits.low) | (whole > limits.high)).any(axis=1)
+    _strike(usual, (whole < limits.low) | (whole > limits.high))
     return Checked(whole, good, usual)
+
+
+def _strike(rows: NDArray[np.bool_], odd: NDArray[np.bool_]) -> None:
+    """Set to false the rows that have something odd."""
+    if odd.any():
+        rows &= ~odd.any(axis=1)
 
 
 class _Limits(NamedTuple):
