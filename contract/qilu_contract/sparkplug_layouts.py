@@ -1,6 +1,6 @@
 """Layouts of Sparkplug data messages: between two of one layout only times, aliases, sequence number and
-values change, at places of their own. One is learned from one message, and then reads all that fit, a row each, by
-numpy alone.
+values change, at places of their own. One is learned from one message, and then reads all that fit, a row
+each, by numpy alone.
 """
 
 from __future__ import annotations
