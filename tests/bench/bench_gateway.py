@@ -1,11 +1,23 @@
-"""How fast the gateway is, in one run on one machine: (a) InfluxDB's own ceiling, pinned to one core,
-prepared bodies posted from the other; (b) the same InfluxDB fed by the gateway on the other core from a
-prefilled broker queue; (c) the gateway alone against a sink that answers at once. Prints; asserts nothing.
+"""What the gateway costs, in one run on one machine. Prints, and writes JSON; asserts nothing about time.
 
-    make bench-gateway [ARGS="--messages 20000 --series 10000"]
+    make bench-gateway [ARGS="--json FILE"]
+    make bench-gateway ARGS="--only json_1_10k --rounds 1"      one case, in about a minute
 
-CPU seconds are the gateway process's own, less what a start with an empty queue costs. The broker runs on the
-gateway's core.
+Each case is a fleet (JSON or Sparkplug, one or fifty readings a message, so many units) whose messages wait
+in a real Mosquitto's queue before the gateway, a process of its own, starts. Every figure is a difference
+between two moments of that one run: *first contact* is the first pass over all units, *steady* what comes
+after that. So no start is in any figure. CPU seconds are the process's own, from /proc.
+
+- The null sink takes whatever is posted and keeps nothing. New units are registered and have never been heard
+  of: a first contact holds their admission and the report of their first reading. A Sparkplug unit is
+  born in a run before; its first contact is its first data after a restart.
+- The share of the ceiling: points a second that a real InfluxDB, alone on one core, takes from the gateway,
+  and from prepared bodies of the same shape, by turns. Broker, gateway, platform, publisher and the poster of
+  the bodies are on the other core. The CPU of InfluxDB stands beside.
+
+All that repeats does so up to three times, by turns; figures are medians. What does not fit into the time is
+left out, and said. A busy machine makes CPU seconds longer, too, by half and more: compare runs at like
+loads.
 """
 
 from __future__ import annotations
@@ -15,331 +27,417 @@ import asyncio
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from shutil import which
+from statistics import median
+from typing import Any, NamedTuple
 
 import httpx
 from bench_storage import machine
-from conftest import SBIN, Influx, InfluxServer, Mosquitto, Server, _free_port
-from gateway_world import COUNTY, ENTERPRISE, MOTOR, RUN, START_MS, FakePlatform
-from qilu_contract import json_payload, mqtt, sparkplug, topics
-from qilu_contract.mqtt import Login
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_contract.storage import Point, line_protocol
+from conftest import SBIN, Influx, InfluxServer, Mosquitto
+from gateway_load import Fleet, Gateway, Kind, Sink, cpu_s, pin, publish, resident_bytes
+from gateway_world import FakePlatform
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-LIST = 50
-BATCH = 5000
-FIELDS = [signal.name for signal in MOTOR.signals][:6]
-TICKS = os.sysconf("SC_CLK_TCK")
 STORE_CORE, GATEWAY_CORE = (0, 1) if (os.cpu_count() or 1) > 1 else (0, 0)
-PATIENCE_S = 120.0
-BIRTH_MS = START_MS - 1000
-
-Messages = list[tuple[str, bytes]]
-
-
-def values(number: int) -> dict[str, float]:
-    return {name: 10.0 + place + number % 97 / 10 for place, name in enumerate(FIELDS)}
-
-
-class World:
-    """Units, and what they say: message n of `series` units, with one reading or fifty."""
-
-    def __init__(self, series: int) -> None:
-        self.series = series
-        self.units = [f"m{number}" for number in range(series)]
-
-    def _unit_and_time(self, number: int, readings: int) -> tuple[str, int]:
-        step, place = divmod(number, self.series)
-        # Neighbours in the queue are no neighbours in the store.
-        return self.units[place * 7919 % self.series], START_MS + step * readings * 1000
-
-    def json(self, number: int, readings: int) -> tuple[str, bytes]:
-        unit, ts_ms = self._unit_and_time(number, readings)
-        content = [(ts_ms + k * 1000, values(number + k)) for k in range(readings)]
-        return topics.telemetry(COUNTY, ENTERPRISE, unit), json_payload.encode(content)
-
-    def sparkplug(self, number: int, readings: int) -> tuple[str, bytes]:
-        unit, ts_ms = self._unit_and_time(number, readings)
-        metrics = [
-            Metric(alias=alias, value=value, ts_ms=ts_ms + k * 1000 if readings > 1 else None)
-            for k in range(readings)
-            for alias, value in enumerate(values(number + k).values())
-        ]
-        body = sparkplug.encode(Payload(ts_ms, None, metrics))
-        return topics.sparkplug("DDATA", COUNTY, ENTERPRISE, unit), body
-
-    def births(self) -> Messages:
-        metrics = [Metric(name, alias, BIRTH_MS, DataType.FLOAT, 1.0) for alias, name in enumerate(FIELDS)]
-        body = sparkplug.encode(Payload(BIRTH_MS, None, metrics))
-        return [(topics.sparkplug("DBIRTH", COUNTY, ENTERPRISE, unit), body) for unit in self.units]
-
-    def bodies(self, points: int) -> list[bytes]:
-        """Line protocol: of each unit a point at its birth, as its gateway would have written it, then the
-        readings of the messages of fifty."""
-        tags = {unit: (COUNTY[:4], COUNTY, "C34", ENTERPRISE, unit) for unit in self.units}
-        made = [Point("motor", tags[unit], BIRTH_MS, values(0)) for unit in self.units]
-        for number in range(points // LIST):
-            unit, ts_ms = self._unit_and_time(number, LIST)
-            made += [Point("motor", tags[unit], ts_ms + k * 1000, values(number + k)) for k in range(LIST)]
-        return [line_protocol(made[start : start + BATCH]) for start in range(0, len(made), BATCH)]
+SIZES = {"10k": 10_000, "100k": 100_000, "1m": 1_000_000}
+STEADY = 300_000
+"""Messages of one reading between the two marks of a steady run, or as many as there are units."""
+LISTS = 30_000
+"""Messages of fifty."""
+WARM = 20_000
+"""Readings between the first pass and the first mark."""
+EVERY_S = 0.25
+"""Between two looks at the gateway."""
+ROUNDS = 3
+DUCKDB_ROWS = 10_000_000
+DUCKDB_S = 150
+"""Seconds for these rows, or so many fewer rows."""
 
 
-class Sink:
-    """An HTTP server that says 204 to whatever is posted, as fast as Python can."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.port = _free_port()
-        threading.Thread(target=self._run, daemon=True).start()
-        self.url = f"influxdb://127.0.0.1:{self.port}/sink"
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=2**24))
-        self.loop.run_forever()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, OSError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                length = head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]
-                await reader.readexactly(int(length or b"0"))
-                writer.write(b"HTTP/1.1 204 No Content\r\nX-Influxdb-Version: 2.sink\r\n\r\n")
+class Moment(NamedTuple):
+    at_s: float
+    stored: float
+    gateway_s: float
+    store_s: float
 
 
-class Gateway:
-    """One gateway in a process of its own: the same session and state at each start."""
+class Span(NamedTuple):
+    """Between two moments, a reading: microseconds of CPU, the gateway's and the store's, and of time."""
 
-    def __init__(self, broker: str, platform: str, folder: Path) -> None:
-        self.port = _free_port()
-        given = {
-            "BROKER": broker, "PLATFORM": platform, "STATE": str(folder), "API_KEY": "ingest-key",
-            "HOST_ID": f"bench-{secrets.token_hex(4)}", "HTTP_PORT": str(self.port),
-        }  # fmt: skip
-        self._environment = {**os.environ, **{f"QILU_{name}": value for name, value in given.items()}}
-        self._log = folder.with_suffix(".log")
-        self._process: subprocess.Popen[bytes]
-
-    def start(self, store: str) -> None:
-        with self._log.open("ab") as out:
-            environment = {**self._environment, "QILU_STORE": store}
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", RUN], env=environment, stdout=out, stderr=out
-            )
-        os.sched_setaffinity(self._process.pid, {GATEWAY_CORE})
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(30)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def cpu_s(self) -> float:
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-    def metric(self, name: str) -> float:
-        with suppress(httpx.TransportError):
-            text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", trust_env=False, timeout=20).text
-            lines = (line.split() for line in text.splitlines())
-            return next(float(line[1]) for line in lines if line[0] == f"qilu_gateway_{name}")
-        return -1.0
-
-    def wait(self, name: str, at_least: float, every_s: float = 0.2) -> float:
-        """When the figure was reached, on the monotonic clock."""
-        deadline = time.monotonic() + PATIENCE_S
-        while self.metric(name) < at_least:
-            assert self._process.poll() is None, self._log.read_text()[-2000:]
-            assert time.monotonic() < deadline, self._log.read_text()[-2000:]
-            time.sleep(every_s)
-        return time.monotonic()
-
-    def wait_healthy(self) -> float:
-        """When it took messages, on the monotonic clock: its session is there, and all else."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            with suppress(httpx.TransportError):
-                if httpx.get(f"http://127.0.0.1:{self.port}/healthz", trust_env=False).is_success:
-                    return time.monotonic()
-            assert time.monotonic() < deadline, self._log.read_text()[-2000:]
-            time.sleep(0.02)
-
-    def idle_s(self, store: str) -> float:
-        """What a start costs."""
-        self.start(store)
-        self.wait("messages_total", 0)
-        time.sleep(2.0)
-        cpu_s = self.cpu_s()
-        self.stop()
-        return cpu_s
+    readings: float
+    gateway_us: float
+    store_us: float
+    wall_us: float
 
 
-async def publish(broker: Mosquitto, messages: Messages) -> None:
-    moved = asyncio.Event()
-    connection = await mqtt.connect(
-        broker.host,
-        broker.port,
-        Login(f"bench-{secrets.token_hex(4)}"),
-        acked=lambda _: moved.set(),
-        moved=moved.set,
+def between(moments: list[Moment], low: float, high: float) -> Span | None:
+    """From when `low` readings were stored until `high` were, or as far as it came."""
+    after = [moment for moment in moments if moment.stored >= low]
+    if not after:
+        return None
+    begin, end = after[0], next((moment for moment in after if moment.stored >= high), after[-1])
+    readings = end.stored - begin.stored
+    if readings < (high - low) / 10:
+        return None
+    return Span(
+        readings,
+        (end.gateway_s - begin.gateway_s) / readings * 1e6,
+        (end.store_s - begin.store_s) / readings * 1e6,
+        (end.at_s - begin.at_s) / readings * 1e6,
     )
-    for topic, payload in messages:
-        while connection.in_flight >= 1000 or not connection.room:
-            moved.clear()
-            connection.flush()
-            await moved.wait()
-        connection.send(topic, payload, topic)
-    connection.flush()
-    while connection.in_flight:
-        moved.clear()
-        await moved.wait()
-    await connection.disconnect()
 
 
-def measure(
-    gateway: Gateway, broker: Mosquitto, store: str, messages: Messages, readings: int, idle_s: float
-) -> tuple[float, float]:
-    """Readings a second, and CPU seconds of the gateway for a million; all waits when the gateway starts."""
-    asyncio.run(publish(broker, messages))
-    gateway.start(store)
-    gateway.wait("stored_total", 1, 0.02)
-    began, before = time.monotonic(), gateway.metric("stored_total")
-    ended = gateway.wait("stored_total", readings)
-    cpu_s = gateway.cpu_s() - idle_s
-    gateway.stop()
-    return (readings - before) / (ended - began), cpu_s * 1_000_000 / readings
+@dataclass
+class Findings:
+    cpu: dict[str, list[float]] = field(default_factory=dict)
+    shares: dict[str, list[float]] = field(default_factory=dict)
+    influx: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    starts_s: list[float] = field(default_factory=list)
+    resident: dict[tuple[Kind, int], int] = field(default_factory=dict)
+    duckdb: dict[str, float] = field(default_factory=dict)
+    less: list[str] = field(default_factory=list)
+    """What was measured less than was wanted, or not at all."""
+    loads: list[float] = field(default_factory=list)
+    spins_ms: list[float] = field(default_factory=list)
+    """The same small piece of work, now and then: what the machine's speed was."""
+
+    def look(self) -> None:
+        self.loads.append(round(os.getloadavg()[0], 1))
+        began_s = time.process_time()
+        sum(number * number for number in range(200_000))
+        self.spins_ms.append(round((time.process_time() - began_s) * 1000, 1))
 
 
-async def post(influx: Influx, bodies: list[bytes]) -> float:
-    """Seconds for prepared bodies, on two connections."""
-    async with httpx.AsyncClient(base_url=influx.http, timeout=60, trust_env=False) as http:
-        await http.post("/query", data={"q": f'CREATE DATABASE "{influx.database}"'})
-        began = time.monotonic()
+class Station:
+    """A broker, a fleet and its gateway."""
 
-        async def mine(some: list[bytes]) -> None:
-            for body in some:
-                answer = await http.post(
-                    "/write", params={"db": influx.database, "precision": "ms"}, content=body
+    def __init__(self, kind: Kind, size: int, lab: Lab) -> None:
+        self.lab, self.fleet = lab, Fleet(kind, size)
+        self.fleet.register(lab.platform)
+        folder = lab.folder / secrets.token_hex(4)
+        (folder / "broker").mkdir(parents=True)
+        self.broker = Mosquitto(lab.mosquitto, folder / "broker")
+        config = folder / "broker/mosquitto.conf"  # saving a full queue every second is not what is measured
+        config.write_text(config.read_text().replace("autosave_interval 1\n", ""))
+        self.broker.start()
+        pin(self.broker.pid, GATEWAY_CORE)
+        self.gateway = Gateway(self.broker.url, lab.platform.url, folder / "gateway")
+        self.gateway.subscribe(lab.sink.url)
+        births = list(self.fleet.births())
+        if births:
+            asyncio.run(publish(self.broker, births))
+            moments = self.follow(lab.sink.url, size)
+            span = between(moments, size / 20, size * 0.95)
+            if span is not None:
+                lab.found.cpu.setdefault(f"birth_{kind}_{lab.label(size)}", []).append(span.gateway_us)
+
+    def run(self, store: str, readings: int, count: int, store_pid: int | None = None) -> list[Moment]:
+        """A pass of all units, and `count` messages more."""
+        warm = WARM // readings
+        said = chain(self.fleet.messages(self.fleet.size), self.fleet.messages(warm + count, readings))
+        asyncio.run(publish(self.broker, said))
+        return self.follow(store, self.fleet.size + (warm + count) * readings, store_pid)
+
+    def follow(self, store: str, total: int, store_pid: int | None = None) -> list[Moment]:
+        """Start the gateway and look on until it has stored so many readings, or the time is over."""
+        gateway, lab = self.gateway, self.lab
+        moments: list[Moment] = []
+        began_s = time.monotonic()
+        gateway.start(store, GATEWAY_CORE)
+        while True:
+            stored = gateway.metric("stored_total")
+            now_s = time.monotonic()
+            if stored > 0:
+                if not moments:
+                    lab.found.starts_s.append(now_s - began_s)
+                moments.append(
+                    Moment(now_s, stored, cpu_s(gateway.pid), cpu_s(store_pid) if store_pid else 0.0)
                 )
-                answer.raise_for_status()
+                lab.tell(stored / total)
+            if stored >= total or now_s > lab.deadline_s:
+                break
+            gateway.check(lab.deadline_s + 60)
+            time.sleep(EVERY_S if moments else 0.02)
+        if moments and moments[-1].stored >= total:
+            lab.found.resident[self.fleet.kind, self.fleet.size] = resident_bytes(gateway.pid)
+            gateway.stop()
+        else:
+            gateway.kill()
+        return moments
 
-        await asyncio.gather(mine(bodies[::2]), mine(bodies[1::2]))
-        return time.monotonic() - began
+    def close(self) -> None:
+        self.gateway.kill()
+        self.broker.kill()
 
 
-def pin(server: Server, core: int) -> None:
-    for thread in Path(f"/proc/{server.pid}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {core})
+class Lab:
+    """The machine with everything on it that the cases share."""
+
+    def __init__(self, folder: Path, deadline_s: float, tell: Callable[[float], None]) -> None:
+        mosquitto, influxd = which("mosquitto", path=SBIN), which("influxd", path=SBIN)
+        assert mosquitto is not None, "Mosquitto is needed: make servers"
+        assert influxd is not None, "InfluxDB is needed: make servers"
+        self.folder, self.deadline_s, self.tell = folder, deadline_s, tell
+        self.mosquitto = mosquitto
+        self.found = Findings()
+        self.sink = Sink()
+        self.platform = FakePlatform()
+        (folder / "influx").mkdir()
+        self.influx = InfluxServer(influxd, folder / "influx")
+        self._stations: dict[tuple[Kind, int], Station] = {}
+
+    @staticmethod
+    def label(size: int) -> str:
+        return next(label for label, each in SIZES.items() if each == size)
+
+    def station(self, kind: Kind, size: int) -> Station:
+        if (kind, size) not in self._stations:
+            self._stations[kind, size] = Station(kind, size, self)
+        return self._stations[kind, size]
+
+    def free(self, kind: Kind, size: int) -> None:
+        self._stations.pop((kind, size)).close()
+
+    def close(self) -> None:
+        for station in self._stations.values():
+            station.close()
+        self.platform.stop()
+        self.sink.stop()
+        self.influx.kill()
+
+    # -- cases
+
+    def to_sink(self, kind: Kind, readings: int, label: str) -> None:
+        size, found = SIZES[label], self.found
+        pin(os.getpid(), STORE_CORE)
+        station = self.station(kind, size)
+        count = max(STEADY, size) if readings == 1 else LISTS
+        moments = station.run(self.sink.url, readings, count)
+        name, begin = f"{kind}_{readings}_{label}", size + WARM
+        spans = {name: (begin, begin + count * readings)}
+        if label != "10k":
+            spans[f"first_{kind}_{label}"] = (size // 20, int(size * 0.95))
+            self.free(kind, size)
+        for each, (low, high) in spans.items():
+            span = between(moments, low, high)
+            if span is None:
+                found.less.append(f"{each}: the time was over before it began")
+                continue
+            found.cpu.setdefault(each, []).append(span.gateway_us)
+            if span.readings < (high - low) * 0.8:
+                found.less.append(f"{each}: over {span.readings:,.0f} readings instead of {high - low:,}")
+
+    def share(self, kind: Kind, readings: int, label: str) -> None:
+        """(a), then (b)."""
+        size = SIZES[label]
+        count = STEADY if readings == 1 else LISTS
+        station = self.station(kind, size)
+        cold = not self.influx.running
+        self.influx.start()
+        pin(self.influx.pid, STORE_CORE)
+        pin(os.getpid(), GATEWAY_CORE)
+        if cold:
+            asyncio.run(self._post(Fleet(kind, size), readings, count // 3))
+        ceiling = asyncio.run(self._post(Fleet(kind, size), readings, count))
+        database = Influx(self.influx)
+        moments = station.run(database.url, readings, count, self.influx.pid)
+        _drop(database)
+        begin = size + WARM
+        span = between(moments, begin, begin + count * readings)
+        name = f"{kind}_{readings}_{label}"
+        if span is None:
+            self.found.less.append(f"share_of_ceiling {name}: the time was over before it began")
+            return
+        self.found.shares.setdefault(name, []).append(ceiling.wall_us / span.wall_us)
+        self.found.influx.setdefault(name, []).append(
+            {
+                "ceiling_points_per_s": 1e6 / ceiling.wall_us,
+                "ceiling_influxdb_cpu_s_per_million": ceiling.store_us,
+                "points_per_s": 1e6 / span.wall_us,
+                "influxdb_cpu_s_per_million": span.store_us,
+                "gateway_cpu_s_per_million": span.gateway_us,
+            }
+        )
+
+    async def _post(self, fleet: Fleet, readings: int, count: int) -> Span:
+        """Prepared bodies, on two connections, after each unit's first point."""
+        first, rest = fleet.bodies(fleet.size), fleet.bodies(count, readings)
+        database = Influx(self.influx)
+        async with httpx.AsyncClient(base_url=database.http, timeout=60, trust_env=False) as http:
+
+            async def mine(bodies: list[bytes]) -> None:
+                for body in bodies:
+                    answer = await http.post(
+                        "/write", params={"db": database.database, "precision": "ms"}, content=body
+                    )
+                    answer.raise_for_status()
+
+            await http.post("/query", data={"q": f'CREATE DATABASE "{database.database}"'})
+            await mine(first)
+            began_s, before_s = time.monotonic(), cpu_s(self.influx.pid)
+            await asyncio.gather(mine(rest[::2]), mine(rest[1::2]))
+            took_s, used_s = time.monotonic() - began_s, cpu_s(self.influx.pid) - before_s
+        await asyncio.to_thread(_drop, database)
+        readings *= count
+        return Span(readings, 0.0, used_s / readings * 1e6, took_s / readings * 1e6)
+
+    def in_duckdb(self) -> None:
+        left_s = self.deadline_s - time.monotonic()
+        rows = DUCKDB_ROWS if left_s > DUCKDB_S else max(int(left_s / DUCKDB_S * DUCKDB_ROWS), 500_000)
+        if rows < DUCKDB_ROWS:
+            self.found.less.append(f"duckdb: random order into {rows:,} rows instead of {DUCKDB_ROWS:,}")
+        words = [sys.executable, "-m", "duckdb_points", f"duckdb:///{self.folder}/points.duckdb", str(rows)]
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        self.found.duckdb = json.loads(said)
 
 
-Row = tuple[str, int, float, float | None, float | None]
-"""Way, series, points a second, CPU seconds for a million, ratio to (a)."""
+def _drop(database: Influx) -> None:
+    query = {"q": f'DROP DATABASE "{database.database}"'}
+    httpx.post(f"{database.http}/query", data=query, timeout=60, trust_env=False).raise_for_status()
 
 
-def run(
-    series: int, count: int, only: str, broker: Mosquitto, server: InfluxServer, folder: Path
-) -> list[Row]:
-    world = World(series)
-    platform = FakePlatform()
-    for unit in world.units:
-        platform.register(unit)
-    lists = count // 10
-    shapes: dict[str, tuple[Callable[[int, int], tuple[str, bytes]], int, int]] = {
-        "JSON, one reading a message": (world.json, count, 1),
-        "Sparkplug, one reading a message": (world.sparkplug, count, 1),
-        "JSON, fifty readings a message": (world.json, lists, LIST),
-        "Sparkplug, fifty readings a message": (world.sparkplug, lists, LIST),
+class Step(NamedTuple):
+    name: str
+    seconds: float
+    """About, on a machine at peace; for the bar, and to see what fits."""
+    work: Callable[[Lab], None]
+    rounds: int
+
+
+def steps(rounds: int = ROUNDS) -> list[Step]:
+    found: list[Step] = []
+    kinds: tuple[Kind, Kind] = ("json", "sparkplug")
+    small = [(kind, readings) for readings in (1, 50) for kind in kinds]
+    for kind, readings in small:
+        name = f"{kind}_{readings}_10k"
+        found.append(Step(name, 25, lambda lab, k=kind, r=readings: lab.to_sink(k, r, "10k"), rounds))
+    for kind, readings in small:
+        name = f"share_{kind}_{readings}_10k"
+        found.append(Step(name, 40, lambda lab, k=kind, r=readings: lab.share(k, r, "10k"), rounds))
+    large = [
+        Step(f"{kind}_1_{label}", seconds, lambda lab, k=kind, n=label: lab.to_sink(k, 1, n), 1)
+        for label, seconds in (("100k", 50), ("1m", 180))
+        for kind in kinds
+    ]
+    return [*found, *large[:2], Step("duckdb", 120, Lab.in_duckdb, 1), *large[2:]]
+
+
+def report(found: Findings, took_s: float) -> dict[str, Any]:
+    def medians(figures: dict[str, list[float]], digits: int) -> dict[str, float]:
+        return {name: round(median(each), digits) for name, each in figures.items()}
+
+    memory = {}
+    for kind in ("json", "sparkplug"):
+        sizes = sorted((size, most) for (of, size), most in found.resident.items() if of == kind)
+        if len(sizes) > 1:
+            (few, least), (many, most) = sizes[0], sizes[-1]
+            memory[kind] = round((most - least) / (many - few))
+            if many < SIZES["1m"]:
+                found.less.append(f"memory_bytes_per_unit {kind}: from {few:,} to {many:,} units")
+    late = f"random_order_{found.duckdb.get('rows', 0) / 1e6:g}m"
+    return {
+        "cpu_s_per_million": medians(found.cpu, 2),
+        "share_of_ceiling": medians(found.shares, 3),
+        "start_to_first_store_s": round(median(found.starts_s), 2) if found.starts_s else None,
+        "duckdb_us_per_point": {
+            "in_order": found.duckdb.get("in_order"),
+            late if found.duckdb else "random_order_10m": found.duckdb.get("random_order"),
+        },
+        "memory_bytes_per_unit": memory,
+        "machine": machine(),
+        "load": {"before": found.loads[0], "most": max(found.loads), "after": found.loads[-1]},
+        "spin_ms": {
+            "least": min(found.spins_ms),
+            "median": median(found.spins_ms),
+            "most": max(found.spins_ms),
+        },
+        "influxdb": {
+            name: {key: round(median(each[key] for each in rounds), 2) for key in rounds[0]}
+            for name, rounds in found.influx.items()
+        },
+        "rounds": {
+            name: [round(figure, 3) for figure in each]
+            for name, each in (*found.cpu.items(), *((f"share_{n}", e) for n, e in found.shares.items()))
+        },
+        "measured_less": found.less,
+        "took_s": round(took_s),
     }
-    births = -(-series // BATCH)
-    os.sched_setaffinity(0, {GATEWAY_CORE})
-    influx = Influx(server)
-    bodies = world.bodies(lists * LIST)
-    asyncio.run(post(influx, bodies[:births]))
-    ceiling = lists * LIST / asyncio.run(post(influx, bodies[births:]))
-    rows: list[Row] = [("(a) InfluxDB, prepared bodies", series, ceiling, None, None)]
-    os.sched_setaffinity(0, {STORE_CORE})
-    gateway = Gateway(broker.url, platform.url, folder / secrets.token_hex(4))
-    try:
-        gateway.start(Sink().url)
-        gateway.wait_healthy()
-        asyncio.run(publish(broker, world.births()))
-        gateway.wait("stored_total", series)
-        gateway.stop()
-        idle_s = gateway.idle_s(Sink().url)
-        for kind in ("(b) InfluxDB", "(c) sink"):
-            for shape, (make, number, readings) in shapes.items():
-                way = f"{kind}, {shape}"
-                if only not in way:
-                    continue
-                sys.stderr.write(f"{way}, {series} series …\n")
-                if kind == "(c) sink":
-                    store = Sink().url
-                else:
-                    fresh = Influx(server)
-                    asyncio.run(post(fresh, bodies[:births]))
-                    store = fresh.url
-                messages = [make(place, readings) for place in range(number)]
-                rate, cpu_s = measure(gateway, broker, store, messages, number * readings, idle_s)
-                ratio = rate / ceiling if kind == "(b) InfluxDB" else None
-                rows.append((way, series, rate, cpu_s, ratio))
-    finally:
-        gateway.kill()
-        platform.stop()
-    return rows
+
+
+def show(said: dict[str, Any]) -> None:
+    load = said["load"]
+    title = f"{said['machine']}, load {load['before']} to {load['most']}"
+    table = Table("case", "CPU-s per million", "of the ceiling", "rounds", title=title)
+    for name in dict.fromkeys((*said["cpu_s_per_million"], *said["share_of_ceiling"])):
+        cpu, share = said["cpu_s_per_million"].get(name), said["share_of_ceiling"].get(name)
+        rounds = len(said["rounds"].get(name, [])), len(said["rounds"].get(f"share_{name}", []))
+        table.add_row(
+            name,
+            "" if cpu is None else f"{cpu:.1f}",
+            "" if share is None else f"{share:.0%}",
+            " / ".join(map(str, filter(None, rounds))),
+        )
+    console = Console(width=110)
+    console.print(table)
+    console.print(f"from the start to the first store: {said['start_to_first_store_s']} s")
+    console.print(f"DuckDB, µs a point: {said['duckdb_us_per_point']}")
+    console.print(f"bytes a unit known: {said['memory_bytes_per_unit']}")
+    for sentence in said["measured_less"]:
+        console.print(f"measured less: {sentence}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=50_000, help="of one reading")
-    parser.add_argument("--series", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--only", default="", help="ways whose name holds this")
-    parser.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--only", nargs="+", choices=[step.name for step in steps()], help="these cases")
+    parser.add_argument("--minutes", type=float, default=24, help="what does not fit is left out")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of what is repeated, at most")
     given = parser.parse_args()
-    rows: list[Row] = []
-    loads = [os.getloadavg()[0]]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        programs = which("mosquitto", path=SBIN), which("influxd", path=SBIN)
-        assert all(programs), "Mosquitto and InfluxDB are needed: make servers"
-        for part in ("broker", "influx"):
-            (folder / part).mkdir()
-        broker = Mosquitto(str(programs[0]), folder / "broker")
-        config = folder / "broker/mosquitto.conf"  # saving a full queue every second is not what is measured
-        config.write_text(config.read_text().replace("autosave_interval 1\n", ""))
-        server = InfluxServer(str(programs[1]), folder / "influx")
-        broker.start()
-        server.start()
+    chosen = [step for step in steps(given.rounds) if given.only is None or step.name in given.only]
+    began_s = time.monotonic()
+    deadline_s = began_s + given.minutes * 60
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as name, Progress(*columns, console=console) as bar:
+        whole = sum(step.seconds * step.rounds for step in chosen)
+        task = bar.add_task("", total=whole)
+        at, step = 0.0, chosen[0]
+        lab = Lab(
+            Path(name), deadline_s, lambda part: bar.update(task, completed=at + step.seconds * min(part, 1))
+        )
+        took_s: dict[str, float] = {}
         try:
-            pin(broker, GATEWAY_CORE)
-            pin(server, STORE_CORE)
-            for series in given.series:
-                rows += run(series, given.messages, given.only, broker, server, folder)
-                loads.append(os.getloadavg()[0])
+            for turn in range(given.rounds):
+                for step in [each for each in chosen if turn < each.rounds]:
+                    lab.found.look()
+                    bar.update(task, description=f"{step.name} ({turn + 1} of {step.rounds})")
+                    step_s = time.monotonic()
+                    if step_s + took_s.get(step.name, 15) < deadline_s:
+                        step.work(lab)
+                        took_s.setdefault(step.name, time.monotonic() - step_s)
+                    elif turn == 0:
+                        lab.found.less.append(f"{step.name}: not measured, the time was over")
+                    at += step.seconds
+                    bar.update(task, completed=at)
+            lab.found.look()
         finally:
-            broker.kill()
-            server.kill()
-    if given.json:
-        print(json.dumps({"machine": machine(), "loads": loads, "rows": rows}))  # noqa: T201
-        return
-    title = f"{machine()}, load {' '.join(f'{load:.1f}' for load in loads)}"
-    table = Table("way", "series", "points/s", "CPU s per million", "of (a)", title=title)
-    for way, series, rate, cpu_s, ratio in rows:
-        cpu = "" if cpu_s is None else f"{cpu_s:.1f}"
-        table.add_row(way, f"{series:,}", f"{rate:,.0f}", cpu, "" if ratio is None else f"{ratio:.0%}")
-    Console(width=110).print(table)
+            lab.close()
+    said = report(lab.found, time.monotonic() - began_s)
+    show(said)
+    if given.json is not None:
+        given.json.write_text(json.dumps(said, indent=2) + "\n")
 
 
 if __name__ == "__main__":

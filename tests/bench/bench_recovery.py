@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import secrets
 import sys
 import tempfile
@@ -19,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import which
 
-from bench_gateway import Gateway, Messages, World, publish
 from conftest import SBIN, Influx, InfluxServer, Mosquitto
+from gateway_load import Fleet, Gateway, Messages, publish
 from gateway_world import FakePlatform
 from qilu_contract import mqtt
 from qilu_contract.mqtt import Login
@@ -98,19 +97,17 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace, broker: Mosquitto, server: InfluxServer, folder: Path) -> None:
-    world, platform = World(given.units), FakePlatform()
-    for unit in world.units:
-        platform.register(unit)
+    fleet, platform = Fleet(given.shape, given.units), FakePlatform()
+    fleet.register(platform)
     store = Influx(server).url if given.store == "influxdb" else f"duckdb:///{folder}/store.duckdb"
     gateway = Gateway(broker.url, platform.url, folder / "state")
+    born = given.units if given.shape == "sparkplug" else 0
     gateway.start(store)
-    os.sched_setaffinity(gateway._process.pid, range(os.cpu_count() or 1))
     began = time.monotonic()
     print(f"first start: healthy after {gateway.wait_healthy() - began:.1f} s", flush=True)  # noqa: T201
-    asyncio.run(publish(broker, world.births()))
-    gateway.wait("stored_total", given.units)
-    make = world.sparkplug if given.shape == "sparkplug" else world.json
-    messages = [make(number, 1) for number in range(given.messages)]
+    asyncio.run(publish(broker, fleet.births()))
+    gateway.wait("stored_total", born)
+    messages = list(fleet.messages(given.messages))
     sent = [0]
     publishing = threading.Thread(target=lambda: asyncio.run(publish_at(broker, messages, given.rate, sent)))
     publishing.start()
@@ -119,7 +116,6 @@ def run(given: argparse.Namespace, broker: Mosquitto, server: InfluxServer, fold
         gateway.kill()
         time.sleep(0.2)
         gateway.start(store)
-        os.sched_setaffinity(gateway._process.pid, range(os.cpu_count() or 1))
         times = since_start(gateway)
         print(f"kill {kill + 1}: sent {sent[0]:,}, {times}", flush=True)  # noqa: T201
     began = time.monotonic()
@@ -140,9 +136,9 @@ def run(given: argparse.Namespace, broker: Mosquitto, server: InfluxServer, fold
     with suppress(Exception):
         gateway.stop()
     stored = asyncio.run(count(store))
-    print(f"stored {stored:,} of {given.messages + given.units:,}")  # noqa: T201
+    print(f"stored {stored:,} of {given.messages + born:,}")  # noqa: T201
     platform.stop()
-    assert stored == given.messages + given.units, "lost"
+    assert stored == given.messages + born, "lost"
     sys.stdout.flush()
 
 
