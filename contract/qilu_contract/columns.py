@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from qilu_contract.storage import MEASUREMENTS, UNIT_TAGS, FieldType, Point, lin
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int32]
+_Number = TypeVar("_Number", bound=np.generic)
 
 EXACT = 2**53
 """Integers up to this, either side of zero, are held exactly; columns hold no larger ones."""
@@ -50,6 +51,10 @@ class Series:
 
     def measurement(self, number: int) -> str:
         return str(self._classes[number])
+
+    def of_class(self, measurement: str) -> Rows:
+        """The numbers of a class's units."""
+        return np.flatnonzero(self._classes[: self._size] == measurement).astype(np.int32)
 
     def tags(self, number: int) -> tuple[str, ...]:
         return tuple([column[number] for column in self._tags.values()])
@@ -116,9 +121,12 @@ class Columns:
         return found
 
 
-def of_points(points: Iterable[Point], series: Series, numbers: dict[str, int]) -> list[Columns]:
+def of_points(
+    points: Iterable[Point], series: Series, numbers: dict[str, int], *, exact: bool = True
+) -> list[Columns]:
     """Points of units by column, those with the same fields together, in their order. `numbers`: units that
-    are in `series`, by id; new ones are added. Raises ValueError for an integer beyond EXACT."""
+    are in `series`, by id; new ones are added. Raises ValueError for an integer beyond EXACT, which becomes
+    the nearest float where it need not be `exact`."""
     alike: dict[tuple[str, tuple[str, ...]], list[Point]] = {}
     for point in points:
         alike.setdefault((point.measurement, tuple(point.fields)), []).append(point)
@@ -127,7 +135,7 @@ def of_points(points: Iterable[Point], series: Series, numbers: dict[str, int]) 
         for point in some:
             if point.tags[-1] not in numbers:
                 numbers[point.tags[-1]] = series.add(measurement, point.tags)
-            if any(type(value) is int and abs(value) > EXACT for value in point.fields.values()):
+            if exact and any(type(value) is int and abs(value) > EXACT for value in point.fields.values()):
                 raise ValueError(f"{point.tags[-1]}: an integer beyond {EXACT}")
         found.append(
             Columns(
@@ -139,6 +147,16 @@ def of_points(points: Iterable[Point], series: Series, numbers: dict[str, int]) 
                 np.array([tuple(point.fields.values()) for point in some], dtype=np.float64),
             )
         )
+    return found
+
+
+def grown(column: NDArray[_Number], size: int) -> NDArray[_Number]:
+    """The column with room for `size` numbers at least; zeros, which take no memory before they are written
+    to, follow those that are there."""
+    if size <= len(column):
+        return column
+    found = np.zeros(max(size, len(column) * 3 // 2, 1024), dtype=column.dtype)
+    found[: len(column)] = column
     return found
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.limits import Limit, alarm_limits
+from qilu_contract.columns import Columns, Floats, Ints, Rows, grown
+from qilu_contract.limits import alarm_limits
 from qilu_contract.places import PROVINCE
 from qilu_contract.storage import Point
 
@@ -26,9 +28,6 @@ MAX_ALARMS = 200_000
 MAX_RATIO = 100.0
 WHILE_MS = 10 * 60_000
 """How long a limit's `while` signal is believed without a new value of it (assumed)."""
-MAX_WHILE = 1_000_000
-"""Units whose `while` signals are remembered, some 200 bytes each; beyond, the limit says nothing of a unit
-that sends them apart."""
 
 Key = tuple[str, str]
 """Unit and signal."""
@@ -45,21 +44,77 @@ class Alarm(msgspec.Struct):
     worst: float
 
 
+class Watch:
+    """The limits of one class, and what is remembered of its units, by their numbers in the fleet."""
+
+    def __init__(self, class_name: str) -> None:
+        self.limits = list(alarm_limits(class_name).items())
+        self.gates = {limit.while_above_0: Gate() for _, limit in self.limits if limit.while_above_0}
+        self.alarmed = np.zeros(1, dtype=np.bool_)
+        """Units with an open alarm."""
+
+    def make_room(self, units: int) -> None:
+        self.alarmed = grown(self.alarmed, units + 1)
+        for gate in self.gates.values():
+            gate.make_room(units)
+
+    def suspects(self, columns: Columns, units: Rows) -> NDArray[np.bool_] | None:
+        """The points that may begin or end an alarm; None for no point."""
+        found = self.alarmed[units]
+        for signal, limit in self.limits:
+            if signal in columns.names:
+                column = columns.values[:, columns.names.index(signal)]
+                breached = column > limit.limit if limit.kind == "above" else column < limit.limit
+                if limit.while_above_0 in columns.names:
+                    gate = columns.values[:, columns.names.index(limit.while_above_0)]
+                    breached &= ~(gate <= 0)
+                found |= breached
+        return found if found.any() else None
+
+
+class Gate:
+    """A signal without which a limit says nothing: when each unit's came last, and whether it was above 0."""
+
+    def __init__(self) -> None:
+        self._at_ms: Ints = np.zeros(1, dtype=np.int64)
+        """UTC; 0 for never."""
+        self._open = np.zeros(1, dtype=np.bool_)
+
+    def make_room(self, units: int) -> None:
+        self._at_ms, self._open = grown(self._at_ms, units + 1), grown(self._open, units + 1)
+
+    def hear(self, units: Rows, times: Ints, values: Floats) -> None:
+        """Of the same unit and time the last value counts."""
+        there = ~np.isnan(values)
+        units, times, values = units[there], times[there], values[there]
+        order = np.argsort(times, kind="stable")
+        order = order[times[order] >= self._at_ms[units[order]]]
+        units = units[order]
+        self._at_ms[units], self._open[units] = times[order], values[order] > 0
+
+    def set(self, unit: int, ts_ms: int, value: float) -> None:
+        self._at_ms[unit], self._open[unit] = ts_ms, value > 0
+
+    def is_open(self, unit: int, ts_ms: int) -> bool | None:
+        """None when that is not known."""
+        return bool(self._open[unit]) if ts_ms - int(self._at_ms[unit]) < WHILE_MS else None
+
+
+class Heard(NamedTuple):
+    """Points of a class in the order in which they came, with their units' numbers in the fleet, and the time
+    of the latest reading of each of those before (ms; 0: none)."""
+
+    columns: Columns
+    units: Rows
+    before_ms: Ints
+
+
 class Alarms:
-    """`judge` is called with readings in the order of their times, for each unit; `write` gets the points."""
+    """`look` is called with what is new; `write` gets the points."""
 
     def __init__(self, state: StateFile, write: Callable[[Point], None]) -> None:
         self._state, self._write = state, write
-        self._limits: dict[str, list[tuple[str, Limit]]] = {
-            name: list(alarm_limits(name).items()) for name in CATALOGUE
-        }
-        self._gates: dict[str, tuple[str, ...]] = {
-            name: tuple({limit.while_above_0 for _, limit in limits} - {""})
-            for name, limits in self._limits.items()
-        }
-        """The `while` signals of each class."""
-        self._gate_open: dict[Key, tuple[int, bool]] = {}
-        """When each of those came last, and whether it was above 0."""
+        self.watches = {name: Watch(name) for name in CATALOGUE}
         self._open: dict[Key, Alarm] = {}
         self._units: dict[str, int] = {}
         """How many alarms each unit has that has any."""
@@ -73,33 +128,48 @@ class Alarms:
     def __len__(self) -> int:
         return len(self._open)
 
-    def suspects(
-        self, class_name: str, names: Sequence[str], values: NDArray[np.float64], points: Sequence[Point]
-    ) -> set[str]:
-        """The units for which some of the points, all with these fields, may begin or end an alarm.
-        `values`: a row for each point, a column for each field."""
-        if self._gates[class_name]:  # every value counts, for what comes after
-            return {point.tags[4] for point in points}
-        found = {point.tags[4] for point in points if point.tags[4] in self._units} if self._units else set()
-        for signal, limit in self._limits[class_name]:
-            if signal in names:
-                column = values[:, names.index(signal)]
-                breached = column > limit.limit if limit.kind == "above" else column < limit.limit
-                found.update(points[row].tags[4] for row in np.flatnonzero(breached).tolist())
-        return found
+    def number(self, class_name: str, ids: Sequence[str], units: Rows, size: int) -> None:
+        """Units, by id, have been given these numbers; `size` is the highest of all."""
+        watch = self.watches[class_name]
+        watch.make_room(size)
+        if self._units:
+            watch.alarmed[units] = [unit in self._units for unit in ids]
 
-    def judge(self, point: Point) -> None:
+    def look(self, heard: Sequence[Heard]) -> None:
+        """What these begin or end. A unit's readings come in order, or are repeated: only what is not older
+        than its latest counts. Those of a unit in several columns are taken in the order of their times."""
+        suspects: dict[str, list[Rows]] = {}
+        for columns, units, _ in heard:
+            found = self.watches[columns.measurement].suspects(columns, units)
+            if found is not None:
+                suspects.setdefault(columns.measurement, []).append(units[found])
+        to_judge: list[tuple[Point, int]] = []
+        for columns, units, before_ms in heard:
+            new = columns.ts_ms >= before_ms
+            if columns.measurement in suspects:
+                suspected = np.isin(units, np.concatenate(suspects[columns.measurement]))
+                rows = np.flatnonzero(suspected & new)
+                to_judge += _newer(columns.take(rows).points(), units[rows].tolist())
+                new &= ~suspected
+            for name, gate in self.watches[columns.measurement].gates.items():
+                if name in columns.names:
+                    values = columns.values[new, columns.names.index(name)]
+                    gate.hear(units[new], columns.ts_ms[new], values)
+        for point, number in sorted(to_judge, key=lambda each: each[0].ts_ms):
+            self._judge(point, number)
+
+    def _judge(self, point: Point, number: int) -> None:
         """What a reading begins or ends."""
         class_name, tags, ts_ms, values = point
         unit = tags[4]
-        for gate in self._gates[class_name]:
-            value = values.get(gate)
-            key = (unit, gate)
-            if value is not None and (key in self._gate_open or len(self._gate_open) < MAX_WHILE):
-                self._gate_open[key] = (ts_ms, value > 0)
-        for signal, limit in self._limits[class_name]:
+        watch = self.watches[class_name]
+        for name, gate in watch.gates.items():
+            if name in values:
+                gate.set(number, ts_ms, values[name])
+        for signal, limit in watch.limits:
             value = values.get(signal)
-            holds = self._holds(unit, limit, ts_ms)
+            on = watch.gates.get(limit.while_above_0)
+            holds = on is None or on.is_open(number, ts_ms)
             alarm = self._open.get((unit, signal))
             if alarm is not None:
                 if holds is False or (value is not None and limit.kept(value)):
@@ -111,13 +181,7 @@ class Alarms:
                     self._changed[unit, signal] = alarm
             elif holds and value is not None and limit.breached(value):
                 self._begin(Alarm(class_name, tags, signal, ts_ms, float(value), float(value)))
-
-    def _holds(self, unit: str, limit: Limit, ts_ms: int) -> bool | None:
-        """Whether the limit says anything of the unit now; None when that is not known."""
-        if not limit.while_above_0:
-            return True
-        at_ms, is_open = self._gate_open.get((unit, limit.while_above_0), (-WHILE_MS, False))
-        return is_open if ts_ms - at_ms < WHILE_MS else None
+        watch.alarmed[number] = unit in self._units
 
     def _begin(self, alarm: Alarm) -> None:
         if len(self._open) >= MAX_ALARMS:
@@ -195,3 +259,12 @@ class Alarms:
             await self._state.write(work)
         except (sqlite3.OperationalError, OSError):  # the disk is full, or away: the pipeline says so
             self._to_keep = changes | self._to_keep
+
+
+def _newer(points: Sequence[Point], units: Sequence[int]) -> Iterator[tuple[Point, int]]:
+    """But for those that are older than one of the same unit before them."""
+    latest_ms: dict[int, int] = {}
+    for point, unit in zip(points, units, strict=True):
+        if point.ts_ms >= latest_ms.get(unit, 0):
+            latest_ms[unit] = point.ts_ms
+            yield point, unit

@@ -28,15 +28,17 @@ from zipfile import BadZipFile
 import msgspec
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
+from qilu_contract.columns import Columns, Rows, Series, grown, of_points
 from qilu_contract.errors import Reason, Retryable
 from qilu_contract.hours import Hours
 from qilu_contract.storage import FINE, Point
 
 from qilu_gateway import alarms
-from qilu_gateway.alarms import Alarms
-from qilu_gateway.fleets import Cut, Fleet, Ints
+from qilu_gateway.alarms import Alarms, Heard
+from qilu_gateway.fleets import Cut, Fleet
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.store_gate import Refused
 
@@ -98,6 +100,12 @@ class Rollups:
         """By what the store tells points apart by: a newer one takes the place of what still waits."""
         self._hours: defaultdict[str, Hours] = defaultdict(Hours)
         """By class: each comes to an hour in its own time."""
+        self._series: Series | None = None
+        """What numbers the units."""
+        self._number_of: Rows = np.zeros(1, dtype=np.int32)
+        """By the number in the series, each unit's number in its fleet; 0: none yet."""
+        self._by_id: dict[str, int] = {}
+        """For points of the plain way."""
         self._summing = asyncio.Lock()
         self._finished = False
         self._refusal = ""
@@ -105,46 +113,57 @@ class Rollups:
         self.tally = Tally()
 
     def add(self, points: Iterable[Point]) -> None:
-        """Never waits. Costs about a microsecond a point."""
-        points = list(points)
-        now_s = time.monotonic()
-        alike: dict[tuple[str, tuple[str, ...]], list[Point]] = {}
-        for point in points:
-            alike.setdefault((point[0], tuple(point[3])), []).append(point)
-        heard: list[tuple[Fleet, Ints, Ints]] = []
-        suspects: set[str] = set()
-        for (class_name, names), some in alike.items():
-            fleet = self._fleets.get(class_name)
-            if fleet is None:
-                self.tally.left_out += len(some)
-                continue
-            units, times, values = fleet.table(some, names)
-            suspects |= self._alarms.suspects(class_name, names, values, some)
-            known = units >= 0
-            units, times = units[known], times[known]
-            late = fleet.add(units, times, fleet.columns(names, values[known]), now_s)
-            heard.append((fleet, units, times))
-            self.tally.late += late
-            self.tally.rolled += len(units) - late
-            self.tally.left_out += len(some) - len(units)
-        if suspects:
-            self._judge(points, suspects)
-        for fleet, units, times in heard:
-            np.maximum.at(fleet.last_ms, units, times)
+        """The same for points of the plain way; not beside `add_columns`, whose units are numbered by another
+        series."""
+        if self._series is None:
+            self._series = Series()
+        self.add_columns(of_points(points, self._series, self._by_id, exact=False))
 
-    def _judge(self, points: Sequence[Point], suspects: set[str]) -> None:
-        """A unit's readings come in order, or are repeated: only what is new can begin or end an alarm."""
-        latest_ms: dict[str, int] = {}
-        for point in points:
-            unit = point.tags[4]
-            # The same time may come twice: signals that were sent apart.
-            if unit in suspects and point.ts_ms >= latest_ms.get(
-                unit, self._fleets[point[0]].latest_ms(unit)
-            ):
-                latest_ms[unit] = point.ts_ms
-                self._alarms.judge(point)
+    def add_columns(
+        self, columns: Sequence[Columns], repeats: Sequence[NDArray[np.bool_] | None] | None = None
+    ) -> None:
+        """All have the same series, in this call and in every other. `repeats`: for each of the columns which
+        points may repeat what came before, as those of a birth or of a retained message do; of these what is
+        not later than the unit's latest reading before this call is left out.
+
+        Never waits. Costs about 0.1 microseconds a point."""
+        now_s = time.monotonic()
+        heard: list[Heard] = []
+        for each, repeated in zip(columns, repeats or [None] * len(columns), strict=True):
+            fleet = self._fleets.get(each.measurement)
+            if fleet is None:
+                self.tally.left_out += len(each)
+                continue
+            units = self._numbers(fleet, each)
+            before_ms = fleet.last_ms[units]
+            if repeated is not None:
+                new = ~repeated | (each.ts_ms > before_ms)
+                each, units, before_ms = each.take(new), units[new], before_ms[new]
+            heard.append(Heard(each, units, before_ms))
+        self._alarms.look(heard)
         self.tally.left_out += self._alarms.left_out
         self._alarms.left_out = 0
+        for each, units, _ in heard:
+            fleet = self._fleets[each.measurement]
+            late = fleet.add(units, each.ts_ms, each.names, each.values, now_s)
+            self.tally.late += late
+            self.tally.rolled += len(units) - late
+
+    def _numbers(self, fleet: Fleet, columns: Columns) -> Rows:
+        """The points' units, as the fleet numbers them."""
+        series, rows = columns.series, columns.rows
+        if self._series is None:
+            self._series = series
+        if series is not self._series:
+            raise ValueError("units are numbered by two series")
+        self._number_of = grown(self._number_of, len(series))
+        units = self._number_of[rows]
+        if len(units) and not units.all():
+            new = np.unique(rows[units == 0])
+            self._number_of[new] = numbers = fleet.number(series, new)
+            self._alarms.number(fleet.class_name, series.tag("unit", new).tolist(), numbers, fleet.known)
+            units = self._number_of[rows]
+        return units
 
     @property
     def open_alarms(self) -> int:
@@ -196,7 +215,7 @@ class Rollups:
             if minutes:
                 rows = fleet.cut(minutes)
                 self._wait(await asyncio.to_thread(self._sum_up, fleet, rows))
-            fleet.take_in()
+            fleet.merge()
         await self._make_room()
         self._alarms.write_changes()
         own = self._own_point()
@@ -265,7 +284,13 @@ class Rollups:
                     # From now on nothing changes any more, so that the next start goes on with what is kept.
                     self._finished = True
                 # First of all, so that the next start counts nothing twice, whatever the store does.
-                bodies = [(name, fleet.dump()) for name, fleet in self._fleets.items() if fleet.units]
+                series = self._series or Series()
+                self._number_of = grown(self._number_of, len(series))
+                bodies = [
+                    (name, fleet.dump(series, self._number_of))
+                    for name, fleet in self._fleets.items()
+                    if fleet.known
+                ]
                 bodies += [(_HOURS + name, hours.dump()) for name, hours in self._hours.items()]
                 bodies.append((_WAITING, msgspec.msgpack.encode(list(self._waiting.values()))))
                 await self._state.write(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
+from qilu_contract.columns import Series, of_points
 from qilu_contract.hours import HOUR_MS
 from qilu_contract.limits import LIMITS, alarm_limits
 from qilu_contract.places import PROVINCE
@@ -109,6 +110,31 @@ async def test_a_minute_adds_up_in_every_place_whatever_comes_twice_and_in_whate
         for place in {place for place, _ in want}:
             wanted = sum(len(values) for (at, _), values in want.items() if at == place)
             assert await it.hours(levels.get(place, "county"), place) == wanted
+
+
+async def test_what_a_birth_repeats_is_not_counted_again(tmp_path: Path) -> None:
+    series, numbers = Series(), {}
+    first = [reading(number, START_MS + number, 10.0) for number in range(3)]
+    again = [*first, reading(0, START_MS + 50, 11.0), reading(3, START_MS + 50, 12.0)]
+    mask = np.array([True, True, False, True, True])
+    async with Opened(tmp_path) as it:
+        it.rollups.add_columns(of_points(first, series, numbers))
+        it.rollups.add_columns(of_points(again, series, numbers), [mask])
+        assert (
+            it.rollups.tally.rolled == 6
+        )  # that of unit 2 is not marked: the minute has it once all the same
+        await it.close_all()
+        assert (await it.row("province", PROVINCE, "power_in"))["n"] == 5
+        # Even when its minute is closed: it is not late, but known.
+        it.rollups.add_columns(of_points(again, series, numbers), [np.ones(5, dtype=np.bool_)])
+        assert it.rollups.tally.late == 0
+
+
+async def test_units_are_numbered_by_one_series(tmp_path: Path) -> None:
+    async with Opened(tmp_path) as it:
+        it.rollups.add_columns(of_points([reading(0, START_MS, 10.0)], Series(), {}))
+        with pytest.raises(ValueError, match="two series"):
+            it.rollups.add([reading(0, START_MS, 10.0)])
 
 
 async def test_a_late_reading_is_counted_and_changes_nothing(tmp_path: Path) -> None:
@@ -414,8 +440,10 @@ def test_a_meter_counts_what_was_added_and_not_its_beginning_anew(monkeypatch: p
         for minute, readings in registers.items()
         for step, value in enumerate(readings)
     ]
-    units, times, values = fleet.table(points, names)
-    assert fleet.add(units, times, fleet.columns(names, values), 0.0) == 0
+    series = Series()
+    [columns] = of_points(points, series, {})
+    units = fleet.number(series, np.array([0], dtype=np.int32))[columns.rows]
+    assert fleet.add(units, columns.ts_ms, columns.names, columns.values, 0.0) == 0
     found = {}
     for minute in fleet.open_minutes():
         for point in fleet.sum_up(fleet.cut([minute]), "g"):
