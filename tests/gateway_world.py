@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import paho.mqtt.client as paho
 from qilu_contract import sparkplug, topics
 from qilu_contract.catalogue import CATALOGUE
@@ -266,7 +267,7 @@ RUN = """
 import asyncio
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
-asyncio.run(GatewayService(Settings()).run())
+asyncio.run(GatewayService(Settings.load()).run())
 """
 
 
@@ -274,7 +275,7 @@ class GatewayProcess:
     """A gateway of its own process, to be killed without warning."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
-        given = settings.model_dump(mode="json", exclude_none=True)
+        given = msgspec.to_builtins(settings, enc_hook=str)
         self._environment = os.environ | {f"QILU_{name.upper()}": str(value) for name, value in given.items()}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None

@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from qilu_contract.equipment import WAYS, EquipmentClass, Fault, SetPoint, Sign, Signal
-from qilu_contract.own_classes import VARIABLE, OwnClass, load_own_classes
 from qilu_contract.places import read_table
+
+if TYPE_CHECKING:
+    from qilu_contract.own_classes import OwnClass
 
 __all__ = ["CATALOGUE", "EVENTS", "OWN", "EquipmentClass", "Fault", "SetPoint", "Signal"]
 
@@ -90,11 +93,18 @@ def _load() -> dict[str, EquipmentClass]:
     }
 
 
+def _own() -> dict[str, OwnClass]:
+    sources = os.environ.get("QILU_CLASSES", "")
+    if not sources:
+        return {}
+    from qilu_contract.own_classes import load_own_classes  # with PyYAML, that few need
+
+    return {own.equipment.name: own for own in load_own_classes(sources, _BUILT_IN)}
+
+
 _BUILT_IN = _load()
 
-OWN: dict[str, OwnClass] = {
-    own.equipment.name: own for own in load_own_classes(os.environ.get(VARIABLE, ""), _BUILT_IN)
-}
+OWN: dict[str, OwnClass] = _own()
 """The user's own classes: those that the environment names when this module is first imported. Everything
 that is derived from the catalogue (measurements, key signals, dashboards) is made at import, so that no part
 ever sees a class that another does not."""

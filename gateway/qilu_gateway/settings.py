@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import msgspec
+from msgspec import Meta
 from qilu_contract import partitions
 from qilu_contract.broker import MAX_PAYLOAD_BYTES
+from qilu_contract.errors import ConfigError
 from qilu_contract.ids import check_id
 from qilu_contract.partitions import Partition
 from qilu_contract.topics import HOST_ID
 
 
-def _host_id(value: str) -> str:
-    return check_id(value, "the host id")
-
-
-class Settings(BaseSettings):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Secrets are not here: QILU_API_KEY, QILU_INFLUX_TOKEN, QILU_MQTT_USER and QILU_MQTT_PASSWORD are read
     by name (or `…_FILE`) when the service starts, unless the URL or the embedding process gives them.
-    """
 
-    model_config = SettingsConfigDict(env_prefix="QILU_", extra="forbid", frozen=True)
+    No pydantic: its import alone is a sixth of what a killed gateway computes until it stores again.
+    """
 
     broker: str = "mqtt://127.0.0.1:1883"
     store: str = ""
     """Empty only when an opened store is handed in."""
     platform: str = "http://127.0.0.1:8000"
     state: Path = Path("var/gateway")
-    host_id: Annotated[str, AfterValidator(_host_id)] = HOST_ID
+    host_id: str = HOST_ID
     shard: str = "1/1"
     """i/n: which of n gateways this is; each has every n-th county, and a host id of its own made of
     `host_id`: `qilu-1-of-2`."""
@@ -38,20 +38,46 @@ class Settings(BaseSettings):
     """`strict`: a second connection, to Sparkplug's letter, speaks for the host and takes what edge nodes
     publish at QoS 0; the first one goes on taking what is acknowledged."""
     http_host: str = "127.0.0.1"
-    http_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    http_port: Annotated[int, Meta(ge=0, le=65535)] = 8081
     """/metrics and /healthz; 0 takes a free port."""
-    batch_size: Annotated[int, Field(ge=1, le=15_000)] = 5000
+    batch_size: Annotated[int, Meta(ge=1, le=15_000)] = 5000
     """Points written together. Four batches must fit into MQTT's receive window of 65,535 messages."""
-    batch_age_s: Annotated[float, Field(gt=0, le=10)] = 0.2
-    spool_max_bytes: Annotated[int, Field(ge=0)] = 4 * 1024**3
+    batch_age_s: Annotated[float, Meta(gt=0, le=10)] = 0.2
+    spool_max_bytes: Annotated[int, Meta(ge=0)] = 4 * 1024**3
     """What the spool may hold while the store is away, some 30 bytes a reading; 0: no spool, then messages
     stay unacknowledged.
     """
-    spool_min_free_bytes: Annotated[int, Field(ge=0)] = 512 * 1024**2
+    spool_min_free_bytes: Annotated[int, Meta(ge=0)] = 512 * 1024**2
     """Disk space that the spool leaves to others."""
-    reorder_timeout_s: Annotated[float, Field(ge=0, le=60)] = 2.0
+    reorder_timeout_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
     """How long messages of an edge node that were skipped may still come before it is asked for a rebirth."""
-    max_payload_bytes: Annotated[int, Field(ge=1024, le=16 * 1024 * 1024)] = MAX_PAYLOAD_BYTES
+    max_payload_bytes: Annotated[int, Meta(ge=1024, le=16 * 1024 * 1024)] = MAX_PAYLOAD_BYTES
+
+    def __post_init__(self) -> None:
+        check_id(self.host_id, "the host id")
+
+    @classmethod
+    def load(cls, **given: object) -> Self:
+        """The settings that are `given`, and others from the environment. Raises ConfigError for a value that
+        cannot be used."""
+        names = {name: f"QILU_{name.upper()}" for name in cls.__struct_fields__}
+        found: dict[str, object] = {
+            name: os.environ[variable] for name, variable in names.items() if variable in os.environ
+        }
+        found |= given
+        try:
+            return msgspec.convert(found, cls, strict=False, dec_hook=_path)
+        except msgspec.ValidationError as error:
+            place = re.search(r" - at `\$\.(\w+)`$", str(error))
+            if place is None:
+                raise ConfigError(f"Settings of the gateway: {error}.") from error
+            name = place[1]
+            wrong = str(error).removesuffix(place[0])
+            raise ConfigError(f"The setting {name} ({names[name]}) is {found[name]!r}: {wrong}.") from error
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """A copy with some settings changed, as the platform's settings have it."""
+        return msgspec.structs.replace(self, **update)
 
     @property
     def partition(self) -> Partition:
@@ -62,3 +88,9 @@ class Settings(BaseSettings):
     def host(self) -> str:
         """The host id of this gateway."""
         return self.partition.host_id(self.host_id)
+
+
+def _path(wanted: type, value: object) -> object:
+    if wanted is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    raise NotImplementedError(f"{wanted.__name__} expected")

@@ -10,15 +10,12 @@ from typing import Annotated
 import typer
 from qilu_contract.errors import ConfigError
 from qilu_contract.secrets import secret
-from rich.console import Console
-from rich.table import Table
 
-from qilu.output import print_json
+from qilu.output import console, print_json
 
 certificates_app = typer.Typer(
     no_args_is_help=True, help="Client certificates of edge nodes (with a key in QILU_API_KEY)."
 )
-console = Console()
 
 At = Annotated[str, typer.Option("--platform", envvar="QILU_PLATFORM", help="the platform's address")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
@@ -59,7 +56,7 @@ def issue(
     except BaseException:
         file.unlink()
         raise
-    console.print(str(file), highlight=False, markup=False)
+    console().print(str(file), highlight=False, markup=False)
 
 
 @certificates_app.command("list")
@@ -76,6 +73,7 @@ def show(
     Example: qilu platform certificates list --ends-within-days 30
     """
     from qilu_platform.client import Platform
+    from rich.table import Table
 
     with Platform(platform, secret("QILU_API_KEY")) as client:
         found = list(client.certificates(enterprise, ends_within_days))
@@ -86,7 +84,7 @@ def show(
     for item in found:
         ends = datetime.fromtimestamp(item.ends_ms / 1000, UTC).isoformat(" ", "minutes")
         table.add_row(item.id, item.enterprise, item.state, ends)
-    console.print(table)
+    console().print(table)
 
 
 @certificates_app.command("revoke")
@@ -102,4 +100,4 @@ def revoke(
 
     with Platform(platform, secret("QILU_API_KEY")) as client:
         client.revoke_certificate(id_)
-    console.print(f"{id_} is revoked.", highlight=False, markup=False)
+    console().print(f"{id_} is revoked.", highlight=False, markup=False)

@@ -17,15 +17,12 @@ import msgspec
 import structlog
 import typer
 from qilu_contract.errors import ConfigError, QiluError
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from typer.exceptions import TyperException
 
 from qilu import flags
 from qilu.certificates import certificates_app
 from qilu.logfile import log_file, log_stream
-from qilu.output import print_json
+from qilu.output import console, print_json
 from qilu.process import become_service, on_stop_signals
 from qilu.programme import programme_app
 
@@ -58,7 +55,6 @@ platform_app.add_typer(certificates_app, name="certificates")
 app.add_typer(programme_app, name="programme")
 app.add_typer(dashboards_app, name="dashboards")
 
-console = Console()
 _T = TypeVar("_T")
 
 Broker = Annotated[str, typer.Option(envvar="QILU_BROKER", help="mqtt://host:1883 or mqtts://host:8883")]
@@ -126,6 +122,9 @@ def main() -> None:
 
 
 def _complain(sentence: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
     Console(stderr=True).print(f"[bold red]qilu:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
@@ -241,10 +240,10 @@ def up(
     make_state(state, child.name)
     with log_file(state / "log" / "stack.log") as log:
         _configure_log(structlog.processors.JSONRenderer(), log)
-        outcome = _run(run_stack(config, console))
+        outcome = _run(run_stack(config, console()))
         structlog.reset_defaults()
     _write_report(report, outcome.as_dict())
-    console.print(
+    console().print(
         f"{outcome.taken:,} readings stored ({outcome.stored:,} of the {outcome.acknowledged:,} that the "
         f"simulated equipment sent), {outcome.dead_lettered:,} dead-lettered, {outcome.lost:,} lost; "
         f"{outcome.units_on_cloud:,} of {outcome.units_registered:,} units on cloud; {outcome.seconds:.0f} s",
@@ -283,7 +282,7 @@ def publish(
         raise ConfigError("QILU_API_KEY is not set: `. var/env` sets it for the stack of `make up`.")
     topic = publishing.telemetry_topic(platform, key, unit)
     body = _run(publishing.publish(broker, topic, reading, ts))
-    console.print(f"{topic} {body.decode()}", soft_wrap=True, highlight=False, markup=False)
+    console().print(f"{topic} {body.decode()}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -301,7 +300,9 @@ def doctor(state: State = Path("var"), as_json: Json = False) -> None:
         signs = {"good": "[green]✓[/]", "note": "[yellow]•[/]", "bad": "[bold red]✗[/]"}
         for finding in findings:
             advice = f" [dim]— {finding.advice}[/]" if finding.advice else ""
-            console.print(f"{signs[finding.verdict]} {finding.what}{advice}", soft_wrap=True, highlight=False)
+            console().print(
+                f"{signs[finding.verdict]} {finding.what}{advice}", soft_wrap=True, highlight=False
+            )
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(1)
 
@@ -340,7 +341,7 @@ def verify(
     async def read() -> Verdict:
         async with open_store(store, secret("QILU_INFLUX_TOKEN")) as opened:
             if isinstance(source, RunRecord):
-                with unit_bar(console, "verifying") as shown:
+                with unit_bar(console(), "verifying") as shown:
                     return await verify_live(source, opened, shown)
             return await compare(source, opened)
 
@@ -359,6 +360,8 @@ def verify(
 
 def _show_verdict(verdict: Any) -> None:
     """Totals, by class and by county; counties in which all is well stay in the totals."""
+    from rich.table import Table
+
     columns = ("expected", "stored", "lost", "duplicated", "altered", "unexpected")
     table = Table("", *columns)
     for column in table.columns[1:]:
@@ -366,15 +369,17 @@ def _show_verdict(verdict: Any) -> None:
     counties = {name: counts for name, counts in verdict.by(1).items() if not counts.good}
     for name, counts in {"all": verdict.total, **verdict.by(0), **counties}.items():
         table.add_row(name, *(f"{getattr(counts, column):,}" for column in columns))
-    console.print(table)
+    console().print(table)
     if verdict.total.unacknowledged:
-        console.print(f"{verdict.total.unacknowledged:,} more are stored that no edge node saw acknowledged.")
+        console().print(
+            f"{verdict.total.unacknowledged:,} more are stored that no edge node saw acknowledged."
+        )
     for reason, count in sorted(verdict.refused.items()):
-        console.print(f"{count:,} were sent unfit for the store: dead letters with the reason {reason}.")
+        console().print(f"{count:,} were sent unfit for the store: dead letters with the reason {reason}.")
     if verdict.others:
-        console.print(f"{verdict.others:,} points of units that are not the run's were left alone.")
+        console().print(f"{verdict.others:,} points of units that are not the run's were left alone.")
     if verdict.dropped:
-        console.print(
+        console().print(
             f"{len(verdict.dropped):,} edge nodes dropped {sum(verdict.dropped.values()):,} readings at "
             "their own bound: so many missing ones of theirs are not called lost.",
             soft_wrap=True,
@@ -477,7 +482,7 @@ def devices_backfill(
     )
     left = backfill(config, days)
     if left is None:
-        console.print(f"The backfill in {state} is complete: another one needs another --state.")
+        console().print(f"The backfill in {state} is complete: another one needs another --state.")
     elif digest:
         _print_digest(left)
     else:
@@ -500,7 +505,7 @@ def _print_digest(config: Any) -> None:
     seed = config.seed if config.seed is not None else loaded.seed
     until_ms = config.start_ms + round(config.for_s * 1000)
     found = digest(loaded, seed, config.start_ms, size, until_ms, config.shard, config.commands)
-    console.print(found, markup=False)
+    console().print(found, markup=False)
 
 
 def _simulate(config: Any, report: Path | None) -> None:
@@ -518,13 +523,13 @@ def _simulate(config: Any, report: Path | None) -> None:
     async def simulate() -> tuple[RunReport, bool]:
         stopping = asyncio.Event()
         on_stop_signals(stopping.set)
-        with RunLine(console, whole=config.backfill) as line:
+        with RunLine(console(), whole=config.backfill) as line:
             return await run(config, line.show, stopping), stopping.is_set()
 
     outcome, stopped = _run(simulate())
     _write_report(report, outcome)
     until = datetime.fromtimestamp(outcome.until_ms / 1000, UTC)
-    console.print(
+    console().print(
         f"Until {until:%Y-%m-%d %H:%M:%S} UTC: {outcome.readings_made:,} readings, "
         f"{outcome.readings_acked:,} acknowledged by the broker, {outcome.dropped:,} dropped at the edge, "
         f"{outcome.pending:,} not sent.",
@@ -532,7 +537,7 @@ def _simulate(config: Any, report: Path | None) -> None:
         soft_wrap=True,
     )
     if config.backfill and (stopped or outcome.pending):
-        console.print("The same command goes on from there.")
+        console().print("The same command goes on from there.")
 
 
 @devices_app.command("catalogue")
@@ -560,11 +565,11 @@ def devices_catalogue(
         from qilu_devices.pages import write_pages
 
         for path in write_pages(write, chosen):
-            console.print(str(path), highlight=False, markup=False)
+            console().print(str(path), highlight=False, markup=False)
     elif as_json:
         print_json(as_data(chosen))
     else:
-        console.print(*tables(chosen), sep="\n")
+        console().print(*tables(chosen), sep="\n")
 
 
 @gateway_app.command("run")
@@ -590,17 +595,16 @@ def gateway_run(
 
     become_service()
     _log_to_stderr()
-    with flags.settings("QILU_"):
-        settings = Settings(
-            broker=broker,
-            store=store,
-            platform=platform,
-            state=state,
-            http_port=port,
-            http_host=host,
-            shard=shard,
-            profile=profile,
-        )
+    settings = Settings.load(
+        broker=broker,
+        store=store,
+        platform=platform,
+        state=state,
+        http_port=port,
+        http_host=host,
+        shard=shard,
+        profile=profile,
+    )
 
     async def serve() -> None:
         service = GatewayService(settings)
@@ -627,6 +631,9 @@ def letters_list(
 
     Example: qilu gateway dead-letters list --limit 5
     """
+    from rich.markup import escape
+    from rich.table import Table
+
     from qilu.letters import read
 
     rows = read(state, reason=reason, unit=unit, limit=limit)
@@ -641,7 +648,7 @@ def letters_list(
         seen = datetime.fromtimestamp(row.last_seen_ms / 1000, UTC).isoformat(" ", "seconds")
         words = (str(row.id), seen, row.reason, str(row.readings), escape(row.topic), escape(row.detail))
         table.add_row(*words)
-    console.print(table)
+    console().print(table)
 
 
 @letters_app.command("show")
@@ -666,7 +673,7 @@ def letters_show(
         print_json(content)
         return
     for name, value in content.items():
-        console.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
+        console().print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
 
 
 @letters_app.command("replay")
@@ -721,7 +728,7 @@ def _move_letters(
         return
     done = "accepted now" if what == "replay" else "thrown away"
     kept = f", {outcome.kept:,} stay" if what == "replay" else ""
-    console.print(f"{outcome.done:,} dead letters with {outcome.readings:,} readings {done}{kept}.")
+    console().print(f"{outcome.done:,} dead letters with {outcome.readings:,} readings {done}{kept}.")
 
 
 @platform_app.command("run")
@@ -757,8 +764,10 @@ def platform_run(
         on_stop_signals(stopping.set)
         async with PlatformService(settings) as service:
             if service.first_admin_key is not None:
-                console.print(f"The first admin key, shown once: {service.first_admin_key}", highlight=False)
-            console.print(f"The platform serves at {service.url}", highlight=False)
+                console().print(
+                    f"The first admin key, shown once: {service.first_admin_key}", highlight=False
+                )
+            console().print(f"The platform serves at {service.url}", highlight=False)
             served = asyncio.create_task(service.wait(), name="served")
             stop = asyncio.create_task(stopping.wait(), name="stop")
             await asyncio.wait((served, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -795,24 +804,24 @@ def platform_audit(
 
     def show(lines: Iterable[object]) -> None:
         for line in lines:
-            console.print(str(line), highlight=False, markup=False, soft_wrap=True)
+            console().print(str(line), highlight=False, markup=False, soft_wrap=True)
 
     with answering(db):
         findings = audit(engine)
         show(findings)
         if findings and repair:
             changes, _ = repair_counts(engine, dry=True)
-            console.print(f"The repair makes {len(changes)} changes:")
+            console().print(f"The repair makes {len(changes)} changes:")
             show(changes)
             if changes and (yes or typer.confirm("Make these changes?")):
                 changes, findings = repair_counts(engine, dry=False)
-                console.print(f"{len(changes)} changes made; the audit log has an entry. What is left:")
+                console().print(f"{len(changes)} changes made; the audit log has an entry. What is left:")
                 show(findings or ["nothing"])
     if findings:
         raise QiluError(
             f"{len(findings)} findings; `qilu platform audit --repair` shows what would make them agree."
         )
-    console.print("The ledger, the counters and the registry agree.")
+    console().print("The ledger, the counters and the registry agree.")
 
 
 @platform_app.command("backup")
@@ -826,7 +835,7 @@ def platform_backup(
     from qilu_platform.backup import back_up
 
     back_up(db, copy)
-    console.print(f"{copy}: {copy.stat().st_size:,} bytes", highlight=False, markup=False)
+    console().print(f"{copy}: {copy.stat().st_size:,} bytes", highlight=False, markup=False)
 
 
 @platform_app.command("import")
@@ -846,6 +855,7 @@ def platform_import(
     from qilu_contract.secrets import secret
     from qilu_platform.client import Platform as PlatformClient
     from qilu_platform.client import content_type
+    from rich.console import Console
 
     from qilu.progress import file_bar
 
@@ -861,7 +871,7 @@ def platform_import(
     if as_json:
         print_json(done)
     else:
-        console.print(
+        console().print(
             f"{done.created:,} registered, {done.existing:,} there already, {done.bad:,} bad lines.",
             highlight=False,
         )
@@ -892,9 +902,9 @@ def platform_command(
         print_json(done)
     elif done.holds_from_ms is not None:
         from_ms = done.holds_from_ms / 1000
-        console.print(f"Accepted; it holds from {datetime.fromtimestamp(from_ms, UTC):%F %T} UTC on.")
+        console().print(f"Accepted; it holds from {datetime.fromtimestamp(from_ms, UTC):%F %T} UTC on.")
     elif done.state == "sent":
-        console.print("Sent; there is no answer yet. GET /v1/units/{id}/commands shows it when it comes.")
+        console().print("Sent; there is no answer yet. GET /v1/units/{id}/commands shows it when it comes.")
     if done.state == "refused":
         raise QiluError(f"{unit} refuses {command}: {done.reason}")
 
@@ -907,10 +917,12 @@ def _client(platform: str) -> PlatformClient:
 
 
 def _show_key(made: NewKey, as_json: bool) -> None:
+    from rich.console import Console
+
     if as_json:
         print_json(made)
         return
-    console.print(f"{made.id} {made.key}", soft_wrap=True, highlight=False, markup=False)
+    console().print(f"{made.id} {made.key}", soft_wrap=True, highlight=False, markup=False)
     Console(stderr=True).print("The key is shown this once; the platform keeps a hash of it only.")
 
 
@@ -936,6 +948,9 @@ def keys_list(platform: Platform = "http://127.0.0.1:8000", as_json: Json = Fals
 
     Example: qilu platform keys list
     """
+    from rich.markup import escape
+    from rich.table import Table
+
     with _client(platform) as client:
         items = client.keys()
     if as_json:
@@ -950,7 +965,7 @@ def keys_list(platform: Platform = "http://127.0.0.1:8000", as_json: Json = Fals
             for ms in (item.created_ms, item.revoked_ms)
         )
         table.add_row(item.id, escape(item.name), item.role, item.enterprise or "", made, ends)
-    console.print(table)
+    console().print(table)
 
 
 @keys_app.command("rotate")
@@ -979,7 +994,7 @@ def keys_revoke(
     """
     with _client(platform) as client:
         client.revoke_key(id_)
-    console.print(f"{id_} is revoked.", highlight=False, markup=False)
+    console().print(f"{id_} is revoked.", highlight=False, markup=False)
 
 
 @dashboards_app.command("build")
@@ -1005,7 +1020,7 @@ def dashboards_build(
         )
     written = [*write(JSON_FOLDER), write_alerts(ALERTS_FOLDER)] if to is None else write(to)
     for path in written:
-        console.print(str(path), highlight=False)
+        console().print(str(path), highlight=False)
 
 
 @dashboards_app.command("check")
@@ -1018,10 +1033,10 @@ def dashboards_check() -> None:
 
     found = problems()
     for problem in found:
-        console.print(problem, highlight=False, markup=False, soft_wrap=True)
+        console().print(problem, highlight=False, markup=False, soft_wrap=True)
     if found:
         raise QiluError(f"{len(found)} things are wrong with the dashboards.")
-    console.print("The dashboards' files are what the code makes, and every query names what is written.")
+    console().print("The dashboards' files are what the code makes, and every query names what is written.")
 
 
 @dashboards_app.command("picture")
@@ -1047,7 +1062,7 @@ def dashboards_picture(
     end_ms = wall_ms() if until is None else flags.time_ms(until)
     time = Time(end_ms - int(hours * 3_600_000), end_ms)
     picture(dashboard, store, secret("QILU_INFLUX_TOKEN"), time, chosen_of(chosen or []), out)
-    console.print(str(out), highlight=False)
+    console().print(str(out), highlight=False)
 
 
 @dashboards_app.command("push")
@@ -1077,6 +1092,6 @@ def dashboards_push(
         if as_json:
             print_json(change)
             continue
-        console.print(f"{change.done:<9} {change.what}", highlight=False, markup=False, soft_wrap=True)
+        console().print(f"{change.done:<9} {change.what}", highlight=False, markup=False, soft_wrap=True)
         if dry_run and change.difference:
-            console.print(change.difference, highlight=False, markup=False, soft_wrap=True)
+            console().print(change.difference, highlight=False, markup=False, soft_wrap=True)

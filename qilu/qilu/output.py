@@ -1,10 +1,23 @@
-"""What commands print for programs."""
+"""What commands print, for people and for programs."""
 
 from __future__ import annotations
 
 import sys
+from functools import cache
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@cache
+def console() -> Console:
+    """Where commands print for people. A service that prints nothing starts without rich."""
+    from rich.console import Console
+
+    return Console()
 
 
 def print_json(value: object) -> None:

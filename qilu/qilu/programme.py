@@ -12,12 +12,9 @@ import msgspec
 import structlog
 import typer
 from qilu_contract.errors import ConfigError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from qilu.logfile import log_file
-from qilu.output import print_json
+from qilu.output import console, print_json
 
 if TYPE_CHECKING:
     from qilu_programme.runs import Comparison, Ensemble
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
 programme_app = typer.Typer(
     no_args_is_help=True, help="The policy programme as a model: run, compare, report."
 )
-console = Console()
 
 Which = Annotated[
     str | None,
@@ -45,6 +41,9 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     screen = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -177,7 +176,7 @@ def _run_live(
     if platform is not None:
         if "://" not in broker:
             raise ConfigError("--platform needs --broker as well: where that platform's gateway listens.")
-        done = live.as_report(live.play(config, platform, broker, console))
+        done = live.as_report(live.play(config, platform, broker, console()))
         if config.room is not None:
             return  # the stack around us reports
     else:
@@ -196,17 +195,18 @@ def _run_live(
                 logger_factory=structlog.PrintLoggerFactory(log),
             )
             try:
-                done = live.play_embedded(stack, words, console)
+                done = live.play_embedded(stack, words, console())
             finally:
                 structlog.reset_defaults()
     if report is not None:
         report.write_bytes(msgspec.json.format(msgspec.json.encode(done), indent=2) + b"\n")
-    live.show_report(done, console)
+    live.show_report(done, console())
     live.check_report(done)
 
 
 def _show_run(ensemble: Ensemble) -> None:
     from qilu_contract.targets import CORE_TARGETS
+    from rich.table import Table
 
     many = len(ensemble.tables) > 1
     title = f"{ensemble.scenario.name}, end of 2022" + (
@@ -226,7 +226,7 @@ def _show_run(ensemble: Ensemble) -> None:
         when = ensemble.reached_in(name)
         cells.append(f"[green]{when}[/]" if when else "[red]not reached[/]")
         table.add_row(*cells)
-    console.print(table)
+    console().print(table)
 
 
 @programme_app.command("compare")
@@ -257,6 +257,7 @@ def _show_comparison(comparison: Comparison) -> None:
     from qilu_contract.targets import CORE_TARGETS
     from qilu_programme.months import LABELS, MONTHS
     from qilu_programme.world import CITY_CODES
+    from rich.table import Table
 
     one, two = comparison.first, comparison.second
     targets = Table(title="Targets at the end of 2022", title_justify="left")
@@ -270,7 +271,7 @@ def _show_comparison(comparison: Comparison) -> None:
         targets.add_row(
             target.title, target.wanted, f"{one.value(name):,}", f"{two.value(name):,}", f"{gap:+,}", when
         )
-    console.print(targets)
+    console().print(targets)
     months = Table(
         title="Month by month: the second less the first (all months with --json)", title_justify="left"
     )
@@ -279,10 +280,10 @@ def _show_comparison(comparison: Comparison) -> None:
     gaps = [comparison.difference(name) for name in ("enterprises_on_cloud", "units_on_cloud")]
     for month in sorted({*range(2, MONTHS, 6), MONTHS - 1}):
         months.add_row(LABELS[month], *(f"{int(gap[month]):+,}" for gap in gaps))
-    console.print(months)
+    console().print(months)
     cities = sorted(zip(comparison.difference_by_city(), CITY_CODES, strict=True), key=lambda pair: pair[0])
     said = ", ".join(f"{CITIES[code].name} {int(gap):+,}" for gap, code in cities if gap)
-    console.print(f"Enterprises on cloud by city: {said or 'no difference'}.", highlight=False)
+    console().print(f"Enterprises on cloud by city: {said or 'no difference'}.", highlight=False)
 
 
 @programme_app.command("report")
@@ -310,7 +311,7 @@ def programme_report(
         raise ConfigError(
             f"--out {out}: the file cannot be written ({error.strerror}): give another one."
         ) from error
-    console.print(f"{out}: open it in a browser.", highlight=False, soft_wrap=True)
+    console().print(f"{out}: open it in a browser.", highlight=False, soft_wrap=True)
 
 
 @programme_app.command("assumptions")
@@ -320,6 +321,7 @@ def programme_assumptions(as_json: Json = False) -> None:
     Example: qilu programme assumptions
     """
     from qilu_programme.figures import FIGURES, TABLES, read_table
+    from rich.table import Table
 
     if as_json:
         print_json(list(FIGURES.values()))
@@ -331,4 +333,4 @@ def programme_assumptions(as_json: Json = False) -> None:
         table.add_row(found.name, f"{found.value:,g}", found.unit, found.mark, found.source)
     for name, (mark, what) in TABLES.items():
         table.add_row(f"{name}.csv", str(len(read_table(f"{name}.csv"))), "rows", mark, what)
-    console.print(table)
+    console().print(table)

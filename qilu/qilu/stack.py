@@ -206,7 +206,7 @@ class Stack:
         user, password = self._mqtt_login("gateway")
         self.gateway = await stack.enter_async_context(
             GatewayService(
-                GatewaySettings(
+                GatewaySettings.load(
                     broker=_with_login(broker_url, user, password),
                     platform=self.platform.url,
                     state=state / "gateway",

@@ -162,3 +162,10 @@ def test_the_keyring_is_made_once_and_private(tmp_path: Path) -> None:
     assert all(file.stat().st_mode & 0o077 == 0 for file in keyring.directory.iterdir())
     hashed = keyring.mosquitto_passwords()
     assert all(keyring.password(user) not in hashed for user in ("gateway", "devices", "operator"))
+
+
+def test_a_service_starts_without_what_it_does_not_need() -> None:
+    code = "import sys, qilu.cli, qilu_gateway.service; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = {"rich", "pygments", "pydantic", "yaml"} & set(loaded.stdout.split())
+    assert not found, "a killed gateway needs two seconds to be back: most of that are imports"

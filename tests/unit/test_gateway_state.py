@@ -284,6 +284,15 @@ def test_delays_grow_up_to_a_bound_and_start_again() -> None:
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QILU_HOST_ID", "east")
     monkeypatch.setenv("QILU_BATCH_SIZE", "100")
-    assert (Settings().host_id, Settings(batch_size=7).batch_size) == ("east", 7)
-    with pytest.raises(ValueError, match="host id"):
-        Settings(host_id="Not An Id")
+    assert (Settings.load().host_id, Settings.load(batch_size=7).batch_size) == ("east", 7)
+    assert Settings.load(state="here").state == Path("here")
+    with pytest.raises(ConfigError, match=r"host id 'Not An Id'"):
+        Settings.load(host_id="Not An Id")
+    monkeypatch.setenv("QILU_BATCH_SIZE", "20000")
+    with pytest.raises(
+        ConfigError, match=r"batch_size \(QILU_BATCH_SIZE\) is '20000': Expected `int` <= 15000\."
+    ):
+        Settings.load()
+    monkeypatch.setenv("QILU_BATCH_SIZE", "many")
+    with pytest.raises(ConfigError, match=r"QILU_BATCH_SIZE"):
+        Settings.load()
