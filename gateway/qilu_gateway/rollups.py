@@ -104,8 +104,8 @@ class Rollups:
         """What numbers the units."""
         self._number_of: Rows = np.zeros(1, dtype=np.int32)
         """By the number in the series, each unit's number in its fleet; 0: none yet."""
-        self._by_id: dict[str, int] = {}
-        """For points of the plain way."""
+        self._plain: tuple[Series, dict[str, int]] = (Series(), {})
+        """For points of the plain way: what numbers their units, and the numbers by id."""
         self._summing = asyncio.Lock()
         self._finished = False
         self._refusal = ""
@@ -115,9 +115,7 @@ class Rollups:
     def add(self, points: Iterable[Point]) -> None:
         """The same for points of the plain way; not beside `add_columns`, whose units are numbered by another
         series."""
-        if self._series is None:
-            self._series = Series()
-        self.add_columns(of_points(points, self._series, self._by_id, exact=False))
+        self.add_columns(of_points(points, *self._plain, exact=False))
 
     def add_columns(
         self, columns: Sequence[Columns], repeats: Sequence[NDArray[np.bool_] | None] | None = None
