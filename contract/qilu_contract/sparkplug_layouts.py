@@ -218,6 +218,8 @@ class Layout:
             if not distinct.all():
                 yield Part(block.rows[~distinct], None)
                 block = block.take(distinct)
+                if not len(block.rows):
+                    return
         for metrics, begins, columns in readings:
             of = block.rows if len(begins) == 1 else np.repeat(block.rows, len(begins))
             picked = block.values if len(columns) == len(self.types) else block.values[:, columns]
