@@ -200,9 +200,9 @@ def _enterprise_keys(seed: int, units: Sequence[Unit]) -> Keys:
 
 def first_values(
     class_name: str, unit_ids: Sequence[str], enterprise_ids: Sequence[str], seed: int, times: Times
-) -> list[tuple[float, ...]]:
-    """Sample 0 of sound units of one class: a row a unit, the values in the order of the class's signals,
-    rounded to the catalogue's resolution. Each unit has its own enterprise and time (UTC, ms), and its row
+) -> NDArray[np.float64]:
+    """Sample 0 of sound units of one class: a row a unit, a column for each of the class's signals, rounded
+    to the catalogue's resolution. Each unit has its own enterprise and time (UTC, ms), and its row
     depends on nothing but these and the seed."""
     equipment = CATALOGUE[class_name]
     known = sorted(set(enterprise_ids))
@@ -212,8 +212,7 @@ def first_values(
         Streams(keys_of(seed, unit_ids)), Streams(enterprises), float(equipment.base_interval_s)
     )
     produced = kernel.step(0, times)
-    rows: list[list[float]] = _sensed(equipment.signals, produced).tolist()
-    return [tuple(row) for row in rows]
+    return _sensed(equipment.signals, produced)
 
 
 def _sensed(signals: Sequence[Signal], produced: Mapping[str, Values]) -> NDArray[np.float64]:

@@ -12,17 +12,15 @@ import random
 import resource
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx
 import msgspec
-from qilu_contract import topics
-from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_devices.broker import Broker
 from qilu_devices.clock import Announcer
@@ -33,9 +31,9 @@ from qilu.uplink import Uplink
 
 BULK_LINES = 10_000
 ENDINGS = 5_000
-WINDOW_UNITS = 25_000
-"""Units that may be published and not yet counted: enough to keep the gateway busy, too few to make it say
-that it is stalled, and far below what any broker keeps."""
+WINDOW_UNITS = 75_000
+"""Units that may be published and not yet counted: enough to keep the gateway busy, and far below what any
+broker keeps."""
 CALL_TIMEOUT_S = 120.0
 AWAY_S = 180.0
 """How long the platform may be away before the run gives up."""
@@ -43,8 +41,7 @@ STUCK_S = 60.0
 """Without any progress of the counts: then the month's equipment is published once more, then no more."""
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
 POLL_MIN_S, POLL_MAX_S = 0.02, 0.1
-STAGES = ("model", "registering", "computing", "publishing", "waiting for the gateway", "settling", "pacing")
-
+_T = TypeVar("_T")
 Done = Callable[[Month, int, int], None]
 """Called with the month, and how many of the run's units are published and counted."""
 
@@ -85,15 +82,10 @@ class Platform:
             if answer["errors"]:
                 self._refused(book, len(answer["errors"]), answer["errors"][0]["detail"])
 
-    async def load(self, book: str, columns: Sequence[str], parts: Callable[[], Iterator[bytes]]) -> None:
-        """A file of CSV lines, sent as it is made: the fastest way in. `parts` begins it anew."""
-
-        async def body() -> AsyncIterator[bytes]:
-            yield (",".join(columns) + "\n").encode()
-            for part in parts():
-                yield part
-
-        sent = await self._call("POST", f"/v1/imports?book={book}", make=body, type_="text/csv")
+    async def load(self, book: str, columns: Sequence[str], lines: bytes) -> None:
+        """A file of CSV lines: the fastest way in."""
+        body = (",".join(columns) + "\n").encode() + lines
+        sent = await self._call("POST", f"/v1/imports?book={book}", content=body, type_="text/csv")
         job = sent.json()
         if job["bad"]:
             errors = await self._call("GET", job["errors"])
@@ -118,7 +110,6 @@ class Platform:
         path: str,
         *,
         content: bytes | None = None,
-        make: Callable[[], AsyncIterator[bytes]] | None = None,
         type_: str = "application/x-ndjson",
     ) -> httpx.Response:
         loop = asyncio.get_running_loop()
@@ -126,8 +117,7 @@ class Platform:
         headers = {"Content-Type": type_} if method == "POST" else {}
         while True:
             try:
-                body = make() if make is not None else content
-                answer = await self._http.request(method, path, content=body, headers=headers)
+                answer = await self._http.request(method, path, content=content, headers=headers)
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise ConfigError(f"--platform {self._url!r} cannot be used: {error}.") from error
             except httpx.TransportError as error:
@@ -206,8 +196,13 @@ class Player:
             self._announcer.made(month.start_ms)
             self._published = self._counted = month.expected["units_on_cloud"] - month.fleet.units
             with self._stage("registering"):
-                await self._register(month)
-            await self._speak(month)
+                await self._register_enterprises(month)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._register_others(month), name="registering")
+                    group.create_task(self._speak(month), name="speaking")
+            except* QiluError as errors:
+                raise errors.exceptions[0] from None
             with self._stage("settling"):
                 counts = await self._settle(month)
             self._keep(month, counts)
@@ -228,33 +223,48 @@ class Player:
                     "that filled it."
                 )
 
-    async def _register(self, month: Month) -> None:
-        platform, fleet = self._platform, month.fleet
+    async def _register_enterprises(self, month: Month) -> None:
+        """Before their units."""
+        if lines := month.enterprises:
+            await self._platform.load("enterprises", _ENTERPRISE, _csv(lines, _ENTERPRISE))
+
+    async def _register_others(self, month: Month) -> None:
+        platform = self._platform
         await platform.bulk("providers", month.providers)
         for centre in month.centres:
             await platform.create("centres", centre)
-        if month.enterprises:
-            lines = month.enterprises
-            await platform.load("enterprises", _ENTERPRISE, lambda: iter([_csv(lines, _ENTERPRISE)]))
         await platform.bulk("contracts", month.contracts)
         await platform.end(month.ended)
         await platform.bulk("recognitions", month.recognitions)
         await platform.bulk("disbursements", month.disbursements)
-        if fleet.units:
-            await platform.load("units", _UNIT, lambda: map(_unit_lines, fleet.blocks()))
 
     async def _speak(self, month: Month) -> None:
-        seed = self._record.seed
+        """Register the month's equipment and publish what it says, block after block. While one is published
+        the next is registered, and the one after that computed."""
+        async with aclosing(ahead(self._registered(month))) as blocks:
+            while True:
+                with self._stage("computing and registering units"):
+                    block = await anext(blocks, None)
+                if block is None:
+                    return
+                await self.running.wait()
+                with self._stage("waiting for the gateway"):
+                    await self._hold(month, len(block.topics))
+                with self._stage("publishing"):
+                    await self._uplink.publish(block.topics, block.payloads)
+                self._published += len(block.topics)
+                self._done(month, self._published, self._counted)
+
+    async def _registered(self, month: Month) -> AsyncGenerator[_Spoken, None]:
+        async with aclosing(ahead(self._computed(month))) as blocks:
+            async for block in blocks:
+                await self._platform.load("units", _UNIT, block.lines)
+                yield block
+
+    async def _computed(self, month: Month) -> AsyncGenerator[_Spoken, None]:
         for block in month.fleet.blocks():
             await self.running.wait()
-            with self._stage("computing"):
-                messages = await asyncio.to_thread(_messages, block, seed)
-            with self._stage("waiting for the gateway"):
-                await self._hold(month, len(messages))
-            with self._stage("publishing"):
-                await self._uplink.publish(messages)
-            self._published += len(messages)
-            self._done(month, self._published, self._counted)
+            yield await asyncio.to_thread(_Spoken.of, block, self._record.seed)
 
     async def _hold(self, month: Month, more: int) -> None:
         """Wait until no more is under way than may be."""
@@ -324,19 +334,30 @@ def _csv(lines: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
     return "".join(",".join(cell(line[name]) for name in columns) + "\n" for line in lines).encode()
 
 
-def _unit_lines(block: Block) -> bytes:
-    return "".join(f"{unit.id},{unit.class_name},{unit.enterprise}\n" for unit in block.units).encode()
+class _Spoken(NamedTuple):
+    """A block as the registry and the gateway get it."""
+
+    lines: bytes
+    topics: list[str]
+    payloads: list[bytes]
+
+    @classmethod
+    def of(cls, block: Block, seed: int) -> Self:
+        return cls(block.lines(), block.topics(), block.payloads(seed))
 
 
-_NAMES = {name: ("ts", *(s.name for s in class_.signals)) for name, class_ in CATALOGUE.items()}
+async def ahead(items: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
+    """The items, each of which is begun as soon as the one before it is handed on."""
+    async with aclosing(items):
+        coming = asyncio.create_task(_next_of(items))
+        try:
+            while (item := await coming) is not None:
+                coming = asyncio.create_task(_next_of(items))
+                yield item
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
 
-def _messages(block: Block, seed: int) -> list[tuple[str, bytes]]:
-    encode = msgspec.json.Encoder().encode
-    return [
-        (
-            topics.telemetry(unit.county, unit.enterprise, unit.id),
-            encode(dict(zip(_NAMES[unit.class_name], (unit.ts_ms, *row), strict=True))),
-        )
-        for unit, row in block.readings(seed)
-    ]
+async def _next_of(items: AsyncGenerator[_T, None]) -> _T | None:
+    return await anext(items, None)

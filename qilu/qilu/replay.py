@@ -13,10 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
+from qilu_contract import topics
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.columns import Columns, Series
 from qilu_contract.ids import id_prefix
 from qilu_contract.places import BRANCHES as KNOWN_BRANCHES
 from qilu_contract.places import CITIES, COUNTIES, city_of
@@ -35,7 +40,7 @@ CHINA = timezone(timedelta(hours=8))
 """Months of the programme are Asia/Shanghai's, which knows no summer time."""
 SPOKEN_MS = 60_000
 """All first readings of a month lie in so much time."""
-BLOCK_UNITS = 10_000
+BLOCK_UNITS = 20_000
 _PARTS = (60, 30, 20, 15, 12, 10, 6, 5, 4, 3, 2, 1)
 """Into how many blocks a month may be cut: each is a whole number of milliseconds."""
 
@@ -72,36 +77,131 @@ class Unit(NamedTuple):
     """When it speaks for the first time."""
 
 
+class Readings(NamedTuple):
+    """First readings of a block's units of one class."""
+
+    class_name: str
+    places: Whole
+    """Of the units in the block."""
+    values: NDArray[np.float64]
+    """A row for each unit, a column for each of the class's signals, in their order."""
+
+
 @dataclass(frozen=True)
 class Block:
-    """Units that speak from `start_ms` up to, not including, `end_ms`, in the order of their times."""
+    """Units that speak from `start_ms` up to, not including, `end_ms`, in the order of their times. They come
+    in runs: `sizes[n]` units of one class of one enterprise, numbered from `first[n]` on."""
 
-    units: list[Unit]
+    fleet: Fleet
+    rows: Whole
+    """The run's enterprise: a row of the fleet."""
+    classes: Whole
+    first: Whole
+    sizes: Whole
+    ts_ms: Whole
+    """Of each unit."""
     start_ms: int
     end_ms: int
 
-    def readings(self, seed: int) -> list[tuple[Unit, tuple[float, ...]]]:
-        """Every unit with the values of its first reading, in the order of its class's signals."""
-        found: list[tuple[Unit, tuple[float, ...]] | None] = [None] * len(self.units)
-        by_class: dict[str, list[int]] = {}
-        for place, unit in enumerate(self.units):
-            by_class.setdefault(unit.class_name, []).append(place)
-        for class_name, places in by_class.items():
-            mine = [self.units[place] for place in places]
-            times = np.array([unit.ts_ms for unit in mine], dtype=np.int64)
-            rows = first_values(
-                class_name, [unit.id for unit in mine], [unit.enterprise for unit in mine], seed, times
+    def __len__(self) -> int:
+        return len(self.ts_ms)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        found: list[str] = []
+        for row, class_, first, size in self._runs():
+            prefix = id_prefix(self.fleet.county_of(row), CLASSES[class_])
+            found += [f"{prefix}{number:07d}" for number in range(first, first + size)]
+        return found
+
+    @property
+    def units(self) -> list[Unit]:
+        """The same, one at a time."""
+        fleet, runs = self.fleet, np.repeat(np.arange(len(self.sizes)), self.sizes)
+        return [
+            Unit(id_, CLASSES[class_], fleet.ids[row], fleet.county_of(row), fleet.industry[row], ts_ms)
+            for id_, row, class_, ts_ms in zip(
+                self.ids,
+                self.rows[runs].tolist(),
+                self.classes[runs].tolist(),
+                self.ts_ms.tolist(),
+                strict=True,
             )
-            for place, unit, row in zip(places, mine, rows, strict=True):
-                found[place] = (unit, row)
-        return [each for each in found if each is not None]
+        ]
+
+    def lines(self) -> bytes:
+        """CSV for the registry: id, class, enterprise."""
+        found, at = [], 0
+        for row, class_, _, size in self._runs():
+            tail = f",{CLASSES[class_]},{self.fleet.ids[row]}\n"
+            found += [tail.join(self.ids[at : at + size]), tail]
+            at += size
+        return "".join(found).encode()
+
+    def topics(self) -> list[str]:
+        """Where each unit speaks."""
+        found: list[str] = []
+        at = 0
+        for row, _, _, size in self._runs():
+            head, _, tail = topics.telemetry(self.fleet.county_of(row), self.fleet.ids[row], "*").partition(
+                "*"
+            )
+            found += [head + id_ + tail for id_ in self.ids[at : at + size]]
+            at += size
+        return found
+
+    def payloads(self, seed: int) -> list[bytes]:
+        """What each unit says there: a reading as plain JSON."""
+        found = np.empty(len(self), dtype=object)
+        encode_lines = msgspec.json.Encoder().encode_lines
+        for class_name, places, values in self.readings(seed):
+            row = _ROWS[class_name]
+            rows = list(map(row, self.ts_ms[places].tolist(), *values.T.tolist()))
+            found[places] = encode_lines(rows).split(b"\n")[:-1]
+        payloads: list[bytes] = found.tolist()
+        return payloads
+
+    def readings(self, seed: int) -> Iterator[Readings]:
+        """First readings of all units, by class."""
+        classes, rows = np.repeat(self.classes, self.sizes), np.repeat(self.rows, self.sizes)
+        for class_ in np.unique(self.classes).tolist():
+            places = np.flatnonzero(classes == class_)
+            ids = [self.ids[place] for place in places.tolist()]
+            owners = [self.fleet.ids[row] for row in rows[places].tolist()]
+            values = first_values(CLASSES[class_], ids, owners, seed, self.ts_ms[places])
+            yield Readings(CLASSES[class_], places, values)
+
+    def columns(self, seed: int) -> list[Columns]:
+        """What the store must hold of it."""
+        series, found = Series(), []
+        fleet, runs = self.fleet, np.repeat(self.rows, self.sizes)
+        for class_name, places, values in self.readings(seed):
+            numbers = []
+            for place, row in zip(places.tolist(), runs[places].tolist(), strict=True):
+                county = fleet.county_of(row)
+                tags = (city_of(county), county, fleet.industry[row], fleet.ids[row], self.ids[place])
+                numbers.append(series.add(class_name, tags))
+            names = tuple(signal.name for signal in CATALOGUE[class_name].signals)
+            rows = np.array(numbers, dtype=np.int32)
+            found.append(Columns(class_name, series, rows, self.ts_ms[places], names, values))
+        return found
 
     def points(self, seed: int) -> Iterator[Point]:
-        """What the store must hold of it."""
-        for unit, row in self.readings(seed):
-            names = (signal.name for signal in CATALOGUE[unit.class_name].signals)
-            tags = (city_of(unit.county), unit.county, unit.industry, unit.enterprise, unit.id)
-            yield Point(unit.class_name, tags, unit.ts_ms, dict(zip(names, row, strict=True)))
+        """The same, one at a time, by class."""
+        for columns in self.columns(seed):
+            yield from columns.points()
+
+    def _runs(self) -> Iterator[tuple[int, int, int, int]]:
+        """Row of the fleet, class, first number and size of each."""
+        columns = (self.rows, self.classes, self.first, self.sizes)
+        return zip(*(column.tolist() for column in columns), strict=True)
+
+
+_ROWS = {
+    name: msgspec.defstruct(name, ["ts", *(signal.name for signal in class_.signals)], gc=False)
+    for name, class_ in CATALOGUE.items()
+}
+"""A reading of each class as it is encoded."""
 
 
 @dataclass(frozen=True)
@@ -121,38 +221,39 @@ class Fleet:
     def units(self) -> int:
         return int(self.counts.sum())
 
+    def county_of(self, row: int) -> str:
+        """Its code."""
+        return COUNTY_CODES[int(self.county[row])]
+
     def blocks(self) -> Iterator[Block]:
         total, start_ms = self.units, month_start_ms(self.month)
         if not total:
             return
         parts = next((parts for parts in _PARTS if total >= parts * BLOCK_UNITS), 1)
-        ends = np.cumsum(self.counts.sum(axis=1))
-        edges = [-(-part * total // parts) for part in range(parts + 1)]
+        counts, first = self.counts.ravel(), self.first.ravel()
+        ends = np.cumsum(counts)
         step_ms = SPOKEN_MS // parts
         for part in range(parts):
-            low, high = edges[part], edges[part + 1]
-            rows = range(
-                int(np.searchsorted(ends, low, side="right")),
-                int(np.searchsorted(ends, high - 1, side="right")) + 1,
+            low, high = -(-part * total // parts), -(-(part + 1) * total // parts)
+            runs = np.arange(
+                np.searchsorted(ends, low, side="right"), np.searchsorted(ends, high - 1, side="right") + 1
             )
-            units = list(self._units(rows, int(ends[rows.start - 1]) if rows.start else 0, low, high, total))
+            runs = runs[counts[runs] > 0]
+            begins = ends[runs] - counts[runs]
+            cut = np.maximum(begins, low)
+            rows, classes = np.divmod(runs, len(CLASSES))
+            ts_ms = start_ms + np.arange(low, high) * SPOKEN_MS // total
             begin_ms = start_ms + part * step_ms
-            yield Block(units, begin_ms, begin_ms + step_ms)
-
-    def _units(self, rows: range, at: int, low: int, high: int, total: int) -> Iterator[Unit]:
-        """Units number `low` to `high` of the month; `at` is the number of the first one of `rows`."""
-        start_ms = month_start_ms(self.month)
-        for row in rows:
-            county = COUNTY_CODES[int(self.county[row])]
-            for column in np.flatnonzero(self.counts[row]).tolist():
-                class_name, first = CLASSES[column], int(self.first[row, column])
-                prefix = id_prefix(county, class_name)
-                for number in range(first, first + int(self.counts[row, column])):
-                    if low <= at < high:
-                        ts_ms = start_ms + at * SPOKEN_MS // total
-                        unit_id = f"{prefix}{number:07d}"
-                        yield Unit(unit_id, class_name, self.ids[row], county, self.industry[row], ts_ms)
-                    at += 1
+            yield Block(
+                self,
+                rows,
+                classes,
+                first[runs] + cut - begins,
+                np.minimum(ends[runs], high) - cut,
+                ts_ms,
+                begin_ms,
+                begin_ms + step_ms,
+            )
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import Self
 
 import msgspec
 import structlog
-from qilu_contract import topics
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.mqtt import NOT_AUTHORISED, Connection, MqttError
 from qilu_contract.mqtt_messages import Messages
+from qilu_contract.topics import state as state_topic
 from qilu_devices.broker import Broker
 
 AWAY_S = 120.0
@@ -48,7 +48,7 @@ class Uplink:
         self._online = asyncio.Event()
         self._moved = asyncio.Event()
         self._host_since_ms = -1
-        self._open: dict[int, tuple[str, bytes]] = {}
+        self._open: set[int] = set()
         """What the broker has not confirmed, by its place in the block."""
 
     async def __aenter__(self) -> Self:
@@ -59,16 +59,16 @@ class Uplink:
     ) -> None:
         await self._hang_up()
 
-    async def publish(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Topics and payloads. Returns when the broker has taken over every message. Raises ConfigError when
-        it refuses us or one of them, QiluError when broker or gateway stay away."""
+    async def publish(self, topics: Sequence[str], payloads: Sequence[bytes]) -> None:
+        """Each payload under its topic. Returns when the broker has taken over every message. Raises
+        ConfigError when it refuses us or one of them, QiluError when broker or gateway stay away."""
         loop = asyncio.get_running_loop()
         deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
-        self._open = dict(enumerate(messages))
+        self._open = set(range(len(topics)))
         while self._open:
             before = len(self._open)
             try:
-                await self._publish(await self._connected(), deadline_s)
+                await self._publish(await self._connected(), topics, payloads, deadline_s)
                 return
             except (MqttError, OSError, TimeoutError) as error:
                 await self._hang_up()
@@ -88,8 +88,10 @@ class Uplink:
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
             delay_s = min(2 * delay_s, RETRY_MAX_S)
 
-    async def _publish(self, connection: Connection, deadline_s: float) -> None:
-        rest = list(self._open.items())
+    async def _publish(
+        self, connection: Connection, topics: Sequence[str], payloads: Sequence[bytes], deadline_s: float
+    ) -> None:
+        rest = sorted(self._open)
         sent = 0
         while self._open:
             self._moved.clear()
@@ -99,8 +101,8 @@ class Uplink:
                 async with asyncio.timeout_at(deadline_s):
                     await self._online.wait()
                 room = min(connection.room, WINDOW - connection.in_flight)
-                for place, (topic, payload) in rest[sent : sent + max(0, room)]:
-                    connection.send(topic, payload, place)
+                for place in rest[sent : sent + max(0, room)]:
+                    connection.send(topics[place], payloads[place], place)
                     sent += 1
                 connection.flush()
             if self._open and (sent == len(rest) or connection.in_flight >= WINDOW or connection.room <= 0):
@@ -119,7 +121,7 @@ class Uplink:
             )
             connection.ended.add_done_callback(lambda _: self._moved.set())
             self._connection = connection
-            await connection.subscribe([topics.state()])
+            await connection.subscribe([state_topic()])
         return self._connection
 
     def _take(self, messages: Messages) -> None:
@@ -140,8 +142,7 @@ class Uplink:
             self._connection.acknowledge([message.mid for message in messages if message.mid])
 
     def _acked(self, places: list[int]) -> None:
-        for place in places:
-            self._open.pop(place, None)
+        self._open.difference_update(places)
         self._moved.set()
 
     async def _hang_up(self) -> None:

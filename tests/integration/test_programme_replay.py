@@ -17,6 +17,7 @@ from qilu.player import Platform, Player, Target
 from qilu.programme import programme_app
 from qilu.replay import Block, Replay, counted, differences, month_start_ms
 from qilu.run_record import MonthRecord, RunRecord, is_live_run
+from qilu_contract import topics
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_contract.ids import is_id
@@ -100,7 +101,9 @@ def test_first_values_are_the_simulations_sample_0() -> None:
         simulated = Simulation([SimulatedUnit(id_, class_name, owner) for id_ in ids], 5, ts_ms)
         moments = simulated.moments(ts_ms)
         wanted = {sample.unit.id: sample.values for moment in moments for sample in moment.samples}
-        rows = first_values(class_name, ids, [owner.id] * 3, 5, np.full(3, ts_ms))
+        rows = [
+            tuple(row) for row in first_values(class_name, ids, [owner.id] * 3, 5, np.full(3, ts_ms)).tolist()
+        ]
         assert dict(zip(ids, rows, strict=True)) == wanted
         for row in rows:
             values = dict(zip((signal.name for signal in class_.signals), row, strict=True))
@@ -111,8 +114,17 @@ def test_first_values_are_the_simulations_sample_0() -> None:
 def test_a_blocks_points_are_what_its_readings_say() -> None:
     block: Block = next(next(small().months(0)).fleet.blocks())
     points = list(block.points(1))
-    assert [point.tags[-1] for point in points] == [unit.id for unit in block.units]
+    by_unit = {point.tags[-1]: point for point in points}
+    assert len(by_unit) == len(points) == len(block)
     assert [point.fields for point in points] != [point.fields for point in block.points(2)]
+    for unit, topic, payload in zip(block.units, block.topics(), block.payloads(1), strict=True):
+        point = by_unit[unit.id]
+        assert topic == topics.telemetry(unit.county, unit.enterprise, unit.id)
+        assert json.loads(payload) == {"ts": unit.ts_ms, **point.fields}
+        assert (point.measurement, point.ts_ms) == (unit.class_name, unit.ts_ms)
+        assert point.tags[1:4] == (unit.county, unit.industry, unit.enterprise)
+    lines = [f"{unit.id},{unit.class_name},{unit.enterprise}\n" for unit in block.units]
+    assert block.lines() == "".join(lines).encode()
     for point in points:
         assert point.fields.keys() == {signal.name for signal in CATALOGUE[point.measurement].signals}
 

@@ -32,7 +32,7 @@ async def test_the_programme_stops_when_the_broker_refuses_a_units_reading(ruled
     uplink = Uplink(ruled.url)
     try:
         with pytest.raises(ConfigError, match="refuses us"):
-            await asyncio.wait_for(uplink.publish([(TOPIC, b"{}")]), 60)
+            await asyncio.wait_for(uplink.publish([TOPIC], [b"{}"]), 60)
     finally:
         await uplink.__aexit__(None, None, None)
         await host.disconnect()
