@@ -26,7 +26,7 @@ VARIABLE = "QILU_CLASSES"
 RESERVED = ("alarm", "dead_letter", "fleet", "milestone", "pipeline", "platform", "programme", "rollup")
 """Measurements that are no classes."""
 
-NO_SIGNALS = ("city", "county", "enterprise", "industry", "unit", "time", "ts", "born_ms")
+NO_SIGNALS = ("city", "county", "enterprise", "industry", "unit", "time", "ts", "born_ms", "rowid")
 """Tags, times and the mark of a birth: no signal may have their names."""
 
 MAX_NAME = 17

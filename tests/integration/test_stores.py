@@ -85,6 +85,35 @@ async def test_writing_again_stores_nothing_twice_and_merges_fields(store: Store
     assert row.values == {"power_in": 11.0, "vibration": 1.5, "speed": 1470.0}
 
 
+async def test_what_was_written_last_stands_however_often_and_whenever_it_is_written(
+    store: Store, write: Write
+) -> None:
+    """Each time is a row more in DuckDB's table; thousands of them go from its log into its file."""
+    times = range(0, 4_000_000, 1_000)
+    for turn in range(4):
+        await write([motor(ts, power_in=turn + ts / 7) for ts in times[turn * 500 :]])
+        await write([motor(ts, OTHER, speed=float(turn)) for ts in times[: 4000 - turn * 500]])
+    await write([motor(0, power_in=-1.0), motor(times[-1], slip=0.5), motor(times[-1], OTHER, slip=0.25)])
+    assert await store.count("motor") == len(times)
+    assert await store.count_by("motor", "unit", 0, times[-1] + 1) == {TAGS[-1]: len(times)}
+    assert await store.count_duplicates("motor") == 0
+    expected = [max(0, min(ts // 500_000, 3)) + ts / 7 for ts in times]
+    expected[0] = -1.0
+    rows = await store.series("motor", UNIT, ["power_in"], 0, times[-1] + 1)
+    assert [row.values["power_in"] for row in rows] == expected
+    assert len(await store.series("motor", {"unit": OTHER[-1]}, ["speed", "slip"], 0, times[-1] + 1)) == 4000
+    [bucket] = await store.series("motor", UNIT, ["power_in"], 0, times[-1] + 1, 10**9, "count")
+    assert bucket.values == {"power_in": len(times)}
+    row = await store.latest("motor", UNIT)
+    assert row is not None
+    assert row.values == {"power_in": expected[-1], "slip": 0.5}
+    found = [point async for chunk in store.scan("motor", 0, times[-1] + 1) for point in chunk]
+    assert len(found) == 2 * len(times)
+    assert {point.ts_ms: point.fields["power_in"] for point in found if point.tags == TAGS} == dict(
+        zip(times, expected, strict=True)
+    )
+
+
 async def test_latest_is_the_last_point_with_each_signals_last_value(store: Store, write: Write) -> None:
     assert await store.latest("motor", UNIT) is None
     await write([motor(60_000, power_in=1.0, vibration=2.0), motor(70_000, power_in=3.0)])

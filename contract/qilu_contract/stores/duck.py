@@ -14,15 +14,15 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import duckdb
-import numpy as np
 import structlog
 
 from qilu_contract.columns import Columns
-from qilu_contract.errors import ConfigError, Rejected, Retryable
+from qilu_contract.errors import ConfigError, Retryable
 from qilu_contract.private_files import private_file
 from qilu_contract.readings import Value
-from qilu_contract.storage import MEASUREMENTS, Measurement, Point
+from qilu_contract.storage import MEASUREMENTS, Point
 from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Row
+from qilu_contract.stores.duck_tables import LAST, all_points_of, make_tables, points_of, write
 from qilu_contract.stores.questions import aggregated, check_series
 
 log = structlog.get_logger()
@@ -36,9 +36,6 @@ _BROKEN = (duckdb.FatalException, duckdb.InternalException)
 opened again."""
 _OUR_FAULT = (duckdb.ProgrammingError, duckdb.DataError, duckdb.IntegrityError, duckdb.NotSupportedError)
 """What is not the disk's or the memory's."""
-_UNFIT = (KeyError, ValueError, TypeError, OverflowError, duckdb.DataError, duckdb.IntegrityError)
-_SQL_TYPES = {"float": "DOUBLE", "int": "BIGINT", "bool": "BOOLEAN"}
-_NUMPY_TYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 # A sum of many large values is infinite, and a power of two changes no digit of what it scales.
 _AGGREGATES: dict[Aggregate, str] = {
     "mean": "avg({0} * 2.3283064365386963e-10) * 4294967296.0",
@@ -106,7 +103,7 @@ class DuckStore:
                 raise Retryable(f"{self._path} cannot be made: {error.strerror}") from error
             raise ConfigError(f"{self._path} cannot be made: {error.strerror}.") from error
         try:
-            _make_tables(connection)
+            make_tables(connection)
         except duckdb.Error as error:
             connection.close()
             if new:
@@ -181,16 +178,12 @@ class DuckStore:
         await self._run(self._writer, lambda cursor: cursor.execute("SELECT 1"))
 
     async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
-        try:
-            points = [*points, *(point for each in columns for point in each.points())]
-        except KeyError as error:
-            raise Rejected(f"a point does not fit the schema: {error!r}") from error
-        await self._run(self._writer, lambda cursor: _write(cursor, points))
+        await self._run(self._writer, lambda cursor: write(cursor, points, columns))
 
     async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
         schema = check_series(measurement, tags, ())
-        columns = ", ".join(f'arg_max("{name}", ts)' for name in schema.fields)
         where, values = _where(tags)
+        columns = ", ".join(f'arg_max("{name}", {LAST})' for name in schema.fields)
         sql = f'SELECT epoch_ms(max(ts)), {columns} FROM "{measurement}" WHERE {where}'  # noqa: S608  # names from the schema
         [found] = await self._run(self._reader, lambda cursor: cursor.execute(sql, values).fetchall())
         return None if found[0] is None else _row(found, tuple(schema.fields))
@@ -211,18 +204,16 @@ class DuckStore:
         where, values = _where(tags)
         where += " AND ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?)"
         any_value = " OR ".join(f'"{name}" IS NOT NULL' for name in fields)
+        points = points_of(schema, fields, f"{where} AND ({any_value})")
         if every_ms is None:
             columns = ", ".join(f'"{name}"' for name in fields)
-            sql = (
-                f'SELECT epoch_ms(ts), {columns} FROM "{measurement}" '  # noqa: S608
-                f"WHERE {where} AND ({any_value}) ORDER BY ts"
-            )
+            sql = f"SELECT epoch_ms(ts), {columns} FROM {points} ORDER BY ts"  # noqa: S608
         else:
             columns = ", ".join(_AGGREGATES[aggregate].format(f'"{name}"') for name in fields)
             bucket = f"epoch_ms(ts) - epoch_ms(ts) % {every_ms:d}"
             sql = (
-                f'SELECT {bucket} AS bucket, {columns} FROM "{measurement}" WHERE {where} AND ({any_value}) '  # noqa: S608
-                "GROUP BY bucket ORDER BY bucket"
+                f'SELECT {bucket} AS "the bucket", {columns} FROM {points} '  # noqa: S608
+                'GROUP BY "the bucket" ORDER BY "the bucket"'
             )
         rows = await self._run(
             self._reader,
@@ -236,36 +227,37 @@ class DuckStore:
 
     async def count(self, measurement: str) -> int:
         schema = MEASUREMENTS[measurement]
-        return await self._number(f'SELECT count("{schema.counted_by}") FROM "{measurement}"')  # noqa: S608
+        points = all_points_of(schema, (), f'"{schema.counted_by}" IS NOT NULL')
+        return await self._number(f"SELECT count(*) FROM {points}")  # noqa: S608
 
     async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
         schema = check_series(measurement, {tag: ""}, (), start_ms, end_ms)
-        sql = (
-            f'SELECT {tag}, count("{schema.counted_by}") FROM "{measurement}" '  # noqa: S608  # names from the schema
-            f"WHERE ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?) GROUP BY {tag} "
-            f'HAVING count("{schema.counted_by}") > 0'
+        points = all_points_of(
+            schema, (), f'"{schema.counted_by}" IS NOT NULL AND {_within(start_ms, end_ms)}'
         )
-        rows = await self._run(
-            self._reader, lambda cursor: cursor.execute(sql, [start_ms, end_ms]).fetchall()
-        )
+        sql = f"SELECT {tag}, count(*) FROM {points} GROUP BY {tag}"  # noqa: S608  # names from the schema
+        rows = await self._run(self._reader, lambda cursor: cursor.execute(sql).fetchall())
         return {value: int(number) for value, number in rows}
 
     async def count_duplicates(self, measurement: str) -> int:
-        return await self._number(f'SELECT count(*) - count(DISTINCT (unit, ts)) FROM "{measurement}"')  # noqa: S608
+        tags = ", ".join(MEASUREMENTS[measurement].tags)
+        key = "hash(unit, ts)"
+        return await self._number(
+            f"SELECT count(DISTINCT (ts, {tags})) - count(DISTINCT (ts, unit)) "  # noqa: S608
+            f'FROM "{measurement}" WHERE {key} IN '
+            f'(SELECT {key} FROM "{measurement}" GROUP BY ALL HAVING count(*) > 1)'
+        )
 
     async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[list[Point]]:
         schema = check_series(measurement, {}, (), start_ms, end_ms)
         tags, fields = len(schema.tags), tuple(schema.fields)
         columns = ", ".join(["epoch_ms(ts)", *schema.tags, *(f'"{name}"' for name in fields)])
-        sql = (
-            f'SELECT {columns} FROM "{measurement}" '  # noqa: S608  # names from the schema
-            "WHERE ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?)"
-        )
+        sql = f"SELECT {columns} FROM {all_points_of(schema, fields, _within(start_ms, end_ms))}"  # noqa: S608
         # A cursor of its own: another question on the shared one would end the answer.
         cursor = await self._run(self._reader, lambda shared: shared.cursor())
         self._cursors.add(cursor)
         try:
-            await self._run(self._reader, lambda _: cursor.execute(sql, [start_ms, end_ms]))
+            await self._run(self._reader, lambda _: cursor.execute(sql))
             while rows := await self._run(self._reader, lambda _: cursor.fetchmany(SCAN_ROWS)):
                 yield [
                     Point(
@@ -296,22 +288,12 @@ def _reason(error: duckdb.Error) -> str:
     return first
 
 
-def _make_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    for measurement in MEASUREMENTS.values():
-        columns = ["ts TIMESTAMP_MS NOT NULL", *(f"{tag} VARCHAR NOT NULL" for tag in measurement.tags)]
-        columns += [f'"{name}" {_SQL_TYPES[type_]}' for name, type_ in measurement.fields.items()]
-        connection.execute(f'CREATE TABLE IF NOT EXISTS "{measurement.name}" ({", ".join(columns)})')
-    # A file of an older version lacks the fields and tags that came since.
-    there = set(connection.execute("SELECT table_name, column_name FROM duckdb_columns()").fetchall())
-    for measurement in MEASUREMENTS.values():
-        types = {name: _SQL_TYPES[type_] for name, type_ in measurement.fields.items()}
-        for name, type_ in {**types, **dict.fromkeys(measurement.tags, "VARCHAR DEFAULT ''")}.items():
-            if (measurement.name, name) not in there:
-                connection.execute(f'ALTER TABLE "{measurement.name}" ADD COLUMN "{name}" {type_}')
-
-
 def _where(tags: Mapping[str, str]) -> tuple[str, list[object]]:
     return " AND ".join(["true", *(f"{name} = ?" for name in tags)]), list(tags.values())
+
+
+def _within(start_ms: int, end_ms: int) -> str:
+    return f"ts >= make_timestamp_ms({start_ms:d}) AND ts < make_timestamp_ms({end_ms:d})"
 
 
 def _row(found: Sequence[Any], fields: Sequence[str]) -> Row:
@@ -321,61 +303,3 @@ def _row(found: Sequence[Any], fields: Sequence[str]) -> Row:
         if value is not None and math.isfinite(value)
     }
     return Row(int(found[0]), values)
-
-
-def _write(cursor: duckdb.DuckDBPyConnection, points: Sequence[Point]) -> None:
-    # MERGE would insert a pair of new points with one key twice, so such pairs become one before it sees
-    # them.
-    merged: dict[str, dict[tuple[tuple[str, ...], int], dict[str, Value]]] = {}
-    for measurement, tags, ts_ms, fields in points:
-        if measurement not in MEASUREMENTS or len(tags) != len(MEASUREMENTS[measurement].tags) or not fields:
-            raise Rejected(f"a point does not fit the schema: {measurement} {tags}")
-        rows = merged.setdefault(measurement, {})
-        rows.setdefault((tags, ts_ms), {}).update(fields)
-    try:
-        cursor.execute("BEGIN")
-        for name, rows in merged.items():
-            _merge(cursor, MEASUREMENTS[name], rows)
-        cursor.execute("COMMIT")
-    except BaseException as error:
-        # An error of the disk has ended the transaction already.
-        with contextlib.suppress(duckdb.Error):
-            cursor.execute("ROLLBACK")
-        if isinstance(error, _UNFIT):
-            raise Rejected(f"a point does not fit the schema: {error!r}") from error
-        raise
-
-
-def _merge(
-    cursor: duckdb.DuckDBPyConnection,
-    measurement: Measurement,
-    rows: dict[tuple[tuple[str, ...], int], dict[str, Value]],
-) -> None:
-    present = {
-        name: type_ for name, type_ in measurement.fields.items() if any(name in row for row in rows.values())
-    }
-    unknown = {name for row in rows.values() for name in row} - present.keys()
-    if unknown:
-        raise KeyError(f"{measurement.name} has no field {sorted(unknown)[0]}")
-    batch: dict[str, Any] = {"ts": np.array([ts_ms for _, ts_ms in rows], dtype="datetime64[ms]")}
-    for place, tag in enumerate(measurement.tags):
-        batch[tag] = np.array([tags[place] for tags, _ in rows], dtype=object)
-    for name, type_ in present.items():
-        gaps = np.array([name not in row for row in rows.values()])
-        values = np.array([row.get(name, 0) for row in rows.values()], dtype=_NUMPY_TYPES[type_])
-        if not np.isfinite(values).all():
-            raise ValueError(f"{measurement.name} {name} is not finite")
-        batch[name] = np.ma.masked_array(values, gaps)
-    same = " AND ".join(f"old.{tag} = new.{tag}" for tag in ("ts", *measurement.tags))
-    update = ", ".join(f'"{name}" = coalesce(new."{name}", old."{name}")' for name in present)
-    columns = ", ".join(f'"{name}"' for name in batch)
-    values_sql = ", ".join(f'new."{name}"' for name in batch)
-    cursor.register("new_points", batch)
-    try:
-        cursor.execute(
-            f'MERGE INTO "{measurement.name}" AS old USING new_points AS new ON {same} '  # noqa: S608  # names from the schema
-            f"WHEN MATCHED THEN UPDATE SET {update} "
-            f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values_sql})"
-        )
-    finally:
-        cursor.unregister("new_points")
