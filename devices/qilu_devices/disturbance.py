@@ -31,15 +31,16 @@ class Way(Enum):
     WRONG_TYPE = auto()  # a reading with one signal as text: refused whole
     GARBAGE = auto()  # no payload at all, on the node's own topic
     DISCONNECT = auto()  # nothing to send: the connection is lost
+    OFFLINE = auto()  # the unit's death: the node has lost it, until something of it is sent again
 
 
 _REFUSED = {Way.WRONG_TYPE: Reason.WRONG_TYPE, Way.GARBAGE: Reason.BAD_PAYLOAD}
 
 
 class Sending(NamedTuple):
-    """What an edge node is to do out of the ordinary. `sample` is the reading as it is to be sent; of garbage
-    and disconnection, the one before which they come. `made_ms`: when it was sampled; `due_ms`: when it is
-    sent. `signal`: which one is of a wrong type."""
+    """What an edge node is to do out of the ordinary. `sample` is the reading as it is to be sent; of
+    garbage, disconnection and death, the one before which they come. `made_ms`: when it was sampled;
+    `due_ms`: when it is sent. `signal`: which one is of a wrong type."""
 
     sample: Sample
     made_ms: int
@@ -63,7 +64,7 @@ class Sending(NamedTuple):
     @property
     def counts(self) -> bool:
         """It is a reading of its own, or stands for one in the dead letters."""
-        return self.way not in (Way.COPY, Way.DISCONNECT)
+        return self.way not in (Way.COPY, Way.DISCONNECT, Way.OFFLINE)
 
 
 def outcome(item: Sample | Sending) -> Sample | Reason | None:
@@ -132,7 +133,7 @@ class Disturbance:
                     heapq.heappush(self._late, (item.due_ms, next(self._order), item))
                 elif isinstance(item, Sending) and way is Way.OVERTAKEN and before is None:
                     self._overtaken[item.unit.id] = item
-                elif before is None or way in (Way.GARBAGE, Way.DISCONNECT):
+                elif before is None or way in (Way.GARBAGE, Way.DISCONNECT, Way.OFFLINE):
                     yield item
                 else:
                     yield (
@@ -154,6 +155,10 @@ class Disturbance:
             found.append(Sending(sample, made_ms, made_ms, Way.DISCONNECT))
         if self._touched(Kind.GARBAGE_PAYLOAD, sample):
             found.append(Sending(sample, made_ms, made_ms, Way.GARBAGE))
+        if episode := self._touched(Kind.OFFLINE, sample):
+            if episode.readings == 1:
+                found.append(Sending(sample, made_ms, made_ms, Way.OFFLINE))
+            return found
         if self._touched(Kind.MISSING, sample):
             return found
         sent = self._shifted(self._stuck_at(sample), made_ms)

@@ -72,9 +72,10 @@ class _HostState(msgspec.Struct):
 class _Device:
     """A unit as its node knows it. `last`: the latest acknowledged sample of each shape (until then sample 0,
     None before it). `first_pending`: sample 0 is not acknowledged yet. `born`: its birth was published
-    on this connection, or is about to be."""
+    on this connection, or is about to be. `lost`: by the node, which says no more of it until something comes
+    again."""
 
-    __slots__ = ("alias", "born", "data_topic", "equipment", "first_pending", "last", "unit")
+    __slots__ = ("alias", "born", "data_topic", "equipment", "first_pending", "last", "lost", "unit")
 
     def __init__(self, unit: Unit, alias: int, data_topic: str) -> None:
         self.unit = unit
@@ -83,7 +84,7 @@ class _Device:
         self.data_topic = data_topic
         self.last: dict[Shape, Sample] | None = None
         self.first_pending = False
-        self.born = False
+        self.born = self.lost = False
 
     def take(self, sample: Sample) -> None:
         if self.last is None:
@@ -221,16 +222,16 @@ class EdgeNode:
             self._buffer.append(sample)
             if len(self._buffer) > self._capacity:
                 self._bound()
-        if not device.born:
+        if not device.born and not device.lost:
             self._bear(device)
         if self._publishing is None:
             self.wake()
 
     def _bear(self, device: _Device) -> None:
-        """Queue the birth of a unit that has none on this connection: of its first reading, or of one whose
-        earlier readings an earlier process has published."""
+        """Queue the birth of a unit that has none on this connection, or that the node had lost: of its first
+        reading, or of one whose earlier readings an earlier process has published."""
         if self.online and device.last is not None:
-            device.born = True
+            device.born, device.lost = True, False
             self._births.append(device)
 
     def _disturb(self, sending: Sending) -> None:
@@ -238,7 +239,8 @@ class EdgeNode:
         self.made_until_ms = max(self.made_until_ms, sending.made_ms)
         self._in_order = False
         self._buffer.append(sending)
-        if not (device := self._devices[sending.unit.id]).born:
+        device = self._devices[sending.unit.id]
+        if not device.born and not device.lost and sending.way is not Way.OFFLINE:
             self._bear(device)
         self._bound()
         self.wake()
@@ -253,13 +255,17 @@ class EdgeNode:
         """Take a reading that an earlier process has published, and the broker acknowledged."""
         self.made_until_ms = max(self.made_until_ms, made_ms(sample))
         if isinstance(sample, Sending):
+            device = self._devices[sample.unit.id]
+            device.lost = sample.way is Way.OFFLINE or (device.lost and not sample.counts)
             if sample.way is Way.SHIFTED:
-                self._devices[sample.unit.id].take(sample.sample)
+                device.take(sample.sample)
             self.made += sample.counts
             self.acked += sample.counts
             self.unfit += sample.refused is not None
         else:
-            self._devices[sample.unit.id].take(sample)
+            device = self._devices[sample.unit.id]
+            device.take(sample)
+            device.lost = False
             self.made += 1
             self.acked += 1
 
@@ -416,13 +422,24 @@ class EdgeNode:
         if not self._buffer or self._buffer[0].ts_ms > limit_ms:
             return None
         sample = self._buffer.popleft()
+        device = self._devices[sample.unit.id]
         if isinstance(sample, Sending):
             if sample.way is Way.DISCONNECT:
                 self._disconnecting = True
                 self._disconnect_if_due()
                 return None
+            if sample.way is Way.OFFLINE:
+                was_born, device.born, device.lost = device.born, False, True
+                if not was_born:  # nobody has heard of it on this connection
+                    return self._next(limit_ms)
+                topic = self._topic("DDEATH", device.unit.id)
+                return topic, payloads.device_death(sample.ts_ms, self._next_seq()), sample
+        if device.lost and (isinstance(sample, Sample) or sample.way is not Way.GARBAGE):  # no longer
+            self._buffer.appendleft(sample)
+            self._bear(device)
+            return self._next(limit_ms)
+        if isinstance(sample, Sending):
             return *self._encode(sample), sample
-        device = self._devices[sample.unit.id]
         historical = self._historical or sample.ts_ms <= self._historical_until_ms
         return (
             device.data_topic,
@@ -576,7 +593,7 @@ class EdgeNode:
     def _be_born(self) -> None:
         self._rebirth_at_s = asyncio.get_running_loop().time()
         for device in self._devices.values():
-            device.born = device.last is not None
+            device.born = device.last is not None and not device.lost
         self._births = deque(device for device in self._devices.values() if device.born)
         self._node_birth_due = True
         self.wake()

@@ -61,6 +61,11 @@ def node_death(bd_seq: int, ts_ms: int) -> bytes:
     return encode(Payload(ts_ms, None, [Metric(name=BD_SEQ, datatype=DataType.INT64, value=bd_seq)]))
 
 
+def device_death(ts_ms: int, seq: int) -> bytes:
+    """The node has lost a unit."""
+    return encode(Payload(ts_ms, seq, []))
+
+
 def device_birth(equipment: EquipmentClass, alias: int, last: Sequence[Dated], seq: int) -> bytes:
     """All signals of a unit with their aliases (from `alias` on), types, engineering units and last values,
     each with its own sample time, in the order of these times."""

@@ -36,6 +36,7 @@ class Kind(StrEnum):
 
     RECONNECT_STORM = "reconnect_storm"
     GARBAGE_PAYLOAD = "garbage_payload"
+    OFFLINE = "offline"
     MISSING = "missing"
     STUCK_SENSOR = "stuck_sensor"
     CLOCK_SKEW = "clock_skew"

@@ -24,7 +24,7 @@ from qilu_devices.fleet import Unit
 from qilu_devices.flow import Flow
 from qilu_devices.manifest import load_manifest
 from qilu_devices.run import RunConfig, RunReport, run
-from qilu_devices.scenario import load_scenario
+from qilu_devices.scenario import load_scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of, samples
 
 SCENARIO = load_scenario()
@@ -222,6 +222,47 @@ async def test_births_come_before_data_and_seq_counts_every_message(
                 aliases |= fresh
             elif topic.type == "DDATA":
                 assert topic.device in born
+
+
+async def test_a_device_that_its_node_loses_dies_and_is_born_again(
+    any_broker: Any, request: pytest.FixtureRequest
+) -> None:
+    rough = parse_scenario(
+        "name: rough\nunits: 20\nseed: 5\nclasses: {motor: 1, pump: 1}\ncities: {'370200': 1}\n"
+        "transport: {offline: {every: 2m, for: 40s}, late: {every: 2m, for: 30s}}\n",
+        "rough.yaml",
+    )
+    observer = Observer(any_broker, f"observer-{request.node.name}")
+    try:
+        await until(lambda: observer.ready, "the observer's subscription")
+        observer.host(online=True)
+        settings = config(any_broker, scenario=rough, units=None, for_s=300.0)
+        async with running(settings) as (_, task):
+            await until(lambda: len(observer.of("DDEATH")) > 2, "deaths")
+            node, _ = observer.of("DDEATH")[0]
+            unit = next(unit for unit in fleet_of(rough) if unit.enterprise.id == node.node)
+            observer.command(unit, sparkplug.Metric("Node Control/Rebirth", value=True))
+            report = await task
+        await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every farewell")
+        assert (report.pending, report.dropped) == (0, 0)
+        assert len(observer.of("DDEATH")) > 20
+        alive: set[str | None] = set()
+        seqs: dict[str, int] = {}
+        for topic, payload in observer.of("NBIRTH", "DBIRTH", "DDATA", "NDATA", "DDEATH"):
+            seq = 0 if topic.type == "NBIRTH" else (seqs[topic.node] + 1) % 256
+            assert payload.seq == seq
+            seqs[topic.node] = seq
+            if topic.type == "DBIRTH":
+                alive.add(topic.device)
+            elif topic.type == "DDATA":
+                assert topic.device in alive
+            elif topic.type == "DDEATH":
+                assert (topic.device in alive, payload.metrics) == (True, [])
+                assert payload.ts_ms is not None
+                alive.remove(topic.device)
+    finally:
+        observer.host(online=False)
+        observer.close()
 
 
 async def test_the_clock_is_announced_and_stands_at_the_end(mosquitto: Any, observer: Observer) -> None:

@@ -32,6 +32,7 @@ from qilu_gateway.settings import Settings
 START_MS = 1_509_328_846_046  # on no grid
 UNITS, MINUTES = 40, 11  # two windows, and a bit of a third
 FAULTS = {
+    Kind.OFFLINE: "{every: 5m, for: 1m}",
     Kind.MISSING: "{every: 5m, for: 1m}",
     Kind.LATE: "{every: 5m, for: 90s}",
     Kind.OUT_OF_ORDER: "{every: 5m, for: 1m}",
@@ -114,6 +115,8 @@ async def test_what_is_left_of_a_run_is_what_its_faults_leave(
     assert verdict.refused == letters(influx_settings)
     assert report.readings_acked == total.stored + sum(verdict.refused.values())
     assert counted["stored"] >= total.stored + truth.get(Kind.DUPLICATED, 0)
+    if kinds == (Kind.OFFLINE,):  # two windows are over: in each, each unit died and was born again
+        assert counted["births"] > 2 * UNITS + report.enterprises
     if Kind.RECONNECT_STORM in kinds:  # who comes back is born again
         assert counted["births"] > UNITS + report.enterprises
 
@@ -198,7 +201,7 @@ async def test_edge_nodes_send_what_the_faults_make_of_their_readings_in_just_th
         way = item.way if isinstance(item, Sending) else None
         if way is Way.GARBAGE:
             wanted[item.unit.enterprise.id].append((None, None, False))
-        elif item.ts_ms != START_MS:  # that is the births'
+        elif item.ts_ms != START_MS and way is not Way.OFFLINE:  # that is the births'
             wanted[item.unit.enterprise.id].append((item.unit.id, item.ts_ms, way is Way.WRONG_TYPE))
         if way is Way.LATE:
             late.add((item.unit.id, item.ts_ms))

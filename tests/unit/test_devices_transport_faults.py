@@ -98,6 +98,21 @@ def test_missing_readings_are_never_sent() -> None:
     assert sum(episode.readings for episode in truth) == len(CLEAN) - len(found) > len(FLEET)
 
 
+def test_a_lost_unit_dies_once_and_says_nothing_more_until_it_is_back() -> None:
+    found, truth = disturbed(only(Kind.OFFLINE))
+    assert [item for _, item in found if isinstance(item, Sample)] == [
+        sample for sample in CLEAN if not struck(sample, truth)
+    ]
+    deaths = [item for _, item in found if isinstance(item, Sending)]
+    firsts: dict[tuple[str, int], Sample] = {}
+    for sample in CLEAN:
+        if episode := struck(sample, truth):
+            firsts.setdefault((sample.unit.id, episode.start_ms), sample)
+    assert deaths == [Sending(each, each.ts_ms, each.ts_ms, Way.OFFLINE) for each in firsts.values()]
+    assert len(deaths) == len(truth) > len(FLEET)
+    assert sum(episode.readings for episode in truth) == len(CLEAN) - len(found) + len(deaths)
+
+
 def test_late_readings_are_held_to_the_end_of_the_episode_and_are_historical() -> None:
     found, truth = disturbed(only(Kind.LATE))
     late = [(at_ms, item) for at_ms, item in found if isinstance(item, Sending)]
@@ -282,8 +297,10 @@ def test_all_at_once_each_reading_has_one_fate() -> None:
     assert ways[Way.DISCONNECT] == readings[Kind.RECONNECT_STORM]
     assert ways[Way.COPY] == readings[Kind.DUPLICATED]
     assert ways[Way.LATE] == readings[Kind.LATE]
-    passed = ways.total() - ways[Way.GARBAGE] - ways[Way.DISCONNECT] - ways[Way.COPY]
-    assert passed == len(CLEAN) - readings[Kind.MISSING]
+    assert 0 < ways[Way.OFFLINE] < readings[Kind.OFFLINE]
+    added = (Way.GARBAGE, Way.DISCONNECT, Way.COPY, Way.OFFLINE)
+    passed = ways.total() - sum(ways[way] for way in added)
+    assert passed == len(CLEAN) - readings[Kind.MISSING] - readings[Kind.OFFLINE]
 
 
 @pytest.mark.parametrize("count", [2, 7])
