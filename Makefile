@@ -39,11 +39,12 @@ test: setup servers ## all tests, against real servers
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 SOAK = tests/e2e/test_gateway_faults.py tests/integration/test_gateway_fuzz.py tests/e2e/test_gateway_soak.py \
+       tests/unit/test_columns_differential.py tests/integration/test_gateway_two_ways.py \
        tests/integration/test_platform_bad_lines.py tests/integration/test_platform_interleavings.py \
        tests/integration/test_platform_replicas.py \
        tests/e2e/test_restart_matrix.py
 
-soak: setup servers ## ten times the faults, a million fuzzed messages, ten million lines, an hour of memory; a part: ARGS="-k killed_again"
+soak: setup servers ## ten times the faults, fuzzed messages by the million, ten million lines, an hour of memory; a part: ARGS="-k killed_again"
 	QILU_SOAK=1 $(BIN)/pytest $(SOAK) -s $(ARGS)
 
 check: setup ## formatting, lint, types, who may import whom

@@ -1,0 +1,289 @@
+"""A gateway that is given a random province's messages, and all that becomes of them, as lines of text:
+
+    QILU_CLASSES=FOLDER python tests/one_way.py SEED MESSAGES FOLDER [plain]
+
+`plain`: every message goes the way on which each is taken apart by itself. What is written does not hang on
+time, nor on how messages fall into batches; so two runs of one seed write the same lines, whatever the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from gateway_world import FakePlatform, eventually
+from message_fuzz import LATEST_MS, NOW_MS, STRANGE_CLASS, Province, Unit
+from qilu_contract import topics
+from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.clock import RunClock
+from qilu_contract.errors import Rejected, Retryable
+from qilu_contract.stores import open_store
+from qilu_gateway import statefile
+from qilu_gateway.arrivals import Arrival
+from qilu_gateway.columnar import Found, Read, Reader
+from qilu_gateway.service import GatewayService
+from qilu_gateway.settings import Settings
+from scripted_broker import Delivery, ScriptedBroker
+
+UNITS = 120
+MAX_PAYLOAD_BYTES = 20_000
+COUNTED = (
+    "messages", "redelivered_messages", "accepted", "stored", "dead_lettered", "spooled", "corrupt",
+    "in_flight", "redelivered", "births", "sequence_gaps", "ignored_deaths", "evicted", "first_readings",
+)  # fmt: skip
+
+
+class Platform(FakePlatform):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_who_is_barred = 0
+
+    def answer(self, path: str, key: str | None, body: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
+        self.asked_who_is_barred += path.startswith("/v1/ingest/barred")
+        return super().answer(path, key, body)
+
+    def register_all(self, province: Province) -> None:
+        for unit in province.units:
+            self.register(unit.id, unit.class_.name, unit.node.id, unit.node.county)
+        strange = province.stranger
+        self.register(strange.id, STRANGE_CLASS, strange.node.id, strange.node.county)
+
+
+class MoodyStore:
+    """A store that is away at times, and refuses all of some units for good."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.away = False
+        self.refused: set[str] = set()
+
+    async def write(self, points: Sequence[Any], columns: Sequence[Any] = ()) -> None:
+        if self.away:
+            raise Retryable("the store is away")
+        if self.refused:
+            every = [*points, *(point for each in columns for point in each.points())]
+            if any(point.tags[-1] in self.refused for point in every):
+                raise Rejected("field type conflict")
+        await (self._store.write(points, columns) if columns else self._store.write(points))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+class World:
+    """A gateway and all around it."""
+
+    def __init__(self, seed: int, folder: Path, broker: ScriptedBroker, store: MoodyStore) -> None:
+        self.province = Province(seed, UNITS)
+        self.platform = Platform()
+        self.platform.register_all(self.province)
+        self.broker, self.store = broker, store
+        self.settings = Settings(
+            broker=f"mqtt://127.0.0.1:{broker.port}",
+            platform=self.platform.url,
+            state=folder / "state",
+            host_id="two-ways",
+            http_port=0,
+            batch_size=500,
+            batch_age_s=0.01,
+            max_payload_bytes=MAX_PAYLOAD_BYTES,
+        )
+        self.gateway: GatewayService
+        self.counted: Counter[str] = Counter()
+
+    async def start(self) -> None:
+        self.gateway = GatewayService(self.settings, store=self.store, api_key="ingest-key")  # type: ignore[arg-type]
+        await self.gateway.__aenter__()
+        clock = RunClock(NOW_MS, 0.0).encode()
+        await self.broker.deliver([Delivery(topics.CLOCK.encode(), clock, retain=True, session="-clock")])
+        await self.broker.settled()
+        await eventually(lambda: self.gateway.online, "online")
+
+    async def stop(self) -> None:
+        await eventually(lambda: self.gateway.counters.in_flight == 0, "all is durable")
+        await self._until_reported()
+        self.count()
+        await self.gateway.__aexit__(None, None, None)
+
+    def count(self) -> None:
+        self.counted.update({name: getattr(self.gateway.counters, name) for name in COUNTED})
+        self.counted.update(
+            {f"refused {reason}": n for reason, n in self.gateway.dead_lettered_by_reason.items() if n}
+        )
+
+    async def _until_reported(self) -> None:
+        """First readings are reported at once, problems one after the other: the last one is known."""
+        while await self.gateway.unreported():
+            await asyncio.sleep(0.05)
+        last = f"last-{self.counted['stops']}"
+        self.counted["stops"] += 1
+        topic = topics.telemetry("370202", "370202-e99999", last).encode()
+        await self.give([Delivery(topic, b"no payload")])
+        await eventually(lambda: any(each["unit"] == last for each in self.platform.problems or ()), last)
+
+    async def give(self, messages: Sequence[Delivery]) -> list[int]:
+        """Returns when all of it is durable."""
+        counters = self.gateway.counters
+        expected = counters.messages + len(messages)
+        mids = await self.broker.deliver(messages)
+        await self.broker.settled()
+        await eventually(lambda: counters.messages == expected and not counters.in_flight, "all is durable")
+        return mids
+
+    async def give_again(self, messages: Sequence[Delivery], mids: Sequence[int]) -> None:
+        """On a new connection, as after one that broke before the broker had the acknowledgements."""
+        counters = self.gateway.counters
+        expected = counters.messages + len(messages)
+        self.broker.cut()
+        await self.broker.deliver([message._replace(dup=True) for message in messages], mids)
+        await self.broker.settled()
+        await eventually(lambda: counters.messages == expected and not counters.in_flight, "all is durable")
+        await eventually(lambda: self.gateway.online, "online")
+
+    async def bar(self, unit: Unit) -> None:
+        """Returns when the gateway knows."""
+        self.platform.barred.append(("units", unit.id))
+        asked = self.platform.asked_who_is_barred
+        await eventually(lambda: self.platform.asked_who_is_barred >= asked + 2, "asked who is barred")
+
+
+async def run(seed: int, messages: int, folder: Path, out: Any) -> None:
+    began_ms = time.time_ns() // 1_000_000
+    async with (
+        open_store(f"duckdb:///{folder / 'store.duckdb'}") as opened,
+        ScriptedBroker(["-history", "-clock"]) as broker,
+    ):
+        store = MoodyStore(opened)
+        world = World(seed, folder, broker, store)
+        await world.start()
+        await play(world, messages)
+        await world.stop()
+        world.platform.stop()
+        lines = [line async for line in stored(opened)]
+    ended_ms = time.time_ns() // 1_000_000
+    lines += letters(folder / "state")
+    lines += told(world, lines)
+    plainly = without_receipts(began_ms, ended_ms)
+    out.writelines(sorted(plainly(line) + "\n" for line in lines))
+
+
+async def play(world: World, messages: int) -> None:
+    """All there is, now and then with something else between."""
+    chance, province, platform = world.province.chance, world.province, world.platform
+    strokes = {
+        0.25: "again",
+        0.4: "restart",
+        0.5: "bar",
+        0.6: "away",
+        0.7: "refuse",
+        0.8: "move",
+        0.9: "again",
+    }
+    done = 0
+    for chunk in province.chunks(messages):
+        due = [part for part in strokes if done >= part * messages]
+        stroke = strokes.pop(due[0]) if due else ""
+        done += len(chunk)
+        unit = chance.choice(province.units)
+        if stroke == "restart":
+            await world.stop()
+            await world.start()
+        elif stroke in ("bar", "move"):
+            known = platform.units.pop(unit.id)
+            if stroke == "move":
+                platform.units[unit.id] = {**known, "class": "pump", "industry": "C35"}
+            await world.bar(unit)
+        elif stroke == "refuse":
+            world.store.refused = {unit.id, chance.choice(province.units).id}
+        world.store.away = stroke == "away"
+        if world.store.away:  # of two writes of one point by way of the spool, either may be the last
+            chunk = list({message.topic.rpartition(b"-u")[2][:5]: message for message in chunk}.values())
+        mids = await world.give(chunk)
+        if stroke == "away":
+            world.store.away = False
+            await eventually(lambda: not world.gateway.counters.spooled, "the spool is empty")
+        elif stroke == "again":
+            known_before = [(m, mid) for m, mid in zip(chunk, mids, strict=True) if mid and not m.session]
+            if known_before:
+                again, before = zip(*known_before, strict=True)
+                await world.give_again(again, before)
+        world.store.refused = set()
+
+
+async def stored(store: Any) -> Any:
+    for measurement in CATALOGUE:
+        async for points in store.scan(measurement, 0, LATEST_MS + 10**9):
+            for point in points:
+                fields = sorted(point.fields.items())
+                yield f"point {measurement} {point.tags} {point.ts_ms} {fields!r}"
+
+
+def letters(state: Path) -> Iterator[str]:
+    with closing(sqlite3.connect(state / statefile.FILE_NAME)) as connection:
+        rows = connection.execute(
+            "SELECT reason, detail, topic, unit, payload, payload_bytes, readings FROM dead_letters"
+        )
+        for row in rows:
+            yield f"letter {row!r}"
+
+
+def told(world: World, lines: Sequence[str]) -> Iterator[str]:
+    """What the platform was told, the counters, and what the gateway said to nodes."""
+    for name, count in world.counted.items():
+        yield f"counter {name} {count}"
+    problems: dict[tuple[str, ...], tuple[int, str]] = {}
+    for each in world.platform.problems or ():
+        key = (each["county"], each["enterprise"], each["unit"], each["reason"])
+        problems[key] = problems.get(key, (0, ""))[0] + each["count"], each["excerpt"]
+    for key, (count, excerpt) in problems.items():
+        yield f"problem {key} {count} {excerpt!r}"
+    units = "\n".join(lines)
+    for unit, ts_ms in world.platform.first.items():
+        assert f"'{unit}') {ts_ms} [" in units, f"the first reading of {unit}, {ts_ms}, is not stored"
+        yield f"first {unit}"
+    for topic, payload in world.broker.published:
+        if b"Run Clock" in payload:
+            yield f"mark {topic}"
+
+
+def without_receipts(began_ms: int, ended_ms: int) -> Callable[[str], str]:
+    """Takes times of receipt out of lines."""
+
+    def plainly(match: re.Match[str]) -> str:
+        return "<receipt>" if began_ms <= int(match[0]) <= ended_ms + 10_000 else match[0]
+
+    return lambda line: re.sub(r"\b\d{13}\b", plainly, line)
+
+
+def read_nothing(
+    _: Reader,
+    arrival: Arrival,
+    which: Sequence[int] | None,
+    latest_ms: int,
+    may_wait: Callable[[str], bool],
+    *,
+    followed: bool = False,
+) -> Found:
+    """In place of `Reader.read`: nothing goes the fast way."""
+    places = range(len(arrival.messages)) if which is None else which
+    return Found(Read(arrival, [], []), [(place, followed) for place in places], [], None)
+
+
+def main() -> None:
+    seed, messages, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    if sys.argv[4:] == ["plain"]:
+        Reader.read = read_nothing  # type: ignore[method-assign]
+    with (folder / "lines").open("w") as out:
+        asyncio.run(run(seed, messages, folder, out))
+
+
+if __name__ == "__main__":
+    main()
