@@ -50,27 +50,25 @@ def decode(class_name: str, bodies: Sequence[bytes]) -> Decoded:
     if not found:
         return Decoded([], rest)
     places = np.delete(np.arange(len(bodies)), rest) if rest else np.arange(len(bodies))
-    lists = [type(each) is list for each in found]
-    if any(lists):
-        counts = np.array([len(each) if is_list else 1 for each, is_list in zip(found, lists, strict=True)])
-        readings = list(chain.from_iterable(each if type(each) is list else (each,) for each in found))
-        of = np.repeat(places, counts)
-    else:
-        readings, of = found, places
+    readings, of, bad = found, places, []
+    if list in set(map(type, found)):
+        lists = [each if type(each) is list else (each,) for each in found]
+        counts = np.array(list(map(len, lists)))
+        readings, of = list(chain.from_iterable(lists)), np.repeat(places, counts)
+        bad = places[counts == 0].tolist()
     ts, values = form.columns(readings)
-    present = values == values
-    keys = present.sum(axis=1)
+    keys = (values == values).sum(axis=1)
     good = (keys > 0) & (np.abs(ts) < EXACT)
-    bad = places[counts == 0].tolist() if any(lists) else []
     if not good.all():
         bad += of[~good].tolist()
     bad += _twice([bodies[place] for place in places.tolist()] if rest else bodies, places, of, keys)
     if bad:
-        rest = sorted({*rest, *bad})
         kept = ~np.isin(of, bad)
-        of, ts, values, present = of[kept], ts[kept], values[kept], present[kept]
-    ts_ms = np.floor(ts).astype(np.int64)
-    return Decoded([*_groups(form.names, of, ts_ms, values, present)] if len(of) else [], rest)
+        of, ts, values = of[kept], ts[kept], values[kept]
+        rest = sorted({*rest, *bad})
+    if not len(of):
+        return Decoded([], rest)
+    return Decoded([*_groups(form.names, of, np.floor(ts).astype(np.int64), values)], rest)
 
 
 def _parsed(parse: Callable[[bytes], Any], bodies: Sequence[bytes]) -> tuple[list[Any], list[int]]:
@@ -98,20 +96,19 @@ def _twice(bodies: Sequence[bytes], places: Ints, of: Ints, keys: NDArray[np.int
     return [int(place) for place in places[quotes != 2 * wanted]]
 
 
-def _groups(
-    names: tuple[str, ...], of: Ints, ts_ms: Ints, values: Floats, present: NDArray[np.bool_]
-) -> Iterator[Group]:
-    some = present.any(axis=0)
-    if (present == present[0]).all():
-        layouts = [slice(None)]
-    else:
+def _groups(names: tuple[str, ...], of: Ints, ts_ms: Ints, values: Floats) -> Iterator[Group]:
+    """`values`: of all names, NaN for what is absent."""
+    present = values == values
+    masks: list[Any] = [slice(None)]
+    if not (present == present[0]).all():
         codes = np.ascontiguousarray(np.packbits(present, axis=1))
         _, firsts, which = np.unique(
             codes.view(np.dtype((np.void, codes.shape[1]))).ravel(), return_index=True, return_inverse=True
         )
-        layouts = [slice(None)] if len(firsts) > MAX_LAYOUTS else [which == n for n in range(len(firsts))]
-    for rows in layouts:
-        columns = np.flatnonzero(some if len(layouts) == 1 else present[rows][0])
+        if len(firsts) <= MAX_LAYOUTS:
+            masks = [which == n for n in range(len(firsts))]
+    for rows in masks:
+        columns = np.flatnonzero(present[rows].any(axis=0))
         picked = values[rows] if len(columns) == len(names) else values[rows][:, columns]
         yield Group(of[rows], ts_ms[rows], tuple([names[n] for n in columns]), picked)
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qilu_contract.columns import Floats, Ints
 from qilu_contract.sparkplug import DataType
-from qilu_contract.sparkplug_layouts import NO_SEQ, WHOLE, Layout, Metrics, learn
+from qilu_contract.sparkplug_layouts import MIN_LENGTH, SEQ, WHOLE, Layout, Metrics, learn
 
+NO_SEQ = -1
 MAX_METRICS = 200_000
 """Of all layouts that are known, up to 400 bytes each; the one that was not used for longest goes."""
 MAX_LAYOUTS = 4096
@@ -25,6 +26,8 @@ MAX_ALIKE = 8
 """Layouts of one length: each may be compared with every message of that length."""
 MAX_LEARNED, MAX_LEARNED_ALIKE = 64, 4
 """Messages from which one call learns, in all and of one length: it costs as much as the plain way."""
+BLOCK_BYTES, MIN_ROWS = 256 * 1024, 16
+"""Of messages that are worked on at once: more would leave the processor's cache between two steps."""
 
 
 class Group(NamedTuple):
@@ -59,20 +62,26 @@ class SparkplugColumns:
 
     def decode(self, bodies: Sequence[bytes]) -> Decoded:
         """The readings of DDATA messages, of whatever units."""
-        seq = np.full(len(bodies), NO_SEQ, dtype=np.int16)
-        found: dict[Metrics, list[tuple[Ints, Ints, Ints, Floats]]] = {}
-        rest: list[int] = []
         self._budget = MAX_LEARNED
-        for places in _by_length(bodies):
-            length = len(bodies[places[0]])
-            text = b"".join([bodies[place] for place in places.tolist()])
-            matrix = np.frombuffer(text, dtype=np.uint8).reshape(len(places), length)
+        text = b"".join(bodies)
+        lengths = np.fromiter(map(len, bodies), dtype=np.int64, count=len(bodies))
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        seq = np.full(len(bodies), NO_SEQ, dtype=np.int16)
+        rest: list[int] = np.flatnonzero(lengths < MIN_LENGTH).tolist()
+        long = np.flatnonzero(lengths >= MIN_LENGTH)
+        seq[long], tails = _sequence(np.frombuffer(text, dtype=np.uint8), ends[long])
+        lengths[long] -= tails
+        found: dict[Metrics, list[tuple[Ints, Ints, Ints, Floats]]] = {}
+        for places in _by_length(lengths, long):
+            length = int(lengths[places[0]])
+            pieces = np.ndarray(len(text) - length + 1, np.dtype((np.void, length)), text, 0, (1,))
+            matrix = pieces[starts[places]].view(np.uint8).reshape(len(places), length)
             for layout, rows in self._alike(matrix):
                 if layout is None:
                     rest += places[rows].tolist()
                     continue
                 some, of = (matrix, places) if len(rows) == len(matrix) else (matrix[rows], places[rows])
-                seq[of] = layout.seq(some)
                 for part in layout.readings(some):
                     if part.metrics is None:
                         rest += of[part.rows].tolist()
@@ -125,13 +134,25 @@ class SparkplugColumns:
             del self._by_length[len(layout.expected)]
 
 
-def _by_length(bodies: Sequence[bytes]) -> list[Ints]:
-    """Places of messages of the same length, where most are alike first."""
-    lengths = np.fromiter(map(len, bodies), dtype=np.int64, count=len(bodies))
-    order = np.argsort(lengths, kind="stable")
-    ends = np.flatnonzero(np.diff(lengths[order], append=-1)) + 1
-    found = [order[begin:end] for begin, end in zip([0, *ends.tolist()], ends.tolist(), strict=False)]
-    return sorted(found, key=len, reverse=True)
+def _sequence(text: NDArray[np.uint8], ends: Ints) -> tuple[Any, Ints]:
+    """Sequence numbers of messages that end there, and how many bytes they take with their tag. What is none
+    may look like one; then the bytes before it are no message."""
+    last, before = text[ends - 1].astype(np.int16), text[ends - 2].astype(np.int16)
+    is_long = (last == 1) & (before > 0x7F) & (text[ends - 3] == SEQ)
+    is_short = (last <= 0x7F) & (before == SEQ)
+    seq = np.where(is_long, before, np.where(is_short, last, NO_SEQ))
+    return seq, np.where(is_long, 3, np.where(is_short, 2, 0))
+
+
+def _by_length(lengths: Ints, places: Ints) -> Iterator[Ints]:
+    """These places, those of messages of the same length together, where most are alike first."""
+    ordered = places[np.argsort(lengths[places], kind="stable")]
+    ends = np.flatnonzero(np.diff(lengths[ordered], append=-1)) + 1
+    found = [ordered[begin:end] for begin, end in zip([0, *ends.tolist()], ends.tolist(), strict=False)]
+    for alike in sorted(found, key=len, reverse=True):
+        most = max(MIN_ROWS, BLOCK_BYTES // int(lengths[alike[0]]))
+        for begin in range(0, len(alike), most):
+            yield alike[begin : begin + most]
 
 
 def _group(metrics: Metrics, parts: list[tuple[Ints, Ints, Ints, Floats]]) -> Group:

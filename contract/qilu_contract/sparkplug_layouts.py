@@ -1,6 +1,6 @@
-"""Layouts of Sparkplug data messages: between two of one layout only times, aliases, sequence number and
-values change, at places of their own. One is learned from one message, and then reads all that fit, a row
-each, by numpy alone.
+"""Layouts of Sparkplug data messages: between two of one layout only times, aliases and values change, at
+places of their own. One is learned from one message, and then reads all that fit, a row each, by numpy alone.
+The sequence number at the end is no part of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from qilu_contract.columns import Floats, Ints
 from qilu_contract.sparkplug import DataType
 
-NO_SEQ = -1
+MIN_LENGTH = 13
+"""Of a message, without its sequence number: a time, and a metric of an alias and a boolean."""
 MAX_PATTERNS = 8
 """Of the messages of one layout that are read at once: the others are not plain."""
 MAX_KEPT = 2
@@ -23,7 +24,7 @@ _TIME = 6  # bytes of a timestamp, from 2004 to 2109
 # Fields of Payload: timestamp 1, metrics 2, seq 3; of Metric: alias 2, timestamp 3, datatype 4,
 # is_historical 5, int_value 10, long_value 11, float_value 12 (four bytes), double_value 13 (eight bytes),
 # boolean_value 14.
-_PAYLOAD_TIME, _METRIC, _SEQ = 0x08, 0x12, 0x18
+_PAYLOAD_TIME, _METRIC, SEQ = 0x08, 0x12, 0x18
 _ALIAS, _OWN_TIME, _DATATYPE, _HISTORICAL = 0x10, 0x18, 0x20, 0x28
 _INT, _LONG, _FLOAT, _DOUBLE, _BOOLEAN = 0x50, 0x58, 0x65, 0x69, 0x70
 WHOLE = (DataType.UNKNOWN, *range(DataType.INT8, DataType.UINT64 + 1))
@@ -127,7 +128,6 @@ class Layout:
     def __init__(self, body: bytes, metrics: Sequence[_Metric], mask: NDArray[np.uint8]) -> None:
         length = len(body)
         self._mask, self.expected = mask, np.frombuffer(body, dtype=np.uint8) & mask
-        self._seq_size = max(0, length - metrics[-1].value_at - metrics[-1].value_size - 1)
         self.types = tuple([metric.type for metric in metrics])
         self._aliases = _Fields(
             [metric.alias_at for metric in metrics], [metric.alias_size for metric in metrics], length
@@ -156,12 +156,6 @@ class Layout:
         """Of each row, whether its message has this layout."""
         found: NDArray[np.bool_] = ((matrix & self._mask) == self.expected).all(axis=1)
         return found
-
-    def seq(self, matrix: NDArray[np.uint8]) -> Any:
-        if not self._seq_size:
-            return NO_SEQ
-        last = matrix[:, -self._seq_size]
-        return last if self._seq_size == 1 else last | 0x80
 
     def readings(self, matrix: NDArray[np.uint8]) -> Iterator[Part]:
         """Of messages of this layout."""
@@ -250,7 +244,7 @@ class Layout:
 
 
 def learn(body: bytes) -> Layout | None:
-    """The layout of a message; None if it is not plain."""
+    """The layout of a message, whose sequence number was cut off; None if it is not plain."""
     if body[:1] != bytes((_PAYLOAD_TIME,)):
         return None
     mask = np.full(len(body), 0xFF, dtype=np.uint8)
@@ -264,16 +258,9 @@ def learn(body: bytes) -> Layout | None:
             if metric is None or metric.value_at + metric.value_size != place:
                 return None
             metrics.append(metric)
-        if place < len(body):
-            if body[place] != _SEQ:
-                return None
-            seq, end = _varint(body, place + 1)
-            if end != len(body) or seq > 255 or end - place > 3 or (end - place == 3 and seq < 128):
-                return None
-            mask[place + 1] = 0x80
     except IndexError:
         return None
-    return Layout(body, metrics, mask) if metrics and place <= len(body) else None
+    return Layout(body, metrics, mask) if metrics and place == len(body) else None
 
 
 def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8]) -> _Metric | None:
