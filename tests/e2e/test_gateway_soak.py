@@ -1,6 +1,6 @@
 """The gateway's memory stays flat, whatever happens around it: messages in plenty, a store that goes away and
-comes back, refusals. Gateway and publisher are processes of their own, the broker is real; the store answers
-at once.
+comes back, refusals. Half of the units speak JSON, half Sparkplug. Gateway and publisher are processes of
+their own, the broker is real; the store answers at once.
 
 The short form sends five minutes' worth of messages six times as fast; the long form (QILU_SOAK=1, or
 QILU_SOAK_MINUTES=n for another length) sends at a steady rate for an hour. Both print the resident size over
@@ -40,19 +40,36 @@ AWAY_EVERY = 5
 FEEDER = f"""
 import json, sys, time
 import paho.mqtt.client as paho
-from qilu_contract import topics
+from qilu_contract import sparkplug, topics
+from qilu_contract.sparkplug import DataType, Metric, Payload
 
 host, port, count, rate = sys.argv[1], *map(int, sys.argv[2:])
 client = paho.Client(paho.CallbackAPIVersion.VERSION2, "soak", protocol=paho.MQTTv5)
 client.max_inflight_messages_set(1000)
 client.connect(host, port)
 client.loop_start()
-began, pending = time.monotonic(), []
+node = "{COUNTY}", "{ENTERPRISE}"
+pending, said = [], 0
+
+def say(kind, unit, ts_ms, metrics):
+    global said
+    body = sparkplug.encode(Payload(ts_ms, said % 256, metrics))
+    said += 1
+    pending.append(client.publish(topics.sparkplug(kind, *node, unit), body, 1))
+
+say("NBIRTH", None, 1_600_000_000_000, [Metric("bdSeq", None, None, DataType.INT64, 0)])
+for number in range(1, {UNITS}, 2):
+    first = Metric("power_in", 1, None, DataType.FLOAT, 1.5)
+    say("DBIRTH", f"m{{number}}", 1_600_000_000_000, [first])
+began = time.monotonic()
 for sent in range(count):
     unit = "nobody" if sent % 1000 == 999 else f"m{{sent % {UNITS}}}"
-    body = {{"ts": 1_700_000_000_000 + sent // {UNITS} * 10_000, "power_in": sent % 97 + 0.5}}
-    topic = topics.telemetry("{COUNTY}", "{ENTERPRISE}", unit)
-    pending.append(client.publish(topic, json.dumps(body).encode(), 1))
+    ts_ms, power_in = 1_700_000_000_000 + sent // {UNITS} * 10_000, sent % 97 + 0.5
+    if sent % 2 == 0 or unit == "nobody":
+        body = json.dumps({{"ts": ts_ms, "power_in": power_in}}).encode()
+        pending.append(client.publish(topics.telemetry(*node, unit), body, 1))
+    else:
+        say("DDATA", unit, ts_ms, [Metric(alias=1, datatype=DataType.FLOAT, value=power_in)])
     if len(pending) >= 1000 or sent == count - 1:
         for info in pending:
             info.wait_for_publish()
@@ -61,6 +78,8 @@ for sent in range(count):
             time.sleep(max(0.0, began + sent / rate - time.monotonic()))
 client.disconnect()
 """
+BIRTHS = 1 + UNITS // 2
+"""Of the edge node, and of the units that speak Sparkplug; the others speak JSON."""
 
 
 class Gateway:
@@ -116,7 +135,7 @@ def test_resident_memory_stays_flat(
         feeder = _feed(mosquitto, messages, RATE if MINUTES else SHORT_RATE)
         began_s = time.monotonic()
         done, step = 0.0, 0
-        while done < messages:
+        while done < messages + BIRTHS:
             assert feeder.poll() in (None, 0), "the feeder broke"
             figures = gateway.metrics()
             done = figures.get("messages", done)
