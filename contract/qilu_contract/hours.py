@@ -1,9 +1,9 @@
-"""Rows of roll-ups by the hour, beside those by the minute or oftener, so that a graph of a month does not
-read a month of minutes.
+"""Rows of roll-ups by the hour, in measurements of their own (`fleet_hourly` beside `fleet`), so that a graph
+of a month does not read a month of minutes.
 
-Who does not know what was folded before, as after a crash, begins a row of its own in the same hour, and both
-stand: sums and counts add up, and of what only stands the one that began last is asked. So what a crash makes
-come again for a minute that was closed is in the hour twice."""
+A writer that does not know what was folded before, as after a crash, begins a row of its own in the same
+hour, and both stay: sums and counts add up, and of all else the row that began last is asked. So what a crash
+makes come again for a minute that was closed is in the hour twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 from qilu_contract.clock import wall_ms
 from qilu_contract.readings import Value
-from qilu_contract.storage import COARSE, MEASUREMENTS, Fold, Point
+from qilu_contract.storage import HOURLY, MEASUREMENTS, Fold, Point
 
 SECOND_MS, HOUR_MS = 1_000, 3_600_000
 KEPT = 2
@@ -45,7 +45,7 @@ class Hours:
         returned for it before. What is not remembered is not in what is returned later."""
         changed: dict[tuple[int, _Series], _Row] = {}
         for point in sorted(points, key=lambda point: point.ts_ms):
-            hour, series = point.ts_ms // HOUR_MS, (point.measurement, (*point.tags[:-1], COARSE))
+            hour, series = point.ts_ms // HOUR_MS, (point.measurement + HOURLY, point.tags)
             row = changed.get((hour, series))
             if row is None:
                 rows = self._of(hour)
@@ -86,7 +86,7 @@ class Hours:
 
 def _add(row: _Row, point: Point) -> None:
     row.points += 1
-    folds, fields = MEASUREMENTS[point.measurement].hourly, row.fields
+    folds, fields = MEASUREMENTS[point.measurement].hourly or {}, row.fields
     for name, value in point.fields.items():
         before = fields.get(name)
         fields[name] = (

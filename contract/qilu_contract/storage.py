@@ -7,7 +7,7 @@ data; a tag and a field never share a name; every field has one fixed type.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -26,13 +26,9 @@ BORN = "born_ms"
 the birth was said, UTC milliseconds. The last one is when the unit was born last, and costs no series."""
 
 
-RESOLUTION = "resolution"
-"""The last tag of what is written again and again: FINE or COARSE. Queries choose by a graph's own step, by
-the condition that a letter of the step ("30s", "2m", "1h", "1d") is one of the value's."""
-FINE = "minutes"
-"""A row for each minute or oftener."""
-COARSE = "hour-day-week-year"
-"""A row for each hour (`hours.py`)."""
+HOURLY = "_hourly"
+"""What follows the name of a measurement that is written again and again, for its rows by the hour
+(`hours.py`): `fleet` has a row for each minute, `fleet_hourly` one for each hour."""
 
 Fold = Literal["last", "sum", "min", "max", "mean"]
 
@@ -44,8 +40,9 @@ class Measurement:
     fields: Mapping[str, FieldType]
     counted_by: str
     """A field that every regular point holds, so that counting it counts the points."""
-    hourly: Mapping[str, Fold] = field(default_factory=dict)
-    """How an hour's values of a field become one; of a field that is not named the last stands."""
+    hourly: Mapping[str, Fold] | None = None
+    """How an hour's values of a field become one, for the measurement of rows by the hour; of a field that is
+    not named the last is kept. None: there is no such measurement."""
 
 
 class Point(NamedTuple):
@@ -74,7 +71,7 @@ def _measurements() -> dict[str, Measurement]:
     found.append(
         Measurement(
             name="pipeline",
-            tags=("gateway", RESOLUTION),
+            tags=("gateway",),
             fields={
                 "accepted": "int",
                 "stored": "int",
@@ -103,7 +100,7 @@ def _measurements() -> dict[str, Measurement]:
     found.append(
         Measurement(
             name="programme",
-            tags=("scope", "code", RESOLUTION),
+            tags=("scope", "code"),
             fields={
                 "enterprises_registered": "int",
                 "enterprises_on_cloud": "int",
@@ -123,9 +120,13 @@ def _measurements() -> dict[str, Measurement]:
                 "vouchers_clawed_back": "int",
             },
             counted_by="units_registered",
+            hourly={},
         )
     )
     found += _rollups()
+    found += [
+        replace(each, name=each.name + HOURLY, hourly=None) for each in found if each.hourly is not None
+    ]
     return {measurement.name: measurement for measurement in found}
 
 
@@ -139,7 +140,7 @@ def _rollups() -> list[Measurement]:
         # are the most of any of its minutes.
         Measurement(
             name="fleet",
-            tags=("level", "place", "city", "class", "signal", "gateway", RESOLUTION),
+            tags=("level", "place", "city", "class", "signal", "gateway"),
             fields={
                 "units": "int",
                 "n": "int",
@@ -175,15 +176,16 @@ def _rollups() -> list[Measurement]:
         # Refused readings by reason, since the gateway started: beside `pipeline`.
         Measurement(
             name="dead_letter",
-            tags=("gateway", "reason", RESOLUTION),
+            tags=("gateway", "reason"),
             fields={"readings": "int"},
             counted_by="readings",
+            hourly={},
         ),
         # What the gateway's roll-ups made of the readings since the start, what they hold now, and how many
         # of their own points no store took.
         Measurement(
             name="rollup",
-            tags=("gateway", RESOLUTION),
+            tags=("gateway",),
             fields={
                 "rolled": "int",
                 "late": "int",
@@ -193,6 +195,7 @@ def _rollups() -> list[Measurement]:
                 "alarms_open": "int",
             },
             counted_by="rolled",
+            hourly={},
         ),
         # A count of the programme that has reached a round number or a share of its target.
         Measurement(
@@ -204,7 +207,7 @@ def _rollups() -> list[Measurement]:
         # The platform's own figures, every ten seconds; totals since it started.
         Measurement(
             name="platform",
-            tags=("host", RESOLUTION),
+            tags=("host",),
             fields={
                 "requests": "int",
                 "errors": "int",

@@ -14,7 +14,6 @@ from qilu_dashboards.asking import MINUTE_S
 from qilu_dashboards.frame import CLASS_NAMES
 from qilu_dashboards.influxql import DATA_SOURCE
 from qilu_dashboards.plan import PLANS
-from qilu_dashboards.queries import BY_MINUTE
 
 ALERTS_FOLDER = Path(__file__).parents[1] / "provisioning" / "alerting"
 ALERTS_FILE = "rules.yaml"
@@ -49,7 +48,7 @@ def rules() -> list[Rule]:
             uid="qilu-nothing-stored",
             title="Nothing is stored 无数据入库",
             query='SELECT max("stored") - min("stored") AS "stored" FROM "pipeline" '
-            f'WHERE {BY_MINUTE} AND $timeFilter GROUP BY "gateway"',
+            'WHERE $timeFilter GROUP BY "gateway"',
             beyond="lt",
             limit=1,
             summary="Gateway {{ $labels.gateway }} has stored nothing for two minutes.",
@@ -65,7 +64,7 @@ def rules() -> list[Rule]:
             # When the gateway began anew within the time, this is the share since it was started first.
             query='SELECT (max("dead_lettered") - min("dead_lettered")) '
             '/ (max("accepted") - min("accepted")) * 100 AS "share" '
-            f'FROM "pipeline" WHERE {BY_MINUTE} AND $timeFilter GROUP BY "gateway"',
+            'FROM "pipeline" WHERE $timeFilter GROUP BY "gateway"',
             beyond="gt",
             limit=0.1,
             summary="{{ $values.B }} % of what {{ $labels.gateway }} accepted went to the dead letters.",
@@ -78,7 +77,7 @@ def rules() -> list[Rule]:
             uid="qilu-city-silent",
             title="A city without data 城市无数据",
             query='SELECT sum("n") AS "readings" FROM "fleet" '
-            f"WHERE \"level\" = 'city' AND {BY_MINUTE} AND $timeFilter "
+            "WHERE \"level\" = 'city' AND $timeFilter "
             'GROUP BY time(10m), "place" fill(0)',
             beyond="lt",
             limit=1,
@@ -108,7 +107,7 @@ def rules() -> list[Rule]:
                 title=f"Programme pace below plan: {name.replace('_', ' ')} 上云进度落后",
                 query=f'SELECT mean("pace") AS "a day" FROM (SELECT derivative(last("{name}"), 1d) '
                 'AS "pace" '
-                f'FROM "programme" WHERE "scope" = \'province\' AND {BY_MINUTE} AND $timeFilter '
+                f'FROM "programme" WHERE "scope" = \'province\' AND $timeFilter '
                 "GROUP BY time(10m) fill(none)) WHERE $timeFilter",
                 beyond="lt",
                 limit=round(plan.per_day, 1),
@@ -125,7 +124,7 @@ def rules() -> list[Rule]:
                 uid="qilu-spool-old",
                 title="The spool is old 暂存积压",
                 query='SELECT last("spool_age_s") AS "age" FROM "pipeline" '
-                f"WHERE {BY_MINUTE} AND $timeFilter "
+                "WHERE $timeFilter "
                 'GROUP BY "gateway"',
                 beyond="gt",
                 limit=600,

@@ -11,7 +11,7 @@ from typing import Any
 
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.rollups import KEY_SIGNALS, LEVELS
-from qilu_contract.storage import MEASUREMENTS, RESOLUTION
+from qilu_contract.storage import HOURLY, MEASUREMENTS
 
 from qilu_dashboards.alerts import ALERTS_FILE, ALERTS_FOLDER, alerts_yaml, rules
 from qilu_dashboards.build import JSON_FOLDER, build_all
@@ -44,22 +44,12 @@ def unknown_names(query: str) -> set[str]:
     classes = set(re.findall(r"\"class\" = '([^']+)'", query))
     found |= classes - CATALOGUE.keys()
     found |= set(re.findall(r"\"level\" = '([^']+)'", query)) - set(LEVELS)
-    if "fleet" in sources:
+    if not sources.isdisjoint({"fleet", "fleet" + HOURLY}):
         rolled = {signal.name for name in classes & KEY_SIGNALS.keys() for signal in KEY_SIGNALS[name]} or {
             signal.name for signals in KEY_SIGNALS.values() for signal in signals
         }
         found |= set(re.findall(r"\"signal\" = '([^']+)'", query)) - rolled
     return found
-
-
-def of_both_resolutions(query: str) -> bool:
-    """Whether a query reads rows by the minute and by the hour together, and so counts things twice."""
-    parts = query.split('FROM "')[1:] if query.startswith("SELECT") else []
-    known = [part for part in parts if part.partition('"')[0] in MEASUREMENTS]
-    return any(
-        RESOLUTION in MEASUREMENTS[part.partition('"')[0]].tags and f'"{RESOLUTION}"' not in part
-        for part in known
-    )
 
 
 def problems(folder: Path = JSON_FOLDER, alerts: Path = ALERTS_FOLDER) -> list[str]:
@@ -82,6 +72,4 @@ def problems(folder: Path = JSON_FOLDER, alerts: Path = ALERTS_FOLDER) -> list[s
         unknown = unknown_names(query)
         if unknown:
             found.append(f"{place}: nothing writes {', '.join(sorted(unknown))}: {query}")
-        if of_both_resolutions(query):
-            found.append(f"{place}: reads rows by the minute and by the hour together: {query}")
     return found

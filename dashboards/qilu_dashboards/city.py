@@ -22,25 +22,21 @@ from qilu_dashboards.frame import (
 )
 from qilu_dashboards.panels import GREEN, MANY_LINES, RED, bars, course, listing, number, thresholds
 from qilu_dashboards.queries import (
-    BY_MINUTE,
-    BY_STEP,
     CITY_COUNTS,
     EACH_MINUTE,
     IN_CITY,
     LATELY,
     OF_CLASS,
     PLACE,
+    Source,
+    each_interval,
     newest,
-    over_time,
     summed,
 )
 
 UID = "qilu-city"
 
-_COUNTY = (
-    'FROM "fleet" WHERE "level" = \'county\' AND "city" =~ /^${city:regex}$/ '
-    f'AND "place" =~ /^${{county:regex}}$/ AND {BY_MINUTE} AND $timeFilter'
-)
+_COUNTY = '"level" = \'county\' AND "city" =~ /^${city:regex}$/ AND "place" =~ /^${county:regex}$/'
 _BASES = "|".join(sorted({class_.base_signal.name for class_ in CATALOGUE.values()}))
 """Every reading holds its class's base signal, so these rows count units without counting them twice."""
 
@@ -72,7 +68,7 @@ def _counts(made: dashboard.Dashboard) -> None:
         "units_registered": "Units registered 注册设备",
     }.items():
         made.with_panel(number(title, summed(field, title, CITY_COUNTS), "locale", span=6))
-    grown = f'SELECT last("units_on_cloud") {CITY_COUNTS} {over_time("code")}'
+    grown = each_interval({"units": 'last("units_on_cloud")'}, CITY_COUNTS, "code")
     made.with_panel(
         course("Units on cloud 上云设备", grown, "locale", alias="$tag_code", names=CITY_NAMES).span(24)
     )
@@ -80,10 +76,7 @@ def _counts(made: dashboard.Dashboard) -> None:
 
 def _equipment(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Equipment that reports 在线设备"))
-    source = (
-        f'FROM "fleet" WHERE {PLACE} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/ '
-        f"AND {BY_STEP} AND $timeFilter"
-    )
+    source = Source("fleet", f'{PLACE} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/')
     by_class = summed("units", "units", source, "class", fn="max")
     made.with_panel(
         course(
@@ -97,7 +90,7 @@ def _equipment(made: dashboard.Dashboard) -> None:
         .max_data_points(MANY_LINES)
         .description("Different units that reported within one minute.")
     )
-    in_counties = f'{_COUNTY} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/'
+    in_counties = Source("fleet", f'{_COUNTY} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/')
     by_county = newest("units", "units", in_counties, "place")
     made.with_panel(
         bars(

@@ -11,7 +11,17 @@ from qilu_contract.rollups import CUMULATIVE, KEY_SIGNALS
 
 from qilu_dashboards.frame import CITY_NAMES, CLASS_NAMES, board, cities, classes, finish
 from qilu_dashboards.panels import MANY_LINES, bars, course, said, steps_of
-from qilu_dashboards.queries import BY_STEP, EACH_MINUTE, OF_CLASS, PLACE, fleet, over_time, summed
+from qilu_dashboards.queries import (
+    EACH_MINUTE,
+    OF_CLASS,
+    PLACE,
+    Source,
+    each_interval,
+    fleet,
+    in_all,
+    over_time,
+    summed,
+)
 from qilu_dashboards.units import unit_of
 
 UID = "qilu-energy"
@@ -45,19 +55,15 @@ def energy() -> Dashboard:
             made.with_panel(_added(measured[name]))
     for name in CUMULATIVE:
         if name in measured:
-            query = (
-                f'SELECT sum("sum") AS "{name} added" FROM "fleet" WHERE "signal" = \'{name}\' AND '
-                f'"level" = \'city\' AND {OF_CLASS} AND {BY_STEP} AND $timeFilter GROUP BY "place"'
-            )
+            source = Source("fleet", f"\"signal\" = '{name}' AND \"level\" = 'city' AND {OF_CLASS}")
+            query = in_all({f"{name} added": 'sum("sum")'}, source, "place")
             made.with_panel(bars(f"{name} by city 各市", query, "$tag_place", CITY_NAMES, height=14))
     made.with_row(dashboard.Row("Power 功率"))
     made.with_panel(_power())
     made.with_row(dashboard.Row("Emissions against their limits 排放与限值"))
     for class_, signal in _having(names=_EMISSIONS):
-        query = (
-            'SELECT max("max") AS "highest 最高", sum("sum") / sum("n") AS "mean 均值" '
-            f"{fleet(class_.name, signal.name, f'{PLACE} AND {OF_CLASS}')} {over_time()}"
-        )
+        columns = {"highest 最高": 'max("max")', "mean 均值": 'sum("sum") / sum("n")'}
+        query = each_interval(columns, fleet(class_.name, signal.name, f"{PLACE} AND {OF_CLASS}"))
         limits = [limit for limit in LIMITS[class_.name] if limit.signal == signal.name]
         title = f"{class_.title} {class_.title_zh}: {signal.name} ({signal.unit})"
         steps = steps_of(limits) if limits else None
@@ -67,10 +73,7 @@ def energy() -> Dashboard:
 
 def _added(signal: Signal) -> timeseries.Panel:
     """What the meters of each class added in each interval."""
-    source = (
-        f'FROM "fleet" WHERE "signal" = \'{signal.name}\' AND {PLACE} AND {OF_CLASS} '
-        f"AND {BY_STEP} AND $timeFilter"
-    )
+    source = Source("fleet", f"\"signal\" = '{signal.name}' AND {PLACE} AND {OF_CLASS}")
     return course(
         f"{signal.name} added, by class 各类设备 ({signal.unit})",
         summed("sum", "added", source, "class", fn="sum"),
@@ -84,12 +87,12 @@ def _added(signal: Signal) -> timeseries.Panel:
 def _power() -> timeseries.Panel:
     signals = "|".join(sorted({signal.name for _, signal in _having(unit="kW")}))
     # A minute's mean over units, times the units: right when all units report equally often.
-    each = (
-        'SELECT max("units") * sum("sum") / sum("n") AS "each" FROM "fleet" '
-        f'WHERE "signal" =~ /^({signals})$/ AND {PLACE} AND {OF_CLASS} AND {BY_STEP} AND $timeFilter '
-        f"{over_time('class', 'signal', 'place', 'gateway')}"
+    source = Source("fleet", f'"signal" =~ /^({signals})$/ AND {PLACE} AND {OF_CLASS}')
+    each = source.by_step(
+        'SELECT max("units") * sum("sum") / sum("n") AS "each"',
+        over_time("class", "signal", "place", "gateway"),
     )
-    query = f'SELECT sum("each") AS "total" FROM ({each}) WHERE $timeFilter {over_time("class", "signal")}'
+    query = f'SELECT sum("each") AS "total" FROM {each} WHERE $timeFilter{over_time("class", "signal")}'
     title = "All units of a class together, by signal 各类设备功率合计 (kW)"
     made = course(title, query, "kwatt", alias="$tag_class $tag_signal", from_zero=False, every=EACH_MINUTE)
     return (

@@ -23,14 +23,14 @@ from qilu_dashboards.panels import (
     thresholds,
 )
 from qilu_dashboards.queries import (
-    BY_MINUTE,
-    BY_STEP,
     EACH_MINUTE,
     IN_CITY,
     LATELY,
     PLACE,
+    Source,
+    each_interval,
     fleet,
-    over_time,
+    in_all,
     summed,
 )
 from qilu_dashboards.units import unit_of
@@ -75,15 +75,12 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     made.with_panel(number("Units that report 在线设备", units, "locale", every=EACH_MINUTE))
     readings = summed("n", "readings", fleet(class_.name, base), fn="sum")
     made.with_panel(number("Readings an interval 读数", readings, "locale", every=EACH_MINUTE))
-    on_cloud = (
-        'SELECT last("units_on_cloud") AS "on cloud" FROM "programme" '
-        f"WHERE \"scope\" = 'class' AND \"code\" = '{class_.name}' AND {BY_STEP} AND $timeFilter "
-        f"{over_time()}"
-    )
+    counted = Source("programme", f"\"scope\" = 'class' AND \"code\" = '{class_.name}'")
+    on_cloud = each_interval({"on cloud": 'last("units_on_cloud")'}, counted)
     made.with_panel(number("Units on cloud, province 全省上云", on_cloud, "locale"))
     by_city = (
         f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
-        f'AND "signal" = \'{base}\' AND "level" = \'city\' AND {BY_MINUTE} AND $timeFilter GROUP BY "place"'
+        f'AND "signal" = \'{base}\' AND "level" = \'city\' AND $timeFilter GROUP BY "place"'
     )
     made.with_panel(
         bars(
@@ -93,17 +90,18 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     by_industry = (
         f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
         f'AND "signal" = \'{base}\' AND "level" = \'industry\' AND "place" =~ /^${{industry:regex}}$/ '
-        f'AND {BY_MINUTE} AND $timeFilter GROUP BY "place"'
+        'AND $timeFilter GROUP BY "place"'
     )
     made.with_panel(industry_bars(by_industry, LATELY))
 
 
 def _band(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
-    query = (
-        'SELECT max("max") AS "highest 最高", sum("sum") / sum("n") AS "mean 均值", '
-        'min("min") AS "lowest 最低" '
-        f"{fleet(class_.name, signal.name)} {over_time()}"
-    )
+    columns = {
+        "highest 最高": 'max("max")',
+        "mean 均值": 'sum("sum") / sum("n")',
+        "lowest 最低": 'min("min")',
+    }
+    query = each_interval(columns, fleet(class_.name, signal.name))
     limits = [limit for limit in LIMITS[class_.name] if limit.signal == signal.name]
     steps = steps_of(limits) if limits else None
     described = "; ".join(f"{limit.title} {limit.title_zh}: {limit.kind} {limit.limit:g}" for limit in limits)
@@ -131,18 +129,17 @@ def _added(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
 
 def _distribution(class_: EquipmentClass, signal: Signal) -> bargauge.Panel:
     edges = bin_edges(signal)
-    columns = ", ".join(
-        f'sum("{field}") AS "{low:g} – {high:g}"'
+    columns = {
+        f"{low:g} – {high:g}": f'sum("{field}")'
         for field, low, high in zip(BIN_FIELDS, edges[:-1], edges[1:], strict=True)
-    )
-    return distribution(
-        f"{signal.name} ({signal.unit})", f"SELECT {columns} {fleet(class_.name, signal.name)}"
-    )
+    }
+    query = in_all(columns, fleet(class_.name, signal.name))
+    return distribution(f"{signal.name} ({signal.unit})", query)
 
 
 def _out_of_range(class_: EquipmentClass) -> bargauge.Panel:
-    source = f'FROM "fleet" WHERE "class" = \'{class_.name}\' AND {PLACE} AND {BY_STEP} AND $timeFilter'
-    query = f'SELECT sum("out_of_range") AS "readings" {source} GROUP BY "signal"'
+    source = Source("fleet", f"\"class\" = '{class_.name}' AND {PLACE}")
+    query = in_all({"readings": 'sum("out_of_range")'}, source, "signal")
     panel = bars("Values outside their range 超量程读数", query, "$tag_signal", {}, height=10).span(8)
     return panel.description(
         "Readings whose value is none that the sensor should be able to give: they are stored, and in the "
@@ -179,13 +176,12 @@ def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
         edges = bin_edges(signal)
         # Bins are shares of the signal's range; a bin belongs to the zone that its lower edge lies in.
         bounds = [0.0, *(limit.limit for limit in zones), float("inf")]
-        columns = []
+        columns = {}
         for name, low, high in zip("ABCD", bounds, bounds[1:], strict=False):
             mine = [f for f, edge in zip(BIN_FIELDS, edges, strict=False) if low <= edge < high]
             if mine:
-                total = " + ".join(f'sum("{field}")' for field in mine)
-                columns.append(f'{total} AS "Zone {name} {name}区"')
-        query = f"SELECT {', '.join(columns)} {fleet(class_.name, 'vibration')}"
+                columns[f"Zone {name} {name}区"] = " + ".join(f'sum("{field}")' for field in mine)
+        query = in_all(columns, fleet(class_.name, "vibration"))
         made.with_panel(
             distribution("Vibration zones, readings 振动分区", query).description(
                 "A, B, C, D by "

@@ -9,16 +9,15 @@ from qilu_contract.storage import MEASUREMENTS
 
 from qilu_dashboards.frame import board, finish, lookup, several
 from qilu_dashboards.panels import BLUE, GREEN, MANY_LINES, ORANGE, RED, bars, course, number, thresholds
-from qilu_dashboards.queries import BY_MINUTE, BY_STEP, increase, newest, over_time
+from qilu_dashboards.queries import Source, apart, each_interval, increase, newest
 
 UID = "qilu-pipeline"
 
 FIELDS = MEASUREMENTS["pipeline"].fields
 _GATEWAY = '"gateway" =~ /^${gateway:regex}$/'
-_NOW = f'FROM "pipeline" WHERE {_GATEWAY} AND {BY_MINUTE} AND $timeFilter'
-_SOURCE = f'FROM "pipeline" WHERE {_GATEWAY} AND {BY_STEP} AND $timeFilter'
-_REFUSED = f'FROM "dead_letter" WHERE {_GATEWAY} AND {BY_STEP} AND $timeFilter'
-_ROLLUPS = f'FROM "rollup" WHERE {_GATEWAY} AND {BY_STEP} AND $timeFilter'
+_SOURCE = Source("pipeline", _GATEWAY)
+_REFUSED = Source("dead_letter", _GATEWAY)
+_ROLLUPS = Source("rollup", _GATEWAY)
 
 REASONS = {str(reason): str(reason).replace("_", " ") for reason in Reason}
 
@@ -41,35 +40,33 @@ def pipeline() -> Dashboard:
 def _now(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Now 当前"))
     rate = "suffix: readings/s"
-    made.with_panel(number("Accepted 接收", newest("accepted_per_s", "accepted", _NOW), rate))
-    made.with_panel(number("Stored 存储", newest("stored_per_s", "stored", _NOW), rate))
+    made.with_panel(number("Accepted 接收", newest("accepted_per_s", "accepted", _SOURCE), rate))
+    made.with_panel(number("Stored 存储", newest("stored_per_s", "stored", _SOURCE), rate))
     late = thresholds((None, GREEN), (5_000, ORANGE), (60_000, RED))
-    lag = newest("lag_ms", "lag", _NOW, outer="max")
+    lag = newest("lag_ms", "lag", _SOURCE, outer="max")
     made.with_panel(number("Lag 延迟", lag, "ms", steps=late))
     bad = thresholds((None, GREEN), (1, ORANGE))
-    dead = newest("dead_lettered", "dead letters", _NOW)
+    dead = newest("dead_lettered", "dead letters", _SOURCE)
     made.with_panel(number("Dead letters 死信", dead, "locale", steps=bad))
     busy = thresholds((None, BLUE), (50_000, ORANGE))
-    made.with_panel(number("In flight 处理中", newest("in_flight", "in flight", _NOW), "locale", steps=busy))
-    again = newest("redelivered", "redelivered", _NOW)
+    made.with_panel(
+        number("In flight 处理中", newest("in_flight", "in flight", _SOURCE), "locale", steps=busy)
+    )
+    again = newest("redelivered", "redelivered", _SOURCE)
     made.with_panel(number("Redelivered 重投", again, "locale", steps=bad))
 
 
 def _rates(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Rates and lag 速率与延迟"))
-    rates = (
-        'SELECT mean("accepted_per_s") AS "accepted 接收", mean("stored_per_s") AS "stored 存储" '
-        f"{_SOURCE} {over_time('gateway')}"
-    )
+    columns = {"accepted 接收": 'mean("accepted_per_s")', "stored 存储": 'mean("stored_per_s")'}
+    rates = each_interval(columns, _SOURCE, "gateway")
     made.with_panel(
         course("Readings a second 每秒读数", rates, "suffix: readings/s", alias="$tag_gateway $col")
     )
-    lag = f'SELECT max("lag_ms") AS "lag 延迟" {_SOURCE} {over_time("gateway")}'
+    lag = each_interval({"lag 延迟": 'max("lag_ms")'}, _SOURCE, "gateway")
     made.with_panel(course("Lag, from sample to store 延迟", lag, "ms", alias="$tag_gateway $col"))
-    births = (
-        'SELECT last("births") AS "births 上线", last("rebirth_requests") AS "rebirth requests 重新上线请求" '
-        f"{_SOURCE} {over_time('gateway')}"
-    )
+    columns = {"births 上线": 'last("births")', "rebirth requests 重新上线请求": 'last("rebirth_requests")'}
+    births = each_interval(columns, _SOURCE, "gateway")
     made.with_panel(
         course("Births and rebirth requests 设备上线", births, "locale", alias="$tag_gateway $col")
     )
@@ -79,12 +76,12 @@ def _conservation(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Nothing is lost 守恒"))
     became = ("accepted", "stored", "dead_lettered", "in_flight", "spooled", "corrupt")
     names = [name for name in became if name in FIELDS]
-    columns = ", ".join(f'last("{name}") AS "{name.replace("_", " ")}"' for name in names)
-    totals = f"SELECT {columns} {_SOURCE} {over_time('gateway')}"
+    columns = {name.replace("_", " "): f'last("{name}")' for name in names}
+    totals = each_interval(columns, _SOURCE, "gateway")
     counted = course("Counted since the start 累计", totals, "locale", alias="$tag_gateway $col")
     made.with_panel(counted.max_data_points(MANY_LINES))
     kept = " - ".join(f'last("{name}")' for name in names)
-    difference = f'SELECT {kept} AS "difference" {_SOURCE} {over_time("gateway")}'
+    difference = each_interval({"difference": kept}, _SOURCE, "gateway")
     made.with_panel(
         course(
             "Accepted less all that became of it: always 0 守恒差额",
@@ -106,7 +103,7 @@ def _spool(made: dashboard.Dashboard) -> None:
         ("spool_age_s", "Age of its oldest reading 最旧读数", "s"),
     ):
         if name in FIELDS:
-            query = f'SELECT max("{name}") AS "{name}" {_SOURCE} {over_time("gateway")}'
+            query = each_interval({name: f'max("{name}")'}, _SOURCE, "gateway")
             panel = course(title, query, unit, alias="$tag_gateway").span(8)
             if name == "spooled":
                 panel.description("Over long times: as many as there were at the end of each hour.")
@@ -115,8 +112,8 @@ def _spool(made: dashboard.Dashboard) -> None:
 
 def _refused(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Dead letters 死信"))
-    each = f'SELECT last("readings") AS "each" {_REFUSED} GROUP BY "gateway", "reason"'
-    latest = f'SELECT sum("each") AS "readings" FROM ({each}) GROUP BY "reason"'
+    each = _REFUSED.by_step('SELECT last("readings") AS "each"', apart("gateway", "reason"))
+    latest = f'SELECT sum("each") AS "readings" FROM {each} WHERE $timeFilter{apart("reason")}'
     made.with_panel(bars("By reason, since the start 按原因累计", latest, "$tag_reason", REASONS))
     grown = increase("readings", "readings", _REFUSED, "reason")
     made.with_panel(course("New ones, by reason 新增", grown, "locale", alias="$tag_reason", names=REASONS))
@@ -131,5 +128,5 @@ def _rollups(made: dashboard.Dashboard) -> None:
         "dropped": "Rows that no store took 丢弃的汇总行",
         "alarms_open": "Open alarms 未解除报警",
     }.items():
-        query = f'SELECT last("{name}") AS "{name}" {_ROLLUPS} {over_time("gateway")}'
+        query = each_interval({name: f'last("{name}")'}, _ROLLUPS, "gateway")
         made.with_panel(course(title, query, "locale", alias="$tag_gateway"))

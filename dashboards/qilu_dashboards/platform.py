@@ -7,12 +7,11 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from qilu_dashboards.frame import MILESTONES, board, finish, lookup, several
 from qilu_dashboards.panels import GREEN, ORANGE, RED, course, number, said, thresholds
-from qilu_dashboards.queries import BY_MINUTE, BY_STEP, newest, over_time
+from qilu_dashboards.queries import Source, each_interval, newest
 
 UID = "qilu-platform"
 
-_NOW = f'FROM "platform" WHERE "host" =~ /^${{host:regex}}$/ AND {BY_MINUTE} AND $timeFilter'
-_SOURCE = f'FROM "platform" WHERE "host" =~ /^${{host:regex}}$/ AND {BY_STEP} AND $timeFilter'
+_SOURCE = Source("platform", '"host" =~ /^${host:regex}$/')
 
 
 def platform() -> Dashboard:
@@ -28,7 +27,7 @@ def platform() -> Dashboard:
         )
     )
     made.with_row(dashboard.Row("Now 当前"))
-    rate = newest("requests_per_s", "requests", _NOW)
+    rate = newest("requests_per_s", "requests", _SOURCE)
     made.with_panel(number("Requests 请求", rate, "reqps", span=6))
     slow = thresholds((None, GREEN), (100, ORANGE), (1000, RED))
     for field, title, unit, steps in (
@@ -36,7 +35,7 @@ def platform() -> Dashboard:
         ("counts_read_ms", "Database: reading all counts 数据库", "ms", slow),
         ("event_clients", "Listeners of events 事件订阅", "locale", None),
     ):
-        query = newest(field, field, _NOW, outer="max")
+        query = newest(field, field, _SOURCE, outer="max")
         made.with_panel(number(title, query, unit, span=6, steps=steps))
     made.with_row(dashboard.Row("Over time 趋势"))
     for fields, title, unit in (
@@ -46,14 +45,13 @@ def platform() -> Dashboard:
         (("requests",), "Requests since the start 累计请求", "locale"),
     ):
         fn = "mean" if unit == "reqps" else "max"
-        columns = ", ".join(f'{fn}("{field}") AS "{field}"' for field in fields)
-        query = f"SELECT {columns} {_SOURCE} {over_time('host')}"
+        query = each_interval({field: f'{fn}("{field}")' for field in fields}, _SOURCE, "host")
         made.with_panel(course(title, query, unit, alias="$tag_host $col"))
     made.with_row(dashboard.Row("Import jobs 导入任务"))
     # Every replica writes what their one database says.
-    query = newest("imports_open", "open", _NOW, outer="max")
+    query = newest("imports_open", "open", _SOURCE, outer="max")
     made.with_panel(number("Jobs that are open 未完成的导入", query, "locale", span=6).height(9))
-    columns = 'max("import_lines") AS "lines 行", max("import_lines_bad") AS "bad 错误"'
-    grown = f"SELECT {columns} {_SOURCE} {over_time()}"
+    columns = {"lines 行": 'max("import_lines")', "bad 错误": 'max("import_lines_bad")'}
+    grown = each_interval(columns, _SOURCE)
     made.with_panel(course("Lines of all jobs so far 累计导入行数", grown, "locale").span(18))
     return finish(made, MILESTONES)

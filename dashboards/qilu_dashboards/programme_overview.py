@@ -32,11 +32,20 @@ from qilu_dashboards.panels import (
     thresholds,
 )
 from qilu_dashboards.plan import PLANS
-from qilu_dashboards.queries import BY_MINUTE, BY_STEP, CITY_COUNTS, LATELY, OF_CLASS, newest, over_time
+from qilu_dashboards.queries import (
+    CITY_COUNTS,
+    LATELY,
+    OF_CLASS,
+    Source,
+    each_interval,
+    in_all,
+    newest,
+    over_time,
+)
 
 UID = "qilu-programme"
 
-_PROVINCE = f'FROM "programme" WHERE "scope" = \'province\' AND {BY_STEP} AND $timeFilter'
+_PROVINCE = Source("programme", "\"scope\" = 'province'")
 
 
 def overview() -> Dashboard:
@@ -73,7 +82,7 @@ def _targets(board: dashboard.Dashboard) -> None:
             # The newest alone, not one an interval: found at once, however long the time.
             query = (
                 f'SELECT last("{field}") AS "{target.title}" FROM "programme" WHERE "scope" = \'{scope}\' '
-                f"AND \"code\" = '{code}' AND {BY_MINUTE} AND $timeFilter"
+                f"AND \"code\" = '{code}' AND $timeFilter"
             )
             # Together they are as wide as the dashboard, however many there are.
             span = 24 * (place + 1) // len(line) - 24 * place // len(line)
@@ -85,8 +94,9 @@ def _pace(board: dashboard.Dashboard) -> None:
     for name, plan in PLANS.items():
         target = TARGETS[name]
         steps = thresholds((None, ORANGE), (plan.per_day, GREEN))
-        pace = f'SELECT derivative(last("{name}"), 1d) AS "a day" {_PROVINCE} {over_time()}'
-        mean = f'SELECT mean("a day") AS "a day" FROM ({pace}) WHERE $timeFilter {over_time()}'
+        pace = f'derivative(last("{name}"), 1d)'
+        daily = _PROVINCE.by_step(f'SELECT {pace} AS "a day"', over_time())
+        mean = f'SELECT mean("a day") AS "a day" FROM {daily} WHERE $timeFilter{over_time()}'
         suffix = f"suffix: {target.unit}s/d"
         board.with_panel(
             number(
@@ -96,12 +106,9 @@ def _pace(board: dashboard.Dashboard) -> None:
                 f"{target.target:,} at the end of 2022 (assumed)."
             )
         )
-        each = (
-            f'SELECT last("{name}") AS "count", derivative(last("{name}"), 1d) AS "pace" '
-            f"{_PROVINCE} {over_time()}"
-        )
+        each = _PROVINCE.by_step(f'SELECT last("{name}") AS "count", {pace} AS "pace"', over_time())
         forecast = (
-            f'SELECT last("count") + mean("pace") * ${{days}} AS "forecast" FROM ({each}) WHERE $timeFilter'
+            f'SELECT last("count") + mean("pace") * ${{days}} AS "forecast" FROM {each} WHERE $timeFilter'
         )
         reached = thresholds((None, ORANGE), (target.target, GREEN))
         board.with_panel(
@@ -113,40 +120,35 @@ def _pace(board: dashboard.Dashboard) -> None:
 
 def _growth(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("Growth 增长"))
-    units = ", ".join(
-        [
-            'last("units_registered") AS "registered 已注册"',
-            'last("units_on_cloud") AS "on cloud 已上云"',
-            'last("units_on_cloud_current") AS "on cloud now 在云"',
-            'last("units_active") AS "active 活跃"',
-        ]
-    )
-    board.with_panel(course("Units 设备", f"SELECT {units} {_PROVINCE} {over_time()}", "locale"))
-    enterprises = ", ".join(
-        [
-            'last("enterprises_registered") AS "registered 已注册"',
-            'last("enterprises_on_cloud") AS "on cloud 已上云"',
-            'last("enterprises_on_cloud_current") AS "on cloud now 在云"',
-        ]
-    )
-    board.with_panel(course("Enterprises 企业", f"SELECT {enterprises} {_PROVINCE} {over_time()}", "locale"))
+    units = {
+        "registered 已注册": 'last("units_registered")',
+        "on cloud 已上云": 'last("units_on_cloud")',
+        "on cloud now 在云": 'last("units_on_cloud_current")',
+        "active 活跃": 'last("units_active")',
+    }
+    board.with_panel(course("Units 设备", each_interval(units, _PROVINCE), "locale"))
+    enterprises = {
+        "registered 已注册": 'last("enterprises_registered")',
+        "on cloud 已上云": 'last("enterprises_on_cloud")',
+        "on cloud now 在云": 'last("enterprises_on_cloud_current")',
+    }
+    board.with_panel(course("Enterprises 企业", each_interval(enterprises, _PROVINCE), "locale"))
 
 
 def _cities(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("By city 分城市"))
-    latest = f'SELECT last("units_on_cloud") {CITY_COUNTS} GROUP BY "code"'
+    on_cloud = {"units": 'last("units_on_cloud")'}
+    latest = in_all(on_cloud, CITY_COUNTS, "code")
     board.with_panel(bars("Units on cloud by city 各市上云设备", latest, "$tag_code", CITY_NAMES, height=14))
-    columns = ", ".join(
-        [
-            'last("units_on_cloud") AS "Units on cloud 上云设备"',
-            'last("units_registered") AS "registered 已注册"',
-            'last("enterprises_on_cloud") AS "Enterprises on cloud 上云企业"',
-            'last("enterprises_registered") AS "registered enterprises 注册企业"',
-        ]
-    )
-    query = f'SELECT {columns} {CITY_COUNTS} GROUP BY "code"'
+    columns = {
+        "Units on cloud 上云设备": 'last("units_on_cloud")',
+        "registered 已注册": 'last("units_registered")',
+        "Enterprises on cloud 上云企业": 'last("enterprises_on_cloud")',
+        "registered enterprises 注册企业": 'last("enterprises_registered")',
+    }
+    query = in_all(columns, CITY_COUNTS, "code")
     board.with_panel(rows("Cities 十六市", query, "code", "City 城市", CITY_NAMES, height=14))
-    grown = f'SELECT last("units_on_cloud") {CITY_COUNTS} {over_time("code")}'
+    grown = each_interval(on_cloud, CITY_COUNTS, "code")
     growth = course(
         "Units on cloud by city, over time 各市增长",
         grown,
@@ -158,7 +160,7 @@ def _cities(board: dashboard.Dashboard) -> None:
     one_city = (
         'SELECT last("units_on_cloud") AS "Units on cloud", last("units_on_cloud") * 0 + $lat AS "lat", '
         'last("units_on_cloud") * 0 + $lon AS "lon" FROM "programme" '
-        f"WHERE \"scope\" = 'city' AND \"code\" = '$code' AND {BY_MINUTE} AND $timeFilter"
+        "WHERE \"scope\" = 'city' AND \"code\" = '$code' AND $timeFilter"
     )
     board.with_panel(on_map("Units on cloud, on the map 上云设备分布图", one_city, "Units on cloud"))
 
@@ -168,19 +170,18 @@ def _parts(board: dashboard.Dashboard) -> None:
     by_class = (
         'SELECT last("units_on_cloud") FROM "programme" '
         'WHERE "scope" = \'class\' AND "code" =~ /^${class:regex}$/ '
-        f'AND {BY_MINUTE} AND $timeFilter GROUP BY "code"'
+        'AND $timeFilter GROUP BY "code"'
     )
     board.with_panel(bars("Units on cloud by class 各类设备", by_class, "$tag_code", CLASS_NAMES, height=10))
     by_kind = (
         'SELECT last("contracts_current") FROM "programme" '
-        f'WHERE "scope" = \'kind\' AND {BY_MINUTE} AND $timeFilter GROUP BY "code"'
+        'WHERE "scope" = \'kind\' AND $timeFilter GROUP BY "code"'
     )
     board.with_panel(
         bars("Cloud contracts by kind of action 上云合同", by_kind, "$tag_code", KIND_NAMES, height=10)
     )
-    in_industries = (
-        'FROM "fleet" WHERE "level" = \'industry\' '
-        f'AND "place" =~ /^${{industry:regex}}$/ AND {OF_CLASS} AND {BY_MINUTE} AND $timeFilter'
+    in_industries = Source(
+        "fleet", f'"level" = \'industry\' AND "place" =~ /^${{industry:regex}}$/ AND {OF_CLASS}'
     )
     by_industry = newest("units", "units", in_industries, "place")
     board.with_panel(
@@ -190,15 +191,16 @@ def _parts(board: dashboard.Dashboard) -> None:
 
 def _vouchers(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("Vouchers 云服务券"))
-    columns = (
-        'last("vouchers_granted") AS "granted", last("vouchers_redeemed") AS "redeemed", '
-        'last("vouchers_clawed_back") AS "clawed back"'
-    )
-    source = f'SELECT {columns} FROM "programme" WHERE "scope" = \'level\' AND {BY_STEP} AND $timeFilter'
+    columns = {
+        "granted": 'last("vouchers_granted")',
+        "redeemed": 'last("vouchers_redeemed")',
+        "clawed back": 'last("vouchers_clawed_back")',
+    }
+    source = Source("programme", "\"scope\" = 'level'")
     alias, unit = "$tag_code $col", "currencyCNY"
-    latest = bars("Vouchers by level 各级云服务券", f'{source} GROUP BY "code"', alias, VOUCHER_NAMES)
+    latest = bars("Vouchers by level 各级云服务券", in_all(columns, source, "code"), alias, VOUCHER_NAMES)
     board.with_panel(latest.unit(unit))
-    grown = f"{source} {over_time('code')}"
+    grown = each_interval(columns, source, "code")
     board.with_panel(
         course("Vouchers by level, over time 各级云服务券增长", grown, unit, alias=alias, names=VOUCHER_NAMES)
     )

@@ -38,13 +38,13 @@ def unit(class_: EquipmentClass) -> Dashboard:
         made.with_panel(number(signal.name, query, unit_of(signal), steps=steps))
     made.with_row(dashboard.Row("State 状态"))
     base = class_.base_signal
-    readings = f'SELECT count("{base.name}") AS "readings 读数" {one} {over_time()}'
+    readings = f'SELECT count("{base.name}") AS "readings 读数" {one}{over_time()}'
     made.with_panel(states("Data 数据", readings, "short", thresholds((None, GREEN))))
     for signal in class_.signals:
         limits = _limits(class_, signal)
         if limits:
             worst = "max" if limits[-1].kind == "above" else "min"
-            query = f'SELECT {worst}("{signal.name}") AS "{signal.name}" {one} {over_time()}'
+            query = f'SELECT {worst}("{signal.name}") AS "{signal.name}" {one}{over_time()}'
             title = f"{signal.name}: {limits[-1].title} {limits[-1].title_zh}"
             made.with_panel(states(title, query, unit_of(signal), steps_of(limits)))
     made.with_row(dashboard.Row("Signals 测点"))
@@ -99,7 +99,7 @@ def _variables(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
 def _course(class_: EquipmentClass, signal: Signal, one: str) -> timeseries.Panel:
     fn = "max" if signal.type == "bool" else "mean"
     column = f'{fn}("{signal.name}")' if signal.type != "bool" else f'last("{signal.name}")'
-    query = f'SELECT {column} AS "{signal.name}" {one} {over_time()}'
+    query = f'SELECT {column} AS "{signal.name}" {one}{over_time()}'
     limits = _limits(class_, signal)
     panel = course(
         f"{signal.name} ({signal.unit})",

@@ -34,7 +34,7 @@ from qilu_contract.clock import wall_ms
 from qilu_contract.columns import Columns, Rows, Series, grown, of_points
 from qilu_contract.errors import Reason, Retryable
 from qilu_contract.hours import Hours
-from qilu_contract.storage import FINE, Point
+from qilu_contract.storage import Point
 
 from qilu_gateway import alarms
 from qilu_gateway.alarms import Alarms, Heard
@@ -242,7 +242,7 @@ class Rollups:
             "dropped": tally.points_dropped,
             "alarms_open": self.open_alarms,
         }
-        return Point("rollup", (self._gateway, FINE), wall_ms(), fields)
+        return Point("rollup", (self._gateway,), wall_ms(), fields)
 
     def _wait(self, points: Iterable[Point]) -> None:
         for point in points:
@@ -311,6 +311,6 @@ def dead_letter_points(gateway: str, by_reason: Counter[Reason], ts_ms: int) -> 
     """Refused readings since the start, for every reason: after no zero a first refusal would be no
     growth."""
     return [
-        Point("dead_letter", (gateway, str(reason), FINE), ts_ms, {"readings": by_reason[reason]})
+        Point("dead_letter", (gateway, str(reason)), ts_ms, {"readings": by_reason[reason]})
         for reason in Reason
     ]

@@ -24,7 +24,7 @@ from qilu_contract.interpreter import serve_evenly
 from qilu_contract.marks import Mark
 from qilu_contract.mqtt_messages import Messages
 from qilu_contract.secrets import secret
-from qilu_contract.storage import FINE, Point
+from qilu_contract.storage import Point
 from qilu_contract.stores import Store, open_store
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -513,7 +513,7 @@ class GatewayService:
     def _figures(self) -> list[Point]:
         """Points of the gateway's own; of dead letters when there are new ones, else now and then."""
         host, now_ms, by_reason = self._settings.host, wall_ms(), self._meter.by_reason
-        points = [Point("pipeline", (host, FINE), now_ms, self._meter.fields())]
+        points = [Point("pipeline", (host,), now_ms, self._meter.fields())]
         told_ms, told = self._letters
         if by_reason != told or now_ms >= told_ms + LETTERS_EVERY_MS:
             self._letters = now_ms, by_reason.copy()

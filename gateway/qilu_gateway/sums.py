@@ -13,7 +13,7 @@ from qilu_contract.catalogue import Signal
 from qilu_contract.columns import Floats, Ints, Rows
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.rollups import BIN_FIELDS, BINS, MINUTE_MS, is_cumulative
-from qilu_contract.storage import FINE, Point
+from qilu_contract.storage import Point
 
 Indices = NDArray[np.intp]
 Key = tuple[int, str]
@@ -125,7 +125,7 @@ def summed(
             for (minute, code), fields in zip(keys, _fields(signal, sums), strict=True):
                 if fields["n"]:
                     city = city_of(code) if level in ("city", "county") else PROVINCE
-                    tags = (level, code, city, class_name, signal.name, gateway, FINE)
+                    tags = (level, code, city, class_name, signal.name, gateway)
                     yield Point("fleet", tags, minute * MINUTE_MS, fields)
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from qilu_contract.storage import FINE, Point
+from qilu_contract.storage import Point
 from qilu_contract.stores import Row
 from qilu_contract.targets import TARGETS
 
@@ -65,7 +65,7 @@ class OwnFigures:
         }
         if answered:
             fields["latency_ms"] = round(seconds / answered * 1000, 2)
-        return Point("platform", (self._host, FINE), ts_ms, fields)
+        return Point("platform", (self._host,), ts_ms, fields)
 
 
 class Milestones:

@@ -8,7 +8,7 @@ from typing import Any
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
 from qilu_contract.places import CITIES, PROVINCE
-from qilu_contract.storage import FINE, Point
+from qilu_contract.storage import Point
 from qilu_contract.targets import CORE_TARGETS, Target
 from sqlalchemy import Connection, select
 
@@ -123,4 +123,4 @@ def points(counts: Counts, ts_ms: int) -> list[Point]:
     for (scope, code, name), value in counts.items():
         # Every point holds units_registered: the field that points are counted by.
         fields.setdefault((scope, code), {"units_registered": 0})[_FIELDS[name]] = value
-    return [Point("programme", (*what, FINE), ts_ms, values) for what, values in sorted(fields.items())]
+    return [Point("programme", what, ts_ms, values) for what, values in sorted(fields.items())]

@@ -15,7 +15,6 @@ from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import StoreError
 from qilu_contract.hours import Hours
-from qilu_contract.storage import FINE, RESOLUTION
 from qilu_contract.stores import Store, open_store
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -188,7 +187,7 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
         )
         # When none writes, the last one that did: the page says how old its figures are.
         gateways: list[dict[str, str]] = [{"gateway": name} for name in sorted(writing)] or [{}]
-        rows = [await store.latest("pipeline", {**gateway, RESOLUTION: FINE}) for gateway in gateways]
+        rows = [await store.latest("pipeline", gateway) for gateway in gateways]
         if (value := pipeline_figures([row for row in rows if row is not None])) is not None:
             runtime.hub.publish("pipeline", value)
 

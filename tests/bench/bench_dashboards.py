@@ -19,7 +19,7 @@ from qilu_contract.errors import Reason
 from qilu_contract.hours import HOUR_MS
 from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, PROVINCE, city_of
 from qilu_contract.rollups import KEY_SIGNALS, is_cumulative
-from qilu_contract.storage import BORN, COARSE, FINE, MEASUREMENTS, RESOLUTION
+from qilu_contract.storage import BORN, HOURLY, MEASUREMENTS
 from qilu_contract.targets import CORE_TARGETS
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.asking import Time, ask, substituted
@@ -77,11 +77,11 @@ def rollups() -> Iterator[str]:
                 if level == "province" and not is_cumulative(signal):
                     figures += "".join(f",bin_{k}={k}i" for k in range(10))
                 width = figures.count("%d")
-                for resolution, minutes in ((FINE, 1), (COARSE, 60)):
+                for name, minutes in (("fleet", 1), ("fleet" + HOURLY, 60)):
                     for minute in range(0, HOURS * 60, minutes):
                         written = figures % ((minute % 7, minute, minute)[:width])
                         at_ms = START_MS + minute * 60_000
-                        yield f"fleet,{tags},{RESOLUTION}={resolution} {written} {at_ms}"
+                        yield f"{name},{tags} {written} {at_ms}"
 
 
 def others() -> Iterator[str]:
@@ -104,11 +104,11 @@ def counted(name: str, series: list[str], every_ms: int) -> Iterator[str]:
     """What grows with time, in every field."""
     types = MEASUREMENTS[name].fields.items()
     figures = ",".join(f"{field}=%d{'i' if type_ == 'int' else ''}" for field, type_ in types)
-    for resolution, step_ms in ((FINE, every_ms), (COARSE, HOUR_MS)):
+    for measurement, step_ms in ((name, every_ms), (name + HOURLY, HOUR_MS)):
         for at_ms in range(START_MS, NOW_MS, step_ms):
             written = figures % ((at_ms // every_ms,) * len(types))
             for tags in series:
-                yield f"{name},{tags},{RESOLUTION}={resolution} {written} {at_ms}"
+                yield f"{measurement},{tags} {written} {at_ms}"
 
 
 def fill(http: str, database: str) -> None:

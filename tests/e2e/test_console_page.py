@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.ids import unit_id
 from qilu_contract.places import CITIES, COUNTIES
-from qilu_contract.storage import FINE, MEASUREMENTS, Point
+from qilu_contract.storage import MEASUREMENTS, Point
 from qilu_contract.stores import Store, open_store
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
@@ -91,7 +91,7 @@ async def write_pipeline(store: Store, accepted_per_s: float) -> None:
         name: 0 if type_ == "int" else 0.0 for name, type_ in MEASUREMENTS["pipeline"].fields.items()
     }
     values |= {"accepted_per_s": accepted_per_s, "stored_per_s": accepted_per_s, "lag_ms": 120.0}
-    await store.write([Point("pipeline", ("qilu", FINE), int(time.time() * 1000), values)])
+    await store.write([Point("pipeline", ("qilu",), int(time.time() * 1000), values)])
 
 
 async def test_the_page_follows_the_counts(tmp_path: Path, store: Store, chromium: str) -> None:

@@ -26,7 +26,7 @@ from qilu_contract.limits import LIMITS
 from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.readings import Reading
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, is_cumulative
-from qilu_contract.storage import BORN, COARSE, FINE, MEASUREMENTS, RESOLUTION, Point, line_protocol
+from qilu_contract.storage import BORN, MEASUREMENTS, Point, line_protocol
 from qilu_contract.targets import CORE_TARGETS
 from qilu_contract.topics import telemetry
 from qilu_dashboards.alerts import rules
@@ -280,7 +280,8 @@ def test_every_panel_annotation_and_variable_gets_an_answer(filled: Filled, choi
             series = filled.ask(query, hours, variables, least_s, points)
             for one in series:
                 assert one["values"], title
-                wanted = re.findall(r'AS "([^"]+)"', query.split("FROM")[0])
+                shown = query.split(" FROM ")[0].removeprefix("SELECT ")
+                wanted = re.findall(r'AS "([^"]+)"', shown) or re.findall(r'^"([^"]+)"', shown)
                 assert set(wanted) <= set(one["columns"]), (title, one["columns"])
             if not any(v is not None for one in series for row in one["values"] for v in row[1:]):
                 text = query.replace("${city:regex}", variables.get("city", ""))
@@ -460,10 +461,9 @@ def test_roll_ups_agree_with_the_readings_that_are_stored(filled: Filled) -> Non
             )
             raw = filled.ask(f'SELECT {figures} FROM "{class_}" WHERE $timeFilter GROUP BY "unit"', **whole)
             chosen = f"\"class\" = '{class_}' AND \"signal\" = '{signal.name}' AND \"level\" = 'province'"
-            by = f'FROM "fleet" WHERE {chosen} AND $timeFilter AND "{RESOLUTION}"'
-            totals = f'SELECT sum("n"), sum("sum"), min("min"), max("max") {by}'
-            rolled = filled.ask(f"{totals} = '{FINE}'", **whole)
-            hourly = filled.ask(f"{totals} = '{COARSE}'", **whole)
+            totals = 'SELECT sum("n"), sum("sum"), min("min"), max("max")'
+            rolled = filled.ask(f'{totals} FROM "fleet" WHERE {chosen} AND $timeFilter', **whole)
+            hourly = filled.ask(f'{totals} FROM "fleet_hourly" WHERE {chosen} AND $timeFilter', **whole)
             if not raw:
                 assert not rolled
                 assert not hourly
@@ -482,9 +482,9 @@ def test_roll_ups_agree_with_the_readings_that_are_stored(filled: Filled) -> Non
             assert total == pytest.approx(sum(sums), rel=1e-6) or late
             bins = " + ".join(f'sum("{name}")' for name in BIN_FIELDS)
             [binned] = filled.ask(
-                f'SELECT {bins} AS "all" FROM "fleet" WHERE "class" = \'{class_}\' '
+                f'SELECT {bins} AS "all" FROM "fleet_hourly" WHERE "class" = \'{class_}\' '
                 f"AND \"signal\" = '{signal.name}' AND \"level\" = 'city' "
-                f"AND \"{RESOLUTION}\" = '{COARSE}' AND $timeFilter",
+                "AND $timeFilter",
                 **whole,
             )
             assert binned["values"][0][1] == n

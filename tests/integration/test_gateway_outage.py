@@ -30,7 +30,6 @@ from gateway_world import (
 )
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.errors import Reason
-from qilu_contract.storage import FINE, RESOLUTION
 from qilu_contract.stores import open_store
 from qilu_gateway import dead_letters, statefile
 from qilu_gateway.service import GatewayService
@@ -414,7 +413,7 @@ async def test_what_was_spooled_is_in_the_roll_ups_and_alarms_too(
         influxdb.start()
         await eventually(lambda: gateway.counters.stored == 101, "stored after all")
     async with open_store(influxdb.url) as store:
-        wanted = {"level": "province", "signal": "power_in", RESOLUTION: FINE}
+        wanted = {"level": "province", "signal": "power_in"}
         rows = await store.series("fleet", wanted, ["n"], 0, START_MS + 600_000)
         assert sum(int(row.values["n"]) for row in rows) == 101
         assert await store.count("alarm") == 1

@@ -21,7 +21,7 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
 from qilu_contract.places import PROVINCE
-from qilu_contract.storage import BORN, COARSE, FINE, RESOLUTION, Point
+from qilu_contract.storage import BORN, Point
 from qilu_contract.stores import open_store
 from qilu_platform.authority import Authority
 from qilu_platform.backup import back_up
@@ -341,10 +341,10 @@ async def test_the_pipeline_is_that_of_all_gateways_that_write(tmp_path: Path) -
         now_ms = wall_ms() + 10_000  # a busy machine may take its time to look
         await store.write(
             [
-                Point("pipeline", ("qilu-0-of-2", FINE), now_ms - 10, figures(3.0, 50.0, 1)),
-                Point("pipeline", ("qilu-0-of-2", FINE), now_ms - 2_000, figures(7.0, 70.0, 0)),
-                Point("pipeline", ("qilu-1-of-2", FINE), now_ms, figures(5.0, 2.0, 4)),
-                Point("pipeline", ("gone", FINE), now_ms - 3_600_000, figures(900.0, 900.0, 900)),
+                Point("pipeline", ("qilu-0-of-2",), now_ms - 10, figures(3.0, 50.0, 1)),
+                Point("pipeline", ("qilu-0-of-2",), now_ms - 2_000, figures(7.0, 70.0, 0)),
+                Point("pipeline", ("qilu-1-of-2",), now_ms, figures(5.0, 2.0, 4)),
+                Point("pipeline", ("gone",), now_ms - 3_600_000, figures(900.0, 900.0, 900)),
             ]
         )
         told = await find(events, lambda topic, _: topic == "pipeline")
@@ -364,7 +364,7 @@ async def test_the_programme_is_rolled_up_and_the_pipeline_is_told(tmp_path: Pat
             "dead_lettered": 1,
             "lag_ms": 2.0,
         }
-        await store.write([Point("pipeline", ("qilu", FINE), START_MS, fields)])
+        await store.write([Point("pipeline", ("qilu",), START_MS, fields)])
         async with PlatformService(settings(tmp_path)) as first, client_of(first) as client:
             await motor(client)
         async with (
@@ -380,13 +380,13 @@ async def test_the_programme_is_rolled_up_and_the_pipeline_is_told(tmp_path: Pat
                 "lag_ms": 2.0,
                 "as_of_ms": START_MS,
             }
-            province = {"scope": "province", "code": PROVINCE, RESOLUTION: FINE}
+            province = {"scope": "province", "code": PROVINCE}
             while (row := await store.latest("programme", province)) is None:
                 await asyncio.sleep(0.02)
             assert row.values["enterprises_registered"] == 1
             assert row.values["units_registered"] == 1
             assert row.ts_ms % 10_000 == 0
-            hour = await store.latest("programme", {**province, RESOLUTION: COARSE})
+            hour = await store.latest("programme_hourly", province)
             assert hour is not None
             assert hour.values.keys() == row.values.keys()
             of_class = await store.latest("programme", {"scope": "class", "code": "motor"})

@@ -15,7 +15,7 @@ from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.columns import Series, of_points
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import MAX_TIME_MS
-from qilu_contract.storage import BORN, FINE, MEASUREMENTS, RESOLUTION, UNIT_TAGS, Measurement, Point
+from qilu_contract.storage import BORN, MEASUREMENTS, UNIT_TAGS, Measurement, Point
 from qilu_contract.stores import Aggregate, Row, Store, open_store
 from qilu_contract.stores.contract import AGGREGATES, SCAN_ROWS
 from qilu_contract.stores.duck import DuckStore
@@ -195,7 +195,7 @@ async def test_values_at_the_end_of_what_a_float_holds_are_kept_and_their_mean_i
         with pytest.raises(Rejected):
             await write([motor(70_000, power_in=value)])
         with pytest.raises(Rejected):
-            await write([Point("pipeline", ("qilu", FINE), 5_000, {"accepted": 1, "lag_ms": value})])
+            await write([Point("pipeline", ("qilu",), 5_000, {"accepted": 1, "lag_ms": value})])
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -306,7 +306,7 @@ async def test_aggregation_by_buckets_leaves_out_empty_ones(
 
 
 async def test_integers_stay_integers(store: Store, write: Write) -> None:
-    await write([Point("pipeline", ("qilu", FINE), 5_000, {"accepted": 2**53 + 1, "lag_ms": 3.0})])
+    await write([Point("pipeline", ("qilu",), 5_000, {"accepted": 2**53 + 1, "lag_ms": 3.0})])
     row = await store.latest("pipeline", {})
     assert row is not None
     assert row.values == {"accepted": 2**53 + 1, "lag_ms": 3.0}
@@ -378,22 +378,26 @@ async def test_survives_reopening(store: Store, write: Write, tmp_path: Path) ->
 
 
 async def test_a_file_of_an_older_version_is_gone_on_with(tmp_path: Path) -> None:
-    """Before there were last births, and rows by the hour."""
+    """Before there were last births, and rows by the hour in tables of their own."""
     file = tmp_path / "readings.duckdb"
     async with open_store(f"duckdb:///{file}") as store:
-        pipeline = Point("pipeline", ("qilu", FINE), 1_000, {"accepted": 1})
+        pipeline = Point("pipeline", ("qilu",), 1_000, {"accepted": 1})
         await store.write([motor(1_000, power_in=1.0), pipeline])
     with duckdb.connect(file) as connection:
         connection.execute(f"ALTER TABLE motor DROP COLUMN {BORN}")
-        connection.execute(f"ALTER TABLE pipeline DROP COLUMN {RESOLUTION}")
+        connection.execute("ALTER TABLE pipeline ADD COLUMN resolution VARCHAR DEFAULT 'minutes'")
+        connection.execute(
+            "INSERT INTO pipeline BY NAME SELECT * REPLACE ('hour-day-week-year' AS resolution) FROM pipeline"
+        )
     async with open_store(f"duckdb:///{file}") as store:
         await store.write([motor(2_000, power_in=2.0, **{BORN: 2_000}), pipeline._replace(ts_ms=2_000)])
         rows = await store.series("motor", UNIT, ["power_in", BORN], 0, 10_000)
         assert [row.values for row in rows] == [{"power_in": 1.0}, {"power_in": 2.0, BORN: 2_000}]
         assert await store.count("pipeline") == 2
-        newest = await store.latest("pipeline", {RESOLUTION: FINE})
+        newest = await store.latest("pipeline", {})
         assert newest is not None
         assert newest.ts_ms == 2_000
+        assert await store.count("pipeline_hourly") == 1
 
 
 async def test_a_store_that_is_away_is_to_be_tried_again(influxdb: Any) -> None:

@@ -22,7 +22,7 @@ from qilu_contract.ids import is_id, unit_id
 from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, city_of
 from qilu_contract.secrets import secret
 from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_contract.storage import FINE, MEASUREMENTS, Point, line_protocol
+from qilu_contract.storage import MEASUREMENTS, Point, line_protocol
 from qilu_contract.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -226,11 +226,11 @@ def test_a_tag_and_a_field_never_share_a_name() -> None:
 
 
 def test_line_protocol() -> None:
-    point = Point("programme", ("city", "a b,c=d", FINE), 1_500, {"units_registered": 3})
-    pipeline = Point("pipeline", ("qilu", FINE), 2_000, {"accepted": 1, "lag_ms": 2})
+    point = Point("programme", ("city", "a b,c=d"), 1_500, {"units_registered": 3})
+    pipeline = Point("pipeline", ("qilu",), 2_000, {"accepted": 1, "lag_ms": 2})
     assert line_protocol([point, pipeline]) == (
-        b"programme,scope=city,code=a\\ b\\,c\\=d,resolution=minutes units_registered=3i 1500\n"
-        b"pipeline,gateway=qilu,resolution=minutes accepted=1i,lag_ms=2.0 2000"
+        b"programme,scope=city,code=a\\ b\\,c\\=d units_registered=3i 1500\n"
+        b"pipeline,gateway=qilu accepted=1i,lag_ms=2.0 2000"
     )
 
 

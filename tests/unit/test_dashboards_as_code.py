@@ -9,12 +9,12 @@ import pytest
 import yaml
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.rollups import KEY_SIGNALS
+from qilu_contract.storage import HOURLY
 from qilu_contract.targets import CORE_TARGETS
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.build import JSON_FOLDER, build_all, write
-from qilu_dashboards.check import of_both_resolutions, problems, queries, unknown_names
+from qilu_dashboards.check import problems, queries, unknown_names
 from qilu_dashboards.influxql import DATA_SOURCE
-from qilu_dashboards.queries import BY_MINUTE, BY_STEP
 
 PROVISIONING = JSON_FOLDER.parent / "provisioning"
 
@@ -59,19 +59,15 @@ def test_a_name_that_the_schema_lacks_is_found(query: str, name: str) -> None:
     assert name in unknown_names(query)
 
 
-@pytest.mark.parametrize(
-    ("query", "both"),
-    [
-        ('SELECT last("accepted") FROM "pipeline" WHERE $timeFilter', True),
-        (f'SELECT last("accepted") FROM "pipeline" WHERE {BY_STEP} AND $timeFilter', False),
-        ('SELECT sum("each") FROM (SELECT last("n") AS "each" FROM "fleet") WHERE $timeFilter', True),
-        (f'SELECT sum("each") FROM (SELECT last("n") AS "each" FROM "fleet" WHERE {BY_MINUTE})', False),
-        ('SELECT sum("open") FROM "alarm"', False),
-        ('SHOW TAG VALUES FROM "pipeline" WITH KEY = "gateway"', False),
-    ],
-)
-def test_a_query_that_reads_rows_by_the_minute_and_by_the_hour_is_found(query: str, both: bool) -> None:
-    assert of_both_resolutions(query) is both
+def test_a_graph_reads_rows_by_the_minute_or_by_the_hour_and_never_both() -> None:
+    """Each query that reads what has rows by the hour compares its step, unless it asks for the newest."""
+    for place, query in [pair for board in boards() for pair in queries(board)]:
+        read = re.findall(r'FROM "(\w+)"(?: WHERE \$__interval (<|>=) 1h)?', query)
+        fine = {name for name, compared in read if compared == "<"}
+        assert {name for name, compared in read if compared == ">="} == {name + HOURLY for name in fine}, (
+            place
+        )
+        assert not any(name.endswith(HOURLY) for name, compared in read if not compared), place
 
 
 def test_every_panel_asks_the_provisioned_data_source_and_has_a_title_and_an_id_of_its_own() -> None:

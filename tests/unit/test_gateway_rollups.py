@@ -18,7 +18,7 @@ from qilu_contract.hours import HOUR_MS
 from qilu_contract.limits import LIMITS, alarm_limits
 from qilu_contract.places import PROVINCE
 from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, MINUTE_MS, bin_edges, key_signals
-from qilu_contract.storage import COARSE, FINE, RESOLUTION, Point
+from qilu_contract.storage import Point
 from qilu_contract.stores import open_store
 from qilu_gateway import fleets, rollups
 from qilu_gateway.fleets import Fleet
@@ -65,14 +65,14 @@ class Opened:
     async def row(self, level: str, place: str, signal: str, minute: int = 0) -> dict[str, Any]:
         at_ms = START_MS + minute * MINUTE_MS
         names = ["units", "n", "sum", "min", "max", "out_of_range", *BIN_FIELDS]
-        wanted = {"level": level, "place": place, "class": "motor", "signal": signal, RESOLUTION: FINE}
+        wanted = {"level": level, "place": place, "class": "motor", "signal": signal}
         rows = await self.store.series("fleet", wanted, names, at_ms, at_ms + 1)
         return rows[0].values if rows else {}
 
     async def hours(self, level: str, place: str) -> float:
         """Readings in all rows by the hour."""
-        wanted = {"level": level, "place": place, "signal": "power_in", RESOLUTION: COARSE}
-        rows = await self.store.series("fleet", wanted, ["n"], START_MS - HOUR_MS, START_MS + HOUR_MS)
+        wanted = {"level": level, "place": place, "signal": "power_in"}
+        rows = await self.store.series("fleet_hourly", wanted, ["n"], START_MS - HOUR_MS, START_MS + HOUR_MS)
         return sum(float(row.values["n"] or 0) for row in rows)
 
 
@@ -291,8 +291,8 @@ async def test_values_outside_a_signals_range_are_counted(tmp_path: Path) -> Non
         assert (row["n"], row["out_of_range"]) == (6, 3)
         assert (await it.row("county", tags(0)[1], "power_in", 1))["out_of_range"] == 1
         assert (await it.row("province", PROVINCE, "winding_temp"))["out_of_range"] == 0
-        wanted = {"level": "province", "signal": "power_in", RESOLUTION: COARSE}
-        rows = await it.store.series("fleet", wanted, ["out_of_range"], 0, START_MS + HOUR_MS)
+        wanted = {"level": "province", "signal": "power_in"}
+        rows = await it.store.series("fleet_hourly", wanted, ["out_of_range"], 0, START_MS + HOUR_MS)
         assert sum(int(row.values["out_of_range"]) for row in rows) == 4
 
 
@@ -311,15 +311,15 @@ async def test_a_sum_beyond_what_a_float_holds_is_left_out_and_everything_else_s
         assert (await it.row("county", tags(1)[1], "power_in"))["sum"] == 10.0
         assert (await it.row("province", PROVINCE, "power_in", 1))["sum"] == 11.0
         # An hour with such a minute has no sum either: it would be one of the others alone.
-        wanted = {"level": "province", "signal": "power_in", RESOLUTION: COARSE}
+        wanted = {"level": "province", "signal": "power_in"}
         names = ["n", "sum", "max"]
-        [hour] = await it.store.series("fleet", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
+        [hour] = await it.store.series("fleet_hourly", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
         assert hour.values == {"n": 6, "max": huge}
         await it.rollups.finish()
     async with Opened(tmp_path) as it:
         it.rollups.add([reading(1, START_MS + 2 * MINUTE_MS, 12.0)])
         await it.close_all()
-        [hour] = await it.store.series("fleet", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
+        [hour] = await it.store.series("fleet_hourly", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
         assert hour.values == {"n": 7, "max": huge}
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 
 import pytest
 from qilu_contract import hours
 from qilu_contract.hours import HOUR_MS, Hours
 from qilu_contract.rollups import MINUTE_MS
-from qilu_contract.storage import COARSE, FINE, MEASUREMENTS, RESOLUTION, Point
-from qilu_dashboards.asking import step
+from qilu_contract.storage import HOURLY, MEASUREMENTS, Point
 
 START_MS = 500_000 * HOUR_MS
 
 
 def fleet(minute: int, **fields: float) -> Point:
-    tags = ("province", "370000", "370000", "motor", "power_in", "g", FINE)
+    tags = ("province", "370000", "370000", "motor", "power_in", "g")
     return Point("fleet", tags, START_MS + minute * MINUTE_MS, fields)
 
 
 def pipeline(second: int, **fields: float) -> Point:
-    return Point("pipeline", ("g", FINE), START_MS + second * 1000, fields)
+    return Point("pipeline", ("g",), START_MS + second * 1000, fields)
 
 
 def stored(written: list[Point]) -> dict[tuple[str, tuple[str, ...], int], Point]:
@@ -33,7 +31,7 @@ def test_each_field_is_folded_as_the_schema_says() -> None:
     folded = Hours()
     folded.fold([fleet(0, units=3, n=18, sum=30.0, min=1.0, max=2.5, bin_0=4)])
     [row] = folded.fold([fleet(5, units=2, n=12, sum=20.0, min=0.5, max=2.0, bin_0=1)])
-    assert row.tags[-1] == COARSE
+    assert (row.measurement, row.tags) == ("fleet_hourly", fleet(0).tags)
     assert START_MS <= row.ts_ms < START_MS + 1000
     assert row.fields == {"units": 3, "n": 30, "sum": 50.0, "min": 0.5, "max": 2.5, "bin_0": 5}
     folded = Hours()
@@ -101,7 +99,7 @@ def test_time_that_goes_back_has_whole_hours_too() -> None:
 
 
 def test_writers_who_all_write_the_same_share_a_row() -> None:
-    tags = ("province", "370000", FINE)
+    tags = ("province", "370000")
     written = []
     for units in (1, 2):  # another replica, or the next start
         point = Point("programme", tags, START_MS + units * MINUTE_MS, {"units_on_cloud": units})
@@ -111,32 +109,12 @@ def test_writers_who_all_write_the_same_share_a_row() -> None:
     ]
 
 
-def test_every_step_of_a_graph_chooses_one_resolution() -> None:
-    for wanted_s in (
-        1,
-        2,
-        7,
-        27,
-        40,
-        108,
-        500,
-        1_600,
-        3_240,
-        4_000,
-        9_000,
-        20_000,
-        50_000,
-        90_000,
-        10**6,
-        10**8,
-    ):
-        chosen = re.compile(f"[{step(wanted_s)}]")
-        assert [bool(chosen.search(each)) for each in (FINE, COARSE)] == [wanted_s < 2_700, wanted_s >= 2_700]
-
-
-def test_what_is_written_again_and_again_has_both_resolutions() -> None:
-    both = {name for name, schema in MEASUREMENTS.items() if RESOLUTION in schema.tags}
-    assert both == {"fleet", "pipeline", "programme", "dead_letter", "rollup", "platform"}
+def test_rows_by_the_hour_are_of_a_measurement_beside_the_other() -> None:
+    assert {name for name in MEASUREMENTS if name.endswith(HOURLY)} == {
+        name + HOURLY for name in ("fleet", "pipeline", "programme", "dead_letter", "rollup", "platform")
+    }
     for name, schema in MEASUREMENTS.items():
-        assert schema.hourly.keys() <= (schema.fields.keys() if name in both else set())
-        assert RESOLUTION not in schema.tags[:-1]
+        if schema.hourly is not None:
+            hourly = MEASUREMENTS[name + HOURLY]
+            assert (hourly.tags, hourly.fields) == (schema.tags, schema.fields)
+            assert schema.hourly.keys() <= schema.fields.keys()

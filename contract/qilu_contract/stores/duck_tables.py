@@ -21,6 +21,7 @@ from qilu_contract.columns import Columns
 from qilu_contract.errors import Rejected
 from qilu_contract.readings import Value
 from qilu_contract.storage import MEASUREMENTS, UNIT_TAGS, FieldType, Measurement, Point
+from qilu_contract.stores.duck_upgrade import move_hourly_rows
 
 Batch = dict[str, Any]
 """Arrays by column; a masked value is none."""
@@ -43,6 +44,7 @@ def make_tables(connection: duckdb.DuckDBPyConnection) -> None:
         for name, type_ in {**types, **dict.fromkeys(measurement.tags, "VARCHAR DEFAULT ''")}.items():
             if (measurement.name, name) not in there:
                 connection.execute(f'ALTER TABLE "{measurement.name}" ADD COLUMN "{name}" {type_}')
+    move_hourly_rows(connection)
 
 
 def points_of(schema: Measurement, fields: Iterable[str], where: str) -> str:
