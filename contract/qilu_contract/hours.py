@@ -7,7 +7,7 @@ makes come again for a minute that was closed is in the hour twice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -53,10 +53,10 @@ class Hours:
                 if known is None:
                     known = rows[series] = _Row(self._begun_ms(point), 0, {})
                 row = changed[hour, series] = _Row(known.ts_ms, known.points, dict(known.fields))
-            _add(row, point)
+            _add(row, point, MEASUREMENTS[point.measurement].hourly or {})
         found = []
         for (hour, series), row in changed.items():
-            found.append(Point(*series, row.ts_ms, dict(row.fields)))
+            found.append(Point(*series, row.ts_ms, row.fields))  # changed no more: the next fold copies
             if remember and hour in self._hours:
                 self._hours[hour][series] = row
         return found
@@ -84,19 +84,21 @@ class Hours:
         self._hours = {hour: dict(rows) for hour, rows in hours}
 
 
-def _add(row: _Row, point: Point) -> None:
+def _add(row: _Row, point: Point, folds: Mapping[str, Fold]) -> None:
     row.points += 1
-    folds, fields = MEASUREMENTS[point.measurement].hourly or {}, row.fields
+    fields = row.fields
     for name, value in point.fields.items():
-        before = fields.get(name)
-        fields[name] = (
-            value if before is None else _folded(folds.get(name, "last"), before, value, row.points)
-        )
+        if name not in fields:
+            fields[name] = value
+            continue
+        fold = folds.get(name)
+        if fold == "sum":  # of most fields
+            fields[name] += value
+        else:
+            fields[name] = _folded(fold, fields[name], value, row.points)
 
 
-def _folded(fold: Fold, before: Value, value: Value, points: int) -> Value:
-    if fold == "sum":
-        return before + value
+def _folded(fold: Fold | None, before: Value, value: Value, points: int) -> Value:
     if fold == "max":
         return max(before, value)
     if fold == "min":
