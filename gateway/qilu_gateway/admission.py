@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from itertools import islice
 
 import structlog
-from qilu_contract.errors import BadReading, Reason
-from qilu_contract.storage import UNIT_TAGS
 
 from qilu_gateway.backoff import Backoff
 from qilu_gateway.platform_api import MAX_COLUMN_IDS, Barred, PlatformApi, PlatformAway, UnitRecord
+from qilu_gateway.units import Admitted, Tags, Units
 
 log = structlog.get_logger()
 
-MAX_CACHED = 1_000_000
-"""Units in memory, about 0.7 kB each; beyond, those silent for longest are asked for again."""
 REFRESH_S = 180.0
 """After this an answer is asked for anew, and used until the new one is there."""
 WATCH_S = 1.0
@@ -30,45 +26,19 @@ WATCH_S = 1.0
 NEGATIVE_S = 2.0
 """How long "unknown" is believed: a unit may be registered at any moment."""
 MAX_NEGATIVE = 100_000
-
-
-@dataclass(slots=True)
-class Admitted:
-    """A registered unit, and what this process knows beside."""
-
-    unit: str
-    class_name: str
-    county: str
-    enterprise: str
-    tags: tuple[str, ...]
-    on_cloud: bool
-    """Its first reading is known to the platform, or waits in the outbox."""
-    checked_s: float
-    active_ms: int = 0
-    """Time of the last reading whose activity was reported."""
-    latest_ms: int = -1
-    """Time of its latest reading; a birth repeats readings up to here."""
-
-    def check_owner(self, county: str, enterprise: str) -> None:
-        """Raises BadReading(wrong_owner) unless the topic names the unit's own enterprise and county."""
-        if (county, enterprise) != (self.county, self.enterprise):
-            raise BadReading(
-                Reason.WRONG_OWNER,
-                f"{self.unit} belongs to {self.county}/{self.enterprise}, not to {county}/{enterprise}",
-            )
+LONG_AGO_S = 1e-9
+"""Admitted, and to be asked for anew at once: `Units.checked_s` has 0 for units that are not admitted."""
 
 
 class Admission:
-    def __init__(
-        self, platform: PlatformApi, answered: Callable[[str, Admitted | None], Awaitable[None]]
-    ) -> None:
-        """`answered` is awaited with each unit that was asked for and what came of it (None: unknown)."""
-        self._platform = platform
-        self._answered = answered
-        self._known: OrderedDict[str, Admitted] = OrderedDict()
+    def __init__(self, platform: PlatformApi, units: Units) -> None:
+        self._platform, self._units = platform, units
         self._negative: dict[str, float] = {}
         self._asked: dict[str, None] = {}
         self._stale: dict[str, None] = {}
+        self._answers: list[str] = []
+        self.answered = asyncio.Event()
+        """`pop_answers` has some."""
         self._wake = asyncio.Event()
         self._after = 0
         self._epoch = ""
@@ -80,17 +50,21 @@ class Admission:
 
     def find(self, unit: str) -> Admitted | None:
         """The unit, if it is known to be registered."""
-        admitted = self._known.get(unit)
-        if admitted is None:
+        number = self._units.numbers.get(unit)
+        if number is None or not self._units.is_admitted(number):
             return None
-        self._known.move_to_end(unit)
-        if (
-            admitted.checked_s < max(time.monotonic() - REFRESH_S, self._doubted_s)
-            and unit not in self._stale
-        ):
-            self._stale[unit] = None
-            self._wake.set()
-        return admitted
+        if self._units.checked_s[number] < self.fresh_s():
+            self.refresh([unit])
+        return Admitted(self._units, number)
+
+    def fresh_s(self) -> float:
+        """Answers from before then are asked for anew."""
+        return max(time.monotonic() - REFRESH_S, self._doubted_s)
+
+    def refresh(self, units: Iterable[str]) -> None:
+        """Ask anew for units that are admitted, and go on with what is known until there is an answer."""
+        self._stale.update(dict.fromkeys(units))
+        self._wake.set()
 
     def is_unknown(self, unit: str) -> bool:
         """The platform said moments ago that there is no such unit."""
@@ -106,10 +80,17 @@ class Admission:
         """Ask anew for a unit that was unknown a moment ago."""
         self._negative.pop(unit, None)
 
-    def ask(self, unit: str) -> None:
-        """Have `answered` called for the unit, as soon as the platform has said something about it."""
-        self._asked[unit] = None
+    def ask(self, units: Iterable[str]) -> None:
+        """Have the units among the answers, as soon as the platform has said something about them."""
+        self._asked.update(dict.fromkeys(units))
         self._wake.set()
+
+    def pop_answers(self) -> list[str]:
+        """Units that were asked for and about which the platform has said something since the last call: now
+        `find` or `is_unknown` tells what."""
+        found, self._answers = self._answers, []
+        self.answered.clear()
+        return found
 
     async def watch(self) -> None:
         """Forget who was suspended or retired, for ever: their next message makes us ask. Notice when the
@@ -124,7 +105,7 @@ class Admission:
                 if barred.epoch != self._epoch or barred.next < self._after:
                     await self._begin_epoch()
                     log.info(
-                        "the platform began anew: its answers are asked for again", units=len(self._known)
+                        "the platform began anew: its answers are asked for again", units=len(self._units)
                     )
                     continue
             except PlatformAway as error:
@@ -146,13 +127,13 @@ class Admission:
         self._negative.clear()
 
     def _forget(self, barred: Barred) -> None:
-        units, owners = set(barred.units), set(barred.enterprises)
+        owners = set(barred.enterprises)
+        numbers = [number for unit in barred.units if (number := self._units.numbers.get(unit)) is not None]
         if owners:
-            units.update(unit for unit, known in self._known.items() if known.enterprise in owners)
-        for unit in units:
-            self._known.pop(unit, None)
+            numbers += self._units.of_enterprises(owners)
+        self._units.checked_s[numbers] = 0.0
         self._barred_s = time.monotonic()
-        log.info("barred", units=len(barred.units), enterprises=len(owners), forgotten=len(units))
+        log.info("barred", units=len(barred.units), enterprises=len(owners), forgotten=len(numbers))
 
     async def run(self) -> None:
         """Ask, for ever."""
@@ -174,54 +155,38 @@ class Admission:
                 await asyncio.sleep(backoff.delay_s())
 
     async def _ask_once(self) -> None:
-        asked = list(self._asked)[:MAX_COLUMN_IDS]
-        stale = [unit for unit in list(self._stale)[: MAX_COLUMN_IDS - len(asked)] if unit not in self._asked]
+        asked = list(islice(self._asked, MAX_COLUMN_IDS))
+        room = MAX_COLUMN_IDS - len(asked)
+        stale = [unit for unit in islice(self._stale, room) if unit not in self._asked]
         asked_s = time.monotonic()
-        units = asked + stale
-        records = (await self._platform.admission(units)).records()
-        found = dict(zip(units, records, strict=True))
+        records = (await self._platform.admission(asked + stale)).records()
         # An answer that somebody's suspension overtook is asked for again.
-        checked_s = asked_s if self._barred_s < asked_s else asked_s - REFRESH_S
-        for unit in stale:
-            self._stale.pop(unit, None)
-            self._learn(unit, found[unit], checked_s)
-        for unit in asked:
+        checked_s = asked_s if self._barred_s < asked_s else max(asked_s - REFRESH_S, LONG_AGO_S)
+        for unit, record in zip(asked + stale, records, strict=True):
             self._asked.pop(unit, None)
             self._stale.pop(unit, None)
-            await self._answered(unit, self._learn(unit, found[unit], checked_s))
+            self._learn(unit, record, checked_s)
+        if asked:
+            self._answers += asked
+            self.answered.set()
 
-    def _learn(self, unit: str, record: UnitRecord | None, checked_s: float) -> Admitted | None:
-        old = self._known.pop(unit, None)
+    def _learn(self, unit: str, record: UnitRecord | None, checked_s: float) -> None:
+        units = self._units
         if record is None:
             if len(self._negative) >= MAX_NEGATIVE:
                 self._negative.clear()
             self._negative[unit] = time.monotonic() + NEGATIVE_S
-            return None
+            if unit in units.numbers:
+                units.checked_s[units.numbers[unit]] = 0.0
+            return
         self._negative.pop(unit, None)
-        places = {
-            "city": record.owner.city,
-            "county": record.owner.county,
-            "industry": record.owner.industry,
-            "enterprise": record.owner.enterprise,
-            "unit": unit,
-        }
-        admitted = Admitted(
-            unit,
-            record.class_,
-            record.owner.county,
-            record.owner.enterprise,
-            tuple(places[tag] for tag in UNIT_TAGS),
-            record.on_cloud,
-            checked_s,
-        )
-        if old is not None and (old.class_name, old.tags) == (admitted.class_name, admitted.tags):
-            # Messages on their way hold the old one, and are to report a first reading that the platform
-            # has not, or no longer: twice does no harm.
-            if old.checked_s < self._doubted_s:
-                old.active_ms = 0
-            old.on_cloud, old.checked_s = record.on_cloud, checked_s
-            admitted = old
-        self._known[unit] = admitted
-        if len(self._known) > MAX_CACHED:
-            self._known.popitem(last=False)
-        return admitted
+        owner = record.owner
+        tags = Tags(owner.city, owner.county, owner.industry, owner.enterprise, unit)
+        number = units.add(record.class_, tags)
+        # A first reading that the platform has not, or no longer, is reported again: twice does no harm.
+        if units.checked_s[number] < self._doubted_s:
+            units.active_ms[number] = 0
+        units.on_cloud[number] = record.on_cloud
+        units.checked_s[number] = checked_s
+
+

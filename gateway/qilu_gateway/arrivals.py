@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain, count
 from typing import NamedTuple
 
 import numpy as np
-from qilu_contract.columns import Ints
 from qilu_contract.mqtt_messages import DUP, RETAINED, Messages
+
+
+_numbers = count()
 
 
 class Arrival:
     """Messages that came together, on the connection `epoch` of the session `lane`."""
 
     __slots__ = (
-        "messages", "lane", "epoch", "received_s", "bytes", "counts", "unsettled", "acknowledged", "again",
-        "hashes",
+        "number",
+        "messages", "lane", "epoch", "received_s", "bytes", "counts", "unsettled", "durable", "acknowledged",
+        "again", "hashes",
     )  # fmt: skip
 
     def __init__(self, messages: Messages, lane: int, epoch: int) -> None:
+        self.number = next(_numbers)
+        """In the order of arrival."""
         self.messages, self.lane, self.epoch = messages, lane, epoch
         self.received_s = time.monotonic()
         self.bytes = messages.payload_bytes
@@ -28,7 +34,8 @@ class Arrival:
         self.counts = np.zeros(len(messages), dtype=np.int32)
         """Readings of each, good and bad."""
         self.unsettled = len(messages)
-        """Messages that are not durable yet."""
+        """How many are not durable yet."""
+        self.durable = np.zeros(len(messages), dtype=bool)
         self.acknowledged = np.zeros(len(messages), dtype=bool)
         self.again: dict[int, tuple[int, int]] = {}
         """By place: packet identifier and epoch of what came again."""
@@ -38,6 +45,7 @@ class Arrival:
     def settle(self, places: Sequence[int]) -> int:
         """These are durable, and their payloads needed no more; returns how many bytes that were."""
         self.unsettled -= len(places)
+        self.durable[places] = True
         payloads = self.messages.payloads
         if not self.unsettled:
             freed, self.bytes = self.bytes, 0
@@ -65,6 +73,18 @@ class Arrival:
             if mid and of == epoch:
                 found.append(mid)
         return found
+
+
+    def was_acknowledged(self, epoch: int, places: Sequence[int]) -> None:
+        """Those that were due."""
+        if not self.again:
+            if epoch == self.epoch:
+                self.acknowledged[places] = True
+            return
+        for place in places:
+            _, of = self.again.get(place, (0, self.epoch))
+            if of == epoch:
+                self.acknowledged[place] = True
 
 
 class Known(NamedTuple):
@@ -133,10 +153,11 @@ class Settling:
     def add(self, arrival: Arrival, places: Sequence[int]) -> None:
         self._places.setdefault(arrival, []).append(places)
 
-    def all(self) -> Iterable[tuple[Arrival, list[int]]]:
-        for arrival, parts in self._places.items():
-            yield arrival, list(parts[0]) if len(parts) == 1 else sorted(place for part in parts for place in part)
+    def all(self) -> list[tuple[Arrival, list[int]]]:
+        found = []
+        for arrival in sorted(self._places, key=lambda arrival: arrival.number):
+            parts = self._places[arrival]
+            one = len(parts) == 1
+            found.append((arrival, list(parts[0]) if one else sorted(chain.from_iterable(parts))))
+        return found
 
-
-def places_of(mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Ints:
-    return np.flatnonzero(mask)

@@ -3,21 +3,29 @@
 A table takes effect at once, and is durable before its birth is acknowledged. It stays valid across restarts
 of the gateway, until the next birth replaces it or a death closes it. A table is closed when its `session`
 is not the edge node's: the death of a node closes all of its tables by adding one to a single number.
+
+Devices alike differ by their first alias at most: their tables share one layout, and of each admitted unit
+three numbers are kept, for ever. Others' tables are kept as they are.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import structlog
+from numpy.typing import NDArray
+from qilu_contract.columns import Ints, Rows, grown
 
+from qilu_gateway.edge_nodes import EdgeNode, EdgeNodes, SessionRow
 from qilu_gateway.statefile import StateFile
+from qilu_gateway.units import Units
 
 log = structlog.get_logger()
 
@@ -39,15 +47,14 @@ CREATE TABLE IF NOT EXISTS sessions (
   PRIMARY KEY (county, node, device)
 ) WITHOUT ROWID;
 """
-MAX_NODES = 200_000
-"""Edge nodes in memory, about 0.5 kB each; of one that is read from the file again only the last sequence
-number is forgotten."""
 DEAD = -1
 """The session of a device that has died: no edge node has it."""
-MAX_CACHED = 200_000
-"""Tables in memory, about 1 kB each; others are read from the file when they are needed."""
 AMBIGUOUS_MS = 3600 * 1000
 """How long after an alias got another meaning a redelivered message is not decoded by guess."""
+HISTORY = "~"
+"""Before the county of what came as history: its births and aliases are its own."""
+TOGETHER = 500
+"""Tables that one query reads."""
 
 INFORMATION = (
     *("bdSeq", "Node Control/", "Device Control/", "Node Info/", "Device Info/", "Properties/"),
@@ -62,48 +69,59 @@ Aliases = dict[int | str, tuple[str, int]]
 alias several meanings."""
 
 
-class SessionRow(NamedTuple):
-    """What the state file keeps beside a table. Of a node (`device` empty): how many of its connections are
-    known to have ended, and the bdSeq of its last birth. Of a device: in which session it was born, or DEAD.
-    """
-
-    county: str
-    node: str
-    device: str
-    session: int
-    bd_seq: int | None = None
-
-
-@dataclass(slots=True)
-class EdgeNode:
-    county: str
-    name: str
-    session: int = 0
-    bd_seq: int | None = None
-    """Of its last birth; None when no birth is known, or it gave none."""
-    last_seq: int | None = None
-    missing: set[int] = field(default_factory=set)
-    """Sequence numbers that were skipped and may still come."""
-    lane: int | None = None
-    """The connection of ours on which its last birth came."""
-
-    def count_anew(self) -> None:
-        """Its sequence numbers begin again."""
-        self.last_seq = None
-        self.missing.clear()
-
-    def row(self) -> SessionRow:
-        return SessionRow(self.county, self.name, "", self.session, self.bd_seq)
-
-
 def is_information(name: str | None) -> bool:
     return name is not None and name.startswith(INFORMATION)
+
+
+class Meanings:
+    """What a birth says, in the ways in which it is asked for."""
+
+    __slots__ = ("aliases", "names", "types")
+
+    def __init__(self, aliases: Aliases) -> None:
+        self.aliases = aliases
+        self.names: dict[int | str, str] = {
+            alias: name for alias, (name, _) in aliases.items() if name and not is_information(name)
+        }
+        """Of the aliases that stand for something measured."""
+        self.types: dict[str, int] = {}
+        """Datatype by name; 0 for a name to which the birth gives several."""
+        for name, datatype in aliases.values():
+            self.types[name] = datatype if self.types.get(name, datatype) == datatype else 0
+
+
+Layout = tuple[tuple[int | str, str, int], ...]
+"""Aliases less the first of them, names and datatypes."""
+
+
+def layout_of(aliases: Aliases) -> tuple[Layout, int]:
+    """The layout, and the first alias."""
+    first = min((alias for alias in aliases if type(alias) is int), default=0)
+    return (
+        tuple(
+            [
+                (alias - first if type(alias) is int else alias, name, datatype)
+                for alias, (name, datatype) in aliases.items()
+            ]
+        ),
+        first,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _meanings(layout: Layout, first: int) -> Meanings:
+    return Meanings(
+        {
+            alias + first if type(alias) is int else alias: (name, datatype)
+            for alias, name, datatype in layout
+        }
+    )
 
 
 @dataclass(slots=True)
 class BirthTable:
     key: Key
-    aliases: Aliases
+    meanings: Meanings
     session: int = 0
     redefined_ms: int = 0
     """When a birth gave an alias another meaning than the birth before it; 0 for never."""
@@ -113,66 +131,107 @@ class BirthTable:
     """
     said_ms: int | None = None
     """The birth's own time, as long as this is the birth that is being stored."""
-    names: dict[int | str, str] = field(init=False)
-    """Of the aliases that stand for something measured."""
-    types: dict[str, int] = field(init=False)
-    """Datatype by name; 0 for a name to which the birth gives several."""
 
-    def __post_init__(self) -> None:
-        self.names = {
-            alias: name for alias, (name, _) in self.aliases.items() if name and not is_information(name)
-        }
-        self.types = {}
-        for name, datatype in self.aliases.values():
-            self.types[name] = datatype if self.types.get(name, datatype) == datatype else 0
+    @property
+    def aliases(self) -> Aliases:
+        return self.meanings.aliases
+
+    @property
+    def names(self) -> dict[int | str, str]:
+        return self.meanings.names
+
+    @property
+    def types(self) -> dict[str, int]:
+        return self.meanings.types
+
+
+class Layouts:
+    """Layouts by number, from 1."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Layout, int] = {}
+        self._layouts: list[Layout] = [()]
+
+    def number(self, layout: Layout) -> int:
+        found = self._numbers.setdefault(layout, len(self._layouts))
+        if found == len(self._layouts):
+            self._layouts.append(layout)
+        return found
+
+    def __getitem__(self, number: int) -> Layout:
+        return self._layouts[number]
+
+
+class Durable(NamedTuple):
+    """Tables of units that are durable, by the units' numbers."""
+
+    layouts: NDArray[np.int32]
+    """0: not looked for yet; -1: there is none, or it is ambiguous."""
+    firsts: Ints
+    sessions: NDArray[np.int32]
+    nodes: Rows
+    """Numbers of their edge nodes."""
 
 
 class Births:
-    """Answers at once. Tables that are not durable yet stay in memory whatever the cache's bound says."""
+    """Answers at once. What is not durable yet is kept apart from what is."""
 
-    def __init__(self, state: StateFile) -> None:
+    def __init__(self, state: StateFile, units: Units | None = None) -> None:
         self._state = state
-        self._cache: OrderedDict[Key, BirthTable] = OrderedDict()
+        self._units = units if units is not None else Units()
+        self.nodes = EdgeNodes(state)
+        self.layouts = Layouts()
+        self._tables: dict[Key, BirthTable] = {}
+        """Of edge nodes, and of devices that are no admitted units."""
         self._unsaved: dict[Key, BirthTable] = {}
-        self._nodes: OrderedDict[tuple[str, str], EdgeNode] = OrderedDict()
+        empty = np.zeros(0, dtype=np.int32)
+        self._durable = {
+            False: Durable(empty, np.zeros(0, dtype=np.int64), empty, empty),
+            True: Durable(empty, np.zeros(0, dtype=np.int64), empty, empty),
+        }
+        """Whether it is history: those of the present apart from those."""
+        self._odd: dict[Key, BirthTable] = {}
+        """Of units, but ambiguous, or redefined."""
         self._started_ms = time.time_ns() // 1_000_000
 
     def node(self, county: str, name: str) -> EdgeNode:
         """The edge node as its births and deaths left it; a new one when nothing is known of it."""
-        node = self._nodes.get((county, name))
-        if node is None:
-            row = self._state.read(
-                "SELECT session, bd_seq FROM sessions WHERE county = ? AND node = ? AND device = ''",
-                (county, name),
-            )
-            node = EdgeNode(county, name, *(row or ()))  # type: ignore[arg-type]  # as the schema says
-            self._nodes[county, name] = node
-            if len(self._nodes) > MAX_NODES:
-                self._nodes.popitem(last=False)
-        return node
+        return self.nodes.find(county, name)
 
     def learn(self, key: Key, aliases: Aliases, said_ms: int | None = None, session: int = 0) -> BirthTable:
         """A birth's table, in effect from now on; `saved` or `forget` must follow."""
-        table = BirthTable(key, aliases, session, said_ms=said_ms)
+        table = BirthTable(key, _meanings(*layout_of(aliases)), session, said_ms=said_ms)
         old = self.find(key)
         if old is not None:
             table.redefined_ms = old.redefined_ms
-            if any(old.aliases.get(alias, meaning) != meaning for alias, meaning in aliases.items()):
+            if old.meanings is not table.meanings and any(
+                old.aliases.get(alias, meaning) != meaning for alias, meaning in aliases.items()
+            ):
                 table.redefined_ms = time.time_ns() // 1_000_000
         self._unsaved[key] = table
         return table
 
     def find(self, key: Key) -> BirthTable | None:
-        table = self._unsaved.get(key) or self._cache.get(key)
-        if table is None:
-            table = self._load(key)
-            if table is not None:
-                self._remember(table)
+        table = self._unsaved.get(key) or self._tables.get(key) or self._odd.get(key)
+        if table is not None:
+            return table
+        number = self._number(key)
+        if number is not None:
+            durable = self._of(key[0].startswith(HISTORY))
+            layout = int(durable.layouts[number])
+            if layout > 0:
+                meanings = _meanings(self.layouts[layout], int(durable.firsts[number]))
+                return BirthTable(key, meanings, int(durable.sessions[number]))
+            if layout < 0:
+                return None
+        [table] = self._load(key[0], key[1], [key[2]])
+        if table is not None:
+            self._keep(table)
         return table
 
     def saved(self, table: BirthTable) -> None:
         """The table is durable now."""
-        self._remember(table)
+        self._keep(table)
         if self._unsaved.get(table.key) is table:
             del self._unsaved[table.key]
 
@@ -180,6 +239,16 @@ class Births:
         """The birth was refused: what was known before is valid again."""
         if self._unsaved.get(table.key) is table:
             del self._unsaved[table.key]
+
+    def died(self, table: BirthTable) -> None:
+        """The device of this table, which `find` gave, is dead."""
+        table.session = DEAD
+        number = self._number(table.key)
+        if number is not None:
+            self._of(table.key[0].startswith(HISTORY)).sessions[number] = DEAD
+
+    def is_unsaved(self, key: Key) -> bool:
+        return key in self._unsaved
 
     def devices(self, county: str, node: str) -> list[str]:
         """The devices of an edge node whose births are durable."""
@@ -189,28 +258,99 @@ class Births:
         )
         return str(row[0]).split(",") if row is not None and row[0] is not None else []
 
-    def _remember(self, table: BirthTable) -> None:
-        self._cache[table.key] = table
-        self._cache.move_to_end(table.key)
-        if len(self._cache) > MAX_CACHED:
-            self._cache.popitem(last=False)
+    # -- by number
 
-    def _load(self, key: Key) -> BirthTable | None:
-        row = self._state.read(
-            "SELECT aliases, redefined_ms, coalesce(session, 0) FROM births "
-            "LEFT JOIN sessions USING (county, node, device) WHERE county = ? AND node = ? AND device = ?",
-            key,
+    def durable(self, rows: Rows, *, history: bool) -> Durable:
+        """Of these units, in this order. Raises sqlite3.OperationalError."""
+        durable = self._of(history)
+        unknown = rows[durable.layouts[rows] == 0]
+        if len(unknown):
+            self._look_for(np.unique(unknown), history)
+        return Durable(*(column[rows] for column in durable))
+
+    def unsaved_units(self) -> set[str]:
+        """Devices with a birth that is not durable yet."""
+        return {device for _, _, device in self._unsaved if device}
+
+    def _of(self, history: bool) -> Durable:
+        durable, size = self._durable[history], len(self._units)
+        if size > len(durable.layouts):
+            durable = self._durable[history] = Durable(*(grown(column, size) for column in durable))
+        return durable
+
+    def _number(self, key: Key) -> int | None:
+        number = self._units.numbers.get(key[2]) if key[2] else None
+        if number is None:
+            return None
+        county, enterprise = self._units.owner(number)
+        return number if (county, enterprise) == (key[0].removeprefix(HISTORY), key[1]) else None
+
+    def _look_for(self, numbers: Rows, history: bool) -> None:
+        """Tables of units in the state file, many with one query."""
+        by_node: dict[tuple[str, str], list[int]] = {}
+        for number in numbers.tolist():
+            by_node.setdefault(self._units.owner(number), []).append(number)
+        durable = self._of(history)
+        for (county, node), some in by_node.items():
+            county = HISTORY + county if history else county
+            durable.nodes[some] = self.nodes.find(county, node).number
+            devices = dict(zip(self._units.ids(np.array(some)), some, strict=True))
+            for device in list(devices):
+                table = self._tables.pop((county, node, device), None)
+                if table is not None:
+                    self._keep(table)
+                    del devices[device]
+            missing = list(devices)
+            for start in range(0, len(missing), TOGETHER):
+                part = missing[start : start + TOGETHER]
+                for device, table in zip(part, self._load(county, node, part), strict=True):
+                    if table is None:
+                        durable.layouts[devices[device]] = -1
+                    else:
+                        self._keep(table)
+
+    def _keep(self, table: BirthTable) -> None:
+        number = self._number(table.key)
+        if number is None:
+            self._tables[table.key] = table
+            return
+        table.said_ms = None
+        self._tables.pop(table.key, None)
+        history = table.key[0].startswith(HISTORY)
+        durable = self._of(history)
+        durable.nodes[number] = self.nodes.find(*table.key[:2]).number
+        if table.ambiguous or table.redefined_ms:
+            self._odd[table.key] = table
+        else:
+            self._odd.pop(table.key, None)
+        durable.sessions[number] = table.session
+        if table.ambiguous:  # only the plain way knows of that
+            durable.layouts[number] = -1
+            return
+        layout, durable.firsts[number] = layout_of(table.aliases)
+        durable.layouts[number] = self.layouts.number(layout)
+
+    def _load(self, county: str, node: str, devices: Sequence[str]) -> list[BirthTable | None]:
+        """As they stand in the state file."""
+        places = ",".join("?" * len(devices))
+        rows = self._state.read_all(
+            "SELECT device, aliases, redefined_ms, coalesce(session, 0) FROM births "
+            "LEFT JOIN sessions USING (county, node, device) "
+            f"WHERE county = ? AND node = ? AND device IN ({places})",
+            (county, node, *devices),
         )
-        if row is None:
-            return None
-        try:
-            body, redefined_ms, session = msgspec.convert(row, type=tuple[bytes, int, int])
-            meanings = msgspec.msgpack.decode(body, type=Aliases)
-        except msgspec.MsgspecError as error:  # damaged: as if there were none, and a rebirth is asked for
-            log.error("a birth in the state file cannot be read", of="/".join(key), error=str(error))
-            return None
-        ambiguous = 0 <= self._started_ms - redefined_ms < AMBIGUOUS_MS
-        return BirthTable(key, meanings, session, redefined_ms, ambiguous)
+        found: dict[str, BirthTable] = {}
+        for row in rows:
+            try:
+                device, body, redefined_ms, session = msgspec.convert(row, type=tuple[str, bytes, int, int])
+                aliases = msgspec.msgpack.decode(body, type=Aliases)
+            except msgspec.MsgspecError as error:  # damaged: as if there were none, and a rebirth is asked for
+                log.error("a birth in the state file cannot be read", of=f"{county}/{node}", error=str(error))
+                continue
+            ambiguous = 0 <= self._started_ms - redefined_ms < AMBIGUOUS_MS
+            meanings = _meanings(*layout_of(aliases))
+            found[device] = BirthTable((county, node, device), meanings, session, redefined_ms, ambiguous)
+        return [found.get(device) for device in devices]
 
 
 def save(

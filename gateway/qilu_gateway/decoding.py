@@ -17,7 +17,8 @@ from qilu_contract.readings import Reading, Value
 from qilu_contract.sparkplug import GOOD, QUALITY, UNIT
 from qilu_contract.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic, Topic
 
-from qilu_gateway.births import DEAD, Aliases, Births, BirthTable, EdgeNode, SessionRow, is_information
+from qilu_gateway.births import DEAD, HISTORY, Aliases, Births, BirthTable, is_information
+from qilu_gateway.edge_nodes import EdgeNode, SessionRow
 
 MAX_KEPT_TOPIC = 200
 """Characters of a topic that is kept, taken apart: no unit's is longer, and what people make up is not."""
@@ -32,6 +33,7 @@ class _Delivery(NamedTuple):
     retained: bool
     past_ms: int | None
     lane: int
+    followed: bool
 
     @property
     def present(self) -> bool:
@@ -98,16 +100,17 @@ class Decoder:
         past_ms: int | None = None,
         lane: int = 0,
         receipt: Callable[[], int] | None = None,
+        followed: bool = False,
     ) -> Decoded:
         """`dup`: the broker may have delivered this message before. `retained`: the broker kept it, and it
         may be older than anything that is known. `past_ms`: it came then, and is taken again. Neither a
         retained message nor one of the past changes births, deaths or sequence numbers; one of the past sets
         no clock. `lane`: which connection of ours it came on; no two keep the order of each other's messages,
         so the death of a node counts on the one on which its birth came. `receipt` is asked for the time of
-        receipt when a reading has no time of its own. What cannot be decoded comes back as one refused
+        receipt when a reading has no time of its own. `followed`: its sequence number is known already. What cannot be decoded comes back as one refused
         reading.
         """
-        delivery = _Delivery(dup, retained, past_ms, lane)
+        delivery = _Delivery(dup, retained, past_ms, lane, followed)
         decoded = Decoded()
         try:
             decoded.history = topic.startswith(topics.HISTORY)
@@ -149,7 +152,7 @@ class Decoder:
                     decoded.clock = clock.decode(payload)
                 case SparkplugTopic():
                     if decoded.history:  # its births and aliases are its own: a live run may have others
-                        parsed = replace(parsed, group=f"~{parsed.group}")
+                        parsed = replace(parsed, group=HISTORY + parsed.group)
                     if not delivery.present or not self._plain_data(decoded, parsed, payload, delivery):
                         self._sparkplug(
                             decoded, parsed, sparkplug.decode(payload, self._max_payload_bytes), delivery
@@ -244,7 +247,7 @@ class Decoder:
         if topic.device is None:
             bd_seq = _bd_seq(payload.metrics)
             if node.bd_seq not in (None, bd_seq):  # another connection: the one before has ended
-                node.session += 1
+                node.end_session()
             node.bd_seq = bd_seq
             decoded.sessions = [node.row()]
         else:
@@ -268,7 +271,7 @@ class Decoder:
         if topic.device is not None:
             decoded.death = True
             if table is not None:
-                table.session = DEAD
+                self._births.died(table)
                 decoded.sessions = [SessionRow(topic.group, topic.node, topic.device, DEAD)]
             return
         bd_seq = _bd_seq(payload.metrics, table)
@@ -281,7 +284,7 @@ class Decoder:
             decoded.ignored_death = True
             return
         decoded.death = True
-        node.session += 1
+        node.end_session()
         node.count_anew()
         decoded.sessions = [node.row()]
 
@@ -296,7 +299,7 @@ class Decoder:
     ) -> list[tuple[str | None, sparkplug.Metric]]:
         """Each metric with its name; raises BadReading(no_birth) when an alias is not known, or may have had
         another meaning when the message was published."""
-        dup, retained, past_ms, _ = delivery
+        dup, retained, past_ms = delivery.dup, delivery.retained, delivery.past_ms
         if table is not None and table.ambiguous and dup and past_ms is None:
             raise BadReading(
                 Reason.NO_BIRTH,
@@ -403,21 +406,8 @@ def _parse(topic: str) -> Topic:
 
 
 def _follow(decoded: Decoded, node: EdgeNode, seq: int | None, delivery: _Delivery) -> None:
-    """Notice skipped sequence numbers, and when all of them have come after all."""
-    if seq is None:
-        return
-    last, node.last_seq = node.last_seq, seq
-    if last is None or seq == (last + 1) % 256:
-        return
-    if delivery.dup:  # the broker begins again somewhere before
-        node.missing.clear()
-    elif seq in node.missing:
-        node.last_seq = last
-        node.missing.discard(seq)
-        decoded.complete = not node.missing
-    else:
-        node.missing |= {(last + 1 + step) % 256 for step in range((seq - last - 1) % 256)}
-        decoded.gap = True
+    if seq is not None and not delivery.followed:
+        decoded.gap, decoded.complete = node.follow(seq, delivery.dup)
 
 
 def _aliases(metrics: Iterable[sparkplug.Metric]) -> Aliases:

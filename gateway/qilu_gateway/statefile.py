@@ -109,8 +109,12 @@ class StateFile:
             await self.write(probe)
 
     def read(self, query: str, values: tuple[object, ...]) -> tuple[object, ...] | None:
-        """The first row of a look-up by key. Raises sqlite3.OperationalError when the disk does not
-        answer."""
+        """The first row of a look-up by key. Raises as `read_all`."""
+        rows = self.read_all(query, values)
+        return rows[0] if rows else None
+
+    def read_all(self, query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+        """A look-up by keys. Raises sqlite3.OperationalError when the disk does not answer."""
         try:
             return self._look_up(query, values)
         except sqlite3.DatabaseError as error:
@@ -120,13 +124,12 @@ class StateFile:
             self._thread.submit(self._salvage, error).result()
             return self._look_up(query, values)
 
-    def _look_up(self, query: str, values: tuple[object, ...]) -> tuple[object, ...] | None:
+    def _look_up(self, query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
         with self._reading:
             if self._reader is None:
                 self._reader = _connect(self._path)
                 self._reader.execute("PRAGMA query_only = ON")
-            row: tuple[object, ...] | None = self._reader.execute(query, values).fetchone()
-            return row
+            return self._reader.execute(query, values).fetchall()
 
     # -- in the thread
 

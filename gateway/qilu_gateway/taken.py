@@ -1,11 +1,9 @@
-"""A message that the gateway has taken over, from then until it is acknowledged."""
+"""A message that the gateway has taken over by itself, the plain way, until it is acknowledged."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from qilu_contract import json_payload
@@ -13,15 +11,13 @@ from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import Reading
 from qilu_contract.storage import BORN, Point
 
-from qilu_gateway.admission import Admitted
-from qilu_gateway.births import BirthTable, SessionRow
+from qilu_gateway.arrivals import Arrival
+from qilu_gateway.births import BirthTable
 from qilu_gateway.dead_letters import DeadLetter
 from qilu_gateway.decoding import Decoded
+from qilu_gateway.edge_nodes import SessionRow
 from qilu_gateway.receipts import Receipt
-
-_NOTHING: list[Any] = []
-_NO_UNITS: dict[str, str] = {}
-_NO_REASONS: dict[Any, tuple[str, int]] = {}
+from qilu_gateway.units import Admitted
 
 
 class Taken(msgspec.Struct, eq=False):
@@ -33,27 +29,23 @@ class Taken(msgspec.Struct, eq=False):
     county: str
     enterprise: str
     unit: str | None
-    mid: int
-    """What it is acknowledged by, on the connection `epoch` of the session `lane`; 0 when nobody waits for
-    that."""
-    epoch: int
     readings: list[Reading]
     count: int
     """Readings, good and bad."""
-    birth: BirthTable | None
+    birth: BirthTable | None = None
     units: dict[str, str] = {}
     """The units of measurement that the birth gives."""
     death: bool = False
     sessions: list[SessionRow] = []
     """What it changes about its edge node or device; kept with it."""
     retained: bool = False
-    lane: int = 0
     history: bool = False
-    received_s: float = msgspec.field(default_factory=time.monotonic)
+    arrival: Arrival | None = None
+    """With which others it came, and its place among these; None when nobody waits for its
+    acknowledgement."""
+    place: int = 0
     admitted: Admitted | None = None
     points: list[Point] = []
-    spooled: list[Point] = []
-    """Those of the points that are in the spool, and no longer in `points`."""
     refused: dict[Reason, tuple[str, int]] = {}
     """Readings refused, by reason, with the first one's detail."""
     remarks: dict[Remark, tuple[str, int]] = {}
@@ -62,8 +54,6 @@ class Taken(msgspec.Struct, eq=False):
     """When it was received, if its reading has no time of its own."""
     ended: asyncio.Future[frozenset[Reason]] | None = None
     """Somebody waits for what becomes of it: why readings of it were refused."""
-    settled: bool = False
-    acknowledged: bool = False
 
     @property
     def weight(self) -> int:
@@ -85,8 +75,6 @@ class Taken(msgspec.Struct, eq=False):
             county=decoded.county,
             enterprise=decoded.enterprise,
             unit=decoded.unit,
-            mid=0,
-            epoch=0,
             readings=decoded.readings,
             count=len(decoded.readings) + len(decoded.refused),
             birth=decoded.birth,
@@ -100,14 +88,6 @@ class Taken(msgspec.Struct, eq=False):
         for bad in decoded.refused:
             taken.refuse(bad)
         return taken
-
-    def settle(self) -> None:
-        """All of it is durable. The window of what may come again holds many of these: they keep no
-        content."""
-        self.settled = True
-        self.payload, self.readings, self.points, self.spooled = b"", _NOTHING, _NOTHING, _NOTHING
-        self.refused, self.remarks, self.receipt = _NO_REASONS, _NO_REASONS, None
-        self.units = _NO_UNITS
 
     def refuse(self, bad: BadReading, readings: int = 1) -> None:
         detail, count = self.refused.get(bad.reason, (bad.detail, 0))

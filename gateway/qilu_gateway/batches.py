@@ -1,0 +1,122 @@
+"""A batch on its way to the store, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from qilu_contract import topics
+from qilu_contract.columns import Columns
+from qilu_contract.errors import BadReading, Reason
+from qilu_contract.storage import Point
+
+from qilu_gateway.columnar import Group, Read
+from qilu_gateway.store_gate import Refused
+from qilu_gateway.taken import Taken
+from qilu_gateway.units import Tags
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages taken the plain way, checked, and the others by column."""
+
+    taken: list[Taken]
+    reads: list[Read]
+    columns: list[Columns]
+    """Those of all reads, of one class and with the same signals together."""
+    sources: list[list[tuple[Read, Group]]]
+    """What each of the columns is made of."""
+
+    @classmethod
+    def of(cls, items: Sequence[Taken | Read]) -> Batch:
+        taken = [item for item in items if isinstance(item, Taken)]
+        reads = [item for item in items if isinstance(item, Read)]
+        alike: dict[tuple[str, tuple[str, ...]], list[tuple[Read, Group]]] = {}
+        for read in reads:
+            for group in read.groups:
+                alike.setdefault((group.columns.measurement, group.columns.names), []).append((read, group))
+        columns = [_joined([group.columns for _, group in some]) for some in alike.values()]
+        return cls(taken, reads, columns, list(alike.values()))
+
+    @property
+    def points(self) -> list[Point]:
+        return [point for taken in self.taken for point in taken.points]
+
+    def source(self, column: int, place: int) -> tuple[Read, int]:
+        """From which message a point of the columns comes: its arrival, and its place there."""
+        for read, group in self.sources[column]:
+            if place < len(group.of):
+                return read, int(group.of[place])
+            place -= len(group.of)
+        raise IndexError(place)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A batch that is durable: stored, or `spooled`, but for what the store refused."""
+
+    batch: Batch
+    columns: list[Columns]
+    """Without what was refused."""
+    spooled: bool = False
+    refused: list[Taken] = field(default_factory=list)
+    """Messages of the columns with readings that the store refused."""
+
+    @classmethod
+    def without(cls, batch: Batch, refused: Sequence[Refused]) -> Written:
+        """Stored but for these."""
+        places: dict[int, list[int]] = {}
+        letters: dict[tuple[int, int], Taken] = {}
+        points = batch.points
+        owners = {id(point): taken for taken in batch.taken for point in taken.points}
+        for each in refused:
+            bad = BadReading(Reason.REFUSED_BY_STORE, each.detail)
+            if each.group is None:
+                point = points[each.place]
+                taken = owners[id(point)]
+                taken.points = [kept for kept in taken.points if kept is not point]
+                taken.refuse(bad)
+                continue
+            places.setdefault(each.group, []).append(each.place)
+            read, place = batch.source(each.group, each.place)
+            key = id(read.arrival), place
+            if key not in letters:
+                letters[key] = _taken(read, place, Tags(*each.point.tags))
+            letters[key].refuse(bad)
+        columns = [
+            each.take(np.delete(np.arange(len(each)), places[number])) if number in places else each
+            for number, each in enumerate(batch.columns)
+        ]
+        return cls(batch, [each for each in columns if len(each)], refused=list(letters.values()))
+
+
+def _joined(columns: Sequence[Columns]) -> Columns:
+    first = columns[0]
+    if len(columns) == 1:
+        return first
+    return Columns(
+        first.measurement,
+        first.series,
+        np.concatenate([each.rows for each in columns]),
+        np.concatenate([each.ts_ms for each in columns]),
+        first.names,
+        np.concatenate([each.values for each in columns]),
+    )
+
+
+def _taken(read: Read, place: int, tags: Tags) -> Taken:
+    """What is told of a message that came the fast way."""
+    messages = read.arrival.messages
+    topic = messages.topics[place].decode()
+    return Taken(
+        topic=topic,
+        payload=messages.payloads[place],
+        dup=False,
+        county=tags.county,
+        enterprise=tags.enterprise,
+        unit=tags.unit,
+        readings=[],
+        count=0,
+        history=topic.startswith(topics.HISTORY),
+    )

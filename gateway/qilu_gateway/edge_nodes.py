@@ -1,0 +1,179 @@
+"""Edge nodes: in which session each is, and its last sequence number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from qilu_contract.columns import Ints, Rows, grown
+
+from qilu_gateway.statefile import StateFile
+
+
+class SessionRow(NamedTuple):
+    """What the state file keeps beside a table. Of a node (`device` empty): how many of its connections are
+    known to have ended, and the bdSeq of its last birth. Of a device: in which session it was born, or DEAD.
+    """
+
+    county: str
+    node: str
+    device: str
+    session: int
+    bd_seq: int | None = None
+
+
+class EdgeNodes:
+    """Some 0.4 kB each, and all that were ever heard of by this process are kept."""
+
+    def __init__(self, state: StateFile) -> None:
+        self._state = state
+        self._by_name: dict[tuple[str, str], EdgeNode] = {}
+        self._all: list[EdgeNode] = []
+        self.sessions: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
+        self.last_seqs: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
+        """The last sequence number plus one; 0: none is known."""
+
+    def find(self, county: str, name: str) -> EdgeNode:
+        node = self._by_name.get((county, name))
+        if node is None:
+            row = self._state.read(
+                "SELECT session, bd_seq FROM sessions WHERE county = ? AND node = ? AND device = ''",
+                (county, name),
+            )
+            number = len(self._all)
+            self.sessions, self.last_seqs = grown(self.sessions, number + 1), grown(self.last_seqs, number + 1)
+            node = EdgeNode(self, number, county, name, *(row or ()))  # type: ignore[arg-type]  # as the schema says
+            self._by_name[county, name] = node
+            self._all.append(node)
+        return node
+
+    def known(self, county: str, name: str) -> EdgeNode | None:
+        return self._by_name.get((county, name))
+
+    def __getitem__(self, number: int) -> EdgeNode:
+        return self._all[number]
+
+
+class EdgeNode:
+    __slots__ = ("_nodes", "number", "county", "name", "bd_seq", "missing", "lane")
+
+    def __init__(
+        self,
+        nodes: EdgeNodes,
+        number: int,
+        county: str,
+        name: str,
+        session: int = 0,
+        bd_seq: int | None = None,
+    ) -> None:
+        self._nodes, self.number, self.county, self.name = nodes, number, county, name
+        self.bd_seq = bd_seq
+        """Of its last birth; None when no birth is known, or it gave none."""
+        self.missing: frozenset[int] = frozenset()
+        """Sequence numbers that were skipped and may still come."""
+        self.lane: int | None = None
+        """The connection of ours on which its last birth came."""
+        nodes.sessions[number] = session
+
+    @property
+    def session(self) -> int:
+        """How many of its connections are known to have ended."""
+        return int(self._nodes.sessions[self.number])
+
+    def end_session(self) -> None:
+        """What was born in it is born no more."""
+        self._nodes.sessions[self.number] += 1
+
+    @property
+    def last_seq(self) -> int | None:
+        """None: none is known."""
+        last = int(self._nodes.last_seqs[self.number]) - 1
+        return None if last < 0 else last
+
+    @last_seq.setter
+    def last_seq(self, seq: int) -> None:
+        self._nodes.last_seqs[self.number] = seq + 1
+
+    def count_anew(self) -> None:
+        """Its sequence numbers begin again."""
+        self._nodes.last_seqs[self.number] = 0
+        self.missing = frozenset()
+
+    def row(self) -> SessionRow:
+        return SessionRow(self.county, self.name, "", self.session, self.bd_seq)
+
+    def follow(self, seq: int, dup: bool = False) -> tuple[bool, bool]:
+        """Notice skipped sequence numbers, and when all of them have come after all: whether there is a gap,
+        and whether what was missing is complete."""
+        last, self.last_seq = self.last_seq, seq
+        if last is None or seq == (last + 1) % 256:
+            return False, False
+        if dup:  # the broker begins again somewhere before
+            self.missing = frozenset()
+        elif seq in self.missing:
+            self.last_seq = last
+            self.missing -= {seq}
+            return False, not self.missing
+        else:
+            self.missing |= {(last + 1 + step) % 256 for step in range((seq - last - 1) % 256)}
+            return True, False
+        return False, False
+
+
+class Followed(NamedTuple):
+    """What sequence numbers showed of a node."""
+
+    node: EdgeNode
+    gap: bool
+    complete: bool
+
+
+class SequenceNumbers:
+    """Sequence numbers of many messages, in their order: those of each node are followed as far as wanted,
+    all that is left in the end."""
+
+    def __init__(self, nodes: EdgeNodes, places: Ints, numbers: Rows, seqs: NDArray[np.int16]) -> None:
+        """`places` of the messages, in which they come; `numbers` of their nodes; `seqs` 0 to 255."""
+        order = np.argsort(numbers, kind="stable")
+        self._nodes = nodes
+        self._places, self._numbers, self._seqs = places[order], numbers[order], seqs[order]
+        is_first = np.diff(self._numbers, prepend=-1) != 0
+        self._begins = np.flatnonzero(is_first)
+        self._ends = np.append(self._begins[1:], len(order))
+        self._steady = self._seqs == np.where(is_first, 0, np.roll(self._seqs, 1) + 1) % 256
+        self._steady |= is_first
+        self._started: dict[int, int] = {}
+        """By node, what is followed already."""
+
+    def follow_until(self, node: EdgeNode, place: int) -> Iterator[Followed]:
+        """What came of a node before `place`."""
+        at = int(np.searchsorted(self._numbers[self._begins], node.number))
+        if at == len(self._begins) or self._numbers[self._begins[at]] != node.number:
+            return
+        begin, end = self._started.get(at, int(self._begins[at])), int(self._ends[at])
+        end = begin + int(np.searchsorted(self._places[begin:end], place))
+        self._started[at] = end
+        yield from self._one_by_one(begin, end)
+
+    def follow_all(self) -> Iterator[Followed]:
+        begins = self._begins
+        if not len(begins):
+            return
+        numbers = self._numbers[begins]
+        last = self._nodes.last_seqs[numbers]
+        good = (last == 0) | (self._seqs[begins] == last % 256)
+        good &= np.logical_and.reduceat(self._steady, begins)
+        if self._started:
+            good[list(self._started)] = False
+        self._nodes.last_seqs[numbers[good]] = self._seqs[self._ends[good] - 1] + 1
+        for at in np.flatnonzero(~good).tolist():
+            yield from self._one_by_one(self._started.get(at, int(begins[at])), int(self._ends[at]))
+
+    def _one_by_one(self, begin: int, end: int) -> Iterator[Followed]:
+        for number, seq in zip(self._numbers[begin:end].tolist(), self._seqs[begin:end].tolist(), strict=True):
+            node = self._nodes[number]
+            gap, complete = node.follow(seq)
+            if gap or complete:
+                yield Followed(node, gap, complete)
