@@ -188,5 +188,3 @@ class Admission:
             units.active_ms[number] = 0
         units.on_cloud[number] = record.on_cloud
         units.checked_s[number] = checked_s
-
-

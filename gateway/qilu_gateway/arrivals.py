@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from qilu_contract.mqtt_messages import DUP, RETAINED, Messages
 
-
 _numbers = count()
 
 
@@ -19,9 +18,18 @@ class Arrival:
     """Messages that came together, on the connection `epoch` of the session `lane`."""
 
     __slots__ = (
+        "acknowledged",
+        "again",
+        "bytes",
+        "counts",
+        "durable",
+        "epoch",
+        "hashes",
+        "lane",
+        "messages",
         "number",
-        "messages", "lane", "epoch", "received_s", "bytes", "counts", "unsettled", "durable", "acknowledged",
-        "again", "hashes",
+        "received_s",
+        "unsettled",
     )  # fmt: skip
 
     def __init__(self, messages: Messages, lane: int, epoch: int) -> None:
@@ -73,7 +81,6 @@ class Arrival:
             if mid and of == epoch:
                 found.append(mid)
         return found
-
 
     def was_acknowledged(self, epoch: int, places: Sequence[int]) -> None:
         """Those that were due."""
@@ -160,4 +167,3 @@ class Settling:
             one = len(parts) == 1
             found.append((arrival, list(parts[0]) if one else sorted(chain.from_iterable(parts))))
         return found
-

@@ -111,10 +111,7 @@ def layout_of(aliases: Aliases) -> tuple[Layout, int]:
 @lru_cache(maxsize=1024)
 def _meanings(layout: Layout, first: int) -> Meanings:
     return Meanings(
-        {
-            alias + first if type(alias) is int else alias: (name, datatype)
-            for alias, name, datatype in layout
-        }
+        {alias + first if type(alias) is int else alias: (name, datatype) for alias, name, datatype in layout}
     )
 
 
@@ -266,7 +263,9 @@ class Births:
         unknown = rows[durable.layouts[rows] == 0]
         if len(unknown):
             self._look_for(np.unique(unknown), history)
-        return Durable(*(column[rows] for column in durable))
+        return Durable(
+            durable.layouts[rows], durable.firsts[rows], durable.sessions[rows], durable.nodes[rows]
+        )
 
     def unsaved_units(self) -> set[str]:
         """Devices with a birth that is not durable yet."""
@@ -275,7 +274,12 @@ class Births:
     def _of(self, history: bool) -> Durable:
         durable, size = self._durable[history], len(self._units)
         if size > len(durable.layouts):
-            durable = self._durable[history] = Durable(*(grown(column, size) for column in durable))
+            durable = self._durable[history] = Durable(
+                grown(durable.layouts, size),
+                grown(durable.firsts, size),
+                grown(durable.sessions, size),
+                grown(durable.nodes, size),
+            )
         return durable
 
     def _number(self, key: Key) -> int | None:
@@ -334,7 +338,7 @@ class Births:
         """As they stand in the state file."""
         places = ",".join("?" * len(devices))
         rows = self._state.read_all(
-            "SELECT device, aliases, redefined_ms, coalesce(session, 0) FROM births "
+            "SELECT device, aliases, redefined_ms, coalesce(session, 0) FROM births "  # noqa: S608  # places
             "LEFT JOIN sessions USING (county, node, device) "
             f"WHERE county = ? AND node = ? AND device IN ({places})",
             (county, node, *devices),
@@ -344,7 +348,9 @@ class Births:
             try:
                 device, body, redefined_ms, session = msgspec.convert(row, type=tuple[str, bytes, int, int])
                 aliases = msgspec.msgpack.decode(body, type=Aliases)
-            except msgspec.MsgspecError as error:  # damaged: as if there were none, and a rebirth is asked for
+            except (
+                msgspec.MsgspecError
+            ) as error:  # damaged: as if there were none, and a rebirth is asked for
                 log.error("a birth in the state file cannot be read", of=f"{county}/{node}", error=str(error))
                 continue
             ambiguous = 0 <= self._started_ms - redefined_ms < AMBIGUOUS_MS

@@ -1,6 +1,6 @@
-"""The fast way in: from messages to columns, all at once. It takes what nearly every message is: plain JSON, or
-data of a device whose birth is durable and in use, of a unit that is admitted, delivered for the first time,
-with readings that are good in every respect. What is in any way different is left to the plain way
+"""The fast way in: from messages to columns, all at once. It takes what nearly every message is: plain JSON,
+or data of a device whose birth is durable and in use, of a unit that is admitted, delivered for the first
+time, with readings that are good in every respect. What is in any way different is left to the plain way
 (`decoding.py`), which comes to the same.
 """
 
@@ -17,11 +17,12 @@ from qilu_contract import json_columns, topics
 from qilu_contract.columns import Columns, Floats, Ints, Rows
 from qilu_contract.mqtt_messages import DUP, RETAINED
 from qilu_contract.sparkplug import DataType
-from qilu_contract.sparkplug_columns import Metrics, SparkplugColumns, integers
+from qilu_contract.sparkplug_columns import SparkplugColumns, integers
+from qilu_contract.sparkplug_layouts import Metrics
 
 from qilu_gateway.arrivals import Arrival
 from qilu_gateway.births import HISTORY, Births, is_information
-from qilu_gateway.column_checks import check_columns
+from qilu_gateway.checking import check_columns
 from qilu_gateway.edge_nodes import EdgeNode, SequenceNumbers
 from qilu_gateway.units import CLASSES, Units
 
@@ -31,7 +32,9 @@ _TOPIC = re.compile(
     rb"(?:(%b)?spBv1\.0/%b/DDATA/%b/%b|qilu/v1/%b/%b/%b/telemetry)"
     % (re.escape(topics.HISTORY.encode()), *(_ID,) * 6)
 )
-_BIRTH_OR_DEATH = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[ND](?:BIRTH|DEATH)/([^/]+)" % topics.HISTORY.encode())
+_BIRTH_OR_DEATH = re.compile(
+    rb"(?:%b)?spBv1\.0/([^/]+)/[ND](?:BIRTH|DEATH)/([^/]+)" % topics.HISTORY.encode()
+)
 _NODE = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[^/]+/([^/]+)" % topics.HISTORY.encode())
 _MOST_OFFSET = 1 << 20
 
@@ -286,8 +289,9 @@ class Reader:
                     names, datatypes = meaning
                     values, whole = _as_meant(values, group.metrics, datatypes)
                     way.reject(of[which][~whole])
+                    bools = tuple([datatype == DataType.BOOLEAN for datatype in datatypes])
                     way.groups.append(
-                        _Rows(key >> 52, names, of[which], group.ts_ms[mine][which], values, datatypes)
+                        _Rows(key >> 52, names, of[which], group.ts_ms[mine][which], values, bools)
                     )
                 else:
                     way.reject(of[which])
@@ -304,14 +308,10 @@ class Reader:
     ) -> Found:
         groups: list[tuple[_Rows, Floats]] = []
         for rows in way.groups:
-            checked = check_columns(
-                CLASSES[rows.class_], rows.names, rows.datatypes, rows.ts_ms, rows.values, latest_ms
-            )
-            if checked is None:
-                way.reject(rows.of)
-            else:
-                way.reject(rows.of[~checked.good])
-                groups.append((rows, checked.values))
+            class_name = CLASSES[rows.class_]
+            checked = check_columns(class_name, rows.names, rows.ts_ms, rows.values, latest_ms, rows.bools)
+            way.reject(rows.of[~(checked.good & checked.usual)])
+            groups.append((rows, checked.values))
         made: list[Group] = []
         for rows, values in groups:
             kept = way.read[rows.of]
@@ -336,10 +336,10 @@ class Reader:
         is_followed = way.followed[plain] | followed
         sequence = None
         if not followed and any(len(at) for at, _, _ in way.seqs):
-            at, nodes, seqs = (np.concatenate(parts) for parts in zip(*way.seqs, strict=True))
-            order = np.argsort(at)
-            at = part.places[at[order]]
-            sequence = SequenceNumbers(self._births.nodes, at, nodes[order], seqs[order])
+            followed_at, nodes, seqs = (np.concatenate(parts) for parts in zip(*way.seqs, strict=True))
+            order = np.argsort(followed_at)
+            came = part.places[followed_at[order]]
+            sequence = SequenceNumbers(self._births.nodes, came, nodes[order], seqs[order])
         return Found(
             Read(arrival, part.places[way.read].tolist(), made),
             list(zip(part.places[plain].tolist(), is_followed.tolist(), strict=True)),
@@ -356,8 +356,8 @@ class _Rows(NamedTuple):
     of: Ints
     ts_ms: Ints
     values: Floats
-    datatypes: tuple[int, ...] | None = None
-    """As their metrics came; None for JSON, whose types are the class's."""
+    bools: tuple[bool, ...] | None = None
+    """Which signals came as true or false; None: those of which the class says so."""
 
 
 class _Way:
@@ -393,9 +393,7 @@ def _meaning(
     return (tuple(names), tuple(datatypes)) if len(set(names)) == len(names) else None
 
 
-def _as_meant(
-    values: Floats, metrics: Metrics, datatypes: Sequence[int]
-) -> tuple[Floats, NDArray[np.bool_]]:
+def _as_meant(values: Floats, metrics: Metrics, datatypes: Sequence[int]) -> tuple[Floats, NDArray[np.bool_]]:
     """Whole numbers by their datatypes, and which readings are understood."""
     good = np.ones(len(values), dtype=bool)
     for column, (type_, datatype) in enumerate(zip(metrics.types, datatypes, strict=True)):
@@ -403,4 +401,3 @@ def _as_meant(
             values[:, column], fine = integers(values[:, column], datatype)
             good &= fine
     return values, good
-

@@ -107,8 +107,8 @@ class Decoder:
         retained message nor one of the past changes births, deaths or sequence numbers; one of the past sets
         no clock. `lane`: which connection of ours it came on; no two keep the order of each other's messages,
         so the death of a node counts on the one on which its birth came. `receipt` is asked for the time of
-        receipt when a reading has no time of its own. `followed`: its sequence number is known already. What cannot be decoded comes back as one refused
-        reading.
+        receipt when a reading has no time of its own. `followed`: its sequence number is known already. What
+        cannot be decoded comes back as one refused reading.
         """
         delivery = _Delivery(dup, retained, past_ms, lane, followed)
         decoded = Decoded()

@@ -43,7 +43,10 @@ class EdgeNodes:
                 (county, name),
             )
             number = len(self._all)
-            self.sessions, self.last_seqs = grown(self.sessions, number + 1), grown(self.last_seqs, number + 1)
+            self.sessions, self.last_seqs = (
+                grown(self.sessions, number + 1),
+                grown(self.last_seqs, number + 1),
+            )
             node = EdgeNode(self, number, county, name, *(row or ()))  # type: ignore[arg-type]  # as the schema says
             self._by_name[county, name] = node
             self._all.append(node)
@@ -57,7 +60,7 @@ class EdgeNodes:
 
 
 class EdgeNode:
-    __slots__ = ("_nodes", "number", "county", "name", "bd_seq", "missing", "lane")
+    __slots__ = ("_nodes", "bd_seq", "county", "lane", "missing", "name", "number")
 
     def __init__(
         self,
@@ -172,7 +175,9 @@ class SequenceNumbers:
             yield from self._one_by_one(self._started.get(at, int(begins[at])), int(self._ends[at]))
 
     def _one_by_one(self, begin: int, end: int) -> Iterator[Followed]:
-        for number, seq in zip(self._numbers[begin:end].tolist(), self._seqs[begin:end].tolist(), strict=True):
+        for number, seq in zip(
+            self._numbers[begin:end].tolist(), self._seqs[begin:end].tolist(), strict=True
+        ):
             node = self._nodes[number]
             gap, complete = node.follow(seq)
             if gap or complete:

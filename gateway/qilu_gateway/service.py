@@ -33,25 +33,34 @@ from starlette.routing import Route
 
 from qilu_gateway import births, dead_letters, outbox, receipts, rollups, run_clock
 from qilu_gateway import host as host_state
+from qilu_gateway.admission import Admission
 from qilu_gateway.backoff import Backoff
+from qilu_gateway.batching import Batcher
+from qilu_gateway.births import Births
+from qilu_gateway.control import Control
 from qilu_gateway.dead_letters import Bounds
 from qilu_gateway.endpoint import MAX_CONNECTIONS, leave_address
 from qilu_gateway.host import HostState, Timestamps, will
+from qilu_gateway.in_flight import InFlight
+from qilu_gateway.intake import Intake, Item
 from qilu_gateway.letter_office import LetterOffice
 from qilu_gateway.metrics import Counters, Meter, Rates
 from qilu_gateway.neighbours import Neighbours
 from qilu_gateway.outbox import Outbox
-from qilu_gateway.pipeline import HISTORY, Pipeline
 from qilu_gateway.platform_api import PlatformApi
 from qilu_gateway.problems import Problems
 from qilu_gateway.rebirths import Rebirths
+from qilu_gateway.reports import Reports
 from qilu_gateway.rollups import Rollups
-from qilu_gateway.session import Session, Take, filters, history_filters
+from qilu_gateway.session import HISTORY, Session, Take, filters, history_filters
 from qilu_gateway.settings import Settings
+from qilu_gateway.settlement import Settlement
 from qilu_gateway.shipper import Shipper
 from qilu_gateway.spool import Spool
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.store_gate import StoreGate
+from qilu_gateway.units import Units
+from qilu_gateway.writer import Writer
 
 log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -105,7 +114,9 @@ class GatewayService:
         self._spool: Spool | None = None
         self._ousted: ConfigError | None = None
         self._running: asyncio.Task[None] | None = None
-        self._pipeline: Pipeline | None = None
+        self._control: Control | None = None
+        self._admission: Admission | None = None
+        self._in_flight = InFlight()
         self._session: Session | None = None
         self._history: Session | None = None
         self._speaker: Session | None = None
@@ -138,7 +149,7 @@ class GatewayService:
     @property
     def run_speed(self) -> float:
         """Simulated seconds that pass in a second of the run that is going on, as it announced last."""
-        return 0.0 if self._pipeline is None else self._pipeline.clock.announced_speed
+        return 0.0 if self._control is None else self._control.clock.announced_speed
 
     async def unreported(self) -> int:
         """First readings that the platform has not confirmed yet; at least one when nobody can say now."""
@@ -155,19 +166,33 @@ class GatewayService:
     def troubles(self) -> list[str]:
         """Why no data can be taken now: any of broker, store, state file, spool, platform, stalled,
         stopping."""
-        session, pipeline = self._session, self._pipeline
-        if session is None or pipeline is None:
+        session, admission = self._session, self._admission
+        if session is None or admission is None:
             return ["state file"] if self._held_up else ["starting"]
-        oldest_s = pipeline.oldest_s()
+        oldest_s = self._in_flight.oldest_s()
         self._stalled = oldest_s > (FLOWING_S if self._stalled else STALLED_S)
         wrong = {
             "stopping": self._stop.is_set(),
             "broker": not all(each.subscribed for each in (session, self._history, self._speaker) if each),
-            **dict.fromkeys(pipeline.troubles(), True),
-            "platform": not pipeline.admission.reached,
+            **dict.fromkeys(self._disk_troubles(), True),
+            "platform": not admission.reached,
             "stalled": self._stalled,
         }
         return [name for name, is_wrong in wrong.items() if is_wrong]
+
+    def _disk_troubles(self) -> list[str]:
+        """What keeps readings from becoming durable. A store that is away is none as long as there is room in
+        the spool."""
+        state, gate, spool = self._state, self._gate, self._spool
+        assert state is not None
+        assert gate is not None
+        assert spool is not None
+        found = ["state file"] if state.failing else []
+        if gate.failing and not spool.enabled:
+            found.append("store")
+        if gate.failing and spool.enabled and spool.nearly_full:
+            found.append("spool")
+        return found
 
     @property
     def store_trouble(self) -> str:
@@ -292,29 +317,48 @@ class GatewayService:
             )
             neighbours = Neighbours(settings.host_id, settings.partition, host.hear)
             self._meter.shared_groups = lambda: neighbours.shared_groups
-            self._pipeline = pipeline = Pipeline(
-                session=session,
-                history=history,
-                gate=gate,
-                state=state,
-                spool=spool,
-                platform=platform,
-                bounds=letters,
-                outbox=shipping,
-                rebirths=rebirths,
-                meter=self._meter,
-                rollups=rolling,
-                neighbours=neighbours,
-                problems=problems,
-                receipts=received,
-                answer_mark=lambda node, mark: _answer_mark(speaker, node, mark),
-                batch_size=settings.batch_size,
-                batch_age_s=settings.batch_age_s,
+            sessions = {0: session, HISTORY: history}
+            units = Units()
+            table = Births(state, units)
+            batcher: Batcher[Item] = Batcher(settings.batch_size, settings.batch_age_s)
+            control = Control(
+                session,
+                counters,
+                neighbours,
+                rebirths,
+                lambda node, mark: _answer_mark(speaker, node, mark),
+            )
+            self._control, self._admission = control, Admission(platform, units)
+            admission = self._admission
+            intake = Intake(
+                sessions,
+                units,
+                table,
+                admission,
+                control,
+                received,
+                counters,
+                self._in_flight,
+                batcher,
                 max_payload_bytes=settings.max_payload_bytes,
                 window=window + settings.batch_size,
             )
+            writer = Writer(batcher, gate, spool, state, control.clock)
+            settlement = Settlement(
+                sessions=sessions,
+                state=state,
+                bounds=letters,
+                units=units,
+                births=table,
+                reports=Reports(units, table, shipping),
+                problems=problems,
+                rollups=rolling,
+                meter=self._meter,
+                in_flight=self._in_flight,
+                control=control,
+            )
             await self._when_possible(
-                lambda: state.write(lambda connection: run_clock.load(connection, pipeline.clock))
+                lambda: state.write(lambda connection: run_clock.load(connection, control.clock))
             )
             await self._when_possible(lambda: state.write(received.load))
             shipper = Shipper(
@@ -323,20 +367,21 @@ class GatewayService:
                 state=state,
                 bounds=letters,
                 problems=problems,
-                shipped=pipeline.shipped,
+                shipped=settlement.shipped,
             )
             key = secrets.token_urlsafe(32)
-            app.routes.extend(LetterOffice(state, letters, pipeline.replay).routes(key))
+            app.routes.extend(LetterOffice(state, letters, intake.replay).routes(key))
             try:
                 async with asyncio.TaskGroup() as group:
                     parts = {
                         "http": server.wait(),
                         "address": self._tell_address(server.url, key),
-                        "session": self._hold(session, self._acknowledged_only(pipeline)),
-                        "pipeline": pipeline.run(),
+                        "session": self._hold(session, self._acknowledged_only(intake)),
+                        "released": intake.release(),
+                        "writer": writer.run(units, settlement.settle),
                         "shipper": shipper.run(),
-                        "admission": pipeline.admission.run(),
-                        "barred": pipeline.admission.watch(),
+                        "admission": admission.run(),
+                        "barred": admission.watch(),
                         "outbox": shipping.run(),
                         "activity": shipping.run_activity(),
                         "problems": problems.run(),
@@ -346,16 +391,16 @@ class GatewayService:
                         "measure": self._measure(gate, state),
                     }
                     if not alone:
-                        parts["clock"] = self._hold_clock(pipeline)
+                        parts["clock"] = self._hold_clock(control)
                         parts["history"] = self._hold(
-                            history, lambda messages, epoch: pipeline.take(messages, epoch, HISTORY)
+                            history, lambda messages, epoch: intake.take(messages, epoch, HISTORY)
                         )
                     if speaker is not session:
-                        parts["host-session"] = self._hold(speaker, self._unacknowledged_only(pipeline))
+                        parts["host-session"] = self._hold(speaker, self._unacknowledged_only(intake))
                     tasks = [group.create_task(part, name=f"gateway-{name}") for name, part in parts.items()]
                     self._started.set()
                     await self._stop.wait()
-                    await self._wind_down(session, history, speaker, pipeline, host)
+                    await self._wind_down(session, history, speaker, intake, host)
                     await rolling.finish()
                     for task in tasks:
                         task.cancel()
@@ -391,7 +436,7 @@ class GatewayService:
             filters=history_filters(settings.partition),
         )
 
-    async def _hold_clock(self, pipeline: Pipeline) -> None:
+    async def _hold_clock(self, control: Control) -> None:
         """The run's clock has a session of its own, which needs no memory: the clock is retained."""
         broker = self._broker
         session = Session(
@@ -407,7 +452,7 @@ class GatewayService:
         async def take(messages: Messages, epoch: int) -> None:
             session.acknowledge(epoch, messages.mids)
             for payload in filter(None, messages.payloads):
-                pipeline.hear_clock(payload)
+                control.hear_clock(payload)
 
         await self._hold(session, take)
 
@@ -425,10 +470,10 @@ class GatewayService:
             stamp=self._timestamps.next,
         )
 
-    def _acknowledged_only(self, pipeline: Pipeline) -> Take:
+    def _acknowledged_only(self, intake: Intake) -> Take:
         """In the strict profile, the persistent session leaves to the host's what came at QoS 0."""
         if self._settings.profile == "reliable":
-            return pipeline.take
+            return intake.take
 
         async def take(messages: Messages, epoch: int) -> None:
             own = [
@@ -436,11 +481,11 @@ class GatewayService:
                 for place, (mid, topic) in enumerate(zip(messages.mids, messages.topics, strict=True))
                 if mid or not topic.startswith(SPARKPLUG)
             ]
-            await pipeline.take(messages.take(own), epoch)
+            await intake.take(messages.take(own), epoch)
 
         return take
 
-    def _unacknowledged_only(self, pipeline: Pipeline) -> Take:
+    def _unacknowledged_only(self, intake: Intake) -> Take:
         """What came at QoS 1 is the persistent session's, which acknowledges it once it is durable. But
         an edge node's will comes at QoS 1 even when all else of it comes at QoS 0, and must not overtake it.
         """
@@ -454,12 +499,12 @@ class GatewayService:
                 if not mid or b"/NDEATH/" in topic
             )
             own.mids = [0] * len(own)
-            await pipeline.take(own, epoch, lane=1)
+            await intake.take(own, epoch, lane=1)
 
         return take
 
     async def _wind_down(
-        self, session: Session, history: Session, speaker: Session, pipeline: Pipeline, host: HostState
+        self, session: Session, history: Session, speaker: Session, intake: Intake, host: HostState
     ) -> None:
         try:
             async with asyncio.timeout(STOP_S):
@@ -468,7 +513,7 @@ class GatewayService:
                 speaker.stop_intake()
                 if speaker.subscribed:
                     await host.farewell()
-                await pipeline.drain()
+                await intake.drain()
         except TimeoutError:
             log.warning("stopped with readings in flight: they come again", in_flight=self.counters.in_flight)
         for each in {session, history, speaker}:

@@ -26,7 +26,7 @@ from qilu_gateway.problems import Problems
 from qilu_gateway.reports import Reports
 from qilu_gateway.rollups import Rollups
 from qilu_gateway.session import HISTORY, Session
-from qilu_gateway.shipper import Shipped
+from qilu_gateway.spool import Spooled
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.taken import Taken, latest_ms
 from qilu_gateway.units import Units
@@ -163,14 +163,14 @@ class Settlement:
                     if arrival.lane == lane:
                         arrival.was_acknowledged(session.epoch, places)
 
-    def shipped(self, shipped: Shipped) -> None:
+    def shipped(self, batch: Spooled, refused: int, evicted: int) -> None:
         """What was spooled has reached the store, except readings that it refused, now dead letters."""
-        counters, batch = self._meter.counters, shipped.batch
+        counters = self._meter.counters
         counters.spooled -= batch.readings
-        counters.stored += batch.readings - shipped.refused
-        counters.dead_lettered += shipped.refused
-        self._meter.by_reason[Reason.REFUSED_BY_STORE] += shipped.refused
-        counters.evicted += shipped.evicted
+        counters.stored += batch.readings - refused
+        counters.dead_lettered += refused
+        self._meter.by_reason[Reason.REFUSED_BY_STORE] += refused
+        counters.evicted += evicted
         counters.shipped += batch.readings
         self._reports.on_cloud(dict(batch.firsts))
         self._reports.heard(batch.heard())
@@ -187,4 +187,3 @@ def _times(written: Written, *, history: bool) -> Iterator[int]:
         if (read.arrival.lane == HISTORY) is history:
             for group in read.groups:
                 yield from group.columns.ts_ms[:LAG_SAMPLES].tolist()
-

@@ -1,6 +1,6 @@
-"""Units that the platform has admitted, by number, and what this process knows of each. It is kept in arrays, a
-few hundred bytes a unit, ids and topics included, and nothing is forgotten: memory for all units that speak
-is what a gateway needs, up to some ten million.
+"""Units that the platform has admitted, by number, and what this process knows of each. It is kept in
+arrays, a few hundred bytes a unit, ids and topics included, and nothing is forgotten: a gateway needs memory
+for all units that speak, up to some ten million.
 """
 
 from __future__ import annotations
@@ -111,5 +111,3 @@ class Admitted:
                 f"{self.tags.unit} belongs to {self.tags.county}/{self.tags.enterprise}, "
                 f"not to {county}/{enterprise}",
             )
-
-

@@ -1,4 +1,4 @@
-"""Second stage: batches are checked, and written to the store or, while that is away or slow, to the spool."""
+"""Second stage: batches are checked, and written to the store, or to the spool while that is away or slow."""
 
 from __future__ import annotations
 
@@ -42,13 +42,12 @@ class Writer:
         gate: StoreGate,
         spool: Spool,
         state: StateFile,
-        units: Units,
-        clock: JudgingClock,
+        judging: JudgingClock,
     ) -> None:
         self._batcher, self._gate, self._spool, self._state = batcher, gate, spool, state
-        self._units, self._clock = units, clock
+        self._clock = judging
 
-    async def run(self, settle: Settle) -> None:
+    async def run(self, units: Units, settle: Settle) -> None:
         """Bring batches to an end, for ever: WRITES are written at once, and each is handed to `settle` when
         the one before it is settled."""
         room = asyncio.Semaphore(WRITES)
@@ -57,16 +56,18 @@ class Writer:
             while True:
                 batch = Batch.of(await self._batcher.next())
                 await room.acquire()
-                writing = group.create_task(self._write(batch), name="gateway-write")
+                writing = group.create_task(self._write(batch, units), name="gateway-write")
                 writing.add_done_callback(lambda _: room.release())
                 last = group.create_task(_settle(settle, writing, last), name="gateway-settle")
 
-    async def _write(self, batch: Batch) -> Written:
+    async def _write(self, batch: Batch, units: Units) -> Written:
         self._check(batch.taken)
-        receipts = [taken.receipt for taken in batch.taken if taken.receipt is not None and taken.receipt.packet]
+        receipts = [
+            taken.receipt for taken in batch.taken if taken.receipt is not None and taken.receipt.packet
+        ]
         if receipts:
             await self._state.hold(lambda connection: save_receipts(connection, receipts))
-        written = await self._write_or_spool(batch)
+        written = await self._write_or_spool(batch, units)
         self._batcher.size = self._gate.batch_size
         return written
 
@@ -92,7 +93,7 @@ class Writer:
                 if taken.admitted is not None:
                     check_units(taken.admitted.class_name, taken.units, taken.remark)
 
-    async def _write_or_spool(self, batch: Batch) -> Written:
+    async def _write_or_spool(self, batch: Batch, units: Units) -> Written:
         """Waits as long as neither store nor spool takes it."""
         points, columns = batch.points, batch.columns
         if not points and not columns:
@@ -101,7 +102,7 @@ class Writer:
         failed = False
         stubborn = 0
         while True:
-            if (failed or self._gate.away) and await self._to_spool(points, batch):
+            if (failed or self._gate.away) and await self._to_spool(points, batch, units):
                 return Written(batch, columns, spooled=True)
             patient = not self._spool.enabled or self._spool.full
             try:
@@ -117,10 +118,10 @@ class Writer:
                     stubborn = stubborn + 1 if await self._gate.answers() else 0
                     await asyncio.sleep(max(backoff.delay_s(), self._gate.rests_s()))
 
-    async def _to_spool(self, points: Sequence[Point], batch: Batch) -> bool:
+    async def _to_spool(self, points: Sequence[Point], batch: Batch, units: Units) -> bool:
         """Whether the batch is in the spool now. The reports of first readings go with it: they are made when
         the store has the readings."""
-        firsts = firsts_of(self._units, points, batch.columns)
+        firsts = firsts_of(units, points, batch.columns)
         return await self._spool.append(points, batch.columns, list(firsts.items()))
 
 

@@ -39,6 +39,9 @@ class Nothing:
     def read(self, _query: str, _values: tuple[object, ...]) -> None:
         return None
 
+    def read_all(self, _query: str, _values: tuple[object, ...]) -> list[tuple[object, ...]]:
+        return []
+
 
 @pytest.fixture
 def classes(monkeypatch: pytest.MonkeyPatch) -> list[EquipmentClass]:

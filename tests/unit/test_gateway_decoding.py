@@ -166,6 +166,9 @@ class _Empty:
     def read(self, _query: str, _values: tuple[object, ...]) -> None:
         return None
 
+    def read_all(self, _query: str, _values: tuple[object, ...]) -> list[tuple[object, ...]]:
+        return []
+
 
 async def test_births_outlive_the_process(state: StateFile) -> None:
     before = Births(state)

@@ -95,6 +95,9 @@ class Nothing:
     def read(self, _query: str, _values: tuple[object, ...]) -> None:
         return None
 
+    def read_all(self, _query: str, _values: tuple[object, ...]) -> list[tuple[object, ...]]:
+        return []
+
 
 def number(chance: random.Random, signal: Signal, datatype: int) -> tuple[Any, float | int | bool]:
     """A value as it is sent, and as it is to be stored."""

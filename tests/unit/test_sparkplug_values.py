@@ -36,6 +36,9 @@ class _Nothing:
     def read(self, _query: str, _values: tuple[object, ...]) -> None:
         return None
 
+    def read_all(self, _query: str, _values: tuple[object, ...]) -> list[tuple[object, ...]]:
+        return []
+
 
 @pytest.fixture
 def decoder() -> Decoder:
