@@ -51,6 +51,12 @@ class Messages:
             name = topic.decode("utf-8", "replace")
             yield Message(name, payload, flags & DUP != 0, mid, flags & RETAINED != 0)
 
+    def extend(self, more: Messages) -> None:
+        self.topics += more.topics
+        self.payloads += more.payloads
+        self.mids += more.mids
+        self.flags += more.flags
+
     def take(self, places: Iterable[int]) -> Messages:
         """Some of them."""
         places = list(places)
@@ -60,15 +66,6 @@ class Messages:
             [self.mids[place] for place in places],
             [self.flags[place] for place in places],
         )
-
-    def split(self, most: int) -> Iterator[Messages]:
-        """The same, at most so many together."""
-        if len(self) <= most:
-            yield self
-            return
-        for start in range(0, len(self), most):
-            part = slice(start, start + most)
-            yield Messages(self.topics[part], self.payloads[part], self.mids[part], self.flags[part])
 
 
 class Acknowledgements:
