@@ -71,6 +71,12 @@ class Counters:
     first_readings: int = 0
     """Confirmed by the platform."""
 
+    def recover(self, readings: int, corrupt: int) -> None:
+        """What an earlier process left in the spool is accepted anew."""
+        self.recovered = self.spooled = readings
+        self.corrupt = corrupt
+        self.accepted += readings + corrupt
+
     @property
     def unaccounted(self) -> int:
         """Readings of which nobody knows what became of them: 0, or the guarantee does not hold."""
@@ -127,6 +133,17 @@ class Meter:
     @property
     def history_age_s(self) -> float:
         return self._history_age_ms / 1000
+
+    def count_rebirth(self) -> None:
+        self.counters.rebirth_requests += 1
+
+    def count_corrupt(self, readings: int) -> None:
+        """So many can be read in the spool no more."""
+        self.counters.spooled -= readings
+        self.counters.corrupt += readings
+
+    def count_first_readings(self, count: int) -> None:
+        self.counters.first_readings += count
 
     def measure(self) -> None:
         """Derive the rates since the last call."""

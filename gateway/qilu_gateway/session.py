@@ -38,8 +38,8 @@ MAX_PACKET_BYTES = 64 * 1024 * 1024
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
 """What was read and is not taken yet; at the bound nothing more is read from the socket."""
 KEEPALIVE_S = 15
-HISTORY = 2
-"""The lane of the session for history; 0 is that for all else, 1 the host's of the strict profile."""
+HOST, HISTORY = 1, 2
+"""Lanes: the host's connection of the strict profile, and the session for history; 0 is that for all else."""
 TIMEOUT_S = 10.0
 GATHER_S = 0.005
 MOST_TOGETHER, MOST_TOGETHER_BYTES = 5_000, 512 * 1024

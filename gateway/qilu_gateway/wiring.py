@@ -1,0 +1,186 @@
+"""The parts of the gateway, put together; the way of a message is in docs/architecture.md."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple
+
+import structlog
+from qilu_contract.broker import BrokerAddress
+from qilu_contract.http_server import HttpServer
+from qilu_contract.secrets import secret
+from qilu_contract.stores import Store, open_store
+from starlette.applications import Starlette
+
+from qilu_gateway import births, dead_letters, host, outbox, receipts, rollups, run_clock
+from qilu_gateway.admission import Admission
+from qilu_gateway.batching import Batcher
+from qilu_gateway.births import Births
+from qilu_gateway.connections import Connections
+from qilu_gateway.control import Control
+from qilu_gateway.dead_letters import Bounds
+from qilu_gateway.endpoint import MAX_CONNECTIONS
+from qilu_gateway.health import Figures, Health, Parts
+from qilu_gateway.host import HostState
+from qilu_gateway.intake import Intake, Item
+from qilu_gateway.letter_office import LetterOffice
+from qilu_gateway.metrics import Meter
+from qilu_gateway.neighbours import Neighbours
+from qilu_gateway.outbox import Outbox
+from qilu_gateway.platform_api import PlatformApi
+from qilu_gateway.problems import Problems
+from qilu_gateway.rebirths import Rebirths
+from qilu_gateway.receipts import Receipts
+from qilu_gateway.reports import Reports
+from qilu_gateway.rollups import Rollups
+from qilu_gateway.settings import Settings
+from qilu_gateway.settlement import Settlement
+from qilu_gateway.shipper import Shipper
+from qilu_gateway.spool import Spool
+from qilu_gateway.statefile import StateFile
+from qilu_gateway.store_gate import StoreGate
+from qilu_gateway.units import Units
+from qilu_gateway.writer import Writer
+
+log = structlog.get_logger()
+
+_KEPT = (births, dead_letters, outbox, receipts, rollups, run_clock, host)
+STATE_SCHEMAS = tuple(part.SCHEMA for part in _KEPT)
+"""Every table of the state file."""
+MEASURE_EVERY_S = 2.0
+
+
+class Wired(NamedTuple):
+    """What the service speaks to, and what is to run, for ever, by name."""
+
+    connections: Connections
+    intake: Intake
+    host: HostState
+    rollups: Rollups
+    control: Control
+    tasks: dict[str, Coroutine[Any, Any, None]]
+
+
+async def put_together(
+    stack: AsyncExitStack,
+    settings: Settings,
+    health: Health,
+    broker: BrokerAddress,
+    *,
+    store: Store | None,
+    api_key: str | None,
+) -> Wired:
+    """Open everything on `stack`, as soon as the disk allows it. Raises ConfigError, health.Stopped."""
+    meter, in_flight, timestamps = health.meter, health.in_flight, health.timestamps
+    when_possible = health.when_possible
+    app = Starlette(routes=health.routes())
+    server = HttpServer(app, settings.http_host, settings.http_port, MAX_CONNECTIONS)
+    health.server = await stack.enter_async_context(server)
+    state = await when_possible(lambda: stack.enter_async_context(StateFile(settings.state, STATE_SCHEMAS)))
+    if store is None:
+        store = await stack.enter_async_context(open_store(settings.store, secret("QILU_INFLUX_TOKEN")))
+    platform = await stack.enter_async_context(PlatformApi(settings.platform, api_key))
+    bounds = settings.spool_max_bytes, settings.spool_min_free_bytes
+    spool = await when_possible(
+        lambda: stack.enter_async_context(Spool(settings.state, *bounds, meter.count_corrupt))
+    )
+    figures = Figures(settings.host, meter)
+    gate = StoreGate(
+        store, meter.counters, figures.points, batch_size=settings.batch_size, spooling=spool.enabled
+    )
+    meter.counters.recover(spool.readings, spool.corrupt)
+    if spool.readings:
+        log.info("found in the spool", readings=spool.readings)
+    meter.spool = lambda: (spool.batches, spool.bytes, spool.age_s())
+    meter.batch_size = lambda: gate.batch_size
+    latest_ms = await when_possible(
+        lambda: state.write(lambda connection: host.load(connection, settings.host))
+    )
+    timestamps.seen(latest_ms)
+    connections = Connections(settings, broker, timestamps, health.stopping.set)
+    speaker = connections.speaker
+    rebirths = Rebirths(speaker.command, meter.count_rebirth, settings.reorder_timeout_s)
+    shipping = Outbox(state, platform, meter.count_first_readings)
+    problems, received, letters = Problems(platform), Receipts(), Bounds()
+    rolling = Rollups(settings.host, state, gate)
+    await when_possible(rolling.open)
+    strict = settings.profile == "strict"
+    speaking = HostState(speaker, settings.host, health.troubles, timestamps, state, birth_first=strict)
+    neighbours = Neighbours(settings.host_id, settings.partition, speaking.hear)
+    meter.shared_groups = lambda: neighbours.shared_groups
+    units = Units()
+    admission, born = Admission(platform, units), Births(state, units)
+    batcher: Batcher[Item] = Batcher(settings.batch_size, settings.batch_age_s)
+    control = Control(connections.main, meter.counters, neighbours, rebirths, connections.answer_mark)
+    await when_possible(lambda: state.write(lambda connection: run_clock.load(connection, control.clock)))
+    await when_possible(lambda: state.write(received.load))
+    intake = Intake(
+        connections.by_lane,
+        units,
+        born,
+        admission,
+        control,
+        received,
+        meter.counters,
+        in_flight,
+        batcher,
+        max_payload_bytes=settings.max_payload_bytes,
+        window=connections.window + settings.batch_size,
+    )
+    writer = Writer(batcher, gate, spool, state, control.clock)
+    settlement = Settlement(
+        sessions=connections.by_lane,
+        state=state,
+        bounds=letters,
+        units=units,
+        births=born,
+        reports=Reports(units, born, shipping),
+        problems=problems,
+        rollups=rolling,
+        meter=meter,
+        in_flight=in_flight,
+        control=control,
+    )
+    shipper = Shipper(
+        spool=spool,
+        gate=gate,
+        state=state,
+        bounds=letters,
+        problems=problems,
+        shipped=settlement.shipped,
+    )
+    key = secrets.token_urlsafe(32)
+    app.routes.extend(LetterOffice(state, letters, intake.replay).routes(key))
+    health.parts = Parts(connections, admission, state, gate, spool)
+    tasks = {
+        **connections.parts(intake, control),
+        "released": intake.release(),
+        "writer": writer.run(units, settlement.settle),
+        "shipper": shipper.run(),
+        "admission": admission.run(),
+        "barred": admission.watch(),
+        "outbox": shipping.run(),
+        "activity": shipping.run_activity(),
+        "problems": problems.run(),
+        "rebirths": rebirths.run(),
+        "host-state": speaking.run(),
+        "rollups": rolling.run(),
+        "http": server.wait(),
+        "address": health.tell_address(server.url, key),
+        "measure": _measure(meter, gate, state),
+    }
+    return Wired(connections, intake, speaking, rolling, control, tasks)
+
+
+async def _measure(meter: Meter, gate: StoreGate, state: StateFile) -> None:
+    """Rates, and their points in the store; which also shows whether the store, and the state file, take
+    anything while nothing else is to be written.
+    """
+    while True:
+        meter.measure()
+        await gate.answers()
+        await state.look_after()
+        await asyncio.sleep(MEASURE_EVERY_S)
