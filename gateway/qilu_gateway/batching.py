@@ -33,9 +33,7 @@ class Batcher(Generic[_T]):
 
     async def add(self, item: _T) -> None:
         """Waits while the batch is full."""
-        while self._weight >= self.size:
-            self._room.clear()
-            await self._room.wait()
+        await self.room()
         if not self._items:
             self._since_s = time.monotonic()
         self._items.append(item)
@@ -43,6 +41,13 @@ class Batcher(Generic[_T]):
         self._some.set()
         if self._weight >= self.size:
             self._full.set()
+
+    async def room(self) -> int:
+        """What fits into the batch; waits while it is full."""
+        while self._weight >= self.size:
+            self._room.clear()
+            await self._room.wait()
+        return self.size - self._weight
 
     async def next(self) -> list[_T]:
         """The next batch, in the order of `add`: when it is full, or its first item is as old as may be."""

@@ -7,7 +7,7 @@ time, with readings that are good in every respect. What is in any way different
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -73,21 +73,21 @@ class Read(NamedTuple):
         """Readings."""
         return sum([len(group.of) for group in self.groups])
 
-    def split(self, most: int) -> Iterator[Read]:
-        """The same, with about so many readings together, and no message in two parts."""
-        parts = -(-self.weight // most)
-        size = -(-len(self.places) // parts)
-        if size >= len(self.places):
-            yield self
-            return
-        for start in range(0, len(self.places), size):
-            places = self.places[start : start + size]
-            inside = []
-            for columns, of in self.groups:
-                part = slice(*np.searchsorted(of, [places[0], places[-1] + 1]).tolist())
+    def split(self, most: int) -> tuple[Read, Read | None]:
+        """The first of the messages, until they have so many readings, and the rest."""
+        readings = np.cumsum(self.arrival.counts[self.places])
+        count = int(np.searchsorted(readings, most)) + 1
+        if count >= len(self.places):
+            return self, None
+        first: list[Group] = []
+        rest: list[Group] = []
+        for columns, of in self.groups:
+            cut = int(np.searchsorted(of, self.places[count]))
+            for part, into in ((slice(0, cut), first), (slice(cut, len(of)), rest)):
                 if part.start < part.stop:
-                    inside.append(Group(columns.take(part), of[part]))
-            yield Read(self.arrival, places, inside)
+                    into.append(Group(columns.take(part), of[part]))
+        arrival, places = self.arrival, self.places
+        return Read(arrival, places[:count], first), Read(arrival, places[count:], rest)
 
 
 class Held(NamedTuple):

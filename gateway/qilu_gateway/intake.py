@@ -149,7 +149,9 @@ class Intake:
             await self._begin(await self._decode(arrival, place, is_followed))
         if sequence is not None:
             self._control.follow(sequence.follow_all())
-        for part in read.split(self._batcher.size) if read.places else ():
+        rest = read if read.places else None
+        while rest is not None:
+            part, rest = rest.split(await self._batcher.room())
             await self._batcher.add(part)
 
     def _may_wait(self, unit: str) -> bool:
