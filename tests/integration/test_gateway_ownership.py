@@ -142,7 +142,8 @@ async def test_what_the_broker_kept_gives_no_alias_another_meaning(
             publisher.send(*message("DDATA", alias(1, 3.0), second=second))
             await eventually(lambda: "m1" in platform.active, "active")
             await eventually(
-                lambda: gateway.counters.in_flight == 0 and gateway.counters.stored >= count, "all stored"
+                lambda count=count: gateway.counters.in_flight == 0 and gateway.counters.stored >= count,
+                "all stored",
             )
             assert gateway.counters.births == 0
     for topic, _ in kept:
