@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -50,6 +50,7 @@ class Watch:
     def __init__(self, class_name: str) -> None:
         self.limits = list(alarm_limits(class_name).items())
         self.gates = {limit.while_above_0: Gate() for _, limit in self.limits if limit.while_above_0}
+        self._names = {signal for signal, _ in self.limits} | self.gates.keys()
         self.alarmed = np.zeros(1, dtype=np.bool_)
         """Units with an open alarm."""
 
@@ -70,6 +71,21 @@ class Watch:
                     breached &= ~(gate <= 0)
                 found |= breached
         return found if found.any() else None
+
+    def readings(self, columns: Columns, units: Rows, rows: NDArray[np.intp]) -> Iterator[_Reading]:
+        """Some of the points, one at a time, with the signals that limits look at."""
+        names = [name for name in columns.names if name in self._names]
+        values = columns.values[rows][:, [columns.names.index(name) for name in names]]
+        for ts_ms, unit, number, found, row in zip(
+            columns.ts_ms[rows].tolist(),
+            columns.series.tag("unit", columns.rows[rows]).tolist(),
+            units[rows].tolist(),
+            values.tolist(),
+            rows.tolist(),
+            strict=True,
+        ):
+            there = {name: value for name, value in zip(names, found, strict=True) if value == value}
+            yield _Reading(ts_ms, unit, number, there, columns, row)
 
 
 class Gate:
@@ -109,6 +125,17 @@ class Heard(NamedTuple):
     before_ms: Ints
 
 
+class _Reading(NamedTuple):
+    ts_ms: int
+    unit: str
+    number: int
+    """The unit's, in the fleet."""
+    values: dict[str, float]
+    columns: Columns
+    row: int
+    """Of the columns."""
+
+
 class Alarms:
     """`look` is called with what is new; `write` gets the points."""
 
@@ -138,31 +165,33 @@ class Alarms:
     def look(self, heard: Sequence[Heard]) -> None:
         """What these begin or end. A unit's readings come in order, or are repeated: only what is not older
         than its latest counts. Those of a unit in several columns are taken in the order of their times."""
-        suspects: dict[str, list[Rows]] = {}
+        suspects: dict[str, NDArray[np.bool_]] = {}
+        """By class, for each unit whether one of these points may begin or end an alarm."""
         for columns, units, _ in heard:
             found = self.watches[columns.measurement].suspects(columns, units)
             if found is not None:
-                suspects.setdefault(columns.measurement, []).append(units[found])
-        to_judge: list[tuple[Point, int]] = []
+                watch = self.watches[columns.measurement]
+                of_class = suspects.setdefault(columns.measurement, np.zeros_like(watch.alarmed))
+                of_class[units[found]] = True
+        to_judge: list[_Reading] = []
         for columns, units, before_ms in heard:
+            watch = self.watches[columns.measurement]
             new = columns.ts_ms >= before_ms
             if columns.measurement in suspects:
-                suspected = np.isin(units, np.concatenate(suspects[columns.measurement]))
-                rows = np.flatnonzero(suspected & new)
-                to_judge += _newer(columns.take(rows).points(), units[rows].tolist())
+                suspected = suspects[columns.measurement][units]
+                to_judge += _newer(watch.readings(columns, units, np.flatnonzero(suspected & new)))
                 new &= ~suspected
-            for name, gate in self.watches[columns.measurement].gates.items():
+            for name, gate in watch.gates.items():
                 if name in columns.names:
                     values = columns.values[new, columns.names.index(name)]
                     gate.hear(units[new], columns.ts_ms[new], values)
-        for point, number in sorted(to_judge, key=lambda each: each[0].ts_ms):
-            self._judge(point, number)
+        for reading in sorted(to_judge, key=lambda each: each.ts_ms):
+            self._judge(reading)
 
-    def _judge(self, point: Point, number: int) -> None:
+    def _judge(self, reading: _Reading) -> None:
         """What a reading begins or ends."""
-        class_name, tags, ts_ms, values = point
-        unit = tags[4]
-        watch = self.watches[class_name]
+        ts_ms, unit, number, values, columns, row = reading
+        watch = self.watches[columns.measurement]
         for name, gate in watch.gates.items():
             if name in values:
                 gate.set(number, ts_ms, values[name])
@@ -177,10 +206,11 @@ class Alarms:
                 elif value is not None and (
                     value > alarm.worst if limit.kind == "above" else value < alarm.worst
                 ):
-                    alarm.worst = float(value)
+                    alarm.worst = value
                     self._changed[unit, signal] = alarm
             elif holds and value is not None and limit.breached(value):
-                self._begin(Alarm(class_name, tags, signal, ts_ms, float(value), float(value)))
+                tags = columns.series.tags(int(columns.rows[row]))
+                self._begin(Alarm(columns.measurement, tags, signal, ts_ms, value, value))
         watch.alarmed[number] = unit in self._units
 
     def _begin(self, alarm: Alarm) -> None:
@@ -261,10 +291,10 @@ class Alarms:
             self._to_keep = changes | self._to_keep
 
 
-def _newer(points: Sequence[Point], units: Sequence[int]) -> Iterator[tuple[Point, int]]:
+def _newer(readings: Iterable[_Reading]) -> Iterator[_Reading]:
     """But for those that are older than one of the same unit before them."""
     latest_ms: dict[int, int] = {}
-    for point, unit in zip(points, units, strict=True):
-        if point.ts_ms >= latest_ms.get(unit, 0):
-            latest_ms[unit] = point.ts_ms
-            yield point, unit
+    for reading in readings:
+        if reading.ts_ms >= latest_ms.get(reading.number, 0):
+            latest_ms[reading.number] = reading.ts_ms
+            yield reading

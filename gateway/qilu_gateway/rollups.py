@@ -3,13 +3,13 @@ minute and an hour of a class's key signals in a place (`fleets.py`), and `alarm
 its begin to its end (`alarms.py`).
 
 A minute is one of event time. Its rows are held until it closes: nothing has come for it for HOLD_S, and its
-class is LATE_MS past its end (or nothing has come for IDLE_S, as at the end of a run, and the class is not
-about to come to it). Where a class is, most of its units say, not the one whose clock is furthest ahead.
-Then it is summed up exactly, each unit and time once however often they came, its points are written, and
-added to those of its hour. What comes for a closed minute is counted as late and rolled up no more. A clean
-stop writes the open minutes as they stand and keeps their rows, so that the next start goes on with them; a
-crash loses the rows of the open minutes from the roll-ups, and nothing else: readings themselves are in the
-store before they come here."""
+class is LATE_MINUTES past its end (or nothing has come for IDLE_S, as at the end of a run, and the class is
+not about to come to it). Where a class is, most of its units say, not the one whose clock is furthest ahead.
+Then it is summed up exactly (`sums.py`), each unit and time once however often they came, its points are
+written, and added to those of its hour. What comes for a closed minute is counted as late and rolled up no
+more. A clean stop writes the open minutes as they stand and keeps their rows, so that the next start goes on
+with them; a crash loses the rows of the open minutes from the roll-ups, and nothing else: readings themselves
+are in the store before they come here."""
 
 from __future__ import annotations
 
