@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from qilu_contract import platform_address
 from qilu_contract.errors import ConfigError
 from qilu_contract.splitmix import text_key
 
@@ -79,7 +80,7 @@ class Registration:
     """Registers fleets at one platform. `key` must have the role `fleet` (or `admin`)."""
 
     def __init__(self, platform_url: str, key: str | None, progress: Progress) -> None:
-        self._url = platform_url.rstrip("/")
+        self._url = platform_address.platform_url(platform_url)
         self._headers = {"Content-Type": "application/x-ndjson"}
         if key is not None:
             self._headers["Authorization"] = f"Bearer {key}"

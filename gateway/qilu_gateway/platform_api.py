@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import httpx
 import msgspec
 from qilu_contract.errors import QiluError
+from qilu_contract.platform_address import platform_url
 
 MAX_IDS = 5000
 """The most ids that one call may hold."""
@@ -84,7 +85,7 @@ class PlatformApi:
 
     def __init__(self, url: str, api_key: str | None) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._url = url
+        self._url = platform_url(url)
         # The platform is a neighbour: a proxy from the environment has no business here.
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False)
 

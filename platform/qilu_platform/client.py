@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Self, TypeVar
 import httpx
 import msgspec
 from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.platform_address import platform_url
 
 CALL_TIMEOUT_S = 60.0
 GIVE_UP_S = 120.0
@@ -186,7 +187,7 @@ class Platform:
     most and raises PlatformError."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        self._url = url.rstrip("/")
+        self._url = platform_url(url)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(
             base_url=self._url, headers=headers, timeout=CALL_TIMEOUT_S, trust_env=False

@@ -63,7 +63,7 @@ def issue(
 def show(
     enterprise: Annotated[str | None, typer.Option(help="only this one's")] = None,
     ends_within_days: Annotated[
-        int | None, typer.Option(min=0, help="only valid ones that it is time to renew")
+        int | None, typer.Option(min=0, max=36_500, help="only valid ones that it is time to renew")
     ] = None,
     platform: At = _HERE,
     as_json: Json = False,

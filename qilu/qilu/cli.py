@@ -73,7 +73,9 @@ Scenario = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="of everything random, instead of the scenario's")]
-Units = Annotated[int | None, typer.Option(min=1, help="the fleet's size, instead of the scenario's")]
+Units = Annotated[
+    int | None, typer.Option(min=1, max=100_000_000, help="the fleet's size, instead of the scenario's")
+]
 Start = Annotated[str | None, typer.Option(help="when simulated time begins: 2022-06-01T08:00:00+08:00")]
 Speed = Annotated[str, typer.Option(help="simulated seconds a second: 1, 60, 1month/s, max")]
 For = Annotated[str | None, typer.Option("--for", help="simulated duration: 90s, 2h, 30d")]
@@ -402,7 +404,10 @@ def devices_run(
     commands: CommandsOf = None,
     digest: Digest = False,
     gateways: Annotated[
-        int, typer.Option(min=1, help="how many gateways share the counties: each edge node follows its own")
+        int,
+        typer.Option(
+            min=1, max=10_000, help="how many gateways share the counties: each edge node follows its own"
+        ),
     ] = 1,
     profile: Profile = "reliable",
     report: ReportFile = None,
@@ -614,7 +619,7 @@ def gateway_run(
     _run(serve())
 
 
-Letter = Annotated[int | None, typer.Option("--id", help="this one letter")]
+Letter = Annotated[int | None, typer.Option("--id", min=1, max=2**63 - 1, help="this one letter")]
 LetterReason = Annotated[str | None, typer.Option("--reason", help="only those refused for this reason")]
 LetterUnit = Annotated[str | None, typer.Option("--unit", help="only those of this unit")]
 
@@ -653,7 +658,7 @@ def letters_list(
 
 @letters_app.command("show")
 def letters_show(
-    id: Annotated[int, typer.Argument(help="the letter's number, as `list` shows it")],
+    id: Annotated[int, typer.Argument(min=1, max=2**63 - 1, help="the letter's number, as `list` shows it")],
     state: State = Path("var/gateway"),
     as_json: Json = False,
 ) -> None:

@@ -7,10 +7,13 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from qilu.cli import main
+from qilu.cli import app, main
+from typer.main import get_command
 
 QILU = Path(sys.executable).parent / "qilu"
 
@@ -90,3 +93,63 @@ def test_a_terminal_without_unicode_shows_what_it_can(folder: Path) -> None:
     assert found == json.loads(qilu(folder, "programme assumptions --json").stdout)
     wrong = qilu(folder, "up --scenario 青岛.yaml", **ascii_only)
     assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1), wrong.stderr
+
+
+BAD = {
+    "--broker": ("nope://x", "mqtt://", "mqtt://h:99999"),
+    "--store": ("nowhere", "influxdb://h:99999/x", "influxdb://", "duckdb:///folder"),
+    "--db": ("nowhere", "sqlite:///folder"),
+    "--platform": ("nope", "ftp://x", "http://", "http://h:99999"),
+    "--speed": ("x", "0", "-1"),
+    "--for": ("x", "-1s"),
+    "--start": ("yesterday", "1970-01-01"),
+    "--shard": ("0/0", "3/2", "x"),
+    "--mqtts": ("nonsense",),
+    "--scenario": ("nofile.yaml", "folder", "bad.yaml"),
+    "--state": ("file",),
+    "--report": ("folder", "nodir/x.json"),
+    "--commands": ("nofile.json", "folder", "file"),
+    "--run": ("nofile", "folder", "file"),
+}
+HUGE = "99999999999999999999999"
+SEEDED = (("up",), ("devices", "run"), ("devices", "backfill"), ("programme", "run"))
+RIGHT = {("doctor", "--state"), *((*path, "--seed") for path in SEEDED)}
+RIGHT |= {("programme", "run", name) for name in BAD}
+"""Commands that take the option's worst: the doctor says what is wrong with a folder, any number is a seed, and
+the programme needs the others for --live only."""
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, (*path, name))
+    if not hasattr(command, "commands"):
+        yield path, command.params
+
+
+EVERY = dict(commands(get_command(app)))
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_no_option_of_any_command_takes_nonsense(
+    folder: Path,
+    path: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("QILU_API_KEY", "k" * 24)
+    for option in EVERY[path]:
+        name = next((text for text in getattr(option, "opts", ()) if text.startswith("--")), "")
+        values = ("x", HUGE) if option.type_descriptor.annotation is int else BAD.get(name, ())
+        for value in values if (*path, name) not in RIGHT else ():
+            line = [*path, f"{name}={value}"]
+            for other in EVERY[path]:
+                if other.required and other is not option:
+                    filler = "1" if other.type_descriptor.annotation is int else "x"
+                    line += [filler] if other.param_type_name == "argument" else [other.opts[0], filler]
+            monkeypatch.setattr(sys, "argv", ["qilu", *line])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            said, wrong = capsys.readouterr()
+            assert (ended.value.code, said) == (2, ""), (line, wrong)
+            assert len(wrong.strip().splitlines()) == 1, (line, wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self, get_args
 from urllib.parse import unquote, urlsplit
@@ -162,7 +163,7 @@ def open_store(url: str, token: str | None = None) -> Store:
     """The store that `url` names: `duckdb:///path`, `influxdb://host:8086/database` or `influxdbs://…` for
     TLS, the latter two with `user:password@` before the host where InfluxDB 1.x has users.
 
-    Does no I/O. Raises ConfigError for a URL that names no store.
+    Opens nothing. Raises ConfigError for a URL that names no store.
     """
     parts = urlsplit(url)
     if parts.scheme == "duckdb" and not parts.netloc and len(parts.path) > 1:
@@ -170,6 +171,8 @@ def open_store(url: str, token: str | None = None) -> Store:
             from qilu_contract.stores.duck import DuckStore
         except ModuleNotFoundError as error:
             raise ConfigError(f"{url} needs DuckDB: install clouds-in-qilu[stack].") from error
+        if Path(parts.path[1:]).is_dir():
+            raise ConfigError(f"--store {url} is a folder: name a file in it.")
         # Like SQLAlchemy's: three slashes for a relative path, four for an absolute one.
         return DuckStore(parts.path[1:])
     address = InfluxAddress.parse(url)
