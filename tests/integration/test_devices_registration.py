@@ -150,7 +150,7 @@ async def test_a_line_that_the_platform_refuses_is_told(registry: Registry) -> N
 
 @pytest.mark.parametrize("url", ["127.0.0.1:1", "ftp://127.0.0.1"])
 async def test_a_url_that_is_none_is_told(url: str) -> None:
-    with pytest.raises(ConfigError, match="URL"):
+    with pytest.raises(ConfigError, match="is no address"):
         await Registration(url, KEY, lambda *_: None).register(fleet_of(SCENARIO, units=1))
 
 

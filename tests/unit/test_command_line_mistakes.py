@@ -115,8 +115,8 @@ HUGE = "99999999999999999999999"
 SEEDED = (("up",), ("devices", "run"), ("devices", "backfill"), ("programme", "run"))
 RIGHT = {("doctor", "--state"), *((*path, "--seed") for path in SEEDED)}
 RIGHT |= {("programme", "run", name) for name in BAD}
-"""Commands that take the option's worst: the doctor says what is wrong with a folder, any number is a seed, and
-the programme needs the others for --live only."""
+"""Commands that take the option's worst: the doctor says what is wrong with a folder, any number is a seed,
+and the programme needs the others for --live only."""
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
