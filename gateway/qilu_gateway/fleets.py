@@ -104,12 +104,11 @@ class Fleet:
     def number(self, series: Series, rows: Rows) -> Rows:
         """Numbers for units that have none yet."""
         ids = series.tag("unit", rows).tolist()
-        new = [unit for unit in ids if unit not in self._awaited] if self._awaited else ids
-        fresh = iter(range(self.known + 1, self.known + 1 + len(new)))
-        numbers = [self._awaited.pop(unit, 0) or next(fresh) for unit in ids] if self._awaited else [*fresh]
+        found = np.array([self._awaited.pop(unit, 0) for unit in ids], dtype=np.int32)
+        new = np.flatnonzero(found == 0)
+        found[new] = np.arange(self.known + 1, self.known + 1 + len(new))
         self.known += len(new)
         self._make_room()
-        found = np.array(numbers, dtype=np.int32)
         places = zip(series.tag("county", rows).tolist(), series.tag("industry", rows).tolist(), strict=True)
         known = self._places
         self._place_of[found] = [known.setdefault(Place(*place), len(known)) for place in places]
