@@ -258,7 +258,7 @@ class Alarms:
         self._changed = {}
 
     async def load(self) -> None:
-        """The alarms that were open when the process before this one ended. Before the first `judge`."""
+        """The alarms that were open when the process before this one ended. Before the first `look`."""
         bodies = await self._state.write(
             lambda connection: connection.execute("SELECT body FROM alarm").fetchall()
         )

@@ -31,7 +31,7 @@ import structlog
 from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE
 from qilu_contract.clock import wall_ms
-from qilu_contract.columns import Columns, Rows, Series, grown, of_points
+from qilu_contract.columns import Columns, Rows, Series, grown
 from qilu_contract.errors import Reason, Retryable
 from qilu_contract.hours import Hours
 from qilu_contract.storage import Point
@@ -90,7 +90,7 @@ class Writer(Protocol):
 
 
 class Rollups:
-    """`add` is called with the points of each batch once they are durable; `run` writes what is summed up."""
+    """`add_columns` is called with each batch once it is durable; `run` writes what is summed up."""
 
     def __init__(self, gateway: str, state: StateFile, store: Writer) -> None:
         self._gateway, self._state, self._store = gateway, state, store
@@ -104,18 +104,11 @@ class Rollups:
         """What numbers the units."""
         self._number_of: Rows = np.zeros(1, dtype=np.int32)
         """By the number in the series, each unit's number in its fleet; 0: none yet."""
-        self._plain: tuple[Series, dict[str, int]] = (Series(), {})
-        """For points of the plain way: what numbers their units, and the numbers by id."""
         self._summing = asyncio.Lock()
         self._finished = False
         self._refusal = ""
         """Why the store refused rows the last time."""
         self.tally = Tally()
-
-    def add(self, points: Iterable[Point]) -> None:
-        """The same for points of the plain way; not beside `add_columns`, whose units are numbered by another
-        series."""
-        self.add_columns(of_points(points, *self._plain, exact=False))
 
     def add_columns(
         self, columns: Sequence[Columns], repeats: Sequence[NDArray[np.bool_] | None] | None = None
@@ -168,7 +161,7 @@ class Rollups:
         return len(self._alarms)
 
     async def open(self) -> None:
-        """Go on where the last clean stop was. Before the first `add`."""
+        """Go on where the last clean stop was. Before the first `add_columns`."""
 
         def read(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
             found = connection.execute("SELECT name, body FROM rollup").fetchall()

@@ -7,11 +7,13 @@ import random
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.columns import Series, of_points
 from qilu_contract.hours import HOUR_MS
@@ -48,6 +50,7 @@ class Opened:
         self.store = open_store(store or f"duckdb:///{folder / 'store.duckdb'}")
         gate = StoreGate(self.store, Counters(), list, batch_size=5_000, spooling=False)
         self.rollups = Rollups("g", self.state, gate)
+        self._series, self._numbers = Series(), dict[str, int]()
 
     async def __aenter__(self) -> Opened:
         await self.state.__aenter__()
@@ -58,6 +61,9 @@ class Opened:
     async def __aexit__(self, *_: Any) -> None:
         await self.store.__aexit__(None, None, None)
         await self.state.__aexit__(None, None, None)
+
+    def add(self, points: Sequence[Point], repeats: Sequence[NDArray[np.bool_]] | None = None) -> None:
+        self.rollups.add_columns(of_points(points, self._series, self._numbers, exact=False), repeats)
 
     async def close_all(self) -> None:
         await self.rollups.sweep(time.monotonic() + fleets.HEARD_S + 1)
@@ -90,7 +96,7 @@ async def test_a_minute_adds_up_in_every_place_whatever_comes_twice_and_in_whate
     draw.shuffle(sent)
     async with Opened(tmp_path) as it:
         for begin in range(0, len(sent), 50):
-            it.rollups.add(sent[begin : begin + 50])
+            it.add(sent[begin : begin + 50])
         await it.close_all()
         want: dict[tuple[str, int], list[float]] = defaultdict(list)
         for point in made:
@@ -113,20 +119,19 @@ async def test_a_minute_adds_up_in_every_place_whatever_comes_twice_and_in_whate
 
 
 async def test_what_a_birth_repeats_is_not_counted_again(tmp_path: Path) -> None:
-    series, numbers = Series(), {}
     first = [reading(number, START_MS + number, 10.0) for number in range(3)]
     again = [*first, reading(0, START_MS + 50, 11.0), reading(3, START_MS + 50, 12.0)]
     mask = np.array([True, True, False, True, True])
     async with Opened(tmp_path) as it:
-        it.rollups.add_columns(of_points(first, series, numbers))
-        it.rollups.add_columns(of_points(again, series, numbers), [mask])
+        it.add(first)
+        it.add(again, [mask])
         assert (
             it.rollups.tally.rolled == 6
         )  # that of unit 2 is not marked: the minute has it once all the same
         await it.close_all()
         assert (await it.row("province", PROVINCE, "power_in"))["n"] == 5
         # Even when its minute is closed: it is not late, but known.
-        it.rollups.add_columns(of_points(again, series, numbers), [np.ones(5, dtype=np.bool_)])
+        it.add(again, [np.ones(5, dtype=np.bool_)])
         assert it.rollups.tally.late == 0
 
 
@@ -134,15 +139,15 @@ async def test_units_are_numbered_by_one_series(tmp_path: Path) -> None:
     async with Opened(tmp_path) as it:
         it.rollups.add_columns(of_points([reading(0, START_MS, 10.0)], Series(), {}))
         with pytest.raises(ValueError, match="two series"):
-            it.rollups.add([reading(0, START_MS, 10.0)])
+            it.add([reading(0, START_MS, 10.0)])
 
 
 async def test_a_late_reading_is_counted_and_changes_nothing(tmp_path: Path) -> None:
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(0, START_MS, 10.0)])
+        it.add([reading(0, START_MS, 10.0)])
         await it.close_all()
         before = await it.row("province", PROVINCE, "power_in")
-        it.rollups.add([reading(0, START_MS + 1, 99.0)])
+        it.add([reading(0, START_MS + 1, 99.0)])
         await it.close_all()
         assert await it.row("province", PROVINCE, "power_in") == before
         assert (it.rollups.tally.rolled, it.rollups.tally.late) == (1, 1)
@@ -151,10 +156,10 @@ async def test_a_late_reading_is_counted_and_changes_nothing(tmp_path: Path) -> 
 async def test_a_minute_stays_open_until_its_class_is_past_it_and_nothing_more_comes(tmp_path: Path) -> None:
     async with Opened(tmp_path) as it:
         now_s = time.monotonic()
-        it.rollups.add([reading(0, START_MS, 10.0)])
+        it.add([reading(0, START_MS, 10.0)])
         await it.rollups.sweep(now_s + fleets.HOLD_S + 1)
         assert not await it.row("province", PROVINCE, "power_in")
-        it.rollups.add([reading(unit, START_MS + 4 * MINUTE_MS, 10.0) for unit in (0, 1)])
+        it.add([reading(unit, START_MS + 4 * MINUTE_MS, 10.0) for unit in (0, 1)])
         await it.rollups.sweep(now_s + 1)
         assert not await it.row("province", PROVINCE, "power_in")
         await it.rollups.sweep(now_s + fleets.HOLD_S + 1)
@@ -176,11 +181,9 @@ async def test_no_units_clock_closes_the_others_minutes(
     async with Opened(tmp_path) as it:
         for second in range(0, 1200, 5):
             at_ms = START_MS + second * 1000
-            it.rollups.add([reading(units - 1, at_ms + ahead_s * 1000, 1.0)])
+            it.add([reading(units - 1, at_ms + ahead_s * 1000, 1.0)])
             late = it.rollups.tally.late
-            it.rollups.add(
-                [reading(unit, at_ms, 1.0) for unit in range(units - 1) if (second + 15 * unit) % 50 == 0]
-            )
+            it.add([reading(unit, at_ms, 1.0) for unit in range(units - 1) if (second + 15 * unit) % 50 == 0])
             assert it.rollups.tally.late == late  # the punctual are rolled up
             now_s[0] = began_s + second / speed
             if second % 20 == 0:
@@ -195,12 +198,12 @@ async def test_no_units_clock_closes_the_others_minutes(
 
 async def test_a_clean_stop_writes_what_there_is_and_the_next_start_goes_on(tmp_path: Path) -> None:
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(0, START_MS, 10.0)])
+        it.add([reading(0, START_MS, 10.0)])
         await it.rollups.finish()
         assert (await it.row("province", PROVINCE, "power_in"))["sum"] == 10.0
         assert await it.hours("province", PROVINCE) == 1
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(0, START_MS + 10_000, 20.0)])
+        it.add([reading(0, START_MS + 10_000, 20.0)])
         await it.close_all()
         row = await it.row("province", PROVINCE, "power_in")
         assert (row["n"], row["sum"], row["units"]) == (2, 30.0, 1)
@@ -212,10 +215,10 @@ async def test_at_the_bound_the_oldest_minutes_close_early(
 ) -> None:
     monkeypatch.setattr(rollups, "MAX_ROWS", 5)
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(n, START_MS + (n // 4) * MINUTE_MS, 1.0) for n in range(8)])
+        it.add([reading(n, START_MS + (n // 4) * MINUTE_MS, 1.0) for n in range(8)])
         await it.rollups.sweep()
         assert (await it.row("province", PROVINCE, "power_in"))["n"] == 4
-        it.rollups.add([reading(0, START_MS + 5, 1.0)])
+        it.add([reading(0, START_MS + 5, 1.0)])
         assert it.rollups.tally.late == 1
 
 
@@ -232,12 +235,12 @@ async def test_an_alarm_has_a_begin_a_worst_value_and_an_end(tmp_path: Path) -> 
     course = [1.0, limit, limit + 1, limit + 2, limit - 0.01, limit + 1, 1.0, 1.0]
     made = [reading(0, START_MS + k * 10_000, 10.0, vibration=v) for k, v in enumerate(course)]
     async with Opened(tmp_path) as it:
-        it.rollups.add(made[:4])
+        it.add(made[:4])
         await it.rollups.sweep()
         [row] = await alarms(it)
         assert (row["open"], row["ts_ms"], row["worst"]) == (1, START_MS + 20_000, limit + 2)
         # Repeated readings begin nothing, and noise at the limit ends nothing.
-        it.rollups.add([*made[:3], *made[4:6], *made])
+        it.add([*made[:3], *made[4:6], *made])
         await it.rollups.sweep()
         [row] = await alarms(it)
         assert (row["open"], row["duration_s"], row["value"]) == (0, 40.0, limit + 1)
@@ -257,7 +260,7 @@ async def test_one_breach_is_one_alarm_however_often_each_signal_comes(tmp_path:
         (tmp_path / str(size)).mkdir()
         async with Opened(tmp_path / str(size)) as it:
             for start in range(0, len(made), size):
-                it.rollups.add(made[start : start + size])
+                it.add(made[start : start + size])
             await it.rollups.sweep()
             [row] = await alarms(it, "hold_temp")
             assert (row["ts_ms"] - START_MS, row["duration_s"], row["open"]) == (60_000, 60.0, 0)
@@ -268,14 +271,14 @@ async def test_a_signal_that_others_depend_on_counts_until_it_is_too_old(tmp_pat
         return Point("pasteuriser", tags(0), START_MS + second * 1000, values)
 
     async with Opened(tmp_path) as it:
-        it.rollups.add([unit(0, hold_temp=20.0), unit(1, hold_temp=20.0)])
+        it.add([unit(0, hold_temp=20.0), unit(1, hold_temp=20.0)])
         assert it.rollups.open_alarms == 0  # not known whether it works
-        it.rollups.add([unit(2, product_flow=5.0), unit(2, hold_temp=20.0)])
+        it.add([unit(2, product_flow=5.0), unit(2, hold_temp=20.0)])
         assert it.rollups.open_alarms == 1  # though both were sent apart
-        it.rollups.add([unit(10, product_flow=0.0)])
+        it.add([unit(10, product_flow=0.0)])
         assert it.rollups.open_alarms == 0  # it has stopped
-        it.rollups.add([unit(20, product_flow=5.0), unit(21, hold_temp=80.0)])
-        it.rollups.add([unit(21 + 600, hold_temp=20.0)])
+        it.add([unit(20, product_flow=5.0), unit(21, hold_temp=80.0)])
+        it.add([unit(21 + 600, hold_temp=20.0)])
         assert it.rollups.open_alarms == 0
 
 
@@ -284,8 +287,8 @@ async def test_values_outside_a_signals_range_are_counted(tmp_path: Path) -> Non
     low, high = signal.low, signal.high
     values = [low, high, (low + high) / 2, high * 1.01, low - 1.0, 99_999.0]
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(0, START_MS + place * 1_000, value) for place, value in enumerate(values)])
-        it.rollups.add([reading(3, START_MS + MINUTE_MS, high + 1.0)])
+        it.add([reading(0, START_MS + place * 1_000, value) for place, value in enumerate(values)])
+        it.add([reading(3, START_MS + MINUTE_MS, high + 1.0)])
         await it.close_all()
         row = await it.row("province", PROVINCE, "power_in")
         assert (row["n"], row["out_of_range"]) == (6, 3)
@@ -299,9 +302,9 @@ async def test_values_outside_a_signals_range_are_counted(tmp_path: Path) -> Non
 async def test_a_sum_beyond_what_a_float_holds_is_left_out_and_everything_else_stays(tmp_path: Path) -> None:
     huge = 1.797e308
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(number, START_MS, huge, energy_kWh=huge) for number in (0, 3, 6)])
-        it.rollups.add([reading(1, START_MS, 10.0), reading(1, START_MS + MINUTE_MS, 11.0)])
-        it.rollups.add([reading(0, START_MS + 1_000, -huge, energy_kWh=-huge)])
+        it.add([reading(number, START_MS, huge, energy_kWh=huge) for number in (0, 3, 6)])
+        it.add([reading(1, START_MS, 10.0), reading(1, START_MS + MINUTE_MS, 11.0)])
+        it.add([reading(0, START_MS + 1_000, -huge, energy_kWh=-huge)])
         await it.close_all()
         row = await it.row("province", PROVINCE, "power_in")
         assert "sum" not in row
@@ -317,7 +320,7 @@ async def test_a_sum_beyond_what_a_float_holds_is_left_out_and_everything_else_s
         assert hour.values == {"n": 6, "max": huge}
         await it.rollups.finish()
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(1, START_MS + 2 * MINUTE_MS, 12.0)])
+        it.add([reading(1, START_MS + 2 * MINUTE_MS, 12.0)])
         await it.close_all()
         [hour] = await it.store.series("fleet_hourly", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
         assert hour.values == {"n": 7, "max": huge}
@@ -344,7 +347,7 @@ async def test_a_stop_waits_for_what_is_being_summed_up(
 
     monkeypatch.setattr(Fleet, "sum_up", watched)
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(number % 9, START_MS + number * 5_000, 1.0) for number in range(600)])
+        it.add([reading(number % 9, START_MS + number * 5_000, 1.0) for number in range(600)])
         sweep = asyncio.create_task(it.rollups.sweep(time.monotonic() + fleets.HEARD_S + 1))
         await asyncio.to_thread(inside.wait)
         await asyncio.gather(it.rollups.finish(), sweep)
@@ -360,7 +363,7 @@ async def test_what_the_store_did_not_take_before_a_stop_is_written_after_it(
     tmp_path: Path, influxdb: Any
 ) -> None:
     async with Opened(tmp_path, influxdb.url) as it:
-        it.rollups.add([reading(0, START_MS + number * 1_000, 1.0) for number in range(60)])
+        it.add([reading(0, START_MS + number * 1_000, 1.0) for number in range(60)])
         influxdb.stop()
         await it.close_all()
         await it.rollups.finish()
@@ -378,9 +381,9 @@ async def test_what_stands_still_raises_no_alarm(tmp_path: Path) -> None:
         for k, (hold_c, flow) in enumerate(course)
     ]
     async with Opened(tmp_path) as it:
-        it.rollups.add(made[:1])
+        it.add(made[:1])
         assert it.rollups.open_alarms == 0
-        it.rollups.add(made[1:])
+        it.add(made[1:])
         await it.rollups.sweep()
         rows = await alarms(it, "hold_temp")
         found = [(row["ts_ms"] - START_MS, row["open"], row["worst"]) for row in rows]
@@ -401,7 +404,7 @@ async def test_alarms_are_the_same_by_the_batch_and_one_by_one(tmp_path: Path, s
         (tmp_path / name).mkdir()
         async with Opened(tmp_path / name) as it:
             for start in range(0, len(made), size):
-                it.rollups.add(made[start : start + size])
+                it.add(made[start : start + size])
             await it.rollups.sweep()
             rows = [await alarms(it, unit=tags(number)[4]) for number in range(3)]
             found.append((rows, it.rollups.open_alarms))
@@ -411,10 +414,10 @@ async def test_alarms_are_the_same_by_the_batch_and_one_by_one(tmp_path: Path, s
 
 async def test_an_open_alarm_outlives_a_crash(tmp_path: Path) -> None:
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(0, START_MS, 10.0, vibration=9.0)])
+        it.add([reading(0, START_MS, 10.0, vibration=9.0)])
         await it.rollups.sweep()
     async with Opened(tmp_path) as it:
-        it.rollups.add([reading(0, START_MS + 60_000, 10.0, vibration=1.0)])
+        it.add([reading(0, START_MS + 60_000, 10.0, vibration=1.0)])
         await it.rollups.sweep()
         [row] = await alarms(it)
         assert (row["open"], row["duration_s"], row["ts_ms"]) == (0, 60.0, START_MS)
