@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from qilu_contract.stores import Store
+from qilu_contract.stores import PlatformStore
 
 from qilu_platform.api import (
     certificates,
@@ -37,7 +37,7 @@ milliseconds since 1970, UTC.
 """
 
 
-def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
+def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAPI:
     """The application; its lifespan opens the database (and the store that `settings` names, unless an open
     one is given) and closes them. Does no I/O itself. While it runs, `app.state.runtime` is its Runtime."""
     metrics = Metrics()

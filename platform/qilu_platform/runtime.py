@@ -15,7 +15,7 @@ from qilu_contract.broker import BrokerAddress
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import StoreError
 from qilu_contract.hours import Hours
-from qilu_contract.stores import Store, open_store
+from qilu_contract.stores import PlatformStore, open_store
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -56,7 +56,7 @@ GATEWAY_GONE_MS = 15_000
 class Runtime:
     settings: Settings
     database: Database
-    store: Store | None
+    store: PlatformStore | None
     hub: Hub
     metrics: Metrics
     buckets: Buckets
@@ -68,7 +68,9 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, store: Store | None, metrics: Metrics) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings, store: PlatformStore | None, metrics: Metrics
+) -> AsyncIterator[Runtime]:
     """Open the database (migrated), the store if `settings` names one and none was given, and start the
     tasks.
 

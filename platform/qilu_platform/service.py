@@ -9,7 +9,7 @@ from typing import Self
 import structlog
 from qilu_contract.http_server import HttpServer
 from qilu_contract.interpreter import serve_evenly
-from qilu_contract.stores import Store
+from qilu_contract.stores import PlatformStore
 
 from qilu_platform.app import create_app
 from qilu_platform.runtime import Runtime
@@ -28,7 +28,7 @@ class PlatformService:
     Entering raises ConfigError when it cannot start.
     """
 
-    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+    def __init__(self, settings: Settings, store: PlatformStore | None = None) -> None:
         self.settings = settings
         self._stack = contextlib.AsyncExitStack()
         self._runtime: Runtime | None = None

@@ -1,7 +1,7 @@
 """`qilu programme run --live`: the programme played through the real pipeline.
 
-Two processes share the work: one holds the embedded stack (or somebody else runs one), one plays. The
-latter is this same command, told where platform and broker are.
+Three processes share the work: one holds broker, gateway and store (or somebody else runs them), one is the
+platform, one plays. The latter is this same command, told where platform and broker are.
 """
 
 from __future__ import annotations
@@ -228,12 +228,14 @@ async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
             "duplicates": duplicates,
             "lost": lost,
             "cpu_s": {
-                "stack": round(time.process_time(), 1),
+                "gateway": round(time.process_time(), 1),
+                "platform": _cpu_s(stack.platform_pid),
                 "broker": _cpu_s(stack.broker_pid),
                 "player": record.cpu_s,
             },
             "peak_rss_mb": {
-                "stack": _peak_mb(os.getpid()),
+                "gateway": _peak_mb(os.getpid()),
+                "platform": _peak_mb(stack.platform_pid),
                 "broker": _peak_mb(stack.broker_pid),
                 "player": record.peak_rss_mb,
             },

@@ -180,7 +180,7 @@ def _run_live(
         if config.room is not None:
             return  # the stack around us reports
     else:
-        stack = StackConfig(config.state, broker, port=ports[0], mqtt_port=ports[1])
+        stack = StackConfig(config.state, broker, port=ports[0], mqtt_port=ports[1], bulk=True)
         stack.check()
         become_service()
         make_state(config.state, "programme")

@@ -2,7 +2,8 @@
 command.
 
 Gateway and platform share this process (the embedded DuckDB has one owner) and speak HTTP to each other all
-the same; the broker and the equipment are child processes.
+the same; the broker and the equipment are child processes, and so is the platform of a stack in which many
+units join at once.
 """
 
 from __future__ import annotations
@@ -44,15 +45,19 @@ from qilu import flags
 from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker, free_port, sole_broker
 from qilu.children import die_with_parent, end, ended_by, last_words, size
 from qilu.keyring import Keyring
+from qilu.platform_process import PlatformProcess
 from qilu.process import on_stop_signals
 from qilu.progress import SPEED_OVER, slower
 from qilu.report import Report, count_duplicates, count_stored
 from qilu.status import Status, StatusLine
+from qilu.store_door import StoreDoor
 
 log = structlog.get_logger()
 
 LOOPBACK = "127.0.0.1"
 STOP_CHILD_S = 3.0
+BULK_BATCH = 15_000
+"""Points written together: the most that MQTT's receive window allows."""
 SUBSCRIBE_S = 10.0
 """For the gateway's session at a broker that answers; a stack at somebody else's broker may have to wait for
 it."""
@@ -112,6 +117,8 @@ class StackConfig:
     metrics_port: int = 8081
     mqtts: str = "127.0.0.1:8883"
     child: Child = field(default_factory=lambda: Child("devices", ["devices", "run"]))
+    bulk: bool = False
+    """Units join by the thousand each second: the platform has a process of its own, batches are large."""
 
     def check(self) -> None:
         """Raises ConfigError for what cannot work, before anything starts."""
@@ -135,7 +142,7 @@ class Stack:
         self.console = console
         self._stack = AsyncExitStack()
         self.keyring = Keyring(config.state / "keys")
-        self.platform: PlatformService
+        self.platform: PlatformService | PlatformProcess
         self.gateway: GatewayService
         self.store: Store
         self.child: asyncio.subprocess.Process
@@ -158,6 +165,11 @@ class Stack:
 
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
+
+    @property
+    def platform_pid(self) -> int | None:
+        """Of the platform, where it has a process of its own."""
+        return self.platform.pid if isinstance(self.platform, PlatformProcess) else None
 
     @property
     def broker_pid(self) -> int | None:
@@ -199,28 +211,36 @@ class Stack:
             fleet_key=SecretStr(self.keyring.key("fleet")),
             viewer_key=SecretStr(self.keyring.key("viewer")),
         )
-        self.platform = await stack.enter_async_context(PlatformService(settings, self.store))
+        self.platform = await self._start_platform(stack, settings)
         self._http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=self.platform.url, timeout=10, trust_env=False)
         )
         user, password = self._mqtt_login("gateway")
+        gateway = GatewaySettings(
+            broker=_with_login(broker_url, user, password),
+            platform=self.platform.url,
+            state=state / "gateway",
+            http_port=self._metrics_port,
+            batch_age_s=self._batch_age_s,
+        )
+        if config.bulk:
+            gateway = msgspec.structs.replace(gateway, batch_size=BULK_BATCH)
         self.gateway = await stack.enter_async_context(
-            GatewayService(
-                GatewaySettings.load(
-                    broker=_with_login(broker_url, user, password),
-                    platform=self.platform.url,
-                    state=state / "gateway",
-                    http_port=self._metrics_port,
-                    batch_age_s=self._batch_age_s,
-                ),
-                store=self.store,
-                api_key=self.keyring.key("ingest"),
-            )
+            GatewayService(gateway, store=self.store, api_key=self.keyring.key("ingest"))
         )
         await self._gateway_subscribed()
         self._write_env(broker_url)
         self._tell(broker_note, store_url)
         self.child = await stack.enter_async_context(self._run_child(broker_url))
+
+    async def _start_platform(
+        self, stack: AsyncExitStack, settings: PlatformSettings
+    ) -> PlatformService | PlatformProcess:
+        if not self._config.bulk:
+            return await stack.enter_async_context(PlatformService(settings, self.store))
+        door = await stack.enter_async_context(StoreDoor(self.store))
+        log_file = self._config.state / "log" / "platform.log"
+        return await stack.enter_async_context(PlatformProcess(settings, door, log_file))
 
     async def _gateway_subscribed(self) -> None:
         """Wait, within bounds, until the gateway has its session at the broker: what comes before its first

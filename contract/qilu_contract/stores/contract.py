@@ -35,24 +35,12 @@ class Row:
     values: dict[str, Value]
 
 
-class Store(Protocol):
-    """Opened by `async with`. Every call may raise Retryable (away, busy, denied), which loses nothing."""
+class PlatformStore(Protocol):
+    """As much of a store as the platform uses. Every call may raise Retryable (away, busy, denied), which
+    loses nothing."""
 
-    async def __aenter__(self) -> Self:
-        """Connect, and make the database where that is the store's custom (DuckDB, InfluxDB 1.x). A store
-        that is away does not fail here.
-        """
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
-        """Points, and more by column. Durable on return, all of them; written at once, as far as the store
-        can. Idempotent: same measurement, tags and time is the same point, and its fields merge.
-
-        Raises Rejected when at least one point is refused for good, TooLarge when the batch must be split.
-        """
+    async def write(self, points: Sequence[Point]) -> None:
+        """See `Store.write`."""
 
     async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
         """The last point whose tags hold the given values; for units, fields not in that point are filled
@@ -75,14 +63,34 @@ class Store(Protocol):
         Raises ValueError for an unknown measurement, tag or field, or for more than MAX_ROWS rows.
         """
 
+    async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
+        """How many points (as `count`) with start_ms <= time < end_ms each value of a tag has, if any. Scans:
+        for reports and tests."""
+
+
+class Store(PlatformStore, Protocol):
+    """Opened by `async with`."""
+
+    async def __aenter__(self) -> Self:
+        """Connect, and make the database where that is the store's custom (DuckDB, InfluxDB 1.x). A store
+        that is away does not fail here.
+        """
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
+        """Points, and more by column. Durable on return, all of them; written at once, as far as the store
+        can. Idempotent: same measurement, tags and time is the same point, and its fields merge.
+
+        Raises Rejected when at least one point is refused for good, TooLarge when the batch must be split.
+        """
+
     async def count(self, measurement: str) -> int:
         """How many points the measurement holds (those with its `counted_by` field). Scans: for reports and
         tests.
         """
-
-    async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
-        """How many points (as `count`) with start_ms <= time < end_ms each value of a tag has, if any. Scans:
-        for reports and tests."""
 
     async def count_duplicates(self, measurement: str) -> int:
         """How many points stand beside another of the same unit and time under other tags. Scans: for reports

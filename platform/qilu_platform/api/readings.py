@@ -15,7 +15,7 @@ from qilu_contract.clock import wall_ms
 from qilu_contract.ids import ID_PATTERN
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN
-from qilu_contract.stores import Aggregate, Store
+from qilu_contract.stores import Aggregate, PlatformStore
 
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.keys import Caller
@@ -106,7 +106,7 @@ async def _unit(runtime: Runtime, caller: Caller, id_: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _asking(runtime: Runtime) -> AsyncIterator[Store]:
+async def _asking(runtime: Runtime) -> AsyncIterator[PlatformStore]:
     if runtime.store is None:
         raise Problem(503, "The platform runs without a store of readings: start it with --store.")
     try:

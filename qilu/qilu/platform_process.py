@@ -1,0 +1,123 @@
+"""The platform of an embedded stack in a process of its own, so that it and the gateway have a core each."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import structlog
+from pydantic import SecretStr
+from qilu_contract.errors import QiluError
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings
+
+from qilu.children import die_with_parent, end, ended_by, last_words, size
+from qilu.logfile import log_stream
+from qilu.process import become_service, on_stop_signals
+from qilu.store_door import StoreBehindDoor, StoreDoor
+
+START_S = 60.0
+STOP_S = 5.0
+
+
+class _Order(msgspec.Struct):
+    """What the process is told on stdin, secrets included: they stand in no environment and no argument."""
+
+    settings: dict[str, Any]
+    store_url: str
+    store_key: str
+
+
+class PlatformProcess:
+    """Runs inside `async with`, and answers as a PlatformService does."""
+
+    def __init__(self, settings: Settings, door: StoreDoor, log: Path) -> None:
+        self._settings, self._door, self._log = settings, door, log
+        self._process: asyncio.subprocess.Process
+        self.url = ""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def __aenter__(self) -> Self:
+        """Returns when it serves. Raises QiluError with its own words when it cannot."""
+        told = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in self._settings
+        }
+        order = msgspec.json.encode(_Order(told, self._door.url, self._door.key), enc_hook=str)
+        began = size(self._log)
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "qilu.platform_process",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        try:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(order)
+            self._process.stdin.write_eof()
+            async with asyncio.timeout(START_S):
+                self.url = (await self._process.stdout.readline()).decode().strip()
+            if not self.url:
+                code = await self._process.wait()
+                raise QiluError(last_words(self._log, began) or f"The platform ended: {ended_by(code)}.")
+        except BaseException:
+            await end(self._process, STOP_S)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await end(self._process, STOP_S)
+
+    async def wait(self) -> None:
+        """Until it has ended, which it does only by a fault. Raises QiluError."""
+        code = await self._process.wait()
+        raise QiluError(f"The platform ended by itself ({ended_by(code)}): {self._log} says more.")
+
+
+async def _serve(order: _Order) -> None:
+    stopping = asyncio.Event()
+    on_stop_signals(stopping.set)
+    async with (
+        StoreBehindDoor(order.store_url, order.store_key) as store,
+        PlatformService(Settings(**order.settings), store) as service,
+    ):
+        print(service.url, flush=True)  # noqa: T201  # the stack waits for this line
+        served = asyncio.create_task(service.wait(), name="served")
+        stop = asyncio.create_task(stopping.wait(), name="stop")
+        await asyncio.wait((served, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if served.done():
+            served.result()
+
+
+def main() -> None:
+    become_service()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(log_stream(sys.stderr)),
+    )
+    try:
+        asyncio.run(_serve(msgspec.json.decode(sys.stdin.buffer.read(), type=_Order)))
+    except QiluError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
