@@ -20,7 +20,7 @@ from typing import Any, Self
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from qilu_contract.errors import ConfigError
 
@@ -37,6 +37,10 @@ KEEP_ALIVE_S = 75
 one."""
 STOP_S = 1
 """Time that answers under way get when the server stops."""
+MAX_HEAD = 64 * 1024
+"""Bytes that may come before a request's head, or what follows its body, is whole."""
+MAX_PIPELINED = 16
+"""Requests of a connection that may wait for the answer to the one before them."""
 BACKLOG = 128
 """Connections accepted in one round of the event loop, before any of them can be closed again."""
 ACCEPT_LOG_S = 60.0
@@ -55,11 +59,14 @@ class _Config(uvicorn.Config):
         """In the order in which they began to wait."""
 
 
-class _Connection(H11Protocol):
+class _Connection(HttpToolsProtocol):
     config: _Config
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._fruitless = 0
+        """Bytes since the last that ended a head or a request, or were a part of a body: the parser, which
+        has no bound of its own, keeps them."""
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -80,7 +87,10 @@ class _Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._fruitless += len(data)
         super().data_received(data)
+        if self._fruitless > MAX_HEAD and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
         cycle = self.cycle
         if cycle is None or cycle.response_complete:  # the head is not complete
             if self._timer is None and not self.transport.is_closing():
@@ -89,6 +99,20 @@ class _Connection(H11Protocol):
             self._wait(BODY_S)
         else:
             self._stop_waiting()
+
+    def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests at once")  # answered 400
+        super().on_headers_complete()
+        self._fruitless = 0
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._fruitless = 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._fruitless = 0
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import httpx2
 from qilu_contract.errors import QiluError
 
 POINTS = 800
@@ -55,12 +55,12 @@ def step(wanted_s: float) -> str:
     return _STEPS[min(_STEPS, key=lambda seconds: abs(seconds - wanted_s))]
 
 
-def ask(http: httpx.Client, database: str, text: str) -> list[dict[str, Any]]:
+def ask(http: httpx2.Client, database: str, text: str) -> list[dict[str, Any]]:
     """The series of the answer, times in milliseconds. Raises QiluError when the store does not answer or
     refuses the query."""
     try:
         answer = http.post("/query", data={"db": database, "q": text, "epoch": "ms"})
-    except httpx.HTTPError as error:
+    except httpx2.HTTPError as error:
         raise QiluError(f"The store at {http.base_url} does not answer: {error}.") from error
     try:
         body = answer.json()

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import matplotlib as mpl
 from matplotlib import dates
 from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def picture(
     if address is None:
         raise ConfigError(f"{without_password(store)} is no InfluxDB: use influxdb://host:8086/database.")
     made = board(uid)
-    with httpx.Client(
+    with httpx2.Client(
         base_url=address.url, headers=address.headers(token), timeout=60.0, trust_env=False
     ) as http:
 

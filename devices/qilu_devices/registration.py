@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 from qilu_contract import platform_address
 from qilu_contract.errors import ConfigError
@@ -91,7 +91,7 @@ class Registration:
         line, or does not answer within two minutes."""
         enterprises = list({unit.enterprise.id: unit.enterprise for unit in units}.values())
         contracts = [line for enterprise in enterprises for line in contract_lines(enterprise)]
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             base_url=self._url, headers=self._headers, timeout=CALL_TIMEOUT_S, trust_env=False
         ) as client:
             await self._bulk(client, "enterprises", map(enterprise_line, enterprises), len(enterprises))
@@ -101,7 +101,7 @@ class Registration:
             await self._bulk(client, "units", map(unit_line, units), len(units))
 
     async def _bulk(
-        self, client: httpx.AsyncClient, what: str, lines: Iterable[dict[str, Any]], total: int
+        self, client: httpx2.AsyncClient, what: str, lines: Iterable[dict[str, Any]], total: int
     ) -> None:
         done = 0
         self._progress(what, done, total)
@@ -118,19 +118,19 @@ class Registration:
             done += len(chunk)
             self._progress(what, done, total)
 
-    async def _post(self, client: httpx.AsyncClient, path: str, body: bytes) -> BulkAnswer:
+    async def _post(self, client: httpx2.AsyncClient, path: str, body: bytes) -> BulkAnswer:
         loop = asyncio.get_running_loop()
         deadline_s, delay_s = loop.time() + START_DEADLINE_S, RETRY_MIN_S
         while True:
             try:
                 response = await client.post(path, content=body)
-            except httpx.InvalidURL as error:
+            except httpx2.InvalidURL as error:
                 raise ConfigError(f"The platform's URL {self._url!r} cannot be used: {error}.") from error
-            except httpx.UnsupportedProtocol as error:
+            except httpx2.UnsupportedProtocol as error:
                 raise ConfigError(
                     f"The platform's URL {self._url!r} must begin with http:// or https://."
                 ) from error
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 trouble = f"does not answer ({error or type(error).__name__})"
             else:
                 if response.status_code == 200:
@@ -152,7 +152,7 @@ class Registration:
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
             delay_s = min(2.0 * delay_s, RETRY_MAX_S)
 
-    def _answer(self, response: httpx.Response) -> BulkAnswer:
+    def _answer(self, response: httpx2.Response) -> BulkAnswer:
         try:
             return msgspec.json.decode(response.content, type=BulkAnswer)
         except msgspec.DecodeError as error:

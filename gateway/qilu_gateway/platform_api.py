@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 from qilu_contract.errors import QiluError
 from qilu_contract.platform_address import platform_url
@@ -17,7 +17,7 @@ MAX_IDS = 5000
 """The most ids that one call may hold."""
 MAX_COLUMN_IDS = 20_000
 """The most in a call by column: admission, first readings, activity."""
-TIMEOUT = httpx.Timeout(20, connect=5)
+TIMEOUT = httpx2.Timeout(20, connect=5)
 _T = TypeVar("_T")
 
 
@@ -87,7 +87,7 @@ class PlatformApi:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._url = platform_url(url)
         # The platform is a neighbour: a proxy from the environment has no business here.
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False)
+        self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -141,10 +141,10 @@ class PlatformApi:
         except msgspec.DecodeError as error:
             raise PlatformAway(f"{self._url}{path} answered something else: {error}") from error
 
-    async def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+    async def _send(self, method: str, path: str, **more: Any) -> httpx2.Response:
         try:
             response = await self._http.request(method, path, **more)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise PlatformAway(f"{self._url}: {error or type(error).__name__}") from error
         if response.status_code in (401, 403):
             raise PlatformAway(

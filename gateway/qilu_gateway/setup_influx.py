@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import structlog
 from qilu_contract.errors import ConfigError, QiluError
 
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    except (QiluError, influx.rest.ApiException, httpx.HTTPError) as error:
+    except (QiluError, influx.rest.ApiException, httpx2.HTTPError) as error:
         sys.stderr.write(f"InfluxDB at {given.url} could not be prepared: {_sentence(error, given)}\n")
         return 1
     return 0
@@ -91,8 +91,8 @@ def _version(url: str, wait_s: float) -> str:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            answer = httpx.get(f"{url}/ping", timeout=5, trust_env=False)
-        except httpx.HTTPError as error:
+            answer = httpx2.get(f"{url}/ping", timeout=5, trust_env=False)
+        except httpx2.HTTPError as error:
             if time.monotonic() > deadline:
                 raise QiluError(f"no answer within {wait_s:.0f} s ({error})") from error
         else:
@@ -129,7 +129,7 @@ def _execute_1x(
     """Raises QiluError when the server does not do it."""
     user, _, password = (admin or "").partition(":")
     auth = (user, password) if admin else None
-    answer = httpx.post(f"{given.url}/query", data={"q": statement}, auth=auth, timeout=30, trust_env=False)
+    answer = httpx2.post(f"{given.url}/query", data={"q": statement}, auth=auth, timeout=30, trust_env=False)
     try:
         body = answer.json()
     except ValueError:
@@ -225,7 +225,7 @@ def _still_valid(given: argparse.Namespace, bucket: Any, path: Path, actions: tu
     if not _filled(path):
         return False
     headers = {"Authorization": f"Token {_read(path)}"}
-    with httpx.Client(base_url=given.url, headers=headers, timeout=30, trust_env=False) as http:
+    with httpx2.Client(base_url=given.url, headers=headers, timeout=30, trust_env=False) as http:
         answer = http.get("/api/v2/buckets", params={"name": given.database})
         if not answer.is_success or bucket.id not in [each["id"] for each in answer.json()["buckets"]]:
             return False

@@ -1,4 +1,4 @@
-"""A client of the platform's API, for Python programs: blocking, typed, httpx and nothing else of ours.
+"""A client of the platform's API, for Python programs: blocking, typed, httpx2 and nothing else of ours.
 
     with Platform("http://127.0.0.1:8000", key) as platform:
         works = platform.create_enterprise("My works", county="370202", industry="C34", id="my-works")
@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.platform_address import platform_url
@@ -189,7 +189,7 @@ class Platform:
     def __init__(self, url: str, key: str | None = None) -> None:
         self._url = platform_url(url)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(
+        self._http = httpx2.Client(
             base_url=self._url, headers=headers, timeout=CALL_TIMEOUT_S, trust_env=False
         )
 
@@ -390,12 +390,12 @@ class Platform:
         except msgspec.DecodeError as error:
             raise PlatformError(f"{self._url}{path} answers something else: is it our platform?") from error
 
-    def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+    def _send(self, method: str, path: str, **more: Any) -> httpx2.Response:
         try:
             answer = self._http.request(method, path, **more)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise ConfigError(f"--platform {self._url!r} cannot be used: {error}.") from error
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise PlatformAway(f"{self._url} does not answer ({error or type(error).__name__}).") from error
         status, sentence = answer.status_code, "" if answer.is_success else _said(answer)
         if status in (429, 502, 503, 504) or (status == 409 and path.startswith("/v1/imports/")):
@@ -417,7 +417,7 @@ def content_type(path: Path) -> str:
     return _FILES[suffix]
 
 
-def _said(answer: httpx.Response) -> str:
+def _said(answer: httpx2.Response) -> str:
     try:
         return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):

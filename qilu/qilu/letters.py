@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import httpx
+import httpx2
 import msgspec
 from qilu_contract.errors import ConfigError, QiluError, Reason
 from qilu_gateway import dead_letters
@@ -17,7 +17,7 @@ from qilu_gateway.letter_office import Choice, LetterOffice, Outcome
 from qilu_gateway.service import STATE_SCHEMAS
 from qilu_gateway.statefile import FILE_NAME, StateFile
 
-PATIENCE = httpx.Timeout(150, connect=5)
+PATIENCE = httpx2.Timeout(150, connect=5)
 """Longer than the gateway's own patience with a replay."""
 
 
@@ -64,13 +64,13 @@ async def _ask(what: str, state: Path, choice: Choice) -> Outcome | None:
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
     headers = {"Authorization": f"Bearer {key}"}
     try:
-        async with httpx.AsyncClient(base_url=address, timeout=PATIENCE, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=address, timeout=PATIENCE, trust_env=False) as http:
             answer = await http.post(
                 f"/dead-letters/{what}", content=msgspec.json.encode(choice), headers=headers
             )
-    except httpx.ConnectError:
+    except httpx2.ConnectError:
         return None
-    except httpx.HTTPError as error:
+    except httpx2.HTTPError as error:
         raise QiluError(
             f"The gateway at {address} has not answered ({error or type(error).__name__}): "
             "letters that it did not come to stay as they are; try again."

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_devices.broker import Broker
@@ -61,7 +61,7 @@ class Platform:
     def __init__(self, target: Target) -> None:
         headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
         self._url = target.platform.rstrip("/")
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             base_url=self._url, headers=headers, timeout=CALL_TIMEOUT_S, trust_env=False
         )
 
@@ -111,16 +111,16 @@ class Platform:
         *,
         content: bytes | None = None,
         type_: str = "application/x-ndjson",
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         loop = asyncio.get_running_loop()
         deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
         headers = {"Content-Type": type_} if method == "POST" else {}
         while True:
             try:
                 answer = await self._http.request(method, path, content=content, headers=headers)
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
                 raise ConfigError(f"--platform {self._url!r} cannot be used: {error}.") from error
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 trouble = f"does not answer ({error or type(error).__name__})"
             else:
                 if answer.is_success:

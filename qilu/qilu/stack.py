@@ -21,7 +21,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import httpx
+import httpx2
 import msgspec
 import structlog
 from pydantic import SecretStr
@@ -148,7 +148,7 @@ class Stack:
         self.child: asyncio.subprocess.Process
         self.broker: EmbeddedBroker | None = None
         """Unless somebody else's is used."""
-        self._http: httpx.AsyncClient
+        self._http: httpx2.AsyncClient
         self._moved: list[str] = []
         """Which ports were taken, and what is used instead."""
         self._metrics_port = self._port(config.metrics_port, "metrics")
@@ -213,7 +213,7 @@ class Stack:
         )
         self.platform = await self._start_platform(stack, settings)
         self._http = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=self.platform.url, timeout=10, trust_env=False)
+            httpx2.AsyncClient(base_url=self.platform.url, timeout=10, trust_env=False)
         )
         user, password = self._mqtt_login("gateway")
         gateway = GatewaySettings(
@@ -397,7 +397,7 @@ class Stack:
         self._store_trouble = reason
         try:
             line.show(await self.status())
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             self.console.log(f"the platform does not answer: {error}")
 
     async def status(self) -> Status:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-import httpx
+import httpx2
 import msgspec
 from qilu_contract.errors import Rejected, Retryable, StoreError
 from qilu_contract.http_server import HttpServer
@@ -78,7 +78,7 @@ class StoreBehindDoor:
 
     def __init__(self, url: str, key: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
+        self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,7 +115,7 @@ class StoreBehindDoor:
     async def _call(self, name: str, *arguments: object) -> Any:
         try:
             answer = await self._http.post(f"/{name}", content=msgspec.msgpack.encode(arguments))
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise Retryable(f"the stack's store does not answer: {error or type(error).__name__}") from error
         if answer.status_code == _WRONG:
             raise ValueError(answer.text)

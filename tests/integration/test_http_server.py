@@ -145,6 +145,53 @@ async def test_when_all_connections_are_being_answered_the_next_is_told_to_come_
         assert (await ask(server)).startswith(b"HTTP/1.1 200")
 
 
+POST = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"GET /", b"x" * 1000),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nLong: ", b"x" * 1000),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"Many: headers\r\n" * 50),
+        (POST + b"0\r\nLong: ", b"x" * 1000),
+        (POST + b"0\r\n", b"Many: trailers\r\n" * 50),
+        (POST + b"5;extension=", b"x" * 1000),
+    ],
+)
+async def test_what_never_becomes_a_request_is_refused_before_it_fills_memory(
+    begin: bytes, more: bytes
+) -> None:
+    async with serving() as (_, server):
+        reader, writer = await connect(server, begin)
+        sent = 0
+        try:
+            while not reader.at_eof() and sent < 10 * http_server.MAX_HEAD:
+                writer.write(more)
+                await writer.drain()
+                sent += len(more)
+                await asyncio.sleep(0)
+            assert (await reader.read()).startswith(b"HTTP/1.1 400")
+        except ConnectionError:  # closed while it still speaks
+            pass
+        assert sent < 10 * http_server.MAX_HEAD
+        assert (await ask(server)).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_requests_that_wait_for_one_another_are_few() -> None:
+    one = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with serving() as (app, server):
+        some = await connect(server, one * http_server.MAX_PIPELINED)
+        many = await connect(server, one * 2000)
+        assert (await many[0].readuntil(b"\r\n")).startswith(b"HTTP/1.1 400")
+        app.go_on.set()
+        for _ in range(http_server.MAX_PIPELINED):
+            await some[0].readuntil(b"done")
+        for _, writer in (some, many):
+            writer.close()
+
+
 async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "UNREAD_S", 0.4)
     async with serving() as (app, server):

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import httpx2
 import msgspec
 import structlog
 
@@ -26,7 +26,7 @@ from qilu_contract.stores.questions import aggregated, check_series
 
 log = structlog.get_logger()
 
-_TIMEOUT = httpx.Timeout(30, connect=5)
+_TIMEOUT = httpx2.Timeout(30, connect=5)
 _SCALE = 2**32
 """A power of two, so that scaling changes no digit: a sum of fewer than 2³² values over it stays finite."""
 _STORE_FULL = ("no space left", "disk quota exceeded", "read-only file system", "engine is closed")
@@ -43,7 +43,7 @@ class InfluxStore:
         self._at = f"InfluxDB at {address.url}"
         self._caller = address.caller(token)
         # Loopback or a network of our own: a proxy from the environment has no business here.
-        self._http = httpx.AsyncClient(
+        self._http = httpx2.AsyncClient(
             base_url=address.url, headers=address.headers(token), timeout=_TIMEOUT, trust_env=False
         )
         self._created = False
@@ -197,7 +197,7 @@ class InfluxStore:
                         for start in range(0, len(series.values), SCAN_ROWS):
                             rows = series.values[start : start + SCAN_ROWS]
                             yield _points(schema, series.columns, rows)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise Retryable(f"{self._at}: {error or type(error).__name__}") from error
 
     async def _query(self, *statements: str) -> list[list[dict[str, Any]]]:
@@ -242,14 +242,14 @@ class InfluxStore:
         params: dict[str, str] | None = None,
         content: bytes | None = None,
         data: dict[str, str] | None = None,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         headers = {} if content is None else {"Content-Length": str(len(content))}
         said = None if content is None else _once(content)
         try:
             answer = await self._http.request(
                 method, path, params=params, content=said, data=data, headers=headers
             )
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             # Away, hanging or cut off in the middle; a half-written answer counts as no answer, since writing
             # again is safe.
             self._created = False
@@ -261,7 +261,7 @@ class InfluxStore:
             self._created = False
         raise self._error(path, answer)
 
-    def _error(self, path: str, answer: httpx.Response) -> StoreError:
+    def _error(self, path: str, answer: httpx2.Response) -> StoreError:
         """What an answer that is no success means to the caller."""
         status, text = answer.status_code, answer.text[:300].strip()
         detail = f"{self._at} answered {status}: {text}"
@@ -365,7 +365,7 @@ def _points(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence
     ]
 
 
-def _is_influxdbs(answer: httpx.Response) -> bool:
+def _is_influxdbs(answer: httpx2.Response) -> bool:
     """Whether it refuses points, and not a proxy the request, or a TLS port the plain text."""
     try:
         body = answer.json()
@@ -374,7 +374,7 @@ def _is_influxdbs(answer: httpx.Response) -> bool:
     return isinstance(body, dict) and not body.keys().isdisjoint(("error", "message", "code"))
 
 
-def _retry_after(answer: httpx.Response) -> float | None:
+def _retry_after(answer: httpx2.Response) -> float | None:
     """Seconds, or a date of HTTP's."""
     text = answer.headers.get("Retry-After", "")
     if text.isdecimal():
