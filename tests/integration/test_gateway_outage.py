@@ -384,7 +384,8 @@ async def test_a_roll_up_that_the_store_refuses_takes_no_other_with_it(
     settings: Settings, platform: FakePlatform, publisher: Publisher, fake_influx: FakeInflux
 ) -> None:
     platform.register("m1")
-    bad = ("fleet,level=county", "fleet,level=industry")
+    names = ("fleet", "fleet_hourly")
+    bad = tuple(f"{name},level={level}" for name in names for level in ("county", "industry"))
 
     def refuse(lines: list[str]) -> Answer:
         return (
