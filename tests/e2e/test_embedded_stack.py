@@ -299,6 +299,9 @@ def test_an_interrupt_stops_cleanly_and_a_second_start_goes_on(running: RunningS
     assert early.returncode == 2
     assert "stop that one first" in early.stderr
     assert running.interrupt() == 0
+    assert (
+        "Stopping: what is on its way is stored first (Ctrl-C again: no longer)" in running.output.read_text()
+    )
     assert "0 lost" in running.output.read_text()
     verified = qilu("verify", "--run", running.state / "devices", "--store", store)
     assert verified.returncode == 0, verified.stdout + verified.stderr

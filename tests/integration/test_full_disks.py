@@ -418,3 +418,24 @@ async def test_a_gateways_first_start_waits_for_its_disk_and_can_be_stopped_mean
         sender.send(50)
         await eventually(lambda: gateway.counters.stored == 50, "stored")
         assert gateway.reasons() == {}
+
+
+async def test_a_damaged_registry_says_so_and_serves_what_can_be_read(tmp_path: Path) -> None:
+    async with platform_on(tmp_path) as service, admin(service) as client:
+        body = {"id": ENTERPRISE, "name": "E", "county": COUNTY, "industry": "C34"}
+        assert (await client.post("/v1/enterprises", json=body)).status_code == 201
+        assert await register(client, 0, 5) == 5
+    file = tmp_path / "registry.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        query = "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = 'units'"
+        [(page,)] = connection.execute(query).fetchall()
+        [(size,)] = connection.execute("PRAGMA page_size").fetchall()
+    with file.open("r+b") as out:
+        out.seek((page - 1) * size)
+        out.write(os.urandom(size))
+    async with platform_on(tmp_path) as service, admin(service) as client:
+        answer = await client.get("/v1/units/u3")
+        assert answer.status_code == 503, answer.text
+        assert "damaged" in answer.json()["detail"]
+        assert (await client.get(f"/v1/enterprises/{ENTERPRISE}")).json()["name"] == "E"
