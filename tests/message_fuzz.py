@@ -41,7 +41,7 @@ name: fuzz_state
 title: Switch
 title_zh: 开关
 signals:
-  - {name: on, unit: "1", type: bool, range: [0, 1], interval: 10s, value: {constant: 1}}
+  - {name: closed, unit: "1", type: bool, range: [0, 1], interval: 10s, value: {constant: 1}}
 ---
 name: fuzz_count
 title: Counter

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from qilu_contract import topics
 from qilu_contract.columns import Columns
 from qilu_contract.errors import BadReading, Reason
+from qilu_contract.readings import Value
 from qilu_contract.storage import Point
 
 from qilu_gateway.columnar import Group, Read
 from qilu_gateway.store_gate import Refused
 from qilu_gateway.taken import Taken
-from qilu_gateway.units import Tags
+from qilu_gateway.units import Tags, Units
+
+LAST = 2**62
+"""In place of the number of an arrival: a dead letter that is taken again comes after all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,48 @@ class Batch:
     @property
     def points(self) -> list[Point]:
         return [point for taken in self.taken for point in taken.points]
+
+    def agree(self, units: Units) -> Batch:
+        """The same points, but where several hold a signal of one unit and time, all hold the value that came
+        last: so it stays, in whatever order the store takes points and columns."""
+        points = self.points
+        if len(self.columns) + bool(points) < 2:
+            return self  # written in their order
+        rows = np.array([units.numbers.get(point.tags[-1], -1) for point in points], dtype=np.int64)
+        times = np.array([point.ts_ms for point in points], dtype=np.int64)
+        keys = [(each.rows.astype(np.int64) << 42) + each.ts_ms for each in self.columns]
+        keys.append((rows << 42) + times)
+        ordered = np.sort(np.concatenate(keys))
+        again = ordered[1:][ordered[1:] == ordered[:-1]]
+        return self._agreed([np.isin(key, again) for key in keys]) if len(again) else self
+
+    def _agreed(self, again: Sequence[NDArray[np.bool_]]) -> Batch:
+        """`again`: of columns and points, which may be there several times."""
+        columns = [replace(each, values=each.values.copy()) for each in self.columns]
+        found: list[tuple[int, int, Point, Columns | Taken, int]] = []
+        for number, each in enumerate(columns):
+            for at in np.flatnonzero(again[number]).tolist():
+                read, place = self.source(number, at)
+                [point] = each.take(np.array([at])).points()
+                found.append((read.arrival.number, place, point, each, at))
+        its = iter(again[-1].tolist())
+        for taken in self.taken:
+            number = taken.arrival.number if taken.arrival is not None else LAST
+            found += [
+                (number, taken.place, point, taken, at) for at, point in enumerate(taken.points) if next(its)
+            ]
+        found.sort(key=lambda each: each[:2])
+        last: dict[tuple[str, tuple[str, ...], int], dict[str, Value]] = {}
+        for _, _, point, _, _ in found:
+            last.setdefault(point[:3], {}).update(point.fields)
+        for _, _, point, holder, at in found:
+            fields = {name: last[point[:3]][name] for name in point.fields}
+            if isinstance(holder, Taken):
+                holder.points[at] = point._replace(fields=fields)
+            else:
+                for name, value in fields.items():
+                    holder.values[at, holder.names.index(name)] = value
+        return replace(self, columns=columns)
 
     def source(self, column: int, place: int) -> tuple[Read, int]:
         """From which message a point of the columns comes: its arrival, and its place there."""

@@ -6,51 +6,28 @@ time, with readings that are good in every respect. What is in any way different
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract import json_columns, topics
+from qilu_contract import json_columns
 from qilu_contract.columns import Columns, Floats, Ints, Rows
 from qilu_contract.mqtt_messages import DUP, RETAINED
 from qilu_contract.sparkplug import DataType
 from qilu_contract.sparkplug_columns import SparkplugColumns, integers
 from qilu_contract.sparkplug_layouts import Metrics
 
+from qilu_gateway import unit_topics
 from qilu_gateway.arrivals import Arrival
-from qilu_gateway.births import HISTORY, Births, is_information
+from qilu_gateway.births import Births, is_information
 from qilu_gateway.checking import check_columns
 from qilu_gateway.edge_nodes import EdgeNode, SequenceNumbers
+from qilu_gateway.unit_topics import HISTORIC, JSON, LIVE, Topic
 from qilu_gateway.units import CLASSES, Units
 
-_LIVE, _HISTORY, _JSON = 0, 1, 2
-_ID = rb"([a-z0-9-]{1,32})"
-_TOPIC = re.compile(
-    rb"(?:(%b)?spBv1\.0/%b/DDATA/%b/%b|qilu/v1/%b/%b/%b/telemetry)"
-    % (re.escape(topics.HISTORY.encode()), *(_ID,) * 6)
-)
-_BIRTH_OR_DEATH = re.compile(
-    rb"(?:%b)?spBv1\.0/([^/]+)/[ND](?:BIRTH|DEATH)/([^/]+)" % topics.HISTORY.encode()
-)
-_NODE = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[^/]+/([^/]+)" % topics.HISTORY.encode())
 _MOST_OFFSET = 1 << 20
-
-
-class Topic(NamedTuple):
-    """Of data of a unit."""
-
-    kind: int
-    county: str
-    enterprise: str
-    unit: str
-
-    @property
-    def group(self) -> str:
-        """Under which births and nodes are known."""
-        return HISTORY + self.county if self.kind == _HISTORY else self.county
 
 
 class Group(NamedTuple):
@@ -132,33 +109,14 @@ class Reader:
         self._topics: dict[bytes, int] = {}
         """Topics of admitted units' own data: the unit's number, and the kind in the lowest bits."""
 
-    def topic(self, topic: bytes) -> Topic | None:
-        """None for anything but a unit's data."""
-        match = _TOPIC.fullmatch(topic)
-        if match is None:
-            return None
-        history, *parts = (each.decode() for each in match.groups(b""))
-        if parts[0]:
-            return Topic(_HISTORY if history else _LIVE, *parts[:3])
-        return Topic(_JSON, *parts[3:])
-
     def node(self, topic: bytes) -> EdgeNode | None:
         """The edge node whose topic it is, if anything is known of it."""
-        match = _NODE.match(topic)
-        if match is None:
-            return None
-        county, name = (part.decode("utf-8", "replace") for part in match.groups())
-        return self._births.nodes.known(HISTORY + county if topic.startswith(b"qilu/") else county, name)
+        key = unit_topics.node(topic)
+        return None if key is None else self._births.nodes.known(*key)
 
     def born_or_dead(self, names: Iterable[bytes]) -> set[tuple[str, str]]:
         """Nodes of which a birth or death is among these topics."""
-        found = set()
-        for topic in names:
-            match = _BIRTH_OR_DEATH.match(topic) if topic not in self._topics else None
-            if match is not None:
-                county, node = (part.decode("utf-8", "replace") for part in match.groups())
-                found.add((HISTORY + county if topic.startswith(b"qilu/") else county, node))
-        return found
+        return unit_topics.born_or_dead(name for name in names if name not in self._topics)
 
     def read(
         self,
@@ -187,7 +145,7 @@ class Reader:
         strangers: dict[int, Topic] = {}
         others: list[bytes] = []
         for at in np.flatnonzero(~known).tolist():
-            topic = self.topic(names[at]) if usable[at] else None
+            topic = unit_topics.parse(names[at]) if usable[at] else None
             if topic is None:
                 others.append(names[at])
                 continue
@@ -204,15 +162,15 @@ class Reader:
         dirty = self.born_or_dead(others)
         part = _Part(arrival, places, numbers)
         way = _Way(len(places))
-        for kind in (_LIVE, _HISTORY):
+        for kind in (LIVE, HISTORIC):
             mask = kinds == kind
             if mask.any():
                 mine = {int(at): topic for at, topic in strangers.items() if topic.kind == kind}
-                self._read_sparkplug(part, mask, kind == _HISTORY, mine, dirty, way)
-        mask = kinds == _JSON
+                self._read_sparkplug(part, mask, kind == HISTORIC, mine, dirty, way)
+        mask = kinds == JSON
         if mask.any():
             self._read_json(part, mask, strangers, way)
-        return self._found(part, way, latest_ms, strangers, followed)
+        return self._found(part, way, latest_ms, strangers, unit_topics.units(others), followed)
 
     def _read_json(
         self, part: _Part, mask: NDArray[np.bool_], strangers: dict[int, Topic], way: _Way
@@ -304,7 +262,13 @@ class Reader:
         return _meaning(self._births.layouts[layout], offset, metrics)
 
     def _found(
-        self, part: _Part, way: _Way, latest_ms: int, strangers: dict[int, Topic], followed: bool
+        self,
+        part: _Part,
+        way: _Way,
+        latest_ms: int,
+        strangers: dict[int, Topic],
+        others: set[str],
+        followed: bool,
     ) -> Found:
         groups: list[tuple[_Rows, Floats]] = []
         for rows in way.groups:
@@ -312,6 +276,7 @@ class Reader:
             checked = check_columns(class_name, rows.names, rows.ts_ms, rows.values, latest_ms, rows.bools)
             way.reject(rows.of[~(checked.good & checked.usual)])
             groups.append((rows, checked.values))
+        self._keep_in_order(part, way, strangers, others)
         made: list[Group] = []
         for rows, values in groups:
             kept = way.read[rows.of]
@@ -346,6 +311,19 @@ class Reader:
             held,
             sequence,
         )
+
+    def _keep_in_order(self, part: _Part, way: _Way, strangers: dict[int, Topic], others: set[str]) -> None:
+        """A unit's messages are written in their order: when one of them goes the plain way, all others of
+        the arrival do, too. `others`: units of which one does that has no number."""
+        plain = ~way.read & ~way.held
+        numbers = [self._units.numbers[unit] for unit in others if unit in self._units.numbers]
+        odd = np.union1d(part.numbers[plain & (part.numbers >= 0)], np.array(numbers, dtype=np.int64))
+        if len(odd):
+            way.read &= ~np.isin(part.numbers, odd)
+        units = others.union([topic.unit for at, topic in strangers.items() if plain[at]])
+        for at, topic in strangers.items() if units else ():
+            if topic.unit in units:
+                way.held[at] = False
 
 
 class _Rows(NamedTuple):

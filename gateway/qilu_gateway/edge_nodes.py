@@ -97,7 +97,7 @@ class EdgeNode:
 
     @last_seq.setter
     def last_seq(self, seq: int) -> None:
-        self._nodes.last_seqs[self.number] = seq + 1
+        self._nodes.last_seqs[self.number] = seq % 256 + 1
 
     def count_anew(self) -> None:
         """Its sequence numbers begin again."""

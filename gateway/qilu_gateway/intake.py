@@ -173,9 +173,16 @@ class Intake:
         for items in list(self._waiting.values()) if dirty else ():
             for place, item in enumerate(items):
                 if isinstance(item, Held) and (item.topic.group, item.topic.enterprise) in dirty:
-                    self._accept(-int(item.arrival.counts[item.place]))
-                    items[place] = taken = await self._decode(item.arrival, item.place, True)
-                    self._accept(taken.count)
+                    items[place] = await self._taken(item)
+
+    async def _taken(self, item: Taken | Held) -> Taken:
+        """What is held, taken apart the plain way."""
+        if isinstance(item, Taken):
+            return item
+        self._accept(-int(item.arrival.counts[item.place]))
+        taken = await self._decode(item.arrival, item.place, True)
+        self._accept(taken.count)
+        return taken
 
     def _hold(self, unit: str, item: Taken | Held) -> None:
         self._waiting_messages += 1
@@ -195,6 +202,8 @@ class Intake:
                 continue
             self._waiting_messages -= len(items)
             admitted = self._admission.find(unit)
+            if not all(isinstance(item, Held) for item in items):  # they are written in their order
+                items = [await self._taken(item) for item in items]
             for item in items:
                 if isinstance(item, Held):
                     held.setdefault(item.arrival, []).append(item.place)

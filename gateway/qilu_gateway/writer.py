@@ -62,6 +62,7 @@ class Writer:
 
     async def _write(self, batch: Batch, units: Units) -> Written:
         self._check(batch.taken)
+        batch = batch.agree(units)
         receipts = [
             taken.receipt for taken in batch.taken if taken.receipt is not None and taken.receipt.packet
         ]

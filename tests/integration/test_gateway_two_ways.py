@@ -17,8 +17,6 @@ from pathlib import Path
 import message_fuzz
 import pytest
 
-pytest.importorskip("qilu_gateway.columnar")
-
 SOAK = os.environ.get("QILU_SOAK") == "1"
 SEEDS, MESSAGES = (range(1, 27), 40_000) if SOAK else (range(1, 2), 5_000)
 ONE_WAY = Path(message_fuzz.__file__).with_name("one_way.py")
