@@ -229,8 +229,8 @@ async def play(world: World, messages: int) -> None:
 
 async def stored(store: Any) -> Any:
     for measurement in CATALOGUE:
-        async for points in store.scan(measurement, 0, LATEST_MS + 10**9):
-            for point in points:
+        async for chunk in store.scan(measurement, 0, LATEST_MS + 10**9):
+            for point in chunk.all():
                 fields = sorted(point.fields.items())
                 yield f"point {measurement} {point.tags} {point.ts_ms} {fields!r}"
 

@@ -4,7 +4,7 @@ of it at once. A `Point` is the same, one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -48,6 +48,16 @@ class Series:
             self._tags[tag][number] = value
         self._size += 1
         return number
+
+    @classmethod
+    def of(cls, measurement: str, tags: Mapping[str, NDArray[Any]]) -> Series:
+        """Units of one class by their tags, arrays of str: as many numbers as these are long, from 0 on."""
+        found = cls()
+        found._tags = dict(tags)
+        found._size = len(found._tags["unit"])
+        found._classes = np.full(found._size, measurement, dtype=object)
+        found._prefixes = _objects(found._size)
+        return found
 
     def measurement(self, number: int) -> str:
         return str(self._classes[number])
@@ -171,4 +181,4 @@ def _objects(size: int) -> NDArray[Any]:
 
 
 def _grown(column: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate((column, _objects(len(column))))
+    return np.concatenate((column, _objects(max(len(column), 1024))))

@@ -58,6 +58,8 @@ _RECOGNISED = {
 }
 _TIERS = {"enterprise": "enterprise_level"}
 """What the platform calls a tier, where it is not what the model calls it."""
+_COUNTIES = np.array(COUNTY_CODES, dtype=object)
+_CITIES = np.array([city_of(county) for county in COUNTY_CODES], dtype=object)
 _MONEY = ("granted", "redeemed", "clawed_back")
 
 
@@ -173,17 +175,23 @@ class Block:
 
     def columns(self, seed: int) -> list[Columns]:
         """What the store must hold of it."""
-        series, found = Series(), []
-        fleet, runs = self.fleet, np.repeat(self.rows, self.sizes)
+        found = []
+        runs, ids = np.repeat(self.rows, self.sizes), np.array(self.ids, dtype=object)
+        owners, industries = (np.array(each, dtype=object) for each in (self.fleet.ids, self.fleet.industry))
         for class_name, places, values in self.readings(seed):
-            numbers = []
-            for place, row in zip(places.tolist(), runs[places].tolist(), strict=True):
-                county = fleet.county_of(row)
-                tags = (city_of(county), county, fleet.industry[row], fleet.ids[row], self.ids[place])
-                numbers.append(series.add(class_name, tags))
+            rows = runs[places]
+            counties = self.fleet.county[rows]
+            tags = {
+                "city": _CITIES[counties],
+                "county": _COUNTIES[counties],
+                "industry": industries[rows],
+                "enterprise": owners[rows],
+                "unit": ids[places],
+            }
             names = tuple(signal.name for signal in CATALOGUE[class_name].signals)
-            rows = np.array(numbers, dtype=np.int32)
-            found.append(Columns(class_name, series, rows, self.ts_ms[places], names, values))
+            numbers = np.arange(len(places), dtype=np.int32)
+            series = Series.of(class_name, tags)
+            found.append(Columns(class_name, series, numbers, self.ts_ms[places], names, values))
         return found
 
     def points(self, seed: int) -> Iterator[Point]:

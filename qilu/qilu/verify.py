@@ -12,14 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 
+import numpy as np
 from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.columns import Columns, Series, of_points
 from qilu_contract.errors import Reason
 from qilu_contract.places import city_of
 from qilu_contract.readings import Reading, Value
-from qilu_contract.storage import BORN, Point
+from qilu_contract.storage import Point
 from qilu_contract.stores import Store
 from qilu_devices.fleet import Unit
 from qilu_devices.manifest import Manifest
+
+from qilu.comparison import Expected, Found, Mask
 
 WINDOW_READINGS = 100_000
 """Readings of one window, about half a kilobyte each; more where a single moment has more."""
@@ -74,6 +78,12 @@ class Verdict:
     def total(self) -> Counts:
         return _sum(self.by_place.values())
 
+    def count(self, name: str, counted: Mapping[tuple[str, str], int]) -> None:
+        """Add to one of the counts, by place."""
+        for place, count in counted.items():
+            counts = self.by_place[place]
+            setattr(counts, name, getattr(counts, name) + count)
+
     def by(self, place: int) -> dict[str, Counts]:
         """Counts by class (0) or county (1)."""
         grouped: dict[str, list[Counts]] = defaultdict(list)
@@ -100,18 +110,6 @@ def _sum(parts: Iterable[Counts]) -> Counts:
     return total
 
 
-@dataclass(slots=True)
-class _Expected:
-    """One reading that must be stored; `points` that were found for it, and whether one is as it was made."""
-
-    values: Mapping[str, Value]
-    points: int = 0
-    good: bool = False
-
-
-_Window = dict[tuple[str, int], _Expected]
-
-
 async def verify(manifest: Manifest, store: Store, window_readings: int = WINDOW_READINGS) -> Verdict:
     """Reads the store once. Raises ConfigError for a manifest that was changed, StoreError when the store
     does not answer.
@@ -119,10 +117,15 @@ async def verify(manifest: Manifest, store: Store, window_readings: int = WINDOW
     return await _Verification(manifest, store, window_readings).run()
 
 
+_Window = dict[tuple[str, int], Mapping[str, Value]]
+"""Values that must be stored, by unit and time, in the order of time."""
+
+
 class _Verification:
     def __init__(self, manifest: Manifest, store: Store, window_readings: int) -> None:
         self._manifest, self._store, self._window_readings = manifest, store, window_readings
         self._units = {unit.id: unit for unit in manifest.fleet()}
+        self._series, self._numbers = Series(), dict[str, int]()
         self._verdict = Verdict()
         self._verdict.dropped = {id_: node.dropped for id_, node in manifest.nodes.items() if node.dropped}
         # Of a run that did not end, skewed clocks may have said so much less than when it was.
@@ -131,11 +134,12 @@ class _Verification:
 
     async def run(self) -> Verdict:
         for start_ms, end_ms, window in self._windows():
+            expected = Expected(self._columns(window))
             for class_name in CATALOGUE:
-                async for points in self._store.scan(class_name, start_ms, end_ms):
-                    for point in points:
-                        self._judge(point, window)
-            self._close(window)
+                async for chunk in self._store.scan(class_name, start_ms, end_ms):
+                    for found in expected.find(chunk, marks=True):
+                        self._judge(found, expected)
+            self._close(expected)
         return self._verdict
 
     def _windows(self) -> Iterator[tuple[int, int, _Window]]:
@@ -151,51 +155,58 @@ class _Verification:
                 yield start_ms, reading.ts_ms, window
                 start_ms, window = reading.ts_ms, {}
             at_ms = reading.ts_ms
-            window[reading.unit, reading.ts_ms] = _Expected(reading.values)
+            window[reading.unit, reading.ts_ms] = reading.values
 
-    def _judge(self, point: Point, window: _Window) -> None:
-        expected = window.get((point.tags[-1], point.ts_ms))
+    def _columns(self, window: _Window) -> list[Columns]:
+        points = []
+        for (unit_id, ts_ms), values in window.items():
+            unit = self._units[unit_id]
+            points.append(Point(unit.class_name, _tags(unit), ts_ms, values))
+        return of_points(points, self._series, self._numbers)
+
+    def _judge(self, found: Found, expected: Expected) -> None:
+        there = found.places >= 0
+        self._verdict.count("stored", expected.by_place(found.places[there]))
+        self._verdict.count("duplicated", expected.by_place(found.places[found.again]))
+        ts_ms = found.ts_ms.tolist()
+        for place in np.flatnonzero(~there).tolist():
+            self._judge_stranger(found.units[place], ts_ms[place])
+
+    def _judge_stranger(self, unit_id: str, ts_ms: int) -> None:
+        """A point for which nothing was made."""
         manifest = self._manifest
-        if expected is None and not manifest.start_ms <= point.ts_ms <= manifest.until_ms:
+        if not manifest.start_ms <= ts_ms <= manifest.until_ms:
             return  # where only readings of skewed clocks are looked for
-        unit = self._units.get(point.tags[-1])
+        unit = self._units.get(unit_id)
         if unit is None:
             self._verdict.others += 1
             return
-        counts = self._counts(unit)
-        if expected is not None:
-            counts.stored += 1
-            counts.duplicated += expected.points > 0
-            expected.points += 1
-            expected.good |= (
-                point.measurement == unit.class_name
-                and point.tags == _tags(unit)
-                and (point.fields == expected.values or _signals(point) == expected.values)
-            )
-        elif point.ts_ms > manifest.nodes[unit.enterprise.id].acked_through_ms - self._doubtful_ms:
+        counts = self._verdict.by_place[unit.class_name, unit.enterprise.county]
+        if ts_ms > manifest.nodes[unit.enterprise.id].acked_through_ms - self._doubtful_ms:
             counts.unacknowledged += 1
         else:
             counts.stored += 1
             counts.unexpected += 1
 
-    def _close(self, window: _Window) -> None:
-        for (unit_id, _), expected in window.items():
-            unit = self._units[unit_id]
-            if not expected.points and self._forgiven.get(unit.enterprise.id, 0):
-                self._forgiven[unit.enterprise.id] -= 1  # dropped, as far as anybody can know
-                continue
-            counts = self._counts(unit)
-            counts.expected += 1
-            counts.lost += not expected.points
-            counts.altered += bool(expected.points) and not expected.good
+    def _close(self, expected: Expected) -> None:
+        lost = expected.found == 0
+        if self._forgiven and lost.any():
+            lost &= ~self._dropped(expected, lost)
+        self._verdict.count("expected", expected.by_place(np.flatnonzero(lost | (expected.found > 0))))
+        self._verdict.count("lost", expected.by_place(np.flatnonzero(lost)))
+        self._verdict.count(
+            "altered", expected.by_place(np.flatnonzero((expected.found > 0) & ~expected.good))
+        )
 
-    def _counts(self, unit: Unit) -> Counts:
-        return self._verdict.by_place[unit.class_name, unit.enterprise.county]
-
-
-def _signals(point: Point) -> dict[str, Value]:
-    """Its fields, but for the mark of a birth: a rebirth comes when somebody asks for one."""
-    return {name: value for name, value in point.fields.items() if name != BORN}
+    def _dropped(self, expected: Expected, lost: Mask) -> Mask:
+        """Those among the lost that were dropped, as far as anybody can know: the first ones."""
+        dropped = np.zeros(len(expected), dtype=np.bool_)
+        enterprises = expected.tags("enterprise")
+        for place in expected.in_order_of_time(lost):
+            if self._forgiven.get(enterprises[place], 0):
+                self._forgiven[enterprises[place]] -= 1
+                dropped[place] = True
+        return dropped
 
 
 def _tags(unit: Unit) -> tuple[str, ...]:

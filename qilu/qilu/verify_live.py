@@ -1,23 +1,29 @@
 """Verification of a live run of the programme: every first reading that must be stored is computed again from
 the run's record, and compared with the store, value by value.
 
-Block after block of a month's equipment, so memory stays bounded however large the run is.
+Some blocks of a month's equipment at a time, so memory stays bounded however large the run is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.storage import Point
 from qilu_contract.stores import Store
 
+from qilu.comparison import Expected
 from qilu.replay import Block, Replay
 from qilu.run_record import RunRecord
 from qilu.verify import Verdict
 
 Done = Callable[[int, int], None]
 """Called with how many units are verified, and how many there are."""
+WINDOW_UNITS = 50_000
+"""Units that are compared together, about: a question to the store costs as much as a thousand of them."""
 
 
 async def verify_live(record: RunRecord, store: Store, done: Done) -> Verdict:
@@ -29,34 +35,38 @@ async def verify_live(record: RunRecord, store: Store, done: Done) -> Verdict:
     for month in replay.months():
         if month.month >= len(record.months):
             break
-        for block in month.fleet.blocks():
-            await _verify_block(block, record.seed, store, verdict)
-            verified += len(block.units)
+        for blocks in _windows(month.fleet.blocks()):
+            await _verify_blocks(blocks, record.seed, store, verdict)
+            verified += sum(map(len, blocks))
             done(verified, record.months[-1].counts["units_on_cloud"])
     return verdict
 
 
-async def _verify_block(block: Block, seed: int, store: Store, verdict: Verdict) -> None:
-    expected: dict[tuple[str, int], Point] = {
-        (point.tags[-1], point.ts_ms): point for point in block.points(seed)
-    }
-    found: dict[tuple[str, int], int] = {}
-    good: set[tuple[str, int]] = set()
+def _windows(blocks: Iterator[Block]) -> Iterator[list[Block]]:
+    """Blocks that follow each other, WINDOW_UNITS of units or a little more."""
+    window: list[Block] = []
+    for block in blocks:
+        window.append(block)
+        if sum(map(len, window)) >= WINDOW_UNITS:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+async def _verify_blocks(blocks: Sequence[Block], seed: int, store: Store, verdict: Verdict) -> None:
+    expected = Expected([columns for block in blocks for columns in block.columns(seed)])
     for class_name in CATALOGUE:
-        async for points in store.scan(class_name, block.start_ms, block.end_ms):
-            for point in points:
-                counts = verdict.by_place[point.measurement, point.tags[1]]
-                key = (point.tags[-1], point.ts_ms)
-                counts.stored += 1
-                if key not in expected:
-                    counts.unexpected += 1
-                    continue
-                counts.duplicated += key in found
-                found[key] = found.get(key, 0) + 1
-                if point == expected[key]:
-                    good.add(key)
-    for key, point in expected.items():
-        counts = verdict.by_place[point.measurement, point.tags[1]]
-        counts.expected += 1
-        counts.lost += key not in found
-        counts.altered += key in found and key not in good
+        async for chunk in store.scan(class_name, blocks[0].start_ms, blocks[-1].end_ms):
+            for found in expected.find(chunk, marks=False):
+                counties = np.array(found.counties, dtype=object)
+                verdict.count("stored", _of_class(class_name, counties))
+                verdict.count("unexpected", _of_class(class_name, counties[found.places < 0]))
+                verdict.count("duplicated", _of_class(class_name, counties[found.again]))
+    verdict.count("expected", expected.by_place(np.arange(len(expected))))
+    verdict.count("lost", expected.by_place(np.flatnonzero(expected.found == 0)))
+    verdict.count("altered", expected.by_place(np.flatnonzero((expected.found > 0) & ~expected.good)))
+
+
+def _of_class(class_name: str, counties: NDArray[Any]) -> Counter[tuple[str, str]]:
+    return Counter((class_name, county) for county in counties.tolist())

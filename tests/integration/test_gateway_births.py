@@ -61,7 +61,7 @@ async def test_the_newest_point_of_a_birth_says_when_it_was_said(
         await eventually(lambda: gateway.counters.accepted == 13 == gateway.counters.stored, "all stored")
         assert gateway.counters.births == 5
     async with open_store(anywhere.store) as store:
-        found = [point async for chunk in store.scan("motor", 0, START_MS + 60_000) for point in chunk]
+        found = [point async for chunk in store.scan("motor", 0, START_MS + 60_000) for point in chunk.all()]
         assert len(found) == 6 + 1
         rows = await store.series("motor", {"unit": "m1"}, [BORN], START_MS, START_MS + 60_000)
         assert {row.ts_ms - START_MS: row.values[BORN] for row in rows} == {

@@ -220,6 +220,6 @@ async def test_nothing_that_is_published_stops_the_gateway_or_is_forgotten(
     async with open_store(settings.store) as store:
         points = 0
         async for found in store.scan("motor", START_MS, START_MS + MESSAGES * 1000):
-            points += sum(point.tags[-1] == "canary" for point in found)
+            points += sum(point.tags[-1] == "canary" for point in found.all())
     assert points == sent // CANARY_EVERY
     assert await stored(settings) >= points

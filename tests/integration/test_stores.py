@@ -12,7 +12,7 @@ import duckdb
 import pytest
 from qilu_contract import storage
 from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.columns import Series, of_points
+from qilu_contract.columns import EXACT, Series, of_points
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN, MEASUREMENTS, UNIT_TAGS, Measurement, Point
@@ -54,7 +54,7 @@ def by_column(store: Store) -> Write:
         others: list[Point] = []
         units: dict[tuple[str, ...], list[Point]] = {}
         for point in points:
-            fits = len(point.tags) == len(UNIT_TAGS)
+            fits = len(point.tags) == len(UNIT_TAGS) and point.fields.get(BORN, 0) <= EXACT
             (units.setdefault(point.tags[:-1], []) if fits else others).append(point)
         columns = [of_points(some, series, known.setdefault(of, {})) for of, some in units.items()]
         await store.write(others, list(chain.from_iterable(columns)))
@@ -107,7 +107,7 @@ async def test_what_was_written_last_stands_however_often_and_whenever_it_is_wri
     row = await store.latest("motor", UNIT)
     assert row is not None
     assert row.values == {"power_in": expected[-1], "slip": 0.5}
-    found = [point async for chunk in store.scan("motor", 0, times[-1] + 1) for point in chunk]
+    found = [point async for chunk in store.scan("motor", 0, times[-1] + 1) for point in chunk.all()]
     assert len(found) == 2 * len(times)
     assert {point.ts_ms: point.fields["power_in"] for point in found if point.tags == TAGS} == dict(
         zip(times, expected, strict=True)
@@ -356,12 +356,13 @@ async def test_questions_that_make_no_sense_are_refused(store: Store) -> None:
 async def test_a_scan_finds_every_point_of_a_time_once_under_its_own_tags(store: Store, write: Write) -> None:
     moved = ("370200", "370202", "C34", "370202-e00009", TAGS[-1])
     inside = [
-        *(motor(10_000 + number, power_in=float(number), vibration=0.5) for number in range(25_000)),
+        *(motor(10_000 + number, power_in=float(number), vibration=0.5) for number in range(60_000)),
         motor(10_000, OTHER, power_in=1.0),
         motor(10_000, moved, speed=2.0),
+        motor(11_000, OTHER, **{BORN: 2**53 + 1, "power_in": 1.0}),
     ]
-    await write([motor(9_999, power_in=1.0), *inside, motor(35_000, power_in=1.0)])
-    chunks = [chunk async for chunk in store.scan("motor", 10_000, 35_000)]
+    await write([motor(9_999, power_in=1.0), *inside, motor(100_000, power_in=1.0)])
+    chunks = [chunk.all() async for chunk in store.scan("motor", 10_000, 100_000)]
     assert max(map(len, chunks)) <= SCAN_ROWS
     found = sorted((point for chunk in chunks for point in chunk), key=lambda point: point[1:3])
     assert found == sorted(inside, key=lambda point: point[1:3])

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from qilu_contract.stores.contract import Aggregate, PlatformStore, Row, Store, open_store
+from qilu_contract.stores.contract import Aggregate, Chunk, PlatformStore, Row, Store, open_store
 
-__all__ = ["Aggregate", "PlatformStore", "Row", "Store", "open_store"]
+__all__ = ["Aggregate", "Chunk", "PlatformStore", "Row", "Store", "open_store"]

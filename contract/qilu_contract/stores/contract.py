@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self, get_args
+from typing import Literal, NamedTuple, Protocol, Self, get_args
 from urllib.parse import unquote, urlsplit
 
 from qilu_contract.columns import Columns
@@ -21,8 +21,8 @@ AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 MAX_ROWS = 10_000
 """The most rows that one `series` answers: what a chart can show, and memory that no question can exhaust."""
 
-SCAN_ROWS = 10_000
-"""The most points that a chunk of `scan` holds: some megabytes."""
+SCAN_ROWS = 50_000
+"""The most points that a chunk of `scan` holds, unless more have the same time: some tens of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,17 @@ class Row:
 
     ts_ms: int
     values: dict[str, Value]
+
+
+class Chunk(NamedTuple):
+    """Points as `scan` finds them."""
+
+    points: list[Point]
+    """What fits no column: fields that the schema does not have, integers from 2^53 on."""
+    columns: list[Columns]
+
+    def all(self) -> list[Point]:
+        return [*self.points, *(point for each in self.columns for point in each.points())]
 
 
 class PlatformStore(Protocol):
@@ -97,9 +108,9 @@ class Store(PlatformStore, Protocol):
         and tests.
         """
 
-    def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[list[Point]]:
-        """All points with start_ms <= time < end_ms, with their tags, in no order, in chunks of at most
-        SCAN_ROWS: one pass over the store, in bounded memory. For verification.
+    def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
+        """All points of a measurement of units with start_ms <= time < end_ms, with their tags, in no order,
+        in chunks of at most SCAN_ROWS: one pass over the store, in bounded memory. For verification.
         """
 
     async def ping(self) -> None:

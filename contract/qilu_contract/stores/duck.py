@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,8 +22,8 @@ from qilu_contract.errors import ConfigError, Retryable
 from qilu_contract.private_files import private_file
 from qilu_contract.readings import Value
 from qilu_contract.storage import MEASUREMENTS, Point
-from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Row
-from qilu_contract.stores.duck_tables import LAST, all_points_of, make_tables, points_of, write
+from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
+from qilu_contract.stores.duck_tables import LAST, all_points_of, make_tables, points_of, read_chunk, write
 from qilu_contract.stores.questions import aggregated, check_series
 
 log = structlog.get_logger()
@@ -248,33 +249,19 @@ class DuckStore:
             f'(SELECT {key} FROM "{measurement}" GROUP BY ALL HAVING count(*) > 1)'
         )
 
-    async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[list[Point]]:
+    async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
         schema = check_series(measurement, {}, (), start_ms, end_ms)
-        tags, fields = len(schema.tags), tuple(schema.fields)
-        columns = ", ".join(["epoch_ms(ts)", *schema.tags, *(f'"{name}"' for name in fields)])
-        sql = f"SELECT {columns} FROM {all_points_of(schema, fields, _within(start_ms, end_ms))}"  # noqa: S608
-        # A cursor of its own: another question on the shared one would end the answer.
-        cursor = await self._run(self._reader, lambda shared: shared.cursor())
-        self._cursors.add(cursor)
-        try:
-            await self._run(self._reader, lambda _: cursor.execute(sql))
-            while rows := await self._run(self._reader, lambda _: cursor.fetchmany(SCAN_ROWS)):
-                yield [
-                    Point(
-                        measurement,
-                        tuple(row[1 : tags + 1]),
-                        int(row[0]),
-                        {
-                            name: value
-                            for name, value in zip(fields, row[tags + 1 :], strict=True)
-                            if value is not None
-                        },
-                    )
-                    for row in rows
-                ]
-        finally:
-            self._cursors.discard(cursor)
-            cursor.close()
+        spans = [(start_ms, end_ms)]
+        while spans:
+            start_ms, end_ms = spans.pop()
+            within = _within(start_ms, end_ms)
+            rows = await self._number(f'SELECT count(*) FROM "{measurement}" WHERE {within}')  # noqa: S608
+            if rows > SCAN_ROWS and end_ms - start_ms > 1:
+                middle_ms = (start_ms + end_ms) // 2
+                spans += [(middle_ms, end_ms), (start_ms, middle_ms)]
+            elif rows:
+                read = partial(read_chunk, schema=schema, where=within)
+                yield await self._run(self._reader, read)
 
     async def _number(self, sql: str) -> int:
         [[number]] = await self._run(self._reader, lambda cursor: cursor.execute(sql).fetchall())

@@ -17,10 +17,11 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from qilu_contract.columns import Columns
+from qilu_contract.columns import EXACT, Columns, Series
 from qilu_contract.errors import Rejected
 from qilu_contract.readings import Value
 from qilu_contract.storage import MEASUREMENTS, UNIT_TAGS, FieldType, Measurement, Point
+from qilu_contract.stores.contract import Chunk
 from qilu_contract.stores.duck_upgrade import move_hourly_rows
 
 Batch = dict[str, Any]
@@ -58,7 +59,7 @@ def all_points_of(schema: Measurement, fields: Iterable[str], where: str) -> str
     """As `points_of`, for questions about many: only rows whose hash is there twice are put together, as a
     rule none. `where` holds no parameters."""
     fields = tuple(fields)
-    key = f"hash(ts, {', '.join(schema.tags)})"
+    key = _key(schema)
     columns = ", ".join(["ts", *schema.tags, *(f'"{name}"' for name in fields)])
     twice = f'(SELECT {key} FROM "{schema.name}" WHERE {where} GROUP BY ALL HAVING count(*) > 1)'  # noqa: S608
     again = points_of(schema, fields, f"{where} AND {key} IN (FROM twice)")
@@ -66,6 +67,47 @@ def all_points_of(schema: Measurement, fields: Iterable[str], where: str) -> str
         f'(WITH twice AS MATERIALIZED {twice} SELECT {columns} FROM "{schema.name}" '  # noqa: S608
         f"WHERE {where} AND {key} NOT IN (FROM twice) UNION ALL SELECT {columns} FROM {again})"
     )
+
+
+def _key(schema: Measurement) -> str:
+    return f"hash(ts, {', '.join(schema.tags)})"
+
+
+def read_chunk(cursor: duckdb.DuckDBPyConnection, schema: Measurement, where: str) -> Chunk:
+    """All points in these rows. `where` holds no parameters."""
+    # To plan how rows are put together costs more than to read thousands of them, and as a rule none need it.
+    sql = f'SELECT *, {_key(schema)} AS "the key" FROM "{schema.name}" WHERE {where}'  # noqa: S608
+    found = cursor.execute(sql).fetchnumpy()
+    keys = found["the key"]
+    if len(np.unique(keys)) < len(keys):
+        sql = f"SELECT * FROM {all_points_of(schema, schema.fields, where)}"  # noqa: S608
+        found = cursor.execute(sql).fetchnumpy()
+    return _chunk(schema, found)
+
+
+def _chunk(schema: Measurement, found: Mapping[str, Any]) -> Chunk:
+    ts_ms = found["ts"].astype(np.int64)
+    series = Series.of(schema.name, {tag: found[tag] for tag in schema.tags})
+    names = [name for name in schema.fields if not np.ma.getmaskarray(found[name]).all()]
+    values = np.empty((len(ts_ms), len(names)))
+    for place, name in enumerate(names):
+        values[:, place] = np.ma.filled(found[name].astype(np.float64), np.nan)
+    rows = np.arange(len(ts_ms), dtype=np.int32)
+    columns = Columns(schema.name, series, rows, ts_ms, tuple(names), values)
+    ints = [place for place, name in enumerate(names) if schema.fields[name] == "int"]
+    large = np.asarray((np.abs(values[:, ints]) >= EXACT).any(axis=1))
+    if not large.any():
+        return Chunk([], [columns])
+    points = [
+        Point(
+            schema.name,
+            series.tags(row),
+            int(ts_ms[row]),
+            {name: found[name][row].item() for name in names if found[name][row] is not np.ma.masked},
+        )
+        for row in np.flatnonzero(large).tolist()
+    ]
+    return Chunk(points, [columns.take(~large)])
 
 
 def write(cursor: duckdb.DuckDBPyConnection, points: Sequence[Point], columns: Sequence[Columns]) -> None:

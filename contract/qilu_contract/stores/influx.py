@@ -14,14 +14,15 @@ from typing import Any, Self
 
 import httpx2
 import msgspec
+import numpy as np
 import structlog
 
 from qilu_contract.column_lines import column_lines
-from qilu_contract.columns import Columns
+from qilu_contract.columns import EXACT, Columns, Series
 from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.readings import Value
 from qilu_contract.storage import Measurement, Point, line_protocol
-from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, InfluxAddress, Row
+from qilu_contract.stores.contract import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, InfluxAddress, Row
 from qilu_contract.stores.questions import aggregated, check_series
 
 log = structlog.get_logger()
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 _TIMEOUT = httpx2.Timeout(30, connect=5)
 _SCALE = 2**32
 """A power of two, so that scaling changes no digit: a sum of fewer than 2³² values over it stays finite."""
+_CHUNK_ROWS = 10_000
 _STORE_FULL = ("no space left", "disk quota exceeded", "read-only file system", "engine is closed")
 """In an answer's text, whatever its status: the points are good, and the server cannot keep them now."""
 
@@ -180,12 +182,12 @@ class InfluxStore:
             twice += len(rows) - len({row["time"] for row in rows})
         return twice
 
-    async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[list[Point]]:
+    async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
         schema = check_series(measurement, {}, (), start_ms, end_ms)
         if not self._created:
             await self.ping()
         query = f"SELECT * FROM {measurement} WHERE time >= {start_ms:d}ms AND time < {end_ms:d}ms"  # noqa: S608
-        params = {"db": self._database, "epoch": "ms", "chunked": "true", "chunk_size": str(SCAN_ROWS)}
+        params = {"db": self._database, "epoch": "ms", "chunked": "true", "chunk_size": str(_CHUNK_ROWS)}
         try:
             # Chunks arrive as the server finds them; between two it may have to look for a while.
             async with self._http.stream("POST", "/query", params=params, data={"q": query}) as answer:
@@ -196,7 +198,7 @@ class InfluxStore:
                     for series in _chunk(line):
                         for start in range(0, len(series.values), SCAN_ROWS):
                             rows = series.values[start : start + SCAN_ROWS]
-                            yield _points(schema, series.columns, rows)
+                            yield _scanned(schema, series.columns, rows)
         except httpx2.HTTPError as error:
             raise Retryable(f"{self._at}: {error or type(error).__name__}") from error
 
@@ -339,6 +341,20 @@ def _chunk(line: str) -> list[_Series]:
         if error_text is not None:
             raise StoreError(f"InfluxDB refuses a query: {error_text}")
     return [series for result in chunk.results for series in result.series]
+
+
+def _scanned(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Chunk:
+    by_name = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    names = tuple(name for name in columns if name in schema.fields)
+    if len(names) + len(schema.tags) + 1 < len(columns):
+        return Chunk(_points(schema, columns, rows), [])
+    values = np.array([by_name[name] for name in names], dtype=np.float64).T
+    if (np.abs(values) >= EXACT).any():  # among them may be integers
+        return Chunk(_points(schema, columns, rows), [])
+    tags = {tag: np.array([tag_ or "" for tag_ in by_name[tag]], dtype=object) for tag in schema.tags}
+    ts_ms = np.array(by_name["time"], dtype=np.int64)
+    numbers = np.arange(len(rows), dtype=np.int32)
+    return Chunk([], [Columns(schema.name, Series.of(schema.name, tags), numbers, ts_ms, names, values)])
 
 
 def _points(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Point]:
