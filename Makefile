@@ -41,7 +41,7 @@ test: setup servers ## all tests, against real servers
 SOAK = tests/e2e/test_gateway_faults.py tests/integration/test_gateway_fuzz.py tests/e2e/test_gateway_soak.py \
        tests/unit/test_columns_differential.py tests/integration/test_gateway_two_ways.py \
        tests/integration/test_platform_bad_lines.py tests/integration/test_platform_interleavings.py \
-       tests/integration/test_platform_replicas.py \
+       tests/integration/test_platform_replicas.py tests/integration/test_full_disks.py \
        tests/e2e/test_restart_matrix.py
 
 soak: setup servers ## ten times the faults, fuzzed messages by the million, ten million lines, an hour of memory; a part: ARGS="-k killed_again"

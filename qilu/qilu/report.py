@@ -14,7 +14,8 @@ class Report:
     """Readings and units of one run. `lost` is what the broker took over from the equipment (its
     acknowledgements, counted at the edge) and neither the store nor the dead letters hold; `duplicates` stand
     twice, under two tag sets. `refused` are the equipment's dead letters, but for those that a transport
-    fault sent for that; `taken` is what the gateway stored in all, other devices' readings included."""
+    fault sent for that; `stored` are readings of the equipment; `taken` is what the gateway stored in all,
+    other devices' readings included."""
 
     accepted: int
     stored: int

@@ -441,7 +441,7 @@ class Stack:
         stored = await count_stored(self.store, *manifest.span_ms)
         return Report(
             accepted=counters.accepted,
-            stored=stored.total(),
+            stored=sum(stored[name] for name in manifest.nodes),
             spooled=counters.spooled,
             dead_lettered=counters.dead_lettered,
             duplicates=await count_duplicates(self.store),

@@ -287,6 +287,10 @@ def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(
     assert (told["enterprise"], told["reason"], told["count"]) == ("my-works", "bad_timestamp", 1)
     assert '{"ts": 5, "power_in": 1}' in told["excerpt"]
     assert running.interrupt() == 0
+    last = re.search(r"([\d,]+) readings stored \(([\d,]+) of the", running.output.read_text())
+    assert last is not None
+    taken, of_the_equipment = (int(count.replace(",", "")) for count in last.groups())
+    assert taken > of_the_equipment
 
 
 def test_an_interrupt_stops_cleanly_and_a_second_start_goes_on(running: RunningStack) -> None:

@@ -7,8 +7,9 @@ import asyncio
 import os
 import resource
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 
 BATCH = 3000
+FILLING_S = 40.0
 INGEST_KEY = "ingest-key-of-this-test"
 TAGS = ("370200", "370202", "C34", "370202-e00001")
 
@@ -439,3 +441,69 @@ async def test_a_damaged_registry_says_so_and_serves_what_can_be_read(tmp_path: 
         assert answer.status_code == 503, answer.text
         assert "damaged" in answer.json()["detail"]
         assert (await client.get(f"/v1/enterprises/{ENTERPRISE}")).json()["name"] == "E"
+
+
+async def fill_slowly(disk: Any) -> None:
+    """Full after some FILLING_S: that disk, beside what others write to it."""
+    steps = int(FILLING_S * 2)
+    free = os.statvfs(disk.folder)
+    share = free.f_bavail * free.f_frsize // steps
+    with suppress(OSError), (disk.folder / "filling").open("ab", buffering=0) as out:
+        for _ in range(steps):
+            out.write(bytes(share))
+            await asyncio.sleep(FILLING_S / steps)
+    disk.fill()
+
+
+@pytest.mark.skipif(os.environ.get("QILU_SOAK") != "1", reason="a minute each: in `make soak`")
+@pytest.mark.parametrize("file", ["store", "state", "spool", "registry"])
+async def test_a_disk_that_fills_up_while_readings_flow_costs_none_of_them(
+    file: str,
+    settings: Settings,
+    platform: FakePlatform,
+    publisher: Publisher,
+    influxdb: Any,
+    small_disk: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small_disk.grow(24)
+    url = f"duckdb:///{small_disk.folder}/store.duckdb" if file == "store" else influxdb.url
+    update = {"store": url, "spool_min_free_bytes": 0, "batch_size": 200}
+    settings = settings.model_copy(update=update)
+    if file in ("state", "spool"):
+        settings = settings.model_copy(update={"state": small_disk.folder})
+    sender = Sender(publisher, platform, 20)
+    async with AsyncExitStack() as stack:
+        if file == "registry":
+            monkeypatch.setenv("QILU_API_KEY", INGEST_KEY)
+            service = await stack.enter_async_context(platform_on(small_disk.folder))
+            client = await stack.enter_async_context(admin(service))
+            body = {"id": ENTERPRISE, "name": "E", "county": COUNTY, "industry": "C34"}
+            assert (await client.post("/v1/enterprises", json=body)).status_code == 201
+            for number in range(20):
+                unit = {"id": f"m{number}", "class": "motor", "enterprise": ENTERPRISE}
+                assert (await client.post("/v1/units", json=unit)).status_code == 201
+            settings = settings.model_copy(update={"platform": service.url})
+        gateway = await stack.enter_async_context(online(settings))
+        sender.send(100)
+        await eventually(lambda: gateway.counters.stored == 100, "stored")
+        if file == "spool":
+            influxdb.stop()
+        filling = asyncio.create_task(fill_slowly(small_disk))
+        until = time.monotonic() + FILLING_S + 10
+        while time.monotonic() < until:
+            await asyncio.to_thread(sender.send, 50)
+            if file == "state":  # that file grows with dead letters
+                await asyncio.to_thread(publisher.send_all, [telemetry("nobody", os.urandom(900).hex())])
+            await asyncio.sleep(0.2)
+        await filling
+        influxdb.start()
+        small_disk.clear()
+        await eventually(lambda: gateway.counters.stored == sender.sent, "all stored")
+        await eventually(lambda: not gateway.troubles() and not gateway.counters.in_flight, "all is well")
+        assert gateway.counters.spooled == gateway.counters.corrupt == 0
+        if file == "registry":
+            await eventually_async(lambda: counts(client, 20), "all on cloud")
+    assert await stored(settings) == sender.sent
+    if file == "registry":
+        await asyncio.to_thread(check_books, small_disk.folder)
