@@ -1,57 +1,62 @@
 """CPU of a point in DuckDB, as JSON on standard output: in order of time, and at random times into a table of
-so many rows. Run by `bench_gateway.py` in a process of its own.
+so many rows, by column, with all that the store does between two batches. Run by `bench_gateway.py` in a
+process of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import sys
 import time
-from statistics import median
+from collections.abc import Callable
 
+import numpy as np
 from gateway_load import BATCH, Fleet, values
 from gateway_world import COUNTY, START_MS
-from qilu_contract.storage import Point
-from qilu_contract.stores import open_store
+from qilu_contract.columns import Columns, Ints, Series
+from qilu_contract.stores import Store, open_store
 
 UNITS = 10_000
-LATE_BATCHES = 9
+LATE_BATCHES = 100
+"""Enough for the log to go into the file several times."""
 EVERY_MS = 10_000
 
 
 async def measure(address: str, rows: int) -> dict[str, float]:
-    fleet = Fleet("json", UNITS)
-    tags = [(COUNTY[:4], COUNTY, "C34", fleet.node(number), unit) for number, unit in enumerate(fleet.units)]
-    chance = random.Random(1)
-    in_order, late = [], []
+    fleet, series = Fleet("json", UNITS), Series()
+    for number, unit in enumerate(fleet.units):
+        series.add("motor", (COUNTY[:4], COUNTY, "C34", fleet.node(number), unit))
+    names = tuple(values(0))
+    kinds = np.array([tuple(values(kind).values()) for kind in range(13)], dtype=np.float64)
+    chance = np.random.default_rng(1)
+
+    def in_order(batch: int) -> Columns:
+        places = np.arange(batch * BATCH, (batch + 1) * BATCH)
+        return columns(places % UNITS, START_MS + places // UNITS * EVERY_MS)
+
+    def late(batch: int) -> Columns:
+        ticks = chance.integers(0, rows // UNITS, BATCH) * EVERY_MS
+        return columns(
+            chance.integers(0, UNITS, BATCH), START_MS + ticks + chance.integers(1, EVERY_MS, BATCH)
+        )
+
+    def columns(units: Ints, ts_ms: Ints) -> Columns:
+        return Columns("motor", series, units.astype(np.int32), ts_ms, names, kinds[units % len(kinds)])
+
     async with open_store(address) as store:
-        for start in range(0, rows, BATCH):
-            points = [
-                Point("motor", tags[place % UNITS], START_MS + place // UNITS * EVERY_MS, values(place % 13))
-                for place in range(start, start + BATCH)
-            ]
-            began_s = time.process_time()
-            await store.write(points)
-            in_order.append((time.process_time() - began_s) / BATCH * 1e6)
-        for _ in range(LATE_BATCHES):
-            points = [
-                Point(
-                    "motor",
-                    tags[chance.randrange(UNITS)],
-                    START_MS
-                    + chance.randrange(rows // UNITS) * EVERY_MS
-                    + 1
-                    + chance.randrange(EVERY_MS - 1),
-                    values(0),
-                )
-                for _ in range(BATCH)
-            ]
-            began_s = time.process_time()
-            await store.write(points)
-            late.append((time.process_time() - began_s) / BATCH * 1e6)
-    return {"in_order": round(median(in_order), 1), "random_order": round(median(late), 1), "rows": rows}
+        return {
+            "in_order": await _us_per_point(store, in_order, rows // BATCH),
+            "random_order": await _us_per_point(store, late, LATE_BATCHES),
+            "rows": rows,
+        }
+
+
+async def _us_per_point(store: Store, make: Callable[[int], Columns], batches: int) -> float:
+    began_s = time.process_time()
+    for batch in range(batches):
+        await store.write((), [make(batch)])
+    return round((time.process_time() - began_s) / batches / BATCH * 1e6, 1)
 
 
 if __name__ == "__main__":
