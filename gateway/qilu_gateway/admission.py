@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
+import numpy as np
 import structlog
 
 from qilu_gateway.backoff import Backoff
-from qilu_gateway.platform_api import MAX_COLUMN_IDS, Barred, PlatformApi, PlatformAway, UnitRecord
+from qilu_gateway.platform_api import MAX_COLUMN_IDS, Answers, Barred, PlatformApi, PlatformAway
 from qilu_gateway.units import Admitted, Tags, Units
 
 log = structlog.get_logger()
@@ -159,32 +160,43 @@ class Admission:
         room = MAX_COLUMN_IDS - len(asked)
         stale = [unit for unit in islice(self._stale, room) if unit not in self._asked]
         asked_s = time.monotonic()
-        records = (await self._platform.admission(asked + stale)).records()
+        answers = await self._platform.admission(asked + stale)
         # An answer that somebody's suspension overtook is asked for again.
         checked_s = asked_s if self._barred_s < asked_s else max(asked_s - REFRESH_S, LONG_AGO_S)
-        for unit, record in zip(asked + stale, records, strict=True):
+        for unit in asked + stale:
             self._asked.pop(unit, None)
             self._stale.pop(unit, None)
-            self._learn(unit, record, checked_s)
+        self._learn(asked + stale, answers, checked_s)
         if asked:
             self._answers += asked
             self.answered.set()
 
-    def _learn(self, unit: str, record: UnitRecord | None, checked_s: float) -> None:
+    def _learn(self, asked: Sequence[str], answers: Answers, checked_s: float) -> None:
         units = self._units
-        if record is None:
-            if len(self._negative) >= MAX_NEGATIVE:
-                self._negative.clear()
-            self._negative[unit] = time.monotonic() + NEGATIVE_S
-            if unit in units.numbers:
-                units.checked_s[units.numbers[unit]] = 0.0
-            return
-        self._negative.pop(unit, None)
-        owner = record.owner
-        tags = Tags(owner.city, owner.county, owner.industry, owner.enterprise, unit)
-        number = units.add(record.class_, tags)
+        numbers: list[int] = []
+        admitted: list[bool] = []
+        for unit, class_, owner_ in zip(asked, answers.class_, answers.owner, strict=True):
+            admitted.append(class_ >= 0)
+            if class_ < 0:
+                self._learn_unknown(unit)
+                continue
+            owner = answers.owners[owner_]
+            tags = Tags(owner.city, owner.county, owner.industry, owner.enterprise, unit)
+            numbers.append(units.add(answers.classes[class_], tags))
         # A first reading that the platform has not, or no longer, is reported again: twice does no harm.
-        if units.checked_s[number] < self._doubted_s:
-            units.active_ms[number] = 0
-        units.on_cloud[number] = record.on_cloud
-        units.checked_s[number] = checked_s
+        known = np.array(numbers, dtype=np.int64)
+        units.active_ms[known[units.checked_s[known] < self._doubted_s]] = 0
+        units.on_cloud[known] = np.array(answers.on_cloud, dtype=bool)[admitted]
+        units.checked_s[known] = checked_s
+        if self._negative:
+            for unit in asked:
+                if unit in units.numbers and units.is_admitted(units.numbers[unit]):
+                    self._negative.pop(unit, None)
+
+    def _learn_unknown(self, unit: str) -> None:
+        if len(self._negative) >= MAX_NEGATIVE:
+            self._negative.clear()
+        self._negative[unit] = time.monotonic() + NEGATIVE_S
+        number = self._units.numbers.get(unit)
+        if number is not None:
+            self._units.checked_s[number] = 0.0

@@ -109,6 +109,15 @@ class Reader:
         self._topics: dict[bytes, int] = {}
         """Topics of admitted units' own data: the unit's number, and the kind in the lowest bits."""
 
+    def learn(self, name: bytes, topic: Topic) -> int | None:
+        """The number and kind by which a topic is known from now on; None unless it is an admitted unit's
+        own."""
+        number = self._units.numbers.get(topic.unit)
+        if number is None or self._units.owner(number) != (topic.county, topic.enterprise):
+            return None
+        code = self._topics[name] = number << 2 | topic.kind
+        return code
+
     def node(self, topic: bytes) -> EdgeNode | None:
         """The edge node whose topic it is, if anything is known of it."""
         key = unit_topics.node(topic)
@@ -153,9 +162,8 @@ class Reader:
             if number is None or not self._units.is_admitted(number):
                 if may_wait(topic.unit):
                     strangers[at] = topic
-            elif self._units.owner(number) == (topic.county, topic.enterprise):
-                self._topics[names[at]] = codes[at] = number << 2 | topic.kind
-                known[at] = True
+            elif (code := self.learn(names[at], topic)) is not None:
+                codes[at], known[at] = code, True
         numbers, kinds = np.where(known, codes >> 2, -1), np.where(known, codes & 3, -1)
         for at, topic in strangers.items():
             kinds[at] = topic.kind

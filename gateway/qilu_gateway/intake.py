@@ -201,21 +201,22 @@ class Intake:
             if items is None:
                 continue
             self._waiting_messages -= len(items)
-            admitted = self._admission.find(unit)
             if not all(isinstance(item, Held) for item in items):  # they are written in their order
                 items = [await self._taken(item) for item in items]
             for item in items:
                 if isinstance(item, Held):
                     held.setdefault(item.arrival, []).append(item.place)
-                    self._accept(-int(item.arrival.counts[item.place]))
-                    item.arrival.counts[item.place] = 0
+                    self._reader.learn(item.arrival.messages.topics[item.place], item.topic)
                 else:
-                    self._judge(item, admitted)
+                    self._judge(item, self._admission.find(unit))
                     judged.append(item)
         for taken in judged:
             await self._batcher.add(taken)
         for arrival, places in held.items():
-            await self._read(arrival, sorted(places), followed=True)
+            places.sort()
+            self._accept(-int(arrival.counts[places].sum()))
+            arrival.counts[places] = 0
+            await self._read(arrival, places, followed=True)
 
     def _accept(self, readings: int) -> None:
         self._counters.accepted += readings

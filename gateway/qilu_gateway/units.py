@@ -55,16 +55,26 @@ class Units:
         """The number of a unit of this class and owner; `checked_s` is for the caller to set."""
         number = self.numbers.get(tags.unit)
         if number is not None:
-            same = (self.series.measurement(number), self.series.tags(number)) == (class_name, tags)
-            if same:
+            if (self.series.measurement(number), self.series.tags(number)) == (class_name, tags):
                 return number
             self.checked_s[number] = 0.0
         shared = self._shared.setdefault
-        number = self.series.add(class_name, [*(shared(tag, tag) for tag in tags[:-1]), tags.unit])
-        self.numbers[tags.unit] = number
-        size = number + 1
-        self.checked_s, self.on_cloud = grown(self.checked_s, size), grown(self.on_cloud, size)
-        self.active_ms, self.classes = grown(self.active_ms, size), grown(self.classes, size)
+        city, county, industry, enterprise, unit = tags
+        number = self.series.add(
+            class_name,
+            (
+                shared(city, city),
+                shared(county, county),
+                shared(industry, industry),
+                shared(enterprise, enterprise),
+                unit,
+            ),
+        )
+        self.numbers[unit] = number
+        if number >= len(self.classes):
+            size = number + 1
+            self.checked_s, self.on_cloud = grown(self.checked_s, size), grown(self.on_cloud, size)
+            self.active_ms, self.classes = grown(self.active_ms, size), grown(self.classes, size)
         self.classes[number] = self._class_numbers.get(class_name, -1)
         return number
 
