@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -96,13 +96,13 @@ Layout = tuple[tuple[int | str, str, int], ...]
 
 def layout_of(aliases: Aliases) -> tuple[Layout, int]:
     """The layout, and the first alias."""
-    first = min((alias for alias in aliases if type(alias) is int), default=0)
+    numbers = [alias for alias in aliases if type(alias) is int]
+    first = min(numbers, default=0)
+    if len(numbers) == len(aliases):
+        return tuple([(alias - first, *meaning) for alias, meaning in aliases.items()]), first  # type: ignore[operator]
     return (
         tuple(
-            [
-                (alias - first if type(alias) is int else alias, name, datatype)
-                for alias, (name, datatype) in aliases.items()
-            ]
+            [(alias - first if type(alias) is int else alias, *meaning) for alias, meaning in aliases.items()]
         ),
         first,
     )
@@ -170,6 +170,18 @@ class Durable(NamedTuple):
     """Numbers of their edge nodes."""
 
 
+class _Saved(NamedTuple):
+    """A row of the state file."""
+
+    device: str
+    aliases: Aliases
+    redefined_ms: int
+    session: int
+
+
+_decode_aliases = msgspec.msgpack.Decoder(Aliases).decode
+
+
 class Births:
     """Answers at once. What is not durable yet is kept apart from what is."""
 
@@ -221,8 +233,8 @@ class Births:
                 return BirthTable(key, meanings, int(durable.sessions[number]))
             if layout < 0:
                 return None
-        [table] = self._load(key[0], key[1], [key[2]])
-        if table is not None:
+        for saved in self._load(key[0], key[1], [key[2]]):
+            table = self._table(key[0], key[1], saved)
             self._keep(table)
         return table
 
@@ -307,11 +319,15 @@ class Births:
             missing = list(devices)
             for start in range(0, len(missing), TOGETHER):
                 part = missing[start : start + TOGETHER]
-                for device, table in zip(part, self._load(county, node, part), strict=True):
-                    if table is None:
-                        durable.layouts[devices[device]] = -1
-                    else:
-                        self._keep(table)
+                durable.layouts[[devices[device] for device in part]] = -1
+                for saved in self._load(county, node, part):
+                    if saved.redefined_ms:
+                        self._keep(self._table(county, node, saved))
+                        continue
+                    number = devices[saved.device]
+                    layout, durable.firsts[number] = layout_of(saved.aliases)
+                    durable.layouts[number] = self.layouts.number(layout)
+                    durable.sessions[number] = saved.session
 
     def _keep(self, table: BirthTable) -> None:
         number = self._number(table.key)
@@ -334,8 +350,15 @@ class Births:
         layout, durable.firsts[number] = layout_of(table.aliases)
         durable.layouts[number] = self.layouts.number(layout)
 
-    def _load(self, county: str, node: str, devices: Sequence[str]) -> list[BirthTable | None]:
-        """As they stand in the state file."""
+    def _table(self, county: str, node: str, saved: _Saved) -> BirthTable:
+        ambiguous = 0 <= self._started_ms - saved.redefined_ms < AMBIGUOUS_MS
+        meanings = _meanings(*layout_of(saved.aliases))
+        return BirthTable(
+            (county, node, saved.device), meanings, saved.session, saved.redefined_ms, ambiguous
+        )
+
+    def _load(self, county: str, node: str, devices: Sequence[str]) -> Iterator[_Saved]:
+        """What the state file holds of these."""
         places = ",".join("?" * len(devices))
         rows = self._state.read_all(
             "SELECT device, aliases, redefined_ms, coalesce(session, 0) FROM births "  # noqa: S608  # places
@@ -343,20 +366,14 @@ class Births:
             f"WHERE county = ? AND node = ? AND device IN ({places})",
             (county, node, *devices),
         )
-        found: dict[str, BirthTable] = {}
         for row in rows:
             try:
                 device, body, redefined_ms, session = msgspec.convert(row, type=tuple[str, bytes, int, int])
-                aliases = msgspec.msgpack.decode(body, type=Aliases)
+                yield _Saved(device, _decode_aliases(body), redefined_ms, session)
             except (
                 msgspec.MsgspecError
             ) as error:  # damaged: as if there were none, and a rebirth is asked for
                 log.error("a birth in the state file cannot be read", of=f"{county}/{node}", error=str(error))
-                continue
-            ambiguous = 0 <= self._started_ms - redefined_ms < AMBIGUOUS_MS
-            meanings = _meanings(*layout_of(aliases))
-            found[device] = BirthTable((county, node, device), meanings, session, redefined_ms, ambiguous)
-        return [found.get(device) for device in devices]
 
 
 def save(
