@@ -110,6 +110,8 @@ class Province:
             class_ = classes[number % len(classes)]
             device = column_fuzz.Device(self.chance, class_, f"d{number}")
             speaks = self.chance.choice(["json", "sparkplug", "both", "sparkplug"])
+            if node.history:  # it has a session of its own: nothing is in order between the two
+                speaks = "sparkplug"
             unit = Unit(f"{node.county}-u{number:05d}", class_, node, device, speaks)
             node.units.append(unit)
             self.units.append(unit)
