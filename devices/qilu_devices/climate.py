@@ -1,4 +1,4 @@
-"""Local time and weather of the province, as functions of UTC milliseconds."""
+"""Local time and season of the province, as functions of UTC milliseconds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from qilu_devices.noise import Values
 _SHANGHAI_MS = 8 * 3_600_000  # Asia/Shanghai has had no daylight saving since 1991
 _DAY_MS = 86_400_000
 _YEAR_DAYS = 365.25
-
-MEAN_C = 13.5  # A: annual mean in Shandong's lowlands
-SEASON_C = 14.0  # A: half the distance between the January and the July mean
-DAY_C = 4.0  # A: half the daily range
 
 
 def local_hour(t_ms: Times) -> Values:
@@ -31,10 +27,3 @@ def season(t_ms: Times) -> Values:
     """-1 in mid-January, the coldest time, 1 in mid-July."""
     days = (t_ms + _SHANGHAI_MS) / _DAY_MS
     return -cos_turns((days - 15.0) / _YEAR_DAYS)
-
-
-def outdoor_c(t_ms: Times) -> Values:
-    """Outdoor temperature without weather's chance: season and time of day, warmest at three in the afternoon
-    (A)."""
-    daily = cos_turns((local_hour(t_ms) - 15.0) / 24.0)
-    return np.asarray(MEAN_C + SEASON_C * season(t_ms) + DAY_C * daily)

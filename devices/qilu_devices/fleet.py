@@ -56,10 +56,12 @@ _IRON = "C31"
 _IRON_AFFINITY = {"motor": 0.72, "boiler": 0.05, "pump": 0.10, "compressor": 0.05, "blast_furnace": 0.08}
 _OWN_AFFINITY = 0.05  # A: a class of the user's own stands in every industry, like a compressor
 
-# No more than this many in the province, whatever the fleet's size: orders of magnitude of what physically
-# exists (A).
+# No more than this many in the province, whatever the fleet's size. With these the fleet of ten million adds
+# up to the province's figures (`qilu devices totals`; C: reckoned back from them): about 76 Mt of hot metal,
+# 24 GW of wind (12,000 of 2,050 kW), 115 Mt of coal in boilers; reactors and the rest are orders of magnitude
+# (A).
 _PROVINCE_CAP = {
-    **{"blast_furnace": 120, "wind_turbine": 20_000, "boiler": 100_000, "reactor": 50_000},
+    **{"blast_furnace": 44, "wind_turbine": 12_000, "boiler": 25_000, "reactor": 5_000},
     **{"robot": 200_000, "pasteuriser": 20_000, "oven": 50_000, "loom": 500_000},
 }
 
@@ -188,9 +190,13 @@ class _Maker:
             float(draws[3])
         )
 
+    def weights_of(self, enterprise: Enterprise) -> list[float]:
+        """How often each class of the catalogue stands there."""
+        return self._class_weights[enterprise.industry]
+
     def units(self, enterprise: Enterprise, size: int) -> Iterator[Unit]:
         key = keys_of(self._seed, [f"equipment-{enterprise.number}"])
-        weights = self._class_weights[enterprise.industry]
+        weights = self.weights_of(enterprise)
         names = list(CATALOGUE)
         for u in uniforms(mix(key ^ np.arange(size, dtype=np.uint64))):
             name = names[_pick(float(u), weights)]
@@ -233,3 +239,25 @@ class Shard:
 
     def holds(self, unit: Unit) -> bool:
         return unit.enterprise.number % self.count == self.index - 1
+
+
+def expected_counts(
+    classes: Mapping[str, float], cities: Mapping[str, float], seed: int, units: int, drawn: int = 2_000
+) -> dict[str, int]:
+    """How many of each class a fleet of `units` has, scaled from `drawn` enterprises of the same fleet."""
+    maker = _Maker(classes, cities, seed)
+    shares = dict.fromkeys(CATALOGUE, 0.0)
+    total = 0
+    for number in range(drawn):
+        enterprise, size = maker.enterprise(number)
+        weights = maker.weights_of(enterprise)
+        whole = sum(weights)
+        total += size
+        for name, weight in zip(CATALOGUE, weights, strict=True):
+            shares[name] += size * weight / whole
+    counts = {name: round(units * share / total) for name, share in shares.items()}
+    if classes.get("motor", 0.0) > 0.0:
+        for name, cap in _PROVINCE_CAP.items():
+            counts["motor"] += max(counts[name] - cap, 0)
+            counts[name] = min(counts[name], cap)
+    return counts

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
-from qilu_contract.splitmix import Keys, text_key
+from qilu_contract.splitmix import text_key
 
 from qilu_devices.classes import KERNELS
 from qilu_devices.commands import Given, with_commands
@@ -33,6 +33,7 @@ from qilu_devices.fleet import Shard, Unit, make_units
 from qilu_devices.kernel import Times
 from qilu_devices.noise import Streams, Values, keys_of
 from qilu_devices.scenario import Scenario
+from qilu_devices.weather import Enterprises
 
 PHASE_STEP_MS = 100
 MOMENT = 10_000
@@ -118,7 +119,7 @@ class _ClassRun:
         self._computed: Times | None = None  # the units' latest times
         self._kernel = KERNELS[equipment.name](
             self._streams,
-            Streams(_enterprise_keys(seed, self._units)),
+            Enterprises(seed, [unit.enterprise.id for unit in self._units]),
             float(equipment.base_interval_s),
         )
         self._k = -1
@@ -192,12 +193,6 @@ class _ClassRun:
         self._rows = _sensed(signals, produced)
 
 
-def _enterprise_keys(seed: int, units: Sequence[Unit]) -> Keys:
-    names = sorted({unit.enterprise.id for unit in units})
-    keys = dict(zip(names, keys_of(seed, (f"enterprise/{name}" for name in names)), strict=True))
-    return np.array([keys[unit.enterprise.id] for unit in units], dtype=np.uint64)
-
-
 def first_values(
     class_name: str, unit_ids: Sequence[str], enterprise_ids: Sequence[str], seed: int, times: Times
 ) -> NDArray[np.float64]:
@@ -205,11 +200,10 @@ def first_values(
     to the catalogue's resolution. Each unit has its own enterprise and time (UTC, ms), and its row
     depends on nothing but these and the seed."""
     equipment = CATALOGUE[class_name]
-    known = sorted(set(enterprise_ids))
-    keys = dict(zip(known, keys_of(seed, (f"enterprise/{name}" for name in known)), strict=True))
-    enterprises = np.array([keys[name] for name in enterprise_ids], dtype=np.uint64)
     kernel = KERNELS[class_name](
-        Streams(keys_of(seed, unit_ids)), Streams(enterprises), float(equipment.base_interval_s)
+        Streams(keys_of(seed, unit_ids)),
+        Enterprises(seed, enterprise_ids),
+        float(equipment.base_interval_s),
     )
     produced = kernel.step(0, times)
     return _sensed(equipment.signals, produced)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from qilu_contract.catalogue import EquipmentClass
 from qilu_contract.equipment import MARKS
 from rich.console import JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from qilu_devices.totals import ClassTotal, Figure
 
 _SIGNAL_FIELDS = ("name", "unit", "type", "low", "high", "interval_s", "mark")
 _FAULT_FIELDS = ("name", "signature", "source")
@@ -80,3 +84,26 @@ def _table(title: str, columns: dict[str, list[str]]) -> Table:
     for row in zip(*columns.values(), strict=True):
         table.add_row(*map(escape, row))
     return table
+
+
+def totals_tables(classes: Sequence[ClassTotal], sums: Sequence[Figure]) -> Iterator[RenderableType]:
+    """A scaled fleet by class, and its sums beside the province's figures."""
+    yield _table(
+        "A fleet of 10,000,000 units",
+        {
+            "class": [each.name for each in classes],
+            "units": [f"{each.units:,}" for each in classes],
+            "mean kW": [f"{each.mean_kw:,.1f}" for each in classes],
+            "CO2 kg/h": [f"{each.mean_co2_kg_h:,.1f}" for each in classes],
+        },
+    )
+    yield _table(
+        "A year",
+        {
+            "sum": [each.name for each in sums],
+            "fleet": [f"{each.value:,.1f}" for each in sums],
+            "held within": [f"{each.low:g} … {each.high:g}" for each in sums],
+            "mark": [each.mark for each in sums],
+            "reference": [each.reference for each in sums],
+        },
+    )

@@ -577,6 +577,31 @@ def devices_catalogue(
         console().print(*tables(chosen), sep="\n")
 
 
+@devices_app.command("totals")
+def devices_totals(
+    scenario: Scenario = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a fleet of ten million units uses, makes and emits in a year, beside the province's figures.
+
+    Example: qilu devices totals --json
+    """
+    from qilu_devices.scenario import load_scenario
+    from qilu_devices.totals import class_totals, figures
+
+    from qilu.catalogue import totals_tables
+
+    given = load_scenario(scenario)
+    chosen = given.seed if seed is None else seed
+    found = class_totals(given.classes, given.cities, chosen)
+    sums = figures(found, given.cities, chosen)
+    if as_json:
+        print_json({figure.name: round(figure.value, 3) for figure in sums})
+    else:
+        console().print(*totals_tables(found, sums), sep="\n")
+
+
 @gateway_app.command("run")
 def gateway_run(
     broker: Broker = "mqtt://127.0.0.1:1883",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE
 from qilu_devices.classes import KERNELS
 from qilu_devices.classes.blast_furnace import BlastFurnaces, blower_kw
-from qilu_devices.classes.boiler import COAL_LHV_KJ_KG, Boilers
+from qilu_devices.classes.boiler import Boilers
 from qilu_devices.classes.compressor import UNLOADED_SHARE, Compressors
 from qilu_devices.classes.heat_treatment import Ovens, Pasteurisers, heating_duty_kw
 from qilu_devices.classes.motor import Motors
@@ -68,9 +68,10 @@ def balance(kernel: Kernel, step: Step, hours: float, used_kwh: NDArray[np.float
         case Boilers():
             steam = steam_enthalpy(step["steam_pressure"], step["steam_temp"])
             taken = 1000.0 * step["steam_flow"] * (steam - water_enthalpy(step["feedwater_temp"]))
-            given = step["efficiency"] / 100.0 * step["fuel_flow"] * COAL_LHV_KJ_KG
-            assert taken == pytest.approx(given)
-            assert used_kwh == pytest.approx(step["fuel_flow"] * COAL_LHV_KJ_KG / 3600.0 * hours)
+            given = kernel.efficiency * step["fuel_flow"] * kernel.lhv_kj_kg
+            hot = step["steam_temp"] > 150.0  # a vessel that stood is colder than its steam would be
+            assert taken[hot] == pytest.approx(given[hot], rel=0.02)
+            assert used_kwh == pytest.approx(step["fuel_flow"] * kernel.lhv_kj_kg / 3600.0 * hours)
         case Compressors():
             loaded = step["loaded"] > 0.0
             work = step["specific_power"] * step["flow"]
@@ -163,7 +164,7 @@ def test_a_wind_turbine_without_wind_cools_to_its_nacelle() -> None:
 
 @pytest.mark.parametrize(
     ("name", "moving"),
-    [("blast_furnace", "blast_volume"), ("boiler", "steam_flow"), ("reactor", "feed_AC"), ("loom", "picks")],
+    [("blast_furnace", "blast_volume"), ("reactor", "feed_AC"), ("loom", "picks")],
 )
 def test_what_never_rests_never_does(name: str, moving: str) -> None:
     """Classes for which there is no idle machine."""

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from qilu_contract.catalogue import CATALOGUE
 from qilu_devices.classes import KERNELS
 from qilu_devices.classes.blast_furnace import BlastFurnaces, carbon_gas_percent, carbon_kg
-from qilu_devices.classes.boiler import COAL_LHV_KJ_KG, Boilers, efficiency, excess_air
+from qilu_devices.classes.boiler import Boilers, efficiency, excess_air
 from qilu_devices.classes.motor import RATED_VOLTAGE_V, SYNCHRONOUS_RPM, Motors
 from qilu_devices.classes.wind_turbine import REFERENCE_DENSITY, air_density, power_kw
 from qilu_devices.kernel import Kernel
@@ -67,35 +67,23 @@ def test_wind_power_rises_with_wind_below_rated_and_is_flat_above() -> None:
     )
 
 
-def test_wind_has_the_distribution_and_the_memory_of_the_measured_farm() -> None:
-    series = observe(build("wind_turbine"), "wind_turbine", 3000)
-    wind = series["wind_speed"]
-    # Weibull, k 2.55, c 6.6: mean c·Γ(1 + 1/k) and its median.
-    assert wind.mean() == pytest.approx(5.86, rel=0.05)
-    assert np.median(wind) == pytest.approx(6.6 * np.log(2.0) ** (1.0 / 2.55), rel=0.06)
-    centred = wind - wind.mean()  # not each unit's own: three weeks are too short for that
-    for lag, wanted, within in ((1, 0.970, 0.02), (6, 0.888, 0.04), (36, 0.612, 0.08)):
-        found = np.mean(centred[lag:] * centred[:-lag]) / np.mean(centred**2)
-        assert found == pytest.approx(wanted, abs=within)
-
-
 def test_a_wind_turbines_signals_hang_together() -> None:
     series = observe(build("wind_turbine"), "wind_turbine", 500)
     wind, power, rpm = series["wind_speed"], series["active_power"], series["rotor_speed"]
-    standing = wind < 3.0
-    assert (power[standing] < 0.0).all()
+    standing = power < 0.0
+    assert (power[wind < 3.0] < 0.0).all()
     assert (rpm[standing] == 0.0).all()
-    assert (power[~standing] >= 0.0).all()
+    assert 0.005 < standing[wind > 4.0].mean() < 0.1  # for repair
     assert np.corrcoef(wind[~standing], power[~standing])[0, 1] > 0.9
-    assert (series["pitch_angle"][(wind > 4.0) & (wind < 10.0)] == -1.0).all()
-    assert np.corrcoef(power[10:].ravel(), series["gearbox_bearing_temp"][10:].ravel())[0, 1] > 0.7
+    fine = series["pitch_angle"][~standing & (wind > 4.0) & (wind < 10.0)] == -1.0
+    assert fine.mean() > 0.9  # the others are held back by the grid
+    above = series["gearbox_bearing_temp"] - series["outdoor_temp"]
+    assert np.corrcoef(power[10:].ravel(), above[10:].ravel())[0, 1] > 0.6
 
 
 def test_turbines_of_one_farm_share_most_of_their_wind() -> None:
     wind = observe(build("wind_turbine"), "wind_turbine", 3000)["wind_speed"]
-    same = np.corrcoef(wind[:, 0], wind[:, 1])[0, 1]
-    other = np.corrcoef(wind[:, 0], wind[:, 15])[0, 1]
-    assert same > 0.5 > abs(other)
+    assert np.corrcoef(wind[:, 0], wind[:, 1])[0, 1] > 0.8
 
 
 def test_motor_power_is_electric_and_slip_follows_load() -> None:
@@ -122,18 +110,17 @@ def test_a_motor_warms_under_load_and_cools_to_the_hall_when_it_stands() -> None
     kernel = Motors(streams("unit"), streams("enterprise", 10), 10.0)
     begin_ms = MONDAY_10_H + 6 * HOUR_MS
     day = observe(kernel, "motor", 6 * 360 + 13 * 360, begin_ms)  # from 16:00 to 11:00 of the next day
-    stood = (day["speed"] == 0.0).any(axis=0) & (day["speed"][0] > 0.0)
+    night = slice(8 * 360, 13 * 360)  # midnight to five
+    stood = (day["speed"][night] == 0.0).all(axis=0) & (day["speed"][0] > 0.0)
     assert stood.any()
     for unit in np.flatnonzero(stood):
-        still = np.flatnonzero(day["speed"][:, unit] == 0.0)
-        warm, cold = day["winding_temp"][still[0], unit], day["winding_temp"][still[-1], unit]
-        assert warm > cold
-        assert cold < 35.0
-        assert (day["current"][still, unit] == 0.0).all()
+        still = day["winding_temp"][night, unit]
+        assert still[0] > still[-1]
+        assert still[-1] < 35.0
+        assert (day["current"][night, unit] == 0.0).all()
     always = (day["speed"] > 0.0).all(axis=0)
-    assert day["winding_temp"][-1, always].min() > day["winding_temp"][
-        -1, stood & (day["speed"][-1] == 0)
-    ].max(initial=0.0)
+    end = day["winding_temp"][13 * 360 - 1]
+    assert end[always].min() > end[stood].max()
 
 
 def test_single_shift_motors_rest_at_night_and_some_on_sundays() -> None:
@@ -143,7 +130,7 @@ def test_single_shift_motors_rest_at_night_and_some_on_sundays() -> None:
         return float(kernel.running(np.full(UNITS, t_ms)).mean())
 
     day, night, sunday = MONDAY_10_H, MONDAY_10_H + 16 * HOUR_MS, MONDAY_10_H + 6 * 24 * HOUR_MS
-    assert share(day) == 1.0
+    assert share(day) > 0.9  # some are stopped for maintenance
     assert 0.0 < share(night) < share(sunday) < share(day)
 
 
@@ -162,8 +149,12 @@ def test_the_heat_balance_of_a_boiler_closes() -> None:
     last = {name: values[-1] for name, values in series.items()}
     rise = steam_enthalpy(last["steam_pressure"], last["steam_temp"]) - water_enthalpy(last["feedwater_temp"])
     into_steam = 1000.0 * last["steam_flow"] * rise
-    assert into_steam == pytest.approx(kernel.efficiency * kernel.fuel_kg_h * COAL_LHV_KJ_KG)
-    assert ((kernel.efficiency > 0.7) & (kernel.efficiency < 0.95)).all()
+    lit = last["steam_flow"] > 0.0
+    assert 0.3 < lit.mean() < 0.9  # a Monday in October: what heats is out
+    given = kernel.efficiency * kernel.fuel_kg_h * kernel.lhv_kj_kg
+    assert into_steam[lit] == pytest.approx(given[lit])
+    assert (given[~lit] == 0.0).all()
+    assert ((kernel.efficiency[lit] > 0.7) & (kernel.efficiency[lit] < 0.97)).all()
 
 
 def test_20_degrees_of_flue_gas_cost_1_percent_of_the_fuel() -> None:
@@ -175,13 +166,15 @@ def test_20_degrees_of_flue_gas_cost_1_percent_of_the_fuel() -> None:
 def test_boilers_are_saturated_or_superheated_and_fire_with_more_air_at_low_load() -> None:
     kernel = Boilers(streams("unit"), streams("enterprise", 10), 5.0)
     series = observe(kernel, "boiler", 400)
+    lit = series["steam_flow"].min(axis=0) > 0.0
     saturation = saturation_c(series["steam_pressure"])
-    assert (series["steam_temp"] >= saturation - 1e-9).all()
-    small = kernel.size_tph <= 15.0
+    assert (series["steam_temp"] >= saturation - 1e-9)[:, lit].all()
+    small = (kernel.size_tph <= 15.0) & lit
     assert series["steam_temp"][:, small] == pytest.approx(saturation[:, small])
     load = series["steam_flow"] / kernel.size_tph
-    assert np.corrcoef(load[-1], series["flue_O2"][-1])[0, 1] < 0.0
-    assert np.corrcoef(load[-1], series["flue_temp"][-1])[0, 1] > 0.3
+    for fuel in (kernel.is_gas & lit, ~kernel.is_gas & lit):
+        assert np.corrcoef(load[-1, fuel], series["flue_O2"][-1, fuel])[0, 1] < 0.0
+        assert np.corrcoef(load[-1, fuel], series["flue_temp"][-1, fuel])[0, 1] > 0.3
     assert excess_air(np.array([7.0]))[0] == pytest.approx(0.5)
 
 

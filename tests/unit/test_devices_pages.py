@@ -19,6 +19,7 @@ CLASSES = list(CATALOGUE.values())
 
 def test_the_pages_are_what_the_code_makes() -> None:
     kept = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+    del kept["realism.md"]  # written by hand
     old = sorted(name for name, text in texts(CLASSES).items() if kept.pop(name, None) != text)
     assert not old, f"run `qilu devices catalogue --write docs/equipment`: {old} are old"
     assert not kept

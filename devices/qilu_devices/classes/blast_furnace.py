@@ -23,6 +23,7 @@ NM3_PER_KMOL = 22.414
 HYDROGEN_NM3 = 50.0  # A: top gas hydrogen per tonne, from coal and moisture
 MEAN_FUEL_KG, MEAN_ETA = 519.0, 0.47  # S: 2009 average; A
 HEARTH_TAU_S = 4.0 * 3600.0  # A: hot metal lags the burden by 2-6 h
+BLOWER_LIMIT = 2.28  # A: Nm³/min for each m³ of furnace
 OUTPUT_TAU_S = 12.0 * 3600.0  # A: productivity is a figure of the day, not of the minute
 
 SIZES_M3 = (450.0, 1080.0, 1780.0, 2500.0, 3200.0)  # A: usual working volumes
@@ -72,7 +73,9 @@ class BlastFurnaces:
         CO + CO2 = (C − C_metal)/12.011·22.414 over itself, nitrogen and hydrogen
         η_CO = CO2/(CO + CO2)
         hearth: dx/dt = (x∞ − x)/τ, x∞ from fuel and burden, τ 4 h
-        hot metal = T0 + 7·x;  Si = 0.45 + 0.003·(T − 1500)
+        hot metal = T0 + 7·x;  Si = 0.45 + 0.12·x/(1 + 0.3·max(−x, 0)) + 0.06·cast
+        top pressure follows half of the volume
+        H2 from coal, moisture and leaking water, which dilutes CO + CO2
         blower: P = 3.5·p0·V·(r^(2/7) − 1)/η
         CO2 = metal·(C − C_metal)·44.01/12.011 + blower·grid factor
     """
@@ -97,7 +100,13 @@ class BlastFurnaces:
         hour = 3600.0
         # A: how long blast, burden, gas flow and hearth remember.
         self._stove = Autoregression(units, "stove", interval_s, 1.0 * hour)
-        self._wind = Autoregression(units, "wind", interval_s, 2.0 * hour)
+        # C: two furnaces' volume has a CV of 5 % and correlates by .56 from one day to the next, hydrogen by
+        # .71.
+        self._wind = Autoregression(units, "wind", interval_s, 4.0 * hour)
+        self._campaign = Autoregression(units, "campaign", interval_s, 60.0 * hour)
+        self._moisture = Autoregression(units, "moisture", interval_s, 70.0 * hour)
+        self._day_gas = Autoregression(units, "day_gas", interval_s, 48.0 * hour)
+        self._heat = Autoregression(units, "top_heat", interval_s, 30.0 * hour)
         self._burden = Autoregression(units, "burden", interval_s, 3.0 * hour)
         self._enrich = Autoregression(units, "enrich", interval_s, 4.0 * hour)
         self._gas = Autoregression(units, "gas", interval_s, 3.0 * hour)
@@ -118,27 +127,34 @@ class BlastFurnaces:
         noise = self._units.normal
         # A: against a hanging burden the blower gives up to 20 % less.
         volume = (
-            controls.value("blast_volume", self._volume)
-            * (1.0 + 0.012 * self._wind.step(k))
+            controls.value("blast_volume", self._volume * (1.0 + 0.045 * self._campaign.step(k)))
+            * (1.0 + 0.015 * self._wind.step(k))
             * (1.0 - 0.2 * hanging)
         )
+        volume = np.minimum(volume, BLOWER_LIMIT)
         burden = self._burden.step(k)
         # A: pressure drop of a packed bed grows with about the 1.8th power of flow, and with what blocks it.
         # A: a hanging burden blocks up to 1.2 times as much again, a channel opens a fifth.
         blocked = (1.0 + 0.03 * burden) * (1.0 + 1.2 * hanging) * (1.0 - 0.2 * channel)
         drop_kpa = self._resistance_kpa * exact.power(volume / self._volume, 1.8) * blocked
-        top_kpa = self._top_kpa * (1.0 + 0.008 * noise("top_noise", k)) + 30.0 * slip  # A
+        # A: the top's valve lets pressure follow half of the volume.
+        followed = 1.0 + 0.5 * (volume / self._volume - 1.0)
+        top_kpa = self._top_kpa * followed * (1.0 + 0.002 * noise("top_noise", k)) + 30.0 * slip
         oxygen = controls.value("oxygen_enrichment", self._oxygen) + 0.3 * self._enrich.step(k)
 
-        gas = self._gas.step(k)  # > 0: gas is used well
-        eta = self._eta + 0.006 * gas - 0.002 * burden - 0.04 * channel  # A: gas in a channel reduces nothing
+        # > 0: gas is used well, by the hour and by the day.
+        gas = 0.6 * self._gas.step(k) + 0.8 * self._day_gas.step(k)
+        eta = self._eta + 0.015 * gas - 0.002 * burden - 0.04 * channel  # A: gas in a channel reduces nothing
         need = 0.8 * self._control.step(k) - 0.6 * gas  # gas used badly is paid for in fuel
         fuel_kg = self._fuel + 5.0 * need
         coal_kg = self._coal + 5.0 * self._inject.step(k)
         coke_kg = fuel_kg - coal_kg
         carbon = carbon_kg(coke_kg, coal_kg)
         oxygen_share = 0.21 + oxygen / 100.0
-        carbon_gas = carbon_gas_percent(carbon, oxygen_share)
+        # A: hydrogen comes with coal and moisture, and from water that leaks, which dilutes the rest.
+        leaked = 4.0 * water
+        hydrogen = self._hydrogen * (1.0 + 0.13 * self._moisture.step(k) + 0.004 * (coal_kg - self._coal))
+        carbon_gas = carbon_gas_percent(carbon, oxygen_share) * (1.0 - 0.01 * leaked)
         smelting = volume * 1440.0 / blast_nm3_per_t(carbon, oxygen_share)  # t/(m3 d)
         output = self._output.step(smelting)
         metal_t_h = smelting * self.volume_m3 / 24.0
@@ -147,11 +163,18 @@ class BlastFurnaces:
 
         # A: in the units of the hearth's latent, 7 K each. Raw burden that slipped is felt for hours, though
         # the slip itself takes minutes.
-        cold = 10.0 * chill + 3.0 * water + 40.0 * slip + 1.0 * channel
+        cold = 7.0 * chill + 3.0 * water + 40.0 * slip + 1.0 * channel
         hearth = self._hearth.step(0.7 * need + 0.7 * self._quality.step(k) - cold)
         metal_c = self._metal_c + 7.0 * hearth
         hot_top = 60.0 * hanging + 90.0 * slip + 25.0 * channel  # A
-        top_c = self._top_c - 8.0 * gas + 6.0 * self._throat.step(k) + 1.5 * noise("top_c_noise", k) + hot_top
+        top_c = (
+            self._top_c
+            - 12.0 * gas
+            + 30.0 * self._heat.step(k)
+            + 8.0 * self._throat.step(k)
+            + 1.5 * noise("top_c_noise", k)
+            + hot_top
+        )
         # A: 9 cm/min at usual output.
         descent = 3.6 * smelting * (1.0 + 0.05 * noise("descent", k)) * (1.0 - hanging) * (1.0 + 3.0 * slip)
         stave_c = self._stave_c - 1.5 * gas + 3.0 * self._wall.step(k) + 0.3 * noise("stave_noise", k)
@@ -170,12 +193,14 @@ class BlastFurnaces:
             "eta_CO": eta,
             "top_gas_temp": top_c,
             "hot_metal_temp": metal_c + 1.0 * noise("thermocouple", k),
-            # A: 0.03 % for each 10 K about 1500 °C, so that 0.25 is cold and 0.65 hot at the catalogue's
-            # bounds.
-            "hot_metal_Si": 0.45 + 0.003 * (metal_c - 1500.0) + 0.012 * noise("analysis", k),
+            # C: .11 in all, .06 from cast to cast; what the hearth's heat does to it ends at 0.25 when cold.
+            "hot_metal_Si": np.maximum(
+                0.45 + 0.12 * hearth / (1.0 + 0.3 * np.maximum(-hearth, 0.0)) + 0.06 * noise("analysis", k),
+                0.05,
+            ),
             "productivity": output,
             "stave_temp": stave_c,
-            "top_gas_H2": self._hydrogen + 0.1 * noise("hydrogen", k) + 4.0 * water,  # A
+            "top_gas_H2": hydrogen + 0.05 * noise("hydrogen", k) + leaked,
             "burden_descent": descent,
             "top_temp_spread": self._spread_c * (1.0 + 0.1 * noise("spread", k)) + 90.0 * channel,  # A
             "cooling_flow_diff": np.maximum(0.5 + 0.15 * noise("cooling", k), 0.0) + 8.0 * water,  # A

@@ -43,12 +43,12 @@ class Pasteurisers:
         Q = m·c·(T_hold − 4 °C)·(1 − R)                 m mass flow, c 3.93 kJ/(kg K), R regeneration
         T_hold: first-order after set point − 4·under_temperature
         hold time = t0·rated flow/flow;  diversion = T_hold < 72 °C
-        Δp = (flow/rated)²·(Δp0 + 80·fouling);  R = R0·(1 − 0.06·fouling)
+        Δp = (flow/rated)²·(Δp0 + 80·fouling);  R: first-order after R0·(1 − 0.06·fouling)
     """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units
-        self._shifts, self._hall = Shifts(units, enterprises), Hall(units)
+        self._shifts, self._hall = Shifts(units, enterprises), Hall(units, enterprises)
         self.rated_m3_h = units.pick("rated", PASTEURISER_M3_H, PASTEURISER_WEIGHTS)
         self._set_c = units.uniform("set", 72.7, 73.4)  # A: a little above the law
         self._hold_s = units.uniform("hold", 15.8, 18.0)  # A: holding tube at rated flow
@@ -57,6 +57,7 @@ class Pasteurisers:
         self._control = Autoregression(units, "control", interval_s, 20.0)  # A
         self._feed = Autoregression(units, "feed", interval_s, 120.0)  # A
         self._heat = FirstOrder(interval_s, 120.0)  # A
+        self._outgoing = FirstOrder(interval_s, 90.0)  # A: hot product on its way through the regenerator
         self._meters = Consumption(len(units), interval_s)
 
     def step(
@@ -70,7 +71,8 @@ class Pasteurisers:
         wanted = controls.value("hold_temp", self._set_c) - 4.0 * cold
         base = self._heat.step(np.where(running > 0.0, wanted, hall))
         hold_c = base + running * 0.12 * self._control.step(k)  # A
-        regeneration = self._regeneration * (1.0 - 0.06 * fouling)  # A
+        # Nothing comes back from product that is not yet hot: a cold start takes more heat than running does.
+        regeneration = self._regeneration * (1.0 - 0.06 * fouling) * self._outgoing.step(running)  # A
         relative = flow / self.rated_m3_h
         duty = heating_duty_kw(flow, hold_c, regeneration)
         hold_s = np.where(running > 0.0, self._hold_s / np.maximum(relative, 0.1), 0.0)
@@ -79,7 +81,9 @@ class Pasteurisers:
             "hold_temp": hold_c,
             "hold_time": hold_s,
             "diversion": (hold_c < LEGAL_C).astype(np.float64),
-            "regeneration": 100.0 * (regeneration + 0.001 * self._units.normal("regeneration", k)),
+            "regeneration": np.maximum(
+                100.0 * (regeneration + 0.001 * self._units.normal("regeneration", k)), 0.0
+            ),
             "dp_product": relative * relative * (self._dp_kpa + 80.0 * fouling),  # A
             "product_flow": flow,
             "heating_duty": duty,
@@ -101,7 +105,7 @@ class Ovens:
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units
-        self._shifts, self._hall = Shifts(units, enterprises), Hall(units)
+        self._shifts, self._hall = Shifts(units, enterprises), Hall(units, enterprises)
         self.rated_kw = units.uniform("rated", *OVEN_KW)
         self._set_c = units.uniform("set", 195.0, 245.0)  # A: 180-260
         self._spread_c = units.uniform("spread", 2.5, 6.0)  # A

@@ -21,8 +21,9 @@ from qilu_devices.exact import cos_turns
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
 
-# Base value, standard deviation, share of variance that is shared, memory in s. Temperature, pressure, level:
-# C; other base values N; the rest A.
+# Base value, standard deviation, share of variance that is shared (below 0: against the others; C for the
+# purge, which falls as pressure rises), memory in s. Temperature, pressure, level: C; other base values N;
+# the rest A.
 _BASE: dict[str, tuple[float, float, float, float]] = {
     "reactor_temp": (120.40, 0.019, 0.4, 540.0),
     "reactor_pressure": (2705.0, 5.3, 0.4, 1800.0),
@@ -32,7 +33,7 @@ _BASE: dict[str, tuple[float, float, float, float]] = {
     "feed_E": (4509.0, 20.0, 0.0, 180.0),
     "feed_AC": (9.348, 0.06, 0.0, 180.0),
     "feed_composition_A": (32.19, 0.25, 0.0, 900.0),
-    "purge_rate": (0.3371, 0.01, 0.4, 1200.0),
+    "purge_rate": (0.3371, 0.01, -0.25, 1200.0),
     "separator_temp": (80.11, 0.15, 0.0, 900.0),
     "cooling_outlet_temp": (94.60, 0.15, 0.4, 600.0),
     "cooling_valve": (41.11, 0.5, 0.4, 600.0),
@@ -59,6 +60,8 @@ class Disturbance:
     form: str
     lasting: dict[str, float] = field(default_factory=dict)
     jump: dict[str, float] = field(default_factory=dict)
+    soon_s: float = FAST_S
+    late_s: float = SLOW_S
 
 
 DISTURBANCES: dict[str, Disturbance] = {
@@ -71,14 +74,22 @@ DISTURBANCES: dict[str, Disturbance] = {
         {"reactor_pressure": 35.0},
     ),
     "idv3": Disturbance("step", {"cooling_valve": 0.3}),
-    "idv4": Disturbance("step", {"cooling_valve": 4.0}, {"reactor_temp": 0.35}),
+    "idv4": Disturbance("step", {"cooling_valve": 4.0}, {"reactor_temp": 0.6}, 60.0, 180.0),
     "idv5": Disturbance("step", {"cooling_valve": 0.5}, {"separator_temp": 2.5, "reactor_pressure": 30.0}),
     "idv6": Disturbance(
         "step",
-        {"feed_A": -0.2505, "reactor_pressure": 180.0, "purge_rate": 0.35, "feed_composition_A": -6.0},
+        # C: pressure climbs for six hours by 43 deviations while the purge falls by 9.
+        {"feed_A": -0.2505, "reactor_pressure": 260.0, "purge_rate": -0.1, "feed_composition_A": -6.0},
+        {},
+        10_800.0,
     ),
     "idv7": Disturbance(
-        "step", {"feed_AC": -0.9, "purge_rate": -0.02}, {"reactor_pressure": -35.0, "reactor_level": -3.0}
+        # C: controllers bring the feed back in 40 min.
+        "step",
+        {"purge_rate": -0.02},
+        {"feed_AC": -1.2, "reactor_pressure": -35.0, "reactor_level": -3.0},
+        120.0,
+        800.0,
     ),
     "idv8": Disturbance(
         "random", {"feed_composition_A": 1.6, "purge_rate": 0.06, "reactor_pressure": 35.0, "feed_A": 0.05}
@@ -150,7 +161,8 @@ class Reactors:
                     continue
                 severity = np.zeros(len(self._units))
             if fault not in self._felt:
-                fast, slow = FirstOrder(self._interval_s, FAST_S), FirstOrder(self._interval_s, SLOW_S)
+                fast = FirstOrder(self._interval_s, disturbance.soon_s)
+                slow = FirstOrder(self._interval_s, disturbance.late_s)
                 fast.value, slow.value = np.zeros(len(self._units)), np.zeros(len(self._units))
                 self._felt[fault] = fast, slow
             fast, slow = self._felt[fault]
@@ -172,7 +184,8 @@ class Reactors:
         for name, (base, sd, together, _) in _BASE.items():
             noise = self._own[name].step(k)
             if together:
-                noise = math.sqrt(1.0 - together) * noise + math.sqrt(together) * shared
+                with_it = math.copysign(math.sqrt(abs(together)), together)
+                noise = math.sqrt(1.0 - abs(together)) * noise + with_it * shared
             if name == "feed_AC":
                 noise = noise * (1.0 - faults["idv21"])  # the valve stands still
             value = base + sd * noise

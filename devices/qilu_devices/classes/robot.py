@@ -54,6 +54,7 @@ class Robots:
 
     Equations::
 
+        in each cycle it moves for 15-85 % of the time and stands for the rest; cycle = c·(0.55 + 1.15·u²)
         friction = (Coulomb + S/(1 + (v/vs)²) + viscous·v·(1 − g·(T − 25)))·(1 + 0.8·wear)      Stribeck
         torque² = mean over a second of (gravity + inertia·a)² + friction²
         motor: first-order after T_hall + rise·(torque/35)²
@@ -63,11 +64,12 @@ class Robots:
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units
-        self._shifts, self._hall = Shifts(units, enterprises), Hall(units)
+        self._shifts, self._hall = Shifts(units, enterprises), Hall(units, enterprises)
         self._cycle_s = units.uniform("cycle", *CYCLE_S)
         self._payload = units.uniform("payload", 0.75, 1.15)  # A: what it carries
         self._offsets = [units.uniform(f"offset_{j}") for j in range(JOINTS)]
         self._worn_joint = units.pick("worn_joint", range(JOINTS), (1.0, 3.0, 3.0, 1.0, 1.0, 1.0))  # A
+        self._all = np.arange(len(units))
         self._pace = Autoregression(units, "pace", interval_s, 60.0)
         self._repeats = units.uniform("repeats", 0.03, 0.06)  # N: ISO 9283 describes the measure
         self._motors = [FirstOrder(interval_s, 1800.0) for _ in range(JOINTS)]  # A
@@ -83,6 +85,12 @@ class Robots:
         hall = self._hall.temperature_c(t_ms)
         pace = 1.0 + 0.004 * self._pace.step(k)  # A
         cycle_ms = self._cycle_s * 1000.0 / faster
+        # C: a measured arm stood still half of the time, and the CV of its cycles was .39: in each cycle it
+        # waits for a part or for others.
+        number = (t_ms / cycle_ms).astype(np.int64)
+        share = self._units.chance_of("moves", self._all, number)
+        moves = ((t_ms / cycle_ms - number) < 0.15 + 0.7 * share).astype(np.float64)
+        waits = self._units.chance_of("waits", self._all, number - 1)
         # Ten moments up to the sample, one a row; programs start anew every hour.
         phase = ((t_ms % 3_600_000) - BEFORE_MS[:, np.newaxis]) / cycle_ms
         torques: dict[str, Values] = {}
@@ -91,13 +99,13 @@ class Robots:
         fastest = np.zeros(len(self._units))
         for j in range(JOINTS):
             turn = phase * STROKES[j] + self._offsets[j]
-            speed = np.abs(cos_turns(turn)) * faster
-            acceleration = cos_turns(turn + 0.25) * (faster * faster)
+            speed = np.abs(cos_turns(turn)) * faster * moves
+            acceleration = cos_turns(turn + 0.25) * (faster * faster) * moves
             # The arm reaches further out and back in as the cycle goes; hardly so within a second.
             weight = GRAVITY[j] * self._payload * (0.8 + 0.2 * cos_turns(phase[-1] + self._offsets[j]))
             before = self._motors[j].value
             warm = hall + 25.0 if before is None else before
-            rubbing = friction(speed, warm, wear * (self._worn_joint == j))
+            rubbing = moves * friction(speed, warm, wear * (self._worn_joint == j))
             moving = weight + INERTIA * self._payload * acceleration
             # Gravity and inertia work both ways, friction always against: rms of the two and the moments.
             square = mean_of_rows(moving * moving + rubbing * rubbing)
@@ -115,7 +123,7 @@ class Robots:
             **torques,
             **temperatures,
             "following_error": error,
-            "cycle_time": running * self._cycle_s / faster * pace,
+            "cycle_time": running * self._cycle_s / faster * pace * (0.55 + 1.15 * waits * waits),
             "repeatability": self._repeats * (1.0 + 0.05 * noise("repeats", k))
             + 0.06 * wear
             + 0.05 * flexspline,
