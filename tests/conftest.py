@@ -127,13 +127,16 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(autouse=True)
-def own_umask() -> Iterator[None]:
-    """A command that runs in this process sets the umask to 077. The tests after it keep theirs: some of them
-    build files for other users."""
-    before = os.umask(0o022)
+def own_umask_and_classes() -> Iterator[None]:
+    """A command that runs in this process sets the umask to 077, and may set QILU_CLASSES. The tests after it
+    keep theirs: some of them build files for other users, or start processes."""
+    before, classes = os.umask(0o022), os.environ.get("QILU_CLASSES")
     os.umask(before)
     yield
     os.umask(before)
+    os.environ.pop("QILU_CLASSES", None)
+    if classes is not None:
+        os.environ["QILU_CLASSES"] = classes
 
 
 @pytest.fixture(scope="session", autouse=True)
