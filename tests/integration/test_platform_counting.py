@@ -242,7 +242,10 @@ class Programme(RuleBasedStateMachine):
         # content.
         rows = [unit_row(f"u{n}", ["motor", "boiler"][n % 2], f"e{n % 6}") for n, _ in given]
         self.write(lambda connection: register_units(connection, numbered(*rows)))
-        self.owner |= {row["id"]: row["enterprise"] for row in rows if row["enterprise"] in self.county}
+        there = {row["id"]: row["enterprise"] for row in rows if row["enterprise"] in self.county}
+        # What is registered under a suspended enterprise is suspended with it.
+        self.suspended |= {unit for unit in there.keys() - self.owner if there[unit] in self.barred}
+        self.owner |= there
 
     @rule(
         given=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 3)), max_size=8),
