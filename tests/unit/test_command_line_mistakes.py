@@ -112,7 +112,7 @@ BAD = {
     "--run": ("nofile", "folder", "file"),
 }
 HUGE = "99999999999999999999999"
-SEEDED = (("up",), ("devices", "run"), ("devices", "backfill"), ("programme", "run"))
+SEEDED = (("devices", "totals"), ("up",), ("devices", "run"), ("devices", "backfill"), ("programme", "run"))
 RIGHT = {("doctor", "--state"), *((*path, "--seed") for path in SEEDED)}
 RIGHT |= {("programme", "run", name) for name in BAD}
 """Commands that take the option's worst: the doctor says what is wrong with a folder, any number is a seed,
