@@ -25,6 +25,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+import structlog
 from qilu.brokers import RUMQTTD_TOML
 
 MOSQUITTO_MIN = (2, 0, 21)  # older ones ignore Receive Maximum when a backlog is delivered
@@ -127,13 +128,14 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(autouse=True)
-def own_umask_and_classes() -> Iterator[None]:
-    """A command that runs in this process sets the umask to 077, and may set QILU_CLASSES. The tests after it
-    keep theirs: some of them build files for other users, or start processes."""
-    before, classes = os.umask(0o022), os.environ.get("QILU_CLASSES")
-    os.umask(before)
+def own_settings() -> Iterator[None]:
+    """A command that runs in this process sets the umask to 077, where the log goes, and maybe QILU_CLASSES.
+    The tests after it keep theirs: some build files for other users, read the log, or start processes."""
+    umask, classes, log = os.umask(0o022), os.environ.get("QILU_CLASSES"), structlog.get_config()
+    os.umask(umask)
     yield
-    os.umask(before)
+    os.umask(umask)
+    structlog.configure(**log)
     os.environ.pop("QILU_CLASSES", None)
     if classes is not None:
         os.environ["QILU_CLASSES"] = classes
