@@ -11,14 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from qilu_contract.columns import Columns
-from qilu_contract.storage import MEASUREMENTS, FieldType, line_protocol
+from qilu_contract.columns import NUMPY_TYPES, Columns
+from qilu_contract.storage import MEASUREMENTS, line_protocol
 
 FEW = 8
 """Points that lack the same fields: if they are fewer, on average, the plain way is cheaper."""
 CHUNK = 1000
 """Points woven at once: the texts of more no longer fit into a core's cache."""
-_TYPES: dict[FieldType, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,7 +64,7 @@ def _woven(columns: Columns) -> bytes:
     else:
         values = [None] * (points * numbers)
         for place, type_ in enumerate(types):
-            values[place::numbers] = columns.values[:, place].astype(_TYPES[type_]).tolist()
+            values[place::numbers] = columns.values[:, place].astype(NUMPY_TYPES[type_]).tolist()
     texts = _encode(values)[1:-1].decode().split(",")
     # A line: beginning, (name, number) for each field, space, time.
     step = 2 * numbers + 3

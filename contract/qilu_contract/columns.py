@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int32]
 _Number = TypeVar("_Number", bound=np.generic)
 
+NUMPY_TYPES: dict[FieldType, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 EXACT = 2**53
 """Integers up to this, either side of zero, are held exactly; columns hold no larger ones."""
 
@@ -114,6 +115,12 @@ class Columns:
             self.names,
             self.values[which],
         )
+
+    def column(self, name: str) -> Floats:
+        """A field's values; NaN where there is no such field."""
+        if name in self.names:
+            return self.values[:, self.names.index(name)]
+        return np.full(len(self), np.nan)
 
     def points(self) -> list[Point]:
         """The same, one at a time."""

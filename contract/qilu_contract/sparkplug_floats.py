@@ -94,11 +94,11 @@ def _learn(body: bytes) -> _Layout | None:
     step = 0
     try:
         while place < len(body) and body[place] == _METRIC:
-            length, at = _varint(body, place + 1)
+            length, at = varint(body, place + 1)
             end = at + length
             if body[at] != _ALIAS:
                 return None
-            alias, at = _varint(body, at + 1)
+            alias, at = varint(body, at + 1)
             has_time = body[at] == _OWN_TIME
             if step not in (0, 4 if has_time else 2):
                 return None
@@ -107,11 +107,11 @@ def _learn(body: bytes) -> _Layout | None:
                 codes.append(f"{at + 1 - place}s{_TIME}s")
                 place = at = at + _HEAD
             if body[at] == _DATATYPE:
-                datatype, at = _varint(body, at + 1)
+                datatype, at = varint(body, at + 1)
                 if datatype not in _FLOATS:
                     return None
             if body[at] == _HISTORICAL:
-                at = _varint(body, at + 1)[1]
+                at = varint(body, at + 1)[1]
             if body[at] not in _VALUES:
                 return None
             code, size = _VALUES[body[at]]
@@ -129,8 +129,9 @@ def _learn(body: bytes) -> _Layout | None:
     return _Layout(unpack, tuple(aliases), step, _between(unpack(body), step))
 
 
-def _varint(body: bytes, place: int) -> tuple[int, int]:
-    """The number and where it ends. Raises IndexError."""
+def varint(body: bytes, place: int, most_bytes: int = 5) -> tuple[int, int]:
+    """The number and where it ends. Raises IndexError for one of more bytes: no alias, datatype or length of
+    ours is as large, and others go the long way."""
     number = shift = 0
     while True:
         digit = body[place]
@@ -139,7 +140,7 @@ def _varint(body: bytes, place: int) -> tuple[int, int]:
         if digit < 0x80:
             return number, place
         shift += 7
-        if shift > 28:  # more than any alias, datatype or length of ours; others go the long way
+        if shift >= 7 * most_bytes:
             raise IndexError
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qilu_contract.columns import Floats, Ints
 from qilu_contract.sparkplug import DataType
+from qilu_contract.sparkplug_floats import varint
 
 MIN_LENGTH = 13
 """Of a message, without its sequence number: a time, and a metric of an alias and a boolean."""
@@ -20,6 +21,8 @@ MAX_PATTERNS = 8
 """Of the messages of one layout that are read at once: the others are not plain."""
 MAX_KEPT = 2
 """Patterns of a layout that are kept taken apart."""
+MAX_VARINT = 4
+"""Bytes of a number whose size is learned: no alias, datatype or length of ours has more."""
 _TIME = 6  # bytes of a timestamp, from 2004 to 2109
 # Fields of Payload: timestamp 1, metrics 2, seq 3; of Metric: alias 2, timestamp 3, datatype 4,
 # is_historical 5, int_value 10, long_value 11, float_value 12 (four bytes), double_value 13 (eight bytes),
@@ -252,7 +255,7 @@ def learn(body: bytes) -> Layout | None:
     try:
         place = _fixed(body, 1, _TIME, mask)
         while place < len(body) and body[place] == _METRIC:
-            length, at = _varint(body, place + 1)
+            length, at = varint(body, place + 1, MAX_VARINT)
             place = at + length
             metric = _learn_metric(body, at, mask)
             if metric is None or metric.value_at + metric.value_size != place:
@@ -268,16 +271,16 @@ def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8]) -> _Metric | No
     if body[at] != _ALIAS:
         return None
     alias_at, time_at, datatype = at + 1, 1, DataType.UNKNOWN.value
-    at = _varint(body, alias_at)[1]
+    at = varint(body, alias_at, MAX_VARINT)[1]
     alias_size = at - alias_at
     mask[alias_at:at] = 0x80
     if body[at] == _OWN_TIME:
         time_at = at + 1
         at = _fixed(body, time_at, _TIME, mask)
     if body[at] == _DATATYPE:
-        datatype, at = _varint(body, at + 1)
+        datatype, at = varint(body, at + 1, MAX_VARINT)
     if body[at] == _HISTORICAL:
-        at = _varint(body, at + 1)[1]
+        at = varint(body, at + 1, MAX_VARINT)[1]
     tag, at = body[at], at + 1
     if tag in (_FLOAT, _DOUBLE) and datatype in (DataType.UNKNOWN, DataType.FLOAT, DataType.DOUBLE):
         size = 4 if tag == _FLOAT else 8
@@ -288,7 +291,7 @@ def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8]) -> _Metric | No
         mask[at] = 0xFE
         return _Metric(alias_at, alias_size, time_at, DataType.BOOLEAN, at, 1) if body[at] < 2 else None
     if tag in (_INT, _LONG) and datatype in WHOLE:
-        size = _varint(body, at)[1] - at
+        size = varint(body, at, MAX_VARINT)[1] - at
         mask[at : at + size] = 0x80
         return _Metric(alias_at, alias_size, time_at, datatype, at, size)
     return None
@@ -301,18 +304,3 @@ def _fixed(body: bytes, at: int, size: int, mask: NDArray[np.uint8]) -> int:
         raise IndexError
     mask[at:end] = 0x80
     return end
-
-
-def _varint(body: bytes, place: int) -> tuple[int, int]:
-    """The number and where it ends. Raises IndexError for one of more than four bytes: no alias, datatype or
-    length of ours is as large."""
-    number = shift = 0
-    while True:
-        digit = body[place]
-        place += 1
-        number |= (digit & 0x7F) << shift
-        if digit < 0x80:
-            return number, place
-        shift += 7
-        if shift > 21:
-            raise IndexError

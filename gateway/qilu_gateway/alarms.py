@@ -64,10 +64,10 @@ class Watch:
         found = self.alarmed[units]
         for signal, limit in self.limits:
             if signal in columns.names:
-                column = columns.values[:, columns.names.index(signal)]
+                column = columns.column(signal)
                 breached = column > limit.limit if limit.kind == "above" else column < limit.limit
                 if limit.while_above_0 in columns.names:
-                    gate = columns.values[:, columns.names.index(limit.while_above_0)]
+                    gate = columns.column(limit.while_above_0)
                     breached &= ~(gate <= 0)
                 found |= breached
         return found if found.any() else None
@@ -183,8 +183,7 @@ class Alarms:
                 new &= ~suspected
             for name, gate in watch.gates.items():
                 if name in columns.names:
-                    values = columns.values[new, columns.names.index(name)]
-                    gate.hear(units[new], columns.ts_ms[new], values)
+                    gate.hear(units[new], columns.ts_ms[new], columns.column(name)[new])
         for reading in sorted(to_judge, key=lambda each: each.ts_ms):
             self._judge(reading)
 

@@ -13,6 +13,7 @@ from qilu_contract.clock import JudgingClock, RunClock
 from qilu_contract.errors import BadReading
 from qilu_contract.marks import Mark
 
+from qilu_gateway.births import HISTORY
 from qilu_gateway.decoding import Decoded
 from qilu_gateway.edge_nodes import Followed
 from qilu_gateway.metrics import Counters
@@ -63,7 +64,7 @@ class Control:
     def follow(self, found: Iterable[Followed]) -> None:
         """What sequence numbers showed."""
         for node, gap, complete in found:
-            self._follow((node.county.removeprefix("~"), node.name), gap, complete)
+            self._follow((node.county.removeprefix(HISTORY), node.name), gap, complete)
 
     def _follow(self, node: tuple[str, str], gap: bool, complete: bool) -> None:
         if gap:

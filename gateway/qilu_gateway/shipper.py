@@ -13,7 +13,7 @@ import structlog
 from qilu_contract import json_payload, topics
 from qilu_contract.clock import wall_ms
 from qilu_contract.errors import Reason, Retryable
-from qilu_contract.storage import BORN, UNIT_TAGS, Point
+from qilu_contract.storage import BORN, Point
 
 from qilu_gateway import outbox
 from qilu_gateway.backoff import Backoff
@@ -22,6 +22,7 @@ from qilu_gateway.problems import Problems
 from qilu_gateway.spool import Spool, Spooled
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.store_gate import StoreGate
+from qilu_gateway.units import Tags
 
 log = structlog.get_logger()
 
@@ -33,7 +34,6 @@ SIFT_S = 60.0
 APART_S = 300.0
 """A batch whose faulty readings are not found within SIFT_S lets others go first for this long."""
 IDLE_S = 1.0
-_COUNTY, _ENTERPRISE, _UNIT = (UNIT_TAGS.index(name) for name in ("county", "enterprise", "unit"))
 
 
 class Shipper:
@@ -94,7 +94,7 @@ class Shipper:
         firsts = batch.firsts
         if refused:  # a unit none of whose readings were stored is not on cloud by them
             stored = Counter(unit for unit, _ in batch.heard())
-            stored.subtract(each.point.tags[_UNIT] for each in refused)
+            stored.subtract(Tags(*each.point.tags).unit for each in refused)
             firsts = [(unit, ts_ms) for unit, ts_ms in firsts if stored[unit] > 0]
 
         def work(connection: sqlite3.Connection) -> int:
@@ -104,22 +104,22 @@ class Shipper:
         evicted = await self._state.write(work) if firsts or letters else 0
         await self._spool.remove(batch.ids)
         for point, detail, *_ in refused:
-            place = (point.tags[_UNIT], point.tags[_ENTERPRISE], point.tags[_COUNTY])
-            self._problems.note(*place, Reason.REFUSED_BY_STORE, detail)
+            tags = Tags(*point.tags)
+            self._problems.note(tags.unit, tags.enterprise, tags.county, Reason.REFUSED_BY_STORE, detail)
         self._shipped(replace(batch, firsts=firsts), len(refused), evicted)
 
 
 def _letter(point: Point, detail: str) -> DeadLetter:
     """The message is gone, so the letter holds the reading as plain JSON, which says the same."""
-    unit = point.tags[_UNIT]
+    tags = Tags(*point.tags)
     return DeadLetter(
         Reason.REFUSED_BY_STORE,
         detail,
-        topics.telemetry(point.tags[_COUNTY], point.tags[_ENTERPRISE], unit),
+        topics.telemetry(tags.county, tags.enterprise, tags.unit),
         json_payload.encode(
             [(point.ts_ms, {name: value for name, value in point.fields.items() if name != BORN})]
         ),
         1,
-        unit,
+        tags.unit,
         redelivered=True,  # a batch that was shipped halfway is shipped again: its letters are there already
     )

@@ -152,12 +152,6 @@ def _values_alike(mine: Columns, theirs: Columns, marks: bool) -> Mask:
     for name in {*mine.names, *theirs.names}:
         if name == BORN and marks and name not in mine.names:
             continue
-        ours, other = _column(mine, name), _column(theirs, name)
+        ours, other = mine.column(name), theirs.column(name)
         alike &= (ours == other) | (np.isnan(ours) & np.isnan(other))
     return alike
-
-
-def _column(columns: Columns, name: str) -> Any:
-    if name in columns.names:
-        return columns.values[:, columns.names.index(name)]
-    return np.full(len(columns), np.nan)

@@ -8,12 +8,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, cast
 
+import structlog
+
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
 
 
 def log_stream(stream: TextIO) -> TextIO:
     """What structlog may print to. A line that the disk has no room for is lost; later ones are written."""
     return cast(TextIO, _LogStream(stream))
+
+
+def log_as_json(stream: TextIO) -> None:
+    """Have structlog print lines of JSON there."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(stream),
+    )
 
 
 class _LogStream:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
-import structlog
 from pydantic import SecretStr
 from qilu_contract.errors import QiluError
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 
 from qilu.children import die_with_parent, end, ended_by, last_words, size
-from qilu.logfile import log_stream
+from qilu.logfile import log_as_json, log_stream
 from qilu.process import become_service, on_stop_signals
 from qilu.store_door import StoreBehindDoor, StoreDoor
 
@@ -104,15 +103,7 @@ async def _serve(order: _Order) -> None:
 
 def main() -> None:
     become_service()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(log_stream(sys.stderr)),
-    )
+    log_as_json(log_stream(sys.stderr))
     try:
         asyncio.run(_serve(msgspec.json.decode(sys.stdin.buffer.read(), type=_Order)))
     except QiluError as error:

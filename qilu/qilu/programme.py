@@ -13,7 +13,7 @@ import structlog
 import typer
 from qilu_contract.errors import ConfigError
 
-from qilu.logfile import log_file
+from qilu.logfile import log_as_json, log_file
 from qilu.output import console, print_json
 
 if TYPE_CHECKING:
@@ -185,15 +185,7 @@ def _run_live(
         become_service()
         make_state(config.state, "programme")
         with log_file(config.state / "log" / "stack.log") as log:
-            structlog.configure(
-                processors=[
-                    structlog.processors.add_log_level,
-                    structlog.processors.TimeStamper(fmt="iso"),
-                    structlog.processors.format_exc_info,
-                    structlog.processors.JSONRenderer(),
-                ],
-                logger_factory=structlog.PrintLoggerFactory(log),
-            )
+            log_as_json(log)
             try:
                 done = live.play_embedded(stack, words, console())
             finally:

@@ -84,6 +84,14 @@ class Verdict:
             counts = self.by_place[place]
             setattr(counts, name, getattr(counts, name) + count)
 
+    def close(self, expected: Expected, lost: Mask) -> None:
+        """Count what was expected, once all that the store holds of it was found. `lost`: what was not found
+        and is nobody's drop."""
+        found = expected.found > 0
+        self.count("expected", expected.by_place(np.flatnonzero(lost | found)))
+        self.count("lost", expected.by_place(np.flatnonzero(lost)))
+        self.count("altered", expected.by_place(np.flatnonzero(found & ~expected.good)))
+
     def by(self, place: int) -> dict[str, Counts]:
         """Counts by class (0) or county (1)."""
         grouped: dict[str, list[Counts]] = defaultdict(list)
@@ -192,11 +200,7 @@ class _Verification:
         lost = expected.found == 0
         if self._forgiven and lost.any():
             lost &= ~self._dropped(expected, lost)
-        self._verdict.count("expected", expected.by_place(np.flatnonzero(lost | (expected.found > 0))))
-        self._verdict.count("lost", expected.by_place(np.flatnonzero(lost)))
-        self._verdict.count(
-            "altered", expected.by_place(np.flatnonzero((expected.found > 0) & ~expected.good))
-        )
+        self._verdict.close(expected, lost)
 
     def _dropped(self, expected: Expected, lost: Mask) -> Mask:
         """Those among the lost that were dropped, as far as anybody can know: the first ones."""

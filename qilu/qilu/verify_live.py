@@ -63,9 +63,7 @@ async def _verify_blocks(blocks: Sequence[Block], seed: int, store: Store, verdi
                 verdict.count("stored", _of_class(class_name, counties))
                 verdict.count("unexpected", _of_class(class_name, counties[found.places < 0]))
                 verdict.count("duplicated", _of_class(class_name, counties[found.again]))
-    verdict.count("expected", expected.by_place(np.arange(len(expected))))
-    verdict.count("lost", expected.by_place(np.flatnonzero(expected.found == 0)))
-    verdict.count("altered", expected.by_place(np.flatnonzero((expected.found > 0) & ~expected.good)))
+    verdict.close(expected, expected.found == 0)
 
 
 def _of_class(class_name: str, counties: NDArray[Any]) -> Counter[tuple[str, str]]:

@@ -9,48 +9,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import secrets
 import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from shutil import which
 
 from conftest import SBIN, Influx, InfluxServer, Mosquitto
-from gateway_load import Fleet, Gateway, Messages, cpu_s, publish
+from gateway_load import Fleet, Gateway, cpu_s, publish
 from gateway_world import FakePlatform
-from qilu_contract import mqtt
-from qilu_contract.mqtt import Login
 from qilu_contract.stores import open_store
-
-
-async def publish_at(broker: Mosquitto, messages: Messages, rate: float, sent: list[int]) -> None:
-    """`sent[0]`: how many the broker has acknowledged."""
-    moved = asyncio.Event()
-
-    def acked(items: list[object]) -> None:
-        sent[0] += len(items)
-        moved.set()
-
-    login = Login(f"bench-{secrets.token_hex(4)}")
-    connection = await mqtt.connect(broker.host, broker.port, login, acked=acked, moved=moved.set)
-    began = time.monotonic()
-    for number, (topic, payload) in enumerate(messages):
-        if number % 100 == 0:
-            connection.flush()
-            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-        while connection.in_flight >= 5000 or not connection.room:
-            moved.clear()
-            connection.flush()
-            await moved.wait()
-        connection.send(topic, payload, topic)
-    connection.flush()
-    while connection.in_flight:
-        moved.clear()
-        await moved.wait()
-    await connection.disconnect()
 
 
 def since_start(gateway: Gateway) -> dict[str, float]:
@@ -110,7 +81,12 @@ def run(given: argparse.Namespace, broker: Mosquitto, server: InfluxServer, fold
     gateway.wait("stored_total", born)
     messages = list(fleet.messages(given.messages))
     sent = [0]
-    publishing = threading.Thread(target=lambda: asyncio.run(publish_at(broker, messages, given.rate, sent)))
+
+    def acked(items: list[object]) -> None:
+        sent[0] += len(items)
+
+    said = partial(publish, broker, messages, rate=given.rate, most=5000, acked=acked)
+    publishing = threading.Thread(target=lambda: asyncio.run(said()))
     publishing.start()
     for kill in range(given.kills):
         time.sleep(given.every)

@@ -12,11 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from conftest import Mosquitto, _free_port
 from gateway_world import COUNTY, MOTOR, START_MS, FakePlatform
@@ -134,18 +134,30 @@ class Fleet:
         return _seq(self._seq[node])
 
 
-async def publish(broker: Mosquitto, messages: Messages) -> None:
-    """Returns when the broker has them all."""
+async def publish(
+    broker: Mosquitto,
+    messages: Messages,
+    *,
+    rate: float | None = None,
+    most: int = 1000,
+    acked: Callable[[list[Any]], None] = lambda _: None,
+) -> None:
+    """Returns when the broker has them all. `rate`: messages a second, None for as many as go. `most`:
+    how many may be unacknowledged. `acked` is called with those that the broker has acknowledged."""
     moved = asyncio.Event()
-    connection = await mqtt.connect(
-        broker.host,
-        broker.port,
-        Login(f"bench-{secrets.token_hex(4)}"),
-        acked=lambda _: moved.set(),
-        moved=moved.set,
-    )
-    for topic, payload in messages:
-        while connection.in_flight >= 1000 or not connection.room:
+
+    def heard(items: list[Any]) -> None:
+        acked(items)
+        moved.set()
+
+    login = Login(f"bench-{secrets.token_hex(4)}")
+    connection = await mqtt.connect(broker.host, broker.port, login, acked=heard, moved=moved.set)
+    began_s = time.monotonic()
+    for number, (topic, payload) in enumerate(messages):
+        if rate is not None and number % 100 == 0:
+            connection.flush()
+            await asyncio.sleep(max(0.0, began_s + number / rate - time.monotonic()))
+        while connection.in_flight >= most or not connection.room:
             moved.clear()
             connection.flush()
             await moved.wait()

@@ -17,10 +17,10 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from qilu_contract.columns import EXACT, Columns, Series
+from qilu_contract.columns import EXACT, NUMPY_TYPES, Columns, Series
 from qilu_contract.errors import Rejected
 from qilu_contract.readings import Value
-from qilu_contract.storage import MEASUREMENTS, UNIT_TAGS, FieldType, Measurement, Point
+from qilu_contract.storage import MEASUREMENTS, UNIT_TAGS, Measurement, Point
 from qilu_contract.stores.contract import Chunk
 from qilu_contract.stores.duck_upgrade import move_hourly_rows
 
@@ -30,7 +30,6 @@ LAST = f"epoch_ms(ts)::HUGEINT * {2**40} + rowid"
 """Is greatest for the last point, and in it for what was written last: there are fewer than 2^40 rows."""
 _UNFIT = (KeyError, ValueError, TypeError, OverflowError, duckdb.DataError, duckdb.IntegrityError)
 _SQL_TYPES = {"float": "DOUBLE", "int": "BIGINT", "bool": "BOOLEAN"}
-_NUMPY_TYPES: dict[FieldType, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 
 
 def make_tables(connection: duckdb.DuckDBPyConnection) -> None:
@@ -189,7 +188,7 @@ def _column_batch(schema: Measurement, columns: Sequence[Columns]) -> Batch:
     for tag in schema.tags:
         batch[tag] = np.concatenate([each.series.tag(tag, each.rows) for each in columns])
     for name in dict.fromkeys(chain.from_iterable(each.names for each in columns)):
-        values = np.concatenate([_column(each, name) for each in columns])
+        values = np.concatenate([each.column(name) for each in columns])
         gaps = np.isnan(values)
         if np.isinf(values).any():
             raise ValueError(f"{schema.name} {name} is not finite")
@@ -198,13 +197,7 @@ def _column_batch(schema: Measurement, columns: Sequence[Columns]) -> Batch:
     return batch
 
 
-def _column(columns: Columns, name: str) -> Any:
-    if name in columns.names:
-        return columns.values[:, columns.names.index(name)]
-    return np.full(len(columns), np.nan)
-
-
 def _type(schema: Measurement, name: str) -> Any:
     if name not in schema.fields:
         raise KeyError(f"{schema.name} has no field {name}")
-    return _NUMPY_TYPES[schema.fields[name]]
+    return NUMPY_TYPES[schema.fields[name]]
