@@ -14,7 +14,7 @@ from pathlib import Path
 
 from qilu.keyring import Keyring
 from qilu.rights import dynamic_security
-from qilu_contract.private_files import write_private
+from qilu_common.private_files import write_private
 from qilu_platform.authority import Authority
 from qilu_platform.broker_rules import write_rules
 

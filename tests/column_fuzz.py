@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from qilu_contract import sparkplug
 from qilu_contract import sparkplug_b_pb2 as pb
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.equipment import EquipmentClass, Signal, SignalType
-from qilu_contract.sparkplug import DataType, Metric, Payload
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.equipment import EquipmentClass, Signal, SignalType
+from qilu_contract.wire import sparkplug
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 
 T0 = 1_795_749_000_000
 HOSTILE = (

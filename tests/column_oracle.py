@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from qilu_contract import json_payload
 from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import Reading, Value
-from qilu_gateway.checking import SIGNALS, check
-from qilu_gateway.decoding import Decoded
+from qilu_contract.wire import json_payload
+from qilu_gateway.read.decoding import Decoded
+from qilu_gateway.write.checking import SIGNALS, check
 
 
 @dataclass

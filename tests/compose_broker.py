@@ -14,7 +14,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from qilu.brokers import find_mosquitto
 from qilu.keyring import Keyring
-from qilu_contract.private_files import write_private
+from qilu_common.private_files import write_private
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0

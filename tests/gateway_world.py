@@ -22,14 +22,15 @@ from typing import Any
 import httpx
 import msgspec
 import paho.mqtt.client as paho
-from qilu_contract import sparkplug, topics
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import Reason
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_contract.stores import open_store
-from qilu_gateway import dead_letters, statefile
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_gateway import statefile
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
+from qilu_gateway.settle import dead_letters
+from qilu_stores import open_store
 
 COUNTY = "370202"
 ENTERPRISE = "370202-e00001"

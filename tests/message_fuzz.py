@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import column_fuzz
-from qilu_contract import marks, sparkplug, topics
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.equipment import EquipmentClass
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.equipment import EquipmentClass
 from qilu_contract.readings import MIN_TIME_MS
-from qilu_contract.sparkplug import DataType, Metric, Payload
+from qilu_contract.wire import marks, sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from scripted_broker import Delivery
 
 T0 = 1_700_000_000_000

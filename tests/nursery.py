@@ -16,7 +16,7 @@ from pathlib import Path
 MOTHER = """
 import json, os, random, signal, sys, traceback
 import qilu.cli, qilu.verify, qilu_devices.run, qilu_devices.scenario, qilu_gateway.service
-import qilu_contract.stores.influx, qilu_platform.service
+import qilu_stores.influx.store, qilu_platform.service
 
 def born(words, environment, log):
     with open(log, "ab") as out:

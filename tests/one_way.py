@@ -21,16 +21,17 @@ from typing import Any
 
 from gateway_world import FakePlatform, eventually, eventually_async
 from message_fuzz import LATEST_MS, NOW_MS, STRANGE_CLASS, Province, Unit
-from qilu_contract import topics
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.clock import RunClock
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import Rejected, Retryable
-from qilu_contract.stores import open_store
-from qilu_gateway import statefile, writer
-from qilu_gateway.arrivals import Arrival
-from qilu_gateway.columnar import Found, Read, Reader
+from qilu_contract.wire import topics
+from qilu_contract.wire.clock import RunClock
+from qilu_gateway import statefile
+from qilu_gateway.read.arrivals import Arrival
+from qilu_gateway.read.columnar import Found, Read, Reader
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
+from qilu_gateway.write import writer
+from qilu_stores import open_store
 from scripted_broker import Delivery, ScriptedBroker
 
 UNITS = 120

@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.key_signals import BIN_FIELDS
 from qilu_contract.readings import Value
-from qilu_contract.rollups import BIN_FIELDS
 
 FieldType = Literal["float", "int", "bool"]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 
 from qilu_dashboards.alerts import ALERTS_FILE, ALERTS_FOLDER, alerts_yaml

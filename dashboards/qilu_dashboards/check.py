@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.rollups import KEY_SIGNALS, LEVELS
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.key_signals import KEY_SIGNALS, LEVELS
 from qilu_contract.storage import HOURLY, MEASUREMENTS
 
 from qilu_dashboards.alerts import ALERTS_FILE, ALERTS_FOLDER, alerts_yaml, rules

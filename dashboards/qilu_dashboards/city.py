@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import Dashboard, VariableOption
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.places import CITIES
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import CITIES
 
 from qilu_dashboards.frame import (
     CITY_NAMES,

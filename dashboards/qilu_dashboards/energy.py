@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard, timeseries
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
-from qilu_contract.limits import LIMITS
-from qilu_contract.rollups import CUMULATIVE, KEY_SIGNALS
+from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass, Signal
+from qilu_contract.catalogue.key_signals import CUMULATIVE, KEY_SIGNALS
+from qilu_contract.catalogue.limits import LIMITS
 
 from qilu_dashboards.frame import CITY_NAMES, CLASS_NAMES, board, cities, classes, finish
 from qilu_dashboards.panels import MANY_LINES, bars, course, said, steps_of

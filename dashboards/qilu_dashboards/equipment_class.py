@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import bargauge, dashboard, timeseries
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from qilu_contract.catalogue import EquipmentClass, Signal
-from qilu_contract.limits import LIMITS, alarm_limits
-from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, bin_edges, is_cumulative
+from qilu_contract.catalogue.classes import EquipmentClass, Signal
+from qilu_contract.catalogue.key_signals import BIN_FIELDS, KEY_SIGNALS, bin_edges, is_cumulative
+from qilu_contract.catalogue.limits import LIMITS, alarm_limits
 
 from qilu_dashboards.city import ALARM_HEADINGS
 from qilu_dashboards.frame import CITY_NAMES, alarm_marks, board, cities, finish, industries

@@ -15,8 +15,8 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableRefresh,
     VariableSort,
 )
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, PROVINCE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import CITIES, COUNTIES, INDUSTRIES, PROVINCE
 
 from qilu_dashboards.influxql import DATA_SOURCE
 

@@ -28,8 +28,8 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMap,
     ValueMappingResult,
 )
-from qilu_contract.limits import Limit
-from qilu_contract.targets import Target as CoreTarget
+from qilu_contract.catalogue.limits import Limit
+from qilu_contract.catalogue.targets import Target as CoreTarget
 
 from qilu_dashboards.asking import POINTS
 from qilu_dashboards.frame import INDUSTRY_NAMES

@@ -17,8 +17,8 @@ import matplotlib as mpl
 from matplotlib import dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from qilu_common.influx_address import InfluxAddress, without_password
 from qilu_contract.errors import ConfigError
-from qilu_contract.stores.contract import InfluxAddress, without_password
 
 from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all

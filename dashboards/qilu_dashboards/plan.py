@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from qilu_contract.targets import TARGETS
+from qilu_contract.catalogue.targets import TARGETS
 
 LAUNCH, END = date(2017, 10, 1), date(2022, 12, 31)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from qilu_contract.targets import CORE_TARGETS, TARGETS
+from qilu_contract.catalogue.targets import CORE_TARGETS, TARGETS
 
 from qilu_dashboards.frame import (
     CITY_NAMES,

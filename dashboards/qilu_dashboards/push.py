@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from grafana_client.api import GrafanaApi
 from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
+from qilu_common.influx_address import InfluxAddress
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.stores.contract import InfluxAddress
 from requests.exceptions import RequestException
 
 from qilu_dashboards.build import build_all

@@ -5,8 +5,8 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard, timeseries
 from grafana_foundation_sdk.models.common import BigValueGraphMode
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from qilu_contract.catalogue import EquipmentClass, Signal
-from qilu_contract.limits import LIMITS, Limit
+from qilu_contract.catalogue.classes import EquipmentClass, Signal
+from qilu_contract.catalogue.limits import LIMITS, Limit
 from qilu_contract.storage import BORN
 
 from qilu_dashboards.city import ALARM_HEADINGS

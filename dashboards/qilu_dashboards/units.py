@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qilu_contract.catalogue import Signal
+from qilu_contract.catalogue.classes import Signal
 
 _GRAFANA = {
     "degC": "celsius",

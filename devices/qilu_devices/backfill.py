@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
+from qilu_contract.wire.clock import wall_ms
 
 from qilu_devices.manifest import FILE_NAME, Manifest, load_manifest
 from qilu_devices.run import RunConfig

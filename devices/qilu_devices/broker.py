@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qilu_contract import mqtt
-from qilu_contract.broker import BrokerAddress
-from qilu_contract.mqtt import Connection, Login, Will
-from qilu_contract.mqtt_messages import Messages
+from qilu_common import mqtt
+from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt import Connection, Login, Will
+from qilu_common.mqtt_messages import Messages
 
 KEEPALIVE_S = 30
 RECEIVE_MAXIMUM = 100
@@ -27,7 +27,7 @@ class Broker(BrokerAddress):
         acked: Callable[[list[Any]], None] = lambda _: None,
         moved: Callable[[], None] = lambda: None,
     ) -> Connection:
-        """See `qilu_contract.mqtt.connect`."""
+        """See `qilu_common.mqtt.connect`."""
         login = Login(
             client_id,
             self.user,

@@ -9,9 +9,9 @@ import random
 from collections.abc import Callable
 
 import structlog
-from qilu_contract import topics
-from qilu_contract.clock import MAX_AHEAD_MS, RunClock, wall_ms
-from qilu_contract.mqtt import MqttError
+from qilu_common.mqtt import MqttError
+from qilu_contract.wire import topics
+from qilu_contract.wire.clock import MAX_AHEAD_MS, RunClock, wall_ms
 
 from qilu_devices.broker import Broker
 

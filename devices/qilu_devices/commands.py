@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import msgspec
-from qilu_contract.catalogue import EquipmentClass
-from qilu_contract.commands import Command, Kind, Refused
+from qilu_contract.catalogue.classes import EquipmentClass
+from qilu_contract.wire.commands import Command, Kind, Refused
 
 from qilu_devices.faults import HOUR_MS, FaultPlan, Order
 

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import count
 from typing import NamedTuple
 
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import Reason
 
 from qilu_devices.fleet import Unit

@@ -25,12 +25,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from qilu_contract import marks, sparkplug, topics
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.commands import Answer
-from qilu_contract.errors import BadReading, ConfigError
-from qilu_contract.marks import Mark
-from qilu_contract.mqtt import (
+from qilu_common.mqtt import (
     DISCONNECT_WITH_WILL,
     NOT_AUTHORISED,
     SESSION_TAKEN_OVER,
@@ -40,8 +35,13 @@ from qilu_contract.mqtt import (
     MqttError,
     Will,
 )
-from qilu_contract.mqtt_messages import Message, Messages
+from qilu_common.mqtt_messages import Message, Messages
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.errors import BadReading, ConfigError
 from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.wire import marks, sparkplug, topics
+from qilu_contract.wire.commands import Answer
+from qilu_contract.wire.marks import Mark
 
 from qilu_devices import payloads
 from qilu_devices.broker import Broker

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Fault
+from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass, Fault
 
 from qilu_devices import exact, parquet
 from qilu_devices.climate import season

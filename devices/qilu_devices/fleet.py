@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-from qilu_contract.catalogue import CATALOGUE, OWN
+from qilu_common.splitmix import mix, uniforms
+from qilu_contract.catalogue.classes import CATALOGUE, OWN
+from qilu_contract.catalogue.places import CITIES, COUNTIES, INDUSTRIES
 from qilu_contract.errors import ConfigError
-from qilu_contract.ids import enterprise_id, unit_id
-from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES
-from qilu_contract.splitmix import mix, uniforms
+from qilu_contract.wire.ids import enterprise_id, unit_id
 
 from qilu_devices.noise import keys_of
 

@@ -1,7 +1,8 @@
 """How far a host is behind what was made for it, and how much more may be made.
 
 A broker acknowledges long before the host has a reading, so a PUBACK says nothing about the host's pace.
-Marks do (`qilu_contract.marks`): they travel among the data, and come back when the host has come to them.
+Marks do (`qilu_contract.wire.marks`): they travel among the data, and come back when the
+host has come to them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from qilu_contract.clock import MAX_AHEAD_MS, wall_ms
-from qilu_contract.marks import Mark
+from qilu_contract.wire.clock import MAX_AHEAD_MS, wall_ms
+from qilu_contract.wire.marks import Mark
 
 AHEAD_S = 1.0
 """What the host takes in this time may be ahead of it."""

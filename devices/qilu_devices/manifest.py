@@ -14,9 +14,9 @@ from itertools import count
 from pathlib import Path
 
 import msgspec
-from qilu_contract.catalogue import OWN
+from qilu_contract.catalogue.classes import OWN
+from qilu_contract.catalogue.own_classes import VARIABLE, ClassRecord
 from qilu_contract.errors import ConfigError, Reason
-from qilu_contract.own_classes import VARIABLE, ClassRecord
 from qilu_contract.readings import Reading
 
 from qilu_devices.commands import Given, with_commands

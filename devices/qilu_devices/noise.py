@@ -1,7 +1,7 @@
 """Counter-based random numbers: a stateless hash of (seed, unit, stream, step), so nothing depends on how
 many units there are, in which order they are computed, or in which process.
 
-The hash is that of `qilu_contract.splitmix`. A normal number is the sum
+The hash is that of `qilu_common.splitmix`. A normal number is the sum
 of the four 16-bit uniforms in one hash: whole-number arithmetic up to one division, hence the same on every
 processor; it is bounded by ±3.46 standard deviations, which keeps signals within physical bounds.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.splitmix import GAMMA, MASK, Keys, mix, seed_key, text_key, uniforms
+from qilu_common.splitmix import GAMMA, MASK, Keys, mix, seed_key, text_key, uniforms
 
 from qilu_devices import exact
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from qilu_contract.catalogue import CATALOGUE, OWN, EquipmentClass
-from qilu_contract.equipment import MARKS, WAYS, Fault
+from qilu_contract.catalogue.classes import CATALOGUE, OWN, EquipmentClass
+from qilu_contract.catalogue.equipment import MARKS, WAYS, Fault
 from qilu_contract.errors import ConfigError
 
 from qilu_devices.classes import KERNELS

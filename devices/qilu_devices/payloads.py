@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
-from qilu_contract import marks
-from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
-from qilu_contract.commands import Answer, answer_metrics
-from qilu_contract.marks import Mark
+from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.readings import Value
-from qilu_contract.sparkplug import DataType, Metric, Payload, encode
+from qilu_contract.wire import marks
+from qilu_contract.wire.commands import Answer, answer_metrics
+from qilu_contract.wire.marks import Mark
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload, encode
 
 from qilu_devices.simulation import Sample, Shape
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from qilu_contract.equipment import WAYS, EquipmentClass, Signal
+from qilu_contract.catalogue.equipment import WAYS, EquipmentClass, Signal
 
 from qilu_devices.noise import Values
 from qilu_devices.twins import ONSET, Twins

@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx2
 import msgspec
-from qilu_contract import platform_address
+from qilu_common import platform_address
+from qilu_common.splitmix import text_key
 from qilu_contract.errors import ConfigError
-from qilu_contract.splitmix import text_key
 
 from qilu_devices.fleet import Enterprise, Unit
 

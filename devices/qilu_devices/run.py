@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from qilu_contract.clock import wall_ms
+from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
-from qilu_contract.partitions import of_group
-from qilu_contract.secrets import secret
+from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.partitions import of_group
 
 from qilu_devices import faults, transport
 from qilu_devices.broker import Broker

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.places import CITIES
-from qilu_contract.yaml_parser import YamlParser, read_text
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import CITIES
+from qilu_contract.catalogue.yaml_parser import YamlParser, read_text
 
 from qilu_devices.faults import FaultPlan, Order
 from qilu_devices.transport import (

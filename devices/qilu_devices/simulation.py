@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
+from qilu_common.splitmix import text_key
+from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
-from qilu_contract.splitmix import text_key
 
 from qilu_devices.classes import KERNELS
 from qilu_devices.commands import Given, with_commands

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from qilu_contract import sparkplug
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.commands import Answer, Refused, command_id, parse_command
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading
+from qilu_contract.wire import sparkplug
+from qilu_contract.wire.commands import Answer, Refused, command_id, parse_command
 
 from qilu_devices.commands import MAX_COMMANDS, Given, accept
 from qilu_devices.fleet import Unit

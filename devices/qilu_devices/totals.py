@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 
 from qilu_devices.classes import KERNELS
 from qilu_devices.classes.boiler import COAL_LHV_KJ_KG, Boilers

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.equipment import EquipmentClass, Fault, Sign
+from qilu_contract.catalogue.equipment import EquipmentClass, Fault, Sign
 
 from qilu_devices.classes import KERNELS
 from qilu_devices.kernel import Kernel, severities

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.places import CITIES
+from qilu_contract.catalogue.places import CITIES
 
 from qilu_devices import exact
 from qilu_devices.climate import local_hour, season

@@ -1,3 +1,3 @@
-from qilu_contract.interpreter import import_lean
+from qilu_common.interpreter import import_lean
 
 import_lean("structlog", "httpx2")

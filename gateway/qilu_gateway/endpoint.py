@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from qilu_contract.private_files import write_private
+from qilu_common.private_files import write_private
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response

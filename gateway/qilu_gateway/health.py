@@ -12,26 +12,26 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 import structlog
-from qilu_contract.clock import wall_ms
+from qilu_common.backoff import Backoff
+from qilu_common.http_server import HttpServer
 from qilu_contract.errors import Reason
-from qilu_contract.hours import Hours
-from qilu_contract.http_server import HttpServer
 from qilu_contract.storage import Point
+from qilu_contract.wire.clock import wall_ms
+from qilu_stores.hours import Hours
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from qilu_gateway import rollups
-from qilu_gateway.admission import Admission
-from qilu_gateway.backoff import Backoff
-from qilu_gateway.connections import Connections
+from qilu_gateway.admit.admission import Admission
+from qilu_gateway.connect.connections import Connections
+from qilu_gateway.connect.host import Timestamps
 from qilu_gateway.endpoint import leave_address
-from qilu_gateway.host import Timestamps
-from qilu_gateway.in_flight import InFlight
 from qilu_gateway.metrics import Meter
-from qilu_gateway.spool import Spool
+from qilu_gateway.read.in_flight import InFlight
+from qilu_gateway.rollups import rollups
 from qilu_gateway.statefile import StateFile
-from qilu_gateway.store_gate import StoreGate
+from qilu_gateway.write.spool import Spool
+from qilu_gateway.write.store_gate import StoreGate
 
 log = structlog.get_logger()
 _T = TypeVar("_T")

@@ -9,16 +9,16 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from qilu_contract.broker import BrokerAddress
+from qilu_common.broker import BrokerAddress
+from qilu_common.interpreter import serve_evenly
+from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
-from qilu_contract.interpreter import serve_evenly
-from qilu_contract.secrets import secret
-from qilu_contract.stores import Store
+from qilu_contract.store import Store
 
-from qilu_gateway import outbox
 from qilu_gateway.health import Health, Stopped
 from qilu_gateway.metrics import Counters, Rates
 from qilu_gateway.settings import Settings
+from qilu_gateway.settle import outbox
 from qilu_gateway.wiring import STATE_SCHEMAS, Wired, put_together
 
 __all__ = ["STATE_SCHEMAS", "GatewayService"]

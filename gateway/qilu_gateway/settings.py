@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from msgspec import Meta
-from qilu_contract import partitions
-from qilu_contract.broker import MAX_PAYLOAD_BYTES
+from qilu_common.broker import MAX_PAYLOAD_BYTES
 from qilu_contract.errors import ConfigError
-from qilu_contract.ids import check_id
-from qilu_contract.partitions import Partition
-from qilu_contract.topics import HOST_ID
+from qilu_contract.wire import partitions
+from qilu_contract.wire.ids import check_id
+from qilu_contract.wire.partitions import Partition
+from qilu_contract.wire.topics import HOST_ID
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

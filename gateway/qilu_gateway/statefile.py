@@ -20,11 +20,11 @@ from types import TracebackType
 from typing import Self, TextIO, TypeVar
 
 import structlog
-from qilu_contract.clock import wall_ms
+from qilu_common.backoff import Backoff
+from qilu_common.private_files import private_folder
 from qilu_contract.errors import ConfigError
-from qilu_contract.private_files import private_folder
+from qilu_contract.wire.clock import wall_ms
 
-from qilu_gateway.backoff import Backoff
 from qilu_gateway.sqlite_files import (
     Identity,
     identity,

@@ -9,41 +9,46 @@ from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
 import structlog
-from qilu_contract.broker import BrokerAddress
-from qilu_contract.http_server import HttpServer
-from qilu_contract.secrets import secret
-from qilu_contract.stores import Store, open_store
+from qilu_common.broker import BrokerAddress
+from qilu_common.http_server import HttpServer
+from qilu_common.secrets import secret
+from qilu_contract.store import Store
+from qilu_stores import open_store
 from starlette.applications import Starlette
 
-from qilu_gateway import births, dead_letters, host, outbox, receipts, rollups, run_clock
-from qilu_gateway.admission import Admission
-from qilu_gateway.batching import Batcher
-from qilu_gateway.births import Births
-from qilu_gateway.connections import Connections
-from qilu_gateway.control import Control
-from qilu_gateway.dead_letters import Bounds
+from qilu_gateway.admit.admission import Admission
+from qilu_gateway.admit.platform_api import PlatformApi
+from qilu_gateway.admit.units import Units
+from qilu_gateway.connect import host
+from qilu_gateway.connect.connections import Connections
+from qilu_gateway.connect.host import HostState
+from qilu_gateway.connect.neighbours import Neighbours
 from qilu_gateway.endpoint import MAX_CONNECTIONS
 from qilu_gateway.health import Figures, Health, Parts
-from qilu_gateway.host import HostState
-from qilu_gateway.intake import Intake, Item
-from qilu_gateway.letter_office import LetterOffice
 from qilu_gateway.metrics import Meter
-from qilu_gateway.neighbours import Neighbours
-from qilu_gateway.outbox import Outbox
-from qilu_gateway.platform_api import PlatformApi
-from qilu_gateway.problems import Problems
-from qilu_gateway.rebirths import Rebirths
-from qilu_gateway.receipts import Receipts
-from qilu_gateway.reports import Reports
-from qilu_gateway.rollups import Rollups
+from qilu_gateway.read import births, run_clock
+from qilu_gateway.read.births import Births
+from qilu_gateway.read.control import Control
+from qilu_gateway.read.intake import Intake, Item
+from qilu_gateway.read.rebirths import Rebirths
+from qilu_gateway.rollups import rollups
+from qilu_gateway.rollups.rollups import Rollups
 from qilu_gateway.settings import Settings
-from qilu_gateway.settlement import Settlement
-from qilu_gateway.shipper import Shipper
-from qilu_gateway.spool import Spool
+from qilu_gateway.settle import dead_letters, outbox
+from qilu_gateway.settle.dead_letters import Bounds
+from qilu_gateway.settle.letter_office import LetterOffice
+from qilu_gateway.settle.outbox import Outbox
+from qilu_gateway.settle.problems import Problems
+from qilu_gateway.settle.reports import Reports
+from qilu_gateway.settle.settlement import Settlement
 from qilu_gateway.statefile import StateFile
-from qilu_gateway.store_gate import StoreGate
-from qilu_gateway.units import Units
-from qilu_gateway.writer import Writer
+from qilu_gateway.write import receipts
+from qilu_gateway.write.batching import Batcher
+from qilu_gateway.write.receipts import Receipts
+from qilu_gateway.write.shipper import Shipper
+from qilu_gateway.write.spool import Spool
+from qilu_gateway.write.store_gate import StoreGate
+from qilu_gateway.write.writer import Writer
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from qilu_contract.clock import wall_ms
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, case, func, select
 
 from qilu_platform.database import insert_rows

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from qilu_contract.stores import PlatformStore
+from qilu_contract.store import PlatformStore
 
 from qilu_platform.api import (
     certificates,

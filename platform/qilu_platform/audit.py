@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from qilu_contract.clock import wall_ms
-from qilu_contract.places import PROVINCE, city_of
+from qilu_contract.catalogue.places import PROVINCE, city_of
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import (
     ColumnElement,
     Connection,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from qilu_contract.clock import wall_ms
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, RowMapping, func, select
 
 from qilu_platform import epoch, seals

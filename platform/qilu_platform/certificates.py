@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
-from qilu_contract.broker import is_service
-from qilu_contract.clock import wall_ms
+from qilu_common.broker import is_service
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, Row, func, select, update
 
 from qilu_platform.authority import CLOCK_SKEW, Authority, BadRequest, Revoked, requested_key

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx2
 import msgspec
+from qilu_common.platform_address import platform_url
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.platform_address import platform_url
 
 CALL_TIMEOUT_S = 60.0
 GIVE_UP_S = 120.0

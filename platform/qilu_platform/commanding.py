@@ -17,11 +17,11 @@ import msgspec
 import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from qilu_contract import sparkplug, topics
-from qilu_contract.broker import BrokerAddress
-from qilu_contract.clock import wall_ms
-from qilu_contract.commands import Answer, Command, command_payload, parse_answer
+from qilu_common.broker import BrokerAddress
 from qilu_contract.errors import BadReading
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.commands import Answer, Command, command_payload, parse_answer
 from sqlalchemy import Connection, RowMapping, select, update
 from sqlalchemy.exc import SQLAlchemyError
 

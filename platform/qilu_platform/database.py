@@ -27,8 +27,8 @@ import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
+from qilu_common.private_files import private_file
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.private_files import private_file
 from sqlalchemy import (
     BigInteger,
     Column,

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from qilu_contract.catalogue.targets import TARGETS
 from qilu_contract.storage import Point
-from qilu_contract.stores import Row
-from qilu_contract.targets import TARGETS
+from qilu_contract.store import Row
 
 from qilu_platform.metrics import Metrics
 from qilu_platform.programme import counted_by

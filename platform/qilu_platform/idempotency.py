@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from qilu_contract.clock import wall_ms
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, delete, select, update
 
 from qilu_platform.database import insert_rows

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from qilu_contract.clock import wall_ms
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, case, func, select, update
 from starlette.requests import ClientDisconnect
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qilu_contract.clock import wall_ms
 from qilu_contract.errors import ConfigError
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, Row, func, select, update
 
 from qilu_platform.models import Role

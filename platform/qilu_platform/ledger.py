@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from qilu_contract.clock import wall_ms
-from qilu_contract.places import PROVINCE, city_of
+from qilu_contract.catalogue.places import PROVINCE, city_of
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection
 
 from qilu_platform import seals

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.identity import identifier
-from qilu_contract.ids import id_prefix
-from qilu_contract.places import COUNTIES, city_of
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import COUNTIES, city_of
+from qilu_contract.wire.identity import identifier
+from qilu_contract.wire.ids import id_prefix
 from sqlalchemy import Column, ColumnElement, Connection, Row, RowMapping, Table, func, select, union_all
 
 from qilu_platform.activity import HOUR_MS, active_hours

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 import psycopg
-from qilu_contract.clock import wall_ms
-from qilu_contract.ids import id_prefix
+from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.ids import id_prefix
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 

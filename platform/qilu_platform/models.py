@@ -6,11 +6,11 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.identity import check_uscc
-from qilu_contract.ids import check_id, check_new_id
-from qilu_contract.places import BRANCHES, CITIES, COUNTIES, PROVINCE, city_of
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import BRANCHES, CITIES, COUNTIES, PROVINCE, city_of
 from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.wire.identity import check_uscc
+from qilu_contract.wire.ids import check_id, check_new_id
 
 MAX_BATCH = 5_000
 """Units in one ingest call."""

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qilu_contract.clock import wall_ms
-from qilu_contract.places import city_of
+from qilu_contract.catalogue.places import city_of
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import CTE, ColumnElement, Connection, Row, Select, case, func, select, update
 
 from qilu_platform import ledger, seals

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.ids import is_id
-from qilu_contract.places import BRANCHES, COUNTIES
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import BRANCHES, COUNTIES
+from qilu_contract.wire.ids import is_id
 
 from qilu_platform.models import EnterpriseIn, UnitIn, is_printable
 from qilu_platform.problems import Problem, faults, sentence

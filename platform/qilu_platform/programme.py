@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.clock import wall_ms
-from qilu_contract.places import CITIES, PROVINCE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import CITIES, PROVINCE
+from qilu_contract.catalogue.targets import CORE_TARGETS, Target
 from qilu_contract.storage import Point
-from qilu_contract.targets import CORE_TARGETS, Target
+from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, select
 
 from qilu_platform.activity import active_hours

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from qilu_contract.clock import wall_ms
-from qilu_contract.ids import enterprise_id, id_prefix, unit_id
+from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.ids import enterprise_id, id_prefix, unit_id
 from sqlalchemy import Connection, Row, Table, select, update
 
 from qilu_platform import ledger, seals

@@ -11,11 +11,12 @@ from typing import TypeVar
 
 import structlog
 from pydantic import SecretStr
-from qilu_contract.broker import BrokerAddress
-from qilu_contract.clock import wall_ms
+from qilu_common.broker import BrokerAddress
 from qilu_contract.errors import StoreError
-from qilu_contract.hours import Hours
-from qilu_contract.stores import PlatformStore, open_store
+from qilu_contract.store import PlatformStore
+from qilu_contract.wire.clock import wall_ms
+from qilu_stores import open_store
+from qilu_stores.hours import Hours
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 

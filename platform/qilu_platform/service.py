@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from qilu_contract.http_server import HttpServer
-from qilu_contract.interpreter import serve_evenly
-from qilu_contract.stores import PlatformStore
+from qilu_common.http_server import HttpServer
+from qilu_common.interpreter import serve_evenly
+from qilu_contract.store import PlatformStore
 
 from qilu_platform.app import create_app
 from qilu_platform.runtime import Runtime

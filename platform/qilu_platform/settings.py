@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from qilu_contract.secrets import secret
+from qilu_common.secrets import secret
 
 
 def _from_secret(name: str) -> SecretStr | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from qilu_contract.targets import CORE_TARGETS
+from qilu_contract.catalogue.targets import CORE_TARGETS
 
 from qilu_programme.draws import Whole
 from qilu_programme.events import ACTIONS, TIERS, MonthEvents, NoticeKind

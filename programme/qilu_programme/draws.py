@@ -2,7 +2,7 @@
 depends on nothing but the seed and its own number. Two scenarios with one seed therefore share their luck:
 what differs between them is the policy.
 
-The hash is that of `qilu_contract.splitmix`, as in the simulated fleets.
+The hash is that of `qilu_common.splitmix`, as in the simulated fleets.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.splitmix import mix, seed_key, text_key, uniforms
+from qilu_common.splitmix import mix, seed_key, text_key, uniforms
 
 Values = NDArray[np.float64]
 Whole = NDArray[np.int64]

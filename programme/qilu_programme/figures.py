@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-from qilu_contract.places import BRANCHES as KNOWN
+from qilu_contract.catalogue.places import BRANCHES as KNOWN
 
 SIZES = ("large", "medium", "small", "micro")
 SECTORS = ("industry", "service")

@@ -7,9 +7,9 @@ from html import escape
 from importlib.resources import files
 
 import numpy as np
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.places import CITIES
-from qilu_contract.targets import CORE_TARGETS
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import CITIES
+from qilu_contract.catalogue.targets import CORE_TARGETS
 
 from qilu_programme.charts import bars, city_map, curve, short, stacks, timeline
 from qilu_programme.events import ACTIONS

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.targets import CORE_TARGETS
+from qilu_contract.catalogue.targets import CORE_TARGETS
 
 from qilu_programme.counts import Table
 from qilu_programme.draws import Values

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from qilu_contract.yaml_parser import YamlParser, read_text
+from qilu_contract.catalogue.yaml_parser import YamlParser, read_text
 
 from qilu_programme.figures import read_table
 from qilu_programme.months import LABELS, YEARS, index_of

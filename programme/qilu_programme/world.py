@@ -13,8 +13,8 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.ids import enterprise_id
-from qilu_contract.places import CITIES, COUNTIES
+from qilu_contract.catalogue.places import CITIES, COUNTIES
+from qilu_contract.wire.ids import enterprise_id
 
 from qilu_programme.draws import Draws, Values, Whole
 from qilu_programme.figures import (

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import IO, Literal
 
 import structlog
-from qilu_contract.broker import MAX_PACKET_BYTES
+from qilu_common.broker import MAX_PACKET_BYTES
+from qilu_common.private_files import write_private
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.private_files import write_private
 
 from qilu.children import die_with_parent, end, ended_by, last_words, size
 from qilu.keyring import MQTT_USERS, Keyring

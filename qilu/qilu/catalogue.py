@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qilu_contract.catalogue import EquipmentClass
-from qilu_contract.equipment import MARKS
+from qilu_contract.catalogue.classes import EquipmentClass
+from qilu_contract.catalogue.equipment import MARKS
 from rich.console import JustifyMethod, RenderableType
 from rich.markup import escape
 from rich.table import Table

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
-from qilu_contract.secrets import secret
 
 from qilu.output import console, print_json
 

@@ -274,7 +274,7 @@ def publish(
 
     Example: qilu publish my-motor power_in=11.2 speed=1470
     """
-    from qilu_contract.secrets import secret
+    from qilu_common.secrets import secret
 
     from qilu import publish as publishing
 
@@ -324,9 +324,9 @@ def verify(
     # What a run had of classes of its own stands in its manifest.
     if (file := run / "run.json" if run.is_dir() else run).is_file():
         os.environ["QILU_CLASSES"] = str(file)
-    from qilu_contract.secrets import secret
-    from qilu_contract.stores import open_store
+    from qilu_common.secrets import secret
     from qilu_devices.manifest import load_manifest
+    from qilu_stores import open_store
 
     from qilu.progress import unit_bar
     from qilu.run_record import RunRecord, is_live_run
@@ -559,7 +559,7 @@ def devices_catalogue(
     Example: qilu devices catalogue motor
     """
     _use_classes(classes)
-    from qilu_contract.catalogue import CATALOGUE
+    from qilu_contract.catalogue.classes import CATALOGUE
 
     from qilu.catalogue import as_data, tables
 
@@ -821,7 +821,7 @@ def platform_audit(
 
     Example: qilu platform audit --db sqlite:///var/registry.sqlite
     """
-    from qilu_contract.secrets import secret
+    from qilu_common.secrets import secret
     from qilu_platform.audit import audit
     from qilu_platform.audit import repair as repair_counts
     from qilu_platform.database import answering, open_engine
@@ -882,7 +882,7 @@ def platform_import(
 
     Example: qilu platform import units.csv --kind units --errors bad.ndjson
     """
-    from qilu_contract.secrets import secret
+    from qilu_common.secrets import secret
     from qilu_platform.client import Platform as PlatformClient
     from qilu_platform.client import content_type
     from rich.console import Console
@@ -940,7 +940,7 @@ def platform_command(
 
 
 def _client(platform: str) -> PlatformClient:
-    from qilu_contract.secrets import secret
+    from qilu_common.secrets import secret
     from qilu_platform.client import Platform as PlatformClient
 
     return PlatformClient(platform, secret("QILU_API_KEY"))
@@ -1040,7 +1040,7 @@ def dashboards_build(
     Example: qilu dashboards build --classes kiln.yaml --to my-dashboards
     """
     _use_classes(classes)
-    from qilu_contract.catalogue import OWN
+    from qilu_contract.catalogue.classes import OWN
     from qilu_dashboards.alerts import ALERTS_FOLDER
     from qilu_dashboards.build import JSON_FOLDER, write, write_alerts
 
@@ -1084,8 +1084,8 @@ def dashboards_picture(
     Example: qilu dashboards picture unit-motor --store influxdb://127.0.0.1:8086/qilu --out motor.svg
     """
     _use_classes(classes)
-    from qilu_contract.clock import wall_ms
-    from qilu_contract.secrets import secret
+    from qilu_common.secrets import secret
+    from qilu_contract.wire.clock import wall_ms
     from qilu_dashboards.asking import Time
     from qilu_dashboards.pictures import chosen_of, picture
 
@@ -1112,7 +1112,7 @@ def dashboards_push(
     Example: qilu dashboards push --url http://127.0.0.1:3000 --store influxdb://127.0.0.1:8086/qilu
     """
     _use_classes(classes)
-    from qilu_contract.secrets import secret
+    from qilu_common.secrets import secret
     from qilu_dashboards.push import Push
 
     token = secret("QILU_GRAFANA_TOKEN")

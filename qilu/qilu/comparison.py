@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.columns import Columns, Ints
 from qilu_contract.storage import BORN, UNIT_TAGS, Point
-from qilu_contract.stores import Chunk
+from qilu_contract.store import Chunk
 
 Mask = NDArray[np.bool_]
 _CLASSES = tuple(CATALOGUE)

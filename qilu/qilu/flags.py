@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from qilu_common.private_files import private_folder
 from qilu_contract.errors import ConfigError
-from qilu_contract.private_files import private_folder
 from qilu_contract.readings import MIN_TIME_MS
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}

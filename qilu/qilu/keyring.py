@@ -12,7 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
-from qilu_contract.broker import SERVICE_USERS
+from qilu_common.broker import SERVICE_USERS
 
 API_KEYS = ("admin", "ingest", "fleet", "viewer")
 """Roles at the platform, each with its own key."""

@@ -10,11 +10,11 @@ from typing import Literal
 import httpx2
 import msgspec
 from qilu_contract.errors import ConfigError, QiluError, Reason
-from qilu_gateway import dead_letters
-from qilu_gateway.dead_letters import Bounds, Row
 from qilu_gateway.endpoint import ADDRESS_FILE, KEY_FILE
-from qilu_gateway.letter_office import Choice, LetterOffice, Outcome
 from qilu_gateway.service import STATE_SCHEMAS
+from qilu_gateway.settle import dead_letters
+from qilu_gateway.settle.dead_letters import Bounds, Row
+from qilu_gateway.settle.letter_office import Choice, LetterOffice, Outcome
 from qilu_gateway.statefile import FILE_NAME, StateFile
 
 PATIENCE = httpx2.Timeout(150, connect=5)

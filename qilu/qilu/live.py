@@ -19,10 +19,10 @@ from typing import Any
 
 import structlog
 import typer
-from qilu_contract.catalogue import CATALOGUE
+from qilu_common.secrets import secret
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.secrets import secret
-from qilu_contract.stores import Store
+from qilu_contract.store import Store
 from qilu_programme.months import LABELS, MONTHS
 from qilu_programme.scenario import Scenario
 from rich.console import Console

@@ -197,7 +197,7 @@ def _run_live(
 
 
 def _show_run(ensemble: Ensemble) -> None:
-    from qilu_contract.targets import CORE_TARGETS
+    from qilu_contract.catalogue.targets import CORE_TARGETS
     from rich.table import Table
 
     many = len(ensemble.tables) > 1
@@ -245,8 +245,8 @@ def programme_compare(
 
 
 def _show_comparison(comparison: Comparison) -> None:
-    from qilu_contract.places import CITIES
-    from qilu_contract.targets import CORE_TARGETS
+    from qilu_contract.catalogue.places import CITIES
+    from qilu_contract.catalogue.targets import CORE_TARGETS
     from qilu_programme.months import LABELS, MONTHS
     from qilu_programme.world import CITY_CODES
     from rich.table import Table

@@ -7,11 +7,12 @@ import re
 import secrets
 import time
 
-from qilu_contract import json_payload, mqtt, topics
-from qilu_contract.broker import BrokerAddress
+from qilu_common import mqtt
+from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt import Login, MqttError
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.mqtt import Login, MqttError
 from qilu_contract.readings import MIN_TIME_MS, Value
+from qilu_contract.wire import json_payload, topics
 from qilu_platform.client import Platform, PlatformAway, PlatformError
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract import topics
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import BRANCHES as KNOWN_BRANCHES
+from qilu_contract.catalogue.places import CITIES, COUNTIES, city_of
 from qilu_contract.columns import Columns, Series
-from qilu_contract.ids import id_prefix
-from qilu_contract.places import BRANCHES as KNOWN_BRANCHES
-from qilu_contract.places import CITIES, COUNTIES, city_of
 from qilu_contract.storage import Point
+from qilu_contract.wire import topics
+from qilu_contract.wire.ids import id_prefix
 from qilu_devices.simulation import first_values
 from qilu_programme.counts import Counter
 from qilu_programme.draws import Mask, Whole

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.stores import Store
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
+from qilu_common.private_files import write_private
 from qilu_contract.errors import ConfigError
-from qilu_contract.private_files import write_private
 from qilu_programme.scenario import Scenario, parse_scenario
 
 FILE_NAME = "run.json"

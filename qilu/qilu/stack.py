@@ -25,12 +25,12 @@ import httpx2
 import msgspec
 import structlog
 from pydantic import SecretStr
-from qilu_contract.broker import BrokerAddress
+from qilu_common.broker import BrokerAddress
+from qilu_common.influx_address import without_password
+from qilu_common.private_files import write_private
+from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.private_files import write_private
-from qilu_contract.secrets import secret
-from qilu_contract.stores import Store, open_store
-from qilu_contract.stores.contract import without_password
+from qilu_contract.store import Store
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings as GatewaySettings
 from qilu_platform.authority import Authority
@@ -39,6 +39,7 @@ from qilu_platform.client import Programme
 from qilu_platform.database import check_reachable
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
+from qilu_stores import open_store
 from rich.console import Console
 
 from qilu import flags

@@ -10,11 +10,10 @@ from typing import Any, Self
 
 import httpx2
 import msgspec
+from qilu_common.http_server import HttpServer
 from qilu_contract.errors import Rejected, Retryable, StoreError
-from qilu_contract.http_server import HttpServer
 from qilu_contract.storage import Point
-from qilu_contract.stores import PlatformStore, Row
-from qilu_contract.stores.contract import Aggregate
+from qilu_contract.store import Aggregate, PlatformStore, Row
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response

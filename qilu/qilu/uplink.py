@@ -17,10 +17,10 @@ from typing import Self
 
 import msgspec
 import structlog
+from qilu_common.mqtt import NOT_AUTHORISED, Connection, MqttError
+from qilu_common.mqtt_messages import Messages
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.mqtt import NOT_AUTHORISED, Connection, MqttError
-from qilu_contract.mqtt_messages import Messages
-from qilu_contract.topics import state as state_topic
+from qilu_contract.wire.topics import state as state_topic
 from qilu_devices.broker import Broker
 
 AWAY_S = 120.0

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 
 import numpy as np
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import city_of
 from qilu_contract.columns import Columns, Series, of_points
 from qilu_contract.errors import Reason
-from qilu_contract.places import city_of
 from qilu_contract.readings import Reading, Value
 from qilu_contract.storage import Point
-from qilu_contract.stores import Store
+from qilu_contract.store import Store
 from qilu_devices.fleet import Unit
 from qilu_devices.manifest import Manifest
 

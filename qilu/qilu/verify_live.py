@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.stores import Store
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.store import Store
 
 from qilu.comparison import Expected
 from qilu.replay import Block, Replay

@@ -14,16 +14,16 @@ from itertools import islice
 from typing import Any
 
 import httpx
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.key_signals import KEY_SIGNALS, is_cumulative
+from qilu_contract.catalogue.places import CITIES, COUNTIES, INDUSTRIES, PROVINCE, city_of
+from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.errors import Reason
-from qilu_contract.hours import HOUR_MS
-from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, PROVINCE, city_of
-from qilu_contract.rollups import KEY_SIGNALS, is_cumulative
 from qilu_contract.storage import BORN, HOURLY, MEASUREMENTS
-from qilu_contract.targets import CORE_TARGETS
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all
+from qilu_stores.hours import HOUR_MS
 from rich.console import Console
 from rich.table import Table
 

@@ -12,12 +12,12 @@ from statistics import median
 
 import numpy as np
 from bench_simulation import machine
-from qilu_contract import json_columns, json_payload, sparkplug
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.readings import Reading
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_contract.sparkplug_columns import SparkplugColumns
-from qilu_gateway import checking
+from qilu_contract.wire import json_columns, json_payload, sparkplug
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_contract.wire.sparkplug_columns import SparkplugColumns
+from qilu_gateway.write import checking
 from rich.console import Console
 from rich.table import Table
 

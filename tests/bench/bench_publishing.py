@@ -20,7 +20,7 @@ from bench_simulation import machine
 from conftest import Mosquitto
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from qilu_contract import topics
+from qilu_contract.wire import topics
 from qilu_devices import payloads
 from qilu_devices.broker import Broker
 from qilu_devices.edge_node import EdgeNode

@@ -21,7 +21,7 @@ from shutil import which
 from conftest import SBIN, Influx, InfluxServer, Mosquitto
 from gateway_load import Fleet, Gateway, cpu_s, publish
 from gateway_world import FakePlatform
-from qilu_contract.stores import open_store
+from qilu_stores import open_store
 
 
 def since_start(gateway: Gateway) -> dict[str, float]:

@@ -27,9 +27,9 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.ids import enterprise_id, unit_id
-from qilu_contract.places import COUNTIES, city_of
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import COUNTIES, city_of
+from qilu_contract.wire.ids import enterprise_id, unit_id
 from rich.console import Console
 from rich.table import Table
 

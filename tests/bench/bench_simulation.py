@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_devices.classes import KERNELS
 from qilu_devices.faults import FaultPlan, Schedule
 from qilu_devices.fleet import make_units

@@ -13,7 +13,7 @@ import duckdb
 from influxdb_client import Point as ClientPoint
 from influxdb_client import WritePrecision
 from qilu_contract.storage import MEASUREMENTS, Point, line_protocol
-from qilu_contract.stores import open_store
+from qilu_stores import open_store
 from rich.console import Console
 from rich.table import Table
 

@@ -15,7 +15,8 @@ import numpy as np
 from gateway_load import BATCH, Fleet, values
 from gateway_world import COUNTY, START_MS
 from qilu_contract.columns import Columns, Ints, Series
-from qilu_contract.stores import Store, open_store
+from qilu_contract.store import Store
+from qilu_stores import open_store
 
 UNITS = 10_000
 LATE_BATCHES = 100

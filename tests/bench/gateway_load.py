@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 from conftest import Mosquitto, _free_port
 from gateway_world import COUNTY, MOTOR, START_MS, FakePlatform
-from qilu_contract import json_payload, mqtt, sparkplug, topics
-from qilu_contract.mqtt import Login
-from qilu_contract.sparkplug import Metric, Payload
+from qilu_common import mqtt
+from qilu_common.mqtt import Login
 from qilu_contract.storage import Point, line_protocol
+from qilu_contract.wire import json_payload, sparkplug, topics
+from qilu_contract.wire.sparkplug import Metric, Payload
 from qilu_devices import payloads
 
 Kind = Literal["json", "sparkplug"]

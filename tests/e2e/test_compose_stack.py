@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.storage import MEASUREMENTS
 from qilu_platform.client import Platform, PlatformError
 

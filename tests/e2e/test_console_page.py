@@ -13,13 +13,14 @@ import httpx
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 from pydantic import SecretStr
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.ids import unit_id
-from qilu_contract.places import CITIES, COUNTIES
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import CITIES, COUNTIES
 from qilu_contract.storage import MEASUREMENTS, Point
-from qilu_contract.stores import Store, open_store
+from qilu_contract.store import Store
+from qilu_contract.wire.ids import unit_id
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
+from qilu_stores import open_store
 
 KEY = "a-key-for-the-console-test-only"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server"]

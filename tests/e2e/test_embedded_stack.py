@@ -16,11 +16,11 @@ from typing import Any
 
 import httpx
 import pytest
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.stores import open_store
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import samples
 from qilu_platform.client import Platform
+from qilu_stores import open_store
 
 QILU = Path(sys.executable).parent / "qilu"
 ROOT = Path(__file__).parents[2]

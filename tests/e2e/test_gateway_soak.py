@@ -40,8 +40,8 @@ AWAY_EVERY = 5
 FEEDER = f"""
 import json, sys, time
 import paho.mqtt.client as paho
-from qilu_contract import sparkplug, topics
-from qilu_contract.sparkplug import DataType, Metric, Payload
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 
 host, port, count, rate = sys.argv[1], *map(int, sys.argv[2:])
 client = paho.Client(paho.CallbackAPIVersion.VERSION2, "soak", protocol=paho.MQTTv5)

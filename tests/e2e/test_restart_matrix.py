@@ -34,15 +34,16 @@ import pytest
 from compose_broker import ComposeBroker
 from nursery import Child, Nursery
 from qilu.keyring import Keyring
-from qilu_contract import topics
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.wire import topics
 from qilu_devices.broker import Broker
 from qilu_devices.edge_node import EdgeNode
 from qilu_devices.fleet import Enterprise, Unit
 from qilu_devices.flow import Flow
 from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Sample, Shape
-from qilu_gateway import dead_letters, statefile
+from qilu_gateway import statefile
+from qilu_gateway.settle import dead_letters
 from qilu_platform.client import Platform
 
 SOAK = os.environ.get("QILU_SOAK") == "1"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from fake_influx import FakeInflux
 from gateway_world import PATIENCE_S, FakePlatform, Publisher
-from qilu_contract import topics
+from qilu_contract.wire import topics
 from qilu_gateway.settings import Settings
 
 

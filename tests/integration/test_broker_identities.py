@@ -23,7 +23,7 @@ from compose_broker import ComposeBroker
 from gateway_world import eventually
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from qilu_contract.broker import MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES
+from qilu_common.broker import MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES
 from qilu_contract.errors import ConfigError
 from qilu_devices.broker import Broker
 from qilu_gateway.service import GatewayService

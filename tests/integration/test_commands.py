@@ -22,10 +22,10 @@ from pydantic import SecretStr
 from qilu.brokers import EmbeddedBroker
 from qilu.keyring import Keyring
 from qilu.verify import verify
-from qilu_contract import sparkplug, topics
-from qilu_contract.commands import Answer, answer_metrics
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_contract.stores import Store, open_store
+from qilu_contract.store import Store
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.commands import Answer, answer_metrics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_devices.manifest import Manifest, load_manifest
 from qilu_devices.run import RunConfig, RunReport, run
 from qilu_devices.scenario import load_scenario
@@ -34,6 +34,7 @@ from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings as GatewaySettings
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
+from qilu_stores import open_store
 
 SCENARIO = load_scenario()
 UNITS = 40

@@ -19,16 +19,15 @@ from typing import Any
 
 import httpx
 import pytest
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.key_signals import BIN_FIELDS, KEY_SIGNALS, is_cumulative
+from qilu_contract.catalogue.limits import LIMITS
+from qilu_contract.catalogue.places import PROVINCE, city_of
+from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.errors import ConfigError
-from qilu_contract.hours import Hours
-from qilu_contract.limits import LIMITS
-from qilu_contract.places import PROVINCE, city_of
 from qilu_contract.readings import Reading
-from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, is_cumulative
 from qilu_contract.storage import BORN, MEASUREMENTS, Point, line_protocol
-from qilu_contract.targets import CORE_TARGETS
-from qilu_contract.topics import telemetry
+from qilu_contract.wire.topics import telemetry
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all
@@ -36,6 +35,7 @@ from qilu_dashboards.pictures import NOTE, picture
 from qilu_dashboards.units import unit_of
 from qilu_devices.manifest import Manifest, load_manifest
 from qilu_platform.programme import points as platform_points
+from qilu_stores.hours import Hours
 
 UNITS = 150
 SIMULATED_S = 3_600

@@ -19,9 +19,9 @@ import pytest
 from gateway_world import eventually, eventually_async
 from pydantic import SecretStr
 from qilu.verify import verify
-from qilu_contract import sparkplug, topics
 from qilu_contract.errors import ConfigError
-from qilu_contract.stores import Store, open_store
+from qilu_contract.store import Store
+from qilu_contract.wire import sparkplug, topics
 from qilu_devices.manifest import load_manifest
 from qilu_devices.run import RunConfig, run
 from qilu_devices.scenario import parse_scenario
@@ -30,6 +30,7 @@ from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings as GatewaySettings
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
+from qilu_stores import open_store
 
 QILU = Path(sys.executable).parent / "qilu"
 KEY = "admin-key-of-this-test"

@@ -14,10 +14,10 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from qilu_contract import clock, marks, sparkplug, topics
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
-from qilu_contract.marks import Mark
+from qilu_contract.wire import clock, marks, sparkplug, topics
+from qilu_contract.wire.marks import Mark
 from qilu_devices.broker import Broker
 from qilu_devices.edge_node import EdgeNode
 from qilu_devices.fleet import Unit
@@ -301,9 +301,7 @@ async def test_a_run_makes_no_more_than_its_host_takes_however_fast_the_broker_i
     task = asyncio.create_task(run(settings, lambda p: reports.append(p.report) if p.report else None))
     await until(lambda: observer.marks, "a mark")
     observer.answer()
-    await until(
-        lambda: len(reports) >= 3 and len({r.readings_made for r in reports[-3:]}) == 1, "a stop"
-    )
+    await until(lambda: len(reports) >= 3 and len({r.readings_made for r in reports[-3:]}) == 1, "a stop")
     held = reports[-1]
     assert held.nodes_online == held.enterprises
     assert held.pending == 0

@@ -16,10 +16,9 @@ import paho.mqtt.client as mqtt
 import pytest
 from gateway_world import FakePlatform, eventually, letters, online
 from qilu.verify import Verdict, verify
-from qilu_contract import sparkplug, topics
+from qilu_contract.catalogue.places import city_of
 from qilu_contract.errors import BadReading, Reason
-from qilu_contract.places import city_of
-from qilu_contract.stores import open_store
+from qilu_contract.wire import sparkplug, topics
 from qilu_devices.disturbance import Disturbance, Sending, Way
 from qilu_devices.fleet import Shard
 from qilu_devices.manifest import load_manifest
@@ -28,6 +27,7 @@ from qilu_devices.scenario import Scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of
 from qilu_devices.transport import FILE_NAME, Kind
 from qilu_gateway.settings import Settings
+from qilu_stores import open_store
 
 START_MS = 1_509_328_846_046  # on no grid
 UNITS, MINUTES = 40, 11  # two windows, and a bit of a third

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from qilu.brokers import EmbeddedBroker, NodeListener, sole_broker
 from qilu.keyring import Keyring
-from qilu_contract import mqtt
-from qilu_contract.broker import MAX_PACKET_BYTES
+from qilu_common import mqtt
+from qilu_common.broker import MAX_PACKET_BYTES
+from qilu_common.mqtt import Login
 from qilu_contract.errors import ConfigError
-from qilu_contract.mqtt import Login
 from qilu_platform.authority import Authority
 from qilu_platform.broker_rules import write_rules
 

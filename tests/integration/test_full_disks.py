@@ -38,7 +38,7 @@ from pydantic import SecretStr
 from qilu.logfile import log_file
 from qilu_contract.errors import Retryable
 from qilu_contract.storage import Point
-from qilu_contract.stores import Store, open_store
+from qilu_contract.store import Store
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
 from qilu_platform.audit import audit
@@ -46,6 +46,7 @@ from qilu_platform.client import Programme
 from qilu_platform.database import open_engine
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
+from qilu_stores import open_store
 
 BATCH = 3000
 FILLING_S = 40.0

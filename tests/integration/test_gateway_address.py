@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from qilu_contract.http_server import HttpServer
+from qilu_common.http_server import HttpServer
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route

@@ -18,11 +18,11 @@ from gateway_world import (
     online,
     telemetry,
 )
-from qilu_contract import sparkplug, topics
-from qilu_contract.sparkplug import DataType, Metric, Payload
 from qilu_contract.storage import BORN
-from qilu_contract.stores import open_store
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_gateway.settings import Settings
+from qilu_stores import open_store
 
 
 def birth(sampled_s: tuple[int, int], said_ms: int | None) -> tuple[str, bytes]:

@@ -32,11 +32,12 @@ from gateway_world import (
     stored,
     telemetry,
 )
-from qilu_contract import sparkplug, topics
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_contract.stores import open_store
-from qilu_gateway import dead_letters, statefile
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_gateway import statefile
 from qilu_gateway.settings import Settings
+from qilu_gateway.settle import dead_letters
+from qilu_stores import open_store
 
 MESSAGES = 1_000_000 if os.environ.get("QILU_SOAK") == "1" else 20_000
 SEED = 20260101

@@ -23,10 +23,10 @@ from gateway_world import (
     stored,
     telemetry,
 )
-from qilu_contract import topics
 from qilu_contract.errors import Reason
-from qilu_contract.stores import open_store
+from qilu_contract.wire import topics
 from qilu_gateway.settings import Settings
+from qilu_stores import open_store
 
 QUEUED = 5_000
 POWER = MOTOR.signal("power_in").nominal

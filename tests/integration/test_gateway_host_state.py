@@ -15,8 +15,8 @@ from typing import Any, Literal
 import paho.mqtt.client as paho
 import pytest
 from gateway_world import FakePlatform, GatewayProcess, eventually, get, online
-from qilu_contract import topics
-from qilu_contract.clock import wall_ms
+from qilu_contract.wire import topics
+from qilu_contract.wire.clock import wall_ms
 from qilu_gateway.settings import Settings
 
 HOUR_MS = 3_600_000
@@ -118,7 +118,7 @@ async def test_a_gateway_whose_clock_was_ahead_is_followed_after_it_was_correcte
     any_broker: Any, settings: Settings, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("qilu_gateway.host.wall_ms", lambda: wall_ms() + 2 * HOUR_MS)
+        patch.setattr("qilu_gateway.connect.host.wall_ms", lambda: wall_ms() + 2 * HOUR_MS)
         async with online(settings) as gateway:
             await settled(any_broker, follower, True)
             assert "reasons" not in (await get(gateway, "/healthz")).json()

@@ -27,11 +27,12 @@ from gateway_world import (
     stored,
     telemetry,
 )
-from qilu_contract import topics
 from qilu_contract.errors import Reason
-from qilu_contract.stores import open_store
-from qilu_gateway import dead_letters, statefile
+from qilu_contract.wire import topics
+from qilu_gateway import statefile
 from qilu_gateway.settings import Settings
+from qilu_gateway.settle import dead_letters
+from qilu_stores import open_store
 
 
 @pytest.fixture

@@ -28,12 +28,13 @@ from gateway_world import (
     stored,
     telemetry,
 )
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import Reason
-from qilu_contract.stores import open_store
-from qilu_gateway import dead_letters, statefile
+from qilu_gateway import statefile
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
+from qilu_gateway.settle import dead_letters
+from qilu_stores import open_store
 
 
 async def test_while_the_store_is_away_readings_are_spooled_and_reported_only_once_they_are_stored(

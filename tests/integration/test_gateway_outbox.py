@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 from gateway_world import FakePlatform, eventually
-from qilu_gateway import outbox
-from qilu_gateway.outbox import Outbox
-from qilu_gateway.platform_api import MAX_COLUMN_IDS, PlatformApi
+from qilu_gateway.admit.platform_api import MAX_COLUMN_IDS, PlatformApi
+from qilu_gateway.settle import outbox
+from qilu_gateway.settle.outbox import Outbox
 from qilu_gateway.statefile import FILE_NAME, StateFile
 
 

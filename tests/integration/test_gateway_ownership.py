@@ -25,11 +25,11 @@ from gateway_world import (
     online,
     telemetry,
 )
-from qilu_contract import sparkplug, topics
 from qilu_contract.errors import Reason
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_contract.stores import open_store
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_gateway.settings import Settings
+from qilu_stores import open_store
 
 OTHER = "370202-e00002"
 

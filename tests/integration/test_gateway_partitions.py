@@ -21,16 +21,16 @@ from gateway_world import (
     motor,
     online,
 )
-from qilu_contract import partitions, topics
+from qilu_contract.catalogue.places import COUNTIES
 from qilu_contract.errors import ConfigError, Reason
-from qilu_contract.partitions import Partition
-from qilu_contract.places import COUNTIES
-from qilu_contract.stores import open_store
+from qilu_contract.wire import partitions, topics
+from qilu_contract.wire.partitions import Partition
 from qilu_devices.run import RunConfig, run
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import fleet_of
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
+from qilu_stores import open_store
 
 
 def test_every_county_is_in_one_partition() -> None:

@@ -30,14 +30,15 @@ from gateway_world import (
     stored,
     telemetry,
 )
-from qilu_contract import sparkplug, topics
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError, Reason
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_contract.stores import open_store
-from qilu_gateway import dead_letters, statefile
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_gateway import statefile
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
+from qilu_gateway.settle import dead_letters
+from qilu_stores import open_store
 
 
 async def test_telemetry_is_stored_and_the_unit_reported_once(

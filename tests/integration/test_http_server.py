@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from qilu_contract import http_server
-from qilu_contract.http_server import HttpServer
+from qilu_common import http_server
+from qilu_common.http_server import HttpServer
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -204,7 +204,7 @@ async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.Monkey
 NO_FILES = """
 import asyncio, os, resource, socket, sys, time
 from starlette.applications import Starlette
-from qilu_contract.http_server import HttpServer
+from qilu_common.http_server import HttpServer
 
 async def main():
     clients = [socket.socket() for _ in range(30)]

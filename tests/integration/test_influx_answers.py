@@ -10,15 +10,15 @@ import pytest
 import structlog
 from conftest import InfluxServer
 from fake_influx import Answer, FakeInflux
-from qilu_contract.clock import wall_ms
+from qilu_common.influx_address import InfluxAddress, without_password
 from qilu_contract.errors import ConfigError, Denied, QiluError, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.storage import Point
-from qilu_contract.stores import open_store
-from qilu_contract.stores.contract import InfluxAddress, without_password
+from qilu_contract.wire.clock import wall_ms
 from qilu_dashboards.asking import ask
 from qilu_gateway.metrics import Counters
 from qilu_gateway.setup_influx import main as set_up
-from qilu_gateway.store_gate import StoreGate
+from qilu_gateway.write.store_gate import StoreGate
+from qilu_stores import open_store
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
 UNIT = {"unit": TAGS[-1]}

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_contract import mqtt
-from qilu_contract.mqtt import Connection, ConnectRefused, Login, MessageRefused, MqttError, Will
-from qilu_contract.mqtt_messages import Message
+from qilu_common import mqtt
+from qilu_common.mqtt import Connection, ConnectRefused, Login, MessageRefused, MqttError, Will
+from qilu_common.mqtt_messages import Message
 
 PATIENCE_S = 30.0
 CONNACK = b"\x20\x03\x00\x00\x00"

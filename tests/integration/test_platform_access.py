@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from qilu_contract.clock import wall_ms
-from qilu_contract.identity import uscc_check_character
+from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.identity import uscc_check_character
 from qilu_platform.app import create_app
 from qilu_platform.audit import audit
 from qilu_platform.limits import Buckets

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from qilu_contract.clock import wall_ms
-from qilu_contract.places import CITIES, city_of
-from qilu_contract.targets import CORE_TARGETS
+from qilu_contract.catalogue.places import CITIES, city_of
+from qilu_contract.catalogue.targets import CORE_TARGETS
+from qilu_contract.wire.clock import wall_ms
 from qilu_platform.app import create_app
 from qilu_platform.audit import audit
 from qilu_platform.edge import MAX_BODY, MAX_BULK_BODY

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from qilu_contract.ids import enterprise_id, unit_id
-from qilu_contract.places import COUNTIES
+from qilu_contract.catalogue.places import COUNTIES
+from qilu_contract.wire.ids import enterprise_id, unit_id
 from qilu_platform.audit import audit
 from qilu_platform.database import open_engine
 

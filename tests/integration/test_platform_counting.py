@@ -27,10 +27,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from pydantic import SecretStr
-from qilu_contract.clock import wall_ms
+from qilu_contract.catalogue.places import PROVINCE, city_of
+from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.errors import ConfigError
-from qilu_contract.places import PROVINCE, city_of
-from qilu_contract.targets import CORE_TARGETS
+from qilu_contract.wire.clock import wall_ms
 from qilu_platform import migrations
 from qilu_platform.activity import active_hours
 from qilu_platform.app import create_app

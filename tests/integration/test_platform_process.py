@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from qilu.platform_process import PlatformProcess
 from qilu.store_door import StoreDoor
 from qilu_contract.errors import QiluError
-from qilu_contract.stores import open_store
 from qilu_platform.settings import Settings
+from qilu_stores import open_store
 
 KEY = "the-admin-key-of-this-test"
 

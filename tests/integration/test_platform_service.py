@@ -17,17 +17,17 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.clock import wall_ms
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.errors import ConfigError
-from qilu_contract.places import PROVINCE
 from qilu_contract.storage import BORN, Point
-from qilu_contract.stores import open_store
+from qilu_contract.wire.clock import wall_ms
 from qilu_platform.authority import Authority
 from qilu_platform.backup import back_up
 from qilu_platform.events import MAX_STREAMS_OF_ONE
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
+from qilu_stores import open_store
 
 ADMIN = "the-admin-key-of-this-test"
 HUNG_S = 60

@@ -17,16 +17,16 @@ from qilu.player import Platform, Player, Target
 from qilu.programme import programme_app
 from qilu.replay import Block, Replay, counted, differences, month_start_ms
 from qilu.run_record import MonthRecord, RunRecord, is_live_run
-from qilu_contract import topics
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import BRANCHES, COUNTIES
 from qilu_contract.errors import ConfigError
-from qilu_contract.ids import is_id
-from qilu_contract.places import BRANCHES, COUNTIES
 from qilu_contract.readings import Reading
+from qilu_contract.wire import topics
+from qilu_contract.wire.ids import is_id
 from qilu_devices.fleet import Enterprise
 from qilu_devices.fleet import Unit as SimulatedUnit
 from qilu_devices.simulation import Simulation, first_values
-from qilu_gateway.checking import SIGNALS, check
+from qilu_gateway.write.checking import SIGNALS, check
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 from qilu_programme.months import MONTHS

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from qilu.publish import publish
 from qilu.uplink import Uplink
-from qilu_contract import mqtt, topics
+from qilu_common import mqtt
+from qilu_common.mqtt import Login
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_contract.mqtt import Login
+from qilu_contract.wire import topics
 
 TOPIC = topics.telemetry("370202", "370202-e00001", "m1")
 

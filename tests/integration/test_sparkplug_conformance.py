@@ -22,14 +22,14 @@ import paho.mqtt.client as paho
 import pytest
 from conftest import Mosquitto
 from gateway_world import FakePlatform, eventually, eventually_async, motor
-from qilu_contract import sparkplug, topics
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_contract.stores import open_store
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_devices.run import RunConfig, run
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import fleet_of
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
+from qilu_stores import open_store
 
 HOST = "qilu"
 STATE = topics.state(HOST)

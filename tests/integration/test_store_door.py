@@ -9,7 +9,7 @@ import pytest
 from qilu.store_door import StoreBehindDoor, StoreDoor
 from qilu_contract.errors import Rejected, Retryable, StoreError
 from qilu_contract.storage import Point
-from qilu_contract.stores import open_store
+from qilu_stores import open_store
 
 TAGS = ("370200", "370202", "C34", "370202-e00001")
 POINTS = [

@@ -11,15 +11,15 @@ from typing import Any, cast
 import duckdb
 import pytest
 from qilu_contract import storage
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.columns import EXACT, Series, of_points
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN, MEASUREMENTS, UNIT_TAGS, Measurement, Point
-from qilu_contract.stores import Aggregate, Row, Store, open_store
-from qilu_contract.stores.contract import AGGREGATES, SCAN_ROWS
-from qilu_contract.stores.duck import DuckStore
-from qilu_contract.stores.questions import MAX_EVERY_MS
+from qilu_contract.store import AGGREGATES, SCAN_ROWS, Aggregate, Row, Store
+from qilu_stores import open_store
+from qilu_stores.duck.store import DuckStore
+from qilu_stores.questions import MAX_EVERY_MS
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
 OTHER = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000002")

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from qilu.verify import verify
-from qilu_contract.places import city_of
+from qilu_contract.catalogue.places import city_of
 from qilu_contract.readings import Reading
 from qilu_contract.storage import BORN, Point
-from qilu_contract.stores import open_store
 from qilu_devices.fleet import Unit
 from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord
 from qilu_devices.scenario import load_scenario
+from qilu_stores import open_store
 
 QILU = Path(sys.executable).parent / "qilu"
 START_MS = 1_700_000_000_000

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qilu_contract import storage
-from qilu_contract.column_lines import CHUNK, FEW, column_lines
 from qilu_contract.columns import Columns, Series
 from qilu_contract.storage import MEASUREMENTS, UNIT_TAGS, Measurement, line_protocol
+from qilu_stores.influx.column_lines import CHUNK, FEW, column_lines
 
 CLASSES = [name for name, schema in MEASUREMENTS.items() if schema.tags == UNIT_TAGS]
 ODD = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.columns import EXACT, Columns, Series, of_points
 from qilu_contract.storage import BORN, Point, line_protocol
 

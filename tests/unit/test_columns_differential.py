@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from column_fuzz import T0, Device
 from column_oracle import Outcome, sorted_readings
-from qilu_contract import json_columns, sparkplug, topics
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.equipment import EquipmentClass
-from qilu_contract.sparkplug import DataType
-from qilu_contract.sparkplug_columns import NO_SEQ, SparkplugColumns, integers
-from qilu_gateway import checking
-from qilu_gateway.births import Births, BirthTable
-from qilu_gateway.decoding import Decoder
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.equipment import EquipmentClass
+from qilu_contract.wire import json_columns, sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType
+from qilu_contract.wire.sparkplug_columns import NO_SEQ, SparkplugColumns, integers
+from qilu_gateway.read.births import Births, BirthTable
+from qilu_gateway.read.decoding import Decoder
+from qilu_gateway.write import checking
 
 PAYLOADS = 700_000 if os.environ.get("QILU_SOAK") == "1" else 10_000
 """Of JSON, and as many of Sparkplug."""

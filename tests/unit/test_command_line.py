@@ -11,8 +11,8 @@ import pytest
 from qilu.brokers import choose_broker
 from qilu.keyring import API_KEYS, Keyring
 from qilu.publish import parse_values
-from qilu_contract.broker import BrokerAddress
-from qilu_contract.catalogue import CATALOGUE
+from qilu_common.broker import BrokerAddress
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 
 from qilu import flags

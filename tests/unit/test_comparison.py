@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qilu.comparison import Expected
 from qilu_contract.columns import Series, of_points
 from qilu_contract.storage import BORN, Point
-from qilu_contract.stores import Chunk
+from qilu_contract.store import Chunk
 
 TAGS = ("370200", "370202", "C34", "370202-e00001")
 FIELDS = {"motor": ("power_in", "speed", "slip"), "pump": ("flow", "head", "speed")}

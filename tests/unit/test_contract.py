@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_contract import json_payload, sparkplug, sparkplug_floats, topics
-from qilu_contract.broker import SERVICE_USERS, BrokerAddress, is_service
-from qilu_contract.catalogue import CATALOGUE, EVENTS
-from qilu_contract.clock import MAX_AHEAD_MS, JudgingClock, RunClock, decode, wall_ms
+from qilu_common.broker import SERVICE_USERS, BrokerAddress, is_service
+from qilu_common.secrets import secret
+from qilu_contract.catalogue.classes import CATALOGUE, EVENTS
+from qilu_contract.catalogue.places import CITIES, COUNTIES, INDUSTRIES, city_of
+from qilu_contract.catalogue.targets import TARGETS
 from qilu_contract.errors import BadReading, ConfigError, Reason
-from qilu_contract.ids import is_id, unit_id
-from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES, city_of
-from qilu_contract.secrets import secret
-from qilu_contract.sparkplug import DataType, Metric, Payload
 from qilu_contract.storage import MEASUREMENTS, Point, line_protocol
-from qilu_contract.targets import TARGETS
+from qilu_contract.wire import json_payload, sparkplug, sparkplug_floats, topics
+from qilu_contract.wire.clock import MAX_AHEAD_MS, JudgingClock, RunClock, decode, wall_ms
+from qilu_contract.wire.ids import is_id, unit_id
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 
 ROOT = Path(__file__).parents[2]
 

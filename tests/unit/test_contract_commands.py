@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_contract import sparkplug
-from qilu_contract.commands import (
+from qilu_contract.wire import sparkplug
+from qilu_contract.wire.commands import (
     Answer,
     Command,
     Refused,
@@ -16,7 +16,7 @@ from qilu_contract.commands import (
     parse_answer,
     parse_command,
 )
-from qilu_contract.sparkplug import DataType, Metric, Payload
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 
 NAMES = st.text(st.characters(categories=["Ll", "Nd"], include_characters="_"), min_size=1, max_size=30)
 NUMBERS = st.floats(allow_nan=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_contract.identity import (
+from qilu_contract.wire.identity import (
     USCC_ALPHABET,
     check_uscc,
     identifier,

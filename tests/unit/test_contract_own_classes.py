@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from qilu_contract.catalogue import CATALOGUE, OWN
+from qilu_contract.catalogue.classes import CATALOGUE, OWN
+from qilu_contract.catalogue.own_classes import MAX_NAME, RESERVED, Follows, load_own_classes, parse_own_class
 from qilu_contract.errors import ConfigError
-from qilu_contract.ids import is_id, unit_id
-from qilu_contract.own_classes import MAX_NAME, RESERVED, Follows, load_own_classes, parse_own_class
 from qilu_contract.storage import HOURLY, MEASUREMENTS
+from qilu_contract.wire.ids import is_id, unit_id
 
 KILN = Path(__file__).parents[2] / "docs" / "examples" / "kiln.yaml"
 GOOD = """\

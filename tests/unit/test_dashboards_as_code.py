@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.rollups import KEY_SIGNALS
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.key_signals import KEY_SIGNALS
+from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.storage import HOURLY
-from qilu_contract.targets import CORE_TARGETS
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.build import JSON_FOLDER, build_all, write
 from qilu_dashboards.check import problems, queries, unknown_names

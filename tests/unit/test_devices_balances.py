@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_devices.classes import KERNELS
 from qilu_devices.classes.blast_furnace import BlastFurnaces, blower_kw
 from qilu_devices.classes.boiler import Boilers

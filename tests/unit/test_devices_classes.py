@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_devices.classes import KERNELS
 from qilu_devices.classes.blast_furnace import BlastFurnaces, carbon_gas_percent, carbon_kg
 from qilu_devices.classes.boiler import Boilers, efficiency, excess_air

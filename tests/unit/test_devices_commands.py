@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.commands import Command, Refused
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.wire.commands import Command, Refused
 from qilu_devices.classes import KERNELS
 from qilu_devices.classes.boiler import Boilers
 from qilu_devices.commands import Given, accept, with_commands

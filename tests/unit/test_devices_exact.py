@@ -16,7 +16,7 @@ from qilu_devices import exact
 PROGRAM = """
 import hashlib, json, sys
 import numpy as np
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_devices.classes import KERNELS
 from qilu_devices.kernel import severities
 from qilu_devices.noise import Streams, keys_of

@@ -3,10 +3,10 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import CITIES, COUNTIES, INDUSTRIES
 from qilu_contract.errors import ConfigError
-from qilu_contract.ids import is_id
-from qilu_contract.places import CITIES, COUNTIES, INDUSTRIES
+from qilu_contract.wire.ids import is_id
 from qilu_devices.fleet import Shard, Unit, make_units
 from qilu_devices.scenario import load_scenario
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from qilu_contract.splitmix import mix
+from qilu_common.splitmix import mix
 from qilu_devices.noise import NORMAL_BOUND, Autoregression, Streams, keys_of
 
 

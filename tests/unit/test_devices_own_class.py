@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from qilu_contract.own_classes import OwnClass, parse_own_class
+from qilu_contract.catalogue.own_classes import OwnClass, parse_own_class
 from qilu_devices.classes.own import OwnUnits
 from qilu_devices.noise import Streams, keys_of
 

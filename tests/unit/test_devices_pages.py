@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.equipment import EquipmentClass
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.equipment import EquipmentClass
 from qilu_devices.pages import DAY, page_name, picture_name, texts, write_pages
 from qilu_devices.twins import ONSET, day, twins
 

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from qilu_contract import sparkplug
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.commands import Answer
-from qilu_contract.sparkplug import DataType
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.wire import sparkplug
+from qilu_contract.wire.commands import Answer
+from qilu_contract.wire.sparkplug import DataType
 from qilu_devices import payloads
 from qilu_devices.fleet import Unit
 from qilu_devices.scenario import load_scenario

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_devices.classes import KERNELS
 from qilu_devices.classes.blast_furnace import HOT_METAL_CARBON_KG, BlastFurnaces, blower_kw, carbon_kg
 from qilu_devices.classes.compressor import LOAD_MPA, UNLOAD_MPA, work_ratio

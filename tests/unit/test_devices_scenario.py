@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import CITIES
 from qilu_contract.errors import ConfigError
-from qilu_contract.places import CITIES
 from qilu_devices.scenario import load_scenario, parse_scenario
 
 GOOD = """\

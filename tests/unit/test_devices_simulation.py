@@ -1,7 +1,7 @@
 from itertools import islice
 
 import pytest
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_devices.fleet import Shard
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import (

@@ -12,10 +12,10 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qilu_contract import sparkplug
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.clock import MAX_AHEAD_MS
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading, ConfigError, Reason
+from qilu_contract.wire import sparkplug
+from qilu_contract.wire.clock import MAX_AHEAD_MS
 from qilu_devices import payloads, transport
 from qilu_devices.broker import Broker
 from qilu_devices.disturbance import Disturbance, Sending, Way

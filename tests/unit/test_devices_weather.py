@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from qilu_contract.places import CITIES
+from qilu_contract.catalogue.places import CITIES
 from qilu_devices.weather import Enterprises, Weather, weather_of
 
 START_MS = 1_483_200_000_000  # 1 January 2017, 00:00 in Shandong

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_contract.mqtt_messages import DUP, Acknowledgements, Messages, pubacks
-from qilu_gateway.arrivals import Arrival, Settling, Window
-from qilu_gateway.edge_nodes import EdgeNodes, SequenceNumbers
+from qilu_common.mqtt_messages import DUP, Acknowledgements, Messages, pubacks
+from qilu_gateway.read.arrivals import Arrival, Settling, Window
+from qilu_gateway.read.edge_nodes import EdgeNodes, SequenceNumbers
 
 
 class _Nothing:

@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_contract import sparkplug, sparkplug_b_pb2, topics
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract import sparkplug_b_pb2
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import MIN_TIME_MS, Reading, Value
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_gateway import births, checking, decoding
-from qilu_gateway.births import Births
-from qilu_gateway.checking import SIGNALS, check, check_all
-from qilu_gateway.decoding import Decoded, Decoder
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_gateway.read import births, decoding
+from qilu_gateway.read.births import Births
+from qilu_gateway.read.decoding import Decoded, Decoder
 from qilu_gateway.statefile import StateFile
+from qilu_gateway.write import checking
+from qilu_gateway.write.checking import SIGNALS, check, check_all
 
 NODE = ("370202", "370202-e00001")
 UNIT = "370202-motor-0000001"

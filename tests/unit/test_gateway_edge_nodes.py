@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qilu_contract import sparkplug, topics
 from qilu_contract.errors import Reason
 from qilu_contract.readings import Reading
-from qilu_contract.sparkplug import DataType, Metric, Payload
-from qilu_gateway import births
-from qilu_gateway.births import Births
-from qilu_gateway.decoding import Decoded, Decoder
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_gateway.read import births
+from qilu_gateway.read.births import Births
+from qilu_gateway.read.decoding import Decoded, Decoder
 from qilu_gateway.statefile import StateFile
 
 NODE = ("370202", "370202-e00001")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from qilu_contract.columns import Series, of_points
 from qilu_contract.storage import Point
-from qilu_gateway.batching import Batcher
-from qilu_gateway.spool import Spool, Spooled
+from qilu_gateway.write.batching import Batcher
+from qilu_gateway.write.spool import Spool, Spooled
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "m1")
 MAX_BYTES = 1500

@@ -8,8 +8,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from qilu_contract import sparkplug, topics
-from qilu_gateway.rebirths import JITTER_S, MOST_PER_TICK, TICK_S, Node, Rebirths
+from qilu_contract.wire import sparkplug, topics
+from qilu_gateway.read.rebirths import JITTER_S, MOST_PER_TICK, TICK_S, Node, Rebirths
 
 
 async def test_a_storm_of_two_thousand_nodes_is_asked_once_each_and_no_faster_than_the_bound() -> None:
@@ -88,7 +88,7 @@ NODE, OTHER = ("370202", "370202-e00001"), ("370202", "370202-e00002")
 async def test_what_is_needed_again_shortly_after_a_request_is_asked_for_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("qilu_gateway.rebirths.QUIET_S", 1.0)
+    monkeypatch.setattr("qilu_gateway.read.rebirths.QUIET_S", 1.0)
     async with asking() as (rebirths, sent):
         rebirths.ask(NODE)
         await until(lambda: len(sent) == 1)
@@ -97,7 +97,7 @@ async def test_what_is_needed_again_shortly_after_a_request_is_asked_for_later(
 
 
 async def test_a_node_that_answers_may_be_asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qilu_gateway.rebirths.ANSWERED_S", 0.5)
+    monkeypatch.setattr("qilu_gateway.read.rebirths.ANSWERED_S", 0.5)
     async with asking() as (rebirths, sent):
         rebirths.ask(NODE)
         await until(lambda: len(sent) == 1)

@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from qilu_contract.catalogue import CATALOGUE, EquipmentClass, Signal
+from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass, Signal
+from qilu_contract.catalogue.key_signals import BIN_FIELDS, KEY_SIGNALS, MINUTE_MS, bin_edges, key_signals
+from qilu_contract.catalogue.limits import LIMITS, alarm_limits
+from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.columns import Series, of_points
-from qilu_contract.hours import HOUR_MS
-from qilu_contract.limits import LIMITS, alarm_limits
-from qilu_contract.places import PROVINCE
-from qilu_contract.rollups import BIN_FIELDS, KEY_SIGNALS, MINUTE_MS, bin_edges, key_signals
 from qilu_contract.storage import Point
-from qilu_contract.stores import open_store
-from qilu_gateway import fleets, rollups
-from qilu_gateway.fleets import Fleet
 from qilu_gateway.metrics import Counters
-from qilu_gateway.rollups import Rollups
+from qilu_gateway.rollups import fleets, rollups
+from qilu_gateway.rollups.fleets import Fleet
+from qilu_gateway.rollups.rollups import Rollups
 from qilu_gateway.statefile import StateFile
-from qilu_gateway.store_gate import StoreGate
+from qilu_gateway.write.store_gate import StoreGate
+from qilu_stores import open_store
+from qilu_stores.hours import HOUR_MS
 
 START_MS = 28_333_333 * MINUTE_MS
 COUNTIES = ("370202", "370203", "370102")

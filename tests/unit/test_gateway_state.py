@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from qilu_common.backoff import Backoff
 from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.storage import Point
-from qilu_gateway import dead_letters, outbox
-from qilu_gateway.backoff import Backoff
-from qilu_gateway.dead_letters import Bounds, DeadLetter
 from qilu_gateway.metrics import Meter
 from qilu_gateway.service import STATE_SCHEMAS
 from qilu_gateway.settings import Settings
-from qilu_gateway.spool import Spool
+from qilu_gateway.settle import dead_letters, outbox
+from qilu_gateway.settle.dead_letters import Bounds, DeadLetter
 from qilu_gateway.statefile import FILE_NAME, StateFile
+from qilu_gateway.write.spool import Spool
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from qilu_contract.columns import Columns, Series, of_points
 from qilu_contract.errors import Rejected, Retryable
 from qilu_contract.storage import Point
 from qilu_gateway.metrics import Counters
-from qilu_gateway.store_gate import StoreGate
+from qilu_gateway.write.store_gate import StoreGate
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "m1")
 FIGURE = Point("pipeline", ("qilu", "1m"), 0, {"accepted": 1})

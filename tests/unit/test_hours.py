@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
-from qilu_contract import hours
-from qilu_contract.hours import HOUR_MS, Hours
-from qilu_contract.rollups import MINUTE_MS
+from qilu_contract.catalogue.key_signals import MINUTE_MS
 from qilu_contract.storage import HOURLY, MEASUREMENTS, Point
+from qilu_stores import hours
+from qilu_stores.hours import HOUR_MS, Hours
 
 START_MS = 500_000 * HOUR_MS
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qilu.publish import parse_values
-from qilu_contract import json_payload
 from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.readings import Reading
+from qilu_contract.wire import json_payload
 
 T0 = 1_795_749_000_000
 NOW = 1_800_000_000_000

@@ -6,12 +6,12 @@ import random
 
 import numpy as np
 import pytest
-from qilu_contract import json_columns, sparkplug, sparkplug_columns
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.json_columns import MAX_LAYOUTS
-from qilu_contract.sparkplug import DataType, Metric, Payload, integer
-from qilu_contract.sparkplug_columns import SparkplugColumns, integers
-from qilu_gateway.checking import check_columns
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.wire import json_columns, sparkplug, sparkplug_columns
+from qilu_contract.wire.json_columns import MAX_LAYOUTS
+from qilu_contract.wire.sparkplug import DataType, Metric, Payload, integer
+from qilu_contract.wire.sparkplug_columns import SparkplugColumns, integers
+from qilu_gateway.write.checking import check_columns
 
 T0 = 1_795_749_000_000
 MOTOR = [signal.name for signal in CATALOGUE["motor"].signals]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qilu_contract.targets import CORE_TARGETS
+from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_programme.counts import Counter
 from qilu_programme.events import TIERS, Contracts, Equipment, MonthEvents, Notice, NoticeKind
 from qilu_programme.world import make_world

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qilu_contract.ids import is_id
-from qilu_contract.places import COUNTIES
-from qilu_contract.targets import CORE_TARGETS
+from qilu_contract.catalogue.places import COUNTIES
+from qilu_contract.catalogue.targets import CORE_TARGETS
+from qilu_contract.wire.ids import is_id
 from qilu_programme.calibration import calibrate
 from qilu_programme.counts import Table, tabulate
 from qilu_programme.events import EQUIPMENT, MonthEvents

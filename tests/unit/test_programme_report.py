@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qilu_contract.places import CITIES
-from qilu_contract.targets import CORE_TARGETS
+from qilu_contract.catalogue.places import CITIES
+from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_programme.charts import shade, short
 from qilu_programme.figures import FIGURES, TABLES
 from qilu_programme.report import page

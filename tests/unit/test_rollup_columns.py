@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from qilu_contract.catalogue import CATALOGUE
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.key_signals import BIN_FIELDS, BINS, KEY_SIGNALS, MINUTE_MS, is_cumulative
+from qilu_contract.catalogue.places import COUNTIES, PROVINCE, city_of
 from qilu_contract.columns import Series, of_points
-from qilu_contract.places import COUNTIES, PROVINCE, city_of
 from qilu_contract.readings import Value
-from qilu_contract.rollups import BIN_FIELDS, BINS, KEY_SIGNALS, MINUTE_MS, is_cumulative
 from qilu_contract.storage import Point
-from qilu_gateway.fleets import Fleet
+from qilu_gateway.rollups.fleets import Fleet
 
 START_MS = 28_333_333 * MINUTE_MS
 MINUTES = 4

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_contract import sparkplug, topics
 from qilu_contract import sparkplug_b_pb2 as pb
-from qilu_contract.catalogue import Signal
+from qilu_contract.catalogue.classes import Signal
 from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import MIN_TIME_MS, Reading
-from qilu_contract.sparkplug import COMPRESSED, DataType, Metric, Payload, Unreadable
-from qilu_gateway.births import Births
-from qilu_gateway.checking import SIGNALS, check, check_units
-from qilu_gateway.decoding import Decoded, Decoder
+from qilu_contract.wire import sparkplug, topics
+from qilu_contract.wire.sparkplug import COMPRESSED, DataType, Metric, Payload, Unreadable
+from qilu_gateway.read.births import Births
+from qilu_gateway.read.decoding import Decoded, Decoder
+from qilu_gateway.write.checking import SIGNALS, check, check_units
 
 NODE = ("370202", "370202-e00001")
 UNIT = "370202-motor-0000001"

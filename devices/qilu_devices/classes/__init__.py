@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from qilu_contract.catalogue import OWN
+from qilu_contract.catalogue.classes import OWN
 
 from qilu_devices.classes.blast_furnace import BlastFurnaces
 from qilu_devices.classes.boiler import Boilers

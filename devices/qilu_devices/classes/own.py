@@ -1,5 +1,5 @@
-"""A class of a user's own: what its YAML file says of each signal (`qilu_contract.own_classes.Motion`), for
-all units at once.
+"""A class of a user's own: what its YAML file says of each signal
+(`qilu_contract.catalogue.own_classes.Motion`), for all units at once.
 
 A signal is constant + daily swing + autoregression + noise + Σ factor·(another signal, after a first-order
 lag), within its range; or a counter, Σ factor·signal·Δt.
@@ -8,7 +8,7 @@ lag), within its range; or a counter, Σ factor·signal·Δt.
 from __future__ import annotations
 
 import numpy as np
-from qilu_contract.own_classes import Motion, OwnClass
+from qilu_contract.catalogue.own_classes import Motion, OwnClass
 
 from qilu_devices.climate import local_hour
 from qilu_devices.controls import AUTOMATIC, Controls

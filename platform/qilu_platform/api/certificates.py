@@ -6,8 +6,8 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from qilu_contract.ids import ID_PATTERN
 from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
 from qilu_platform import audit_log

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from qilu_contract.commands import Command
-from qilu_contract.ids import ID_PATTERN
+from qilu_contract.wire.commands import Command
+from qilu_contract.wire.ids import ID_PATTERN
 
 from qilu_platform import commanding
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer

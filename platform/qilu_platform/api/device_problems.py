@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Response
-from qilu_contract.ids import ID_PATTERN
+from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from qilu_contract.ids import ID_PATTERN
+from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection, select
 
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer

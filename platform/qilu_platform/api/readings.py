@@ -10,12 +10,12 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from qilu_contract.catalogue import CATALOGUE
-from qilu_contract.clock import wall_ms
-from qilu_contract.ids import ID_PATTERN
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN
-from qilu_contract.stores import Aggregate, PlatformStore
+from qilu_contract.store import Aggregate, PlatformStore
+from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.ids import ID_PATTERN
 
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.keys import Caller

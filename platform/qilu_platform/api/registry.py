@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import BaseModel
-from qilu_contract.identity import parse_identifier
-from qilu_contract.ids import ID_PATTERN, is_reserved
-from qilu_contract.places import CITIES
+from qilu_contract.catalogue.places import CITIES
+from qilu_contract.wire.identity import parse_identifier
+from qilu_contract.wire.ids import ID_PATTERN, is_reserved
 from sqlalchemy import Connection, select
 
 from qilu_platform import audit_log

@@ -1,0 +1,96 @@
+"""Where the broker is, and who we are to it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import ssl
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from qilu_contract.errors import ConfigError
+
+from qilu_common.secrets import secret
+
+SERVICE_USERS = ("gateway", "devices", "platform", "operator")
+"""Who logs in with a password; `operator` is the person at the machine, for devices made by hand."""
+MAX_PAYLOAD_BYTES = 256 * 1024
+"""The largest payload that a gateway decodes, unless it is configured otherwise."""
+MAX_PACKET_BYTES = MAX_PAYLOAD_BYTES + 4096
+"""The largest packet that our brokers take: that payload, its topic and some properties. A client that sends
+more is disconnected instead of being thanked for what nobody will store."""
+_SERVICE_PREFIX = "qilu-"
+"""Of services' client ids."""
+
+
+def is_service(name: str) -> bool:
+    """Whether a user name or client id is one of ours, which no edge node may have: with the name it would
+    have the rights, with the client id it would take over the session."""
+    return name in SERVICE_USERS or name.startswith(_SERVICE_PREFIX)
+
+
+@functools.cache
+def _context(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
+    # One for all connections of a process: each holds its own copy of the public authorities otherwise.
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:  # ssl.SSLError is one, too
+        raise ConfigError(f"QILU_MQTT_CA_FILE: {ca} holds no certificates that can be read.") from error
+    if certificate is None:
+        if key is not None:
+            raise ConfigError("QILU_MQTT_KEY_FILE is set without QILU_MQTT_CERTIFICATE_FILE: give both.")
+        return context
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise ConfigError(
+            f"QILU_MQTT_CERTIFICATE_FILE: {certificate} and its key {key or 'in the same file'} cannot be "
+            f"used: {error.strerror or error}."
+        ) from error
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    host: str
+    port: int
+    tls: bool
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """From `mqtt://[user:password@]host[:port]` or `mqtts://…`; a log-in that the URL leaves out comes
+        from the secrets QILU_MQTT_USER and QILU_MQTT_PASSWORD. Raises ConfigError when the URL names no
+        broker."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ConfigError(f"--broker names no broker ({error}): use mqtt://host:1883.") from error
+        if parts.scheme in ("ws", "wss"):
+            raise ConfigError(
+                f"--broker {parts.scheme}://{parts.hostname}: MQTT over WebSockets is not supported; use the "
+                "broker's TCP listener, mqtt://host:1883 or mqtts://host:8883."
+            )
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
+            shown = re.sub("//[^/@]*@", "//…@", url)  # without a log-in
+            raise ConfigError(f"--broker {shown} names no broker: use mqtt://host:1883 or mqtts://host:8883.")
+        tls = parts.scheme == "mqtts"
+        user = unquote(parts.username) if parts.username else secret("QILU_MQTT_USER")
+        password = unquote(parts.password) if parts.password else secret("QILU_MQTT_PASSWORD")
+        return cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """None for `mqtt://`. For `mqtts://` the broker must prove its name by QILU_MQTT_CA_FILE, or by the
+        public authorities; QILU_MQTT_CERTIFICATE_FILE and QILU_MQTT_KEY_FILE prove ours. The files are read
+        once a process. Raises ConfigError when they cannot be used."""
+        if not self.tls:
+            return None
+        names = ("QILU_MQTT_CA_FILE", "QILU_MQTT_CERTIFICATE_FILE", "QILU_MQTT_KEY_FILE")
+        return _context(*map(os.environ.get, names))

@@ -1,0 +1,69 @@
+"""Where an InfluxDB is: the address as users write it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class InfluxAddress:
+    """What `influxdb://user:password@host:8086/database` says (`influxdbs://` for TLS)."""
+
+    url: str
+    """Without the log-in: `http://host:8086`."""
+    database: str
+    user: str | None = None
+    password: str | None = None
+
+    @classmethod
+    def parse(cls, url: str) -> Self | None:
+        """None for any other URL."""
+        parts = urlsplit(url)
+        database = parts.path.strip("/")
+        if parts.scheme not in ("influxdb", "influxdbs") or not parts.hostname or not database:
+            return None
+        try:
+            port = parts.port or 8086
+        except ValueError:
+            return None
+        scheme = "https" if parts.scheme == "influxdbs" else "http"
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        user, password = (
+            None if text is None else unquote(text) for text in (parts.username or None, parts.password)
+        )
+        return cls(f"{scheme}://{host}:{port}", database, user, password)
+
+    def log_in(self, token: str | None) -> tuple[str, str] | None:
+        """User and password where the server has users (1.x): from the URL, whose password may also be the
+        token, or from a token `user:password`."""
+        if self.user is not None:
+            return self.user, self.password or token or ""
+        if token and ":" in token:  # tokens of 2.x and 3.x hold none
+            user, _, password = token.partition(":")
+            return user, password
+        return None
+
+    def headers(self, token: str | None) -> dict[str, str]:
+        """The header that logs in, if anything does."""
+        log_in = self.log_in(token)
+        if log_in is not None:
+            return {"Authorization": f"Basic {b64encode(':'.join(log_in).encode()).decode()}"}
+        return {"Authorization": f"Token {token}"} if token else {}
+
+    def caller(self, token: str | None) -> str:
+        """The name of what logs in, for messages."""
+        log_in = self.log_in(token)
+        if log_in is not None:
+            return f"the user {log_in[0]!r}"
+        return "the token in QILU_INFLUX_TOKEN" if token else "a caller without credentials"
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}").geturl()

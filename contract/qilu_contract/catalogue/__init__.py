@@ -1,0 +1,1 @@
+"""The equipment catalogue and the places and targets of the programme, as data."""

@@ -1,0 +1,113 @@
+"""What a store does, whatever keeps the points."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, NamedTuple, Protocol, Self, get_args
+
+from qilu_contract.columns import Columns
+from qilu_contract.readings import Value
+from qilu_contract.storage import Point
+
+Aggregate = Literal["mean", "min", "max", "last", "count"]
+AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
+
+MAX_ROWS = 10_000
+"""The most rows that one `series` answers: what a chart can show, and memory that no question can exhaust."""
+
+SCAN_ROWS = 50_000
+"""The most points that a chunk of `scan` holds, unless more have the same time: some tens of megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One point as it is stored (or one bucket of an aggregation, by its start): fields that hold nothing are
+    left out.
+    """
+
+    ts_ms: int
+    values: dict[str, Value]
+
+
+class Chunk(NamedTuple):
+    """Points as `scan` finds them."""
+
+    points: list[Point]
+    """What fits no column: fields that the schema does not have, integers from 2^53 on."""
+    columns: list[Columns]
+
+    def all(self) -> list[Point]:
+        return [*self.points, *(point for each in self.columns for point in each.points())]
+
+
+class PlatformStore(Protocol):
+    """As much of a store as the platform uses. Every call may raise Retryable (away, busy, denied), which
+    loses nothing."""
+
+    async def write(self, points: Sequence[Point]) -> None:
+        """See `Store.write`."""
+
+    async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
+        """The last point whose tags hold the given values; for units, fields not in that point are filled
+        from those before it.
+        """
+
+    async def series(
+        self,
+        measurement: str,
+        tags: Mapping[str, str],
+        fields: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        every_ms: int | None = None,
+        aggregate: Aggregate = "mean",
+    ) -> list[Row]:
+        """Points with start_ms <= time < end_ms in order of time, or one row for each bucket of `every_ms`
+        that holds something.
+
+        Raises ValueError for an unknown measurement, tag or field, or for more than MAX_ROWS rows.
+        """
+
+    async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
+        """How many points (as `count`) with start_ms <= time < end_ms each value of a tag has, if any. Scans:
+        for reports and tests."""
+
+
+class Store(PlatformStore, Protocol):
+    """Opened by `async with`."""
+
+    async def __aenter__(self) -> Self:
+        """Connect, and make the database where that is the store's custom (DuckDB, InfluxDB 1.x). A store
+        that is away does not fail here.
+        """
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
+        """Points, and more by column. Durable on return, all of them; written at once, as far as the store
+        can. Idempotent: same measurement, tags and time is the same point, and its fields merge.
+
+        Raises Rejected when at least one point is refused for good, TooLarge when the batch must be split.
+        """
+
+    async def count(self, measurement: str) -> int:
+        """How many points the measurement holds (those with its `counted_by` field). Scans: for reports and
+        tests.
+        """
+
+    async def count_duplicates(self, measurement: str) -> int:
+        """How many points stand beside another of the same unit and time under other tags. Scans: for reports
+        and tests.
+        """
+
+    def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
+        """All points of a measurement of units with start_ms <= time < end_ms, with their tags, in no order,
+        in chunks of at most SCAN_ROWS: one pass over the store, in bounded memory. For verification.
+        """
+
+    async def ping(self) -> None:
+        """Return if the store can take points now, else raise Retryable."""

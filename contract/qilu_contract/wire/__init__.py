@@ -1,0 +1,1 @@
+"""What travels over MQTT: topics, payloads, commands, marks, the run's clock."""

@@ -1,0 +1,1 @@
+"""Admission: whose readings are accepted, as the platform says."""

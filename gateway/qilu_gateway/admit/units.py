@@ -1,0 +1,123 @@
+"""Units that the platform has admitted, by number, and what this process knows of each. It is kept in
+arrays, a few hundred bytes a unit, ids and topics included, and nothing is forgotten: a gateway needs memory
+for all units that speak, up to some ten million.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.columns import Ints, Rows, Series, grown
+from qilu_contract.errors import BadReading, Reason
+from qilu_contract.storage import UNIT_TAGS
+
+
+class Tags(NamedTuple):
+    """In the order of UNIT_TAGS."""
+
+    city: str
+    county: str
+    industry: str
+    enterprise: str
+    unit: str
+
+
+assert Tags._fields == UNIT_TAGS
+
+CLASSES = tuple(CATALOGUE)
+
+
+class Units:
+    def __init__(self) -> None:
+        self.series = Series()
+        """A unit's number is its place in here."""
+        self.numbers: dict[str, int] = {}
+        """By id. A unit whose class or owner has changed has another number from then on."""
+        self.checked_s: NDArray[np.float64] = np.zeros(0)
+        """When the platform was asked whether the unit is admitted, on the monotonic clock; 0: it is not."""
+        self.on_cloud: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        """The unit's first reading is known to the platform, or waits in the outbox."""
+        self.active_ms: Ints = np.zeros(0, dtype=np.int64)
+        """Time of the last reading whose activity was reported."""
+        self.classes: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
+        """Places in CLASSES; -1 for a class that is not in this process's catalogue."""
+        self._class_numbers = {name: number for number, name in enumerate(CLASSES)}
+        self._shared: dict[str, str] = {}
+        """Parts of tags that many units have."""
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def add(self, class_name: str, tags: Tags) -> int:
+        """The number of a unit of this class and owner; `checked_s` is for the caller to set."""
+        number = self.numbers.get(tags.unit)
+        if number is not None:
+            if (self.series.measurement(number), self.series.tags(number)) == (class_name, tags):
+                return number
+            self.checked_s[number] = 0.0
+        shared = self._shared.setdefault
+        city, county, industry, enterprise, unit = tags
+        number = self.series.add(
+            class_name,
+            (
+                shared(city, city),
+                shared(county, county),
+                shared(industry, industry),
+                shared(enterprise, enterprise),
+                unit,
+            ),
+        )
+        self.numbers[unit] = number
+        if number >= len(self.classes):
+            size = number + 1
+            self.checked_s, self.on_cloud = grown(self.checked_s, size), grown(self.on_cloud, size)
+            self.active_ms, self.classes = grown(self.active_ms, size), grown(self.classes, size)
+        self.classes[number] = self._class_numbers.get(class_name, -1)
+        return number
+
+    def is_admitted(self, number: int) -> bool:
+        return bool(self.checked_s[number])
+
+    def owner(self, number: int) -> tuple[str, str]:
+        """County and enterprise."""
+        tags = self.series.tags(number)
+        return tags[1], tags[3]
+
+    def ids(self, rows: Rows | Ints) -> list[str]:
+        found: list[str] = self.series.tag("unit", rows).tolist()  # type: ignore[arg-type]
+        return found
+
+    def of_enterprises(self, enterprises: set[str]) -> list[int]:
+        """Numbers of the units of these enterprises."""
+        owners = self.series.tag("enterprise", np.arange(len(self), dtype=np.int32)).tolist()
+        return [number for number, owner in enumerate(owners) if owner in enterprises]
+
+
+class Admitted:
+    """One of them, while it is admitted."""
+
+    __slots__ = ("_units", "number", "tags")
+
+    def __init__(self, units: Units, number: int) -> None:
+        self._units, self.number = units, number
+        self.tags = Tags(*units.series.tags(number))
+
+    @property
+    def class_name(self) -> str:
+        return self._units.series.measurement(self.number)
+
+    @property
+    def on_cloud(self) -> bool:
+        return bool(self._units.on_cloud[self.number])
+
+    def check_owner(self, county: str, enterprise: str) -> None:
+        """Raises BadReading(wrong_owner) unless the topic names the unit's own enterprise and county."""
+        if (county, enterprise) != (self.tags.county, self.tags.enterprise):
+            raise BadReading(
+                Reason.WRONG_OWNER,
+                f"{self.tags.unit} belongs to {self.tags.county}/{self.tags.enterprise}, "
+                f"not to {county}/{enterprise}",
+            )

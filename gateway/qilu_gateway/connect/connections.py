@@ -1,0 +1,169 @@
+"""The gateway's connections to the broker, each for one purpose, and what each hands on.
+
+- main: a persistent session for all that is going on, at QoS 1;
+- history: one of its own with a window of one batch, so that nothing live waits behind more;
+- clock: one without memory, for the retained clock of a run;
+- in the strict profile the host's: clean, to Sparkplug's letter; it takes what comes at QoS 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt_messages import Messages
+from qilu_contract.errors import ConfigError
+from qilu_contract.wire import marks, sparkplug, topics
+from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.marks import Mark
+
+from qilu_gateway.connect.host import Timestamps, will
+from qilu_gateway.connect.session import HISTORY, HOST, Session, Take, filters, history_filters
+from qilu_gateway.read.control import Control
+from qilu_gateway.read.intake import Intake
+from qilu_gateway.settings import Settings
+
+CLOCK_WINDOW = 10
+SPARKPLUG = topics.NAMESPACE.encode()
+
+
+class Connections:
+    def __init__(
+        self, settings: Settings, broker: BrokerAddress, timestamps: Timestamps, oust: Callable[[], None]
+    ) -> None:
+        """`timestamps` of the host's STATE. `oust` is called when another gateway takes over a session;
+        `ousted` then says why."""
+        self._settings, self._broker, self._oust = settings, broker, oust
+        self.ousted: ConfigError | None = None
+        # Two batches on their way, one on its way in, one on its way out as acknowledgements; small batches
+        # get a window that a round trip does not exhaust.
+        self.window = min(max(4 * settings.batch_size, 1000), 65_535)
+        # With a certificate the broker takes its name for the client id: one session is all there can be.
+        self._alone = "QILU_MQTT_CERTIFICATE_FILE" in os.environ
+        self._strict = settings.profile == "strict"
+        host, own = settings.host, filters(settings.partition)
+        of_history = history_filters(settings.partition)
+        self.main = Session(
+            broker,
+            f"qilu-gateway-{host}",
+            tls=broker.tls_context(),
+            window=self.window,
+            will=None if self._strict else will(host),
+            filters=own + (of_history if self._alone else ()),
+            stamp=wall_ms if self._strict else timestamps.next,
+        )
+        self._history = Session(
+            broker,
+            f"qilu-gateway-{host}-history",
+            tls=broker.tls_context(),
+            window=min(settings.batch_size, 65_535),
+            will=None,
+            filters=of_history,
+        )
+        self._clock = Session(
+            broker,
+            f"qilu-gateway-{host}-clock",
+            tls=broker.tls_context(),
+            window=CLOCK_WINDOW,
+            will=None,
+            filters=[topics.CLOCK],
+            persistent=False,
+        )
+        self.speaker = self.main
+        """The connection that speaks for the host."""
+        if self._strict:
+            self.speaker = Session(
+                broker,
+                f"qilu-host-{host}",
+                tls=broker.tls_context(),
+                window=self.window,
+                will=will(host),
+                filters=[topic for topic in own if topic.startswith(topics.NAMESPACE)],
+                persistent=False,
+                stamp=timestamps.next,
+            )
+        self.by_lane = {0: self.main, HISTORY: self._history}
+        """Those whose messages are acknowledged once they are durable."""
+
+    @property
+    def subscribed(self) -> bool:
+        """All that should be."""
+        return all(session.subscribed for session in self._held())
+
+    def _held(self) -> set[Session]:
+        return {self.main, self.speaker} if self._alone else {self.main, self.speaker, self._history}
+
+    def parts(self, intake: Intake, control: Control) -> dict[str, Coroutine[Any, Any, None]]:
+        """What holds the connections, for ever, by name."""
+        found = {"session": self._hold(self.main, self._acknowledged_only(intake))}
+        if not self._alone:
+            found["clock"] = self._hold(self._clock, self._hear_clock(control))
+            found["history"] = self._hold(
+                self._history, lambda messages, epoch: intake.take(messages, epoch, HISTORY)
+            )
+        if self._strict:
+            found["host-session"] = self._hold(self.speaker, self._unacknowledged_only(intake))
+        return found
+
+    async def _hold(self, session: Session, take: Take) -> None:
+        try:
+            await session.run(take)
+        except ConfigError as error:
+            self.ousted = error
+            self._oust()
+
+    def _hear_clock(self, control: Control) -> Take:
+        async def take(messages: Messages, epoch: int) -> None:
+            self._clock.acknowledge(epoch, messages.mids)
+            for payload in filter(None, messages.payloads):
+                control.hear_clock(payload)
+
+        return take
+
+    def _acknowledged_only(self, intake: Intake) -> Take:
+        """In the strict profile, the persistent session leaves to the host's what came at QoS 0."""
+        if not self._strict:
+            return intake.take
+
+        async def take(messages: Messages, epoch: int) -> None:
+            own = [
+                place
+                for place, (mid, topic) in enumerate(zip(messages.mids, messages.topics, strict=True))
+                if mid or not topic.startswith(SPARKPLUG)
+            ]
+            await intake.take(messages.take(own), epoch)
+
+        return take
+
+    def _unacknowledged_only(self, intake: Intake) -> Take:
+        """What came at QoS 1 is the persistent session's, which acknowledges it once it is durable. But
+        an edge node's will comes at QoS 1 even when all else of it comes at QoS 0, and must not overtake it.
+        """
+
+        async def take(messages: Messages, epoch: int) -> None:
+            self.speaker.acknowledge(epoch, [mid for mid in messages.mids if mid])
+            own = messages.take(
+                place
+                for place, (mid, topic) in enumerate(zip(messages.mids, messages.topics, strict=True))
+                if not mid or b"/NDEATH/" in topic
+            )
+            own.mids = [0] * len(own)
+            await intake.take(own, epoch, HOST)
+
+        return take
+
+    def answer_mark(self, node: tuple[str, str], mark: Mark) -> None:
+        """We have come to a mark of this node."""
+        now_ms = wall_ms()
+        payload = sparkplug.Payload(now_ms, None, marks.metrics(mark, now_ms))
+        self.speaker.post(topics.sparkplug("NCMD", *node), sparkplug.encode(payload, datatypes=False))
+
+    def stop_intake(self) -> None:
+        for session in (self.main, self._history, self.speaker):
+            session.stop_intake()
+
+    async def close(self) -> None:
+        for session in {self.main, self._history, self.speaker}:
+            await session.close()

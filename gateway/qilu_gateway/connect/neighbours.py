@@ -1,0 +1,52 @@
+"""Other gateways at the broker, by their STATE: a county that two of them have is stored once, but counted
+twice in rates and roll-ups. So it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+from qilu_contract.wire import partitions
+from qilu_contract.wire.partitions import Partition
+
+from qilu_gateway.connect import host as host_state
+
+log = structlog.get_logger()
+
+MAX_HOSTS = 1000
+
+
+class Neighbours:
+    def __init__(self, base: str, own: Partition, hear_own: Callable[[bytes], None]) -> None:
+        """`base` is the host id before a partition is added to it. `hear_own` is called with each STATE of
+        this host."""
+        self._base, self._own = base, own
+        self._hear_own = hear_own
+        self._sharing: dict[str, int] = {}
+
+    @property
+    def shared_groups(self) -> int:
+        """Counties that another gateway has, too."""
+        return sum(self._sharing.values())
+
+    def hear(self, host: str, payload: bytes) -> None:
+        """What was published as the STATE of a host; other kinds of hosts are ignored."""
+        if host == self._own.host_id(self._base):
+            self._hear_own(payload)
+            return
+        other = partitions.of_host(host, self._base)
+        state = host_state.parse(payload)
+        if other is None or state is None:
+            return
+        shared = set(other.groups) & set(self._own.groups)
+        if not state.online or not shared:
+            self._sharing.pop(host, None)
+        elif host not in self._sharing and len(self._sharing) < MAX_HOSTS:
+            self._sharing[host] = len(shared)
+            log.error(
+                "another gateway has counties of ours: give every gateway its own --shard of one number",
+                other=host,
+                counties=len(shared),
+                one_of_them=min(shared),
+            )

@@ -1,0 +1,1 @@
+"""From messages to readings: births, decoding by column and one by one."""

@@ -1,0 +1,169 @@
+"""Messages from their arrival until they are acknowledged, and those that the broker delivers again."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from itertools import chain, count
+from typing import NamedTuple
+
+import numpy as np
+from qilu_common.mqtt_messages import DUP, RETAINED, Messages
+
+_numbers = count()
+
+
+class Arrival:
+    """Messages that came together, on the connection `epoch` of the session `lane`."""
+
+    __slots__ = (
+        "acknowledged",
+        "again",
+        "bytes",
+        "counts",
+        "durable",
+        "epoch",
+        "hashes",
+        "lane",
+        "messages",
+        "number",
+        "received_s",
+        "unsettled",
+    )  # fmt: skip
+
+    def __init__(self, messages: Messages, lane: int, epoch: int) -> None:
+        self.number = next(_numbers)
+        """In the order of arrival."""
+        self.messages, self.lane, self.epoch = messages, lane, epoch
+        self.received_s = time.monotonic()
+        self.bytes = messages.payload_bytes
+        """Of the payloads that are still needed."""
+        self.counts = np.zeros(len(messages), dtype=np.int32)
+        """Readings of each, good and bad."""
+        self.unsettled = len(messages)
+        """How many are not durable yet."""
+        self.durable = np.zeros(len(messages), dtype=bool)
+        self.acknowledged = np.zeros(len(messages), dtype=bool)
+        self.again: dict[int, tuple[int, int]] = {}
+        """By place: packet identifier and epoch of what came again."""
+        # Python's hash of bytes: 64 bits, keyed anew in each process.
+        self.hashes = list(map(hash, messages.payloads))
+
+    def settle(self, places: Sequence[int]) -> int:
+        """These are durable, and their payloads needed no more; returns how many bytes that were."""
+        self.unsettled -= len(places)
+        self.durable[places] = True
+        payloads = self.messages.payloads
+        if not self.unsettled:
+            freed, self.bytes = self.bytes, 0
+            payloads.clear()
+            return freed
+        freed = 0
+        for place in places:
+            freed += len(payloads[place])
+            payloads[place] = b""
+        self.bytes -= freed
+        return freed
+
+    def due(self, epoch: int, places: Sequence[int]) -> list[int]:
+        """Packet identifiers of these messages, as far as the connection `epoch` has delivered them."""
+        mids = self.messages.mids
+        if not self.again:
+            if epoch != self.epoch:
+                return []
+            if len(places) == len(mids) and 0 not in mids:
+                return mids
+            return [mids[place] for place in places if mids[place]]
+        found = []
+        for place in places:
+            mid, of = self.again.get(place, (mids[place], self.epoch))
+            if mid and of == epoch:
+                found.append(mid)
+        return found
+
+    def was_acknowledged(self, epoch: int, places: Sequence[int]) -> None:
+        """Those that were due."""
+        if not self.again:
+            if epoch == self.epoch:
+                self.acknowledged[places] = True
+            return
+        for place in places:
+            _, of = self.again.get(place, (0, self.epoch))
+            if of == epoch:
+                self.acknowledged[place] = True
+
+
+class Known(NamedTuple):
+    arrival: Arrival
+    place: int
+
+
+class Window:
+    """Which messages may come again, after the connection broke before the broker knew that we have them:
+    never more than the receive window. In the steady state nothing is looked up."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._arrivals: deque[Arrival] = deque()
+        self._messages = 0
+        self._epochs: dict[int, int] = {}
+        self._index: dict[tuple[bytes, int], Known] = {}
+        """After a new connection, until all that came before it has left the window."""
+        self._index_until = 0
+        self._seen = 0
+
+    def add(self, arrival: Arrival) -> None:
+        self._arrivals.append(arrival)
+        self._messages += len(arrival.messages)
+        self._seen += len(arrival.messages)
+        while self._messages - len(self._arrivals[0].messages) > 2 * self._size:
+            self._messages -= len(self._arrivals.popleft().messages)
+        if self._index and self._seen > self._index_until:
+            self._index = {}
+
+    def again(self, messages: Messages, lane: int, epoch: int) -> dict[int, Known]:
+        """Which of these have come before, by their places here. They are this connection's from now on."""
+        if self._epochs.get(lane, epoch) != epoch:
+            self._build()
+        self._epochs[lane] = epoch
+        if not self._index:
+            return {}
+        found: dict[int, Known] = {}
+        for place, (topic, payload) in enumerate(zip(messages.topics, messages.payloads, strict=True)):
+            mid, flags = messages.mids[place], messages.flags[place]
+            known = self._index.get((topic, hash(payload))) if mid and not flags & RETAINED else None
+            if known is None:
+                continue
+            arrival, at = known
+            of = arrival.again.get(at, (0, arrival.epoch))[1]
+            if of != epoch and (flags & DUP or not arrival.acknowledged[at]):
+                arrival.again[at] = mid, epoch
+                found[place] = known
+        return found
+
+    def _build(self) -> None:
+        for arrival in self._arrivals:
+            messages = arrival.messages
+            for place, topic in enumerate(messages.topics):
+                if messages.mids[place] and not messages.flags[place] & RETAINED:
+                    self._index[topic, arrival.hashes[place]] = Known(arrival, place)
+        self._index_until = self._seen + 2 * self._size
+
+
+class Settling:
+    """What of each arrival is durable now, gathered to be acknowledged in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._places: dict[Arrival, list[Sequence[int]]] = {}
+
+    def add(self, arrival: Arrival, places: Sequence[int]) -> None:
+        self._places.setdefault(arrival, []).append(places)
+
+    def all(self) -> list[tuple[Arrival, list[int]]]:
+        found = []
+        for arrival in sorted(self._places, key=lambda arrival: arrival.number):
+            parts = self._places[arrival]
+            one = len(parts) == 1
+            found.append((arrival, list(parts[0]) if one else sorted(chain.from_iterable(parts))))
+        return found

@@ -1,0 +1,1 @@
+"""Roll-ups and alarms of what was made durable."""

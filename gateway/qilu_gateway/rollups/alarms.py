@@ -1,0 +1,299 @@
+"""Breaches of limits, from their begin to their end: which are open now, and the points of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.limits import alarm_limits
+from qilu_contract.catalogue.places import PROVINCE
+from qilu_contract.columns import Columns, Floats, Ints, Rows, grown
+from qilu_contract.storage import Point
+
+from qilu_gateway.statefile import StateFile
+
+log = structlog.get_logger()
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS alarm (unit TEXT, signal TEXT, body BLOB NOT NULL, PRIMARY KEY (unit, signal))
+    WITHOUT ROWID;
+"""
+MAX_ALARMS = 200_000
+MAX_RATIO = 100.0
+WHILE_MS = 10 * 60_000
+"""How long a limit's `while` signal is believed without a new value of it (assumed)."""
+
+Key = tuple[str, str]
+"""Unit and signal."""
+
+
+class Alarm(msgspec.Struct):
+    """An open alarm, as it is kept in the state file too."""
+
+    class_name: str
+    tags: tuple[str, ...]
+    signal: str
+    since_ms: int
+    value: float
+    worst: float
+
+
+class Watch:
+    """The limits of one class, and what is remembered of its units, by their numbers in the fleet."""
+
+    def __init__(self, class_name: str) -> None:
+        self.limits = list(alarm_limits(class_name).items())
+        self.gates = {limit.while_above_0: Gate() for _, limit in self.limits if limit.while_above_0}
+        self._names = {signal for signal, _ in self.limits} | self.gates.keys()
+        self.alarmed = np.zeros(1, dtype=np.bool_)
+        """Units with an open alarm."""
+
+    def make_room(self, units: int) -> None:
+        self.alarmed = grown(self.alarmed, units + 1)
+        for gate in self.gates.values():
+            gate.make_room(units)
+
+    def suspects(self, columns: Columns, units: Rows) -> NDArray[np.bool_] | None:
+        """The points that may begin or end an alarm; None for no point."""
+        found = self.alarmed[units]
+        for signal, limit in self.limits:
+            if signal in columns.names:
+                column = columns.column(signal)
+                breached = column > limit.limit if limit.kind == "above" else column < limit.limit
+                if limit.while_above_0 in columns.names:
+                    gate = columns.column(limit.while_above_0)
+                    breached &= ~(gate <= 0)
+                found |= breached
+        return found if found.any() else None
+
+    def readings(self, columns: Columns, units: Rows, rows: NDArray[np.intp]) -> Iterator[_Reading]:
+        """Some of the points, one at a time, with the signals that limits look at."""
+        names = [name for name in columns.names if name in self._names]
+        values = columns.values[rows][:, [columns.names.index(name) for name in names]]
+        for ts_ms, unit, number, found, row in zip(
+            columns.ts_ms[rows].tolist(),
+            columns.series.tag("unit", columns.rows[rows]).tolist(),
+            units[rows].tolist(),
+            values.tolist(),
+            rows.tolist(),
+            strict=True,
+        ):
+            there = {name: value for name, value in zip(names, found, strict=True) if value == value}
+            yield _Reading(ts_ms, unit, number, there, columns, row)
+
+
+class Gate:
+    """A signal without which a limit says nothing: when each unit's came last, and whether it was above 0."""
+
+    def __init__(self) -> None:
+        self._at_ms: Ints = np.zeros(1, dtype=np.int64)
+        """UTC; 0 for never."""
+        self._open = np.zeros(1, dtype=np.bool_)
+
+    def make_room(self, units: int) -> None:
+        self._at_ms, self._open = grown(self._at_ms, units + 1), grown(self._open, units + 1)
+
+    def hear(self, units: Rows, times: Ints, values: Floats) -> None:
+        """Of the same unit and time the last value counts."""
+        there = ~np.isnan(values)
+        units, times, values = units[there], times[there], values[there]
+        order = np.argsort(times, kind="stable")
+        order = order[times[order] >= self._at_ms[units[order]]]
+        units = units[order]
+        self._at_ms[units], self._open[units] = times[order], values[order] > 0
+
+    def set(self, unit: int, ts_ms: int, value: float) -> None:
+        self._at_ms[unit], self._open[unit] = ts_ms, value > 0
+
+    def is_open(self, unit: int, ts_ms: int) -> bool | None:
+        """None when that is not known."""
+        return bool(self._open[unit]) if ts_ms - int(self._at_ms[unit]) < WHILE_MS else None
+
+
+class Heard(NamedTuple):
+    """Points of a class in the order in which they came, with their units' numbers in the fleet, and the time
+    of the latest reading of each of those before (ms; 0: none)."""
+
+    columns: Columns
+    units: Rows
+    before_ms: Ints
+
+
+class _Reading(NamedTuple):
+    ts_ms: int
+    unit: str
+    number: int
+    """The unit's, in the fleet."""
+    values: dict[str, float]
+    columns: Columns
+    row: int
+    """Of the columns."""
+
+
+class Alarms:
+    """`look` is called with what is new; `write` gets the points."""
+
+    def __init__(self, state: StateFile, write: Callable[[Point], None]) -> None:
+        self._state, self._write = state, write
+        self.watches = {name: Watch(name) for name in CATALOGUE}
+        self._open: dict[Key, Alarm] = {}
+        self._units: dict[str, int] = {}
+        """How many alarms each unit has that has any."""
+        self._changed: dict[Key, Alarm] = {}
+        """Open alarms whose worst value the store does not have yet."""
+        self._to_keep: dict[Key, Alarm | None] = {}
+        """Alarms that have begun or ended (None) since the state file was told."""
+        self.left_out = 0
+        """Breaches beyond MAX_ALARMS."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def number(self, class_name: str, ids: Sequence[str], units: Rows, size: int) -> None:
+        """Units, by id, have been given these numbers; `size` is the highest of all."""
+        watch = self.watches[class_name]
+        watch.make_room(size)
+        if self._units:
+            watch.alarmed[units] = [unit in self._units for unit in ids]
+
+    def look(self, heard: Sequence[Heard]) -> None:
+        """What these begin or end. A unit's readings come in order, or are repeated: only what is not older
+        than its latest counts. Those of a unit in several columns are taken in the order of their times."""
+        suspects: dict[str, NDArray[np.bool_]] = {}
+        """By class, for each unit whether one of these points may begin or end an alarm."""
+        for columns, units, _ in heard:
+            found = self.watches[columns.measurement].suspects(columns, units)
+            if found is not None:
+                watch = self.watches[columns.measurement]
+                of_class = suspects.setdefault(columns.measurement, np.zeros_like(watch.alarmed))
+                of_class[units[found]] = True
+        to_judge: list[_Reading] = []
+        for columns, units, before_ms in heard:
+            watch = self.watches[columns.measurement]
+            new = columns.ts_ms >= before_ms
+            if columns.measurement in suspects:
+                suspected = suspects[columns.measurement][units]
+                to_judge += _newer(watch.readings(columns, units, np.flatnonzero(suspected & new)))
+                new &= ~suspected
+            for name, gate in watch.gates.items():
+                if name in columns.names:
+                    gate.hear(units[new], columns.ts_ms[new], columns.column(name)[new])
+        for reading in sorted(to_judge, key=lambda each: each.ts_ms):
+            self._judge(reading)
+
+    def _judge(self, reading: _Reading) -> None:
+        """What a reading begins or ends."""
+        ts_ms, unit, number, values, columns, row = reading
+        watch = self.watches[columns.measurement]
+        for name, gate in watch.gates.items():
+            if name in values:
+                gate.set(number, ts_ms, values[name])
+        for signal, limit in watch.limits:
+            value = values.get(signal)
+            on = watch.gates.get(limit.while_above_0)
+            holds = on is None or on.is_open(number, ts_ms)
+            alarm = self._open.get((unit, signal))
+            if alarm is not None:
+                if holds is False or (value is not None and limit.kept(value)):
+                    self._end(alarm, ts_ms)
+                elif value is not None and (
+                    value > alarm.worst if limit.kind == "above" else value < alarm.worst
+                ):
+                    alarm.worst = value
+                    self._changed[unit, signal] = alarm
+            elif holds and value is not None and limit.breached(value):
+                tags = columns.series.tags(int(columns.rows[row]))
+                self._begin(Alarm(columns.measurement, tags, signal, ts_ms, value, value))
+        watch.alarmed[number] = unit in self._units
+
+    def _begin(self, alarm: Alarm) -> None:
+        if len(self._open) >= MAX_ALARMS:
+            self.left_out += 1
+            return
+        unit = alarm.tags[4]
+        key = (unit, alarm.signal)
+        self._open[key] = self._changed[key] = self._to_keep[key] = alarm
+        self._units[unit] = self._units.get(unit, 0) + 1
+
+    def _end(self, alarm: Alarm, ended_ms: int) -> None:
+        unit = alarm.tags[4]
+        key = (unit, alarm.signal)
+        del self._open[key]
+        self._changed.pop(key, None)
+        self._to_keep[key] = None
+        self._forget_unit(unit)
+        self._write(self._point(alarm, ended_ms=ended_ms))
+
+    def _point(self, alarm: Alarm, ended_ms: int | None = None) -> Point:
+        limit = alarm_limits(alarm.class_name)[alarm.signal]
+        over, under = (alarm.worst, limit.limit) if limit.kind == "above" else (limit.limit, alarm.worst)
+        ratio = min(over / under, MAX_RATIO) if over > 0 and under > 0 else 1.0
+        fields = {
+            "open": 1 if ended_ms is None else 0,
+            "value": alarm.value,
+            "limit": limit.limit,
+            "worst": alarm.worst,
+            "ratio": round(ratio, 4),
+            "duration_s": 0.0 if ended_ms is None else (ended_ms - alarm.since_ms) / 1000,
+        }
+        return Point("alarm", (PROVINCE, *alarm.tags, alarm.class_name, alarm.signal), alarm.since_ms, fields)
+
+    def _forget_unit(self, unit: str) -> None:
+        """One alarm of it less."""
+        self._units[unit] -= 1
+        if not self._units[unit]:
+            del self._units[unit]
+
+    def write_changes(self) -> None:
+        """Points of the open alarms that have begun or become worse."""
+        for alarm in self._changed.values():
+            self._write(self._point(alarm))
+        self._changed = {}
+
+    async def load(self) -> None:
+        """The alarms that were open when the process before this one ended. Before the first `look`."""
+        bodies = await self._state.write(
+            lambda connection: connection.execute("SELECT body FROM alarm").fetchall()
+        )
+        for (body,) in bodies:
+            try:
+                alarm = msgspec.msgpack.decode(body, type=Alarm)
+            except msgspec.DecodeError as error:  # damaged: it opens again with the next breach
+                log.error("an alarm in the state file cannot be read", error=str(error))
+                continue
+            if alarm.signal in alarm_limits(alarm.class_name):
+                unit = alarm.tags[4]
+                self._open[unit, alarm.signal] = alarm
+                self._units[unit] = self._units.get(unit, 0) + 1
+
+    async def keep(self) -> None:
+        """Tell the state file what has begun and ended."""
+        if not self._to_keep:
+            return
+        changes, self._to_keep = self._to_keep, {}
+        begun = [(*key, msgspec.msgpack.encode(alarm)) for key, alarm in changes.items() if alarm is not None]
+        ended = [key for key, alarm in changes.items() if alarm is None]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany("REPLACE INTO alarm VALUES (?, ?, ?)", begun)
+            connection.executemany("DELETE FROM alarm WHERE unit = ? AND signal = ?", ended)
+
+        try:
+            await self._state.write(work)
+        except (sqlite3.OperationalError, OSError):  # the disk is full, or away: the pipeline says so
+            self._to_keep = changes | self._to_keep
+
+
+def _newer(readings: Iterable[_Reading]) -> Iterator[_Reading]:
+    """But for those that are older than one of the same unit before them."""
+    latest_ms: dict[int, int] = {}
+    for reading in readings:
+        if reading.ts_ms >= latest_ms.get(reading.number, 0):
+            latest_ms[reading.number] = reading.ts_ms
+            yield reading

@@ -1,0 +1,309 @@
+"""Roll-ups of what the gateway has made durable, so that no dashboard has to read every series: `fleet`, a
+minute and an hour of a class's key signals in a place (`fleets.py`), and `alarm`, a breach of a limit from
+its begin to its end (`alarms.py`).
+
+A minute is one of event time. Its rows are held until it closes: nothing has come for it for HOLD_S, and its
+class is LATE_MINUTES past its end (or nothing has come for IDLE_S, as at the end of a run, and the class is
+not about to come to it). Where a class is, most of its units say, not the one whose clock is furthest ahead.
+Then it is summed up exactly (`sums.py`), each unit and time once however often they came, its points are
+written, and added to those of its hour. What comes for a closed minute is counted as late and rolled up no
+more. A clean stop writes the open minutes as they stand and keeps their rows, so that the next start goes on
+with them; a crash loses the rows of the open minutes from the roll-ups, and nothing else: readings themselves
+are in the store before they come here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sqlite3
+import time
+import zlib
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+from zipfile import BadZipFile
+
+import msgspec
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.columns import Columns, Rows, Series, grown
+from qilu_contract.errors import Reason, Retryable
+from qilu_contract.storage import Point
+from qilu_contract.wire.clock import wall_ms
+from qilu_stores.hours import Hours
+
+from qilu_gateway.rollups import alarms
+from qilu_gateway.rollups.alarms import Alarms, Heard
+from qilu_gateway.rollups.fleets import Cut, Fleet
+from qilu_gateway.statefile import StateFile
+from qilu_gateway.write.store_gate import Refused
+
+log = structlog.get_logger()
+
+SCHEMA = "CREATE TABLE IF NOT EXISTS rollup (name TEXT PRIMARY KEY, body BLOB NOT NULL);" + alarms.SCHEMA
+
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    OSError,
+    BadZipFile,
+    zlib.error,
+    msgspec.MsgspecError,
+)
+"""What a damaged archive of numpy's, or a damaged message, can raise."""
+_HOURS = "hours/"
+"""Before the name of a class, where its hours are kept."""
+_WAITING = "waiting"
+"""Where the points are kept that a stop left unwritten."""
+SWEEP_S = 2.0
+MAX_ROWS = 2_000_000
+"""Rows held, about 80 bytes each; beyond, the oldest minutes close early."""
+MAX_WAITING = 200_000
+"""Points that wait for a store that is away; beyond, the oldest are dropped, and said so."""
+WRITE_POINTS = 5_000
+FINISH_S = 6.0
+"""A run at speed ends with an hour of open minutes. With the drain before it, less than the ten seconds after
+which containers are killed."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Since the start: readings rolled up, late for their minute, left out at a bound."""
+
+    rolled: int = 0
+    late: int = 0
+    left_out: int = 0
+    points_dropped: int = 0
+
+
+class Writer(Protocol):
+    """The gate before the store."""
+
+    async def write_good(self, points: Sequence[Point]) -> Sequence[Refused]:
+        """Returns those that the store refuses, with the reason. Raises Retryable."""
+
+
+class Rollups:
+    """`add_columns` is called with each batch once it is durable; `run` writes what is summed up."""
+
+    def __init__(self, gateway: str, state: StateFile, store: Writer) -> None:
+        self._gateway, self._state, self._store = gateway, state, store
+        self._fleets = {name: Fleet(name) for name in CATALOGUE}
+        self._alarms = Alarms(state, lambda point: self._wait([point]))
+        self._waiting: OrderedDict[tuple[object, ...], Point] = OrderedDict()
+        """By what the store tells points apart by: a newer one takes the place of what still waits."""
+        self._hours: defaultdict[str, Hours] = defaultdict(Hours)
+        """By class: each comes to an hour in its own time."""
+        self._series: Series | None = None
+        """What numbers the units."""
+        self._number_of: Rows = np.zeros(1, dtype=np.int32)
+        """By the number in the series, each unit's number in its fleet; 0: none yet."""
+        self._summing = asyncio.Lock()
+        self._finished = False
+        self._refusal = ""
+        """Why the store refused rows the last time."""
+        self.tally = Tally()
+
+    def add_columns(
+        self, columns: Sequence[Columns], repeats: Sequence[NDArray[np.bool_] | None] | None = None
+    ) -> None:
+        """All have the same series, in this call and in every other. `repeats`: for each of the columns which
+        points may repeat what came before, as those of a birth or of a retained message do; of these what is
+        not later than the unit's latest reading before this call is left out.
+
+        Never waits. Costs about 0.1 microseconds a point."""
+        now_s = time.monotonic()
+        heard: list[Heard] = []
+        for each, repeated in zip(columns, repeats or [None] * len(columns), strict=True):
+            fleet = self._fleets.get(each.measurement)
+            if fleet is None:
+                self.tally.left_out += len(each)
+                continue
+            units = self._numbers(fleet, each)
+            before_ms = fleet.last_ms[units]
+            if repeated is not None:
+                new = ~repeated | (each.ts_ms > before_ms)
+                each, units, before_ms = each.take(new), units[new], before_ms[new]
+            heard.append(Heard(each, units, before_ms))
+        self._alarms.look(heard)
+        self.tally.left_out += self._alarms.left_out
+        self._alarms.left_out = 0
+        for each, units, _ in heard:
+            fleet = self._fleets[each.measurement]
+            late = fleet.add(units, each.ts_ms, each.names, each.values, now_s)
+            self.tally.late += late
+            self.tally.rolled += len(units) - late
+
+    def _numbers(self, fleet: Fleet, columns: Columns) -> Rows:
+        """The points' units, as the fleet numbers them."""
+        series, rows = columns.series, columns.rows
+        if self._series is None:
+            self._series = series
+        if series is not self._series:
+            raise ValueError("units are numbered by two series")
+        self._number_of = grown(self._number_of, len(series))
+        units = self._number_of[rows]
+        if len(units) and not units.all():
+            new = np.unique(rows[units == 0])
+            self._number_of[new] = numbers = fleet.number(series, new)
+            self._alarms.number(fleet.class_name, series.tag("unit", new).tolist(), numbers, fleet.known)
+            units = self._number_of[rows]
+        return units
+
+    @property
+    def open_alarms(self) -> int:
+        return len(self._alarms)
+
+    async def open(self) -> None:
+        """Go on where the last clean stop was. Before the first `add_columns`."""
+
+        def read(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+            found = connection.execute("SELECT name, body FROM rollup").fetchall()
+            # Rows are good for one start: after a crash they would be old.
+            connection.execute("DELETE FROM rollup")
+            return found
+
+        for name, body in await self._state.write(read):
+            try:
+                if name in self._fleets:
+                    self._fleets[name].load(body, time.monotonic())
+                elif name.startswith(_HOURS):
+                    self._hours[name.removeprefix(_HOURS)].load(body)
+                elif name == _WAITING:
+                    self._wait(msgspec.msgpack.decode(body, type=list[Point]))
+            except _UNREADABLE as error:
+                log.error("open minutes in the state file cannot be read", of=name, error=repr(error))
+                if name in self._fleets:
+                    self._fleets[name] = Fleet(name)
+        await self._alarms.load()
+
+    async def run(self) -> None:
+        """Close minutes and write points, until `finish`."""
+        while not self._finished:
+            await asyncio.sleep(SWEEP_S)
+            await self.sweep()
+
+    async def sweep(self, now_s: float | None = None) -> None:
+        """One round: what can be closed is summed up and written; a store that is away is tried again
+        later."""
+        now_s = time.monotonic() if now_s is None else now_s
+        async with self._summing:
+            if self._finished:
+                return
+            await self._close(now_s)
+        await self._flush()
+        await self._alarms.keep()
+
+    async def _close(self, now_s: float) -> None:
+        for fleet in self._fleets.values():
+            minutes = fleet.closable(now_s)
+            if minutes:
+                rows = fleet.cut(minutes)
+                self._wait(await asyncio.to_thread(self._sum_up, fleet, rows))
+            fleet.merge()
+        await self._make_room()
+        self._alarms.write_changes()
+        own = self._own_point()
+        self._wait([own, *self._hours["rollup"].fold([own])])
+
+    async def _make_room(self) -> None:
+        """Close the oldest minutes when too many rows are held."""
+        while sum(fleet.rows for fleet in self._fleets.values()) > MAX_ROWS:
+            fleet = max(self._fleets.values(), key=lambda fleet: fleet.rows)
+            rows = fleet.cut(fleet.open_minutes()[:1])
+            self._wait(await asyncio.to_thread(self._sum_up, fleet, rows))
+
+    def _sum_up(self, fleet: Fleet, cut: Cut, remember: bool = True) -> list[Point]:
+        """The points of minutes and of their hours. `remember` minutes that are closed for good, so that each
+        counts once."""
+        minutes = fleet.sum_up(cut, self._gateway, remember)
+        return [*minutes, *self._hours[fleet.class_name].fold(minutes, remember=remember)]
+
+    def _own_point(self) -> Point:
+        tally = self.tally
+        fields = {
+            "rolled": tally.rolled,
+            "late": tally.late,
+            "left_out": tally.left_out,
+            "held": sum(fleet.rows for fleet in self._fleets.values()),
+            "dropped": tally.points_dropped,
+            "alarms_open": self.open_alarms,
+        }
+        return Point("rollup", (self._gateway,), wall_ms(), fields)
+
+    def _wait(self, points: Iterable[Point]) -> None:
+        for point in points:
+            self._waiting[point[:3]] = _finite(point)
+        while len(self._waiting) > MAX_WAITING:
+            self._waiting.popitem(last=False)
+            if not self.tally.points_dropped:
+                log.error("roll-up points are dropped: the store has been away for too long")
+            self.tally.points_dropped += 1
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch = list(islice(self._waiting.values(), WRITE_POINTS))
+            try:
+                refused = await self._store.write_good(batch)
+            except Retryable:
+                return  # the pipeline says so; the points wait
+            if refused:
+                self.tally.points_dropped += len(refused)
+                reason = refused[0][1]
+                if reason != self._refusal:  # each minute's rows may be refused alike
+                    log.error("the store refuses roll-ups", points=len(refused), error=reason)
+                self._refusal = reason
+            for point in batch:
+                if self._waiting.get(point[:3]) is point:
+                    del self._waiting[point[:3]]
+
+    async def finish(self) -> None:
+        """Write the open minutes as they stand, and keep their rows for the next start; within FINISH_S."""
+        try:
+            async with asyncio.timeout(FINISH_S):
+                async with self._summing:
+                    await self._close(time.monotonic())
+                    for fleet in self._fleets.values():
+                        rows = fleet.cut(fleet.open_minutes(), keep=True)
+                        self._wait(await asyncio.to_thread(self._sum_up, fleet, rows, False))
+                    # From now on nothing changes any more, so that the next start goes on with what is kept.
+                    self._finished = True
+                # First of all, so that the next start counts nothing twice, whatever the store does.
+                series = self._series or Series()
+                self._number_of = grown(self._number_of, len(series))
+                bodies = [
+                    (name, fleet.dump(series, self._number_of))
+                    for name, fleet in self._fleets.items()
+                    if fleet.known
+                ]
+                bodies += [(_HOURS + name, hours.dump()) for name, hours in self._hours.items()]
+                bodies.append((_WAITING, msgspec.msgpack.encode(list(self._waiting.values()))))
+                await self._state.write(
+                    lambda connection: connection.executemany("REPLACE INTO rollup VALUES (?, ?)", bodies)
+                )
+                await self._alarms.keep()
+                await self._flush()
+        except (sqlite3.OperationalError, OSError) as error:
+            log.warning("the open minutes are not in the roll-ups", error=repr(error))
+
+
+def _finite(point: Point) -> Point:
+    """The point without sums that a float does not hold: no store takes the infinite."""
+    if all(map(math.isfinite, point.fields.values())):
+        return point
+    return point._replace(fields={name: each for name, each in point.fields.items() if math.isfinite(each)})
+
+
+def dead_letter_points(gateway: str, by_reason: Counter[Reason], ts_ms: int) -> list[Point]:
+    """Refused readings since the start, for every reason: after no zero a first refusal would be no
+    growth."""
+    return [
+        Point("dead_letter", (gateway, str(reason)), ts_ms, {"readings": by_reason[reason]})
+        for reason in Reason
+    ]

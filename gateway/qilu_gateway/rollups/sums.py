@@ -1,0 +1,199 @@
+"""What the rows of some minutes add up to: points of `fleet` for every place and key signal. Pure
+functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from qilu_contract.catalogue.classes import Signal
+from qilu_contract.catalogue.key_signals import BIN_FIELDS, BINS, MINUTE_MS, is_cumulative
+from qilu_contract.catalogue.places import PROVINCE, city_of
+from qilu_contract.columns import Floats, Ints, Rows
+from qilu_contract.storage import Point
+
+Indices = NDArray[np.intp]
+Key = tuple[int, str]
+"""A minute, since 1970, and the code of a place."""
+
+
+class Place(NamedTuple):
+    """Where a unit is, and the industry that it belongs to: thousands of units share one."""
+
+    county: str
+    industry: str
+
+
+class Table(NamedTuple):
+    """Rows of one class: unit number, time in ms (UTC), a column for each key signal (NaN: no value)."""
+
+    units: Rows
+    times: Ints
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """One signal's rows by group: a minute in a place."""
+
+    counts: Ints
+    """Of each group: different units, readings, readings out of range, and those in each bin."""
+    totals: Floats
+    lows: Floats
+    highs: Floats
+
+    def merged(self, into: Indices, size: int) -> Sums:
+        """The sums of larger groups, of which `into` names one for each group."""
+        counts = np.zeros((size, self.counts.shape[1]), dtype=np.int64)
+        np.add.at(counts, into, self.counts)
+        lows, highs = np.full(size, np.nan), np.full(size, np.nan)
+        np.fmin.at(lows, into, self.lows)
+        np.fmax.at(highs, into, self.highs)
+        return Sums(counts, _added(into, self.totals, size), lows, highs)
+
+
+class _Grouping(NamedTuple):
+    """Rows by minute and place of one level."""
+
+    keys: list[Key]
+    which: Indices
+    """The group of each row."""
+    order: Indices
+    starts: Indices
+    """The rows in the order of their groups, and where in it each group begins."""
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    units, times, values = zip(*tables, strict=True)
+    return Table(np.concatenate(units), np.concatenate(times), np.concatenate(values))
+
+
+def once(table: Table) -> Table:
+    """Rows by unit and time, each pair once: as in the store, a later row's values replace an earlier one's,
+    and what it does not hold stays."""
+    order = np.lexsort((table.times, table.units))  # stable: what came later stands later
+    units, times, values = table.units[order], table.times[order], table.values[order]
+    again = np.zeros(len(units), dtype=np.bool_)
+    again[1:] = (units[1:] == units[:-1]) & (times[1:] == times[:-1])
+    if not again.any():
+        return Table(units, times, values)
+    here = np.arange(len(units))
+    first = np.maximum.accumulate(np.where(again, 0, here))
+    last = np.append(~again[1:], True)
+    for place in range(values.shape[1]):
+        column = values[:, place]
+        filled = np.maximum.accumulate(np.where(np.isnan(column), -1, here))
+        known = filled >= first
+        column[known] = column[filled[known]]
+    return Table(units[last], times[last], values[last])
+
+
+def summed(
+    class_name: str,
+    signals: Sequence[Signal],
+    table: Table,
+    columns: Sequence[Floats],
+    places: tuple[Sequence[Place], Rows],
+    gateway: str,
+) -> Iterator[Point]:
+    """The points of a table that `once` has made. `columns`: what is summed up of each signal, which is its
+    value, or what a meter has added. `places`: all there are, and which of them each row's unit is in."""
+    minutes = table.times // MINUTE_MS
+    # Of one unit and minute, row after row: the first that has a value counts the unit.
+    spells = np.cumsum(np.append(1, (np.diff(table.units) != 0) | (np.diff(minutes) != 0)))
+    counties = _grouped("county", minutes, *places)
+    industries = _grouped("industry", minutes, *places)
+    cities, city_of_county = _above("city", counties.keys)
+    provinces, province_of_city = _above("province", cities)
+    for signal, column, values in zip(signals, columns, table.values.T, strict=True):
+        by_county = _sums(signal, counties, spells, column, values)
+        by_city = by_county.merged(city_of_county, len(cities))
+        by_province = by_city.merged(province_of_city, len(provinces))
+        levels = [
+            ("county", counties.keys, by_county),
+            ("city", cities, by_city),
+            ("province", provinces, by_province),
+        ]
+        if signal is signals[0]:
+            # The industries' rows say only how many units there are: a whole set would cost as much as
+            # counties.
+            levels.append(("industry", industries.keys, _sums(signal, industries, spells, column, values)))
+        for level, keys, sums in levels:
+            for (minute, code), fields in zip(keys, _fields(signal, sums), strict=True):
+                if fields["n"]:
+                    city = city_of(code) if level in ("city", "county") else PROVINCE
+                    tags = (level, code, city, class_name, signal.name, gateway)
+                    yield Point("fleet", tags, minute * MINUTE_MS, fields)
+
+
+def _grouped(level: str, minutes: Ints, places: Sequence[Place], of_rows: Rows) -> _Grouping:
+    codes: dict[str, int] = {}
+    code_of = np.zeros(len(places), dtype=np.int64)
+    for number in np.flatnonzero(np.bincount(of_rows)).tolist():
+        code_of[number] = codes.setdefault(getattr(places[number], level), len(codes))
+    keys, which = np.unique(minutes * len(codes) + code_of[of_rows], return_inverse=True)
+    names = list(codes)
+    found = [(key // len(codes), names[key % len(codes)]) for key in keys.tolist()]
+    order = np.argsort(which, kind="stable")
+    starts = np.flatnonzero(np.diff(which[order], prepend=-1))
+    return _Grouping(found, which, order, starts)
+
+
+def _above(level: str, below: Sequence[Key]) -> tuple[list[Key], Indices]:
+    """The groups of the next level up, and which of them each group of the level below is in."""
+    numbers: dict[Key, int] = {}
+    which = [
+        numbers.setdefault((minute, city_of(code) if level == "city" else PROVINCE), len(numbers))
+        for minute, code in below
+    ]
+    return list(numbers), np.array(which, dtype=np.intp)
+
+
+def _sums(signal: Signal, grouping: _Grouping, spells: Indices, column: Floats, values: Floats) -> Sums:
+    """`spells`: a number for each row that grows when the unit or its minute is another. `values`: what the
+    range of the signal holds for."""
+    size = len(grouping.keys)
+    there = ~np.isnan(column)
+    which, found, spells = grouping.which[there], column[there], spells[there]
+    outside = ((values < signal.low) | (values > signal.high))[there]
+    counts = [
+        np.bincount(which[np.diff(spells, prepend=0) != 0], minlength=size),
+        np.bincount(which, minlength=size),
+        np.bincount(which[outside], minlength=size),
+    ]
+    if not is_cumulative(signal):
+        with np.errstate(over="ignore"):
+            scaled = (found - signal.low) / (signal.high - signal.low) * BINS
+        steps = np.clip(scaled, 0, BINS - 1).astype(np.int64)
+        bins = np.bincount(which * BINS + steps, minlength=size * BINS).reshape(size, BINS)
+        counts += list(bins.T)
+    ordered = column[grouping.order]
+    return Sums(
+        np.column_stack(counts),
+        _added(which, found, size),
+        np.fmin.reduceat(ordered, grouping.starts),
+        np.fmax.reduceat(ordered, grouping.starts),
+    )
+
+
+def _fields(signal: Signal, sums: Sums) -> Iterator[dict[str, float | int]]:
+    bins = () if is_cumulative(signal) else BIN_FIELDS
+    for (units, n, outside, *steps), total, low, high in zip(
+        sums.counts.tolist(), sums.totals.tolist(), sums.lows.tolist(), sums.highs.tolist(), strict=True
+    ):
+        yield {
+            "units": units,
+            "n": n,
+            "sum": round(total, 6),
+            "min": low,
+            "max": high,
+            "out_of_range": outside,
+            **dict(zip(bins, steps, strict=True)),
+        }
+
+
+def _added(into: Indices, values: Floats, size: int) -> Floats:
+    return np.bincount(into, weights=values, minlength=size).astype(np.float64, copy=False)

@@ -1,0 +1,1 @@
+"""What follows a durable batch: dead letters, first readings, reports, acknowledgements."""

@@ -1,0 +1,124 @@
+"""What the owners of units should know: which readings were refused, or left out in part, and why. It goes to
+the platform. Best effort: nothing waits for it, and what is counted here is lost when the gateway ends. Every
+refused reading is in the dead letters all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import msgspec
+import structlog
+from qilu_common.backoff import Backoff
+from qilu_contract.errors import Reason
+from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.ids import is_id
+
+from qilu_gateway.admit.platform_api import NotTaken, PlatformApi, PlatformAway
+from qilu_gateway.read.taken import Taken
+
+log = structlog.get_logger()
+
+EVERY_S = 2.0
+MAX_TOGETHER = 1000
+MAX_WAITING = 20_000
+"""Problems that wait for the platform, some 0.5 kB each; at the bound new ones are not taken."""
+MAX_OF_ENTERPRISE = 1000
+"""Of one enterprise; what comes beyond counts as the enterprise's own, so that nobody crowds others out."""
+MAX_EXCERPT = 300
+MAX_SHOWN = 120
+"""Characters of a payload in an excerpt."""
+NOT_TAKEN_S = 60.0
+"""An older platform does not know of problems: it is asked again after this."""
+
+
+class Problem(msgspec.Struct):
+    """The same thing was wrong `count` times since the last delivery: readings refused, or values left out or
+    out of range; the excerpt is of the latest. The unit is what the topic says, registered or not; for an
+    edge node's own messages, the node."""
+
+    unit: str
+    enterprise: str
+    county: str
+    reason: str
+    count: int
+    last_ms: int
+    excerpt: str
+
+
+class Problems:
+    def __init__(self, platform: PlatformApi) -> None:
+        self._platform = platform
+        self._waiting: dict[tuple[str, str, str, str], Problem] = {}
+        self._of_enterprise: Counter[str] = Counter()
+        self._offered = True
+
+    def note_message(self, taken: Taken) -> None:
+        """Everything that was wrong with a message."""
+        shown = ""
+        if taken.topic.startswith("qilu/v1/"):
+            shown = ": " + taken.payload[:MAX_SHOWN].decode(errors="replace")
+        for kind, (detail, count) in (*taken.refused.items(), *taken.remarks.items()):
+            if kind is Reason.WRONG_OWNER:  # whose it is instead is not the sender's business
+                detail = f"{taken.unit} is not a unit of {taken.enterprise} in {taken.county}"
+            unit = taken.unit or taken.enterprise
+            self.note(unit, taken.enterprise, taken.county, str(kind), detail + shown, count)
+
+    def note(
+        self, unit: str, enterprise: str, county: str, reason: str, excerpt: str, readings: int = 1
+    ) -> None:
+        if not (is_id(unit) and is_id(enterprise) and len(county) == 6 and county.isdecimal()):
+            return  # nobody's
+        key = (county, enterprise, unit, reason)
+        if key not in self._waiting:
+            if self._of_enterprise[enterprise] >= MAX_OF_ENTERPRISE and unit != enterprise:
+                self.note(enterprise, enterprise, county, reason, excerpt, readings)
+                return
+            if len(self._waiting) >= MAX_WAITING:
+                return
+            self._of_enterprise[enterprise] += 1
+            self._waiting[key] = Problem(unit, enterprise, county, reason, 0, 0, "")
+        problem = self._waiting[key]
+        problem.count += readings
+        problem.last_ms = wall_ms()
+        problem.excerpt = "".join(c if c.isprintable() else " " for c in excerpt[:MAX_EXCERPT])
+
+    def drain(self) -> list[Problem]:
+        """At most MAX_TOGETHER of what waits, the oldest first; they wait no longer."""
+        keys = list(self._waiting)[:MAX_TOGETHER]
+        found = [self._waiting.pop(key) for key in keys]
+        self._of_enterprise -= Counter(problem.enterprise for problem in found)
+        return found
+
+    async def run(self) -> None:
+        """Deliver, for ever."""
+        backoff = Backoff(first_s=EVERY_S, most_s=NOT_TAKEN_S)
+        while True:
+            await asyncio.sleep(EVERY_S)
+            batch = self.drain()
+            if not batch:
+                continue
+            try:
+                await self._platform.problems(batch)
+            except NotTaken as error:
+                if self._offered:
+                    self._offered = False
+                    log.warning("the platform takes no problems of units", error=str(error))
+                await asyncio.sleep(NOT_TAKEN_S)
+            except PlatformAway:
+                for each in batch:
+                    self._put_back(each)
+                await asyncio.sleep(backoff.delay_s())
+            else:
+                self._offered = True
+                backoff.reset()
+
+    def _put_back(self, old: Problem) -> None:
+        key = (old.county, old.enterprise, old.unit, old.reason)
+        newer = self._waiting.get(key)
+        if newer is not None:
+            newer.count += old.count
+        elif len(self._waiting) < MAX_WAITING:
+            self._of_enterprise[old.enterprise] += 1
+            self._waiting[key] = old

@@ -1,0 +1,72 @@
+"""What the platform is told of units: their first readings, activity and deaths, of readings that were stored
+at once and of those that came by way of the spool.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import structlog
+from qilu_contract.columns import Columns
+
+from qilu_gateway.admit.units import Units
+from qilu_gateway.read.births import Births
+from qilu_gateway.read.taken import Taken
+from qilu_gateway.settle.outbox import Outbox
+
+log = structlog.get_logger()
+
+ACTIVITY_MS = 3600 * 1000
+
+
+class Reports:
+    def __init__(self, units: Units, births: Births, outbox: Outbox) -> None:
+        self._units, self._births, self._outbox = units, births, outbox
+
+    def on_cloud(self, firsts: Mapping[str, int]) -> None:
+        """The first readings of these units, at these times (ms), are in the outbox. Their report says that
+        the unit was heard then."""
+        if not firsts:
+            return
+        units = self._units
+        for unit, ts_ms in firsts.items():
+            number = units.numbers.get(unit)
+            if number is not None:
+                units.on_cloud[number] = True
+                units.active_ms[number] = ts_ms
+        self._outbox.notice()
+
+    def heard(self, readings: Iterable[tuple[str, int]]) -> None:
+        """Units were heard at these times (ms)."""
+        units = self._units
+        for unit, ts_ms in readings:
+            number = units.numbers.get(unit)
+            if number is not None and ts_ms - units.active_ms[number] >= ACTIVITY_MS:
+                units.active_ms[number] = ts_ms
+                self._outbox.active(unit, ts_ms)
+
+    def heard_columns(self, columns: Sequence[Columns]) -> None:
+        """The same of readings of this process's units, by column."""
+        for each in columns:
+            news = np.flatnonzero(each.ts_ms - self._units.active_ms[each.rows] >= ACTIVITY_MS)
+            if len(news):
+                last: dict[int, int] = {}
+                for number, ts_ms in zip(each.rows[news].tolist(), each.ts_ms[news].tolist(), strict=True):
+                    last[number] = max(ts_ms, last.get(number, ts_ms))
+                ids = self._units.ids(np.array(list(last)))
+                self.heard(zip(ids, last.values(), strict=True))
+
+    def died(self, taken: Taken) -> None:
+        """A device, or an edge node with all of its own."""
+        try:
+            gone = [taken.unit] if taken.unit else self._births.devices(taken.county, taken.enterprise)
+        except sqlite3.OperationalError as error:  # their next reading tells that they are there
+            log.warning("state file cannot be read: a death is not reported", error=str(error))
+            return
+        for unit in gone:
+            self._outbox.died(unit)
+            number = self._units.numbers.get(unit)
+            if number is not None:
+                self._units.active_ms[number] = 0  # its next reading is worth a report

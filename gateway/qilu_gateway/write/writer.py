@@ -1,0 +1,137 @@
+"""Second stage: batches are checked, and written to the store, or to the spool while that is away or slow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from qilu_common.backoff import Backoff
+from qilu_contract.errors import BadReading, Remark, Retryable
+from qilu_contract.readings import Reading
+from qilu_contract.storage import Point
+from qilu_contract.wire import clock
+from qilu_contract.wire.clock import JudgingClock
+
+from qilu_gateway.admit.units import Units
+from qilu_gateway.read.intake import Item
+from qilu_gateway.read.taken import Taken
+from qilu_gateway.settle.firsts import firsts_of
+from qilu_gateway.statefile import StateFile
+from qilu_gateway.write.batches import Batch, Written
+from qilu_gateway.write.batching import Batcher
+from qilu_gateway.write.checking import check_all, check_units
+from qilu_gateway.write.receipts import save as save_receipts
+from qilu_gateway.write.spool import Spool
+from qilu_gateway.write.store_gate import StoreGate
+
+SLOW_S = 4.0
+"""A store that takes longer for a batch is slow: the batch is spooled. Less than a stall (`service.py`)."""
+WRITES = 2
+"""Batches on their way to the store at once: while it works on one, it receives the next."""
+STUBBORN = 3
+"""So often a batch may fail while the store takes others, before the points at fault are looked for."""
+
+Settle = Callable[[Written], Awaitable[None]]
+
+
+class Writer:
+    def __init__(
+        self,
+        batcher: Batcher[Item],
+        gate: StoreGate,
+        spool: Spool,
+        state: StateFile,
+        judging: JudgingClock,
+    ) -> None:
+        self._batcher, self._gate, self._spool, self._state = batcher, gate, spool, state
+        self._clock = judging
+
+    async def run(self, units: Units, settle: Settle) -> None:
+        """Bring batches to an end, for ever: WRITES are written at once, and each is handed to `settle` when
+        the one before it is settled."""
+        room = asyncio.Semaphore(WRITES)
+        last: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as group:
+            while True:
+                batch = Batch.of(await self._batcher.next())
+                await room.acquire()
+                writing = group.create_task(self._write(batch, units), name="gateway-write")
+                writing.add_done_callback(lambda _: room.release())
+                last = group.create_task(_settle(settle, writing, last), name="gateway-settle")
+
+    async def _write(self, batch: Batch, units: Units) -> Written:
+        self._check(batch.taken)
+        batch = batch.agree(units)
+        receipts = [
+            taken.receipt for taken in batch.taken if taken.receipt is not None and taken.receipt.packet
+        ]
+        if receipts:
+            await self._state.hold(lambda connection: save_receipts(connection, receipts))
+        written = await self._write_or_spool(batch, units)
+        self._batcher.size = self._gate.batch_size
+        return written
+
+    def _check(self, batch: Sequence[Taken]) -> None:
+        """Make points of the readings that may be stored, and refuse the others."""
+        by_class: dict[str, tuple[list[Taken], list[Reading]]] = {}
+        for taken in batch:
+            if taken.admitted is not None:
+                takens, readings = by_class.setdefault(taken.admitted.class_name, ([], []))
+                takens += [taken] * len(taken.readings)
+                readings += taken.readings
+        latest_ms = self._clock.now_ms() + clock.MAX_AHEAD_MS
+        for name, (takens, readings) in by_class.items():
+            found = check_all(name, readings, latest_ms, partial(_remark, takens))
+            for taken, reading, values in zip(takens, readings, found, strict=True):
+                if isinstance(values, BadReading):
+                    taken.refuse(values)
+                elif taken.admitted is not None:
+                    taken.points.append(Point(name, taken.admitted.tags, reading.ts_ms, values))
+        for taken in batch:
+            if taken.birth is not None:
+                taken.mark_birth(taken.birth, latest_ms)
+                if taken.admitted is not None:
+                    check_units(taken.admitted.class_name, taken.units, taken.remark)
+
+    async def _write_or_spool(self, batch: Batch, units: Units) -> Written:
+        """Waits as long as neither store nor spool takes it."""
+        points, columns = batch.points, batch.columns
+        if not points and not columns:
+            return Written(batch, [])
+        backoff = Backoff()
+        failed = False
+        stubborn = 0
+        while True:
+            if (failed or self._gate.away) and await self._to_spool(points, batch, units):
+                return Written(batch, columns, spooled=True)
+            patient = not self._spool.enabled or self._spool.full
+            try:
+                if stubborn >= STUBBORN:
+                    refused = await self._gate.sift(points, columns)
+                else:
+                    within_s = None if patient else SLOW_S
+                    refused = await self._gate.write_good(points, columns, within_s=within_s)
+                return Written.without(batch, refused) if refused else Written(batch, columns)
+            except Retryable:
+                failed = True
+                if patient or self._spool.full:
+                    stubborn = stubborn + 1 if await self._gate.answers() else 0
+                    await asyncio.sleep(max(backoff.delay_s(), self._gate.rests_s()))
+
+    async def _to_spool(self, points: Sequence[Point], batch: Batch, units: Units) -> bool:
+        """Whether the batch is in the spool now. The reports of first readings go with it: they are made when
+        the store has the readings."""
+        firsts = firsts_of(units, points, batch.columns)
+        return await self._spool.append(points, batch.columns, list(firsts.items()))
+
+
+async def _settle(settle: Settle, writing: asyncio.Task[Written], before: asyncio.Task[None] | None) -> None:
+    written = await writing
+    if before is not None:
+        await before
+    await settle(written)
+
+
+def _remark(takens: Sequence[Taken], place: int, kind: Remark, detail: str) -> None:
+    takens[place].remark(kind, detail)

@@ -1,0 +1,1 @@
+"""InfluxDB 1.x, 2.x and 3.x, by one dialect."""

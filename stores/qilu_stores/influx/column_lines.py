@@ -1,0 +1,79 @@
+"""Line protocol woven from columns: all numbers of a group are written by one call, and their texts are set
+between the fields' names by slice assignment. Half the cost of writing each point's line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from qilu_contract.columns import NUMPY_TYPES, Columns
+from qilu_contract.storage import MEASUREMENTS, line_protocol
+
+FEW = 8
+"""Points that lack the same fields: if they are fewer, on average, the plain way is cheaper."""
+CHUNK = 1000
+"""Points woven at once: the texts of more no longer fit into a core's cache."""
+_encode = msgspec.json.Encoder().encode
+
+
+def column_lines(columns: Columns) -> bytes:
+    """The lines that `line_protocol` makes of the same points, in any order.
+
+    Raises KeyError for a measurement or a field that is not in the schema, ValueError when a value is not
+    finite or a tag's or a point has no field.
+    """
+    if np.isinf(columns.values).any():
+        raise ValueError("a field is not a finite number")
+    there = ~np.isnan(columns.values)
+    if there.all():
+        return _chunks(columns)
+    patterns, number = np.unique(there, axis=0, return_inverse=True)
+    if len(patterns) * FEW > len(columns):
+        return line_protocol(columns.points())
+    return b"\n".join(map(_chunks, _alike(columns, patterns, number.ravel())))
+
+
+def _alike(columns: Columns, patterns: Any, number: Any) -> Iterator[Columns]:
+    """Those with the same fields together, without gaps."""
+    for place, present in enumerate(patterns):
+        some = columns.take(number == place)
+        names = tuple(name for name, here in zip(columns.names, present, strict=True) if here)
+        yield replace(some, names=names, values=some.values[:, present])
+
+
+def _chunks(columns: Columns) -> bytes:
+    starts = range(0, len(columns), CHUNK)
+    return b"\n".join([_woven(columns.take(slice(start, start + CHUNK))) for start in starts])
+
+
+def _woven(columns: Columns) -> bytes:
+    """Of points that lack no field."""
+    fields = MEASUREMENTS[columns.measurement].fields
+    types = [fields[name] for name in columns.names]
+    if not types:
+        raise ValueError("a point has no field")
+    points, numbers = len(columns), len(types)
+    values: list[Any]
+    if set(types) == {"float"}:
+        values = columns.values.ravel().tolist()
+    else:
+        values = [None] * (points * numbers)
+        for place, type_ in enumerate(types):
+            values[place::numbers] = columns.values[:, place].astype(NUMPY_TYPES[type_]).tolist()
+    texts = _encode(values)[1:-1].decode().split(",")
+    # A line: beginning, (name, number) for each field, space, time.
+    step = 2 * numbers + 3
+    pieces = [" "] * (points * step)
+    pieces[::step] = columns.series.prefixes(columns.rows)
+    before = " "
+    for place, (name, type_) in enumerate(zip(columns.names, types, strict=True)):
+        pieces[2 * place + 1 :: step] = [f"{before}{name}="] * points
+        pieces[2 * place + 2 :: step] = texts[place::numbers]
+        before = "i," if type_ == "int" else ","
+    pieces[step - 2 :: step] = [before.replace(",", " ")] * points
+    pieces[step - 1 :: step] = _encode(columns.ts_ms.tolist())[1:-1].decode().replace(",", "\n,").split(",")
+    return "".join(pieces).encode()

@@ -1,0 +1,420 @@
+"""InfluxDB 1.x, 2.x and 3.x in the dialect that they share: `/ping`, `/write` with line protocol, InfluxQL at
+`/query`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+import msgspec
+import numpy as np
+import structlog
+from qilu_common.influx_address import InfluxAddress
+from qilu_contract.columns import EXACT, Columns, Series
+from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
+from qilu_contract.readings import Value
+from qilu_contract.storage import Measurement, Point, line_protocol
+from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
+
+from qilu_stores.influx.column_lines import column_lines
+from qilu_stores.questions import aggregated, check_series
+
+log = structlog.get_logger()
+
+_TIMEOUT = httpx2.Timeout(30, connect=5)
+_SCALE = 2**32
+"""A power of two, so that scaling changes no digit: a sum of fewer than 2³² values over it stays finite."""
+_CHUNK_ROWS = 10_000
+_STORE_FULL = ("no space left", "disk quota exceeded", "read-only file system", "engine is closed")
+"""In an answer's text, whatever its status: the points are good, and the server cannot keep them now."""
+
+
+class InfluxStore:
+    """Implements `Store` over HTTP. `database` is 2.x's bucket, which answers by that name on the paths of
+    1.x.
+    """
+
+    def __init__(self, address: InfluxAddress, token: str | None) -> None:
+        self._database = address.database
+        self._at = f"InfluxDB at {address.url}"
+        self._caller = address.caller(token)
+        # Loopback or a network of our own: a proxy from the environment has no business here.
+        self._http = httpx2.AsyncClient(
+            base_url=address.url, headers=address.headers(token), timeout=_TIMEOUT, trust_env=False
+        )
+        self._created = False
+        self._warned = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def ping(self) -> None:
+        """Also makes the database on 1.x when it is missing, once."""
+        answer = await self._request("GET", "/ping")
+        version = answer.headers.get("X-Influxdb-Version", "").removeprefix("v")
+        if not self._created and version.startswith("1."):
+            await self._create_database()
+        self._created = True
+
+    async def _create_database(self) -> None:
+        """Where it is there already, a user who may only write to it is refused: the write decides."""
+        try:
+            quoted = self._database.replace("\\", "\\\\").replace('"', '\\"')
+            await self._answers(f'CREATE DATABASE "{quoted}"')
+        except (Denied, StoreError) as error:
+            if isinstance(error, Retryable) and not isinstance(error, Denied):
+                raise
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    "the database was not made: it has to be there already",
+                    database=self._database,
+                    error=str(error),
+                )
+
+    async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
+        try:
+            parts = [line_protocol(points), *map(column_lines, columns)]
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise Rejected(f"a point does not fit the schema: {error!r}") from error
+        body = b"\n".join(filter(None, parts))
+        if not body:
+            return
+        if not self._created:
+            await self.ping()
+        await self._request("POST", "/write", {"db": self._database, "precision": "ms"}, body)
+
+    async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
+        schema = check_series(measurement, tags, ())
+        where = _where(tags)
+        fields = ", ".join(map(_name, schema.fields))
+        times, last = await self._query(
+            f"SELECT {fields} FROM {measurement} WHERE {where} ORDER BY time DESC LIMIT 1",  # noqa: S608  # quoted by _where
+            f"SELECT last(*) FROM {measurement} WHERE {where}",  # noqa: S608
+        )
+        if not times:
+            return None
+        values = {name.removeprefix("last_"): value for name, value in last[0].items() if name != "time"}
+        return _row(int(times[0]["time"]), values, schema.fields)
+
+    async def series(
+        self,
+        measurement: str,
+        tags: Mapping[str, str],
+        fields: Sequence[str],
+        start_ms: int,
+        end_ms: int,
+        every_ms: int | None = None,
+        aggregate: Aggregate = "mean",
+    ) -> list[Row]:
+        schema = check_series(measurement, tags, fields, start_ms, end_ms, every_ms)
+        if every_ms is not None:
+            fields = aggregated(schema, fields, aggregate)
+        within = f"time >= {start_ms:d}ms AND time < {end_ms:d}ms"
+        if every_ms is None:
+            columns = ", ".join(_name(field) for field in fields)
+            query = f"SELECT {columns} FROM {measurement} WHERE {_where(tags)} AND {within} ORDER BY time"  # noqa: S608
+            [rows] = await self._query(f"{query} LIMIT {MAX_ROWS + 1}")
+        else:
+            rows = await self._buckets(
+                f"{measurement} WHERE {_where(tags)} AND {within}", within, fields, every_ms, aggregate
+            )
+        if len(rows) > MAX_ROWS:
+            raise ValueError(f"more than {MAX_ROWS} rows: ask for a shorter time or a longer interval")
+        types = {} if every_ms is not None and aggregate in ("mean", "count") else schema.fields
+        return [_row(int(row["time"]), {name: row.get(name) for name in fields}, types) for row in rows]
+
+    async def _buckets(
+        self, source: str, within: str, fields: Sequence[str], every_ms: int, aggregate: Aggregate
+    ) -> list[dict[str, Any]]:
+        columns = ", ".join(f"{aggregate}({_name(field)}) AS {_name(field)}" for field in fields)
+        by_time = f"GROUP BY time({every_ms:d}ms) fill(none) ORDER BY time"
+        try:
+            [rows] = await self._query(f"SELECT {columns} FROM {source} {by_time}")  # noqa: S608
+        except _NotJson:
+            if aggregate != "mean":
+                raise
+            # The server sums before it divides, and has no way to write the infinite: smaller values then.
+            scaled = ", ".join(f"{_name(field)} / {_SCALE} AS {_name(field)}" for field in fields)
+            inner = f"SELECT {scaled} FROM {source}"  # noqa: S608
+            [rows] = await self._query(f"SELECT {columns} FROM ({inner}) WHERE {within} {by_time}")  # noqa: S608
+            for row in rows:
+                row.update({name: row[name] * _SCALE for name in fields if row.get(name) is not None})
+        return rows
+
+    async def count(self, measurement: str) -> int:
+        schema = check_series(measurement, {}, ())
+        [rows] = await self._query(f"SELECT count({_name(schema.counted_by)}) FROM {measurement}")  # noqa: S608
+        return int(rows[0]["count"]) if rows else 0
+
+    async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
+        schema = check_series(measurement, {tag: ""}, (), start_ms, end_ms)
+        [series] = await self._series(
+            f"SELECT count({_name(schema.counted_by)}) FROM {measurement} "  # noqa: S608  # names from the schema
+            f"WHERE time >= {start_ms:d}ms AND time < {end_ms:d}ms GROUP BY {_name(tag)}"
+        )
+        return {found["tags"][tag]: int(found["rows"][0]["count"]) for found in series}
+
+    async def count_duplicates(self, measurement: str) -> int:
+        schema = check_series(measurement, {}, ())
+        [series] = await self._series(f"SHOW SERIES FROM {measurement}")
+        keys = [row["key"] for found in series for row in found["rows"]]
+        # Only units that have more than one series can hold a time twice: as a rule none.
+        units = [next(tag for tag in key.split(",") if tag.startswith("unit="))[5:] for key in keys]
+        suspects = (
+            {unit for unit in units if units.count(unit) > 1} if len(set(units)) < len(units) else set()
+        )
+        fields = ", ".join(map(_name, schema.fields))
+        twice = 0
+        for unit in sorted(suspects):
+            [rows] = await self._query(f"SELECT {fields} FROM {measurement} WHERE {_where({'unit': unit})}")  # noqa: S608
+            twice += len(rows) - len({row["time"] for row in rows})
+        return twice
+
+    async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
+        schema = check_series(measurement, {}, (), start_ms, end_ms)
+        if not self._created:
+            await self.ping()
+        query = f"SELECT * FROM {measurement} WHERE time >= {start_ms:d}ms AND time < {end_ms:d}ms"  # noqa: S608
+        params = {"db": self._database, "epoch": "ms", "chunked": "true", "chunk_size": str(_CHUNK_ROWS)}
+        try:
+            # Chunks arrive as the server finds them; between two it may have to look for a while.
+            async with self._http.stream("POST", "/query", params=params, data={"q": query}) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise self._error("/query", answer)
+                async for line in answer.aiter_lines():
+                    for series in _chunk(line):
+                        for start in range(0, len(series.values), SCAN_ROWS):
+                            rows = series.values[start : start + SCAN_ROWS]
+                            yield _scanned(schema, series.columns, rows)
+        except httpx2.HTTPError as error:
+            raise Retryable(f"{self._at}: {error or type(error).__name__}") from error
+
+    async def _query(self, *statements: str) -> list[list[dict[str, Any]]]:
+        """The rows of each statement, of all its series together."""
+        answers = await self._series(*statements)
+        return [[row for found in series for row in found["rows"]] for series in answers]
+
+    async def _series(self, *statements: str) -> list[list[dict[str, Any]]]:
+        if not self._created:
+            await self.ping()
+        return await self._answers(*statements)
+
+    async def _answers(self, *statements: str) -> list[list[dict[str, Any]]]:
+        query = "; ".join(statements)
+        answer = await self._request(
+            "POST", "/query", {"db": self._database, "epoch": "ms"}, data={"q": query}
+        )
+        try:
+            chunk = _chunks.decode(answer.content)
+        except msgspec.DecodeError as error:
+            raise _NotJson(f"{self._at} answered something else than rows: {answer.text[:200]!r}") from error
+        for error_text in (chunk.error, *(result.error for result in chunk.results)):
+            if error_text is not None:
+                raise StoreError(f"{self._at} refuses a query: {error_text}")
+        if len(chunk.results) != len(statements):  # some statements 2.x answers with {}
+            raise StoreError(f"{self._at} does not answer this query: {query[:200]}")
+        return [
+            [
+                {
+                    "tags": series.tags,
+                    "rows": [dict(zip(series.columns, row, strict=True)) for row in series.values],
+                }
+                for series in result.series
+            ]
+            for result in chunk.results
+        ]
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str] | None = None,
+        content: bytes | None = None,
+        data: dict[str, str] | None = None,
+    ) -> httpx2.Response:
+        headers = {} if content is None else {"Content-Length": str(len(content))}
+        said = None if content is None else _once(content)
+        try:
+            answer = await self._http.request(
+                method, path, params=params, content=said, data=data, headers=headers
+            )
+        except httpx2.HTTPError as error:
+            # Away, hanging or cut off in the middle; a half-written answer counts as no answer, since writing
+            # again is safe.
+            self._created = False
+            raise Retryable(f"{self._at}: {error or type(error).__name__}") from error
+        # InfluxDB takes points with 204 and nothing else: a 200 is some other server's.
+        if answer.status_code == 204 or (answer.is_success and path != "/write"):
+            return answer
+        if answer.status_code == 404 and path == "/write":  # the database was dropped under us
+            self._created = False
+        raise self._error(path, answer)
+
+    def _error(self, path: str, answer: httpx2.Response) -> StoreError:
+        """What an answer that is no success means to the caller."""
+        status, text = answer.status_code, answer.text[:300].strip()
+        detail = f"{self._at} answered {status}: {text}"
+        if any(words in text.lower() for words in _STORE_FULL):
+            return Retryable(f"{detail} (the server cannot write to its disk: make room there)")
+        match status:
+            case 401:
+                return Denied(
+                    f"{detail} ({self._caller} is not known there: set QILU_INFLUX_TOKEN to the token, "
+                    "or to user:password where InfluxDB 1.x has users)"
+                )
+            case 403:
+                may = "write to" if path == "/write" else "read"
+                return Denied(
+                    f"{detail} ({self._caller} may not {may} {self._database!r}: grant it the right)"
+                )
+            case 404 if path == "/write":
+                return Retryable(
+                    f"{detail} (for {self._caller} there is no bucket or database {self._database!r}: "
+                    "make it, or set --store to the bucket and QILU_INFLUX_TOKEN to its own token)"
+                )
+            case 404:
+                return Retryable(f"{detail} (is {self._database!r} the right bucket or database?)")
+            case 413:
+                return TooLarge(detail)
+            case 400 | 422 if path != "/ping" and _is_influxdbs(answer):
+                dropped = re.search(r"dropped=(\d+)", text)
+                return Rejected(detail, int(dropped[1]) if dropped else None)
+            case 400 | 422:
+                return Retryable(f"{detail} (that is not InfluxDB's own answer: check --store, also for TLS)")
+            case _ if answer.is_success or answer.is_redirect:
+                return Retryable(f"{detail} (that is no InfluxDB: check --store)")
+            case _:
+                return Retryable(detail, _retry_after(answer))
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    """A request is part of a cycle of references and lives on until garbage is collected, with a body of
+    bytes, but not with one that has been iterated over."""
+    yield body
+
+
+class _NotJson(Retryable):
+    """A successful answer that cannot be read: of a proxy, or with a number that JSON does not have."""
+
+
+class _Series(msgspec.Struct):
+    columns: list[str]
+    tags: dict[str, str] = {}
+    values: list[list[Any]] = []
+
+
+class _Result(msgspec.Struct):
+    series: list[_Series] = []
+    error: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    results: list[_Result] = []
+    error: str | None = None
+
+
+_chunks = msgspec.json.Decoder(_Chunk)
+
+
+def _chunk(line: str) -> list[_Series]:
+    """What one line of a chunked answer holds."""
+    if not line.strip():
+        return []
+    try:
+        chunk = _chunks.decode(line)
+    except msgspec.DecodeError as error:
+        raise Retryable(f"InfluxDB answered something else than points: {error}") from error
+    for error_text in (chunk.error, *(result.error for result in chunk.results)):
+        if error_text is not None:
+            raise StoreError(f"InfluxDB refuses a query: {error_text}")
+    return [series for result in chunk.results for series in result.series]
+
+
+def _scanned(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Chunk:
+    by_name = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    names = tuple(name for name in columns if name in schema.fields)
+    if len(names) + len(schema.tags) + 1 < len(columns):
+        return Chunk(_points(schema, columns, rows), [])
+    values = np.array([by_name[name] for name in names], dtype=np.float64).T
+    if (np.abs(values) >= EXACT).any():  # among them may be integers
+        return Chunk(_points(schema, columns, rows), [])
+    tags = {tag: np.array([tag_ or "" for tag_ in by_name[tag]], dtype=object) for tag in schema.tags}
+    ts_ms = np.array(by_name["time"], dtype=np.int64)
+    numbers = np.arange(len(rows), dtype=np.int32)
+    return Chunk([], [Columns(schema.name, Series.of(schema.name, tags), numbers, ts_ms, names, values)])
+
+
+def _points(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Point]:
+    # Also fields that the schema does not have: whoever verifies wants to see them.
+    time = columns.index("time")
+    tags = [columns.index(tag) if tag in columns else None for tag in schema.tags]
+    fields = [
+        (place, name, schema.fields.get(name) == "float")
+        for place, name in enumerate(columns)
+        if name != "time" and name not in schema.tags
+    ]
+    return [
+        Point(
+            schema.name,
+            tuple("" if place is None else row[place] or "" for place in tags),
+            int(row[time]),
+            {
+                name: float(row[place]) if is_float else row[place]
+                for place, name, is_float in fields
+                if row[place] is not None
+            },
+        )
+        for row in rows
+    ]
+
+
+def _is_influxdbs(answer: httpx2.Response) -> bool:
+    """Whether it refuses points, and not a proxy the request, or a TLS port the plain text."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return False
+    return isinstance(body, dict) and not body.keys().isdisjoint(("error", "message", "code"))
+
+
+def _retry_after(answer: httpx2.Response) -> float | None:
+    """Seconds, or a date of HTTP's."""
+    text = answer.headers.get("Retry-After", "")
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _name(identifier: str) -> str:
+    return f'"{identifier}"'
+
+
+def _where(tags: Mapping[str, str]) -> str:
+    quoted = {name: value.replace("\\", "\\\\").replace("'", "\\'") for name, value in tags.items()}
+    return " AND ".join([f"{_name(name)} = '{value}'" for name, value in quoted.items()] or ["time > 0"])
+
+
+def _row(ts_ms: int, values: Mapping[str, Any], types: Mapping[str, str]) -> Row:
+    # JSON writes 12.0 as 12: give each value the type of its field again.
+    found: dict[str, Value] = {}
+    for name, value in values.items():
+        if value is not None and math.isfinite(value):
+            found[name] = float(value) if types.get(name, "float") == "float" else value
+    return Row(ts_ms, found)
