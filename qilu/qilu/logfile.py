@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -20,15 +23,39 @@ def log_stream(stream: TextIO) -> TextIO:
 
 def log_as_json(stream: TextIO) -> None:
     """Have structlog print lines of JSON there."""
+    _configure(structlog.processors.JSONRenderer(), stream)
+
+
+def log_to_stderr() -> None:
+    """Have structlog print to stderr: lines for people on a terminal, JSON elsewhere."""
+    last: Any = (
+        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    )
+    _configure(last, log_stream(cast(TextIO, _Stderr())))
+
+
+def _configure(last: Any, stream: TextIO) -> None:
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            last,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(stream),
     )
+
+
+class _Stderr(io.TextIOBase):
+    """`sys.stderr` at the moment of writing: a progress bar on the terminal replaces it for a while."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class _LogStream:

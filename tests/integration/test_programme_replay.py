@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import SecretStr
+from qilu.commands.programme import app as programme_app
 from qilu.flags import share
 from qilu.live import LiveConfig, bytes_needed, check_room, open_record
 from qilu.player import Platform, Player, Target
-from qilu.programme import programme_app
 from qilu.replay import Block, Replay, counted, differences, month_start_ms
 from qilu.run_record import MonthRecord, RunRecord, is_live_run
 from qilu_contract.catalogue.classes import CATALOGUE

@@ -11,33 +11,33 @@ import typer
 from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
 
+from qilu.commands.options import LOCAL_PLATFORM, Json, Platform
 from qilu.output import console, print_json
 
-certificates_app = typer.Typer(
+app = typer.Typer(
     no_args_is_help=True, help="Client certificates of edge nodes (with a key in QILU_API_KEY)."
 )
 
-At = Annotated[str, typer.Option("--platform", envvar="QILU_PLATFORM", help="the platform's address")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
-_HERE = "http://127.0.0.1:8000"
 
-
-@certificates_app.command("issue")
+@app.command()
 def issue(
-    enterprise: Annotated[str, typer.Argument(help="its id: the edge node")],
+    enterprise: Annotated[str, typer.Argument(help="Enterprise id, which is the edge node's id")],
     csr: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="sign this request's key (PEM)")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Certificate signing request (PEM); default: a new key"
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="the file; a new one")] = None,
-    days: Annotated[int, typer.Option(min=1, max=825, help="how long it is valid")] = 365,
-    platform: At = _HERE,
+    out: Annotated[Path | None, typer.Option(help="File to write; it must not exist")] = None,
+    days: Annotated[int, typer.Option(min=1, max=825, help="Validity in days")] = 365,
+    platform: Platform = LOCAL_PLATFORM,
 ) -> None:
-    """Make a zip with key, certificate and a script that publishes (ENTERPRISE.zip); with --csr the
-    certificate alone (ENTERPRISE.crt). To renew, issue another one before the end.
+    """Issue a certificate: a zip with key, certificate and a script that publishes (ENTERPRISE.zip); with
+    --csr, the certificate only (ENTERPRISE.crt). To renew, issue another one before the end.
 
     Example: qilu platform certificates issue my-works
     """
-    from qilu_platform.client import Platform
+    from qilu_platform.client import Platform as Client
 
     file = out if out is not None else Path(f"{enterprise}.{'zip' if csr is None else 'crt'}")
     try:
@@ -47,7 +47,7 @@ def issue(
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}.") from error
     try:
-        with os.fdopen(handle, "wb") as written, Platform(platform, secret("QILU_API_KEY")) as client:
+        with os.fdopen(handle, "wb") as written, Client(platform, secret("QILU_API_KEY")) as client:
             if csr is None:
                 written.write(client.certificate_bundle(enterprise, days))
             else:
@@ -59,23 +59,24 @@ def issue(
     console().print(str(file), highlight=False, markup=False)
 
 
-@certificates_app.command("list")
-def show(
-    enterprise: Annotated[str | None, typer.Option(help="only this one's")] = None,
+@app.command("list")
+def list_(
+    enterprise: Annotated[str | None, typer.Option(help="Only certificates of this enterprise")] = None,
     ends_within_days: Annotated[
-        int | None, typer.Option(min=0, max=36_500, help="only valid ones that it is time to renew")
+        int | None,
+        typer.Option(min=0, max=36_500, help="Only valid certificates that end within this many days"),
     ] = None,
-    platform: At = _HERE,
+    platform: Platform = LOCAL_PLATFORM,
     as_json: Json = False,
 ) -> None:
     """List certificates.
 
     Example: qilu platform certificates list --ends-within-days 30
     """
-    from qilu_platform.client import Platform
+    from qilu_platform.client import Platform as Client
     from rich.table import Table
 
-    with Platform(platform, secret("QILU_API_KEY")) as client:
+    with Client(platform, secret("QILU_API_KEY")) as client:
         found = list(client.certificates(enterprise, ends_within_days))
     if as_json:
         print_json(found)
@@ -87,17 +88,17 @@ def show(
     console().print(table)
 
 
-@certificates_app.command("revoke")
+@app.command()
 def revoke(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="of the certificate that ends")],
-    platform: At = _HERE,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Id of the certificate to revoke")],
+    platform: Platform = LOCAL_PLATFORM,
 ) -> None:
-    """End a certificate, for good.
+    """Revoke a certificate, for good.
 
     Example: qilu platform certificates revoke 3d5b0a9c1e2f47586a7b8c9d0e1f2a3b4c5d6e7f
     """
-    from qilu_platform.client import Platform
+    from qilu_platform.client import Platform as Client
 
-    with Platform(platform, secret("QILU_API_KEY")) as client:
+    with Client(platform, secret("QILU_API_KEY")) as client:
         client.revoke_certificate(id_)
     console().print(f"{id_} is revoked.", highlight=False, markup=False)

@@ -1,0 +1,253 @@
+"""`qilu devices`: simulated equipment."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from qilu_contract.errors import ConfigError
+
+from qilu import flags
+from qilu.commands.options import (
+    LOCAL_BROKER,
+    LOCAL_PLATFORM,
+    Broker,
+    Classes,
+    CommandsOf,
+    Digest,
+    For,
+    Json,
+    Platform,
+    Profile,
+    ReportFile,
+    Scenario,
+    Seed,
+    Shard,
+    Speed,
+    Start,
+    State,
+    Units,
+    use_classes,
+    write_report,
+)
+from qilu.logfile import log_to_stderr
+from qilu.output import console, print_json
+from qilu.process import become_service, on_stop_signals
+
+if TYPE_CHECKING:
+    from qilu_devices.commands import Given
+    from qilu_devices.run import RunConfig, RunReport
+
+app = typer.Typer(no_args_is_help=True, help="Simulated equipment.")
+
+
+@app.command()
+def run(
+    broker: Broker = LOCAL_BROKER,
+    platform: Platform = LOCAL_PLATFORM,
+    state: State = Path("var/devices"),
+    scenario: Scenario = None,
+    classes: Classes = None,
+    units: Units = None,
+    seed: Seed = None,
+    start: Start = None,
+    speed: Speed = "1",
+    duration: For = None,
+    shard: Shard = "1/1",
+    commands: CommandsOf = None,
+    digest: Digest = False,
+    gateways: Annotated[
+        int,
+        typer.Option(
+            min=1, max=10_000, help="Number of gateways that share the counties; an edge node follows its own"
+        ),
+    ] = 1,
+    profile: Profile = "reliable",
+    report: ReportFile = None,
+) -> None:
+    """Register the fleet at the platform (key from QILU_API_KEY), then publish its telemetry.
+
+    Example: qilu devices run --units 100 --speed 10 --for 10m
+    """
+    use_classes(classes)
+    from qilu_devices import fleet
+    from qilu_devices.run import RunConfig
+    from qilu_devices.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    config = RunConfig(
+        broker=broker,
+        scenario=loaded,
+        platform=platform,
+        seed=seed,
+        units=units,
+        for_s=None if duration is None else flags.duration_s(duration),
+        start_ms=loaded.start_ms if start is None else flags.time_ms(start),
+        speed=flags.speed(speed),
+        shard=fleet.Shard(*flags.shard(shard)),
+        state=state,
+        commands=_commands_of(commands),
+        gateways=gateways,
+        strict=profile == "strict",
+    )
+    if digest:
+        _print_digest(config)
+    else:
+        _simulate(config, report)
+
+
+@app.command()
+def backfill(
+    days: Annotated[int, typer.Option(min=1, max=36_500, help="Days of history")],
+    broker: Broker = LOCAL_BROKER,
+    platform: Platform = LOCAL_PLATFORM,
+    state: State = Path("var/backfill"),
+    scenario: Scenario = None,
+    units: Units = None,
+    seed: Seed = None,
+    start: Start = None,
+    shard: Shard = "1/1",
+    commands: CommandsOf = None,
+    digest: Digest = False,
+    report: ReportFile = None,
+    classes: Classes = None,
+) -> None:
+    """Publish history as fast as the gateway takes it: the last days, or those after --start. After a stop or
+    a crash, the same command continues. Do not run it beside a run of the same fleet: an edge node has one
+    connection.
+
+    Example: qilu devices backfill --days 30 --units 100
+    """
+    use_classes(classes)
+    from qilu_devices import fleet
+    from qilu_devices.backfill import backfill as what_is_left
+    from qilu_devices.run import RunConfig
+    from qilu_devices.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    config = RunConfig(
+        broker=broker,
+        scenario=loaded,
+        platform=platform,
+        seed=seed,
+        units=units,
+        start_ms=loaded.start_ms if start is None else flags.time_ms(start),
+        shard=fleet.Shard(*flags.shard(shard)),
+        state=None if digest else state,
+        commands=_commands_of(commands),
+    )
+    left = what_is_left(config, days)
+    if left is None:
+        console().print(f"The backfill in {state} is complete: another one needs another --state.")
+    elif digest:
+        _print_digest(left)
+    else:
+        _simulate(left, report)
+
+
+def _commands_of(manifest: Path | None) -> tuple[Given, ...]:
+    from qilu_devices.manifest import load_manifest
+
+    return () if manifest is None else tuple(load_manifest(manifest).commands)
+
+
+def _print_digest(config: RunConfig) -> None:
+    from qilu_devices.simulation import digest
+
+    if config.for_s is None or config.start_ms is None:
+        raise ConfigError("--digest needs a start and a duration: give --start and --for.")
+    loaded = config.scenario
+    size = config.units if config.units is not None else loaded.units
+    seed = config.seed if config.seed is not None else loaded.seed
+    until_ms = config.start_ms + round(config.for_s * 1000)
+    sha256 = digest(loaded, seed, config.start_ms, size, until_ms, config.shard, config.commands)
+    console().print(sha256, markup=False)
+
+
+def _simulate(config: RunConfig, report: Path | None) -> None:
+    """Run until the end, or until a signal comes."""
+    flags.new_file(report, "--report")
+    become_service()
+    if config.state is not None:
+        flags.state_folder(config.state)
+    log_to_stderr()
+    outcome, stopped = asyncio.run(_run_until_signal(config))
+    write_report(report, outcome)
+    until = datetime.fromtimestamp(outcome.until_ms / 1000, UTC)
+    console().print(
+        f"Until {until:%Y-%m-%d %H:%M:%S} UTC: {outcome.readings_made:,} readings, "
+        f"{outcome.readings_acked:,} acknowledged by the broker, {outcome.dropped:,} dropped at the edge, "
+        f"{outcome.pending:,} not sent.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if config.backfill and (stopped or outcome.pending):
+        console().print("Run the same command again to continue.")
+
+
+async def _run_until_signal(config: RunConfig) -> tuple[RunReport, bool]:
+    """The report of the run, and whether a signal ended it."""
+    from qilu_devices import run as simulation
+
+    from qilu.progress import RunLine
+
+    stopping = asyncio.Event()
+    on_stop_signals(stopping.set)
+    with RunLine(console(), whole=config.backfill) as line:
+        return await simulation.run(config, line.show, stopping), stopping.is_set()
+
+
+@app.command()
+def catalogue(
+    name: Annotated[str | None, typer.Argument(metavar="CLASS", help="One class; default: all")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Write pages with pictures into this folder; print nothing")
+    ] = None,
+    classes: Classes = None,
+    as_json: Json = False,
+) -> None:
+    """Print the equipment catalogue: classes, signals and faults, with the source of each figure.
+
+    Example: qilu devices catalogue motor
+    """
+    use_classes(classes)
+    from qilu_contract.catalogue.classes import CATALOGUE
+
+    from qilu.catalogue import as_data, tables
+
+    if name is not None and name not in CATALOGUE:
+        raise ConfigError(f"There is no class {name!r}: use one of {', '.join(CATALOGUE)}.")
+    chosen = list(CATALOGUE.values()) if name is None else [CATALOGUE[name]]
+    if write is not None:
+        from qilu_devices.pages import write_pages
+
+        for path in write_pages(write, chosen):
+            console().print(str(path), highlight=False, markup=False)
+    elif as_json:
+        print_json(as_data(chosen))
+    else:
+        console().print(*tables(chosen), sep="\n")
+
+
+@app.command()
+def totals(scenario: Scenario = None, seed: Seed = None, as_json: Json = False) -> None:
+    """Print what a fleet of ten million units uses, makes and emits in a year, beside the province's figures.
+
+    Example: qilu devices totals --json
+    """
+    from qilu_devices.scenario import load_scenario
+    from qilu_devices.totals import class_totals, figures
+
+    from qilu.catalogue import totals_tables
+
+    loaded = load_scenario(scenario)
+    chosen = loaded.seed if seed is None else seed
+    by_class = class_totals(loaded.classes, loaded.cities, chosen)
+    sums = figures(by_class, loaded.cities, chosen)
+    if as_json:
+        print_json({figure.name: round(figure.value, 3) for figure in sums})
+    else:
+        console().print(*totals_tables(by_class, sums), sep="\n")

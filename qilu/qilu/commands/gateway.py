@@ -1,0 +1,75 @@
+"""`qilu gateway`: the gateway and its dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qilu.commands import dead_letters
+from qilu.commands.options import (
+    LOCAL_BROKER,
+    LOCAL_PLATFORM,
+    Broker,
+    Classes,
+    Platform,
+    Profile,
+    State,
+    StoreUrl,
+    use_classes,
+)
+from qilu.logfile import log_to_stderr
+from qilu.process import become_service, on_stop_signals
+
+if TYPE_CHECKING:
+    from qilu_gateway.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="The gateway: from MQTT to the store.")
+app.add_typer(dead_letters.app, name="dead-letters")
+
+
+@app.command()
+def run(
+    broker: Broker = LOCAL_BROKER,
+    store: StoreUrl = "influxdb://127.0.0.1:8086/qilu",
+    platform: Platform = LOCAL_PLATFORM,
+    state: State = Path("var/gateway"),
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of /metrics and /healthz")] = 8081,
+    host: Annotated[str, typer.Option(help="Address of /metrics and /healthz")] = "127.0.0.1",
+    classes: Classes = None,
+    shard: Annotated[
+        str, typer.Option(help="Part of the counties that this gateway has, i/n: 1/4 is the first of four")
+    ] = "1/1",
+    profile: Profile = "reliable",
+) -> None:
+    """Receive readings from the broker and store them (keys from QILU_API_KEY, QILU_INFLUX_TOKEN,
+    QILU_MQTT_USER, QILU_MQTT_PASSWORD).
+
+    Example: qilu gateway run --broker mqtt://127.0.0.1 --store influxdb://127.0.0.1/qilu
+    """
+    use_classes(classes)
+    from qilu_gateway.settings import Settings
+
+    become_service()
+    log_to_stderr()
+    settings = Settings.load(
+        broker=broker,
+        store=store,
+        platform=platform,
+        state=state,
+        http_port=port,
+        http_host=host,
+        shard=shard,
+        profile=profile,
+    )
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    from qilu_gateway.service import GatewayService
+
+    service = GatewayService(settings)
+    on_stop_signals(service.stop)
+    await service.run()

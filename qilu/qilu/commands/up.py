@@ -1,0 +1,130 @@
+"""`qilu up`: the embedded stack."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+from qilu_contract.errors import QiluError
+
+from qilu import flags
+from qilu.commands.options import (
+    Classes,
+    For,
+    ReportFile,
+    Scenario,
+    Seed,
+    Speed,
+    Start,
+    State,
+    Units,
+    use_classes,
+    write_report,
+)
+from qilu.logfile import log_as_json, log_file
+from qilu.output import console
+from qilu.process import become_service
+
+if TYPE_CHECKING:
+    from qilu.report import Report
+
+BrokerKind = Annotated[
+    str,
+    typer.Option(
+        help="auto (Mosquitto if a recent one is installed), mosquitto, builtin, or a URL: mqtt://host:1883"
+    ),
+]
+Store = Annotated[str | None, typer.Option(help="influxdb://host:8086/database; default: DuckDB")]
+Database = Annotated[str | None, typer.Option("--db", help="postgresql://user@host/name; default: SQLite")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65_535, help="Port of the platform; a free one if it is in use")
+]
+MqttPort = Annotated[
+    int, typer.Option(min=0, max=65_535, help="Port of the broker; a free one if it is in use")
+]
+MetricsPort = Annotated[
+    int, typer.Option(min=0, max=65_535, help="Port of the gateway's /metrics; a free one if it is in use")
+]
+Mqtts = Annotated[
+    str,
+    typer.Option(
+        help="Address at which Mosquitto listens to edge nodes with TLS; 0.0.0.0:8883 for other machines"
+    ),
+]
+
+
+def up(
+    state: State = Path("var"),
+    broker: BrokerKind = "auto",
+    store: Store = None,
+    db: Database = None,
+    scenario: Scenario = None,
+    classes: Classes = None,
+    units: Units = None,
+    seed: Seed = None,
+    start: Start = None,
+    speed: Speed = "1",
+    duration: For = None,
+    port: Port = 8000,
+    mqtt_port: MqttPort = 1883,
+    metrics_port: MetricsPort = 8081,
+    mqtts: Mqtts = "127.0.0.1:8883",
+    report: ReportFile = None,
+) -> None:
+    """Start everything on this machine: broker, gateway, store, platform, equipment.
+
+    Example: qilu up --units 500 --for 60s --report run.json
+    """
+    use_classes(classes)
+    from qilu_devices.scenario import load_scenario
+
+    from qilu.stack import Child, StackConfig, make_state, run_stack
+
+    if duration is not None:
+        flags.duration_s(duration)
+    if start is not None:
+        flags.time_ms(start)
+    flags.new_file(report, "--report")
+    load_scenario(scenario)
+    choices = {
+        "--scenario": scenario,
+        "--units": units,
+        "--seed": seed,
+        "--start": start,
+        "--for": duration,
+    }
+    words = ["devices", "run", "--speed", speed]
+    for flag, value in choices.items():
+        words += [] if value is None else [flag, str(value)]
+    child = Child("devices", words, speed=flags.speed(speed))
+    config = StackConfig(state, broker, store, db, port, mqtt_port, metrics_port, mqtts, child)
+    config.check()
+    become_service()
+    make_state(state, child.name)
+    with log_file(state / "log" / "stack.log") as log:
+        log_as_json(log)
+        outcome = asyncio.run(run_stack(config, console()))
+        structlog.reset_defaults()
+    write_report(report, outcome.as_dict())
+    _show(outcome, state)
+
+
+def _show(outcome: Report, state: Path) -> None:
+    """Print what the stack did. Raises QiluError when it failed or readings are missing."""
+    console().print(
+        f"{outcome.taken:,} readings stored ({outcome.stored:,} of the {outcome.acknowledged:,} that the "
+        f"simulated equipment sent), {outcome.dead_lettered:,} dead-lettered, {outcome.lost:,} lost; "
+        f"{outcome.units_on_cloud:,} of {outcome.units_registered:,} units on cloud; {outcome.seconds:.0f} s",
+        soft_wrap=True,
+    )
+    if outcome.failure is not None:
+        raise QiluError(outcome.failure)
+    if not outcome.good:
+        raise QiluError(
+            f"{outcome.lost} acknowledged readings are missing, {outcome.duplicates} are stored twice, "
+            f"{outcome.refused} of the simulated equipment are dead letters: "
+            f"`qilu gateway dead-letters list --state {state / 'gateway'}` says why."
+        )
