@@ -6,7 +6,7 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up servers test soak check format bench bench-registry bench-gateway bench-recovery lock clean
+.PHONY: help setup up servers test soak check format bench bench-registry bench-gateway bench-recovery site lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -71,8 +71,11 @@ bench-gateway: setup servers ## how fast the gateway is, against the store's own
 bench-recovery: setup servers ## how fast a killed gateway stores again, with nothing lost
 	PYTHONPATH=tests:tests/bench $(BIN)/python tests/bench/bench_recovery.py $(ARGS)
 
+site: setup ## the documentation as a site, in site/
+	$(BIN)/zensical build --strict
+
 lock: $(UV) ## resolve the dependencies anew into requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock
 
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
