@@ -15,8 +15,8 @@ from pathlib import Path
 from qilu.keyring import Keyring
 from qilu.rights import dynamic_security
 from qilu_common.private_files import write_private
-from qilu_platform.authority import Authority
-from qilu_platform.broker_rules import write_rules
+from qilu_platform.broker.authority import Authority
+from qilu_platform.broker.rules import write_rules
 
 KEYS = Path("/keys/all")
 ROOT = Path("/run/qilu")

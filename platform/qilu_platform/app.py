@@ -22,9 +22,9 @@ from qilu_platform.api import (
     readings,
     registry,
 )
+from qilu_platform.api.problems import add_problem_handlers
 from qilu_platform.edge import Edge
 from qilu_platform.metrics import Metrics
-from qilu_platform.problems import add_problem_handlers
 from qilu_platform.runtime import open_runtime
 from qilu_platform.settings import Settings
 

@@ -12,8 +12,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from qilu_platform.api.problems import Problem, problem_response
 from qilu_platform.metrics import Metrics
-from qilu_platform.problems import Problem, problem_response
 
 log = structlog.get_logger()
 

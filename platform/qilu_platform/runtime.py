@@ -20,19 +20,21 @@ from qilu_stores.hours import Hours
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from qilu_platform import epoch
-from qilu_platform.authority import Authority
-from qilu_platform.broker_rules import BrokerRules, RevocationList
-from qilu_platform.commanding import Commander
-from qilu_platform.database import Database, DatabaseBusy, has_no_room, lock_start, unreachable
-from qilu_platform.events import Hub
-from qilu_platform.figures import Milestones, OwnFigures, pipeline_figures
-from qilu_platform.imports import count_jobs
-from qilu_platform.keys import ensure_keys
+from qilu_platform.broker.authority import Authority
+from qilu_platform.broker.commanding import Commander
+from qilu_platform.broker.rules import BrokerRules, RevocationList
+from qilu_platform.counting.figures import Milestones, OwnFigures, pipeline_figures
+from qilu_platform.counting.programme import points, programme, read_counts
+from qilu_platform.database import epoch
+from qilu_platform.database.faults import has_no_room, unreachable
+from qilu_platform.database.locks import lock_start
+from qilu_platform.database.transactions import Database, DatabaseBusy
+from qilu_platform.hub import Hub
+from qilu_platform.imports.jobs import count_jobs
 from qilu_platform.limits import Buckets
 from qilu_platform.metrics import Metrics
-from qilu_platform.models import Role
-from qilu_platform.programme import points, programme, read_counts
+from qilu_platform.models.fields import Role
+from qilu_platform.registry.keys import ensure_keys
 from qilu_platform.settings import Settings
 
 log = structlog.get_logger()

@@ -33,10 +33,10 @@ from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.store import Store
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings as GatewaySettings
-from qilu_platform.authority import Authority
-from qilu_platform.broker_rules import write_rules
+from qilu_platform.broker.authority import Authority
+from qilu_platform.broker.rules import write_rules
 from qilu_platform.client import Programme
-from qilu_platform.database import check_reachable
+from qilu_platform.database.engine import check_reachable
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 from qilu_stores import open_store

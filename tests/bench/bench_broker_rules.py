@@ -11,8 +11,8 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
-from qilu_platform import broker_rules
-from qilu_platform.certificates import Node
+from qilu_platform.broker import rules as broker_rules
+from qilu_platform.broker.certificates import Node
 
 SIZES = [int(size) for size in os.environ.get("QILU_BENCH_NODES", "1000,3000,10000").split(",")]
 SERVICE = "user bench\ntopic readwrite bench\n"

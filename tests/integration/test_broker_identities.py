@@ -28,7 +28,7 @@ from qilu_contract.errors import ConfigError
 from qilu_devices.broker import Broker
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
-from qilu_platform.authority import Authority, certificate_pem, key_pem, make_key
+from qilu_platform.broker.authority import Authority, certificate_pem, key_pem, make_key
 from qilu_platform.client import Platform, PlatformError
 
 QILU = Path(sys.executable).parent / "qilu"

@@ -34,7 +34,7 @@ from qilu_dashboards.build import build_all
 from qilu_dashboards.pictures import NOTE, picture
 from qilu_dashboards.units import unit_of
 from qilu_devices.manifest import Manifest, load_manifest
-from qilu_platform.programme import points as platform_points
+from qilu_platform.counting.programme import points as platform_points
 from qilu_stores.hours import Hours
 
 UNITS = 150

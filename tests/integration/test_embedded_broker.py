@@ -17,8 +17,8 @@ from qilu_common import mqtt
 from qilu_common.broker import MAX_PACKET_BYTES
 from qilu_common.mqtt import Login
 from qilu_contract.errors import ConfigError
-from qilu_platform.authority import Authority
-from qilu_platform.broker_rules import write_rules
+from qilu_platform.broker.authority import Authority
+from qilu_platform.broker.rules import write_rules
 
 from qilu import brokers
 

@@ -43,7 +43,7 @@ from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
 from qilu_platform.audit import audit
 from qilu_platform.client import Programme
-from qilu_platform.database import open_engine
+from qilu_platform.database.engine import open_engine
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 from qilu_stores import open_store

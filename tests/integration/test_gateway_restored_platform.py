@@ -17,7 +17,7 @@ from gateway_world import COUNTY, ENTERPRISE, FakePlatform, Publisher, eventuall
 from pydantic import SecretStr
 from qilu_contract.errors import Reason
 from qilu_gateway.settings import Settings
-from qilu_platform.backup import back_up
+from qilu_platform.database.backup import back_up
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 

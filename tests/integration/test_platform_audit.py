@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 from qilu_platform.audit import audit, repair
-from qilu_platform.audit_log import record
-from qilu_platform.database import migrate, open_engine, writing
-from qilu_platform.keys import Caller
-from qilu_platform.models import Role
-from qilu_platform.onboarding import report, retire_unit, suspend_enterprise, suspend_unit
-from qilu_platform.registration import (
+from qilu_platform.database.engine import open_engine, writing
+from qilu_platform.database.migrating import migrate
+from qilu_platform.database.schema import audit_log
+from qilu_platform.models.fields import Role
+from qilu_platform.registry.audit_log import record
+from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.onboarding import report
+from qilu_platform.registry.registration import (
     register_centres,
     register_contracts,
     register_disbursements,
@@ -29,7 +31,7 @@ from qilu_platform.registration import (
     register_recognitions,
     register_units,
 )
-from qilu_platform.schema import audit_log
+from qilu_platform.registry.suspending import retire_unit, suspend_enterprise, suspend_unit
 from sqlalchemy import Engine, select, text
 
 HOUR_MS = 3_600_000

@@ -12,8 +12,8 @@ import pytest
 from pydantic import SecretStr
 from qilu_contract.errors import ConfigError
 from qilu_platform.audit import audit
-from qilu_platform.backup import back_up
-from qilu_platform.database import open_engine
+from qilu_platform.database.backup import back_up
+from qilu_platform.database.engine import open_engine
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 

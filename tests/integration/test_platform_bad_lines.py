@@ -20,7 +20,7 @@ import pytest
 from qilu_contract.catalogue.places import COUNTIES
 from qilu_contract.wire.ids import enterprise_id, unit_id
 from qilu_platform.audit import audit
-from qilu_platform.database import open_engine
+from qilu_platform.database.engine import open_engine
 
 SOAK = os.environ.get("QILU_SOAK") == "1"
 LINES = 10_000_000 if SOAK else 100_000

@@ -23,10 +23,10 @@ from pydantic import SecretStr
 from qilu_contract.errors import ConfigError
 from qilu_platform.app import create_app
 from qilu_platform.audit import audit
-from qilu_platform.authority import Authority
-from qilu_platform.broker_rules import MAX_LINES_FOR, acl
-from qilu_platform.bundle import new_key
-from qilu_platform.certificates import MAX_VALID, Node
+from qilu_platform.broker.authority import Authority
+from qilu_platform.broker.bundle import new_key
+from qilu_platform.broker.certificates import MAX_VALID, Node
+from qilu_platform.broker.rules import MAX_LINES_FOR, acl
 from qilu_platform.settings import Settings
 
 ADMIN = "the-admin-key-of-this-test"

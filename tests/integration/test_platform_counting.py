@@ -31,23 +31,20 @@ from qilu_contract.catalogue.places import PROVINCE, city_of
 from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire.clock import wall_ms
-from qilu_platform import migrations
-from qilu_platform.activity import active_hours
 from qilu_platform.app import create_app
 from qilu_platform.audit import Difference, audit
-from qilu_platform.database import Database, migrate, open_engine
-from qilu_platform.models import TIERS, Recognised
-from qilu_platform.onboarding import (
-    end_contract,
-    end_contracts,
-    report,
-    resume_enterprise,
-    retire_unit,
-    suspend_enterprise,
-)
-from qilu_platform.problems import Problem
-from qilu_platform.programme import points, programme, read_counts
-from qilu_platform.registration import (
+from qilu_platform.counting.activity import active_hours
+from qilu_platform.counting.programme import points, programme, read_counts
+from qilu_platform.database import migrations
+from qilu_platform.database.engine import open_engine
+from qilu_platform.database.migrating import migrate
+from qilu_platform.database.schema import counters, metadata, recognitions
+from qilu_platform.database.transactions import Database
+from qilu_platform.errors import Refused
+from qilu_platform.models.fields import TIERS, Recognised
+from qilu_platform.registry.endings import end_contract, end_contracts
+from qilu_platform.registry.onboarding import report
+from qilu_platform.registry.registration import (
     register_centres,
     register_contracts,
     register_disbursements,
@@ -56,7 +53,7 @@ from qilu_platform.registration import (
     register_recognitions,
     register_units,
 )
-from qilu_platform.schema import counters, metadata, recognitions
+from qilu_platform.registry.suspending import resume_enterprise, retire_unit, suspend_enterprise
 from qilu_platform.settings import Settings
 from sqlalchemy import Connection, MetaData, Table, select, text
 from sqlalchemy.exc import DBAPIError
@@ -270,7 +267,7 @@ class Programme(RuleBasedStateMachine):
             self.write(lambda connection: retire_unit(connection, unit))
             self.retired.add(unit)
         else:
-            with pytest.raises(Problem):
+            with pytest.raises(Refused):
                 self.write(lambda connection: retire_unit(connection, unit))
 
     @rule(number=IDS)

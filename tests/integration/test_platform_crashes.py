@@ -10,16 +10,17 @@ import sys
 SCRIPT = """
 import json, os, signal, sys
 from sqlalchemy import event
-from qilu_platform import ledger
-from qilu_platform.database import migrate, open_engine
+from qilu_platform.counting import ledger
+from qilu_platform.database.migrating import migrate
+from qilu_platform.database.engine import open_engine
 from qilu_platform.audit import audit
-from qilu_platform.loading import NotNewError, load, prepare
-from qilu_platform.onboarding import (
-    end_contract, fall_silent, report, resume_enterprise, retire_unit, suspend_enterprise,
-)
-from qilu_platform.parsing import parse
-from qilu_platform.programme import read_counts
-from qilu_platform.registration import register_contracts, register_enterprises, register_providers
+from qilu_platform.imports.loading import NotNewError, load, prepare
+from qilu_platform.registry.endings import end_contract
+from qilu_platform.registry.onboarding import fall_silent, report
+from qilu_platform.registry.suspending import resume_enterprise, retire_unit, suspend_enterprise
+from qilu_platform.imports.parsing import parse
+from qilu_platform.counting.programme import read_counts
+from qilu_platform.registry.registration import register_contracts, register_enterprises, register_providers
 
 # Forked children find its statements compiled.
 engine = open_engine(sys.argv[1])

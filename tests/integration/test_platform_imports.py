@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from qilu_platform import imports
 from qilu_platform.audit import audit
-from qilu_platform.imports import count_jobs
-from qilu_platform.listing import LOOK_AT
-from qilu_platform.parsing import BLOCK
+from qilu_platform.imports import jobs as imports
+from qilu_platform.imports.jobs import count_jobs
+from qilu_platform.imports.splitting import BLOCK
+from qilu_platform.registry.listing import LOOK_AT
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 

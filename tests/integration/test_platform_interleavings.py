@@ -15,30 +15,31 @@ from typing import Any
 
 import psycopg
 import pytest
-from qilu_platform import ledger
 from qilu_platform.audit import audit
-from qilu_platform.database import MAX_TRIES, migrate, open_engine, writing
-from qilu_platform.loading import NotNewError, load, prepare
-from qilu_platform.onboarding import (
-    end_contracts,
-    fall_silent,
-    report,
-    resume_enterprise,
-    resume_unit,
-    retire_unit,
-    suspend_enterprise,
-    suspend_unit,
-)
-from qilu_platform.parsing import parse
-from qilu_platform.problems import Problem
-from qilu_platform.registration import (
+from qilu_platform.counting import ledger
+from qilu_platform.database.engine import open_engine, writing
+from qilu_platform.database.migrating import migrate
+from qilu_platform.database.schema import units
+from qilu_platform.database.transactions import MAX_TRIES
+from qilu_platform.errors import Refused
+from qilu_platform.imports.loading import NotNewError, load, prepare
+from qilu_platform.imports.parsing import parse
+from qilu_platform.registry.endings import end_contracts
+from qilu_platform.registry.onboarding import fall_silent, report
+from qilu_platform.registry.registration import (
     register_contracts,
     register_enterprises,
     register_providers,
     register_recognitions,
     register_units,
 )
-from qilu_platform.schema import units
+from qilu_platform.registry.suspending import (
+    resume_enterprise,
+    resume_unit,
+    retire_unit,
+    suspend_enterprise,
+    suspend_unit,
+)
 from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import DBAPIError
 
@@ -173,7 +174,7 @@ class World:
                 with writing(self.engine) as connection:
                     told(_pid(connection))
                     return work(connection, n)
-            except Problem as problem:  # such as: the enterprise of the unit is suspended
+            except Refused as problem:  # such as: the enterprise of the unit is suspended
                 return problem
             except DBAPIError as error:
                 if not left or getattr(error.orig, "sqlstate", None) not in ("40001", "40P01"):

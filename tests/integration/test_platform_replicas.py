@@ -21,10 +21,10 @@ from typing import Any
 import httpx
 import pytest
 from conftest import Server
-from qilu_platform.activity import HOUR_MS
 from qilu_platform.audit import audit
-from qilu_platform.database import open_engine
-from qilu_platform.schema import enterprises, units
+from qilu_platform.counting.activity import HOUR_MS
+from qilu_platform.database.engine import open_engine
+from qilu_platform.database.schema import enterprises, units
 from sqlalchemy import select
 
 SOAK = os.environ.get("QILU_SOAK") == "1"

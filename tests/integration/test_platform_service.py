@@ -22,9 +22,9 @@ from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.errors import ConfigError
 from qilu_contract.storage import BORN, Point
 from qilu_contract.wire.clock import wall_ms
-from qilu_platform.authority import Authority
-from qilu_platform.backup import back_up
-from qilu_platform.events import MAX_STREAMS_OF_ONE
+from qilu_platform.broker.authority import Authority
+from qilu_platform.database.backup import back_up
+from qilu_platform.hub import MAX_STREAMS_OF_ONE
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 from qilu_stores import open_store

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr
-from qilu_platform.authority import Authority
+from qilu_platform.broker.authority import Authority
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 

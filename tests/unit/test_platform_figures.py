@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qilu_contract.catalogue.places import PROVINCE
-from qilu_platform.figures import Milestones, OwnFigures, milestones
+from qilu_platform.counting.figures import Milestones, OwnFigures, milestones
 from qilu_platform.metrics import Metrics
 
 

@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from pydantic import ValidationError
 from qilu_contract.errors import ConfigError
-from qilu_platform.bulk import parse_lines
-from qilu_platform.database import open_engine
-from qilu_platform.events import MAX_STREAMS, MAX_WAITING, Hub
-from qilu_platform.ledger import EFFECTS, Event, correction
+from qilu_platform.counting.ledger import EFFECTS, Event, correction
+from qilu_platform.database.engine import open_engine
+from qilu_platform.hub import MAX_STREAMS, MAX_WAITING, Hub
+from qilu_platform.imports.bulk import parse_lines
 from qilu_platform.settings import Settings
 
 ROOT = Path(__file__).parents[2]

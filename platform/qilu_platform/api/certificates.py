@@ -10,16 +10,18 @@ from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform import audit_log
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.problems import Problem
 from qilu_platform.api.registry import AnId, Limit, RepeatKey
-from qilu_platform.authority import certificate_pem
-from qilu_platform.bundle import Place, bundle, new_key
-from qilu_platform.certificates import get, issue, page, revoke
-from qilu_platform.idempotency import Repeatable
-from qilu_platform.keys import Caller
-from qilu_platform.models import BundleIn, CertificateIn, CertificateOut, IssuedOut, Role
-from qilu_platform.problems import Problem
+from qilu_platform.broker.authority import certificate_pem
+from qilu_platform.broker.bundle import Place, bundle, new_key
+from qilu_platform.broker.certificates import get, issue, page, revoke
+from qilu_platform.models.answers import CertificateOut, IssuedOut
+from qilu_platform.models.bodies import BundleIn, CertificateIn
+from qilu_platform.models.fields import Role
+from qilu_platform.registry import audit_log
+from qilu_platform.registry.idempotency import Repeatable
+from qilu_platform.registry.keys import Caller
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["certificates"], responses=PROBLEMS)

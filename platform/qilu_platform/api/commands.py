@@ -8,15 +8,16 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from qilu_contract.wire.commands import Command
 from qilu_contract.wire.ids import ID_PATTERN
 
-from qilu_platform import commanding
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
-from qilu_platform.commanding import BrokerAway
-from qilu_platform.keys import Caller
-from qilu_platform.listing import get_row
-from qilu_platform.models import CommandIn, Role
-from qilu_platform.problems import Problem
+from qilu_platform.api.problems import Problem
+from qilu_platform.broker import commanding
+from qilu_platform.broker.commanding import BrokerAway
+from qilu_platform.database.schema import units
+from qilu_platform.models.bodies import CommandIn
+from qilu_platform.models.fields import Role
+from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.listing import get_row
 from qilu_platform.runtime import Runtime
-from qilu_platform.schema import units
 
 router = APIRouter(prefix="/v1/units", tags=["commands"], responses=PROBLEMS)
 

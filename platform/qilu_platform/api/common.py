@@ -9,9 +9,9 @@ import msgspec
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from qilu_platform.keys import Caller, find_caller
-from qilu_platform.models import Role
-from qilu_platform.problems import Problem
+from qilu_platform.api.problems import Problem
+from qilu_platform.models.fields import Role
+from qilu_platform.registry.keys import Caller, find_caller
 from qilu_platform.runtime import Runtime
 
 _bearer = HTTPBearer(auto_error=False, description="A key of the platform: `Authorization: Bearer qilu_…`.")

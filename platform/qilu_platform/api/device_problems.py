@@ -9,12 +9,13 @@ from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
-from qilu_platform.device_problems import latest, record
-from qilu_platform.keys import Caller
-from qilu_platform.listing import get_row
-from qilu_platform.models import ProblemsIn, Role
-from qilu_platform.problems import Problem
-from qilu_platform.schema import enterprises, units
+from qilu_platform.api.problems import Problem
+from qilu_platform.database.schema import enterprises, units
+from qilu_platform.models.bodies import ProblemsIn
+from qilu_platform.models.fields import Role
+from qilu_platform.registry.device_problems import latest, record
+from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.listing import get_row
 
 router = APIRouter(prefix="/v1", tags=["problems"], responses=PROBLEMS)
 

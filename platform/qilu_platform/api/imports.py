@@ -13,27 +13,27 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection, select
+from starlette.requests import ClientDisconnect
 
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
-from qilu_platform.imports import FORMATS, Import, list_jobs, open_job, show_job
-from qilu_platform.keys import Caller
-from qilu_platform.listing import Filters, page
-from qilu_platform.models import (
+from qilu_platform.api.problems import Problem
+from qilu_platform.database.schema import import_errors
+from qilu_platform.imports.jobs import FORMATS, BrokenOff, Elsewhere, Import, list_jobs, open_job, show_job
+from qilu_platform.imports.parsing import guard
+from qilu_platform.models.answers import EnterpriseOut, UnitOut
+from qilu_platform.models.fields import (
     MAX_INTEGER,
     CityCode,
     ClassName,
     CountyCode,
-    EnterpriseOut,
     IndustryCode,
     Role,
-    UnitOut,
     UnitState,
 )
-from qilu_platform.parsing import guard
-from qilu_platform.problems import Problem
-from qilu_platform.registration import BOOKS
+from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.listing import Filters, page
+from qilu_platform.registry.registration import BOOKS
 from qilu_platform.runtime import Runtime
-from qilu_platform.schema import import_errors
 
 router = APIRouter(prefix="/v1", tags=["import and export"], responses=PROBLEMS)
 
@@ -91,6 +91,37 @@ def _format(request: Request) -> str:
     return FORMATS[given]
 
 
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for data in request.stream():
+            yield data
+    except ClientDisconnect as error:
+        raise BrokenOff from error
+
+
+async def _run(
+    runtime: Runtime,
+    caller: Caller,
+    id_: str,
+    request: Request,
+    *,
+    offset: int,
+    gzipped: bool,
+    complete: bool,
+) -> Response:
+    """Takes the request's part of the file; the job as it is then."""
+    try:
+        await Import(runtime.database, caller, id_).run(
+            _body(request), _format(request), offset, gzipped=gzipped, complete=complete
+        )
+    except BrokenOff as error:
+        raise ClientDisconnect from error
+    except Elsewhere as error:
+        headers = None if error.offset is None else {"Upload-Offset": str(error.offset)}
+        raise Problem(409, str(error), headers=headers) from error
+    return await _job(runtime, id_, 200)
+
+
 async def _job(runtime: Runtime, id_: str, status: int) -> Response:
     job = await runtime.database.read(lambda connection: show_job(connection, id_))
     headers = {"Location": f"/v1/imports/{id_}", "Upload-Offset": str(job["offset"])}
@@ -120,14 +151,12 @@ async def create_import(
     empty = request.headers.get("content-length") == "0" or (
         "content-length" not in request.headers and "transfer-encoding" not in request.headers
     )
-    format_ = None if empty else _format(request)
+    if not empty:
+        _format(request)  # refused before a job is opened
     id_ = await runtime.database.write(lambda connection: open_job(connection, caller, book))
-    if format_ is None:
+    if empty:
         return await _job(runtime, id_, 201)
-    await Import(runtime.database, caller, id_).run(
-        request.stream(), format_, 0, gzipped=encoding == "gzip", complete=True
-    )
-    return await _job(runtime, id_, 200)
+    return await _run(runtime, caller, id_, request, offset=0, gzipped=encoding == "gzip", complete=True)
 
 
 @router.patch("/imports/{id}", responses=_SHOWS | NOT_FOUND | CONFLICT | _UNSUPPORTED, openapi_extra=_FILE)
@@ -148,10 +177,8 @@ async def continue_import(
     encoding: ContentEncoding = "identity",
 ) -> Response:
     """Sends the file on from the job's offset, which stands at the beginning of a line."""
-    await Import(runtime.database, caller, id).run(
-        request.stream(), _format(request), offset, gzipped=encoding == "gzip", complete=complete == "?1"
-    )
-    return await _job(runtime, id, 200)
+    whole = complete == "?1"
+    return await _run(runtime, caller, id, request, offset=offset, gzipped=encoding == "gzip", complete=whole)
 
 
 @router.get("/imports")

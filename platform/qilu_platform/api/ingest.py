@@ -11,20 +11,18 @@ from pydantic import BaseModel, ValidationError
 from qilu_contract.readings import MAX_TIME_MS
 
 from qilu_platform.api.common import PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
-from qilu_platform.audit_log import barred_after
-from qilu_platform.keys import Caller
-from qilu_platform.models import (
-    MAX_BATCH,
-    MAX_COLUMNS,
-    MAX_INTEGER,
+from qilu_platform.models.bodies import (
     AdmissionColumnsIn,
     AdmissionIn,
     ReadingColumnsIn,
     ReadingIn,
     ReadingsIn,
-    Role,
 )
-from qilu_platform.onboarding import Report, admission, admission_columns, fall_silent, report
+from qilu_platform.models.fields import MAX_BATCH, MAX_COLUMNS, MAX_INTEGER, Role
+from qilu_platform.registry.admission import admission, admission_columns
+from qilu_platform.registry.audit_log import barred_after
+from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.onboarding import Report, fall_silent, report
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1/ingest", tags=["ingest"], responses=PROBLEMS | TOO_LARGE)

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy import Connection
 
-from qilu_platform import audit_log
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
-from qilu_platform.keys import Caller, list_keys, make_key, revoke_key, rotate_key
-from qilu_platform.models import MAX_INTEGER, KeyIn, Role, RotationIn, Text
+from qilu_platform.models.bodies import KeyIn, RotationIn
+from qilu_platform.models.fields import MAX_INTEGER, Role, Text
+from qilu_platform.registry import audit_log
+from qilu_platform.registry.keys import Caller, list_keys, make_key, revoke_key, rotate_key
 
 router = APIRouter(prefix="/v1", tags=["keys"], responses=PROBLEMS)
 

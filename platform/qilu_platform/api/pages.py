@@ -14,7 +14,7 @@ from sqlalchemy import text
 from starlette.staticfiles import StaticFiles
 
 from qilu_platform.api.common import RuntimeDep, answer
-from qilu_platform.problems import Problem
+from qilu_platform.api.problems import Problem
 
 router = APIRouter(include_in_schema=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from qilu_platform.api.common import RuntimeDep, answer
-from qilu_platform.programme import programme, read_counts
+from qilu_platform.counting.programme import programme, read_counts
 
 router = APIRouter(prefix="/v1", tags=["programme"])
 

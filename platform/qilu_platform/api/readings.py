@@ -18,12 +18,12 @@ from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.ids import ID_PATTERN
 
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
-from qilu_platform.keys import Caller
-from qilu_platform.listing import get_row
-from qilu_platform.models import Role
-from qilu_platform.problems import Problem
+from qilu_platform.api.problems import Problem
+from qilu_platform.database.schema import units
+from qilu_platform.models.fields import Role
+from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.listing import get_row
 from qilu_platform.runtime import Runtime
-from qilu_platform.schema import units
 
 router = APIRouter(prefix="/v1/units", tags=["readings"], responses=PROBLEMS | NOT_FOUND)
 

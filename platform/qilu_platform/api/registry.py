@@ -13,53 +13,56 @@ from qilu_contract.wire.identity import parse_identifier
 from qilu_contract.wire.ids import ID_PATTERN, is_reserved
 from sqlalchemy import Connection, select
 
-from qilu_platform import audit_log
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
-from qilu_platform.audit_log import suspended_by_owner
-from qilu_platform.bulk import MAX_LINES, register_lines
-from qilu_platform.certificates import touch_rules
-from qilu_platform.idempotency import Repeatable
-from qilu_platform.keys import Caller
-from qilu_platform.listing import Filters, get_row, owner_of, page
-from qilu_platform.models import (
+from qilu_platform.api.problems import Problem
+from qilu_platform.broker.certificates import touch_rules
+from qilu_platform.database.schema import units
+from qilu_platform.imports.bulk import MAX_LINES, register_lines
+from qilu_platform.models.answers import (
     BulkOut,
-    CentreIn,
     CentreOut,
-    CityCode,
-    ClassName,
-    ContractIn,
     ContractOut,
-    CountyCode,
-    DisbursementIn,
     DisbursementOut,
+    EnterpriseOut,
+    ProviderOut,
+    RecognitionOut,
+    UnitOut,
+)
+from qilu_platform.models.bodies import (
+    CentreIn,
+    ContractIn,
+    DisbursementIn,
     EndingsIn,
     EnterpriseIn,
-    EnterpriseOut,
-    IndustryCode,
     ProviderIn,
-    ProviderOut,
-    Recognised,
     RecognitionIn,
-    RecognitionOut,
+    UnitIn,
+)
+from qilu_platform.models.fields import (
+    CityCode,
+    ClassName,
+    CountyCode,
+    IndustryCode,
+    Recognised,
     Role,
     Text,
-    UnitIn,
-    UnitOut,
     UnitState,
 )
-from qilu_platform.onboarding import (
-    end_contract,
-    end_contracts,
+from qilu_platform.registry import audit_log
+from qilu_platform.registry.audit_log import suspended_by_owner
+from qilu_platform.registry.endings import end_contract, end_contracts
+from qilu_platform.registry.idempotency import Repeatable
+from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.listing import Filters, get_row, owner_of, page
+from qilu_platform.registry.registration import BOOKS, Outcome, register_one
+from qilu_platform.registry.suspending import (
     resume_enterprise,
     resume_unit,
     retire_unit,
     suspend_enterprise,
     suspend_unit,
 )
-from qilu_platform.problems import Problem
-from qilu_platform.registration import BOOKS, Outcome, register_one
 from qilu_platform.runtime import Runtime
-from qilu_platform.schema import units
 
 router = APIRouter(prefix="/v1", tags=["registry"], responses=PROBLEMS)
 

@@ -95,7 +95,8 @@ def audit(
     """
     from qilu_common.secrets import secret
     from qilu_platform import audit as auditing
-    from qilu_platform.database import answering, open_engine
+    from qilu_platform.database.engine import open_engine
+    from qilu_platform.database.faults import answering
 
     if db.startswith("sqlite:///") and not Path(db.removeprefix("sqlite:///")).is_file():
         raise ConfigError(
@@ -131,7 +132,7 @@ def backup(copy: Annotated[Path, typer.Argument(help="The new file")], db: Db = 
 
     Example: qilu platform backup registry-2026-01-31.sqlite --db sqlite:///var/registry.sqlite
     """
-    from qilu_platform.backup import back_up
+    from qilu_platform.database.backup import back_up
 
     back_up(db, copy)
     console().print(f"{copy}: {copy.stat().st_size:,} bytes", highlight=False, markup=False)

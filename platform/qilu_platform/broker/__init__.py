@@ -1,0 +1,1 @@
+"""Edge nodes: their certificates, the broker's rules, commands."""

@@ -1,0 +1,125 @@
+"""What Mosquitto has to know of the registry, as files: which edge node may use which topics (`nodes.acl`),
+and which certificates are revoked (`crl.pem`).
+
+Mosquitto takes them as `acl_file` and `crlfile`, and reads them anew on SIGHUP, which whoever runs it sends
+when a file has changed. A node that lost its right loses its lines, so its open connections are muted as
+well. Rights of services do not belong in `nodes.acl`: a reload takes them from a session that was restored
+from disk and is offline (docs/decisions/054-rights-that-survive-a-reload.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from qilu_platform.broker.authority import Authority, Revoked
+from qilu_platform.broker.certificates import Node, nodes, revocations, rules_version
+from qilu_platform.database.transactions import Database
+
+log = structlog.get_logger()
+
+MAX_LINES_FOR = 10_000
+"""Nodes with lines of their own. For each line that it reads Mosquitto searches all users before it: 10,000
+nodes take it half a second of CPU, in which it does nothing else, ten times as many a hundred times as long
+(docs/decisions/043-broker-rules.md)."""
+SIGN_AGAIN = timedelta(days=1)
+LOOK_AGAIN_S = 3600.0
+"""Certificates end by themselves, without a change in the registry."""
+
+_FOR_ALL = """\
+# Too many edge nodes for lines of their own: this holds each to its name, and the gateway to its group.
+pattern readwrite spBv1.0/+/+/%u/#
+pattern write qilu/v1/+/%u/+/telemetry
+"""
+_HOST = "pattern read spBv1.0/STATE/+\n"
+
+
+def acl(found: Sequence[Node]) -> str:
+    """Each node reads and writes the topics of its own name in its own group, and reads whether the host is
+    there."""
+    if len(found) > MAX_LINES_FOR:
+        return _FOR_ALL + _HOST
+    return _HOST + "".join(
+        f"user {node.enterprise}\n"
+        f"topic readwrite spBv1.0/{node.county}/+/{node.enterprise}/#\n"
+        f"topic write qilu/v1/{node.county}/{node.enterprise}/+/telemetry\n"
+        for node in found
+    )
+
+
+def write_rules(
+    folder: Path, authority: Authority, found: Sequence[Node], revoked: Sequence[Revoked]
+) -> bool:
+    """Write both files, each whole or not at all; returns whether anything was written. A file that says what
+    it should is left alone, since the broker reads its rules anew for every write: the list is signed again
+    only when its entries changed or it is a day old."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = False
+    if not authority.vouches_for(_content(folder / "crl.pem"), revoked, SIGN_AGAIN):
+        _replace(folder / "crl.pem", authority.crl(revoked, number=time.time_ns() // 1_000_000))
+        written = True
+    text = acl(found).encode()
+    if _content(folder / "nodes.acl") != text:
+        _replace(folder / "nodes.acl", text)
+        written = True
+    return written
+
+
+def _content(path: Path) -> bytes:
+    """Empty when there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(content)
+    # A broker that runs as another user reads it where the folder lets others in.
+    partial.chmod(0o600 | (path.parent.stat().st_mode & 0o044))
+    partial.replace(path)
+
+
+class RevocationList:
+    """The list as everybody may have it, signed when something changed and every minute at most."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self._version, self._signed_s, self._pem = -1, float("-inf"), b""
+
+    async def pem(self, database: Database) -> bytes:
+        version, now_s = await database.read(rules_version), time.monotonic()
+        if version != self._version or now_s - self._signed_s > 60:
+            revoked = await database.read(revocations)
+            number = time.time_ns() // 1_000_000
+            self._pem = await database.compute(lambda: self._authority.crl(revoked, number))
+            self._version, self._signed_s = version, now_s
+        return self._pem
+
+
+class BrokerRules:
+    """Keeps the files in `folder` as the registry says. Any number of platforms may: they write the same."""
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self._folder = folder
+        self._authority = authority
+        self._version = -1
+        self._looked_s = self._not_before_s = float("-inf")
+
+    async def step(self, database: Database) -> None:
+        """Called every second."""
+        now_s = time.monotonic()
+        version = await database.read(rules_version)
+        if now_s < self._not_before_s or (version == self._version and now_s - self._looked_s < LOOK_AGAIN_S):
+            return
+        wanted = await database.read(lambda connection: (nodes(connection), revocations(connection)))
+        if await database.compute(lambda: write_rules(self._folder, self._authority, *wanted)):
+            log.info("broker rules written", nodes=len(wanted[0]), revoked=len(wanted[1]))
+            # A broker that reads its rules does nothing else: it gets ten times as long for its work.
+            self._not_before_s = now_s + min(len(wanted[0]), MAX_LINES_FOR) / 1000
+        self._version, self._looked_s = version, now_s

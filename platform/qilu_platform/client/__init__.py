@@ -1,0 +1,49 @@
+"""A client of the platform's API, for Python programs: blocking, typed, httpx2 and nothing else of ours.
+
+    with Platform("http://127.0.0.1:8000", key) as platform:
+        works = platform.create_enterprise("My works", county="370202", industry="C34", id="my-works")
+        motor = platform.create_unit("motor", works.id, id="my-motor")
+
+What the platform refuses is raised as PlatformError with its own sentence; KeyRefused and PlatformAway are
+kinds of it. Times are milliseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from qilu_platform.client.answers import (
+    Certificate,
+    Command,
+    Contract,
+    Enterprise,
+    Import,
+    IssuedCertificate,
+    Key,
+    Latest,
+    NewKey,
+    Programme,
+    Target,
+    Unit,
+)
+from qilu_platform.client.calls import Platform
+from qilu_platform.client.errors import KeyRefused, PlatformAway, PlatformError
+from qilu_platform.client.files import content_type
+
+__all__ = [
+    "Certificate",
+    "Command",
+    "Contract",
+    "Enterprise",
+    "Import",
+    "IssuedCertificate",
+    "Key",
+    "KeyRefused",
+    "Latest",
+    "NewKey",
+    "Platform",
+    "PlatformAway",
+    "PlatformError",
+    "Programme",
+    "Target",
+    "Unit",
+    "content_type",
+]

@@ -1,0 +1,130 @@
+"""What the platform answers, typed."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Enterprise(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    county: str
+    city: str
+    industry: str
+    uscc: str | None
+    registered_ms: int
+    on_cloud_ms: int | None
+    contracts_current: int
+    suspended_ms: int | None
+
+
+class Unit(msgspec.Struct, frozen=True, rename={"class_": "class"}):
+    id: str
+    identifier: str
+    class_: str
+    enterprise: str
+    name: str | None
+    county: str
+    city: str
+    industry: str
+    state: str
+    registered_ms: int
+    on_cloud_ms: int | None
+    active: bool
+
+
+class Command(msgspec.Struct, frozen=True):
+    """`command` as it was asked for; `state` is sent (no answer yet), accepted or refused (for `reason`)."""
+
+    id: str
+    unit: str
+    at_ms: int
+    key: str
+    command: dict[str, str | float]
+    state: str
+    reason: str | None
+    holds_from_ms: int | None
+
+
+class Contract(msgspec.Struct, frozen=True):
+    id: str
+    enterprise: str
+    provider: str
+    kind: str
+    registered_ms: int
+    ended_ms: int | None
+
+
+class Latest(msgspec.Struct, frozen=True):
+    """A unit's latest reading."""
+
+    unit: str
+    ts_ms: int
+    values: dict[str, float | int | bool]
+
+
+class Key(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    role: str
+    enterprise: str | None
+    created_ms: int
+    revoked_ms: int | None
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """The only time that the key itself is told."""
+
+    id: str
+    key: str
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """Of an edge node; `id` is its serial number, `state` valid, expired or revoked."""
+
+    id: str
+    enterprise: str
+    state: str
+    issued_ms: int
+    ends_ms: int
+    revoked_ms: int | None
+
+
+class IssuedCertificate(Certificate, frozen=True):
+    """With what was signed, in PEM."""
+
+    certificate: str
+    ca: str
+
+
+class Import(msgspec.Struct, frozen=True):
+    """A job of bulk import: `offset` bytes of its file are done."""
+
+    id: str
+    book: str
+    state: str
+    offset: int
+    lines: int
+    created: int
+    existing: int
+    bad: int
+
+
+class Target(msgspec.Struct, frozen=True):
+    name: str
+    target: int
+    onboarded: int
+    current: int
+    reached: bool
+
+
+class Programme(msgspec.Struct, frozen=True):
+    """The programme's counts; `registered` has enterprises and units."""
+
+    as_of_ms: int
+    targets: list[Target]
+    registered: dict[str, int]
+    active: int
+
+    def onboarded(self, name: str) -> int:
+        return next(target.onboarded for target in self.targets if target.name == name)

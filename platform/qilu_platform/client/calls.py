@@ -1,0 +1,274 @@
+"""Calls to the platform, one method each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx2
+import msgspec
+from qilu_common.platform_address import platform_url
+from qilu_contract.errors import ConfigError
+
+from qilu_platform.client.answers import (
+    Certificate,
+    Command,
+    Contract,
+    Enterprise,
+    Import,
+    IssuedCertificate,
+    Key,
+    Latest,
+    NewKey,
+    Programme,
+    Unit,
+)
+from qilu_platform.client.errors import KeyRefused, PlatformAway, PlatformError
+from qilu_platform.client.files import Progress, content_type, file_parts
+
+CALL_TIMEOUT_S = 60.0
+GIVE_UP_S = 120.0
+"""Without any progress of an import: a platform that restarts is back by then."""
+RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
+_PAGE = 1000
+_T = TypeVar("_T")
+
+
+class _Page(msgspec.Struct):
+    items: list[msgspec.Raw]
+    next: str | None = None
+
+
+class Platform:
+    """One platform, as the holder of one key sees it. Opened by `with`; every call blocks for a minute at
+    most and raises PlatformError."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self._url = platform_url(url)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx2.Client(
+            base_url=self._url, headers=headers, timeout=CALL_TIMEOUT_S, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    # -- the registry
+
+    def create_enterprise(
+        self, name: str, county: str, industry: str, *, id: str | None = None, uscc: str | None = None
+    ) -> Enterprise:
+        """Registered now, or before with the same content; without `id` the platform makes one."""
+        body = {"id": id, "name": name, "county": county, "industry": industry, "uscc": uscc}
+        return self._call(Enterprise, "POST", "/v1/enterprises", json=body)
+
+    def enterprise(self, id: str) -> Enterprise:
+        return self._call(Enterprise, "GET", f"/v1/enterprises/{id}")
+
+    def enterprises(self, **filters: str) -> Iterator[Enterprise]:
+        """All that the filters leave (county, city, industry, name), in the order of ids."""
+        return self._pages(Enterprise, "/v1/enterprises", filters)
+
+    def suspend_enterprise(self, id: str) -> Enterprise:
+        """Bars it and its units until it is resumed."""
+        return self._call(Enterprise, "POST", f"/v1/enterprises/{id}/suspend")
+
+    def resume_enterprise(self, id: str) -> Enterprise:
+        return self._call(Enterprise, "POST", f"/v1/enterprises/{id}/resume")
+
+    def create_unit(
+        self, class_: str, enterprise: str, *, id: str | None = None, name: str | None = None
+    ) -> Unit:
+        body = {"id": id, "class": class_, "enterprise": enterprise, "name": name}
+        return self._call(Unit, "POST", "/v1/units", json=body)
+
+    def unit(self, id: str) -> Unit:
+        return self._call(Unit, "GET", f"/v1/units/{id}")
+
+    def units(self, **filters: str) -> Iterator[Unit]:
+        """All that the filters leave (county, city, class, enterprise, industry, state, name, identifier)."""
+        return self._pages(Unit, "/v1/units", filters)
+
+    def suspend_unit(self, id: str) -> Unit:
+        return self._call(Unit, "POST", f"/v1/units/{id}/suspend")
+
+    def resume_unit(self, id: str) -> Unit:
+        return self._call(Unit, "POST", f"/v1/units/{id}/resume")
+
+    def retire_unit(self, id: str) -> Unit:
+        """For good."""
+        return self._call(Unit, "POST", f"/v1/units/{id}/retire")
+
+    def latest(self, unit: str) -> Latest:
+        return self._call(Latest, "GET", f"/v1/units/{unit}/latest")
+
+    def command(
+        self,
+        unit: str,
+        command: str,
+        name: str | None = None,
+        value: float | None = None,
+        duration_s: float | None = None,
+        *,
+        wait_s: float = 0.0,
+    ) -> Command:
+        """start, stop, reset, set_point (name, value) or fault (name, severity, duration); as it stands once
+        the unit has answered, or after `wait_s`."""
+        path = f"/v1/units/{unit}/commands"
+        given = {"command": command, "name": name, "value": value, "duration_s": duration_s}
+        body = {field: content for field, content in given.items() if content is not None}
+        sent = self._call(Command, "POST", path, json=body)
+        deadline_s = time.monotonic() + wait_s
+        while sent.state == "sent" and time.monotonic() < deadline_s:
+            time.sleep(RETRY_MIN_S)
+            sent = next((each for each in self.commands(unit) if each.id == sent.id), sent)
+        return sent
+
+    def commands(self, unit: str) -> list[Command]:
+        """Its latest hundred, the newest first."""
+        page = self._call(_Page, "GET", f"/v1/units/{unit}/commands")
+        return [msgspec.json.decode(item, type=Command) for item in page.items]
+
+    def create_contract(
+        self, enterprise: str, provider: str, kind: str, *, id: str | None = None
+    ) -> Contract:
+        """Kinds: infrastructure, platform, business, equipment."""
+        body = {"id": id, "enterprise": enterprise, "provider": provider, "kind": kind}
+        return self._call(Contract, "POST", "/v1/contracts", json=body)
+
+    def programme(self) -> Programme:
+        """Needs no key."""
+        return self._call(Programme, "GET", "/v1/programme")
+
+    # -- keys
+
+    def create_key(self, name: str, role: str, enterprise: str | None = None) -> NewKey:
+        body = {"name": name, "role": role, "enterprise": enterprise}
+        return self._call(NewKey, "POST", "/v1/keys", json=body)
+
+    def keys(self) -> list[Key]:
+        return list(self._pages(Key, "/v1/keys", {}))
+
+    def rotate_key(self, id: str, grace_s: int = 0) -> NewKey:
+        """A new key of the same role; the old one ends after `grace_s`."""
+        return self._call(NewKey, "POST", f"/v1/keys/{id}/rotate", json={"grace_s": grace_s})
+
+    def revoke_key(self, id: str) -> None:
+        self._send("DELETE", f"/v1/keys/{id}")
+
+    # -- client certificates of edge nodes
+
+    def sign_certificate(self, enterprise: str, csr: str, days: int = 365) -> IssuedCertificate:
+        """For the key of a signing request in PEM."""
+        body = {"csr": csr, "days": days}
+        return self._call(IssuedCertificate, "POST", f"/v1/enterprises/{enterprise}/certificates", json=body)
+
+    def certificate_bundle(self, enterprise: str, days: int = 365) -> bytes:
+        """A zip: a new key, its certificate, and a script that publishes."""
+        path = f"/v1/enterprises/{enterprise}/certificates/bundle"
+        return self._send("POST", path, json={"days": days}).content
+
+    def certificates(
+        self, enterprise: str | None = None, ends_within_days: int | None = None
+    ) -> Iterator[Certificate]:
+        """With `ends_within_days` only valid ones that it is time to renew."""
+        given = {"enterprise": enterprise, "ends_within_days": ends_within_days}
+        filters = {name: value for name, value in given.items() if value is not None}
+        return self._pages(Certificate, "/v1/certificates", filters)
+
+    def revoke_certificate(self, id: str) -> Certificate:
+        return self._call(Certificate, "POST", f"/v1/certificates/{id}/revoke")
+
+    def ca(self) -> bytes:
+        """The authority's certificate in PEM; needs no key."""
+        return self._send("GET", "/v1/authority/ca.pem").content
+
+    # -- files
+
+    def open_import(self, book: str) -> Import:
+        """A new job for enterprises or units."""
+        return self._call(Import, "POST", "/v1/imports", params={"book": book})
+
+    def import_file(self, path: Path, job: str, progress: Progress = lambda _sent: None) -> Import:
+        """Send a file from where the job stands to its end, and go on by itself when the connection breaks.
+        The job as it is then; raises PlatformError when it is refused, or nothing moves for two minutes."""
+        kind = content_type(path)
+        offset, delay_s, deadline_s = -1, RETRY_MIN_S, time.monotonic() + GIVE_UP_S
+        # An answer is read when all is sent, and what is no such file is refused for its beginning: so that
+        # goes first, by itself.
+        beginning = True
+        while True:
+            try:
+                stands = self._call(Import, "GET", f"/v1/imports/{job}")
+                if stands.state == "done":
+                    return stands
+                if stands.offset > offset:
+                    offset, delay_s = stands.offset, RETRY_MIN_S
+                    deadline_s = time.monotonic() + GIVE_UP_S
+                beginning = beginning and offset == 0
+                headers = {"Content-Type": kind, "Upload-Offset": str(offset)}
+                headers["Upload-Complete"] = "?0" if beginning else "?1"
+                parts = islice(file_parts(path, offset, progress), 1 if beginning else None)
+                beginning = False
+                done = self._call(Import, "PATCH", f"/v1/imports/{job}", content=parts, headers=headers)
+                if done.state == "done":
+                    return done
+            except PlatformAway as error:
+                if time.monotonic() > deadline_s:
+                    raise PlatformAway(f"{error} Job {job} can be gone on with later.") from error
+                time.sleep(delay_s)
+                delay_s = min(2 * delay_s, RETRY_MAX_S)
+
+    def write_import_errors(self, job: str, path: Path) -> None:
+        """The job's bad lines as NDJSON."""
+        with self._http.stream("GET", f"/v1/imports/{job}/errors") as answer, path.open("wb") as file:
+            for part in answer.iter_bytes():
+                file.write(part)
+
+    # -- calls
+
+    def _pages(self, kind: type[_T], path: str, filters: dict[str, Any]) -> Iterator[_T]:
+        query = filters | {"limit": _PAGE}
+        while True:
+            page = self._call(_Page, "GET", path, params=query)
+            for item in page.items:
+                yield msgspec.json.decode(item, type=kind)
+            if page.next is None:
+                return
+            query["cursor"] = page.next
+
+    def _call(self, kind: type[_T], method: str, path: str, **more: Any) -> _T:
+        answer = self._send(method, path, **more)
+        try:
+            return msgspec.json.decode(answer.content, type=kind)
+        except msgspec.DecodeError as error:
+            raise PlatformError(f"{self._url}{path} answers something else: is it our platform?") from error
+
+    def _send(self, method: str, path: str, **more: Any) -> httpx2.Response:
+        try:
+            answer = self._http.request(method, path, **more)
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise ConfigError(f"--platform {self._url!r} cannot be used: {error}.") from error
+        except httpx2.TransportError as error:
+            raise PlatformAway(f"{self._url} does not answer ({error or type(error).__name__}).") from error
+        status, sentence = answer.status_code, "" if answer.is_success else _said(answer)
+        if status in (429, 502, 503, 504) or (status == 409 and path.startswith("/v1/imports/")):
+            raise PlatformAway(sentence, status)
+        if status in (401, 403):
+            raise KeyRefused(f"{sentence} The key is taken from QILU_API_KEY.", status)
+        if not answer.is_success:
+            raise PlatformError(sentence, status)
+        return answer
+
+
+def _said(answer: httpx2.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.url} answers {answer.status_code}: is it our platform?"

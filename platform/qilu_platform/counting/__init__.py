@@ -1,0 +1,1 @@
+"""The programme's ledger and what is counted by it."""

@@ -1,0 +1,26 @@
+"""Why the platform refuses what it is asked: one sentence for the caller each. The API answers with it, under
+the status that fits (`api/problems.py`)."""
+
+from __future__ import annotations
+
+from qilu_contract.errors import QiluError
+
+
+class Refused(QiluError):
+    """What is asked cannot be done."""
+
+
+class NotFound(Refused):
+    """There is no such thing, or none that the caller may see."""
+
+
+class Conflict(Refused):
+    """What is there already does not allow it."""
+
+
+class Invalid(Refused):
+    """The request itself is wrong, whatever is there."""
+
+
+class Unavailable(Refused):
+    """Not now; another replica may, or this one soon."""

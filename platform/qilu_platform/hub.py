@@ -1,0 +1,113 @@
+"""Server-sent events: each topic has one producer, is encoded once, and a slow client loses its oldest
+events, nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+from prometheus_client import Gauge
+
+from qilu_platform.errors import Unavailable
+
+MAX_STREAMS = 500
+"""Open streams of one replica. For the next one the client with the most of them loses one."""
+MAX_STREAMS_OF_ONE = 100
+"""Open streams of one client address: each tab that is seen has one, and an office may share an address."""
+MAX_WAITING = 16
+"""Events kept for a client that does not read; each tells the whole state, so older ones are worth
+nothing."""
+HEARTBEAT_S = 15.0
+"""A comment this often keeps proxies from closing a silent stream."""
+
+
+class _Stream:
+    """What waits for one client."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING)
+        self.ended = False
+
+    def end(self) -> None:
+        self.ended = True
+        _put(self.queue, None)
+
+
+class Hub:
+    """Everything here happens in the event loop."""
+
+    def __init__(self, clients: Gauge) -> None:
+        self._streams: dict[_Stream, None] = {}
+        """In the order in which they began."""
+        self._latest: dict[str, bytes] = {}
+        self._content: dict[str, Mapping[str, Any]] = {}
+        self._gauge = clients
+        self._closed = False
+
+    def publish(self, topic: str, value: Mapping[str, Any]) -> None:
+        """Send `value` to all, unless nothing but its `as_of_ms` changed."""
+        content = {name: part for name, part in value.items() if name != "as_of_ms"}
+        if self._content.get(topic) == content:
+            return
+        self._content[topic] = content
+        event = b"event: %b\ndata: %b\n\n" % (topic.encode(), msgspec.json.encode(value))
+        self._latest[topic] = event
+        for stream in self._streams:
+            _put(stream.queue, event)
+
+    def check_open(self) -> None:
+        """Raises Unavailable when the platform is stopping."""
+        if self._closed:
+            raise Unavailable("The platform is stopping; ask another replica, or again soon.")
+
+    def _make_room(self, client: str) -> None:
+        """End a stream of a client that has too many, the one that is furthest behind, then the oldest."""
+        counts = Counter(stream.client for stream in self._streams)
+        if counts[client] < MAX_STREAMS_OF_ONE:
+            if len(self._streams) < MAX_STREAMS:
+                return
+            client = counts.most_common(1)[0][0]
+        those = [stream for stream in self._streams if stream.client == client]
+        last = max(those, key=lambda stream: stream.queue.qsize())
+        last.end()
+        self._streams.pop(last)
+
+    async def stream(self, client: str) -> AsyncIterator[bytes]:
+        """What one client (its address) receives: the latest event of every topic, then what comes, until
+        the hub closes, or the client opens too many others."""
+        stream = _Stream(client)
+        self._make_room(client)
+        self._streams[stream] = None
+        self._gauge.set(len(self._streams))
+        try:
+            # Taken together with the place in the queue: what comes later stands there, and only there.
+            for event in [b"retry: 2000\n\n", *self._latest.values()]:
+                yield event
+            while not (self._closed or stream.ended):
+                try:
+                    waiting = await asyncio.wait_for(stream.queue.get(), HEARTBEAT_S)
+                except TimeoutError:
+                    waiting = b": heartbeat\n\n"
+                if waiting is not None:
+                    yield waiting
+            if stream.ended:
+                yield b"retry: 30000\n\n"  # who has too many comes again later
+        finally:
+            self._streams.pop(stream, None)
+            self._gauge.set(len(self._streams))
+
+    def close(self) -> None:
+        """End all streams: a server does not stop while one is open."""
+        self._closed = True
+        for stream in self._streams:
+            _put(stream.queue, None)
+
+
+def _put(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(event)

@@ -1,0 +1,1 @@
+"""Files and lines of many things, checked and registered."""

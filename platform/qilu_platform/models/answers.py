@@ -1,0 +1,112 @@
+"""What the API shows. For its description: answers are built from rows, and not checked again."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from qilu_platform.models.fields import Kind, Level, Recognised, UnitState
+
+
+class UnitOut(BaseModel):
+    """For the API's description; answers are built from rows."""
+
+    id: str
+    identifier: str = Field(description="Its industrial-internet identifier, which follows from its id.")
+    class_: str = Field(alias="class")
+    enterprise: str
+    name: str | None
+    county: str
+    city: str
+    industry: str
+    state: UnitState
+    registered_ms: int
+    on_cloud_ms: int | None = Field(description="Time of its first reading.")
+    suspended_ms: int | None
+    retired_ms: int | None
+    active: bool = Field(
+        description="Heard of in the last 24 hours, and not gone since; on cloud and not active is stale."
+    )
+    last_heard_ms: int | None = Field(
+        description="The hour of its latest reading that was reported, or the time of its first reading."
+    )
+
+
+class EnterpriseOut(BaseModel):
+    id: str
+    name: str
+    county: str
+    city: str
+    industry: str
+    uscc: str | None
+    registered_ms: int
+    on_cloud_ms: int | None = Field(description="When its first contract began.")
+    contracts_current: int
+    suspended_ms: int | None = Field(description="Since when it may not speak.")
+
+
+class CertificateOut(BaseModel):
+    id: str = Field(description="Its serial number, hexadecimal.")
+    enterprise: str = Field(description="Its common name: the edge node.")
+    state: Literal["valid", "expired", "revoked"]
+    issued_ms: int
+    ends_ms: int
+    revoked_ms: int | None
+
+
+class IssuedOut(CertificateOut):
+    certificate: str = Field(description="In PEM.")
+    ca: str = Field(description="The authority's certificate, in PEM.")
+
+
+class ProviderOut(BaseModel):
+    id: str
+    name: str
+    registered_ms: int
+
+
+class ContractOut(BaseModel):
+    id: str
+    enterprise: str
+    provider: str
+    kind: Kind
+    registered_ms: int
+    ended_ms: int | None
+
+
+class CentreOut(BaseModel):
+    id: str
+    name: str
+    city: str
+    park: str | None
+    registered_ms: int
+
+
+class RecognitionOut(BaseModel):
+    id: str
+    kind: Recognised
+    place: str
+    subject: str | None
+    registered_ms: int
+    ended_ms: int | None = Field(description="When its platform rose to a higher tier.")
+
+
+class DisbursementOut(BaseModel):
+    id: str
+    level: Level
+    granted: int
+    redeemed: int
+    clawed_back: int
+    registered_ms: int
+
+
+class LineErrorOut(BaseModel):
+    line: int
+    detail: str
+
+
+class BulkOut(BaseModel):
+    created: int
+    existing: int
+    errors: list[LineErrorOut]

@@ -1,0 +1,32 @@
+"""Pydantic's errors as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_SHOWN = 80
+"""Characters of a wrong value that are repeated to the caller."""
+
+
+def faults(errors: Sequence[Any]) -> list[dict[str, str]]:
+    """Pydantic's errors as {where, what}, the value shown shortened."""
+    found = []
+    for error in errors:
+        place = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
+        what = str(error["msg"]).removeprefix("Value error, ")
+        if error["type"] == "json_invalid" and place:
+            what, place = f"not JSON, from character {place[0]}: {error['ctx']['error']}", []
+        if error["type"] in ("model_attributes_type", "model_type") and not place:
+            what = "not a JSON object; send one, with `Content-Type: application/json`"
+        given = error.get("input")
+        if isinstance(given, str | int | float | bool) and error["type"] != "json_invalid":
+            shown = repr(given) if len(repr(given)) <= MAX_SHOWN else repr(given)[:MAX_SHOWN] + "…"
+            what += f" (given: {shown})"
+        found.append({"where": ".".join(place) or "body", "what": what})
+    return found
+
+
+def sentence(found: Sequence[Mapping[str, str]]) -> str:
+    """All faults of one object in a line."""
+    return "; ".join(f"{fault['where']}: {fault['what']}" for fault in found)

@@ -1,0 +1,1 @@
+"""What is registered, by whom, and what state it is in."""
