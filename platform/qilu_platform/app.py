@@ -21,6 +21,7 @@ from qilu_platform.api import (
     programme,
     readings,
     registry,
+    states,
 )
 from qilu_platform.api.problems import add_problem_handlers
 from qilu_platform.edge import Edge
@@ -62,6 +63,7 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
     for part in (
         imports,
         certificates,
+        states,
         registry,
         programme,
         readings,

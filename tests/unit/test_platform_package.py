@@ -13,7 +13,7 @@ from qilu_contract.errors import ConfigError
 from qilu_platform.counting.ledger import EFFECTS, Event, correction
 from qilu_platform.database.engine import open_engine
 from qilu_platform.hub import MAX_STREAMS, MAX_WAITING, Hub
-from qilu_platform.imports.bulk import parse_lines
+from qilu_platform.imports.parsing import numbered_rows, parse
 from qilu_platform.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -76,10 +76,10 @@ def test_bulk_lines_keep_their_numbers_and_name_what_is_wrong() -> None:
             b"\xff",
         ]
     )
-    lines, errors = parse_lines("providers", body)
-    assert lines == [(1, {"id": "p-1", "name": "One"})]
-    assert [error.line for error in errors] == [3, 4, 5, 6, 7, 8]
-    for error, word in zip(errors, ["name", "JSON", "id", "id", "colour", "JSON"], strict=True):
+    block = parse("providers", None, body, 1)
+    assert numbered_rows(block.numbers, block.columns) == [(1, {"id": "p-1", "name": "One"})]
+    assert [error.line for error in block.errors] == [3, 4, 5, 6, 7, 8]
+    for error, word in zip(block.errors, ["name", "JSON", "id", "id", "colour", "JSON"], strict=True):
         assert word in error.detail
 
 

@@ -10,9 +10,9 @@ from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
-from qilu_platform.api.registry import AnId, Limit, RepeatKey
+from qilu_platform.api.resources import AnId, Limit, RepeatKey
 from qilu_platform.broker.authority import certificate_pem
 from qilu_platform.broker.bundle import Place, bundle, new_key
 from qilu_platform.broker.certificates import get, issue, page, revoke
@@ -40,7 +40,7 @@ _SHOWN = {
     "ends_ms": 1798761600000,
     "revoked_ms": None,
 }
-_ISSUED: dict[int | str, dict[str, Any]] = {
+_ISSUED: Responses = {
     201: {
         "content": {
             "application/json": {
@@ -49,18 +49,16 @@ _ISSUED: dict[int | str, dict[str, Any]] = {
         }
     }
 }
-_ZIP: dict[int | str, dict[str, Any]] = {
+_ZIP: Responses = {
     201: {
         "description": "node.key, node.crt, ca.crt, publish.sh, README.txt, in a folder of the node's name.",
         "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-_LIST: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": {"items": [_SHOWN], "next": None}}}}
-}
+_LIST: Responses = {200: {"content": {"application/json": {"example": {"items": [_SHOWN], "next": None}}}}}
 
 
-def _pem(what: str) -> dict[int | str, dict[str, Any]]:
+def _pem(what: str) -> Responses:
     return {200: {"description": what, "content": {_PEM: {"schema": {"type": "string"}}}}}
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from qilu_contract.wire.commands import Command
 from qilu_contract.wire.ids import ID_PATTERN
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.broker import commanding
 from qilu_platform.broker.commanding import BrokerAway
@@ -35,10 +35,10 @@ _COMMAND = {
     "reason": "Set point load of class motor takes 15 to 108 %, not 500.",
     "holds_from_ms": None,
 }
-_SENT: dict[int | str, dict[str, Any]] = {
+_SENT: Responses = {
     201: {"content": {"application/json": {"example": _COMMAND | {"state": "sent", "reason": None}}}}
 }
-_LIST: dict[int | str, dict[str, Any]] = {
+_LIST: Responses = {
     200: {"content": {"application/json": {"example": {"unit": _COMMAND["unit"], "items": [_COMMAND]}}}}
 }
 

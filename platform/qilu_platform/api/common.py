@@ -32,7 +32,9 @@ _PROBLEM: dict[str, Any] = {
         }
     }
 }
-PROBLEMS: dict[int | str, dict[str, Any]] = {
+Responses = dict[int | str, dict[str, Any]]
+"""By status, for the description of the API."""
+PROBLEMS: Responses = {
     401: _PROBLEM | {"description": "No key, or not a valid one."},
     403: _PROBLEM | {"description": "The key's role does not allow this."},
     422: _PROBLEM | {"description": "The request does not fit; the detail says where and why."},
@@ -41,11 +43,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: _PROBLEM | {"description": "There is no such thing."}}
-CONFLICT: dict[int | str, dict[str, Any]] = {
+NOT_FOUND: Responses = {404: _PROBLEM | {"description": "There is no such thing."}}
+CONFLICT: Responses = {
     409: _PROBLEM | {"description": "What is there already does not allow it; the detail says what."}
 }
-TOO_LARGE: dict[int | str, dict[str, Any]] = {413: _PROBLEM | {"description": "The body is too large."}}
+TOO_LARGE: Responses = {413: _PROBLEM | {"description": "The body is too large."}}
 
 
 def get_runtime(request: Request) -> Runtime:

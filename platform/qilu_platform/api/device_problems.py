@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Response
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import enterprises, units
 from qilu_platform.models.bodies import ProblemsIn
@@ -32,9 +32,7 @@ _EXAMPLE = {
     "last_ms": 1767225611000,
     "excerpt": 'ts 1767225600 looks like seconds: {"ts": 1767225600, "power_in": 11.2}',
 }
-_SHOWS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": {"items": [_EXAMPLE]}}}}
-}
+_SHOWS: Responses = {200: {"content": {"application/json": {"example": {"items": [_EXAMPLE]}}}}}
 
 
 @router.post("/problems", status_code=204, tags=["ingest"])

@@ -15,7 +15,7 @@ from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection, select
 from starlette.requests import ClientDisconnect
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import import_errors
 from qilu_platform.imports.jobs import FORMATS, BrokenOff, Elsewhere, Import, list_jobs, open_job, show_job
@@ -62,10 +62,8 @@ _JOB = {
     "changed_ms": 1767225600900,
     "errors": "/v1/imports/import-0d1f2a3b4c5d6e7f/errors",
 }
-_SHOWS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The job.", "content": {"application/json": {"example": _JOB}}}
-}
-_OPENED: dict[int | str, dict[str, Any]] = {201: _SHOWS[200] | {"description": "A new job."}}
+_SHOWS: Responses = {200: {"description": "The job.", "content": {"application/json": {"example": _JOB}}}}
+_OPENED: Responses = {201: _SHOWS[200] | {"description": "A new job."}}
 _FILE = {
     "requestBody": {
         "content": {
@@ -128,9 +126,7 @@ async def _job(runtime: Runtime, id_: str, status: int) -> Response:
     return answer(job, status, headers)
 
 
-_UNSUPPORTED: dict[int | str, dict[str, Any]] = {
-    415: PROBLEMS[422] | {"description": "Neither CSV nor NDJSON."}
-}
+_UNSUPPORTED: Responses = {415: PROBLEMS[422] | {"description": "Neither CSV nor NDJSON."}}
 
 
 @router.post(
@@ -241,7 +237,7 @@ _EXPORTED = {
     "units": tuple(field.alias or name for name, field in UnitOut.model_fields.items()),
     "enterprises": tuple(EnterpriseOut.model_fields),
 }
-_EXPORT: dict[int | str, dict[str, Any]] = {
+_EXPORT: Responses = {
     200: {
         "description": "All that the filters leave, in the order of ids.",
         "content": {

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from qilu_contract.readings import MAX_TIME_MS
 
-from qilu_platform.api.common import PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
+from qilu_platform.api.common import PROBLEMS, TOO_LARGE, Responses, RuntimeDep, allow, answer
 from qilu_platform.models.bodies import (
     AdmissionColumnsIn,
     AdmissionIn,
@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1/ingest", tags=["ingest"], responses=PROBLEMS | TO
 Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
 
 
-def _shows(**example: Any) -> dict[int | str, dict[str, Any]]:
+def _shows(**example: Any) -> Responses:
     return {200: {"content": {"application/json": {"example": example}}}}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
 from qilu_platform.models.bodies import KeyIn, RotationIn
 from qilu_platform.models.fields import MAX_INTEGER, Role, Text
 from qilu_platform.registry import audit_log
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["keys"], responses=PROBLEMS)
 Admin = Annotated[Caller, Depends(allow())]
 
 _SECRET = {"Cache-Control": "no-store"}
-_MADE: dict[int | str, dict[str, Any]] = {
+_MADE: Responses = {
     201: {"content": {"application/json": {"example": {"id": "key-0d1f2a3b4c5d", "key": "qilu_…"}}}}
 }
 

@@ -2,8 +2,8 @@
 
 The common block holds new things only. It goes in by the fastest statement there is, which fails when
 anything in it is there already, and the whole transaction with it. The next try compares the block with what
-is there; what is neither all new nor all there takes the way of every other registration (registry/registration.py),
-which says what is wrong where.
+is there; what is neither all new nor all there takes the way of every other registration
+(registry/registration.py), which says what is wrong where.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from qilu_platform.database import seals
 from qilu_platform.database.locks import lock_suspensions
 from qilu_platform.database.schema import enterprises
 from qilu_platform.database.statements import among
-from qilu_platform.imports.parsing import Block, Columns
-from qilu_platform.registry.registration import BOOKS, LineError, unregistered
+from qilu_platform.imports.parsing import Block, Columns, numbered_rows, parse
+from qilu_platform.registry.registration import BOOKS, LineError, Outcome, unregistered
 
 MAX_OWNERS = 50_000
 """Enterprises that an import keeps in mind: it meets the same ones again and again."""
@@ -74,6 +74,14 @@ class NotNewError(Exception):
     """Something is there already: roll the transaction back, and try again with `new=False`."""
 
 
+def register_lines(connection: Connection, book: str, lines: bytes) -> Outcome:
+    """Register NDJSON in the caller's transaction: few enough lines that they need no job."""
+    block = parse(book, None, lines, 1)
+    outcome = BOOKS[book].register(connection, numbered_rows(block.numbers, block.columns))
+    outcome.errors.extend(block.errors)
+    return outcome
+
+
 def prepare(connection: Connection, book: str, block: Block, owners: Owners) -> Ready:
     """Look up what a block's rows need, and write them down for the database. `owners` grows by the
     enterprises that were looked up: who is registered stays so, in its county and industry."""
@@ -106,9 +114,7 @@ def load(connection: Connection, ready: Ready, *, new: bool) -> Loaded:
     elif _all_there(connection, book.table, columns):
         done.existing = len(numbers)
     else:
-        names = list(columns)
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        outcome = book.register(connection, list(zip(numbers, rows, strict=True)))
+        outcome = book.register(connection, numbered_rows(numbers, columns))
         done.created, done.existing = len(outcome.created), outcome.existing
         done.errors += outcome.errors
     return done

@@ -22,10 +22,18 @@ from qilu_contract.catalogue.places import BRANCHES, COUNTIES
 from qilu_contract.wire.ids import is_id
 
 from qilu_platform.imports.splitting import WrongFile
-from qilu_platform.models.bodies import EnterpriseIn, UnitIn
+from qilu_platform.models.bodies import (
+    Body,
+    ContractIn,
+    DisbursementIn,
+    EnterpriseIn,
+    ProviderIn,
+    RecognitionIn,
+    UnitIn,
+)
 from qilu_platform.models.faults import faults, sentence
 from qilu_platform.models.fields import is_printable
-from qilu_platform.registry.registration import LineError
+from qilu_platform.registry.registration import Line, LineError
 
 MAX_LINE = 64 * 1024
 """Bytes; a longer line is no line of a registry."""
@@ -53,13 +61,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """What a file of one kind holds. `check` finds a fault in columns without saying which."""
+    """What lines of one kind hold. `line` and `check` look at many together: `check` finds a fault in columns
+    without saying which."""
 
     needed: tuple[str, ...]
     optional: tuple[str, ...]
     adapter: TypeAdapter[Any]
-    line: type[msgspec.Struct]
-    check: Callable[[Columns], bool]
+    line: type[msgspec.Struct] | None = None
+    check: Callable[[Columns], bool] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -127,6 +136,14 @@ def _good_enterprises(columns: Columns) -> bool:
     )
 
 
+def _book(body: type[Body]) -> Book:
+    """One whose lines are always checked one by one: few come at a time."""
+    fields = {field.alias or name: field.is_required() for name, field in body.model_fields.items()}
+    needed = tuple(name for name, required in fields.items() if required or name == "id")
+    optional = tuple(name for name in fields if name not in needed)
+    return Book(needed, optional, TypeAdapter(body))
+
+
 BOOKS: Final[Mapping[str, Book]] = {
     "enterprises": Book(
         ("id", "name", "county", "industry"),
@@ -136,6 +153,10 @@ BOOKS: Final[Mapping[str, Book]] = {
         _good_enterprises,
     ),
     "units": Book(("id", "class", "enterprise"), ("name",), TypeAdapter(UnitIn), _UnitLine, _good_units),
+    "providers": _book(ProviderIn),
+    "contracts": _book(ContractIn),
+    "recognitions": _book(RecognitionIn),
+    "disbursements": _book(DisbursementIn),
 }
 
 
@@ -215,14 +236,16 @@ def parse(book: str, names: Sequence[str] | None, block: bytes, first_line: int)
 
 def _columns(book: str, names: Sequence[str] | None, block: bytes, lines: int) -> Columns | None:
     """The columns of lines that are all good; None if they are not, or if it takes a closer look to say."""
-    columns = _fast_json(book, block) if names is None else _fast_csv(book, names, block, lines)
-    if columns is None or len(columns["id"]) != lines or not BOOKS[book].check(columns):
+    line, check = BOOKS[book].line, BOOKS[book].check
+    if line is None or check is None:
+        return None
+    columns = _fast_json(line, block) if names is None else _fast_csv(book, names, block, lines)
+    if columns is None or len(columns["id"]) != lines or not check(columns):
         return None
     return columns
 
 
-def _fast_json(book: str, block: bytes) -> Columns | None:
-    line = BOOKS[book].line
+def _fast_json(line: type[msgspec.Struct], block: bytes) -> Columns | None:
     try:
         rows: list[Any] = msgspec.json.Decoder(line).decode_lines(block)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -296,6 +319,12 @@ def _parse_line(
         where = told[0]["where"]
         return LineError(number, sentence(told), column=None if where == "body" else where)
     if row["id"] is None:
-        return LineError(number, "id: needed, so that a repeated import registers nothing twice", column="id")
+        return LineError(number, "id: needed, so that what is sent twice is registered once", column="id")
     checked: Mapping[str, Value] = row
     return checked
+
+
+def numbered_rows(numbers: Sequence[int], columns: Columns) -> list[Line]:
+    """Columns as rows, each with the number of its line."""
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    return list(zip(numbers, rows, strict=True))

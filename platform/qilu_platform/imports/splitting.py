@@ -104,6 +104,11 @@ def check_kind(begin: bytes) -> None:
     for magic, remedy in _MAGIC:
         if begin.startswith(magic):
             raise WrongFile(f"The file is {remedy}.")
+    if begin.lstrip().startswith(b"["):
+        raise WrongFile(
+            "The file is a JSON array: send one object a line (NDJSON), without the brackets and the commas "
+            "between the objects."
+        )
     start = begin[:4096]
     zeros = start.count(0)
     if zeros * 3 > len(start):

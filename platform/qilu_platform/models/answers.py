@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
 from qilu_platform.models.fields import Kind, Level, Recognised, UnitState
+
+Item = TypeVar("Item")
+
+
+class Page(BaseModel, Generic[Item]):
+    items: list[Item]
+    next: str | None = Field(description="`cursor` of the page after; null on the last one.")
 
 
 class UnitOut(BaseModel):
@@ -110,3 +117,31 @@ class BulkOut(BaseModel):
     created: int
     existing: int
     errors: list[LineErrorOut]
+
+
+class EnterprisePage(Page[EnterpriseOut]):
+    pass
+
+
+class UnitPage(Page[UnitOut]):
+    pass
+
+
+class ProviderPage(Page[ProviderOut]):
+    pass
+
+
+class ContractPage(Page[ContractOut]):
+    pass
+
+
+class CentrePage(Page[CentreOut]):
+    pass
+
+
+class RecognitionPage(Page[RecognitionOut]):
+    pass
+
+
+class DisbursementPage(Page[DisbursementOut]):
+    pass

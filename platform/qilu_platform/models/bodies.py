@@ -30,7 +30,9 @@ from qilu_platform.models.fields import (
 )
 
 
-class _In(BaseModel):
+class Body(BaseModel):
+    """What becomes a row."""
+
     model_config = ConfigDict(extra="forbid", use_enum_values=True)
 
     def row(self) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def _example(**value: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [value]})
 
 
-class EnterpriseIn(_In):
+class EnterpriseIn(Body):
     model_config = _example(
         id="370202-e00007", name="Qingdao Iron and Steel", county="370202", industry="C31"
     )
@@ -59,7 +61,7 @@ class EnterpriseIn(_In):
     )
 
 
-class UnitIn(_In):
+class UnitIn(Body):
     model_config = _example(**{"class": "motor", "enterprise": "370202-e00007", "name": "Pump motor 3"})
 
     id: NewId | None = Field(None, description="Made by the platform when left out; never reused.")
@@ -68,14 +70,14 @@ class UnitIn(_In):
     name: Name | None = None
 
 
-class ProviderIn(_In):
+class ProviderIn(Body):
     model_config = _example(name="Haier COSMOPlat")
 
     id: NewId | None = None
     name: Name
 
 
-class ContractIn(_In):
+class ContractIn(Body):
     model_config = _example(enterprise="370202-e00007", provider="provider-1", kind="equipment")
 
     id: NewId | None = None
@@ -84,7 +86,7 @@ class ContractIn(_In):
     kind: Kind
 
 
-class CentreIn(_In):
+class CentreIn(Body):
     model_config = _example(name="Qingdao experience centre", city="370200", park="Laoshan")
 
     id: NewId | None = None
@@ -93,7 +95,7 @@ class CentreIn(_In):
     park: Name | None = None
 
 
-class RecognitionIn(_In):
+class RecognitionIn(Body):
     model_config = _example(kind="supplier", place="370202", subject="provider-1")
 
     id: NewId | None = None
@@ -113,7 +115,7 @@ class RecognitionIn(_In):
         return self
 
 
-class DisbursementIn(_In):
+class DisbursementIn(Body):
     model_config = _example(level="county", granted=120_000, redeemed=90_000, clawed_back=3_000)
 
     id: NewId | None = None
@@ -123,13 +125,13 @@ class DisbursementIn(_In):
     clawed_back: Yuan = Field(description="Taken back of what was paid.")
 
 
-class EndingsIn(_In):
+class EndingsIn(Body):
     model_config = _example(contracts=["370202-e00007-equipment"])
 
     contracts: list[Annotated[Text, Field(max_length=256)]] = Field(max_length=MAX_BATCH)
 
 
-class KeyIn(_In):
+class KeyIn(Body):
     model_config = _example(name="line 3 gateway", role="ingest")
 
     name: Name
@@ -143,13 +145,13 @@ class KeyIn(_In):
         return self
 
 
-class RotationIn(_In):
+class RotationIn(Body):
     model_config = _example(grace_s=3600)
 
     grace_s: int = Field(0, ge=0, le=30 * 86_400, description="Seconds that the old key goes on working.")
 
 
-class CertificateIn(_In):
+class CertificateIn(Body):
     model_config = _example(csr="-----BEGIN CERTIFICATE REQUEST-----\n…", days=365)
 
     csr: str = Field(
@@ -159,13 +161,13 @@ class CertificateIn(_In):
     days: Days = 365
 
 
-class BundleIn(_In):
+class BundleIn(Body):
     model_config = _example(days=365)
 
     days: Days = 365
 
 
-class AdmissionIn(_In):
+class AdmissionIn(Body):
     model_config = _example(units=["370202-motor-0000123"])
 
     # Not checked one by one: what is no id is simply not found.
@@ -176,18 +178,18 @@ class AdmissionColumnsIn(AdmissionIn):
     units: list[Annotated[Text, Field(max_length=256)]] = Field(max_length=MAX_COLUMNS)
 
 
-class ReadingIn(_In):
+class ReadingIn(Body):
     unit: Annotated[Text, Field(max_length=256)]
     ts_ms: TsMs
 
 
-class ReadingsIn(_In):
+class ReadingsIn(Body):
     model_config = _example(readings=[{"unit": "370202-motor-0000123", "ts_ms": 1767225600000}])
 
     readings: list[ReadingIn] = Field(max_length=MAX_BATCH)
 
 
-class ReadingColumnsIn(_In):
+class ReadingColumnsIn(Body):
     """The same by column: as many times as units."""
 
     model_config = _example(units=["370202-motor-0000123"], ts_ms=[1767225600000])
@@ -214,7 +216,7 @@ class ProblemIn(BaseModel):
     )
 
 
-class ProblemsIn(_In):
+class ProblemsIn(Body):
     model_config = _example(
         problems=[
             {

@@ -183,7 +183,7 @@ def _stretches(filters: Filters) -> list[Stretch]:
 
 def _conditions(table: Table, filters: Filters) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
-    if filters.only is not None:
+    if filters.only is not None and table in (enterprises, units, contracts):
         found.append((table.c.id if table is enterprises else table.c.enterprise) == filters.only)
     if filters.id is not None:
         found.append(table.c.id == filters.id)
