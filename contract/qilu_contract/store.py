@@ -70,6 +70,16 @@ class PlatformStore(Protocol):
         Raises ValueError for an unknown measurement, tag or field, or for more than MAX_ROWS rows.
         """
 
+    async def newest(
+        self, measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
+    ) -> list[Point]:
+        """The last points with start_ms <= time < end_ms whose tags (texts) and whole-number fields hold the
+        given values, with their tags, the newest first: at most `limit`, which is at most MAX_ROWS. For
+        measurements of few points, such as alarms, that are not units' readings.
+
+        Raises ValueError as `series`.
+        """
+
     async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
         """How many points (as `count`) with start_ms <= time < end_ms each value of a tag has, if any. Scans:
         for reports and tests."""

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from qilu_contract.store import PlatformStore
 
 from qilu_platform.api import (
+    alarms,
     certificates,
     commands,
     device_problems,
@@ -17,10 +18,13 @@ from qilu_platform.api import (
     imports,
     ingest,
     keys,
+    live,
+    overview,
     pages,
     programme,
     readings,
     registry,
+    sessions,
     states,
 )
 from qilu_platform.api.problems import add_problem_handlers
@@ -72,6 +76,10 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
         ingest,
         keys,
         events,
+        alarms,
+        live,
+        overview,
+        sessions,
         pages,
     ):
         app.include_router(part.router)

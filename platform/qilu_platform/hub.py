@@ -59,6 +59,11 @@ class Hub:
         for stream in self._streams:
             _put(stream.queue, event)
 
+    @property
+    def followed(self) -> bool:
+        """Whether somebody has a stream open."""
+        return bool(self._streams)
+
     def check_open(self) -> None:
         """Raises Unavailable when the platform is stopping."""
         if self._closed:

@@ -13,7 +13,8 @@ import structlog
 from pydantic import SecretStr
 from qilu_common.broker import BrokerAddress
 from qilu_contract.errors import StoreError
-from qilu_contract.store import PlatformStore
+from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.store import MAX_ROWS, PlatformStore
 from qilu_contract.wire.clock import wall_ms
 from qilu_stores import open_store
 from qilu_stores.hours import Hours
@@ -34,6 +35,10 @@ from qilu_platform.imports.jobs import count_jobs
 from qilu_platform.limits import Buckets
 from qilu_platform.metrics import Metrics
 from qilu_platform.models.fields import Role
+from qilu_platform.monitoring import alarms
+from qilu_platform.monitoring.live import LiveUnits
+from qilu_platform.monitoring.overview import Activity
+from qilu_platform.monitoring.ticker import Ticker
 from qilu_platform.registry.keys import ensure_keys
 from qilu_platform.settings import Settings
 
@@ -43,6 +48,8 @@ _T = TypeVar("_T")
 PROGRAMME_S = 1.0
 PIPELINE_S = 2.0
 RULES_S = 1.0
+ALARMS_S = 2.0
+ACTIVITY_S = 10.0
 ROLL_UP, ROLL_UP_S = "roll-up", 10
 FAREWELL_S = 2.0
 ROOM_S = 1.0
@@ -61,6 +68,7 @@ class Runtime:
     database: Database
     store: PlatformStore | None
     hub: Hub
+    live: LiveUnits | None
     metrics: Metrics
     buckets: Buckets
     authority: Authority
@@ -68,6 +76,12 @@ class Runtime:
     commander: Commander | None
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
+
+    def close_streams(self) -> None:
+        """A server does not stop while one is open."""
+        self.hub.close()
+        if self.live is not None:
+            self.live.close()
 
 
 @asynccontextmanager
@@ -99,6 +113,7 @@ async def open_runtime(
             database,
             store,
             hub,
+            None if store is None else LiveUnits(store),
             metrics,
             Buckets(settings.rate_per_s),
             authority,
@@ -116,7 +131,7 @@ async def open_runtime(
         try:
             yield runtime
         finally:
-            hub.close()
+            runtime.close_streams()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -170,12 +185,16 @@ Step = Callable[[], Awaitable[None]]
 
 
 def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
+    ticker = Ticker()
+
     async def show_programme() -> None:
         counts = await runtime.database.read(read_counts)
         for (scope, _code, name), value in counts.items():
             if scope == "province":
                 runtime.metrics.programme.labels(name).set(value)
         runtime.hub.publish("programme", programme(counts))
+        ticker.hear_counts(counts)
+        runtime.hub.publish("ticker", ticker.value())
 
     found: list[tuple[str, float, Step]] = [("programme", PROGRAMME_S, show_programme)]
     if runtime.settings.broker_rules is not None:
@@ -206,9 +225,29 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
         took_s = time.perf_counter() - begun
         figures = own.point(ts_ms, took_s, await runtime.database.read(count_jobs))
         fine = [*points(counts, ts_ms), figures]
-        await store.write([*fine, *hours.fold(fine), *milestones.points(counts, ts_ms)])
+        passed = milestones.points(counts, ts_ms)
+        ticker.hear_milestones(passed)
+        await store.write([*fine, *hours.fold(fine), *passed])
 
-    return [*found, ("pipeline", PIPELINE_S, show_pipeline), (ROLL_UP, ROLL_UP_S, roll_up)]
+    activity = Activity(store)
+
+    async def show_alarms() -> None:
+        points = await store.newest("alarm", {"open": 1}, 0, MAX_TIME_MS, MAX_ROWS)
+        ticker.hear_alarms(points)
+        runtime.hub.publish("alarms", alarms.counts(points))
+
+    async def show_activity() -> None:
+        # Hundreds of rows: only for somebody who looks.
+        if runtime.hub.followed and (value := await activity.value()) is not None:
+            runtime.hub.publish("activity", value)
+
+    return [
+        *found,
+        ("pipeline", PIPELINE_S, show_pipeline),
+        (ROLL_UP, ROLL_UP_S, roll_up),
+        ("alarms", ALARMS_S, show_alarms),
+        ("activity", ACTIVITY_S, show_activity),
+    ]
 
 
 async def _repeat(name: str, interval_s: float, step: Step, metrics: Metrics) -> None:

@@ -54,7 +54,7 @@ class PlatformService:
             await stack.enter_async_context(self._app.router.lifespan_context(self._app))
             self._runtime = self._app.state.runtime
             await stack.enter_async_context(self._server)
-            stack.callback(self._runtime.hub.close)  # a server does not stop while a stream is open
+            stack.callback(self._runtime.close_streams)
             self._stack = stack.pop_all()
         log.info("platform serves", url=self.url)
         return self

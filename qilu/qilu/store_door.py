@@ -25,6 +25,7 @@ _CALLS: dict[str, tuple[Any, Any]] = {
     "write": (tuple[list[Point]], None),
     "latest": (tuple[str, dict[str, str]], Row | None),
     "series": (tuple[str, dict[str, str], list[str], int, int, int | None, Aggregate], list[Row]),
+    "newest": (tuple[str, dict[str, str | int], int, int, int], list[Point]),
     "count_by": (tuple[str, str, int, int], dict[str, int]),
 }
 """What can be asked: arguments and answer of each."""
@@ -105,6 +106,12 @@ class StoreBehindDoor:
         found: list[Row] = await self._call(
             "series", measurement, tags, fields, start_ms, end_ms, every_ms, aggregate
         )
+        return found
+
+    async def newest(
+        self, measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
+    ) -> list[Point]:
+        found: list[Point] = await self._call("newest", measurement, having, start_ms, end_ms, limit)
         return found
 
     async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:

@@ -42,6 +42,17 @@ def check_series(
     return schema
 
 
+def check_newest(
+    measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
+) -> Measurement:
+    """The measurement's schema; raises ValueError."""
+    tags = {name: value for name, value in having.items() if isinstance(value, str)}
+    schema = check_series(measurement, tags, [name for name in having if name not in tags], start_ms, end_ms)
+    if not 0 < limit <= MAX_ROWS:
+        raise ValueError(f"1 to {MAX_ROWS} rows can be asked for, not {limit}")
+    return schema
+
+
 def aggregated(schema: Measurement, fields: Sequence[str], aggregate: Aggregate) -> list[str]:
     """Those of the fields that the aggregate is defined for: a boolean has no mean."""
     found = [name for name in fields if aggregate != "mean" or schema.fields[name] != "bool"]

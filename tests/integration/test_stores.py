@@ -401,6 +401,24 @@ async def test_a_file_of_an_older_version_is_gone_on_with(tmp_path: Path) -> Non
         assert await store.count("pipeline_hourly") == 1
 
 
+async def test_the_newest_points_come_with_their_tags(store: Store) -> None:
+    def alarm(unit: str, ts_ms: int, is_open: int) -> Point:
+        tags = ("370000", "370200", "370202", "C34", "works", unit, "motor", "vibration")
+        return Point("alarm", tags, ts_ms, {"open": is_open, "worst": 9.5, "duration_s": 0.0})
+
+    points = [alarm("a", 1_000, 1), alarm("b", 2_000, 1), alarm("it's", 3_000, 0), alarm("a", 4_000, 0)]
+    await store.write(points)
+    await store.write([alarm("b", 2_000, 0)])
+    assert [point.ts_ms for point in await store.newest("alarm", {}, 0, 10_000, 3)] == [4_000, 3_000, 2_000]
+    assert await store.newest("alarm", {"open": 1}, 0, 10_000, 10) == [points[0]]
+    assert await store.newest("alarm", {"unit": "it's", "open": 0}, 0, 10_000, 10) == [points[2]]
+    assert await store.newest("alarm", {"unit": "a"}, 1_000, 4_000, 10) == [points[0]]
+    assert await store.newest("alarm", {"unit": "nobody"}, 0, 10_000, 10) == []
+    for having, limit in (({"nothing": 1}, 10), ({"colour": "red"}, 10), ({}, 0), ({}, 10_001)):
+        with pytest.raises(ValueError, match="nothing|colour|rows"):
+            await store.newest("alarm", having, 0, 10_000, limit)
+
+
 async def test_a_store_that_is_away_is_to_be_tried_again(influxdb: Any) -> None:
     async with open_store(influxdb.url) as store:
         await store.write([motor(10_000, power_in=1.0)])

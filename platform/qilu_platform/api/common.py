@@ -11,10 +11,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from qilu_platform.api.problems import Problem
 from qilu_platform.models.fields import Role
+from qilu_platform.registry import sessions
 from qilu_platform.registry.keys import Caller, find_caller
 from qilu_platform.runtime import Runtime
 
 _bearer = HTTPBearer(auto_error=False, description="A key of the platform: `Authorization: Bearer qilu_…`.")
+
+CONSOLE_HEADER = "X-Qilu-Console"
+"""Against forged requests: a browser sends it only for scripts of our own origin, since no other may call."""
 
 _PROBLEM: dict[str, Any] = {
     "content": {
@@ -62,22 +66,14 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
     """A dependency: the caller, if the key's role is one of `roles` or admin."""
 
     async def check(
-        runtime: RuntimeDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+        runtime: RuntimeDep,
+        request: Request,
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Caller:
         if given is None:
-            raise Problem(
-                401,
-                "This needs a key: send `Authorization: Bearer <key>`.",
-                headers={"WWW-Authenticate": 'Bearer realm="qilu"'},
-            )
-        key = given.credentials
-        caller = await runtime.database.read(lambda connection: find_caller(connection, key))
-        if caller is None:
-            raise Problem(
-                401,
-                "The key is not known, or it was revoked.",
-                headers={"WWW-Authenticate": 'Bearer realm="qilu", error="invalid_token"'},
-            )
+            caller = await _by_cookie(runtime, request)
+        else:
+            caller = await _by_key(runtime, given.credentials)
         if wait_s := runtime.buckets.take(caller.key):
             raise Problem(
                 429,
@@ -91,6 +87,32 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
         return caller
 
     return check
+
+
+async def _by_key(runtime: Runtime, key: str) -> Caller:
+    caller = await runtime.database.read(lambda connection: find_caller(connection, key))
+    if caller is None:
+        raise Problem(
+            401,
+            "The key is not known, or it was revoked.",
+            headers={"WWW-Authenticate": 'Bearer realm="qilu", error="invalid_token"'},
+        )
+    return caller
+
+
+async def _by_cookie(runtime: Runtime, request: Request) -> Caller:
+    """A browser that signed in. Its changes carry a header that no page of another origin can send."""
+    cookie = request.cookies.get(sessions.COOKIE, "")
+    found = await runtime.database.read(lambda connection: sessions.find(connection, cookie))
+    if found is None:
+        raise Problem(
+            401,
+            "This needs a key: send `Authorization: Bearer <key>`, or sign in on the console.",
+            headers={"WWW-Authenticate": 'Bearer realm="qilu"'},
+        )
+    if request.method not in ("GET", "HEAD") and CONSOLE_HEADER not in request.headers:
+        raise Problem(403, f"A change by a browser's session needs the header {CONSOLE_HEADER}.")
+    return found.caller
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

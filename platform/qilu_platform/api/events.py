@@ -13,13 +13,13 @@ router = APIRouter(prefix="/v1", tags=["programme"])
 @router.get(
     "/events",
     response_class=StreamingResponse,
-    responses={
-        200: {"content": {"text/event-stream": {}}, "description": "Events `programme` and `pipeline`."}
-    },
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Events, for as long as wanted."}},
 )
 async def listen(runtime: RuntimeDep, request: Request) -> StreamingResponse:
     """Server-sent events: `programme` (as GET /v1/programme answers) at most once a second and only when it
-    changed, `pipeline` every two seconds while a gateway runs; the latest of each at once."""
+    changed, `pipeline` every two seconds while a gateway runs, `alarms` (open ones by city and class),
+    `ticker` (what happened last), `activity` (readings of the last minute by city); the latest of each at
+    once."""
     runtime.hub.check_open()
     client = request.client.host if request.client is not None else ""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

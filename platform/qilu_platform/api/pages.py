@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from qilu_platform.api.common import RuntimeDep, answer
 from qilu_platform.api.problems import Problem
+from qilu_platform.monitoring.catalogue import console_catalogue
 
 router = APIRouter(include_in_schema=False)
 
@@ -33,7 +34,8 @@ console = _Console(directory=_CONSOLE, check_dir=False)
 
 # The console brings everything it shows: nothing is loaded from elsewhere.
 _PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
 
@@ -54,6 +56,16 @@ def _map() -> bytes:
 @router.get("/console/shandong.geojson")
 async def province_map() -> Response:
     return Response(_map(), headers={"Cache-Control": "max-age=86400"}, media_type="application/geo+json")
+
+
+@router.get("/console/catalogue.json")
+async def catalogue(request: Request) -> Response:
+    """What the console names things by, which does not change while the platform runs."""
+    body, tag = console_catalogue()
+    headers = {"Cache-Control": "no-cache", "ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")
 
 
 @router.get("/healthz")

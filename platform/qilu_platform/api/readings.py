@@ -52,8 +52,8 @@ _UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
     },
 )
 async def latest(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
-    unit = await _unit(runtime, caller, id)
-    async with _asking(runtime) as store:
+    unit = await unit_of(runtime, caller, id)
+    async with asking(runtime) as store:
         row = await store.latest(unit["class"], {"unit": id})
     if row is None:
         raise Problem(404, f"unit {id} has no readings yet.")
@@ -77,7 +77,7 @@ async def readings(
     fn: Annotated[Aggregate, Query(description="What a bucket shows.")] = "mean",
 ) -> Response:
     """Rows in the order of time; a signal that was not sampled then is null."""
-    unit = await _unit(runtime, caller, id)
+    unit = await unit_of(runtime, caller, id)
     end_ms = wall_ms() if to is None else _time(to, "to")
     start_ms = max(0, end_ms - _DEFAULT_SPAN_MS) if from_ is None else _time(from_, "from")
     if start_ms >= end_ms:
@@ -89,7 +89,7 @@ async def readings(
             422, f"signal: a {unit['class']} has no {unknown[0][:80]!r}; it has {', '.join(known)}."
         )
     every_ms = None if every is None else _duration(every)
-    async with _asking(runtime) as store:
+    async with asking(runtime) as store:
         try:
             rows = await store.series(unit["class"], {"unit": id}, names, start_ms, end_ms, every_ms, fn)
         except ValueError as error:
@@ -98,7 +98,7 @@ async def readings(
     return answer({"unit": id, "columns": ["ts_ms", *names], "rows": table})
 
 
-async def _unit(runtime: Runtime, caller: Caller, id_: str) -> dict[str, Any]:
+async def unit_of(runtime: Runtime, caller: Caller, id_: str) -> dict[str, Any]:
     unit = await runtime.database.read(lambda connection: get_row(connection, units, id_))
     if unit is None or not caller.sees(unit["enterprise"]):
         raise Problem(404, f"unit {id_} does not exist.")
@@ -106,7 +106,7 @@ async def _unit(runtime: Runtime, caller: Caller, id_: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _asking(runtime: Runtime) -> AsyncIterator[PlatformStore]:
+async def asking(runtime: Runtime) -> AsyncIterator[PlatformStore]:
     if runtime.store is None:
         raise Problem(503, "The platform runs without a store of readings: start it with --store.")
     try:

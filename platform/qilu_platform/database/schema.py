@@ -204,6 +204,17 @@ api_keys = Table(
     Column("revoked_ms", BigInteger),
 )
 
+# Browsers that signed in, and links by which one may: see sessions.py.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("kind", String(8), nullable=False),  # link, session
+    Column("key", _ID, ForeignKey("api_keys.id"), nullable=False),
+    Column("ends_ms", BigInteger, nullable=False),
+    Index("sessions_by_key", "key", "ends_ms"),
+)
+
 # Append-only like the ledger: who changed what, and when.
 audit_log = Table(
     "audit_log",
@@ -312,4 +323,17 @@ device_problems = Table(
     Column("last_ms", BigInteger, nullable=False),
     Column("excerpt", Text, nullable=False),
     Index("device_problems_by_age", "enterprise", "last_ms"),
+)
+
+# What people did about the alarms of a unit's signal; the alarms themselves are in the store.
+alarm_notes = Table(
+    "alarm_notes",
+    metadata,
+    Column("unit", _ID, primary_key=True),
+    Column("signal", String(64), primary_key=True),
+    Column("acknowledged_since_ms", BigInteger),  # when the alarm began that was acknowledged
+    Column("acknowledged_ms", BigInteger),
+    Column("acknowledged_by", _ID),
+    Column("shelved_until_ms", BigInteger),
+    Column("shelved_by", _ID),
 )

@@ -24,7 +24,7 @@ from qilu_contract.storage import MEASUREMENTS, Point
 from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
 
 from qilu_stores.duck.tables import LAST, all_points_of, make_tables, points_of, read_chunk, write
-from qilu_stores.questions import aggregated, check_series
+from qilu_stores.questions import aggregated, check_newest, check_series
 
 log = structlog.get_logger()
 
@@ -226,6 +226,24 @@ class DuckStore:
             raise ValueError(f"more than {MAX_ROWS} rows: ask for a shorter time or a longer interval")
         return [_row(row, tuple(fields)) for row in rows]
 
+    async def newest(
+        self, measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
+    ) -> list[Point]:
+        schema = check_newest(measurement, having, start_ms, end_ms, limit)
+        where, values = _where(having)
+        columns = ", ".join(f'"{name}"' for name in (*schema.tags, *schema.fields))
+        sql = (
+            f'SELECT epoch_ms(ts), {columns} FROM "{measurement}" '  # noqa: S608  # names from the schema
+            f"WHERE {where} AND {_within(start_ms, end_ms)} ORDER BY ts DESC LIMIT {limit:d}"
+        )
+        rows = await self._run(self._reader, lambda cursor: cursor.execute(sql, values).fetchall())
+        first = 1 + len(schema.tags)
+        fields = tuple(schema.fields)
+        return [
+            Point(measurement, row[1:first], int(row[0]), _row((row[0], *row[first:]), fields).values)
+            for row in rows
+        ]
+
     async def count(self, measurement: str) -> int:
         schema = MEASUREMENTS[measurement]
         points = all_points_of(schema, (), f'"{schema.counted_by}" IS NOT NULL')
@@ -275,8 +293,8 @@ def _reason(error: duckdb.Error) -> str:
     return first
 
 
-def _where(tags: Mapping[str, str]) -> tuple[str, list[object]]:
-    return " AND ".join(["true", *(f"{name} = ?" for name in tags)]), list(tags.values())
+def _where(having: Mapping[str, str | int]) -> tuple[str, list[object]]:
+    return " AND ".join(["true", *(f'"{name}" = ?' for name in having)]), list(having.values())
 
 
 def _within(start_ms: int, end_ms: int) -> str:

@@ -24,7 +24,7 @@ from qilu_contract.storage import Measurement, Point, line_protocol
 from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
 
 from qilu_stores.influx.column_lines import column_lines
-from qilu_stores.questions import aggregated, check_series
+from qilu_stores.questions import aggregated, check_newest, check_series
 
 log = structlog.get_logger()
 
@@ -153,6 +153,29 @@ class InfluxStore:
             for row in rows:
                 row.update({name: row[name] * _SCALE for name in fields if row.get(name) is not None})
         return rows
+
+    async def newest(
+        self, measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
+    ) -> list[Point]:
+        schema = check_newest(measurement, having, start_ms, end_ms, limit)
+        tags = {name: value for name, value in having.items() if isinstance(value, str)}
+        fields = [
+            f"{_name(name)} = {value:d}" for name, value in having.items() if not isinstance(value, str)
+        ]
+        where = " AND ".join([_where(tags), *fields])
+        [rows] = await self._query(
+            f"SELECT * FROM {measurement} WHERE {where} "  # noqa: S608  # quoted by _where
+            f"AND time >= {start_ms:d}ms AND time < {end_ms:d}ms ORDER BY time DESC LIMIT {limit:d}"
+        )
+        return [
+            Point(
+                measurement,
+                tuple(str(row.get(tag) or "") for tag in schema.tags),
+                int(row["time"]),
+                _row(0, {name: row.get(name) for name in schema.fields}, schema.fields).values,
+            )
+            for row in rows
+        ]
 
     async def count(self, measurement: str) -> int:
         schema = check_series(measurement, {}, ())

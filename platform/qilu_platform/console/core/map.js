@@ -1,6 +1,7 @@
-// The map of the 16 cities: SVG paths from GeoJSON, coloured by units on cloud.
+// The map of the 16 cities: SVG paths from GeoJSON, coloured by units on cloud, with pulses where readings arrive.
 
-import { compact, count, html, short, svg } from "./format.js";
+import { html, svg } from "./dom.js";
+import { compact, count, named, t } from "./language.js";
 
 const WIDTH = 800;
 const STEPS = 6;
@@ -15,8 +16,7 @@ const NUDGE = {
 /** Equirectangular, with longitudes shortened by the cosine of the middle latitude; fitted to WIDTH. */
 function projection(features) {
   const points = features.flatMap((feature) => rings(feature).flat());
-  const xs = points.map(([x]) => x);
-  const ys = points.map(([, y]) => y);
+  const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
   const [west, east] = [Math.min(...xs), Math.max(...xs)];
   const [south, north] = [Math.min(...ys), Math.max(...ys)];
   const squeeze = Math.cos((((south + north) / 2) * Math.PI) / 180);
@@ -25,17 +25,12 @@ function projection(features) {
   return { project, height: (north - south) * scale };
 }
 
-function rings({ geometry }) {
-  return geometry.type === "Polygon" ? geometry.coordinates : geometry.coordinates.flat();
-}
+const rings = ({ geometry }) => (geometry.type === "Polygon" ? geometry.coordinates : geometry.coordinates.flat());
 
-function outline(feature, project) {
-  return rings(feature)
-    .map((ring) => `M${ring.map((point) => project(point).map((n) => n.toFixed(1)).join(" ")).join("L")}Z`)
-    .join("");
-}
+const outline = (feature, project) => rings(feature)
+  .map((ring) => `M${ring.map((point) => project(point).map((n) => n.toFixed(1)).join(" ")).join("L")}Z`).join("");
 
-/** A number that is easy to read: one significant digit, two from 20 on the way between. */
+/** A number that is easy to read: one significant digit. */
 function round(n) {
   const unit = 10 ** Math.floor(Math.log10(n));
   return Math.max(1, Math.round(n / unit) * unit);
@@ -57,36 +52,33 @@ export function step(value, lower) {
   return reached === 0 ? 0 : STEPS - lower.length + reached;
 }
 
-/**
- * Draws the cities once and recolours them afterwards.
- * `onFocus(code | null)` tells which city is pointed at, focused or pinned.
- */
+/** Draws the cities once and recolours them afterwards; Enter or a click opens one, `onPoint(code | null)`. */
 export class CityMap {
-  constructor(root, legend, features, onFocus) {
-    this.legend = legend;
-    this.onFocus = onFocus;
+  constructor(features, onPoint, onOpen) {
+    this.onPoint = onPoint;
+    this.onOpen = onOpen;
     this.cities = new Map();
-    this.pinned = null;
     const { project, height } = projection(features);
-    root.setAttribute("viewBox", `-6 -6 ${WIDTH + 12} ${Math.ceil(height) + 12}`);
+    this.root = svg("svg", { id: "map", role: "group", "aria-label": t("map.title"), viewBox: `-6 -6 ${WIDTH + 12} ${Math.ceil(height) + 12}` });
+    this.legend = html("ul", { class: "legend", "aria-label": t("map.legend") });
     const labels = svg("g", { class: "labels", "aria-hidden": "true" });
+    this.pulses = svg("g", { class: "pulses", "aria-hidden": "true" });
     for (const feature of features) {
-      const { code, name, center } = feature.properties;
+      const { code, center } = feature.properties;
+      const name = named(feature.properties).replace(/市$/, "");
       const [dx, dy] = NUDGE[code] ?? [0, 0];
       const [x, y] = project(center);
-      const path = svg("path", {
-        d: outline(feature, project), class: "city", tabindex: -1, role: "button", "aria-pressed": "false",
-      });
-      const value = svg("tspan", { class: "value", x: x + dx, dy: "1.200em" });
+      const path = svg("path", { d: outline(feature, project), class: "city", tabindex: -1, role: "link", "data-code": code });
+      const value = svg("tspan", { class: "value", x: x + dx, dy: "1.2em" });
       const label = svg("text", { x: x + dx, y: y + dy }, svg("tspan", { x: x + dx }, name), value);
       labels.append(label);
-      root.append(path);
+      this.root.append(path);
       this.cities.set(code, { path, label, value, name, at: [x, y] });
       this.listen(code, path);
     }
     // Drawn above all cities: borders are shared, and a focused path that is moved to the front loses the focus.
     this.outline = svg("path", { class: "outline", "aria-hidden": "true" });
-    root.append(this.outline, labels);
+    this.root.append(this.outline, this.pulses, labels);
     this.cities.values().next().value.path.setAttribute("tabindex", 0);
   }
 
@@ -99,12 +91,11 @@ export class CityMap {
       this.point(code);
     });
     path.addEventListener("blur", () => this.point(null));
-    path.addEventListener("click", () => this.pin(code));
+    path.addEventListener("click", () => this.onOpen(code));
     path.addEventListener("keydown", (event) => {
       const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
       if (direction) this.neighbour(code, direction)?.path.focus();
-      else if (event.key === "Enter" || event.key === " ") this.pin(code);
-      else if (event.key === "Escape") this.pin(null);
+      else if (event.key === "Enter" || event.key === " ") this.onOpen(code);
       else return;
       event.preventDefault();
     });
@@ -124,34 +115,49 @@ export class CityMap {
     return best;
   }
 
-  /** Highlights a city for as long as it is pointed at; afterwards the pinned one, if there is one. */
   point(code) {
-    const shown = code ?? this.pinned;
-    for (const [other, { path }] of this.cities) path.classList.toggle("shown", other === shown);
-    this.outline.setAttribute("d", this.cities.get(shown)?.path.getAttribute("d") ?? "");
-    this.onFocus(shown);
+    for (const [other, { path }] of this.cities) path.classList.toggle("shown", other === code);
+    this.outline.setAttribute("d", this.cities.get(code)?.path.getAttribute("d") ?? "");
+    this.onPoint(code);
   }
 
-  pin(code) {
-    this.pinned = this.pinned === code ? null : code;
-    for (const [other, { path }] of this.cities) path.setAttribute("aria-pressed", String(other === this.pinned));
-    this.point(this.pinned);
-  }
-
-  update(byCity) {
-    const onCloud = (code) => byCity[code]?.units_on_cloud ?? 0;
+  /** `within`: counts by city. */
+  update(within) {
+    const onCloud = (code) => within[code]?.units_on_cloud ?? 0;
     const largest = Math.max(0, ...[...this.cities.keys()].map(onCloud));
     const lower = largest > 0 ? bounds(largest) : [];
     for (const [code, city] of this.cities) {
       const value = onCloud(code);
       const fill = String(step(value, lower));
       city.path.dataset.step = city.label.dataset.step = fill;
-      city.value.textContent = short(value);
-      const registered = byCity[code]?.units_registered ?? 0;
-      city.path.setAttribute(
-        "aria-label", `${city.name}: ${count(value)} units on cloud of ${count(registered)} registered`);
+      city.value.textContent = compact(value);
+      const all = count(within[code]?.units_registered ?? 0);
+      city.path.setAttribute("aria-label", t("map.city", { name: city.name, n: count(value), all }));
     }
     this.draw(lower);
+  }
+
+  /** Rings that spread from cities: `kind` is reading, joined or alarm. Few at a time, none where motion is unwanted. */
+  pulse(code, kind) {
+    const city = this.cities.get(code);
+    if (!city || document.hidden || this.pulses.childElementCount > 60 || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    const [x, y] = city.at;
+    const ring = svg("circle", { class: `pulse ${kind}`, cx: x, cy: y, r: 4 });
+    ring.addEventListener("animationend", () => ring.remove());
+    this.pulses.append(ring);
+  }
+
+  /** Open alarms by city, as marks that stay. */
+  mark(byCity) {
+    this.root.querySelector(".alarm-marks")?.remove();
+    const marks = svg("g", { class: "alarm-marks", "aria-hidden": "true" });
+    for (const [code, n] of Object.entries(byCity)) {
+      const city = this.cities.get(code);
+      if (!city || !n) continue;
+      const [x, y] = city.at;
+      marks.append(svg("circle", { cx: x + 34, cy: y - 16, r: 9 }), svg("text", { x: x + 34, y: y - 12 }, n > 99 ? "99+" : n));
+    }
+    this.root.append(marks);
   }
 
   draw(lower) {
@@ -161,12 +167,9 @@ export class CityMap {
     if (key === this.legend.dataset.key) return;
     this.legend.dataset.key = key;
     const entry = (fill, text) => html("li", {}, html("span", { class: "swatch", "data-step": fill }), text);
-    this.legend.replaceChildren(
-      entry(0, "none"),
-      ...ranges.map(([from, to]) => {
-        const text = to === null ? `${compact(from)} and more` : from === to ? compact(from) : `${compact(from)}–${compact(to)}`;
-        return entry(step(from, lower), text);
-      }),
-    );
+    this.legend.replaceChildren(entry(0, t("none")), ...ranges.map(([from, to]) => {
+      const text = to === null ? t("andMore", { n: compact(from) }) : from === to ? compact(from) : `${compact(from)}–${compact(to)}`;
+      return entry(step(from, lower), text);
+    }));
   }
 }

@@ -1,0 +1,60 @@
+"""Counts of places as they are and as they grew: for everybody, because they name nobody."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.wire.clock import wall_ms
+
+from qilu_platform.api.common import RuntimeDep, answer
+from qilu_platform.api.problems import Problem
+from qilu_platform.api.readings import asking
+from qilu_platform.models.fields import PlaceCode
+from qilu_platform.monitoring import overview
+
+router = APIRouter(prefix="/v1/places", tags=["programme"])
+
+APlace = Annotated[PlaceCode, Path(description="Code of the province, a city or a county (GB/T 2260).")]
+Ms = Annotated[int | None, Query(ge=0, le=MAX_TIME_MS, description="Milliseconds since 1970, UTC.")]
+_HOUR_MS = 3_600_000
+
+
+@router.get("/{code}")
+async def get_place(runtime: RuntimeDep, code: APlace) -> Response:
+    """Counts of a place, and of the cities or counties in it."""
+    found = await runtime.database.read(lambda connection: overview.place(connection, code))
+    return answer(found, headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/{code}/history")
+async def get_place_history(
+    runtime: RuntimeDep,
+    code: APlace,
+    from_: Annotated[Ms, Query(alias="from")] = None,
+    to: Ms = None,
+    rows: Annotated[int, Query(ge=2, le=1000)] = 200,
+) -> Response:
+    """How its counts grew, for the province and cities: the last hour without `from` and `to`."""
+    start_ms, end_ms = _span(from_, to, _HOUR_MS)
+    async with asking(runtime) as store:
+        return answer(await overview.history(store, code, start_ms, end_ms, rows))
+
+
+@router.get("/{code}/energy")
+async def get_place_energy(
+    runtime: RuntimeDep, code: APlace, from_: Annotated[Ms, Query(alias="from")] = None, to: Ms = None
+) -> Response:
+    """What its equipment used and emitted, hour by hour: a day without `from` and `to`."""
+    start_ms, end_ms = _span(from_, to, 24 * _HOUR_MS)
+    async with asking(runtime) as store:
+        return answer(await overview.energy(store, code, start_ms, end_ms))
+
+
+def _span(start_ms: int | None, end_ms: int | None, default_ms: int) -> tuple[int, int]:
+    end_ms = wall_ms() + 1 if end_ms is None else end_ms
+    start_ms = max(0, end_ms - default_ms) if start_ms is None else start_ms
+    if start_ms >= end_ms:
+        raise Problem(422, "from: must be before `to`.")
+    return start_ms, end_ms

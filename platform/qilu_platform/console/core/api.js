@@ -1,0 +1,36 @@
+// The platform's public API. Addresses are relative, so that a path prefix changes nothing.
+
+export class ApiError extends Error {
+  constructor(status, problem) {
+    super(problem?.detail ?? `HTTP ${status}`);
+    this.status = status;
+    this.errors = problem?.errors ?? [];
+  }
+}
+
+async function call(method, path, body) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      method,
+      headers: { "X-Qilu-Console": "1", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch {
+    throw new ApiError(0, null); // nobody answers
+  }
+  if (answer.status === 204) return null;
+  const found = await answer.json().catch(() => null);
+  if (!answer.ok) throw new ApiError(answer.status, found);
+  return found;
+}
+
+const query = (values) => {
+  const given = Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  return given.length ? `?${new URLSearchParams(given)}` : "";
+};
+
+export const get = (path, values = {}) => call("GET", path + query(values));
+export const post = (path, body) => call("POST", path, body);
+export const remove = (path) => call("DELETE", path);
+export const id = encodeURIComponent;

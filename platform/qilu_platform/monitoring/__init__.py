@@ -1,0 +1,1 @@
+"""What people watch: counts of places, alarms, readings as they come, what happens."""

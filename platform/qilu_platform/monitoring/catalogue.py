@@ -1,0 +1,92 @@
+"""What the console is told once: places, industries, targets, and classes with everything that they have."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import msgspec
+from qilu_contract.catalogue.classes import CATALOGUE, OWN
+from qilu_contract.catalogue.equipment import EquipmentClass
+from qilu_contract.catalogue.limits import LIMITS
+from qilu_contract.catalogue.places import BRANCHES, CITIES, COUNTIES, PROVINCE
+from qilu_contract.catalogue.targets import CORE_TARGETS
+from qilu_contract.catalogue.titles import titles
+
+
+@cache
+def console_catalogue() -> tuple[bytes, str]:
+    """JSON, and its entity tag."""
+    body = msgspec.json.encode(
+        {
+            "province": {"code": PROVINCE, "name": "Shandong", "name_zh": "山东省"},
+            "cities": list(CITIES.values()),
+            "counties": list(COUNTIES.values()),
+            "industries": list(BRANCHES.values()),
+            "targets": [
+                {
+                    "name": each.name,
+                    "target": each.target,
+                    "wanted": each.wanted,
+                    "title": each.title,
+                    "title_zh": each.title_zh,
+                }
+                for each in CORE_TARGETS.values()
+            ],
+            "classes": [_class(each) for each in CATALOGUE.values()],
+        }
+    )
+    return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+
+
+def _class(class_: EquipmentClass) -> dict[str, Any]:
+    return {
+        "name": class_.name,
+        "title": class_.title,
+        "title_zh": class_.title_zh,
+        "own": class_.name in OWN,
+        "stoppable": class_.stoppable,
+        "signals": [
+            {
+                "name": each.name,
+                **titles("signal", class_.name, each.name)._asdict(),
+                "unit": each.unit,
+                "type": each.type,
+                "resolution": each.resolution,
+                "nominal": each.nominal,
+                "low": each.low,
+                "high": each.high,
+                "interval_s": each.interval_s,
+                "mark": each.mark,
+                "source": each.source,
+                "limits": [
+                    {
+                        "level": limit.level,
+                        "kind": limit.kind,
+                        "limit": limit.limit,
+                        "title": limit.title,
+                        "title_zh": limit.title_zh,
+                    }
+                    for limit in LIMITS[class_.name]
+                    if limit.signal == each.name
+                ],
+            }
+            for each in class_.signals
+        ],
+        "set_points": [
+            asdict(each) | titles("set_point", class_.name, each.name)._asdict() for each in class_.set_points
+        ],
+        "faults": [
+            {
+                "name": each.name,
+                **titles("fault", class_.name, each.name)._asdict(),
+                "signature": each.signature,
+                "shows": [[sign.signal, sign.way] for sign in each.shows],
+                "mark": each.mark,
+                "source": each.source,
+            }
+            for each in class_.faults
+        ],
+    }

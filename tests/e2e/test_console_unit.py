@@ -1,0 +1,148 @@
+"""The console's pages of single units, in a real browser on a real platform: live values, alarms, sign-in,
+languages."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+from pydantic import SecretStr
+from qilu_contract.catalogue.places import PROVINCE
+from qilu_contract.storage import Point
+from qilu_contract.store import Store
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings
+from qilu_stores import open_store
+
+KEY = "a-key-for-the-console-test-only"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server"]
+TAGS = ("370200", "370202", "C34", "works", "motor-1")
+
+
+@contextlib.asynccontextmanager
+async def console(tmp_path: Path) -> AsyncIterator[tuple[str, Store, httpx.AsyncClient]]:
+    """A platform with one motor, its store, and a client with the admin key."""
+    settings = Settings(db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=0, api_key=SecretStr(KEY))
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with (
+        open_store(f"duckdb:///{tmp_path}/readings.duckdb", None) as store,
+        PlatformService(settings, store) as service,
+        httpx.AsyncClient(base_url=service.url, headers=headers, timeout=60.0, trust_env=False) as api,
+    ):
+        works = {"id": "works", "name": "Shinan District Manufacture of metal No. 1", "county": "370202"}
+        for path, body in (
+            ("/v1/enterprises", {**works, "industry": "C34"}),
+            ("/v1/units", {"id": "motor-1", "class": "motor", "enterprise": "works"}),
+        ):
+            answer = await api.post(path, json=body)
+            assert answer.status_code == 201, answer.text
+        yield service.url, store, api
+
+
+@pytest.fixture
+async def page(chromium: str) -> AsyncIterator[Page]:
+    expect.set_options(timeout=30_000)
+    async with (
+        async_playwright() as playwright,
+        await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS) as browser,
+    ):
+        yield await (await browser.new_context(viewport={"width": 1440, "height": 900})).new_page()
+
+
+def reading(ts_ms: int, **values: float) -> Point:
+    return Point("motor", TAGS, ts_ms, values)
+
+
+async def sign_in(page: Page, url: str, api: httpx.AsyncClient) -> None:
+    link = (await api.post("/v1/session/links")).json()["link"]
+    await page.goto(f"{url}/#/enter/{link}")
+    await expect(page.locator("#account")).to_have_text("Administrator")
+
+
+async def test_a_reading_is_on_the_units_page_as_soon_as_it_is_stored(tmp_path: Path, page: Page) -> None:
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    async with console(tmp_path) as (url, store, api):
+        now_ms = int(time.time() * 1000)
+        await store.write([reading(now_ms - 20_000, power_in=11.5, vibration=1.25, winding_temp=80.0)])
+        await sign_in(page, url, api)
+        await page.goto(f"{url}/#/unit/motor-1?signal=vibration")
+        vibration = page.locator('.now[data-signal="vibration"]')
+        await expect(vibration).to_have_text("1.25")
+        await expect(page.locator('tr[data-signal="vibration"]')).to_have_attribute("data-level", "")
+        await store.write([reading(now_ms - 10_000, power_in=12.0, vibration=9.5)])
+        await expect(vibration).to_have_text("9.5")
+        await expect(page.locator('tr[data-signal="vibration"]')).to_have_attribute("data-level", "alarm")
+        await expect(page.locator(".chart")).to_have_attribute("aria-label", re.compile("1.25 to 9.5, last 9.5"))
+        # Another signal's history is a click away, and an address of its own.
+        await page.get_by_role("button", name="Winding temperature").click()
+        await expect(page).to_have_url(re.compile("signal=winding_temp"))
+        await expect(page.locator(".chart")).to_have_attribute("aria-label", re.compile("Winding temperature"))
+        assert said == []
+
+
+async def test_an_alarm_is_acknowledged_shelved_and_cleared(tmp_path: Path, page: Page) -> None:
+    async with console(tmp_path) as (url, store, api):
+        now_ms = int(time.time() * 1000)
+        tags = (PROVINCE, *TAGS, "motor", "vibration")
+        begun = {"open": 1, "value": 8.0, "limit": 7.1, "worst": 9.0, "ratio": 1.27, "duration_s": 0.0}
+        await sign_in(page, url, api)
+        await store.write([Point("alarm", tags, now_ms, begun)])
+        badge = page.locator('#nav a[href="#/alarms"] .badge')
+        await expect(badge).to_have_text("1")
+        await page.get_by_role("link", name="Alarms").click()
+        row = page.locator("table.alarms tbody tr")
+        await expect(row).to_have_attribute("data-state", "open")
+        await expect(row).to_contain_text("9 mm/s rms")
+        await page.get_by_role("button", name="Acknowledge", exact=True).click()
+        await expect(row).to_have_count(0)
+        await page.get_by_role("button", name="Acknowledged").click()
+        await expect(row).to_have_attribute("data-state", "acknowledged")
+        await page.get_by_label("Shelve for").select_option("3600")
+        await expect(row).to_have_count(0)
+        await page.get_by_role("button", name="Shelved").click()
+        await expect(row).to_have_attribute("data-state", "shelved")
+        await store.write([Point("alarm", tags, now_ms, {**begun, "open": 0, "duration_s": 12.0})])
+        await expect(badge).to_be_hidden()
+        await page.get_by_role("button", name="Cleared").click()
+        await expect(row).to_have_attribute("data-state", "cleared")
+        history = (await api.get("/v1/units/motor-1/history")).json()["items"]
+        assert [each["event"] for each in history if "shel" in each["event"]] == ["shelved"]
+
+
+async def test_who_has_not_signed_in_sees_counts_and_nobodys_units(tmp_path: Path, page: Page) -> None:
+    async with console(tmp_path) as (url, _store, api):
+        await page.goto(f"{url}/#/unit/motor-1")
+        await expect(page.get_by_text("have signed in")).to_be_visible()
+        await page.goto(f"{url}/#/sign-in")
+        await page.get_by_label("API key").fill("qilu_of-nobody-at-all-whatever")
+        await page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("alert")).to_contain_text("not known")
+        await page.get_by_label("API key").fill(KEY)
+        await page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        await expect(page.locator("#account")).to_have_text("Administrator")
+        # A link is good for one session.
+        link = (await api.post("/v1/session/links")).json()["link"]
+        assert (await api.post("/v1/session", json={"link": link})).status_code == 200
+        await page.goto(f"{url}/#/enter/{link}")
+        await expect(page.get_by_role("alert")).to_contain_text("opened already")
+
+
+async def test_one_language_at_a_time_and_it_is_remembered(tmp_path: Path, page: Page) -> None:
+    async with console(tmp_path) as (url, _store, api):
+        await sign_in(page, url, api)
+        await page.locator("#language").click()
+        await expect(page.locator("#nav")).to_contain_text("全省总览")
+        await page.goto(f"{url}/#/unit/motor-1")
+        await expect(page.locator("h2").first).to_have_text("测点")
+        await expect(page.locator('tr[data-signal="winding_temp"] th')).to_contain_text("绕组温度")
+        await page.goto(url)
+        words = await page.locator("body").inner_text()
+        assert re.findall(r"[A-Za-z]{4,}", words.replace("HTTP", "").replace("OpenAPI", "")) == ["English", "JSON"]
