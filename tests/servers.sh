@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The real servers that the tests run against: Mosquitto >= 2.0.21 and its clients, InfluxDB 1.x, PostgreSQL, nginx, Chromium.
+# The real servers that the tests run against: Mosquitto >= 2.0.21 and its clients, InfluxDB 1.x, PostgreSQL, nginx, Chromium
+# with a font for Chinese.
 # On Debian and Ubuntu, as root or with passwordless sudo, what is missing is installed from the distribution; anywhere
 # else one sentence says what is missing and the tests that need it are skipped. Nothing is left running.
 set -u
@@ -22,6 +23,7 @@ missing() { # names of the packages that are missing, one a line
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
   found nginx || echo nginx-light
   found chromium || found chromium-browser || found google-chrome || echo chromium
+  [ -n "$(fc-list :lang=zh 2>/dev/null)" ] || echo fonts-wqy-zenhei # Chinese in the console's pictures
 }
 
 tell() { # PACKAGES...: the one sentence
@@ -93,7 +95,7 @@ for package in "${packages[@]}"; do
   release=()
   case $package in mosquitto*) [ "$VERSION_CODENAME" != bookworm ] || release=(-t bookworm-backports) ;; esac
   apt install -y --no-install-recommends "${release[@]}" "$package" || continue
-  [ ! -d /run/systemd/system ] || [ "$package" = chromium ] || $SUDO systemctl disable --quiet "${package%-light}" 2>/dev/null
+  [ ! -d /run/systemd/system ] || [[ $package == chromium || $package == fonts-* ]] || $SUDO systemctl disable --quiet "${package%-light}" 2>/dev/null
 done
 
 mapfile -t packages < <(missing)
