@@ -80,11 +80,15 @@ async def test_a_reading_is_on_the_units_page_as_soon_as_it_is_stored(tmp_path: 
         await store.write([reading(now_ms - 10_000, power_in=12.0, vibration=9.5)])
         await expect(vibration).to_have_text("9.5")
         await expect(page.locator('tr[data-signal="vibration"]')).to_have_attribute("data-level", "alarm")
-        await expect(page.locator(".chart")).to_have_attribute("aria-label", re.compile("1.25 to 9.5, last 9.5"))
+        await expect(page.locator(".chart")).to_have_attribute(
+            "aria-label", re.compile("1.25 to 9.5, last 9.5")
+        )
         # Another signal's history is a click away, and an address of its own.
         await page.get_by_role("button", name="Winding temperature").click()
         await expect(page).to_have_url(re.compile("signal=winding_temp"))
-        await expect(page.locator(".chart")).to_have_attribute("aria-label", re.compile("Winding temperature"))
+        await expect(page.locator(".chart")).to_have_attribute(
+            "aria-label", re.compile("Winding temperature")
+        )
         assert said == []
 
 
@@ -145,4 +149,7 @@ async def test_one_language_at_a_time_and_it_is_remembered(tmp_path: Path, page:
         await expect(page.locator('tr[data-signal="winding_temp"] th')).to_contain_text("绕组温度")
         await page.goto(url)
         words = await page.locator("body").inner_text()
-        assert re.findall(r"[A-Za-z]{4,}", words.replace("HTTP", "").replace("OpenAPI", "")) == ["English", "JSON"]
+        assert re.findall(r"[A-Za-z]{4,}", words.replace("HTTP", "").replace("OpenAPI", "")) == [
+            "English",
+            "JSON",
+        ]
