@@ -415,7 +415,7 @@ async def test_the_newest_points_come_with_their_tags(store: Store) -> None:
     assert await store.newest("alarm", {"unit": "a"}, 1_000, 4_000, 10) == [points[0]]
     assert await store.newest("alarm", {"unit": "nobody"}, 0, 10_000, 10) == []
     for having, limit in (({"nothing": 1}, 10), ({"colour": "red"}, 10), ({}, 0), ({}, 10_001)):
-        with pytest.raises(ValueError, match="nothing|colour|rows"):
+        with pytest.raises(ValueError, match=r"nothing|colour|rows"):
             await store.newest("alarm", having, 0, 10_000, limit)
 
 
