@@ -47,13 +47,14 @@ SOAK = tests/e2e/test_gateway_faults.py tests/integration/test_gateway_fuzz.py t
 soak: setup servers ## ten times the faults, fuzzed messages by the million, ten million lines, an hour of memory; a part: ARGS="-k killed_again"
 	QILU_SOAK=1 $(BIN)/pytest $(SOAK) -s $(ARGS)
 
-check: setup ## formatting, lint, types, who may import whom
+check: setup ## formatting, lint, types, imports, wording
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/word_list.py
 
-format: setup ## format and mend what can be mended by itself
+format: setup ## format, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
