@@ -164,7 +164,7 @@ def test_a_wind_turbine_without_wind_cools_to_its_nacelle() -> None:
 
 @pytest.mark.parametrize(
     ("name", "moving"),
-    [("blast_furnace", "blast_volume"), ("reactor", "feed_AC"), ("loom", "picks")],
+    [("reactor", "feed_AC"), ("loom", "picks")],
 )
 def test_what_never_rests_never_does(name: str, moving: str) -> None:
     """Classes for which there is no idle machine."""

@@ -1,9 +1,11 @@
-"""Centrifugal pumps: affinity laws, a falling head curve, NPSH, P = ρgQH/η.
+"""Centrifugal pumps in a pipe network: affinity laws, a falling head curve, NPSH, P = ρgQH/η.
 
-Variation within seconds is SKAB's (C: lag-1 autocorrelation at 1 s of body temperature 0.938, vibration
-0.927, current 0.074, fluid temperature 1.0). Faults: a starved suction cavitates, a throttled valve moves the
-duty point up the curve, a worn impeller loses head and efficiency, imbalance shakes at the speed of rotation.
-Marks of constants: S source found, C computed, N standard named but not checked, A assumed.
+The flow is where the pump's curve meets the network's, static head plus resistance; the water in the pipes
+follows with a lag. Variation within seconds is SKAB's (C: lag-1 autocorrelation at 1 s of body temperature
+0.938, vibration 0.927, current 0.074, fluid temperature 1.0). Faults: a starved suction cavitates and takes
+head, a throttled valve adds resistance, a worn impeller loses head and efficiency, imbalance shakes at the
+speed of rotation. Marks of constants: S source found, C computed, N standard named but not checked, A
+assumed.
 """
 
 from __future__ import annotations
@@ -22,19 +24,33 @@ from qilu_devices.shifts import Hall, Shifts
 SIZES_M3_H = (12.5, 25.0, 50.0, 100.0, 200.0, 400.0)  # N: rated flows of ISO 2858
 SIZE_WEIGHTS = (2.0, 3.0, 3.0, 3.0, 1.5, 0.5)  # A
 SYNCHRONOUS_RPM = 1500.0
-SHUT_OFF = 1.25  # A: head at no flow, of rated head
+SHUT_OFF = 1.25  # A: head at no flow, of rated head, of a flat curve
+STEEPEST = 1.5  # A: of a steep one, whose power hardly changes with flow
+STATIC = (0.2, 0.5)  # A: what the network lifts whatever the flow, of rated head; the rest is friction
 WATER_KW = 1000.0 * 9.81 / 3.6e6  # C: kW for 1 m³/h lifted by 1 m
-MOTOR_EFFICIENCY, POWER_FACTOR, VOLTAGE_V = 0.92, 0.86, 380.0  # A; N
+MOTOR_EFFICIENCY, VOLTAGE_V = 0.92, 380.0  # A; N
+MAGNETISING = 0.45  # A: reactive power that a motor takes whatever its load, of rated power
+REACTIVE_SLOPE = 0.13  # A: more of it at rated load, where the power factor is 0.86
+THROTTLED = 1.0  # C: a valve that is throttled doubles the network's friction: flow falls by 2-23 % (SKAB)
 SUCTION_KPA = 30.0  # A
 CAVITATES_BELOW_M = 0.4  # A: margin at which bubbles are heard
 BODY_TAU_S, VIBRATION_TAU_S = 15.6, 13.2  # C: −1/ln 0.938, −1/ln 0.927
 CURRENT_NOISE = 0.15  # C: the rig has .20; white, so that the current's memory is SKAB's
 
 
-def head_m(rated_m: Values, share: Values, speed: Values) -> Values:
+def head_m(rated_m: Values, share: Values, speed: Values, shut_off: Values | float = SHUT_OFF) -> Values:
     """Head over flow (share of rated flow) at a speed (share of rated): H0·(a·n² − (a − 1)·q²), the affinity
     laws with a parabola."""
-    return np.asarray(rated_m * (SHUT_OFF * speed * speed - (SHUT_OFF - 1.0) * share * share))
+    return np.asarray(rated_m * (shut_off * speed * speed - (shut_off - 1.0) * share * share))
+
+
+def flow_share(
+    shut_off: Values, speed: Values, static: Values, friction: Values, kept: Values | float = 1.0
+) -> Values:
+    """Flow (share of rated) at which pump and network have the same head: k·(a·n² − (a − 1)·q²) = h + f·q²,
+    each of rated head; `kept` is the share k of its head that the pump still has."""
+    spare = np.maximum(kept * shut_off * speed * speed - static, 0.01)  # A: a trickle still gets through
+    return np.asarray(np.sqrt(spare / (kept * (shut_off - 1.0) + friction)))
 
 
 def efficiency(best: Values, share: Values, speed: Values) -> Values:
@@ -49,13 +65,14 @@ class Pumps:
 
     Equations::
 
-        H = H0·(1.25·n² − 0.25·q²)                      n speed, q flow, each of rated: affinity laws
+        H = H0·(a·n² − (a − 1)·q²)                      n speed, q flow, each of rated: affinity laws
+        k·(a·n² − (a − 1)·q²) = h + f·(1 + closed²)·q²  the network, k = (1 − 0.42·bubbles)·(1 − 0.1·worn)
         η = η_best·(1 − 0.8·(q/n − 1)²)
-        P = ρ·g·Q·H/(η·η_motor)
-        q: first-order (5-25 s) after demand·(1 − 0.23·closed), less a third for bubbles
+        P = ρ·g·Q·H/(η·η_motor);  I = √(P² + Q_m²)/(√3·U), Q_m mostly magnetising
+        q: first-order (5-25 s) after the network's
         NPSH margin = m0 − 0.8·(q² − 1) − s·(2 − s)·(m0 + 1.6), s starved;  bubbles from below 0.4 m
         body: first-order after T_hall + 8 + 14·load + 3·bubbles;  acceleration ∝ 1 + 1.8·imbalance
-        vibration = √(once² + rest²);  once ∝ 1 + 7·imbalance, rest ∝ 1 + bubbles
+        vibration = √(once² + rest²);  once ∝ 1 + 1.8·imbalance, rest ∝ 1 + bubbles
     """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
@@ -63,6 +80,8 @@ class Pumps:
         self.rated_m3_h = units.pick("rated", SIZES_M3_H, SIZE_WEIGHTS)
         self._head_m = units.uniform("head", 38.0, 56.0)  # A: 30-60
         self._best = units.uniform("best", 0.68, 0.78)  # A
+        self._shut_off = units.uniform("shut_off", SHUT_OFF, STEEPEST)
+        self._static = units.uniform("static", *STATIC)
         self._demand = units.uniform("demand", 0.8, 1.05)  # A: share of rated flow
         self._converter = units.uniform("converter") < 0.4  # A: share with a frequency converter
         self._always = units.uniform("always") < 0.5  # A: share that runs round the clock
@@ -72,12 +91,18 @@ class Pumps:
         self._fluid_c = units.uniform("fluid", 12.0, 45.0)  # A
         self._shifts, self._hall = Shifts(units, enterprises), Hall(units, enterprises)
         self._flow = Autoregression(units, "flow", interval_s, 1800.0)  # A
+        self._orders = Autoregression(
+            units, "orders", interval_s, 1.5 * 86_400.0
+        )  # A: what is made these days
         self._body_noise = Autoregression(units, "body", interval_s, BODY_TAU_S)
         self._shake = Autoregression(units, "shake", interval_s, VIBRATION_TAU_S)
         self._fluid = Autoregression(units, "fluid", interval_s, 4.0 * 3600.0)  # A
         # C: the rig's flow takes 8-76 s from 10 to 90 % of a change.
         self._pipes = FirstOrder(interval_s, units.uniform("pipes", 5.0, 25.0))
         self._warmth = FirstOrder(interval_s, 1200.0)  # A
+        self._looseness = Autoregression(units, "looseness", interval_s, 6.0 * 3600.0)  # A: pipes and floor
+        self._share = self._demand
+        self._rated_kw = WATER_KW * self.rated_m3_h * self._head_m / (self._best * MOTOR_EFFICIENCY)
         self._meters = Consumption(len(units), interval_s)
 
     def step(
@@ -87,25 +112,39 @@ class Pumps:
         worn, imbalance = faults["impeller_wear"], faults["rotor_imbalance"]
         noise = self._units.normal
         running = controls.working(np.where(self._always, 1.0, self._shifts.running(t_ms)))
-        wanted = controls.value("flow", self._demand + 0.015 * self._flow.step(k), 0.01)  # A
+        # A: 1.5 % within the hour, 4 % from day to day.
+        own = self._demand * (1.0 + 0.015 * self._flow.step(k) + 0.04 * self._orders.step(k))
+        wanted = controls.value("flow", own, 0.01)
         speed = np.where(self._converter, np.minimum(0.75 + 0.25 * wanted, 1.0), 1.0)
-        # C: closing the rig's valves takes 1.5-23 % of its flow. The water in the pipes follows with a lag.
-        share = self._pipes.step(wanted * (1.0 - 0.23 * closed) * (1.0 - 0.04 * worn))
         # A: NPSHr grows with the square of flow; a starved suction loses its margin and 1.6 m more. Half
         # starved (the least that is labelled) it has lost three quarters, which is enough for bubbles.
-        margin = self._suction_m - 0.8 * (share * share - 1.0)
+        margin = self._suction_m - 0.8 * (self._share * self._share - 1.0)
         margin = margin - starved * (2.0 - starved) * (self._suction_m + 1.6)
         bubbles = np.clip((CAVITATES_BELOW_M - margin) * (1.0 / 1.2), 0.0, 1.0)
-        # C: bubbles take a third of the rig's flow, and shake it.
-        share = share * (1.0 - bubbles * (0.33 + 0.05 * noise("bubbles", k)))
-        head = head_m(self._head_m, share, speed) * (1.0 - 0.28 * bubbles) * (1.0 - 0.2 * worn)  # A
-        eta = efficiency(self._best, share, speed) * (1.0 - 0.12 * bubbles) * (1.0 - 0.15 * worn)  # A
+        # C: bubbles take a third of the rig's flow. A: wear takes a tenth of head and of efficiency.
+        kept = (1.0 - 0.42 * bubbles) * (1.0 - 0.1 * worn)
+        steepness = self._shut_off - 1.0
+        friction = np.maximum(
+            (self._shut_off * speed * speed - self._static) / (wanted * wanted) - steepness, 0.05
+        )
+        friction = friction * (1.0 + THROTTLED * closed * closed)
+        # The water in the pipes follows with a lag.
+        settled = self._pipes.step(flow_share(self._shut_off, speed, self._static, friction, kept))
+        self._share = settled
+        share = settled * (1.0 - 0.13 * bubbles * noise("bubbles", k))  # C: bubbles shake the rig's flow
+        head = head_m(self._head_m, share, speed, self._shut_off) * kept
+        eta = efficiency(self._best, share, speed) * (1.0 - 0.12 * bubbles) * (1.0 - 0.1 * worn)  # A
         flow = self.rated_m3_h * share
         shaft_kw = running * WATER_KW * flow * head / eta
         power = shaft_kw / MOTOR_EFFICIENCY
-        current = power * (1000.0 / (math.sqrt(3.0) * VOLTAGE_V * POWER_FACTOR))
+        of_rated = power / self._rated_kw
+        reactive = running * self._rated_kw * (MAGNETISING + REACTIVE_SLOPE * of_rated * of_rated)
+        apparent = np.sqrt(power * power + reactive * reactive)
+        current = apparent * (1000.0 / (math.sqrt(3.0) * VOLTAGE_V))
         unrest = self._shake.step(k)
-        shaking, unsteady = sway(0.022 * unrest), sway(0.1 * unrest)  # C: the rig's acceleration; A
+        loose = self._looseness.step(k)
+        # C: the rig's acceleration; A
+        shaking, unsteady = sway(0.022 * unrest), sway(0.08 * unrest + 0.15 * loose)
         ambient = self._hall.temperature_c(t_ms)
         # A: 22 K above the hall at rated load, most of it from bearings and seal; wear of the wet end adds.
         load = shaft_kw / (WATER_KW * self.rated_m3_h * self._head_m / self._best)
@@ -113,7 +152,7 @@ class Pumps:
         fluid = (
             self._fluid_c + 0.15 * (self._hall.weather.outdoor_c(t_ms) - 13.5) + 0.8 * self._fluid.step(k)
         )  # A
-        once = 0.4 * self._vibration * (1.0 + 7.0 * imbalance)  # A: the part at the frequency of rotation
+        once = 0.4 * self._vibration * (1.0 + 1.8 * imbalance)  # A: the part at the frequency of rotation
         rest = 0.9 * self._vibration * (1.0 + 1.0 * bubbles)
         return {
             "flow": running * flow * (1.0 + 0.004 * noise("flow", k)),
