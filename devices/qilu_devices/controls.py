@@ -38,6 +38,15 @@ class Controls:
             self._mode = np.zeros(self._units, dtype=np.int8)
         return self._mode
 
+    def take(self, places: NDArray[np.int64]) -> Controls:
+        """What holds now of these units, for others at these places."""
+        if self._mode is None and not self._set:
+            return AUTOMATIC
+        taken = Controls(len(places))
+        taken._mode = None if self._mode is None else self._mode[places]
+        taken._set = {name: values[places] for name, values in self._set.items()}
+        return taken
+
     def working(self, by_itself: Values) -> Values:
         """1 for units at work, else 0; `by_itself` is what the calendar says. To be asked once a step."""
         if self._mode is None:

@@ -71,6 +71,8 @@ class Occurrence:
     developed_ms: int
     end_ms: int
     severity: float
+    visible_ms: int | None = None
+    """The first sample that shows it (`visibility`); None where none did during the run, or nobody looked."""
 
     def severity_at(self, t_ms: int) -> float:
         if not self.start_ms <= t_ms < self.end_ms:
@@ -81,7 +83,7 @@ class Occurrence:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cases:
+class Cases:
     """Occurrences of one fault, column by column; `unit` is the position of the unit."""
 
     unit: NDArray[np.int64]
@@ -89,6 +91,25 @@ class _Cases:
     developed: Times
     end: Times
     peak: Values
+
+    @classmethod
+    def of(cls, cases: Sequence[tuple[int, Occurrence]]) -> Cases:
+        """Occurrences, each with its unit's position."""
+        whole = [(place, case.start_ms, case.developed_ms, case.end_ms) for place, case in cases]
+        columns = np.array(whole, dtype=np.int64).reshape(-1, 4).T
+        return cls(*columns, np.array([case.severity for _, case in cases], dtype=np.float64))
+
+    def severity(self, t_ms: Times) -> Values | None:
+        """By unit, at the units' times; None where no unit has the fault."""
+        t = t_ms[self.unit]
+        active = (t >= self.start) & (t < self.end)
+        if not active.any():
+            return None
+        ramp = np.maximum(self.developed - self.start, 1)
+        grown = np.where(t >= self.developed, 1.0, (t - self.start) / ramp)
+        severity = np.zeros(len(t_ms))
+        np.maximum.at(severity, self.unit[active], (self.peak * grown)[active])
+        return severity
 
     def first(self) -> int:
         return int(self.start.min(initial=2**62))
@@ -105,7 +126,7 @@ class _Timeline:
         fault: Fault,
         streams: Streams,
         rate: float,
-        ordered: _Cases,
+        ordered: Cases,
         repairs: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._repairs = repairs
@@ -121,9 +142,11 @@ class _Timeline:
         self._now = ordered
         self._from, self._until = ordered.first(), ordered.last()
 
-    def window(self, number: int) -> _Cases:
+    def window(self, number: int) -> Cases:
         """What begins, and ends, in a window."""
-        chance = self._streams.chance(f"{self._name}/occurs", number)
+        everyone = np.arange(len(self._streams))
+        numbers = np.full(len(everyone), number, dtype=np.int64)
+        chance = self._streams.chance_of(f"{self._name}/occurs", everyone, numbers)
         unit = np.flatnonzero(chance < self._probability)
         numbers = np.full(len(unit), number, dtype=np.int64)
         room = self._window_ms - self._length_ms
@@ -133,16 +156,16 @@ class _Timeline:
             cold = season(start) < WINTER
             unit, numbers, start = unit[cold], numbers[cold], start[cold]
         peak = PEAK_LOW + (1.0 - PEAK_LOW) * self._streams.chance_of(f"{self._name}/peak", unit, numbers)
-        return _Cases(unit, start, start + self._develop_ms, start + self._length_ms, peak)
+        return Cases(unit, start, start + self._develop_ms, start + self._length_ms, peak)
 
-    def between(self, from_ms: int, until_ms: int) -> Iterator[_Cases]:
+    def between(self, from_ms: int, until_ms: int) -> Iterator[Cases]:
         """Everything that overlaps a time, and more."""
         yield self._repaired(self._ordered)
         if self._probability > 0.0:
             for number in range(from_ms // self._window_ms, until_ms // self._window_ms + 1):
                 yield self._repaired(self.window(number))
 
-    def _repaired(self, cases: _Cases) -> _Cases:
+    def _repaired(self, cases: Cases) -> Cases:
         """What a repair finds under way ends there; how it had developed until then does not change."""
         for unit, at_ms in self._repairs:
             found = (cases.unit == unit) & (cases.start < at_ms) & (at_ms < cases.end)
@@ -156,22 +179,13 @@ class _Timeline:
         if windows != self._loaded:
             self._loaded = windows
             found = list(self.between(low, high))
-            self._now = _Cases(
-                *(np.concatenate([getattr(cases, name) for cases in found]) for name in _Cases.__slots__)
+            self._now = Cases(
+                *(np.concatenate([getattr(cases, name) for cases in found]) for name in Cases.__slots__)
             )
             self._from, self._until = self._now.first(), self._now.last()
         if high < self._from or low >= self._until:
             return None
-        now = self._now
-        t = t_ms[now.unit]
-        active = (t >= now.start) & (t < now.end)
-        if not active.any():
-            return None
-        ramp = np.maximum(now.developed - now.start, 1)
-        grown = np.where(t >= now.developed, 1.0, (t - now.start) / ramp)
-        severity = np.zeros(len(t_ms))
-        np.maximum.at(severity, now.unit[active], (now.peak * grown)[active])
-        return severity
+        return self._now.severity(t_ms)
 
 
 class Schedule:
@@ -208,7 +222,7 @@ class Schedule:
         """Every fault that a unit has at some time from `from_ms` through `until_ms`, whole."""
         for name, timeline in self._timelines.items():
             for cases in timeline.between(from_ms, until_ms):
-                columns = (getattr(cases, column).tolist() for column in _Cases.__slots__)
+                columns = (getattr(cases, column).tolist() for column in Cases.__slots__)
                 for unit, start, developed, end, peak in zip(*columns, strict=True):
                     if start <= until_ms and end > from_ms:
                         if end < developed:  # repaired before it came to its peak
@@ -220,7 +234,7 @@ class Schedule:
 
 def _ordered(
     equipment: EquipmentClass, places: Mapping[str, int], start_ms: int, orders: Sequence[Order]
-) -> dict[str, _Cases]:
+) -> dict[str, Cases]:
     rows: dict[str, list[tuple[int, int, int, int, float]]] = {fault.name: [] for fault in equipment.faults}
     for order in orders:
         if order.unit in places and order.fault in rows:
@@ -234,7 +248,7 @@ def _ordered(
     for name, cases in rows.items():
         whole = np.array([case[:4] for case in cases], dtype=np.int64).reshape(-1, 4)
         peak = np.array([case[4] for case in cases], dtype=np.float64)
-        found[name] = _Cases(whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3], peak)
+        found[name] = Cases(whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3], peak)
     return found
 
 
@@ -251,9 +265,10 @@ def ground_truth(
     return sorted(found, key=lambda case: (case.start_ms, case.unit, case.fault))
 
 
-def save(found: Sequence[Occurrence], folder: Path) -> Path:
+def save(found: Sequence[Occurrence], folder: Path, about: Mapping[str, object] | None = None) -> Path:
     """Write the ground truth as `faults.parquet`, whole or not at all: one row a fault, with the points
-    between which its severity is linear. Blocks. Raises ConfigError when it cannot be written."""
+    between which its severity is linear. `about` is kept as the file's own metadata. Blocks. Raises ConfigError when
+    it cannot be written."""
     text = {
         "unit": np.array([case.unit for case in found], dtype=object),
         "class": np.array([case.class_name for case in found], dtype=object),
@@ -263,12 +278,16 @@ def save(found: Sequence[Occurrence], folder: Path) -> Path:
         name: np.array([getattr(case, name) for case in found], dtype="datetime64[ms]")
         for name in ("start_ms", "developed_ms", "end_ms")
     }
-    peak = {"severity": np.array([case.severity for case in found], dtype=np.float64)}
+    peak = {
+        "severity": np.array([case.severity for case in found], dtype=np.float64),
+        "visible": np.array([case.visible_ms or 0 for case in found], dtype=np.int64),
+    }
     query = """
         SELECT unit::VARCHAR AS unit, class::VARCHAR AS class, fault::VARCHAR AS fault,
             start_ms AS "start", developed_ms AS developed, end_ms AS "end", severity,
+            nullif(visible, 0) AS visible_ms,
             [{'ts': start_ms, 'severity': 0.0}, {'ts': developed_ms, 'severity': severity},
              {'ts': end_ms, 'severity': severity}, {'ts': end_ms, 'severity': 0.0}] AS severity_over_time
         FROM given
     """
-    return parquet.write(folder / FILE_NAME, text | times | peak, query)
+    return parquet.write(folder / FILE_NAME, text | times | peak, query, about)

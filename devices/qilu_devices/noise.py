@@ -40,7 +40,7 @@ class Streams:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._streams: dict[str, Keys] = {}
+        self._streams: dict[str, Keys] = {}  # of what is drawn at each step
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -53,7 +53,7 @@ class Streams:
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> Values:
         """One number a unit in [low, high), fixed for the unit's life."""
-        return low + (high - low) * uniforms(mix(self._stream(name)))
+        return low + (high - low) * uniforms(mix(mix(self._keys ^ np.uint64(text_key(name)))))
 
     def pick(self, name: str, options: Sequence[float], weights: Sequence[float]) -> Values:
         """One of the options a unit, fixed for its life, with probability by weight."""
@@ -72,11 +72,15 @@ class Streams:
     def normal_of(self, name: str, which: Indices, numbers: Indices) -> Values:
         """One number for each of the units `which` (positions), mean 0, variance 1: of that unit's event of
         that number (≥ 0)."""
-        return _normals(mix(self._stream(name)[which] + numbers.astype(np.uint64) * _GAMMA))
+        return _normals(self._of(name, which, numbers))
 
     def chance_of(self, name: str, which: Indices, numbers: Indices) -> Values:
         """As `normal_of`, in [0, 1)."""
-        return uniforms(mix(self._stream(name)[which] + numbers.astype(np.uint64) * _GAMMA))
+        return uniforms(self._of(name, which, numbers))
+
+    def _of(self, name: str, which: Indices, numbers: Indices) -> Keys:
+        stream = mix(self._keys[which] ^ np.uint64(text_key(name)))
+        return mix(stream + numbers.astype(np.uint64) * _GAMMA)
 
 
 def _normals(h: Keys) -> Values:

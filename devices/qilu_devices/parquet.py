@@ -1,4 +1,4 @@
-"""Ground truth as Parquet files, by DuckDB."""
+"""Parquet files, by DuckDB."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from numpy.typing import NDArray
 from qilu_contract.errors import ConfigError
 
 
-def write(target: Path, columns: Mapping[str, NDArray[Any]], query: str) -> Path:
-    """Write what `query` makes of the table `given`, of these columns: whole or not at all. Blocks. Raises
-    ConfigError when it cannot be written."""
+def quoted(text: str) -> str:
+    """A literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def write(
+    target: Path,
+    columns: Mapping[str, NDArray[Any]],
+    query: str,
+    about: Mapping[str, object] | None = None,
+) -> Path:
+    """Write what `query` makes of the table `given`, of these columns: whole or not at all. `about` becomes
+    the file's key-value metadata. Blocks. Raises ConfigError when it cannot be written."""
     import duckdb  # only runs that keep a state need it
 
     scratch = target.with_name(f"{target.name}.new")
@@ -21,8 +31,10 @@ def write(target: Path, columns: Mapping[str, NDArray[Any]], query: str) -> Path
         target.parent.mkdir(parents=True, exist_ok=True)
         with duckdb.connect() as connection:
             connection.register("given", dict(columns))
-            connection.sql(query).write_parquet(str(scratch))
+            entries = ", ".join(f"{name}: {quoted(str(value))}" for name, value in (about or {}).items())
+            metadata = f", KV_METADATA {{{entries}}}" if entries else ""
+            connection.execute(f"COPY ({query}) TO {quoted(str(scratch))} (FORMAT parquet{metadata})")
         os.replace(scratch, target)
     except (OSError, duckdb.IOException) as error:
-        raise ConfigError(f"{target} cannot be written: {error}: give another --state folder.") from error
+        raise ConfigError(f"{target} cannot be written: {error}: give another folder.") from error
     return target

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count, pairwise
 from operator import itemgetter
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from qilu_common.splitmix import text_key
-from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass, Signal
+from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
 
@@ -30,14 +31,19 @@ from qilu_devices.commands import Given, with_commands
 from qilu_devices.controls import Controls
 from qilu_devices.faults import NO_FAULTS, FaultPlan, Schedule
 from qilu_devices.fleet import Shard, Unit, make_units
-from qilu_devices.kernel import Times
-from qilu_devices.noise import Streams, Values, keys_of
+from qilu_devices.kernel import Kernel, Times
+from qilu_devices.noise import Streams, keys_of
 from qilu_devices.scenario import Scenario
+from qilu_devices.sensing import sensed
+from qilu_devices.visibility import Watch
 from qilu_devices.weather import Enterprises
 
 PHASE_STEP_MS = 100
 MOMENT = 10_000
 """Readings of a moment at most: all units have their first at the start, and a large fleet has many."""
+TOGETHER = 4096
+"""Units of a class that are stepped together: few enough that a step's arrays stay in the processor's cache, and
+that a large fleet does not hold a step of all its units at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,12 +81,33 @@ def phases_ms(units: Sequence[Unit], base_ms: int) -> Times:
     return np.array([text_key(f"phase/{unit.id}") % slots * PHASE_STEP_MS for unit in units], dtype=np.int64)
 
 
+def first_times(units: Sequence[Unit], base_ms: int, start_ms: int) -> Times:
+    """Each unit's first grid time after the start."""
+    return start_ms + 1 + (phases_ms(units, base_ms) - start_ms - 1) % base_ms
+
+
+@cache
+def _shape(names: tuple[str, ...], positions: tuple[int, ...]) -> Shape:
+    return Shape(names, positions)
+
+
+class Block(NamedTuple):
+    """One step of some units of a class, by array. Nobody changes the arrays."""
+
+    units: Sequence[Unit]
+    times: Times
+    """Of each unit, rising (UTC, ms)."""
+    shape: Shape
+    rows: NDArray[np.float64]
+    """A row for each unit, a column for each name of the shape; rounded to the catalogue's resolution."""
+
+
 class _Group(NamedTuple):
     """The units of a run that are sampled at one millisecond, as a slice, and their step: a moment that has
     not been computed yet."""
 
     ts_ms: int
-    run: _ClassRun
+    run: ClassRun
     k: int
     begin: int
     end: int
@@ -89,28 +116,32 @@ class _Group(NamedTuple):
         return Moment(self.ts_ms, self.run.samples(self))
 
 
-class _ClassRun:
-    """All units of one class, stepped together."""
+class ClassRun:
+    """Units of one class, stepped together."""
 
     def __init__(
-        self, equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan
+        self,
+        equipment: EquipmentClass,
+        units: Sequence[Unit],
+        seed: int,
+        start_ms: int,
+        plan: FaultPlan,
+        first: Times | None = None,
     ) -> None:
+        """`first`: of each unit its first grid time, where it is known."""
         self._equipment, self._start_ms, self._plan = equipment, start_ms, plan
         base_ms = equipment.base_interval_s * 1000
-        # The first grid time after the start.
-        first = start_ms + 1 + (phases_ms(units, base_ms) - start_ms - 1) % base_ms
+        first = first_times(units, base_ms, start_ms) if first is None else first
         order = np.argsort(first, kind="stable")
-        self._units = [units[i] for i in order]
-        self._start: Times = np.full(len(units), start_ms, dtype=np.int64)
+        self.units = [units[i] for i in order]
         self._first: Times = first[order]
         self._base_ms = base_ms
         self._signals = equipment.signals
         self._multiples = [signal.interval_s // equipment.base_interval_s for signal in equipment.signals]
-        self._shapes: dict[tuple[int, ...], Shape] = {}
         # Units that are sampled at the same time, as slices of the ordered units.
         edges = {*range(0, len(units), MOMENT), *(np.flatnonzero(np.diff(self._first)) + 1).tolist()}
         self._groups = list(pairwise([*sorted(edges), len(units)]))
-        self._ids = [unit.id for unit in self._units]
+        self._ids = [unit.id for unit in self.units]
         self._streams = Streams(keys_of(seed, self._ids))
         self._faults = Schedule(equipment, self._ids, self._streams, start_ms, plan)
         self._controls = Controls(len(units))
@@ -119,12 +150,21 @@ class _ClassRun:
         self._computed: Times | None = None  # the units' latest times
         self._kernel = KERNELS[equipment.name](
             self._streams,
-            Enterprises(seed, [unit.enterprise.id for unit in self._units]),
+            Enterprises(seed, [unit.enterprise.id for unit in self.units]),
             float(equipment.base_interval_s),
         )
+        self.watch: Watch | None = None
+        """Healthy twins that are stepped beside the units; to be set before the first step."""
         self._k = -1
         self._shape = self._shape_at(0)
         self._rows: NDArray[np.float64] | None = None
+
+    @property
+    def kernel(self) -> Kernel:
+        return self._kernel
+
+    def holds(self, unit: str) -> bool:
+        return unit in self._ids
 
     def _place(self, unit: str) -> int:
         place = self._places.get(unit)
@@ -161,16 +201,27 @@ class _ClassRun:
 
     def _shape_at(self, k: int) -> Shape:
         positions = tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0)
-        shape = self._shapes.get(positions)
-        if shape is None:
-            shape = Shape(tuple(self._signals[i].name for i in positions), positions)
-            self._shapes[positions] = shape
-        return shape
+        return _shape(tuple(self._signals[i].name for i in positions), positions)
+
+    def _times(self, k: int) -> Times:
+        if k == 0:
+            return np.full(len(self.units), self._start_ms, dtype=np.int64)
+        return self._first + (k - 1) * self._base_ms
+
+    def blocks(self, until_ms: int) -> Iterator[Block]:
+        """Step by step, up to and including `until_ms`. To be iterated once, and instead of `groups`."""
+        for k in count():
+            inside = int(np.searchsorted(self._times(k), until_ms, side="right"))
+            if not inside:
+                return
+            times = self._step(k)
+            assert self._rows is not None
+            yield Block(self.units[:inside], times[:inside], self._shape, self._rows[:inside])
 
     def groups(self) -> Iterator[_Group]:
         """In time order, without end. `samples` is to be called with each, in this order."""
         for k in count():
-            times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
+            times = self._times(k)
             for begin, end in self._groups:
                 yield _Group(int(times[begin]), self, k, begin, end)
 
@@ -179,18 +230,24 @@ class _ClassRun:
             self._step(group.k)
         assert self._rows is not None
         rows = self._rows[group.begin : group.end].tolist()
-        if group.end == len(self._units):
+        if group.end == len(self.units):
             self._rows = None  # not kept until the next step: a large fleet has many
-        units, ts_ms, shape = self._units[group.begin : group.end], group.ts_ms, self._shape
+        units, ts_ms, shape = self.units[group.begin : group.end], group.ts_ms, self._shape
         return [Sample(unit, ts_ms, shape, tuple(row)) for unit, row in zip(units, rows, strict=True)]
 
-    def _step(self, k: int) -> None:
-        times = self._start if k == 0 else self._first + (k - 1) * self._base_ms
-        self._computed = times
-        produced = self._kernel.step(k, times, self._faults.at(times), self._control(times))
-        self._k, self._shape = k, self._shape_at(k)
-        signals = [self._signals[i] for i in self._shape.positions]
-        self._rows = _sensed(signals, produced)
+    def _step(self, k: int) -> Times:
+        times = self._computed = self._times(k)
+        shape = self._shape_at(k)
+        controls, watch = self._control(times), self.watch
+        watched = watch is not None and not watch.done
+        if watch is not None and watched:  # before the units' own step, which may end what a command began
+            watch.step(k, times, shape.positions, controls)
+        produced = self._kernel.step(k, times, self._faults.at(times), controls)
+        self._k, self._shape = k, shape
+        self._rows = sensed([self._signals[i] for i in shape.positions], produced)
+        if watch is not None and watched:
+            watch.compare(times, shape.positions, self._rows)
+        return times
 
 
 def first_values(
@@ -206,17 +263,19 @@ def first_values(
         float(equipment.base_interval_s),
     )
     produced = kernel.step(0, times)
-    return _sensed(equipment.signals, produced)
+    return sensed(equipment.signals, produced)
 
 
-def _sensed(signals: Sequence[Signal], produced: Mapping[str, Values]) -> NDArray[np.float64]:
-    """What sensors say of what a kernel produced: unit × signal."""
-    columns = [
-        # A sensor reads no further than its range. Adding 0.0 turns -0.0 into 0.0.
-        signal.round_all(np.clip(produced[signal.name], signal.low, signal.high)) + 0.0
-        for signal in signals
-    ]
-    return np.column_stack(columns)
+def _class_runs(
+    equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan
+) -> Iterator[ClassRun]:
+    """All units of a class, those together that are sampled at about the same time: so each run is done with a step
+    before the next one begins it."""
+    first = first_times(units, equipment.base_interval_s * 1000, start_ms)
+    order = np.argsort(first, kind="stable")
+    for begin in range(0, len(units), TOGETHER):
+        chosen = order[begin : begin + TOGETHER]
+        yield ClassRun(equipment, [units[i] for i in chosen], seed, start_ms, plan, first[chosen])
 
 
 class Simulation:
@@ -237,26 +296,34 @@ class Simulation:
         for unit in units:
             by_class.setdefault(unit.class_name, []).append(unit)
         self._runs = {
-            name: _ClassRun(CATALOGUE[name], by_class[name], seed, start_ms, plan)
+            name: list(_class_runs(CATALOGUE[name], by_class[name], seed, start_ms, plan))
             for name in CATALOGUE
             if name in by_class
         }
         class_of = {given.unit: "" for given in commands}
         class_of.update((unit.id, unit.class_name) for unit in units if unit.id in class_of)
-        for name, run in self._runs.items():
-            run.obey([given for given in commands if class_of[given.unit] == name])
+        by_run: dict[ClassRun, list[Given]] = {}
+        for given in commands:
+            if class_of[given.unit]:
+                by_run.setdefault(self._run_of(class_of[given.unit], given.unit), []).append(given)
+        for run, mine in by_run.items():
+            run.obey(mine)
+
+    def _run_of(self, class_name: str, unit: str) -> ClassRun:
+        return next(run for run in self._runs[class_name] if run.holds(unit))
 
     def free_from_ms(self, unit: Unit) -> int:
         """The first time of a unit for which nothing has been computed yet: commands may hold from it on."""
-        return self._runs[unit.class_name].free_from_ms(unit.id)
+        return self._run_of(unit.class_name, unit.id).free_from_ms(unit.id)
 
     def obey(self, unit: Unit, given: Given) -> None:
         """A command that comes while readings are computed. Its time is not before `free_from_ms`."""
-        self._runs[unit.class_name].obey([given])
+        self._run_of(unit.class_name, unit.id).obey([given])
 
     def moments(self, until_ms: int | None) -> Iterator[Moment]:
         """Readings in time order, up to and including `until_ms` (None: without end). To be iterated once."""
-        for group in heapq.merge(*(run.groups() for run in self._runs.values()), key=itemgetter(0)):
+        runs = (run.groups() for runs in self._runs.values() for run in runs)
+        for group in heapq.merge(*runs, key=itemgetter(0)):
             if until_ms is not None and group.ts_ms > until_ms:
                 return
             yield group.moment()
