@@ -32,8 +32,8 @@ Floats = NDArray[np.float64]
 
 
 class Parts:
-    """Readings gather until they are enough for a file; a file is written while the next one gathers. Inside `with`;
-    on its end everything is on disk. Raises ConfigError when a file cannot be written."""
+    """Readings gather until they are enough for a file; a file is written while the next one gathers. Inside
+    `with`; on its end everything is on disk. Raises ConfigError when a file cannot be written."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,8 +65,8 @@ class Parts:
             self._connection.close()
 
     def begin(self, units: Sequence[Unit], nameplate: Mapping[str, Floats]) -> None:
-        """Units of one class, with what is known of them for good: the same properties of all units, NaN where a
-        unit has none."""
+        """Units of one class, with what is known of them for good: the same properties of all units, NaN
+        where a unit has none."""
         self.flush()
         self._equipment = CATALOGUE[units[0].class_name]
         self._ids = np.array([unit.id for unit in units], dtype=object)
@@ -76,11 +76,12 @@ class Parts:
         self._units.append((units, nameplate))
 
     def add(self, places: Ints, times: Ints, values: Floats) -> None:
-        """Readings of these units, by their places: a row of `values` each; NaN is a signal that was not sampled."""
+        """Readings of these units, by their places: a row of `values` each; NaN is a signal that was not
+        sampled."""
         if not len(places):
             return
         if self._gathered and _day(int(times[0])) > _day(int(self._gathered[0][1][0])):
-            self.flush()  # no file begins before a day and ends after it, but for the units sampled at midnight
+            self.flush()  # only the units that are sampled around midnight have files of their own
         self._gathered.append((places, times, values))
         self._size += values.size
         if self._size >= PART_VALUES:
@@ -135,7 +136,9 @@ class Parts:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._connection.register("given", dict(columns))
-            self._connection.execute(f"COPY ({query}) TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)")
+            self._connection.execute(
+                f"COPY ({query}) TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+            )
             self._connection.unregister("given")
         except (OSError, duckdb.IOException) as error:
             raise ConfigError(f"{target} cannot be written: {error}: give another --out folder.") from error
@@ -150,12 +153,15 @@ class Parts:
             "city": [COUNTIES[unit.enterprise.county].city for unit in units],
             "industry": [unit.enterprise.industry for unit in units],
         }
-        columns: dict[str, NDArray[Any]] = {name: np.array(texts[name], dtype=object) for name in _UNIT_COLUMNS}
+        columns: dict[str, NDArray[Any]] = {
+            name: np.array(texts[name], dtype=object) for name in _UNIT_COLUMNS
+        }
         names = list(self._units[0][1]) if self._units else []
         columns |= {name: np.concatenate([plate[name] for _, plate in self._units]) for name in names}
         chosen = [f'"{name}"::VARCHAR AS "{name}"' for name in _UNIT_COLUMNS]
         chosen += [f'CASE WHEN isnan("{name}") THEN NULL ELSE "{name}" END AS "{name}"' for name in names]
-        self._copy(self._folder / "units.parquet", columns, f"SELECT {', '.join(chosen)} FROM given ORDER BY unit")  # noqa: S608
+        query = f"SELECT {', '.join(chosen)} FROM given ORDER BY unit"  # noqa: S608
+        self._copy(self._folder / "units.parquet", columns, query)
 
 
 def _day(ts_ms: int) -> int:

@@ -6,9 +6,9 @@
     OUT/transport.parquet    what happened on the way, if the scenario has transport faults
     OUT/run.json             what was simulated; written last, so its presence says that the export is whole
 
-The readings are those that a run over MQTT leaves in the store: sampled at the same times, rounded alike, and changed
-by the scenario's transport faults. A date is a day in Shandong. Units are computed `TOGETHER` at a time from start to
-end, so memory does not grow with the fleet but for the list of its units.
+The readings are those that a run over MQTT leaves in the store: sampled at the same times, rounded alike,
+and changed by the scenario's transport faults. A date is a day in Shandong. Units are computed `TOGETHER` at
+a time from start to end, so memory does not grow with the fleet but for the list of its units.
 """
 
 from __future__ import annotations
@@ -92,14 +92,16 @@ Progress = Callable[[int, int], None]
 
 
 def export(config: ExportConfig, progress: Progress = lambda done, total: None) -> ExportReport:
-    """Compute and write everything. Blocks. Raises ConfigError when the folder is not empty or cannot be written, or
-    when the scenario leaves nothing."""
+    """Compute and write everything. Blocks. Raises ConfigError when the folder is not empty or cannot be
+    written, or when the scenario leaves nothing."""
     began_s = time.monotonic()
     units = fleet_of(config.scenario, config.seed, config.units)
     chosen = [unit for unit in units if not config.classes or unit.class_name in config.classes]
     del units
     if not chosen:
-        raise ConfigError(f"This fleet has no unit of {', '.join(config.classes)}: give more units or other classes.")
+        raise ConfigError(
+            f"This fleet has no unit of {', '.join(config.classes)}: give more units or other classes."
+        )
     _new_folder(config.out)
     total = sum(_samples_of(CATALOGUE[unit.class_name], config) for unit in chosen)
     done = 0
@@ -113,7 +115,7 @@ def export(config: ExportConfig, progress: Progress = lambda done, total: None) 
                 parts.add(*chunk.readings(block))
                 done += len(block.times)
                 progress(done, total)
-            truth += chunk.seen()
+            truth += chunk.labels(config.until_ms)
             if chunk.disturbance is not None:
                 episodes += chunk.disturbance.ground_truth()
     truth.sort(key=lambda case: (case.start_ms, case.unit, case.fault))
@@ -156,7 +158,8 @@ def _new_folder(out: Path) -> None:
 
 
 def _samples_of(equipment: EquipmentClass, config: ExportConfig) -> int:
-    return 1 + (config.until_ms - config.start_ms) // (1000 * equipment.base_interval_s)
+    """Of one unit: as many, or one less."""
+    return 1 - (config.start_ms - config.until_ms) // (1000 * equipment.base_interval_s)  # rounded up
 
 
 def _chunks(units: Sequence[Unit]) -> Iterator[tuple[str, list[Unit]]]:
@@ -203,8 +206,8 @@ class _Chunk:
             self.disturbance = Disturbance(units, config.seed, config.start_ms, config.scenario.transport)
 
     def readings(self, block: Block) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Places of units, times, and values (a column for each signal, NaN where there is none) as they come to be
-        stored."""
+        """Places of units, times, and values (a column for each signal, NaN where there is none) as they come
+        to be stored."""
         if self.disturbance is None:
             values = np.full((len(block.times), self._width), np.nan)
             values[:, block.shape.positions] = block.rows
@@ -233,8 +236,8 @@ class _Chunk:
             for name, values in found.items()
         }
 
-    def seen(self) -> list[Occurrence]:
-        return [] if self.run.watch is None else list(self.run.watch.seen())
+    def labels(self, until_ms: int) -> list[Occurrence]:
+        return [] if self.run.watch is None else list(self.run.watch.labels(until_ms))
 
 
 def _joined(episodes: Sequence[Episode]) -> list[Episode]:

@@ -30,7 +30,7 @@ HOUR_MS = 3_600_000
 SHORTEST_WINDOW_MS = 24 * HOUR_MS
 WINDOW_LENGTHS = 4  # a fault takes a quarter of its window, so where it lies is chance
 WINTER = -0.6  # A: of the yearly swing; mid-November to early March
-PEAK_LOW = 0.5  # A: faults that come by themselves peak between this and 1
+PEAK = (0.5, 1.0)  # A: faults that come by themselves peak between these
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,11 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
     """What a scenario and commands say of faults: `rate` multiplies every hazard rate of the catalogue;
-    `repairs` are units with the times (UTC, ms) at which whatever faults they have end."""
+    `peak` is the least and the largest severity that those come to; `repairs` are units with the times (UTC,
+    ms) at which whatever faults they have end."""
 
     rate: float = 0.0
+    peak: tuple[float, float] = PEAK
     orders: tuple[Order, ...] = ()
     repairs: tuple[tuple[str, int], ...] = ()
 
@@ -96,8 +98,9 @@ class Cases:
     def of(cls, cases: Sequence[tuple[int, Occurrence]]) -> Cases:
         """Occurrences, each with its unit's position."""
         whole = [(place, case.start_ms, case.developed_ms, case.end_ms) for place, case in cases]
-        columns = np.array(whole, dtype=np.int64).reshape(-1, 4).T
-        return cls(*columns, np.array([case.severity for _, case in cases], dtype=np.float64))
+        unit, start, developed, end = np.array(whole, dtype=np.int64).reshape(-1, 4).T
+        peak = np.array([case.severity for _, case in cases], dtype=np.float64)
+        return cls(unit, start, developed, end, peak)
 
     def severity(self, t_ms: Times) -> Values | None:
         """By unit, at the units' times; None where no unit has the fault."""
@@ -125,7 +128,7 @@ class _Timeline:
         self,
         fault: Fault,
         streams: Streams,
-        rate: float,
+        plan: FaultPlan,
         ordered: Cases,
         repairs: Sequence[tuple[int, int]] = (),
     ) -> None:
@@ -136,7 +139,8 @@ class _Timeline:
         self._window_ms = max(WINDOW_LENGTHS * self._length_ms, SHORTEST_WINDOW_MS)
         windows_between = fault.mean_hours_between * HOUR_MS / self._window_ms
         self._season = fault.season
-        self._probability = 1.0 - float(exact.exp(-min(rate / windows_between, 100.0)))
+        self._probability = 1.0 - float(exact.exp(-min(plan.rate / windows_between, 100.0)))
+        self._peak = plan.peak
         self._ordered = ordered
         self._loaded: tuple[int, int] | None = None
         self._now = ordered
@@ -155,7 +159,8 @@ class _Timeline:
         if self._season == "winter":
             cold = season(start) < WINTER
             unit, numbers, start = unit[cold], numbers[cold], start[cold]
-        peak = PEAK_LOW + (1.0 - PEAK_LOW) * self._streams.chance_of(f"{self._name}/peak", unit, numbers)
+        low, high = self._peak
+        peak = low + (high - low) * self._streams.chance_of(f"{self._name}/peak", unit, numbers)
         return Cases(unit, start, start + self._develop_ms, start + self._length_ms, peak)
 
     def between(self, from_ms: int, until_ms: int) -> Iterator[Cases]:
@@ -205,7 +210,7 @@ class Schedule:
         ordered = _ordered(equipment, places, start_ms, plan.orders)
         repairs = [(places[unit], at_ms) for unit, at_ms in plan.repairs if unit in places]
         self._timelines = {
-            fault.name: _Timeline(fault, streams, plan.rate, ordered[fault.name], repairs)
+            fault.name: _Timeline(fault, streams, plan, ordered[fault.name], repairs)
             for fault in equipment.faults
             if plan.rate > 0.0 or len(ordered[fault.name].unit)
         }
@@ -267,8 +272,8 @@ def ground_truth(
 
 def save(found: Sequence[Occurrence], folder: Path, about: Mapping[str, object] | None = None) -> Path:
     """Write the ground truth as `faults.parquet`, whole or not at all: one row a fault, with the points
-    between which its severity is linear. `about` is kept as the file's own metadata. Blocks. Raises ConfigError when
-    it cannot be written."""
+    between which its severity is linear. `about` is kept as the file's own metadata. Blocks. Raises
+    ConfigError when it cannot be written."""
     text = {
         "unit": np.array([case.unit for case in found], dtype=object),
         "class": np.array([case.class_name for case in found], dtype=object),

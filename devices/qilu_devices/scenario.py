@@ -16,7 +16,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import CITIES
 from qilu_contract.catalogue.yaml_parser import YamlParser, read_text
 
-from qilu_devices.faults import FaultPlan, Order
+from qilu_devices.faults import PEAK, FaultPlan, Order
 from qilu_devices.transport import (
     LARGEST_DRIFT_PPM,
     LARGEST_SHIFT_MS,
@@ -54,11 +54,16 @@ class Scenario:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
+SHIPPED = ("default", "detection-easy", "detection-real", "detection-hard")
+"""Scenarios that come with the package, by name."""
+
+
 def load_scenario(path: Path | None = None) -> Scenario:
-    """The scenario in a file, or the default one. Raises ConfigError."""
-    if path is None:
-        text = files("qilu_devices").joinpath("scenarios", "default.yaml").read_text(encoding="utf-8")
-        return parse_scenario(text, "default.yaml")
+    """The scenario in a file, the shipped one of that name, or the default one. Raises ConfigError."""
+    name = "default" if path is None else str(path)
+    if path is None or (name in SHIPPED and not path.exists()):
+        text = files("qilu_devices").joinpath("scenarios", f"{name}.yaml").read_text(encoding="utf-8")
+        return parse_scenario(text, f"{name}.yaml")
     return parse_scenario(read_text(path, "the scenario"), str(path))
 
 
@@ -84,19 +89,31 @@ class _Parser(YamlParser):
             start_ms=self._time(found["start"]) if "start" in found else None,
             classes=get("classes", lambda node: self._weights(node, "class", tuple(CATALOGUE))),
             cities=get("cities", lambda node: self._weights(node, "city", tuple(CITIES))),
-            faults=FaultPlan(
-                rate=self._rate(found["faults"]) if "faults" in found else 0.0,
-                orders=self._orders(found["fault"]) if "fault" in found else (),
-            ),
+            faults=self._faults(found.get("faults"), found.get("fault")),
             transport=self._transport(found["transport"]) if "transport" in found else {},
             text=text,
         )
 
-    def _rate(self, node: yaml.Node) -> float:
-        found = self._mapping(node, "'faults'", ("rate",))
+    def _faults(self, node: yaml.Node | None, ordered: yaml.Node | None) -> FaultPlan:
+        orders = self._orders(ordered) if ordered is not None else ()
+        if node is None:
+            return FaultPlan(orders=orders)
+        found = self._mapping(node, "'faults'", ("rate", "severity"))
         if "rate" not in found:
             raise self._wrong(node, "'faults' needs 'rate': 1 is each fault's usual rate, 0 none.")
-        return self._number(found["rate"], "rate", 0.0, _MAX_RATE)
+        rate = self._number(found["rate"], "rate", 0.0, _MAX_RATE)
+        return FaultPlan(rate, self._peak(found["severity"]) if "severity" in found else PEAK, orders)
+
+    def _peak(self, node: yaml.Node) -> tuple[float, float]:
+        numbers = [
+            self._number(each, "severity", 0.0, 1.0)
+            for each in self._list(node, "'severity'", ": [0.2, 0.5], the least and the largest")
+        ]
+        if len(numbers) != 2 or not 0.0 < numbers[0] <= numbers[1]:
+            raise self._wrong(
+                node, "'severity' has two numbers, the least above 0 and the largest: [0.2, 0.5]."
+            )
+        return numbers[0], numbers[1]
 
     def _orders(self, node: yaml.Node) -> tuple[Order, ...]:
         items = self._list(node, "'fault'", ": '- {unit: …, fault: …, start: 10m, duration: 1h}'")

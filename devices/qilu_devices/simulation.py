@@ -42,8 +42,8 @@ PHASE_STEP_MS = 100
 MOMENT = 10_000
 """Readings of a moment at most: all units have their first at the start, and a large fleet has many."""
 TOGETHER = 4096
-"""Units of a class that are stepped together: few enough that a step's arrays stay in the processor's cache, and
-that a large fleet does not hold a step of all its units at once."""
+"""Units of a class that are stepped together: few enough that a step's arrays stay in the processor's cache,
+and that a large fleet does not hold a step of all its units at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,8 +269,8 @@ def first_values(
 def _class_runs(
     equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan
 ) -> Iterator[ClassRun]:
-    """All units of a class, those together that are sampled at about the same time: so each run is done with a step
-    before the next one begins it."""
+    """All units of a class, those together that are sampled at about the same time: so each run is done with
+    a step before the next one begins it."""
     first = first_times(units, equipment.base_interval_s * 1000, start_ms)
     order = np.argsort(first, kind="stable")
     for begin in range(0, len(units), TOGETHER):

@@ -1,11 +1,16 @@
 """When a fault becomes visible in principle: a unit that has it is simulated beside its healthy twin.
 
-The twin is the same unit with the same chance, weather, calendar and commands, and with all of its faults but this
-one. A signal shows the fault once the running mean of its difference from the twin's is more than `THRESHOLD` times
-the signal's own noise. The running mean is exponential, over ten minutes and five samples at least: a compressor that
-only loads at another moment than its twin shows nothing. Noise is the deviation of the healthy unit's changes from
-sample to sample, over √2, on a working afternoon; no less than what rounding adds (the resolution over √12). A signal
-that is true or false shows the fault when it differs. Meters show nothing by themselves: nobody has the twin's.
+The twin is the same unit with the same chance, weather, calendar and commands, and with all of its faults
+but this one. A signal shows the fault once the running mean of its difference from the twin's is more than
+`THRESHOLD` times the signal's own noise.
+
+The running mean is exponential, over ten minutes, or five samples where those take longer: a compressor that
+only loads at another moment than its twin shows nothing. Noise is the deviation of the healthy unit's
+changes from sample to sample over √2, on a working afternoon, and no less than what rounding adds (the
+resolution over √12). A signal that is true or false shows the fault when it differs. Meters show nothing by
+themselves, since nobody has the twin's.
+
+A fault that ends without having been visible is not labelled.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass
+from qilu_contract.catalogue.classes import EquipmentClass
 
 from qilu_devices.calendar import DAY_MS, SHANGHAI_MS, WORKDAY, kind_of
 from qilu_devices.classes import KERNELS
@@ -39,8 +44,8 @@ Matrix = NDArray[np.float64]
 class Watch:
     """The healthy twins of units of one class, one for each fault that is watched; stepped beside them.
 
-    `units` are those of the class run in its order, as (unit id, enterprise id); every fault of theirs is in `cases`.
-    For each step, call `step` before the units' own kernel is stepped, and `compare` afterwards.
+    `units` are those of the class run in its order, as (unit id, enterprise id); every fault of theirs is in
+    `cases`. For each step, call `step` before the units' own kernel is stepped, and `compare` afterwards.
     """
 
     def __init__(
@@ -64,7 +69,9 @@ class Watch:
         signals = equipment.signals
         self._limit = THRESHOLD * _noise(equipment, lanes, seed, int(self._start.min(initial=2**62)))
         over = [max(MEAN_OVER_S / signal.interval_s, MEAN_OVER_SAMPLES) for signal in signals]
-        self._share = np.array([0.0 if signal.name in METERS else 1.0 / n for signal, n in zip(signals, over)])
+        self._share = np.array(
+            [0.0 if signal.name in METERS else 1.0 / n for signal, n in zip(signals, over, strict=True)]
+        )
         for place, signal in enumerate(signals):
             if signal.type == "bool":
                 self._share[place], self._limit[:, place] = 1.0, 0.5
@@ -104,10 +111,12 @@ class Watch:
             self._open &= ~shows
         self._open &= at < self._end
 
-    def seen(self) -> Iterator[Occurrence]:
-        """The cases, each with the time at which it became visible."""
+    def labels(self, until_ms: int) -> Iterator[Occurrence]:
+        """The cases that showed, with the time at which they began to, and those that may still show: the
+        run ended before they did."""
         for case, visible_ms in zip(self.cases, self.visible_ms, strict=True):
-            yield replace(case, visible_ms=visible_ms)
+            if visible_ms is not None or case.end_ms > until_ms:
+                yield replace(case, visible_ms=visible_ms)
 
 
 def _kernel(equipment: EquipmentClass, lanes: Sequence[tuple[str, str]], seed: int) -> Kernel:
@@ -153,9 +162,3 @@ def _noise(equipment: EquipmentClass, lanes: Sequence[tuple[str, str]], seed: in
         before[:, due] = now
     floor = np.array([signal.resolution * _ROUNDING for signal in equipment.signals])
     return np.asarray(np.maximum(np.sqrt(total / (2.0 * np.maximum(count, 1.0))), floor))
-
-
-def classes_by_steps(found: Sequence[Occurrence], span_ms: int) -> list[tuple[str, int]]:
-    """The classes that have faults, with how many steps they take, the fewest first."""
-    names = {case.class_name for case in found}
-    return sorted(((name, span_ms // (1000 * CATALOGUE[name].base_interval_s)) for name in names), key=lambda x: x[1])

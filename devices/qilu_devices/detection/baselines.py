@@ -1,0 +1,216 @@
+"""Simple detectors to compare others with. They run over an export as over a stream: each unit by itself, in
+the order of time, knowing nothing of faults.
+
+For the first quarter of the export they learn what is usual of each signal of each unit; then they raise
+alarms:
+
+- `threshold`: a signal leaves the range that it had until then by more than k of its deviations, for three
+  samples;
+- `ewma`: the exponential mean (half an hour) of a signal is more than k deviations of that mean away from its
+  usual level;
+- `random`: as many alarms as there are faults, at any time, of any unit.
+
+k is one number for all units and signals: the one of a few that has the best F1 on the truth itself. No
+detector in use knows it, so a baseline's score is the best that the method can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass
+from qilu_contract.errors import ConfigError
+
+from qilu_devices.detection.alarms import Alarm, together
+from qilu_devices.detection.scoring import Score, Truth, score
+from qilu_devices.noise import Streams, keys_of
+from qilu_devices.parquet import quoted
+from qilu_devices.visibility import METERS
+
+LEARN_SHARE = 0.25
+MARGINS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+SAMPLES = 3
+DEVIATIONS = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
+EWMA_S = 1800.0
+BATCH_VALUES = 16_000_000
+"""Values of units that are read at a time: 128 MB."""
+_BLOCK = 256
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """`k`: the one that did best."""
+
+    name: str
+    k: float | None
+    score: Score
+    alarms: list[Alarm]
+
+
+def learnt_ms(truth: Truth) -> int:
+    """When the baselines begin to raise alarms."""
+    return truth.start_ms + round(LEARN_SHARE * (truth.until_ms - truth.start_ms))
+
+
+def run_baselines(
+    folder: Path, truth: Truth, tolerance_ms: int, progress: Progress = lambda done, total: None
+) -> list[Baseline]:
+    """Each baseline over the export in `folder`, scored on what can be found after they have learnt. Blocks.
+    Raises ConfigError when the folder is no export."""
+    ids = _units(folder)
+    rest = truth.after(learnt_ms(truth))
+    raised: dict[str, dict[float, list[Alarm]]] = {
+        "threshold": {k: [] for k in MARGINS},
+        "ewma": {k: [] for k in DEVIATIONS},
+    }
+    done = 0
+    for equipment, mine in ids.items():
+        for unit, times, values in _series(folder, CATALOGUE[equipment], mine, truth):
+            for name, alarms in alarms_of(CATALOGUE[equipment], unit, times, values, rest.start_ms).items():
+                for k, found in alarms.items():
+                    raised[name][k] += found
+            done += 1
+            progress(done, sum(map(len, ids.values())))
+    names = sorted(unit for mine in ids.values() for unit in mine)
+    chance = _random(names, rest)
+    results = [Baseline("random", None, score(chance, rest, tolerance_ms), chance)]
+    for name, by_k in raised.items():
+        scored = [Baseline(name, k, score(alarms, rest, tolerance_ms), alarms) for k, alarms in by_k.items()]
+        results.append(max(scored, key=lambda each: each.score.f1))
+    return results
+
+
+def alarms_of(
+    equipment: EquipmentClass, unit: str, times: Ints, values: Floats, from_ms: int
+) -> dict[str, dict[float, list[Alarm]]]:
+    """By baseline and k, the alarms of one unit from a time on, before which it learns. `values`: a row for
+    each of `times` (rising), a column for each signal of the class; NaN where it was not sampled."""
+    learning = times < from_ms
+    nothing: dict[str, dict[float, list[Alarm]]] = {"threshold": {}, "ewma": {}}
+    if learning.sum() < 2 or learning.all():
+        return nothing
+    used = [n for n, signal in enumerate(equipment.signals) if signal.name not in METERS]
+    signals = [equipment.signals[n] for n in used]
+    held = _held(values[:, used])
+    usual = held[learning]
+    least = np.array([signal.resolution for signal in signals])
+    deviation = np.maximum(usual.std(axis=0), least)
+    beyond = np.maximum(held - usual.max(axis=0), usual.min(axis=0) - held) / deviation
+    base_s = equipment.base_interval_s
+    for n, signal in enumerate(signals):
+        beyond[:, n] = _trailing_min(beyond[:, n], SAMPLES * signal.interval_s // base_s)
+    smooth = _ewma((held - usual.mean(axis=0)) / deviation, base_s / EWMA_S)
+    away = np.abs(smooth) / np.maximum(smooth[learning].std(axis=0), 1e-3)
+    return {
+        "threshold": _raised(unit, times, beyond.max(axis=1), learning, MARGINS),
+        "ewma": _raised(unit, times, away.max(axis=1), learning, DEVIATIONS),
+    }
+
+
+def _raised(
+    unit: str, times: Ints, level: Floats, learning: NDArray[np.bool_], limits: Sequence[float]
+) -> dict[float, list[Alarm]]:
+    found = {}
+    for limit in limits:
+        on = (level > limit) & ~learning
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], on, [False])).astype(np.int8)))
+        begins, ends = times[edges[::2]].tolist(), times[edges[1::2] - 1].tolist()
+        found[limit] = together(Alarm(unit, a, b) for a, b in zip(begins, ends, strict=True))
+    return found
+
+
+def _held(values: Floats) -> Floats:
+    """With the last value where there is none; the first one before it. A signal without any is 0."""
+    rows = np.where(np.isnan(values), 0, np.arange(len(values))[:, None])
+    held = np.take_along_axis(values, np.maximum.accumulate(rows, axis=0), axis=0)
+    first = np.take_along_axis(values, np.argmin(np.isnan(values), axis=0)[None, :], axis=0)
+    return np.nan_to_num(np.where(np.isnan(held), first, held))
+
+
+def _trailing_min(values: Floats, over: int) -> Floats:
+    """The least of the last `over` values, or of those that there are."""
+    found, have = values.copy(), 1
+    while have < over:
+        step = min(have, over - have)
+        found[step:] = np.minimum(found[step:], found[:-step]) if step < len(found) else found[step:]
+        have += step
+    return found
+
+
+def _ewma(values: Floats, share: float) -> Floats:
+    """e = e + share·(x − e), from 0, down each column."""
+    keep = 1.0 - share
+    powers = keep ** np.arange(_BLOCK + 1)
+    away = np.arange(_BLOCK)[:, None] - np.arange(_BLOCK)[None, :]
+    weights = np.where(away >= 0, share * powers[np.maximum(away, 0)], 0.0)
+    found = np.empty_like(values)
+    before = np.zeros(values.shape[1])
+    for begin in range(0, len(values), _BLOCK):
+        block = values[begin : begin + _BLOCK]
+        size = len(block)
+        found[begin : begin + size] = weights[:size, :size] @ block + powers[1 : size + 1, None] * before
+        before = found[begin + size - 1]
+    return found
+
+
+def _random(units: Sequence[str], truth: Truth) -> list[Alarm]:
+    count = sum(fault.visible_ms is not None for fault in truth.faults)
+    draws = Streams(keys_of(0, [f"random/{n}" for n in range(count)]))
+    which = (draws.uniform("unit") * len(units)).astype(np.int64).tolist()
+    at = draws.uniform("time", truth.start_ms, truth.until_ms).astype(np.int64).tolist()
+    return together(Alarm(units[unit], ms, ms) for unit, ms in zip(which, at, strict=True))
+
+
+def _units(folder: Path) -> dict[str, list[str]]:
+    """By class."""
+    file = folder / "units.parquet"
+    found: dict[str, list[str]] = {}
+    try:
+        with duckdb.connect() as connection:
+            query = f"SELECT class, unit FROM read_parquet({quoted(str(file))}) ORDER BY ALL"  # noqa: S608
+            for name, unit in connection.execute(query).fetchall():
+                found.setdefault(name, []).append(unit)
+    except duckdb.Error as error:
+        raise ConfigError(
+            f"--baseline {folder} is no export: give the folder that `qilu devices export` wrote."
+        ) from error
+    if unknown := set(found) - set(CATALOGUE):
+        raise ConfigError(
+            f"--baseline {folder}: the class {min(unknown)} is not known here: set QILU_CLASSES to its file."
+        )
+    return found
+
+
+def _series(
+    folder: Path, equipment: EquipmentClass, units: Sequence[str], truth: Truth
+) -> Iterator[tuple[str, Ints, Floats]]:
+    """Of each unit: times, and values as a column for each signal."""
+    steps = (truth.until_ms - truth.start_ms) / (1000 * equipment.base_interval_s) + 2
+    together_ = max(1, int(BATCH_VALUES / (steps * len(equipment.signals))))
+    files = quoted(str(folder / f"class={equipment.name}" / "**" / "*.parquet"))
+    names = ", ".join(f'"{signal.name}"::DOUBLE' for signal in equipment.signals)
+    with duckdb.connect() as connection:
+        for begin in range(0, len(units), together_):
+            chosen = units[begin : begin + together_]
+            query = (
+                f"SELECT unit, epoch_ms(ts), {names} FROM read_parquet({files}) "  # noqa: S608
+                f"WHERE unit BETWEEN {quoted(chosen[0])} AND {quoted(chosen[-1])} ORDER BY unit, ts"
+            )
+            columns: list[Any] = list(connection.execute(query).fetchnumpy().values())
+            ids, times = columns[0], np.asarray(columns[1], dtype=np.int64)
+            filled = [np.ma.filled(np.ma.asarray(one).astype(np.float64), np.nan) for one in columns[2:]]
+            values = np.column_stack(filled)
+            edges = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
+            for low, high in pairwise(edges):
+                if high > low:
+                    yield str(ids[low]), times[low:high], values[low:high]
