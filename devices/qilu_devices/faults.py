@@ -53,9 +53,9 @@ class FaultPlan:
     ms) at which whatever faults they have end."""
 
     rate: float = 0.0
-    peak: tuple[float, float] = PEAK
     orders: tuple[Order, ...] = ()
     repairs: tuple[tuple[str, int], ...] = ()
+    peak: tuple[float, float] = PEAK
 
 
 NO_FAULTS = FaultPlan()

@@ -102,7 +102,8 @@ class _Parser(YamlParser):
         if "rate" not in found:
             raise self._wrong(node, "'faults' needs 'rate': 1 is each fault's usual rate, 0 none.")
         rate = self._number(found["rate"], "rate", 0.0, _MAX_RATE)
-        return FaultPlan(rate, self._peak(found["severity"]) if "severity" in found else PEAK, orders)
+        peak = self._peak(found["severity"]) if "severity" in found else PEAK
+        return FaultPlan(rate, orders, peak=peak)
 
     def _peak(self, node: yaml.Node) -> tuple[float, float]:
         numbers = [

@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from qilu.commands import dashboards, devices, gateway, platform, programme
 from qilu.commands.doctor import doctor
 from qilu.commands.publish import publish
+from qilu.commands.score import score
 from qilu.commands.up import up
 from qilu.commands.verify import verify
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up, publish, doctor, verify):
+for command in (up, publish, doctor, verify, score):
     app.command()(command)
 for group in (devices, gateway, platform, programme, dashboards):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])

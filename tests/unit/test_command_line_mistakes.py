@@ -110,9 +110,19 @@ BAD = {
     "--report": ("folder", "nodir/x.json"),
     "--commands": ("nofile.json", "folder", "file"),
     "--run": ("nofile", "folder", "file"),
+    "--class": ("x",),
+    "--truth": ("nofile", "folder", "file"),
+    "--tolerance": ("x", "-1s"),
 }
 HUGE = "99999999999999999999999"
-SEEDED = (("devices", "totals"), ("up",), ("devices", "run"), ("devices", "backfill"), ("programme", "run"))
+SEEDED = (
+    ("devices", "totals"),
+    ("devices", "export"),
+    ("up",),
+    ("devices", "run"),
+    ("devices", "backfill"),
+    ("programme", "run"),
+)
 RIGHT = {("doctor", "--state"), *((*path, "--seed") for path in SEEDED)}
 RIGHT |= {("programme", "run", name) for name in BAD}
 """Commands that take the option's worst: the doctor says what is wrong with a folder, any number is a seed,

@@ -251,3 +251,63 @@ def totals(scenario: Scenario = None, seed: Seed = None, as_json: Json = False) 
         print_json({figure.name: round(figure.value, 3) for figure in sums})
     else:
         console().print(*totals_tables(by_class, sums), sep="\n")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Folder for the files; it is made, and must be empty")],
+    scenario: Scenario = None,
+    classes: Classes = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Only units of this class; may be given several times; default: all"),
+    ] = None,
+    units: Units = None,
+    seed: Seed = None,
+    start: Start = None,
+    duration: Annotated[str, typer.Option("--for", help="Simulated duration, such as 90s, 2h or 30d")] = "1d",
+    as_json: Json = False,
+) -> None:
+    """Write a run to Parquet files, without a broker: readings by class and day, the truth about faults, and
+    what is known of the units.
+
+    Example: qilu devices export --out data --units 200 --start 2022-06-01T00:00:00+08:00 --for 2d
+    """
+    use_classes(classes)
+    from qilu_contract.catalogue.classes import CATALOGUE
+    from qilu_devices.scenario import load_scenario
+
+    from qilu.progress import unit_bar
+
+    loaded = load_scenario(scenario)
+    unknown = [name for name in only or () if name not in CATALOGUE]
+    if unknown:
+        raise ConfigError(f"There is no class {unknown[0]!r}: use some of {', '.join(CATALOGUE)}.")
+    start_ms = loaded.start_ms if start is None else flags.time_ms(start)
+    if start_ms is None:
+        raise ConfigError("The scenario has no start: give --start, such as 2022-06-01T00:00:00+08:00.")
+    from qilu_devices.export import ExportConfig
+    from qilu_devices.export import export as write
+
+    config = ExportConfig(
+        out=out,
+        scenario=loaded,
+        seed=loaded.seed if seed is None else seed,
+        units=loaded.units if units is None else units,
+        start_ms=start_ms,
+        until_ms=start_ms + round(flags.duration_s(duration) * 1000),
+        classes=tuple(dict.fromkeys(only or ())),
+    )
+    with unit_bar(console(), "readings") as shown:
+        report = write(config, shown)
+    if as_json:
+        print_json(report)
+        return
+    console().print(
+        f"{report.readings:,} readings ({report.values:,} values) of {report.units:,} units in "
+        f"{report.files:,} files ({report.bytes / 1e6:,.1f} MB), {report.faults:,} faults of which "
+        f"{report.faults_visible:,} became visible; {report.seconds:,.1f} s, "
+        f"{report.values_per_s:,.0f} values/s.",
+        highlight=False,
+        soft_wrap=True,
+    )

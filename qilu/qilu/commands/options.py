@@ -34,7 +34,9 @@ Platform = Annotated[str, typer.Option("--platform", envvar="QILU_PLATFORM", hel
 State = Annotated[Path, typer.Option(envvar="QILU_STATE", help="State directory (survives restarts)")]
 Scenario = Annotated[
     Path | None,
-    typer.Option(envvar="QILU_SCENARIO", help="Scenario file (YAML); default: the scenario that ships"),
+    typer.Option(
+        envvar="QILU_SCENARIO", help="Scenario: a YAML file, or the name of one that ships; default: default"
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Random seed; overrides the scenario")]
 Units = Annotated[
