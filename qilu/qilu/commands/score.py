@@ -70,22 +70,17 @@ def _show(found: dict[str, tuple[Score, float | None]]) -> None:
     from rich.table import Table
 
     table = Table("")
-        headings = ("k", "precision", "recall", "F1", "median delay", "false alarms/unit/day", "found", "faults")
-
-        "precision",
-        "recall",
-        "F1",
-        "delay, median",
-        "false alarms per unit and day",
-        "found",
-        "faults",
-    )
+    headings = ("k", "precision", "recall", "F1", "median delay", "false alarms/unit/day", "found", "faults")
     for heading in headings:
         table.add_column(heading, justify="right")
     for name, (each, k) in found.items():
-        delay = "" if each.delay_median_s is None else f"{each.delay_median_s / 3600:.2f} h"
         table.add_row(
-            name, "" if k is None else f"{k:g}", *(f"{figure:.3f}" for figure in (each.precision, each.recall, each.f1)), delay,
-            f"{each.false_alarms_per_unit_day:.3f}", f"{each.found:,}", f"{each.faults:,}",
-        )  # fmt: skip
+            name,
+            "" if k is None else f"{k:g}",
+            *(f"{figure:.3f}" for figure in (each.precision, each.recall, each.f1)),
+            "" if each.delay_median_s is None else f"{each.delay_median_s / 3600:.2f} h",
+            f"{each.false_alarms_per_unit_day:.3f}",
+            f"{each.found:,}",
+            f"{each.faults:,}",
+        )
     console().print(table)
