@@ -99,7 +99,8 @@ def test_detections_are_read_from_csv_and_parquet_with_times_of_any_kind(tmp_pat
     expected = [Alarm("a", START, START + MINUTE, "bearing"), Alarm("b", START, START)]
     texts = {
         "ms.csv": f"unit,start,end,fault\na,{START},{START + MINUTE},bearing\nb,{START},{START},\n",
-        "utc.csv": "unit,start,end,fault\na,2022-06-01T00:00:00,2022-06-01T00:01:00,bearing\nb,2022-06-01,,\n",
+        "utc.csv": "unit,start,end,fault\na,2022-06-01T00:00:00,2022-06-01T00:01:00,bearing\n"
+        "b,2022-06-01,,\n",
         "zone.csv": "unit,start,end,fault\na,2022-06-01T08:00:00+08:00,2022-06-01T08:01:00+08:00,bearing\n"
         "b,2022-06-01T08:00:00+08:00,2022-06-01T08:00:00+08:00,\n",
     }  # fmt: skip

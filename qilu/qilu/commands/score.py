@@ -69,7 +69,8 @@ def score(
 def _show(found: dict[str, tuple[Score, float | None]]) -> None:
     from rich.table import Table
 
-    table = Table("")
+    table = Table()
+    table.add_column("", no_wrap=True)
     headings = ("k", "precision", "recall", "F1", "median delay", "false alarms/unit/day", "found", "faults")
     for heading in headings:
         table.add_column(heading, justify="right")
