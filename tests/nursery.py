@@ -15,7 +15,7 @@ from pathlib import Path
 
 MOTHER = """
 import json, os, random, signal, sys, traceback
-import qilu.cli, qilu.verify, qilu_devices.run, qilu_devices.scenario, qilu_gateway.service
+import qilu.cli, qilu.verify, qilu_devices.run.runner, qilu_devices.scenario, qilu_gateway.service
 import qilu_stores.influx.store, qilu_platform.service
 
 def born(words, environment, log):

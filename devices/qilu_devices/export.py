@@ -24,17 +24,18 @@ from numpy.typing import NDArray
 from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass
 from qilu_contract.errors import ConfigError
 
-from qilu_devices import faults, transport
+from qilu_devices import faults
 from qilu_devices.classes.wind_turbine import RATED_KW as TURBINE_KW
 from qilu_devices.dataset import Parts
-from qilu_devices.disturbance import Disturbance, outcome
 from qilu_devices.faults import Occurrence, Schedule
 from qilu_devices.fleet import Unit
-from qilu_devices.manifest import Manifest, ScenarioRecord, class_records
 from qilu_devices.noise import Streams, keys_of
+from qilu_devices.run.manifest import Manifest, ScenarioRecord, class_records
 from qilu_devices.scenario import Scenario
 from qilu_devices.simulation import TOGETHER, Block, ClassRun, Sample, fleet_of
-from qilu_devices.transport import Episode, Kind
+from qilu_devices.transport import episodes as transport
+from qilu_devices.transport.disturbance import Disturbance, outcome
+from qilu_devices.transport.episodes import Episode, Kind
 from qilu_devices.visibility import Watch
 
 NAMEPLATE = {

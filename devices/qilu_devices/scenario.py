@@ -17,7 +17,7 @@ from qilu_contract.catalogue.places import CITIES
 from qilu_contract.catalogue.yaml_parser import YamlParser, read_text
 
 from qilu_devices.faults import PEAK, FaultPlan, Order
-from qilu_devices.transport import (
+from qilu_devices.transport.episodes import (
     LARGEST_DRIFT_PPM,
     LARGEST_SHIFT_MS,
     SHORTEST_WINDOW_MS,

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 import httpx2
 import msgspec
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_devices.broker import Broker
-from qilu_devices.clock import Announcer
+from qilu_devices.edge.broker import Broker
+from qilu_devices.run.clock import Announcer
 
 from qilu.replay import Block, Counts, Line, Month, Replay, counted, differences
 from qilu.run_record import MonthRecord, RunRecord

@@ -7,9 +7,8 @@ import re
 import secrets
 import time
 
-from qilu_common import mqtt
 from qilu_common.broker import BrokerAddress
-from qilu_common.mqtt import Login, MqttError
+from qilu_common.mqtt.connection import Login, MqttError, connect
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.readings import MIN_TIME_MS, Value
 from qilu_contract.wire import json_payload, topics
@@ -63,7 +62,7 @@ async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int 
     body = json_payload.encode([(ts_ms if ts_ms is not None else time.time_ns() // 1_000_000, values)])
     login = Login(f"qilu-publish-{secrets.token_hex(4)}", address.user, address.password)
     try:
-        connection = await mqtt.connect(address.host, address.port, login, tls=address.tls_context())
+        connection = await connect(address.host, address.port, login, tls=address.tls_context())
         try:
             heard = await connection.publish(topic, body)
         finally:

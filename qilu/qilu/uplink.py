@@ -17,11 +17,11 @@ from typing import Self
 
 import msgspec
 import structlog
-from qilu_common.mqtt import NOT_AUTHORISED, Connection, MqttError
-from qilu_common.mqtt_messages import Messages
+from qilu_common.mqtt.connection import NOT_AUTHORISED, Connection, MqttError
+from qilu_common.mqtt.messages import Messages
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.wire.topics import state as state_topic
-from qilu_devices.broker import Broker
+from qilu_devices.edge.broker import Broker
 
 AWAY_S = 120.0
 """How long broker or gateway may be away before the run gives up."""

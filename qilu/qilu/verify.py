@@ -21,7 +21,7 @@ from qilu_contract.readings import Reading, Value
 from qilu_contract.storage import Point
 from qilu_contract.store import Store
 from qilu_devices.fleet import Unit
-from qilu_devices.manifest import Manifest
+from qilu_devices.run.manifest import Manifest
 
 from qilu.comparison import Expected, Found, Mask
 

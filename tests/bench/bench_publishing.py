@@ -21,12 +21,12 @@ from conftest import Mosquitto
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from qilu_contract.wire import topics
-from qilu_devices import payloads
-from qilu_devices.broker import Broker
-from qilu_devices.edge_node import EdgeNode
+from qilu_devices.edge import payloads
+from qilu_devices.edge.broker import Broker
+from qilu_devices.edge.edge_node import EdgeNode
+from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Unit
-from qilu_devices.flow import Flow
-from qilu_devices.run import RunConfig, run
+from qilu_devices.run.runner import RunConfig, run
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import Sample, Simulation, fleet_of
 from rich.console import Console

@@ -20,12 +20,11 @@ from typing import Any, Literal
 
 from conftest import Mosquitto, _free_port
 from gateway_world import COUNTY, MOTOR, START_MS, FakePlatform
-from qilu_common import mqtt
-from qilu_common.mqtt import Login
+from qilu_common.mqtt.connection import Login, connect
 from qilu_contract.storage import Point, line_protocol
 from qilu_contract.wire import json_payload, sparkplug, topics
 from qilu_contract.wire.sparkplug import Metric, Payload
-from qilu_devices import payloads
+from qilu_devices.edge import payloads
 
 Kind = Literal["json", "sparkplug"]
 Messages = Iterable[tuple[str, bytes]]
@@ -152,7 +151,7 @@ async def publish(
         moved.set()
 
     login = Login(f"bench-{secrets.token_hex(4)}")
-    connection = await mqtt.connect(broker.host, broker.port, login, acked=heard, moved=moved.set)
+    connection = await connect(broker.host, broker.port, login, acked=heard, moved=moved.set)
     began_s = time.monotonic()
     for number, (topic, payload) in enumerate(messages):
         if rate is not None and number % 100 == 0:

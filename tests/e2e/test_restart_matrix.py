@@ -36,11 +36,11 @@ from nursery import Child, Nursery
 from qilu.keyring import Keyring
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.wire import topics
-from qilu_devices.broker import Broker
-from qilu_devices.edge_node import EdgeNode
+from qilu_devices.edge.broker import Broker
+from qilu_devices.edge.edge_node import EdgeNode
+from qilu_devices.edge.flow import Flow
+from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Enterprise, Unit
-from qilu_devices.flow import Flow
-from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Sample, Shape
 from qilu_gateway import statefile
 from qilu_gateway.settle import dead_letters

@@ -25,7 +25,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from qilu_common.broker import MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES
 from qilu_contract.errors import ConfigError
-from qilu_devices.broker import Broker
+from qilu_devices.edge.broker import Broker
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
 from qilu_platform.broker.authority import Authority, certificate_pem, key_pem, make_key

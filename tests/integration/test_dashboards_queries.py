@@ -33,7 +33,7 @@ from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all
 from qilu_dashboards.pictures import NOTE, picture
 from qilu_dashboards.units import unit_of
-from qilu_devices.manifest import Manifest, load_manifest
+from qilu_devices.run.manifest import Manifest, load_manifest
 from qilu_platform.counting.programme import points as platform_points
 from qilu_stores.hours import Hours
 

@@ -18,12 +18,12 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire import clock, marks, sparkplug, topics
 from qilu_contract.wire.marks import Mark
-from qilu_devices.broker import Broker
-from qilu_devices.edge_node import EdgeNode
+from qilu_devices.edge.broker import Broker
+from qilu_devices.edge.edge_node import EdgeNode
+from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Unit
-from qilu_devices.flow import Flow
-from qilu_devices.manifest import load_manifest
-from qilu_devices.run import RunConfig, RunReport, run
+from qilu_devices.run.manifest import load_manifest
+from qilu_devices.run.runner import RunConfig, RunReport, run
 from qilu_devices.scenario import load_scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of, samples
 

@@ -19,13 +19,13 @@ from qilu.verify import Verdict, verify
 from qilu_contract.catalogue.places import city_of
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.wire import sparkplug, topics
-from qilu_devices.disturbance import Disturbance, Sending, Way
 from qilu_devices.fleet import Shard
-from qilu_devices.manifest import load_manifest
-from qilu_devices.run import RunConfig, RunReport, run
+from qilu_devices.run.manifest import load_manifest
+from qilu_devices.run.runner import RunConfig, RunReport, run
 from qilu_devices.scenario import Scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of
-from qilu_devices.transport import FILE_NAME, Kind
+from qilu_devices.transport.disturbance import Disturbance, Sending, Way
+from qilu_devices.transport.episodes import FILE_NAME, Kind
 from qilu_gateway.settings import Settings
 from qilu_stores import open_store
 

@@ -12,9 +12,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_common import mqtt
-from qilu_common.mqtt import Connection, ConnectRefused, Login, MessageRefused, MqttError, Will
-from qilu_common.mqtt_messages import Message
+from qilu_common.mqtt.connection import (
+    DISCONNECT_WITH_WILL,
+    Connection,
+    ConnectRefused,
+    Login,
+    MessageRefused,
+    MqttError,
+    Will,
+    connect,
+)
+from qilu_common.mqtt.messages import Message
 
 PATIENCE_S = 30.0
 CONNACK = b"\x20\x03\x00\x00\x00"
@@ -29,7 +37,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(broker: Any, login: Login, **callbacks: Any) -> AsyncIterator[Connection]:
-    connection = await mqtt.connect(broker.host, broker.port, login, **callbacks)
+    connection = await connect(broker.host, broker.port, login, **callbacks)
     try:
         yield connection
     finally:
@@ -129,9 +137,9 @@ async def test_the_will_is_published_unless_we_say_goodbye(mosquitto: Any) -> No
     came: list[Message] = []
     async with connected(mosquitto, some_login(), take=came.extend) as watcher:
         await watcher.subscribe([topic])
-        for reason in (0, mqtt.DISCONNECT_WITH_WILL):
+        for reason in (0, DISCONNECT_WITH_WILL):
             body = b"gone with %d" % reason
-            leaving = await mqtt.connect(mosquitto.host, mosquitto.port, some_login(will=Will(topic, body)))
+            leaving = await connect(mosquitto.host, mosquitto.port, some_login(will=Will(topic, body)))
             await leaving.disconnect(reason)
         await until(lambda: came)
     assert [message.payload for message in came] == [b"gone with 4"]
@@ -168,13 +176,13 @@ async def test_a_refusal_says_the_reason() -> None:
     text = b"\x1f\x00\x05later"
     async with a_broker_that([b"\x20" + bytes((3 + len(text), 0, 0x89, len(text))) + text]) as port:
         with pytest.raises(ConnectRefused, match="reason 137, later") as refusal:
-            await mqtt.connect("127.0.0.1", port, some_login())
+            await connect("127.0.0.1", port, some_login())
     assert refusal.value.reason == 0x89
 
 
 async def test_a_broker_that_falls_silent_is_noticed() -> None:
     async with a_broker_that([CONNACK]) as port:
-        connection = await mqtt.connect("127.0.0.1", port, some_login(keepalive_s=1))
+        connection = await connect("127.0.0.1", port, some_login(keepalive_s=1))
         waiting = asyncio.create_task(connection.publish("test/topic", b"body"))
         error = await asyncio.wait_for(connection.ended, PATIENCE_S)
         assert "does not answer" in str(error)
@@ -197,7 +205,7 @@ async def test_a_broker_that_falls_silent_is_noticed() -> None:
 )
 async def test_a_packet_that_we_cannot_take_ends_the_connection(packet: bytes, what: str) -> None:
     async with a_broker_that([CONNACK, packet]) as port:
-        connection = await mqtt.connect("127.0.0.1", port, some_login())
+        connection = await connect("127.0.0.1", port, some_login())
         connection.send("test/topic", b"body", "item")
         connection.flush()
         error = await asyncio.wait_for(connection.ended, PATIENCE_S)
@@ -211,7 +219,7 @@ async def test_a_refused_message_stays_with_its_sender_and_those_before_it_do_no
     acked: list[str] = []
     answers = [CONNACK, b"\x40\x02\x00\x01" + b"\x40\x03\x00\x02\x97" + b"\x40\x02\x00\x03"]
     async with a_broker_that(answers) as port:
-        connection = await mqtt.connect("127.0.0.1", port, some_login(), acked=acked.extend)
+        connection = await connect("127.0.0.1", port, some_login(), acked=acked.extend)
         for item in ("first", "second", "third"):
             connection.send("test/topic", b"body", item)
         connection.flush()
@@ -254,7 +262,7 @@ async def test_a_subscription_shares_no_packet_identifier_with_what_is_in_flight
 
     server = await asyncio.get_running_loop().create_server(Silent, "127.0.0.1", 0)
     async with server:
-        connection = await mqtt.connect("127.0.0.1", server.sockets[0].getsockname()[1], some_login())
+        connection = await connect("127.0.0.1", server.sockets[0].getsockname()[1], some_login())
         connection.send("t", b"before", "before")
         subscribing = asyncio.create_task(connection.subscribe(["a"]))
         await until(lambda: b"\x82" in came)

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from qilu.publish import publish
 from qilu.uplink import Uplink
-from qilu_common import mqtt
-from qilu_common.mqtt import Login
+from qilu_common.mqtt.connection import Login, connect
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.wire import topics
 
@@ -28,7 +27,7 @@ async def test_a_reading_by_hand_fails_when_nobody_subscribed_to_it(mosquitto: A
 
 
 async def test_the_programme_stops_when_the_broker_refuses_a_units_reading(ruled: Any) -> None:
-    host = await mqtt.connect(ruled.host, ruled.port, Login("host"))
+    host = await connect(ruled.host, ruled.port, Login("host"))
     await host.publish(topics.state(), b'{"online": true, "timestamp": 1}', retain=True)
     uplink = Uplink(ruled.url)
     try:

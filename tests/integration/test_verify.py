@@ -15,7 +15,7 @@ from qilu_contract.catalogue.places import city_of
 from qilu_contract.readings import Reading
 from qilu_contract.storage import BORN, Point
 from qilu_devices.fleet import Unit
-from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord
+from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord
 from qilu_devices.scenario import load_scenario
 from qilu_stores import open_store
 

@@ -11,7 +11,7 @@ from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
 from qilu_devices.export import DatasetManifest, ExportConfig, export
 from qilu_devices.faults import ground_truth
-from qilu_devices.manifest import NodeRecord
+from qilu_devices.run.manifest import NodeRecord
 from qilu_devices.scenario import Scenario, load_scenario, parse_scenario
 from qilu_devices.simulation import fleet_of, samples
 

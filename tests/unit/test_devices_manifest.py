@@ -5,7 +5,7 @@ import pytest
 from qilu_contract.catalogue.own_classes import ClassRecord
 from qilu_contract.errors import ConfigError
 from qilu_devices.faults import ground_truth
-from qilu_devices.manifest import FILE_NAME, Manifest, NodeRecord, ScenarioRecord, load_manifest
+from qilu_devices.run.manifest import FILE_NAME, Manifest, NodeRecord, ScenarioRecord, load_manifest
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import fleet_of, samples
 

@@ -4,10 +4,10 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.wire import sparkplug
 from qilu_contract.wire.commands import Answer
 from qilu_contract.wire.sparkplug import DataType
-from qilu_devices import payloads
+from qilu_devices.edge import payloads
+from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Unit
 from qilu_devices.scenario import load_scenario
-from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Simulation, fleet_of
 
 START_MS = 1_509_328_800_000

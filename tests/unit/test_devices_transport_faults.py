@@ -16,16 +16,23 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.wire import sparkplug
 from qilu_contract.wire.clock import MAX_AHEAD_MS
-from qilu_devices import payloads, transport
-from qilu_devices.broker import Broker
-from qilu_devices.disturbance import Disturbance, Sending, Way
-from qilu_devices.edge_node import EdgeNode
+from qilu_devices.edge import payloads
+from qilu_devices.edge.broker import Broker
+from qilu_devices.edge.edge_node import EdgeNode
+from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Shard, Unit
-from qilu_devices.flow import Flow
-from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord
+from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord
 from qilu_devices.scenario import parse_scenario
 from qilu_devices.simulation import Moment, Sample, Simulation, digest, fleet_of
-from qilu_devices.transport import LARGEST_SHIFT_MS, Episode, Kind, TransportFault, TransportPlan
+from qilu_devices.transport.disturbance import Disturbance, Sending, Way
+from qilu_devices.transport.episodes import (
+    LARGEST_SHIFT_MS,
+    Episode,
+    Kind,
+    TransportFault,
+    TransportPlan,
+    episodes,
+)
 
 MIX = "classes: {motor: 1, pump: 1, boiler: 1, compressor: 1}\ncities: {'370200': 1, '370700': 1}\n"
 SCENARIO = parse_scenario(f"name: plain\nunits: 120\nseed: 5\nfaults: {{rate: 1}}\n{MIX}", "x")
@@ -374,7 +381,7 @@ def test_what_is_held_is_known_by_its_oldest_reading() -> None:
 
 def test_the_ground_truth_is_a_parquet_file(tmp_path: Path) -> None:
     _, truth = disturbed(PLAN)
-    file = transport.save(truth, tmp_path / "state")
+    file = episodes.save(truth, tmp_path / "state")
     assert [path.name for path in file.parent.iterdir()] == ["transport.parquet"]
     rows = duckdb.sql(
         'SELECT kind, unit, node, epoch_ms(start), epoch_ms("end"), readings, signal, shift_ms, drift_ppm '
@@ -383,9 +390,9 @@ def test_the_ground_truth_is_a_parquet_file(tmp_path: Path) -> None:
     names = ("kind", "unit", "node", "start_ms", "end_ms", "readings", "signal", "shift_ms", "drift_ppm")
     assert rows == [tuple(getattr(episode, name) for name in names) for episode in truth]
     assert {row[0] for row in rows} == set(Kind)
-    assert transport.save([], tmp_path).exists()
+    assert episodes.save([], tmp_path).exists()
     with pytest.raises(ConfigError, match="cannot be written"):
-        transport.save(truth, file)
+        episodes.save(truth, file)
 
 
 def manifest(acked_through_ms: int, *, finished: bool = True) -> Manifest:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_common.mqtt_messages import DUP, Acknowledgements, Messages, pubacks
+from qilu_common.mqtt.messages import DUP, Acknowledgements, Messages, pubacks
 from qilu_gateway.read.arrivals import Arrival, Settling, Window
 from qilu_gateway.read.edge_nodes import EdgeNodes, SequenceNumbers
 

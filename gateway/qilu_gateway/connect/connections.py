@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from qilu_common.broker import BrokerAddress
-from qilu_common.mqtt_messages import Messages
+from qilu_common.mqtt.messages import Messages
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire import marks, sparkplug, topics
 from qilu_contract.wire.clock import wall_ms

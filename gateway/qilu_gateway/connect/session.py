@@ -15,9 +15,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
-from qilu_common import mqtt
 from qilu_common.broker import BrokerAddress
-from qilu_common.mqtt import (
+from qilu_common.mqtt.connection import (
     DISCONNECT_WITH_WILL,
     NEVER,
     SESSION_TAKEN_OVER,
@@ -25,8 +24,9 @@ from qilu_common.mqtt import (
     Login,
     MqttError,
     Will,
+    connect,
 )
-from qilu_common.mqtt_messages import Messages
+from qilu_common.mqtt.messages import Messages
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import wall_ms
@@ -143,7 +143,7 @@ class Session:
             receive_maximum=self._window,
             max_packet_bytes=MAX_PACKET_BYTES,
         )
-        connection = await mqtt.connect(
+        connection = await connect(
             self._broker.host, self._broker.port, login, tls=self._tls, take=self._arrived
         )
         connection.ended.add_done_callback(lambda _: self._some.set())

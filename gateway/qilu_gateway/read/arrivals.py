@@ -9,7 +9,7 @@ from itertools import chain, count
 from typing import NamedTuple
 
 import numpy as np
-from qilu_common.mqtt_messages import DUP, RETAINED, Messages
+from qilu_common.mqtt.messages import DUP, RETAINED, Messages
 
 _numbers = count()
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_common.mqtt_messages import DUP, RETAINED
+from qilu_common.mqtt.messages import DUP, RETAINED
 from qilu_contract.columns import Columns, Floats, Ints, Rows
 from qilu_contract.wire import json_columns
 from qilu_contract.wire.sparkplug import DataType

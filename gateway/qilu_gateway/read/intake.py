@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 from qilu_common.backoff import Backoff
-from qilu_common.mqtt_messages import DUP, RETAINED, Messages
+from qilu_common.mqtt.messages import DUP, RETAINED, Messages
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.wire import clock
 

@@ -39,7 +39,7 @@ from qilu.process import become_service, on_stop_signals
 
 if TYPE_CHECKING:
     from qilu_devices.commands import Given
-    from qilu_devices.run import RunConfig, RunReport
+    from qilu_devices.run.runner import RunConfig, RunReport
 
 app = typer.Typer(no_args_is_help=True, help="Simulated equipment.")
 
@@ -74,7 +74,7 @@ def run(
     """
     use_classes(classes)
     from qilu_devices import fleet
-    from qilu_devices.run import RunConfig
+    from qilu_devices.run.runner import RunConfig
     from qilu_devices.scenario import load_scenario
 
     loaded = load_scenario(scenario)
@@ -123,8 +123,8 @@ def backfill(
     """
     use_classes(classes)
     from qilu_devices import fleet
-    from qilu_devices.backfill import backfill as what_is_left
-    from qilu_devices.run import RunConfig
+    from qilu_devices.run.backfill import backfill as what_is_left
+    from qilu_devices.run.runner import RunConfig
     from qilu_devices.scenario import load_scenario
 
     loaded = load_scenario(scenario)
@@ -149,7 +149,7 @@ def backfill(
 
 
 def _commands_of(manifest: Path | None) -> tuple[Given, ...]:
-    from qilu_devices.manifest import load_manifest
+    from qilu_devices.run.manifest import load_manifest
 
     return () if manifest is None else tuple(load_manifest(manifest).commands)
 
@@ -190,7 +190,6 @@ def _simulate(config: RunConfig, report: Path | None) -> None:
 
 async def _run_until_signal(config: RunConfig) -> tuple[RunReport, bool]:
     """The report of the run, and whether a signal ended it."""
-    from qilu_devices import run as simulation
 
     from qilu.progress import RunLine
 

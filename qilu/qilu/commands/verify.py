@@ -14,7 +14,7 @@ from qilu.commands.options import Json, StoreUrl
 from qilu.output import console, print_json
 
 if TYPE_CHECKING:
-    from qilu_devices.manifest import Manifest
+    from qilu_devices.run.manifest import Manifest
 
     from qilu.run_record import RunRecord
     from qilu.verify import Verdict
@@ -34,7 +34,7 @@ def verify(
     # The manifest holds the run's own classes.
     if (file := run / "run.json" if run.is_dir() else run).is_file():
         os.environ["QILU_CLASSES"] = str(file)
-    from qilu_devices.manifest import load_manifest
+    from qilu_devices.run.manifest import load_manifest
 
     from qilu.run_record import RunRecord, is_live_run
 

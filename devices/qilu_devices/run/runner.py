@@ -16,20 +16,21 @@ from qilu_contract.errors import ConfigError
 from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.partitions import of_group
 
-from qilu_devices import faults, transport
-from qilu_devices.broker import Broker
-from qilu_devices.clock import Announcer, Pace
+from qilu_devices import faults
 from qilu_devices.commands import Given, with_commands
-from qilu_devices.disturbance import Disturbance, Sending
-from qilu_devices.edge_node import EdgeNode, made_ms
+from qilu_devices.edge.broker import Broker
+from qilu_devices.edge.edge_node import EdgeNode, made_ms
+from qilu_devices.edge.flow import Flow
+from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Shard, Unit
-from qilu_devices.flow import Flow
-from qilu_devices.manifest import Manifest, NodeRecord, ScenarioRecord, class_records
-from qilu_devices.registration import Registration
+from qilu_devices.run.clock import Announcer, Pace
+from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord, class_records
+from qilu_devices.run.registration import Registration
+from qilu_devices.run.switchboard import Switchboard
 from qilu_devices.scenario import Scenario
-from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Sample, Simulation, fleet_of
-from qilu_devices.switchboard import Switchboard
+from qilu_devices.transport.disturbance import Disturbance, Sending
+from qilu_devices.transport.episodes import episodes
 
 BUFFERED_READINGS = 2_000_000
 """Readings that all nodes together may keep while the broker or the host is away, about half a kilobyte each.
@@ -457,9 +458,9 @@ class _Run:
             truth = faults.ground_truth(units, self._seed, self._start_ms, self._until_ms, plan)
             faults.save(truth, config.state)
             if config.scenario.transport:
-                transport.save(self._disturbance.ground_truth(), config.state)
+                episodes.save(self._disturbance.ground_truth(), config.state)
             else:
-                (config.state / transport.FILE_NAME).unlink(missing_ok=True)  # an earlier run's
+                (config.state / episodes.FILE_NAME).unlink(missing_ok=True)  # an earlier run's
 
 
 def _allow_connections(count: int) -> None:

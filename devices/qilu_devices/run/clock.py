@@ -9,11 +9,11 @@ import random
 from collections.abc import Callable
 
 import structlog
-from qilu_common.mqtt import MqttError
+from qilu_common.mqtt.connection import MqttError
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import MAX_AHEAD_MS, RunClock, wall_ms
 
-from qilu_devices.broker import Broker
+from qilu_devices.edge.broker import Broker
 
 ANNOUNCE_EVERY_S = 1.0
 RETRY_S = 2.0

@@ -20,12 +20,12 @@ from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.readings import Reading
 
 from qilu_devices.commands import Given, with_commands
-from qilu_devices.disturbance import Disturbance, outcome
 from qilu_devices.faults import Occurrence, ground_truth
 from qilu_devices.fleet import Shard, Unit
 from qilu_devices.scenario import Scenario, parse_scenario
 from qilu_devices.simulation import Sample, Simulation, fleet_of
-from qilu_devices.transport import Episode
+from qilu_devices.transport.disturbance import Disturbance, outcome
+from qilu_devices.transport.episodes import Episode
 
 FILE_NAME = "run.json"
 

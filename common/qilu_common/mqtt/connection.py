@@ -20,7 +20,7 @@ from typing import Any
 
 from qilu_contract.errors import QiluError
 
-from qilu_common.mqtt_messages import Acknowledgements, Messages, pubacks
+from qilu_common.mqtt.messages import Acknowledgements, Messages, pubacks
 
 TIMEOUT_S = 20.0
 """For connecting, log-in included, and for each answer that is waited for."""

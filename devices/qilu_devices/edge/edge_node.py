@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from qilu_common.mqtt import (
+from qilu_common.mqtt.connection import (
     DISCONNECT_WITH_WILL,
     NOT_AUTHORISED,
     SESSION_TAKEN_OVER,
@@ -35,7 +35,7 @@ from qilu_common.mqtt import (
     MqttError,
     Will,
 )
-from qilu_common.mqtt_messages import Message, Messages
+from qilu_common.mqtt.messages import Message, Messages
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading, ConfigError
 from qilu_contract.readings import MAX_TIME_MS
@@ -43,13 +43,13 @@ from qilu_contract.wire import marks, sparkplug, topics
 from qilu_contract.wire.commands import Answer
 from qilu_contract.wire.marks import Mark
 
-from qilu_devices import payloads
-from qilu_devices.broker import Broker
-from qilu_devices.disturbance import Sending, Way
+from qilu_devices.edge import payloads
+from qilu_devices.edge.broker import Broker
+from qilu_devices.edge.flow import Flow
+from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Enterprise, Unit
-from qilu_devices.flow import Flow
-from qilu_devices.sessions import Sessions
 from qilu_devices.simulation import Sample, Shape
+from qilu_devices.transport.disturbance import Sending, Way
 
 WINDOW = 256
 """Messages in flight to the broker a node: enough to hide the way there and back, small enough to repeat."""

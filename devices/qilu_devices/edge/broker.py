@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qilu_common import mqtt
 from qilu_common.broker import BrokerAddress
-from qilu_common.mqtt import Connection, Login, Will
-from qilu_common.mqtt_messages import Messages
+from qilu_common.mqtt.connection import Connection, Login, Will, connect
+from qilu_common.mqtt.messages import Messages
 
 KEEPALIVE_S = 30
 RECEIVE_MAXIMUM = 100
@@ -27,7 +26,7 @@ class Broker(BrokerAddress):
         acked: Callable[[list[Any]], None] = lambda _: None,
         moved: Callable[[], None] = lambda: None,
     ) -> Connection:
-        """See `qilu_common.mqtt.connect`."""
+        """See `qilu_common.mqtt.connection.connect`."""
         login = Login(
             client_id,
             self.user,
@@ -36,6 +35,6 @@ class Broker(BrokerAddress):
             keepalive_s=KEEPALIVE_S,
             receive_maximum=RECEIVE_MAXIMUM,
         )
-        return await mqtt.connect(
+        return await connect(
             self.host, self.port, login, tls=self.tls_context(), take=take, acked=acked, moved=moved
         )

@@ -18,7 +18,7 @@ from qilu_contract.errors import Reason
 
 from qilu_devices.fleet import Unit
 from qilu_devices.simulation import Moment, Sample
-from qilu_devices.transport import Episode, Kind, Timeline, TransportPlan
+from qilu_devices.transport.episodes import Episode, Kind, Timeline, TransportPlan
 
 
 class Way(Enum):

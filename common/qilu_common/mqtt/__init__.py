@@ -1,0 +1,1 @@
+"""MQTT 5: the connection that equipment and gateway use."""

@@ -1,0 +1,1 @@
+"""Edge nodes: what they publish, and how."""

@@ -1,0 +1,1 @@
+"""A run: its clock, its registration, its record."""

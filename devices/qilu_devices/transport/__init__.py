@@ -1,0 +1,1 @@
+"""Transport faults: what happens to readings on their way."""
