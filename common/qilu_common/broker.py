@@ -86,6 +86,13 @@ class BrokerAddress:
         password = unquote(parts.password) if parts.password else secret("QILU_MQTT_PASSWORD")
         return cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
 
+    def login_refused(self) -> ConfigError:
+        """What to tell the user when the broker rejects the log-in."""
+        return ConfigError(
+            f"The broker {self} refuses user {self.user!r}: set QILU_MQTT_USER and QILU_MQTT_PASSWORD, or "
+            "name them in the broker's URL."
+        )
+
     def tls_context(self) -> ssl.SSLContext | None:
         """None for `mqtt://`. For `mqtts://` the broker must prove its name by QILU_MQTT_CA_FILE, or by the
         public authorities; QILU_MQTT_CERTIFICATE_FILE and QILU_MQTT_KEY_FILE prove ours. The files are read

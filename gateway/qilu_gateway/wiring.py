@@ -107,7 +107,7 @@ async def put_together(
     timestamps.seen(latest_ms)
     connections = Connections(settings, broker, timestamps, health.stopping.set)
     speaker = connections.speaker
-    rebirths = Rebirths(speaker.command, meter.count_rebirth, settings.reorder_timeout_s)
+    rebirths = Rebirths(speaker.send_qos0, meter.count_rebirth, settings.reorder_timeout_s)
     shipping = Outbox(state, platform, meter.count_first_readings)
     problems, received, letters = Problems(platform), Receipts(), Bounds()
     rolling = Rollups(settings.host, state, gate)

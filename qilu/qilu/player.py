@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx2
 import msgspec
+from qilu_common.broker import BrokerAddress
 from qilu_contract.errors import ConfigError, QiluError
-from qilu_devices.edge.broker import Broker
 from qilu_devices.run.clock import Announcer
 
 from qilu.replay import Block, Counts, Line, Month, Replay, counted, differences
@@ -152,7 +152,7 @@ class Player:
         self._platform = Platform(target)
         self._uplink = Uplink(target.broker)
         self._announcer = Announcer(
-            Broker.from_url(target.broker),
+            BrokerAddress.from_url(target.broker),
             f"qilu-programme-clock-{secrets.token_hex(4)}",
             lambda: speed or 0.0,
         )

@@ -8,7 +8,9 @@ import secrets
 import time
 
 from qilu_common.broker import BrokerAddress
-from qilu_common.mqtt.connection import Login, MqttError, connect
+from qilu_common.mqtt.codec import ConnectOptions
+from qilu_common.mqtt.connection import connect
+from qilu_common.mqtt.errors import MqttError
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.readings import MIN_TIME_MS, Value
 from qilu_contract.wire import json_payload, topics
@@ -60,13 +62,11 @@ async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int 
         raise ConfigError(f"--ts {ts_ms} lies before 2001-09-09: give milliseconds since 1970, not seconds.")
     address = BrokerAddress.from_url(broker)
     body = json_payload.encode([(ts_ms if ts_ms is not None else time.time_ns() // 1_000_000, values)])
-    login = Login(f"qilu-publish-{secrets.token_hex(4)}", address.user, address.password)
     try:
-        connection = await connect(address.host, address.port, login, tls=address.tls_context())
-        try:
+        async with await connect(
+            address, ConnectOptions(f"qilu-publish-{secrets.token_hex(4)}")
+        ) as connection:
             heard = await connection.publish(topic, body)
-        finally:
-            await connection.disconnect()
     except (MqttError, OSError, TimeoutError) as error:
         raise QiluError(
             f"the broker at {address.host}:{address.port} did not take it: {error or 'timeout'}. "

@@ -9,19 +9,20 @@ open is published again, which stores nothing twice.
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 import msgspec
-import structlog
-from qilu_common.mqtt.connection import NOT_AUTHORISED, Connection, MqttError
+from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt.codec import ConnectOptions
+from qilu_common.mqtt.connection import Connection, connect
+from qilu_common.mqtt.errors import NOT_AUTHORISED, MqttError
 from qilu_common.mqtt.messages import Messages
+from qilu_common.mqtt.reconnecting import keep_connected
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.wire.topics import state as state_topic
-from qilu_devices.edge.broker import Broker
 
 AWAY_S = 120.0
 """How long broker or gateway may be away before the run gives up."""
@@ -29,9 +30,6 @@ WINDOW = 2_000
 """Messages in flight to the broker: enough to hide the way there and back."""
 STUCK_S = 30.0
 """A broker that confirms nothing for so long has lost us."""
-RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
-
-log = structlog.get_logger()
 
 
 class _HostState(msgspec.Struct):
@@ -43,7 +41,7 @@ class Uplink:
     """Opened by `async with`; connects with the first `publish` and again when a connection breaks."""
 
     def __init__(self, broker: str) -> None:
-        self._broker = Broker.from_url(broker)
+        self._broker = BrokerAddress.from_url(broker)
         self._connection: Connection | None = None
         self._online = asyncio.Event()
         self._moved = asyncio.Event()
@@ -60,33 +58,36 @@ class Uplink:
         await self._hang_up()
 
     async def publish(self, topics: Sequence[str], payloads: Sequence[bytes]) -> None:
-        """Each payload under its topic. Returns when the broker has taken over every message. Raises
-        ConfigError when it refuses us or one of them, QiluError when broker or gateway stay away."""
-        loop = asyncio.get_running_loop()
-        deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
+        """Each payload under its topic. Returns when the broker has acknowledged every message. Raises
+        ConfigError when it rejects our log-in, QiluError when broker or gateway stay away."""
         self._open = set(range(len(topics)))
-        while self._open:
-            before = len(self._open)
+        done, loop = asyncio.Event(), asyncio.get_running_loop()
+        deadline_s, left = loop.time() + AWAY_S, len(topics)
+
+        async def publish() -> None:
             try:
                 await self._publish(await self._connected(), topics, payloads, deadline_s)
-                return
-            except (MqttError, OSError, TimeoutError) as error:
+                done.set()
+            except BaseException:
                 await self._hang_up()
-                if getattr(error, "reason", 0) in NOT_AUTHORISED:
-                    raise ConfigError(
-                        f"The broker {self._broker} refuses us ({error}): give the log-in of a fleet, with "
-                        "QILU_MQTT_USER and QILU_MQTT_PASSWORD."
-                    ) from error
-                if len(self._open) < before:
-                    deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
-                elif loop.time() > deadline_s:
-                    raise QiluError(
-                        f"The broker {self._broker} or its gateway is away since {AWAY_S:.0f} s "
-                        f"({error or type(error).__name__}): the same command goes on where the run stands."
-                    ) from error
-                log.warning("published again", broker=str(self._broker), messages=len(self._open))
-            await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
-            delay_s = min(2 * delay_s, RETRY_MAX_S)
+                raise
+
+        def failed(error: Exception) -> None:
+            nonlocal deadline_s, left
+            if isinstance(error, MqttError) and error.reason in NOT_AUTHORISED:
+                raise ConfigError(
+                    f"The broker {self._broker} refuses us ({error}): give the log-in of a fleet, with "
+                    "QILU_MQTT_USER and QILU_MQTT_PASSWORD."
+                ) from error
+            if len(self._open) < left:
+                deadline_s, left = loop.time() + AWAY_S, len(self._open)
+            elif loop.time() > deadline_s:
+                raise QiluError(
+                    f"The broker {self._broker} or its gateway is away since {AWAY_S:.0f} s "
+                    f"({error or type(error).__name__}): the same command continues the run."
+                ) from error
+
+        await keep_connected(self._broker, publish, done, failed=failed)
 
     async def _publish(
         self, connection: Connection, topics: Sequence[str], payloads: Sequence[bytes], deadline_s: float
@@ -102,7 +103,7 @@ class Uplink:
                     await self._online.wait()
                 room = min(connection.room, WINDOW - connection.in_flight)
                 for place in rest[sent : sent + max(0, room)]:
-                    connection.send(topics[place], payloads[place], place)
+                    connection.send_qos1(topics[place], payloads[place], place)
                     sent += 1
                 connection.flush()
             if self._open and (sent == len(rest) or connection.in_flight >= WINDOW or connection.room <= 0):
@@ -113,8 +114,9 @@ class Uplink:
         if self._connection is None:
             self._online.clear()
             self._host_since_ms = -1
-            connection = await self._broker.connect(
-                f"qilu-programme-{secrets.token_hex(4)}",
+            connection = await connect(
+                self._broker,
+                ConnectOptions(f"qilu-programme-{secrets.token_hex(4)}"),
                 take=self._take,
                 acked=self._acked,
                 moved=self._moved.set,

@@ -20,9 +20,11 @@ from bench_simulation import machine
 from conftest import Mosquitto
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt.codec import ConnectOptions
+from qilu_common.mqtt.connection import connect
 from qilu_contract.wire import topics
 from qilu_devices.edge import payloads
-from qilu_devices.edge.broker import Broker
 from qilu_devices.edge.edge_node import EdgeNode
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Unit
@@ -129,7 +131,7 @@ async def say_online(broker: Mosquitto) -> None:
     await until(lambda: subscriber.is_connected())
     subscriber.disconnect()
     subscriber.loop_stop()
-    host = await Broker.from_url(broker.url).connect(f"bench-{secrets.token_hex(4)}")
+    host = await connect(BrokerAddress.from_url(broker.url), ConnectOptions(f"bench-{secrets.token_hex(4)}"))
     state = {"online": True, "timestamp": int(time.time() * 1000)}
     await host.publish(topics.state(), json.dumps(state).encode(), retain=True)
     await host.disconnect()
@@ -139,7 +141,7 @@ def nodes_of(broker: Mosquitto, units: list[Unit], capacity: int = 100_000) -> d
     by_enterprise: dict[str, list[Unit]] = {}
     for unit in units:
         by_enterprise.setdefault(unit.enterprise.id, []).append(unit)
-    address, connecting = Broker.from_url(broker.url), asyncio.Semaphore(64)
+    address, connecting = BrokerAddress.from_url(broker.url), asyncio.Semaphore(64)
     return {
         id_: EdgeNode(mine[0].enterprise, mine, address, Flow(), capacity, connecting, lambda: None)
         for id_, mine in by_enterprise.items()

@@ -20,7 +20,9 @@ from typing import Any, Literal
 
 from conftest import Mosquitto, _free_port
 from gateway_world import COUNTY, MOTOR, START_MS, FakePlatform
-from qilu_common.mqtt.connection import Login, connect
+from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt.codec import ConnectOptions
+from qilu_common.mqtt.connection import connect
 from qilu_contract.storage import Point, line_protocol
 from qilu_contract.wire import json_payload, sparkplug, topics
 from qilu_contract.wire.sparkplug import Metric, Payload
@@ -150,8 +152,8 @@ async def publish(
         acked(items)
         moved.set()
 
-    login = Login(f"bench-{secrets.token_hex(4)}")
-    connection = await connect(broker.host, broker.port, login, acked=heard, moved=moved.set)
+    address, options = BrokerAddress.from_url(broker.url), ConnectOptions(f"bench-{secrets.token_hex(4)}")
+    connection = await connect(address, options, acked=heard, moved=moved.set)
     began_s = time.monotonic()
     for number, (topic, payload) in enumerate(messages):
         if rate is not None and number % 100 == 0:
@@ -161,7 +163,7 @@ async def publish(
             moved.clear()
             connection.flush()
             await moved.wait()
-        connection.send(topic, payload, topic)
+        connection.send_qos1(topic, payload, topic)
     connection.flush()
     while connection.in_flight:
         moved.clear()

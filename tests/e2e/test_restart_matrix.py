@@ -34,9 +34,9 @@ import pytest
 from compose_broker import ComposeBroker
 from nursery import Child, Nursery
 from qilu.keyring import Keyring
+from qilu_common.broker import BrokerAddress
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.wire import topics
-from qilu_devices.edge.broker import Broker
 from qilu_devices.edge.edge_node import EdgeNode
 from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.sessions import Sessions
@@ -139,7 +139,7 @@ class Node:
         self.enterprise = Enterprise(SPARKPLUG, 0, "Works", COUNTY, "C34")
         self.unit = Unit(unit, "motor", self.enterprise)
         self.readings: set[int] = set()
-        self._broker, self._sessions = Broker.from_url(world.node_url), world.sessions
+        self._broker, self._sessions = BrokerAddress.from_url(world.node_url), world.sessions
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._node: EdgeNode

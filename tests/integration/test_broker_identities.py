@@ -23,9 +23,10 @@ from compose_broker import ComposeBroker
 from gateway_world import eventually
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from qilu_common.broker import MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES
+from qilu_common.broker import MAX_PACKET_BYTES, MAX_PAYLOAD_BYTES, BrokerAddress
+from qilu_common.mqtt import connection as mqtt_connection
+from qilu_common.mqtt.codec import ConnectOptions
 from qilu_contract.errors import ConfigError
-from qilu_devices.edge.broker import Broker
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
 from qilu_platform.broker.authority import Authority, certificate_pem, key_pem, make_key
@@ -511,7 +512,9 @@ async def test_services_come_in_by_tls_and_the_gateway_refuses_a_suspended_enter
         # Equipment takes the same way in, under its own name.
         monkeypatch.setenv("QILU_MQTT_CERTIFICATE_FILE", str(files[A] / "node.crt"))
         monkeypatch.setenv("QILU_MQTT_KEY_FILE", str(files[A] / "node.key"))
-        equipment = await Broker.from_url(settings.broker).connect("equipment")
+        equipment = await mqtt_connection.connect(
+            BrokerAddress.from_url(settings.broker), ConnectOptions("equipment")
+        )
         assert equipment.is_open
         await equipment.disconnect()
     until(lambda: world.allowed(A), "the broker knows it again")

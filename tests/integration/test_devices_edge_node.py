@@ -14,11 +14,11 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from qilu_common.broker import BrokerAddress
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire import clock, marks, sparkplug, topics
 from qilu_contract.wire.marks import Mark
-from qilu_devices.edge.broker import Broker
 from qilu_devices.edge.edge_node import EdgeNode
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Unit
@@ -464,7 +464,7 @@ async def test_a_full_buffer_drops_the_oldest_and_counts_it(mosquitto: Any, obse
     owner = units[0].enterprise
     mine = [unit for unit in units if unit.enterprise == owner]
     node = EdgeNode(
-        owner, mine, Broker.from_url(mosquitto.url), Flow(), 10, asyncio.Semaphore(1), lambda: None
+        owner, mine, BrokerAddress.from_url(mosquitto.url), Flow(), 10, asyncio.Semaphore(1), lambda: None
     )
     made = [
         sample

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from qilu.brokers import EmbeddedBroker, NodeListener, sole_broker
 from qilu.keyring import Keyring
-from qilu_common.broker import MAX_PACKET_BYTES
-from qilu_common.mqtt.connection import Login, connect
+from qilu_common.broker import MAX_PACKET_BYTES, BrokerAddress
+from qilu_common.mqtt.codec import ConnectOptions
+from qilu_common.mqtt.connection import connect
 from qilu_contract.errors import ConfigError
 from qilu_platform.broker.authority import Authority
 from qilu_platform.broker.rules import write_rules
@@ -77,6 +78,6 @@ async def test_idle_connections_at_the_listener_for_edge_nodes_keep_no_service_o
         for _ in range(300):
             _, writer = await asyncio.open_connection("127.0.0.1", nodes.port)
             stack.callback(writer.close)
-        login = Login("gateway", "gateway", keyring.password("gateway"))
-        connection = await connect("127.0.0.1", broker.port, login)
-        await connection.disconnect()
+        address = BrokerAddress("127.0.0.1", broker.port, False, "gateway", keyring.password("gateway"))
+        async with await connect(address, ConnectOptions("gateway")):
+            pass

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from qilu.publish import publish
 from qilu.uplink import Uplink
-from qilu_common.mqtt.connection import Login, connect
+from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt.codec import ConnectOptions
+from qilu_common.mqtt.connection import connect
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_contract.wire import topics
 
@@ -16,7 +18,7 @@ TOPIC = topics.telemetry("370202", "370202-e00001", "m1")
 
 
 async def test_a_reading_by_hand_fails_when_the_broker_refuses_it(ruled: Any) -> None:
-    with pytest.raises(QiluError, match="refused a message"):
+    with pytest.raises(QiluError, match="rejected a message"):
         await publish(ruled.url, TOPIC, {"power_in": 11.0}, None)
 
 
@@ -27,7 +29,7 @@ async def test_a_reading_by_hand_fails_when_nobody_subscribed_to_it(mosquitto: A
 
 
 async def test_the_programme_stops_when_the_broker_refuses_a_units_reading(ruled: Any) -> None:
-    host = await connect(ruled.host, ruled.port, Login("host"))
+    host = await connect(BrokerAddress.from_url(ruled.url), ConnectOptions("host"))
     await host.publish(topics.state(), b'{"online": true, "timestamp": 1}', retain=True)
     uplink = Uplink(ruled.url)
     try:

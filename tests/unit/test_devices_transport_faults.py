@@ -12,12 +12,12 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qilu_common.broker import BrokerAddress
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.wire import sparkplug
 from qilu_contract.wire.clock import MAX_AHEAD_MS
 from qilu_devices.edge import payloads
-from qilu_devices.edge.broker import Broker
 from qilu_devices.edge.edge_node import EdgeNode
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Shard, Unit
@@ -442,7 +442,7 @@ def test_what_was_not_acknowledged_is_not_expected_whatever_its_clock_said() -> 
 
 def node_of(units: list[Unit], capacity: int) -> EdgeNode:
     owner = units[0].enterprise
-    broker = Broker.from_url("mqtt://127.0.0.1:1")
+    broker = BrokerAddress.from_url("mqtt://127.0.0.1:1")
     return EdgeNode(owner, units, broker, Flow(), capacity, asyncio.Semaphore(1), lambda: None)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qilu_common.mqtt.messages import DUP, Acknowledgements, Messages, pubacks
+from qilu_common.mqtt.codec import encode_pubacks
+from qilu_common.mqtt.messages import DUP, Acknowledgements, Messages
 from qilu_gateway.read.arrivals import Arrival, Settling, Window
 from qilu_gateway.read.edge_nodes import EdgeNodes, SequenceNumbers
 
@@ -91,7 +92,7 @@ def test_one_message_that_takes_long_does_not_hold_up_all_others(order: list[int
 
 
 def test_an_acknowledgement_is_a_packet_of_four_bytes() -> None:
-    assert pubacks([1, 0xABCD]) == b"\x40\x02\x00\x01\x40\x02\xab\xcd"
+    assert encode_pubacks([1, 0xABCD]) == b"\x40\x02\x00\x01\x40\x02\xab\xcd"
 
 
 def messages(*mids: int, flags: int = 0x32) -> Messages:

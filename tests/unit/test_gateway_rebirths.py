@@ -15,7 +15,7 @@ from qilu_gateway.read.rebirths import JITTER_S, MOST_PER_TICK, TICK_S, Node, Re
 async def test_a_storm_of_two_thousand_nodes_is_asked_once_each_and_no_faster_than_the_bound() -> None:
     sent: list[tuple[float, str]] = []
 
-    async def publish(topic: str, payload: bytes) -> bool:
+    def publish(topic: str, payload: bytes) -> bool:
         [metric] = sparkplug.decode(payload).metrics
         assert (metric.name, metric.value) == ("Node Control/Rebirth", True)
         sent.append((time.monotonic(), topic))
@@ -42,7 +42,7 @@ async def test_a_storm_of_two_thousand_nodes_is_asked_once_each_and_no_faster_th
 async def test_a_request_that_the_broker_did_not_take_may_be_made_again() -> None:
     tried = 0
 
-    async def publish(topic: str, payload: bytes) -> bool:
+    def publish(topic: str, payload: bytes) -> bool:
         nonlocal tried
         tried += 1
         return tried > 1
@@ -63,7 +63,7 @@ async def test_a_request_that_the_broker_did_not_take_may_be_made_again() -> Non
 async def asking(**settings: float) -> AsyncIterator[tuple[Rebirths, list[str]]]:
     sent: list[str] = []
 
-    async def publish(topic: str, _: bytes) -> bool:
+    def publish(topic: str, _: bytes) -> bool:
         sent.append(topic)
         return True
 

@@ -1,4 +1,4 @@
-"""Messages as they come, many at once, and the order in which they are acknowledged."""
+"""Received messages, many at once, and the order in which they are acknowledged."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
-
 MOST_HELD_BACK = 1_000
-"""Acknowledgements that wait for their predecessors'. The built-in broker, which hangs up when the order is
-another, hands over a hundred messages at once; Mosquitto does not mind."""
+"""Acknowledgements that may wait for earlier ones. The built-in broker closes a connection that acknowledges
+out of order, and delivers a hundred messages at once; Mosquitto does not mind."""
 DUP, RETAINED = 0x08, 0x01
 """Bits of `Messages.flags`."""
-_PUBACK = 0x4002_0000  # type, length, and the packet identifier in the lower half
 _TIDY = 4096
 
 
@@ -22,15 +19,15 @@ class Message(NamedTuple):
     payload: bytes
     dup: bool
     mid: int
-    """What it is acknowledged by; 0 at QoS 0, which nobody acknowledges."""
+    """Packet identifier, by which the message is acknowledged; 0 at QoS 0."""
     retained: bool = False
-    """The broker kept it for new subscribers: nobody knows how old it is."""
+    """The broker kept it for new subscribers, so it may be old."""
 
 
 @dataclass(slots=True, eq=False)
 class Messages:
-    """Messages in the order in which they came, a list for each part; iterated over, one `Message` at a
-    time. Topics are bytes as they came."""
+    """Messages in order of arrival, in columns. Iterating yields a `Message` for each. Topics are the bytes
+    that came."""
 
     topics: list[bytes] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
@@ -58,7 +55,7 @@ class Messages:
         self.flags += more.flags
 
     def take(self, places: Iterable[int]) -> Messages:
-        """Some of them."""
+        """The messages at these places."""
         places = list(places)
         return Messages(
             [self.topics[place] for place in places],
@@ -69,12 +66,11 @@ class Messages:
 
 
 class Acknowledgements:
-    """Puts acknowledgements into the order in which the messages came, as MQTT wants it: what is acknowledged
-    before its predecessors waits for them, but never so much that one message that takes long would hold up
-    all others."""
+    """Sends acknowledgements in the order of the messages, as MQTT requires. One that is early waits for
+    those before it, up to a bound: one slow message must not hold up all others."""
 
     def __init__(self, window: int) -> None:
-        """`window`: how many messages may be unacknowledged."""
+        """`window`: the receive maximum, which bounds the unacknowledged messages."""
         self._most_held_back = min(MOST_HELD_BACK, window // 2)
         self._owed: list[int] = []
         self._start = 0
@@ -84,7 +80,7 @@ class Acknowledgements:
         self._owed += [mid for mid in mids if mid] if 0 in mids else mids
 
     def ready(self, mids: Sequence[int]) -> Sequence[int]:
-        """Those that may be sent now that `mids` are acknowledged, in their order."""
+        """The acknowledgements to send now that `mids` are done, in order."""
         owed, done, start = self._owed, self._done, self._start
         if not done and owed[start : start + len(mids)] == mids:  # as nearly always
             found: Sequence[int] = mids
@@ -105,8 +101,3 @@ class Acknowledgements:
             del self._owed[: self._start]
             self._start = 0
         return found
-
-
-def pubacks(mids: Sequence[int]) -> bytes:
-    """The packets that acknowledge these messages."""
-    return (np.array(mids, dtype=np.uint32) + _PUBACK).astype(">u4").tobytes()

@@ -16,8 +16,7 @@ on purpose under a message that will be refused: published twice, it would be tw
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -25,17 +24,18 @@ from typing import Any
 
 import msgspec
 import structlog
-from qilu_common.mqtt.connection import (
-    DISCONNECT_WITH_WILL,
+from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt.codec import ConnectOptions, Will
+from qilu_common.mqtt.connection import Connection, connect
+from qilu_common.mqtt.errors import (
     NOT_AUTHORISED,
     SESSION_TAKEN_OVER,
-    Connection,
     ConnectRefused,
     MessageRefused,
     MqttError,
-    Will,
 )
 from qilu_common.mqtt.messages import Message, Messages
+from qilu_common.mqtt.reconnecting import keep_connected
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading, ConfigError
 from qilu_contract.readings import MAX_TIME_MS
@@ -44,7 +44,6 @@ from qilu_contract.wire.commands import Answer
 from qilu_contract.wire.marks import Mark
 
 from qilu_devices.edge import payloads
-from qilu_devices.edge.broker import Broker
 from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Enterprise, Unit
@@ -55,7 +54,9 @@ WINDOW = 256
 """Messages in flight to the broker a node: enough to hide the way there and back, small enough to repeat."""
 FAREWELL_S = 1.0
 ALIASES_A_UNIT = 32
-RECONNECT_MIN_S, RECONNECT_MAX_S = 0.25, 15.0
+RECEIVE_MAXIMUM = 100
+"""Commands that the broker may deliver before they are acknowledged: the node acknowledges them as they
+come."""
 MAX_ANSWERS = 1000
 """Answers to commands that may wait for the host; the oldest goes when one more comes."""
 REBIRTH_PAUSE_S = 2.0
@@ -124,7 +125,7 @@ class EdgeNode:
         self,
         enterprise: Enterprise,
         units: Sequence[Unit],
-        broker: Broker,
+        broker: BrokerAddress,
         flow: Flow,
         capacity: int,
         connecting: asyncio.Semaphore,
@@ -286,88 +287,75 @@ class EdgeNode:
     async def run(self) -> None:
         """Connects, publishes, reconnects, until `stop`. Raises ConfigError when the broker refuses us from
         the beginning, or when somebody else takes the connection of a historical node."""
-        delay_s = RECONNECT_MIN_S
-        loop = asyncio.get_running_loop()
-        while not self._stop.is_set():
-            began_s = loop.time()
-            try:
-                await self._session()
-            except ConnectRefused as error:
-                if error.reason in NOT_AUTHORISED and not self._ever_connected:
-                    raise ConfigError(
-                        f"The broker {self._broker} refuses user {self._broker.user!r}: "
-                        "set QILU_MQTT_USER and QILU_MQTT_PASSWORD, or name them in the broker's URL."
-                    ) from error
-                _log.debug("edge_node_refused", node=self.id, error=str(error))
-            except (MqttError, OSError, TimeoutError) as error:
-                taken_over = isinstance(error, MqttError) and error.reason == SESSION_TAKEN_OVER
-                if taken_over and self._historical:  # the present goes first
-                    raise ConfigError(
-                        f"Another process publishes as edge node {self.id}: stop it, and call the backfill "
-                        "again, which goes on where it was."
-                    ) from error
-                if isinstance(error, MessageRefused) and not self._refused:
-                    self._refused = True
-                    _log.warning("broker_refuses_messages", node=self.id, error=str(error))
-                _log.debug("edge_node_disconnected", node=self.id, error=str(error))
-            if self._disconnecting or loop.time() - began_s > RECONNECT_MAX_S:
-                # That was a connection, not another failure.
-                delay_s = RECONNECT_MIN_S
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(random.uniform(0.5, 1.0) * delay_s):
-                    await self._stop.wait()
-            delay_s = min(2.0 * delay_s, RECONNECT_MAX_S)
+        await keep_connected(
+            self._broker, self._use_connection, self._stop, failed=self._on_failure, level=logging.DEBUG
+        )
+
+    def _on_failure(self, error: Exception) -> None:
+        reason = error.reason if isinstance(error, MqttError) else 0
+        if isinstance(error, ConnectRefused) and reason in NOT_AUTHORISED and not self._ever_connected:
+            raise self._broker.login_refused() from error
+        if reason == SESSION_TAKEN_OVER and self._historical:  # the present has priority
+            raise ConfigError(
+                f"Another process publishes as edge node {self.id}: stop it, and run the backfill again, "
+                "which continues where it was."
+            ) from error
+        if isinstance(error, MessageRefused) and not self._refused:
+            self._refused = True
+            _log.warning("broker_refuses_messages", node=self.id, error=str(error))
 
     # -- one connection
 
-    async def _session(self) -> None:
+    async def _use_connection(self) -> None:
         self._bd_seq = self._sessions.next(self.id)
         death_topic = self._topic("NDEATH")
         death = payloads.node_death(self._bd_seq, self.made_until_ms)
+        options = ConnectOptions(self.id, Will(death_topic, death), receive_maximum=RECEIVE_MAXIMUM)
         self._disconnecting = False
         self._leaving.clear()
         self._host_online, self._host_since_ms = False, -1
         async with self._connecting:
             if self._stop.is_set():
                 return
-            connection = await self._broker.connect(
-                self.id,
-                will=Will(death_topic, death),
-                take=self._on_messages,
-                acked=self._on_acked,
-                moved=self.wake,
+            connection = await connect(
+                self._broker, options, take=self._on_messages, acked=self._on_acked, moved=self.wake
             )
             self._connection = connection
             self._ever_connected = True
-        reason = DISCONNECT_WITH_WILL  # the broker publishes the will, should we have no time for it
-        try:
-            commands = (
-                topics.sparkplug("NCMD", self._group, self.id),
-                topics.sparkplug("DCMD", self._group, self.id, "+"),
-            )
-            await connection.subscribe([*commands, self._state_topic])
-            ends: list[asyncio.Future[Any]] = [
-                asyncio.ensure_future(event.wait()) for event in (self._stop, self._leaving)
-            ]
+        async with connection:  # should it end without time for a farewell, the broker publishes the will
             try:
-                await asyncio.wait({*ends, connection.ended}, return_when=asyncio.FIRST_COMPLETED)
+                await self._until_leaving(connection)
+                async with asyncio.timeout(FAREWELL_S):
+                    await connection.publish(death_topic, death)
+            except MqttError:
+                if not self._disconnecting:
+                    raise
             finally:
-                for end in ends:
-                    end.cancel()
-            if not connection.is_open:
-                raise connection.ended.result()
-            async with asyncio.timeout(FAREWELL_S):
-                await connection.publish(death_topic, death)
-            reason = 0
+                self._take_back()
+                self._connection = None
+                self._host_online = False
+                if self._rebirth_timer is not None:
+                    self._rebirth_timer.cancel()
+                    self._rebirth_timer = None
+                self._progress()
+
+    async def _until_leaving(self, connection: Connection) -> None:
+        """Returns when the node stops or the host goes offline. Raises MqttError when the connection ends."""
+        commands = (
+            topics.sparkplug("NCMD", self._group, self.id),
+            topics.sparkplug("DCMD", self._group, self.id, "+"),
+        )
+        await connection.subscribe([*commands, self._state_topic])
+        ends: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(event.wait()) for event in (self._stop, self._leaving)
+        ]
+        try:
+            await asyncio.wait({*ends, connection.ended}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._take_back()
-            self._connection = None
-            self._host_online = False
-            if self._rebirth_timer is not None:
-                self._rebirth_timer.cancel()
-                self._rebirth_timer = None
-            self._progress()
-            await connection.disconnect(reason)  # bounded by itself
+            for end in ends:
+                end.cancel()
+        if not connection.is_open:
+            raise connection.ended.result()
 
     def _publish(self) -> None:
         """Publishes whatever may be published now."""
@@ -383,10 +371,10 @@ class EdgeNode:
                 break
             if self._strict:
                 topic, payload, item = message
-                connection.post(topic, payload)
+                connection.send_qos0(topic, payload)
                 sent.append(item)
             else:
-                connection.send(*message)
+                connection.send_qos1(*message)
         connection.flush()
         if sent:
             self._on_acked(sent)

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable
 
 import structlog
-from qilu_common.mqtt.connection import MqttError
+from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt.codec import ConnectOptions
+from qilu_common.mqtt.connection import connect
+from qilu_common.mqtt.reconnecting import keep_connected
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import MAX_AHEAD_MS, RunClock, wall_ms
 
-from qilu_devices.edge.broker import Broker
-
 ANNOUNCE_EVERY_S = 1.0
-RETRY_S = 2.0
 SHORTEST_SLEEP_S = 0.005  # a shorter wait costs more than it orders
 
 _log = structlog.get_logger(__name__)
@@ -74,7 +73,7 @@ class Announcer:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: BrokerAddress,
         client_id: str,
         speed: Callable[[], float],
         announced: Callable[[int], None] = lambda _: None,
@@ -84,6 +83,7 @@ class Announcer:
         self._announced_ms = 0
         self._wanted = asyncio.Event()
         self._stopping = False
+        self._ended = asyncio.Event()
         self._now_ms = 0
 
     def made(self, ts_ms: int) -> None:
@@ -98,23 +98,16 @@ class Announcer:
         self._wanted.set()
 
     async def run(self) -> None:
-        reachable = True
-        while True:
-            try:
-                await self._session()
-                return
-            except (MqttError, OSError, TimeoutError) as error:
-                if self._stopping:
-                    return
-                if reachable:
-                    _log.warning("broker_away", broker=str(self._broker), error=str(error))
-                reachable = False
-            await asyncio.sleep(random.uniform(0.5, 1.0) * RETRY_S)
+        """After `stop` it tries once more: nobody may extrapolate a clock whose run has ended."""
+        await keep_connected(self._broker, self._announce, self._ended, failed=self._on_failure)
 
-    async def _session(self) -> None:
-        connection = await self._broker.connect(self._client_id)
-        try:
-            _log.info("broker_connected", broker=str(self._broker))
+    def _on_failure(self, _: Exception) -> None:
+        if self._stopping:
+            self._ended.set()
+
+    async def _announce(self) -> None:
+        async with await connect(self._broker, ConnectOptions(self._client_id)) as connection:
+            _log.info("broker connected", broker=str(self._broker))
             while True:
                 self._wanted.clear()
                 last, now_ms = self._stopping, self._now_ms
@@ -124,9 +117,8 @@ class Announcer:
                     self._announced_ms = now_ms
                     self._announced(now_ms)
                 if last:
+                    self._ended.set()
                     return
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ANNOUNCE_EVERY_S):
                         await self._wanted.wait()
-        finally:
-            await connection.disconnect()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from qilu_common.broker import BrokerAddress
 from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire.clock import wall_ms
@@ -18,7 +19,6 @@ from qilu_contract.wire.partitions import of_group
 
 from qilu_devices import faults
 from qilu_devices.commands import Given, with_commands
-from qilu_devices.edge.broker import Broker
 from qilu_devices.edge.edge_node import EdgeNode, made_ms
 from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.sessions import Sessions
@@ -132,7 +132,7 @@ class _Run:
             raise ConfigError("A run needs at least one unit: give --units 1 or more.")
         if config.speed is not None and not config.speed > 0.0:
             raise ConfigError("The speed must be above 0, or max.")
-        self._broker = Broker.from_url(config.broker)
+        self._broker = BrokerAddress.from_url(config.broker)
         self._units: list[Unit] = fleet_of(scenario, self._seed, self._unit_count, config.shard)
         self._simulation: Simulation
         self._switchboard: Switchboard

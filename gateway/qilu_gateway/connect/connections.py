@@ -48,7 +48,6 @@ class Connections:
         self.main = Session(
             broker,
             f"qilu-gateway-{host}",
-            tls=broker.tls_context(),
             window=self.window,
             will=None if self._strict else will(host),
             filters=own + (of_history if self._alone else ()),
@@ -57,7 +56,6 @@ class Connections:
         self._history = Session(
             broker,
             f"qilu-gateway-{host}-history",
-            tls=broker.tls_context(),
             window=min(settings.batch_size, 65_535),
             will=None,
             filters=of_history,
@@ -65,7 +63,6 @@ class Connections:
         self._clock = Session(
             broker,
             f"qilu-gateway-{host}-clock",
-            tls=broker.tls_context(),
             window=CLOCK_WINDOW,
             will=None,
             filters=[topics.CLOCK],
@@ -77,7 +74,6 @@ class Connections:
             self.speaker = Session(
                 broker,
                 f"qilu-host-{host}",
-                tls=broker.tls_context(),
                 window=self.window,
                 will=will(host),
                 filters=[topic for topic in own if topic.startswith(topics.NAMESPACE)],
@@ -158,7 +154,7 @@ class Connections:
         """We have come to a mark of this node."""
         now_ms = wall_ms()
         payload = sparkplug.Payload(now_ms, None, marks.metrics(mark, now_ms))
-        self.speaker.post(topics.sparkplug("NCMD", *node), sparkplug.encode(payload, datatypes=False))
+        self.speaker.send_qos0(topics.sparkplug("NCMD", *node), sparkplug.encode(payload, datatypes=False))
 
     def stop_intake(self) -> None:
         for session in (self.main, self._history, self.speaker):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 import structlog
-from qilu_common.mqtt.connection import Will
+from qilu_common.mqtt.codec import Will
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import wall_ms

@@ -8,25 +8,17 @@ was not acknowledged when a connection broke is delivered again on the next one.
 from __future__ import annotations
 
 import asyncio
-import random
-import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 from qilu_common.broker import BrokerAddress
-from qilu_common.mqtt.connection import (
-    DISCONNECT_WITH_WILL,
-    NEVER,
-    SESSION_TAKEN_OVER,
-    Connection,
-    Login,
-    MqttError,
-    Will,
-    connect,
-)
+from qilu_common.mqtt.codec import DISCONNECT_WITH_WILL, NEVER, ConnectOptions, Will
+from qilu_common.mqtt.connection import Connection, connect
+from qilu_common.mqtt.errors import SESSION_TAKEN_OVER, MqttError
 from qilu_common.mqtt.messages import Messages
+from qilu_common.mqtt.reconnecting import keep_connected
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import wall_ms
@@ -76,7 +68,6 @@ class Session:
         broker: BrokerAddress,
         client_id: str,
         *,
-        tls: ssl.SSLContext | None,
         window: int,
         will: Callable[[int], Will] | None,
         filters: Sequence[str],
@@ -86,7 +77,6 @@ class Session:
         """`stamp` gives each connection a timestamp (ms), from which `will` makes its last will. Not
         `persistent`: the broker forgets the session with the connection, as Sparkplug wants it of hosts."""
         self._broker, self._client_id = broker, client_id
-        self._tls = tls
         self._window = window
         self._will, self._filters, self._persistent = will, filters, persistent
         self._stamp = stamp
@@ -94,10 +84,9 @@ class Session:
         self._queue: deque[Messages] = deque()
         self._queued_bytes = 0
         self._some = asyncio.Event()
-        self._stopping = self._closing = False
+        self._stopping = asyncio.Event()
+        self._closing = False
         self._subscribed = False
-        self._goodbye = 0
-        """The reason that the broker gave for ending the connection."""
         self.epoch = 0
         self.connected_ms = 0
         """The timestamp of the present connection and its will (ms)."""
@@ -105,37 +94,27 @@ class Session:
         """When the present connection was subscribed, on the monotonic clock."""
 
     async def run(self, take: Take) -> None:
-        """Connect, subscribe and hand all messages to `take`, in their order, until `stop`. Raises
-        ConfigError when another gateway takes the session over: two would take it from each other for ever.
-        """
-        delay = 0.5
-        while not self._stopping:
-            started = time.monotonic()
-            try:
-                await self._hold(take)
-            except (MqttError, OSError, TimeoutError) as error:
-                self._goodbye = error.reason if isinstance(error, MqttError) else 0
-                log.warning("broker away", broker=str(self._broker), error=str(error) or "timeout")
-            if self._stopping:
-                return
-            if self._goodbye == SESSION_TAKEN_OVER:
-                raise ConfigError(
-                    f"Another gateway has taken over the session {self._client_id!r} at {self._broker}: "
-                    "run one gateway for a --shard and host id."
-                )
-            delay = 0.5 if time.monotonic() - started > 30 else min(delay * 2, 15.0)
-            await asyncio.sleep(delay * random.uniform(0.5, 1))
+        """Connect, subscribe and pass all messages to `take` in order, until `stop_intake`. Raises
+        ConfigError when another gateway takes over the session: the two would take it from each other for
+        ever."""
+        await keep_connected(
+            self._broker, lambda: self._use_connection(take), self._stopping, failed=self._on_failure
+        )
 
-    async def _hold(self, take: Take) -> None:
+    def _on_failure(self, error: Exception) -> None:
+        if isinstance(error, MqttError) and error.reason == SESSION_TAKEN_OVER:
+            raise ConfigError(
+                f"Another gateway has taken over the session {self._client_id!r} at {self._broker}: "
+                "run one gateway for a --shard and host id."
+            )
+
+    async def _use_connection(self, take: Take) -> None:
         """One connection, to its end. Raises MqttError, OSError, TimeoutError; returns after `close`."""
         self.connected_ms = self._stamp()
-        self._goodbye = 0
         self._queue.clear()
         self._queued_bytes = 0
-        login = Login(
+        options = ConnectOptions(
             self._client_id,
-            self._broker.user,
-            self._broker.password,
             self._will(self.connected_ms) if self._will is not None else None,
             clean_start=not self._persistent,
             session_expiry_s=NEVER if self._persistent else 0,
@@ -143,25 +122,22 @@ class Session:
             receive_maximum=self._window,
             max_packet_bytes=MAX_PACKET_BYTES,
         )
-        connection = await connect(
-            self._broker.host, self._broker.port, login, tls=self._tls, take=self._arrived
-        )
-        connection.ended.add_done_callback(lambda _: self._some.set())
-        self.epoch += 1
-        self._connection = connection
-        # The backlog arrives while the subscription is still being answered.
-        subscribing = asyncio.create_task(self._subscribe(connection), name="gateway-subscribe")
-        try:
-            await self._hand_on(connection, take)
-        finally:
-            subscribing.cancel()
-            await asyncio.wait([subscribing])
-            self._connection = None
-            self._subscribed = False
-            # Whatever ends this connection but `close`, the broker is to publish the will.
-            await connection.disconnect(0 if self._closing else DISCONNECT_WITH_WILL)
-        if not self._closing:
-            raise connection.ended.result()
+        # Whatever ends this connection but `close`, the broker is to publish the will.
+        async with await connect(self._broker, options, take=self._arrived) as connection:
+            connection.ended.add_done_callback(lambda _: self._some.set())
+            self.epoch += 1
+            self._connection = connection
+            # The backlog arrives while the subscription is still being answered.
+            subscribing = asyncio.create_task(self._subscribe(connection), name="gateway-subscribe")
+            try:
+                await self._hand_on(connection, take)
+            finally:
+                subscribing.cancel()
+                await asyncio.wait([subscribing])
+                self._connection = None
+                self._subscribed = False
+            if not self._closing:
+                raise connection.ended.result()
 
     def _arrived(self, messages: Messages) -> None:
         self._queue.append(messages)
@@ -176,7 +152,7 @@ class Session:
         while connection.is_open:
             if queue:
                 messages = self._next()
-                if not self._stopping:  # else they stay unacknowledged and are delivered to who comes next
+                if not self._stopping.is_set():  # else the broker delivers them again, to the next process
                     await take(messages, epoch)
             if self._queued_bytes <= MAX_QUEUED_BYTES:
                 connection.resume()
@@ -229,16 +205,12 @@ class Session:
         connection.acknowledge(mids)
         return True
 
-    async def command(self, topic: str, payload: bytes) -> bool:
-        """As `post`."""
-        return self.post(topic, payload)
-
-    def post(self, topic: str, payload: bytes) -> bool:
-        """Publish at QoS 0, as Sparkplug wants it of commands; whether it was sent."""
+    def send_qos0(self, topic: str, payload: bytes) -> bool:
+        """Publish at QoS 0, as Sparkplug requires of commands. Returns whether it was sent."""
         connection = self._connection
         if connection is None or not connection.is_open:
             return False
-        connection.post(topic, payload)
+        connection.send_qos0(topic, payload)
         connection.flush()
         return True
 
@@ -262,10 +234,11 @@ class Session:
 
     def stop_intake(self) -> None:
         """Take no more messages; acknowledging and publishing go on."""
-        self._stopping = True
+        self._stopping.set()
 
     async def close(self) -> None:
         """Disconnect cleanly: the broker drops the will and keeps the session."""
-        self._stopping = self._closing = True
+        self._stopping.set()
+        self._closing = True
         if self._connection is not None:
             await self._connection.disconnect()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import structlog
 from qilu_contract.wire import sparkplug, topics
@@ -33,13 +33,13 @@ sends unknown aliases comes back with its next message.
 class Rebirths:
     def __init__(
         self,
-        publish: Callable[[str, bytes], Awaitable[bool]],
+        send: Callable[[str, bytes], bool],
         sent: Callable[[], None],
         reorder_timeout_s: float = 0.0,
     ) -> None:
-        """`publish` says whether the broker took it; `sent` is called after each request.
+        """`send` returns whether the request was sent; `sent` is called after each request.
         `reorder_timeout_s`: how long messages that were skipped may still come before their node is asked."""
-        self._publish, self._sent = publish, sent
+        self._send, self._sent = send, sent
         self._reorder_timeout_s = reorder_timeout_s
         self._due: dict[Node, float] = {}
         self._skipped: dict[Node, float] = {}
@@ -78,7 +78,7 @@ class Rebirths:
                 self.ask(node)
             for node in [node for node, due_s in self._due.items() if due_s <= now_s][:MOST_PER_TICK]:
                 del self._due[node]
-                if await self._publish(topics.sparkplug("NCMD", *node), _command()):
+                if self._send(topics.sparkplug("NCMD", *node), _command()):
                     self._sent()
                     if len(self._quiet_until) >= MAX_WAITING:
                         self._quiet_until.clear()

@@ -7,7 +7,6 @@ come as data of the edge nodes, at QoS 1, into a session that outlives a short a
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 import socket
 from typing import Any
@@ -18,6 +17,8 @@ import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from qilu_common.broker import BrokerAddress
+from qilu_common.mqtt.errors import MqttError
+from qilu_common.mqtt.reconnecting import keep_connected
 from qilu_contract.errors import BadReading
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.clock import wall_ms
@@ -49,9 +50,7 @@ class Commander:
     """`run` keeps the connection and takes answers, for ever; `send` sends while it stands."""
 
     def __init__(self, broker: BrokerAddress, database: Database, metrics: Metrics, port: int) -> None:
-        """Raises ConfigError when the certificates that are named cannot be used."""
         self._broker, self._database, self._metrics = broker, database, metrics
-        self._tls = broker.tls_context()
         self._identity = f"qilu-platform-{socket.gethostname()}-{port}"
         self._client: aiomqtt.Client | None = None
 
@@ -71,24 +70,21 @@ class Commander:
             raise BrokerAway(f"the broker {self._broker} did not take it: {error}") from error
 
     async def run(self) -> None:
-        well = True
-        while True:
-            try:
-                await self._session()
-            except Exception as error:
-                self._metrics.failures.labels("commands").inc()
-                if well:
-                    foreseen = isinstance(error, aiomqtt.MqttError)
-                    log.warning(
-                        "broker away, will try again",
-                        broker=str(self._broker),
-                        error=str(error),
-                        exc_info=not foreseen,
-                    )
-                well = False
-            await asyncio.sleep(random.uniform(0.5, 1.0) * RETRY_S)
+        await keep_connected(self._broker, self._use_connection, asyncio.Event())
 
-    async def _session(self) -> None:
+    async def _use_connection(self) -> None:
+        """One connection, to its end. Raises MqttError."""
+        try:
+            await self._take_answers()
+        except aiomqtt.MqttError as error:
+            self._metrics.failures.labels("commands").inc()
+            raise MqttError(str(error)) from error
+        except Exception as error:
+            self._metrics.failures.labels("commands").inc()
+            log.exception("commands failed, will try again")
+            raise MqttError(str(error)) from error
+
+    async def _take_answers(self) -> None:
         lasting = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         lasting.SessionExpiryInterval = SESSION_S
         async with aiomqtt.Client(
@@ -100,7 +96,7 @@ class Commander:
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=False,
             properties=lasting,
-            tls_context=self._tls,
+            tls_context=self._broker.tls_context(),
             timeout=TIMEOUT_S,
             max_queued_incoming_messages=MAX_WAITING,
         ) as client:
