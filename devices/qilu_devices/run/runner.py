@@ -29,8 +29,8 @@ from qilu_devices.run.registration import Registration
 from qilu_devices.run.switchboard import Switchboard
 from qilu_devices.scenario import Scenario
 from qilu_devices.simulation import Sample, Simulation, fleet_of
+from qilu_devices.transport import episodes
 from qilu_devices.transport.disturbance import Disturbance, Sending
-from qilu_devices.transport.episodes import episodes
 
 BUFFERED_READINGS = 2_000_000
 """Readings that all nodes together may keep while the broker or the host is away, about half a kilobyte each.

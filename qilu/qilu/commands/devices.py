@@ -191,12 +191,14 @@ def _simulate(config: RunConfig, report: Path | None) -> None:
 async def _run_until_signal(config: RunConfig) -> tuple[RunReport, bool]:
     """The report of the run, and whether a signal ended it."""
 
+    from qilu_devices.run.runner import run as simulate
+
     from qilu.progress import RunLine
 
     stopping = asyncio.Event()
     on_stop_signals(stopping.set)
     with RunLine(console(), whole=config.backfill) as line:
-        return await simulation.run(config, line.show, stopping), stopping.is_set()
+        return await simulate(config, line.show, stopping), stopping.is_set()
 
 
 @app.command()
