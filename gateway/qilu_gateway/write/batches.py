@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_contract.columns import Columns
+from qilu_contract.columns import Columns, Ints
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.readings import Value
 from qilu_contract.storage import Point
@@ -20,6 +20,8 @@ from qilu_gateway.write.store_gate import Refused
 
 LAST = 2**62
 """In place of the number of an arrival: a dead letter that is taken again comes after all else."""
+_TIME_BITS = 42
+"""Of a time in milliseconds, until the year 2109."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +50,20 @@ class Batch:
     def points(self) -> list[Point]:
         return [point for taken in self.taken for point in taken.points]
 
-    def agree(self, units: Units) -> Batch:
+    def keys(self, units: Units) -> list[Ints]:
+        """A number for unit and time of each point: an array for each of the columns, and one for the
+        points."""
+        points = self.points
+        rows = np.array([units.numbers.get(Tags(*point.tags).unit, -1) for point in points], dtype=np.int64)
+        times = np.array([point.ts_ms for point in points], dtype=np.int64)
+        found = [(each.rows.astype(np.int64) << _TIME_BITS) + each.ts_ms for each in self.columns]
+        return [*found, (rows << _TIME_BITS) + times]
+
+    def agree(self, keys: Sequence[Ints]) -> Batch:
         """The same points, but where several hold a signal of one unit and time, all hold the value that came
         last: so it stays, in whatever order the store takes points and columns."""
-        points = self.points
-        if len(self.columns) + bool(points) < 2:
+        if len(self.columns) + bool(len(keys[-1])) < 2:
             return self  # written in their order
-        rows = np.array([units.numbers.get(point.tags[-1], -1) for point in points], dtype=np.int64)
-        times = np.array([point.ts_ms for point in points], dtype=np.int64)
-        keys = [(each.rows.astype(np.int64) << 42) + each.ts_ms for each in self.columns]
-        keys.append((rows << 42) + times)
         ordered = np.sort(np.concatenate(keys))
         again = ordered[1:][ordered[1:] == ordered[:-1]]
         return self._agreed([np.isin(key, again) for key in keys]) if len(again) else self

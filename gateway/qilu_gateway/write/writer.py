@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+import numpy as np
 from qilu_common.backoff import Backoff
+from qilu_contract.columns import Ints
 from qilu_contract.errors import BadReading, Remark, Retryable
 from qilu_contract.readings import Reading
 from qilu_contract.storage import Point
@@ -48,21 +50,27 @@ class Writer:
         self._clock = judging
 
     async def run(self, units: Units, settle: Settle) -> None:
-        """Bring batches to an end, for ever: WRITES are written at once, and each is handed to `settle` when
-        the one before it is settled."""
-        room = asyncio.Semaphore(WRITES)
+        """Bring batches to an end, for ever: WRITES are written at once, unless both hold a reading of one
+        unit and time, of which the last is to stay; and each is handed to `settle` when the one before it is
+        settled."""
+        writing: dict[asyncio.Task[Written], Ints] = {}
         last: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
             while True:
                 batch = Batch.of(await self._batcher.next())
-                await room.acquire()
-                writing = group.create_task(self._write(batch, units), name="gateway-write")
-                writing.add_done_callback(lambda _: room.release())
-                last = group.create_task(_settle(settle, writing, last), name="gateway-settle")
+                while len(writing) >= WRITES:
+                    await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
+                self._check(batch.taken)
+                parts = batch.keys(units)
+                keys = np.sort(np.concatenate(parts))
+                while before := [task for task, theirs in writing.items() if _meet(keys, theirs)]:
+                    await asyncio.wait(before)
+                task = group.create_task(self._write(batch.agree(parts), units), name="gateway-write")
+                writing[task] = keys
+                task.add_done_callback(writing.pop)
+                last = group.create_task(_settle(settle, task, last), name="gateway-settle")
 
     async def _write(self, batch: Batch, units: Units) -> Written:
-        self._check(batch.taken)
-        batch = batch.agree(units)
         receipts = [
             taken.receipt for taken in batch.taken if taken.receipt is not None and taken.receipt.packet
         ]
@@ -124,6 +132,14 @@ class Writer:
         the store has the readings."""
         firsts = firsts_of(units, points, batch.columns)
         return await self._spool.append(points, batch.columns, list(firsts.items()))
+
+
+def _meet(keys: Ints, others: Ints) -> bool:
+    """Whether two sorted arrays have a number in common."""
+    if not len(keys) or not len(others):
+        return False
+    places = np.minimum(np.searchsorted(others, keys), len(others) - 1)
+    return bool((others[places] == keys).any())
 
 
 async def _settle(settle: Settle, writing: asyncio.Task[Written], before: asyncio.Task[None] | None) -> None:
