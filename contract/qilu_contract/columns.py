@@ -4,7 +4,8 @@ of it at once. A `Point` is the same, one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,78 +13,137 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qilu_contract.readings import Value
-from qilu_contract.storage import MEASUREMENTS, UNIT_TAGS, FieldType, Point, line_prefix
+from qilu_contract.storage import MEASUREMENTS, UNIT_TAGS, FieldType, Point, escaped_tag, line_prefix
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int32]
 _Number = TypeVar("_Number", bound=np.generic)
 
+Head = tuple[str, ...]
+"""Measurement and tags of a unit, but for its id, which is the last of UNIT_TAGS."""
+_HEAD_TAGS = UNIT_TAGS[:-1]
+_MEASUREMENT, _TEXT = "measurement", "text"
+"""Beside the tags of a head; the text is what its lines begin with."""
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+").fullmatch
 NUMPY_TYPES: dict[FieldType, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 EXACT = 2**53
 """Integers up to this, either side of zero, are held exactly; columns hold no larger ones."""
 
 
 class Series:
-    """Units by number, in the order in which they came: class, tags, and what a line of line protocol begins
-    with. A number stands for the same unit for ever. About 300 bytes each, names included."""
+    """Units by number, in the order in which they came: class and tags. A number stands for the same unit for
+    ever. What the units of one enterprise, class and place have in common, their head, is kept once: a unit
+    takes twelve bytes, and its id."""
 
     def __init__(self) -> None:
         self._size = 0
-        self._classes = _objects(1024)
-        self._tags = {tag: _objects(1024) for tag in UNIT_TAGS}
-        self._prefixes = _objects(1024)
+        self._ids = _objects(1024)
+        self._head_of: Rows = np.zeros(1024, dtype=np.int32)
+        self._heads: dict[Head, int] = {}
+        self._head_tags = {tag: _objects(64) for tag in (*_HEAD_TAGS, _MEASUREMENT, _TEXT)}
+        self._are_plain = True
+        """No unit's id has to be escaped in a line."""
 
     def __len__(self) -> int:
         return self._size
 
-    def add(self, measurement: str, tags: Sequence[str]) -> int:
-        """A new unit's number. `tags` in the order of UNIT_TAGS; it is not asked whether they are there."""
-        number = self._size
-        if number == len(self._classes):
-            self._classes = _grown(self._classes)
-            self._tags = {tag: _grown(column) for tag, column in self._tags.items()}
-            self._prefixes = _grown(self._prefixes)
-        self._classes[number] = measurement
-        for tag, value in zip(UNIT_TAGS, tags, strict=True):
-            self._tags[tag][number] = value
-        self._size += 1
+    def head(self, measurement: str, tags: Sequence[str]) -> int:
+        """The number of a head; `tags` in the order of UNIT_TAGS, without the unit."""
+        key = measurement, *tags
+        number = self._heads.get(key)
+        if number is None:
+            number = self._heads[key] = len(self._heads)
+            if number == len(self._head_tags[_TEXT]):
+                self._head_tags = {name: _grown(column) for name, column in self._head_tags.items()}
+            for name, value in zip((_MEASUREMENT, *_HEAD_TAGS), key, strict=True):
+                self._head_tags[name][number] = value
         return number
 
-    @classmethod
-    def of(cls, measurement: str, tags: Mapping[str, NDArray[Any]]) -> Series:
-        """Units of one class by their tags, arrays of str: as many numbers as these are long, from 0 on."""
-        found = cls()
-        found._tags = dict(tags)
-        found._size = len(found._tags["unit"])
-        found._classes = np.full(found._size, measurement, dtype=object)
-        found._prefixes = _objects(found._size)
-        return found
+    def add(self, measurement: str, tags: Sequence[str]) -> int:
+        """A new unit's number. `tags` in the order of UNIT_TAGS; it is not asked whether they are there."""
+        head = self.head(measurement, tags[:-1])
+        return int(self.add_many(tags[-1:], np.array([head], dtype=np.int32))[0])
+
+    def add_many(self, ids: Sequence[str], heads: Rows) -> Rows:
+        """New units' numbers."""
+        first, size = self._size, self._size + len(ids)
+        while size > len(self._ids):
+            self._ids = _grown(self._ids)
+        self._head_of = grown(self._head_of, size)
+        self._ids[first:size] = ids
+        self._head_of[first:size] = heads
+        self._are_plain = self._are_plain and all(map(_PLAIN, ids))
+        self._size = size
+        return np.arange(first, size, dtype=np.int32)
+
+    @staticmethod
+    def of(measurement: str, tags: Mapping[str, NDArray[Any]]) -> Series:
+        """As many numbers as these arrays of str are long, from 0 on; to read tags of, and no more."""
+        return _TagColumns(measurement, tags)
 
     def measurement(self, number: int) -> str:
-        return str(self._classes[number])
+        return str(self._head_tags[_MEASUREMENT][self._head_of[number]])
 
     def of_class(self, measurement: str) -> Rows:
         """The numbers of a class's units."""
-        return np.flatnonzero(self._classes[: self._size] == measurement).astype(np.int32)
+        heads = np.flatnonzero(self._head_tags[_MEASUREMENT] == measurement)
+        return np.flatnonzero(np.isin(self._head_of[: self._size], heads)).astype(np.int32)
+
+    def of_enterprises(self, enterprises: Collection[str]) -> Rows:
+        """The numbers of these enterprises' units."""
+        heads = [number for head, number in self._heads.items() if head[-1] in enterprises]
+        return np.flatnonzero(np.isin(self._head_of[: self._size], heads)).astype(np.int32)
+
+    def heads(self, rows: Rows | Ints) -> Rows:
+        """The head's number of each of these units."""
+        return self._head_of[rows]
+
+    def measurements(self, heads: Rows | Ints) -> list[str]:
+        found: list[str] = self._head_tags[_MEASUREMENT][heads].tolist()
+        return found
 
     def tags(self, number: int) -> tuple[str, ...]:
-        return tuple([column[number] for column in self._tags.values()])
+        head = self._head_of[number]
+        return (*[self._head_tags[tag][head] for tag in _HEAD_TAGS], self._ids[number])
 
     def tag(self, name: str, rows: Rows) -> NDArray[Any]:
         """The tag of each of these series: an array of str."""
-        found: NDArray[Any] = self._tags[name][rows]
+        found: NDArray[Any] = (
+            self._ids[rows] if name == UNIT_TAGS[-1] else self._head_tags[name][self._head_of[rows]]
+        )
         return found
 
-    def prefixes(self, rows: Rows) -> list[str]:
-        """Measurement and tags of each of these series, as a line of line protocol begins."""
-        found: list[str | None] = self._prefixes[rows].tolist()
+    def line_starts(self, rows: Rows) -> tuple[list[str], list[str]]:
+        """What a line of line protocol begins with, for each of these series, in two parts."""
+        heads, texts = self._head_of[rows], self._head_tags[_TEXT]
+        found: list[str | None] = texts[heads].tolist()
         if None in found:
-            for number in np.unique(rows).tolist():
-                if self._prefixes[number] is None:
-                    self._prefixes[number] = line_prefix(self._classes[number], self.tags(number))
-            found = self._prefixes[rows].tolist()
-        return found  # type: ignore[return-value]  # filled above
+            for number in np.unique(heads).tolist():
+                if texts[number] is None:
+                    measurement, *tags = (
+                        self._head_tags[name][number] for name in (_MEASUREMENT, *_HEAD_TAGS)
+                    )
+                    texts[number] = line_prefix(measurement, [*tags, "-"])[:-1]
+            found = texts[heads].tolist()
+        ids: list[str] = self._ids[rows].tolist()
+        return found, ids if self._are_plain else list(map(escaped_tag, ids))  # type: ignore[return-value]  # filled above
+
+
+class _TagColumns(Series):
+    def __init__(self, measurement: str, tags: Mapping[str, NDArray[Any]]) -> None:
+        self._measurement, self._columns = measurement, tags
+        self._size = len(next(iter(tags.values())))
+
+    def measurement(self, number: int) -> str:
+        return self._measurement
+
+    def tags(self, number: int) -> tuple[str, ...]:
+        return tuple([column[number] for column in self._columns.values()])
+
+    def tag(self, name: str, rows: Rows) -> NDArray[Any]:
+        found: NDArray[Any] = self._columns[name][rows]
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

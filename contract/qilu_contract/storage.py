@@ -286,14 +286,15 @@ def line_prefix(measurement: str, tags: Sequence[str]) -> str:
     """What a line begins with: measurement and tags. Raises KeyError, ValueError as `line_protocol`."""
     names = MEASUREMENTS[measurement].tags
     return ",".join(
-        [measurement, *(f"{name}={_tag(value)}" for name, value in zip(names, tags, strict=True))]
+        [measurement, *(f"{name}={escaped_tag(value)}" for name, value in zip(names, tags, strict=True))]
     )
 
 
 _TAG_ESCAPES = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
 
 
-def _tag(value: str) -> str:
+def escaped_tag(value: str) -> str:
+    """As it stands in a line. Raises ValueError."""
     if not value or any(ord(letter) < 32 for letter in value) or value.endswith("\\"):
         raise ValueError(f"{value!r} cannot be a tag: tags are not empty and hold no control characters")
     return value.translate(_TAG_ESCAPES)

@@ -44,12 +44,14 @@ def test_some_of_the_points_can_be_taken() -> None:
     assert columns.take(np.array([3, 1])).points() == [points[3], points[1]]
 
 
-def test_a_line_begins_alike_both_ways() -> None:
+@pytest.mark.parametrize("id_", ["370202-motor-{}", "a unit, {}=0"], ids=["plain", "escaped"])
+def test_a_line_begins_alike_both_ways(id_: str) -> None:
     series = Series()
-    numbers = np.array([series.add("motor", _tags(at)) for at in range(2000)], dtype=np.int32)
-    for number, prefix in zip(numbers.tolist(), series.prefixes(numbers), strict=True):
-        line = line_protocol([Point("motor", _tags(number), 1_700_000_000_000, {"power_in": 1.0})])
-        assert line.decode() == f"{prefix} power_in=1.0 1700000000000"
+    units = [(*_tags(at)[:-1], id_.format(at)) for at in range(2000)]
+    numbers = np.array([series.add("motor", tags) for tags in units], dtype=np.int32)
+    for tags, *start in zip(units, *series.line_starts(numbers), strict=True):
+        line = line_protocol([Point("motor", tags, 1_700_000_000_000, {"power_in": 1.0})])
+        assert line.decode() == f"{''.join(start)} power_in=1.0 1700000000000"
 
 
 def test_an_integer_that_a_column_cannot_hold_is_refused() -> None:

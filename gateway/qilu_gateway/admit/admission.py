@@ -15,8 +15,8 @@ import numpy as np
 import structlog
 from qilu_common.backoff import Backoff
 
-from qilu_gateway.admit.platform_api import MAX_COLUMN_IDS, Answers, Barred, PlatformApi, PlatformAway
-from qilu_gateway.admit.units import Admitted, Tags, Units
+from qilu_gateway.admit.platform_api import MAX_COLUMN_IDS, Answers, Barred, Owner, PlatformApi, PlatformAway
+from qilu_gateway.admit.units import Admitted, Units
 
 log = structlog.get_logger()
 
@@ -131,7 +131,7 @@ class Admission:
         owners = set(barred.enterprises)
         numbers = [number for unit in barred.units if (number := self._units.numbers.get(unit)) is not None]
         if owners:
-            numbers += self._units.of_enterprises(owners)
+            numbers += self._units.of_enterprises(owners).tolist()
         self._units.checked_s[numbers] = 0.0
         self._barred_s = time.monotonic()
         log.info("barred", units=len(barred.units), enterprises=len(owners), forgotten=len(numbers))
@@ -173,18 +173,28 @@ class Admission:
 
     def _learn(self, asked: Sequence[str], answers: Answers, checked_s: float) -> None:
         units = self._units
-        numbers: list[int] = []
-        admitted: list[bool] = []
-        for unit, class_, owner_ in zip(asked, answers.class_, answers.owner, strict=True):
-            admitted.append(class_ >= 0)
-            if class_ < 0:
-                self._learn_unknown(unit)
-                continue
-            owner = answers.owners[owner_]
-            tags = Tags(owner.city, owner.county, owner.industry, owner.enterprise, unit)
-            numbers.append(units.add(answers.classes[class_], tags))
+        class_, owner = np.array(answers.class_, dtype=np.int64), np.array(answers.owner, dtype=np.int64)
+        admitted = class_ >= 0
+        for place in np.flatnonzero(~admitted).tolist():
+            self._learn_unknown(asked[place])
+        # Units of one enterprise and class have a head in common.
+        pairs, which = np.unique(
+            class_[admitted] * len(answers.owners) + owner[admitted], return_inverse=True
+        )
+        heads = [
+            units.series.head(
+                answers.classes[pair // len(answers.owners)],
+                _tags(answers.owners[pair % len(answers.owners)]),
+            )
+            for pair in pairs.tolist()
+        ]
+        ids = (
+            list(asked)
+            if admitted.all()
+            else [unit for unit, good in zip(asked, admitted.tolist(), strict=True) if good]
+        )
+        known = units.add_many(ids, np.array(heads, dtype=np.int32)[which])
         # A first reading that the platform has not, or no longer, is reported again: twice does no harm.
-        known = np.array(numbers, dtype=np.int64)
         units.active_ms[known[units.checked_s[known] < self._doubted_s]] = 0
         units.on_cloud[known] = np.array(answers.on_cloud, dtype=bool)[admitted]
         units.checked_s[known] = checked_s
@@ -200,3 +210,8 @@ class Admission:
         number = self._units.numbers.get(unit)
         if number is not None:
             self._units.checked_s[number] = 0.0
+
+
+def _tags(owner: Owner) -> tuple[str, str, str, str]:
+    """Of a unit, but for its id."""
+    return owner.city, owner.county, owner.industry, owner.enterprise

@@ -5,6 +5,8 @@ for all units that speak, up to some ten million.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -45,55 +47,49 @@ class Units:
         self.classes: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
         """Places in CLASSES; -1 for a class that is not in this process's catalogue."""
         self._class_numbers = {name: number for number, name in enumerate(CLASSES)}
-        self._shared: dict[str, str] = {}
-        """Parts of tags that many units have."""
 
     def __len__(self) -> int:
         return len(self.series)
 
     def add(self, class_name: str, tags: Tags) -> int:
         """The number of a unit of this class and owner; `checked_s` is for the caller to set."""
-        number = self.numbers.get(tags.unit)
-        if number is not None:
-            if (self.series.measurement(number), self.series.tags(number)) == (class_name, tags):
-                return number
-            self.checked_s[number] = 0.0
-        shared = self._shared.setdefault
-        city, county, industry, enterprise, unit = tags
-        number = self.series.add(
-            class_name,
-            (
-                shared(city, city),
-                shared(county, county),
-                shared(industry, industry),
-                shared(enterprise, enterprise),
-                unit,
-            ),
-        )
-        self.numbers[unit] = number
-        if number >= len(self.classes):
-            size = number + 1
-            self.checked_s, self.on_cloud = grown(self.checked_s, size), grown(self.on_cloud, size)
-            self.active_ms, self.classes = grown(self.active_ms, size), grown(self.classes, size)
-        self.classes[number] = self._class_numbers.get(class_name, -1)
-        return number
+        return int(self.add_many([tags.unit], np.array([self.series.head(class_name, tags[:-1])]))[0])
+
+    def add_many(self, ids: Sequence[str], heads: Ints | Rows) -> Ints:
+        """The same of many units, each once, by their heads in `series`."""
+        numbers = np.fromiter(map(self.numbers.get, ids, repeat(-1)), dtype=np.int64, count=len(ids))
+        known = numbers >= 0
+        changed = np.flatnonzero(known)[self.series.heads(numbers[known]) != heads[known]]
+        self.checked_s[numbers[changed]] = 0.0
+        known[changed] = False
+        new = np.flatnonzero(~known)
+        if not len(new):
+            return numbers
+        new_ids = [ids[place] for place in new.tolist()]
+        numbers[new] = self.series.add_many(new_ids, heads[new].astype(np.int32))
+        self.numbers.update(zip(new_ids, numbers[new].tolist(), strict=True))
+        size = len(self.series)
+        self.checked_s, self.on_cloud = grown(self.checked_s, size), grown(self.on_cloud, size)
+        self.active_ms, self.classes = grown(self.active_ms, size), grown(self.classes, size)
+        classes = map(self._class_numbers.get, self.series.measurements(heads[new]), repeat(-1))
+        self.classes[numbers[new]] = np.fromiter(classes, dtype=np.int16, count=len(new))
+        return numbers
 
     def is_admitted(self, number: int) -> bool:
         return bool(self.checked_s[number])
 
     def owner(self, number: int) -> tuple[str, str]:
         """County and enterprise."""
-        tags = self.series.tags(number)
-        return tags[1], tags[3]
+        tags = Tags(*self.series.tags(number))
+        return tags.county, tags.enterprise
 
     def ids(self, rows: Rows | Ints) -> list[str]:
         found: list[str] = self.series.tag("unit", rows).tolist()  # type: ignore[arg-type]
         return found
 
-    def of_enterprises(self, enterprises: set[str]) -> list[int]:
+    def of_enterprises(self, enterprises: set[str]) -> Rows:
         """Numbers of the units of these enterprises."""
-        owners = self.series.tag("enterprise", np.arange(len(self), dtype=np.int32)).tolist()
-        return [number for number, owner in enumerate(owners) if owner in enterprises]
+        return self.series.of_enterprises(enterprises)
 
 
 class Admitted:

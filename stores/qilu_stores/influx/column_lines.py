@@ -65,14 +65,14 @@ def _woven(columns: Columns) -> bytes:
         for place, type_ in enumerate(types):
             values[place::numbers] = columns.values[:, place].astype(NUMPY_TYPES[type_]).tolist()
     texts = _encode(values)[1:-1].decode().split(",")
-    # A line: beginning, (name, number) for each field, space, time.
-    step = 2 * numbers + 3
+    # A line: two parts of its beginning, (name, number) for each field, space, time.
+    step = 2 * numbers + 4
     pieces = [" "] * (points * step)
-    pieces[::step] = columns.series.prefixes(columns.rows)
+    pieces[::step], pieces[1::step] = columns.series.line_starts(columns.rows)
     before = " "
     for place, (name, type_) in enumerate(zip(columns.names, types, strict=True)):
-        pieces[2 * place + 1 :: step] = [f"{before}{name}="] * points
-        pieces[2 * place + 2 :: step] = texts[place::numbers]
+        pieces[2 * place + 2 :: step] = [f"{before}{name}="] * points
+        pieces[2 * place + 3 :: step] = texts[place::numbers]
         before = "i," if type_ == "int" else ","
     pieces[step - 2 :: step] = [before.replace(",", " ")] * points
     pieces[step - 1 :: step] = _encode(columns.ts_ms.tolist())[1:-1].decode().replace(",", "\n,").split(",")
