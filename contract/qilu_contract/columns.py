@@ -107,7 +107,7 @@ class Series:
         head = self._head_of[number]
         return (*[self._head_tags[tag][head] for tag in _HEAD_TAGS], self._ids[number])
 
-    def tag(self, name: str, rows: Rows) -> NDArray[Any]:
+    def tag(self, name: str, rows: Rows | Ints) -> NDArray[Any]:
         """The tag of each of these series: an array of str."""
         found: NDArray[Any] = (
             self._ids[rows] if name == UNIT_TAGS[-1] else self._head_tags[name][self._head_of[rows]]
@@ -141,7 +141,7 @@ class _TagColumns(Series):
     def tags(self, number: int) -> tuple[str, ...]:
         return tuple([column[number] for column in self._columns.values()])
 
-    def tag(self, name: str, rows: Rows) -> NDArray[Any]:
+    def tag(self, name: str, rows: Rows | Ints) -> NDArray[Any]:
         found: NDArray[Any] = self._columns[name][rows]
         return found
 

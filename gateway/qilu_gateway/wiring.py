@@ -122,6 +122,7 @@ async def put_together(
     control = Control(connections.main, meter.counters, neighbours, rebirths, connections.answer_mark)
     await when_possible(lambda: state.write(lambda connection: run_clock.load(connection, control.clock)))
     await when_possible(lambda: state.write(received.load))
+    await when_possible(lambda: state.write(births.upgrade))
     intake = Intake(
         connections.by_lane,
         units,

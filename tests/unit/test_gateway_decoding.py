@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import MIN_TIME_MS, Reading, Value
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_gateway.admit.units import Tags, Units
 from qilu_gateway.read import births, decoding
 from qilu_gateway.read.births import Births
 from qilu_gateway.read.decoding import Decoded, Decoder
@@ -175,12 +178,60 @@ class _Empty:
 async def test_births_outlive_the_process(state: StateFile) -> None:
     before = Births(state)
     table = before.learn((*NODE, UNIT), {1: ("power_in", 9)})
-    await state.write(lambda connection: births.save(connection, [table]))
+    await state.write(lambda connection: before.save(connection, [table]))
     before.saved(table)
     found = Births(state).find((*NODE, UNIT))
     assert found is not None
     assert found.aliases == {1: ("power_in", 9)}
     assert not found.ambiguous
+
+
+async def test_births_beyond_those_that_are_kept_in_memory_are_looked_up(
+    state: StateFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qilu_gateway.read.layouts.MAX_LAYOUTS", 1)
+    units, numbers = Units(), range(3)
+    ids = [f"{NODE[1]}-m{number}" for number in numbers]
+    for id_ in ids:
+        units.add("motor", Tags(NODE[0][:4], NODE[0], "C34", NODE[1], id_))
+    before = Births(state, units)
+    for alias, id_ in enumerate(ids):
+        table = before.learn((*NODE, id_), {1: ("power_in", 9), 2 + alias: ("speed", 9)})
+        await state.write(lambda connection, table=table: before.save(connection, [table]))  # type: ignore[misc]
+        before.saved(table)
+    after = Births(state, units)
+    found = after.durable(np.arange(3, dtype=np.int32), history=False).layouts
+    assert found.tolist() == [1, births.FILED, births.FILED]
+    for known in (before, after):
+        tables = [known.find((*NODE, id_)) for id_ in ids]
+        assert [table and table.aliases.get(2 + alias) for alias, table in enumerate(tables)] == [
+            ("speed", 9)
+        ] * 3
+        assert tables[2] is not None
+        known.died(tables[2])
+        assert known.find((*NODE, ids[2])).session == births.DEAD  # type: ignore[union-attr]
+
+
+async def test_births_that_an_earlier_version_kept_are_taken_over(state: StateFile) -> None:
+    table = msgspec.msgpack.encode({1: ("power_in", 9), "Properties/Serial": ("Properties/Serial", 12)})
+    keys = [(*NODE, UNIT), (*NODE, ""), (*NODE, "dead")]
+
+    def write(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "CREATE TABLE births (county TEXT, node TEXT, device TEXT, aliases BLOB, redefined_ms INTEGER)"
+        )
+        connection.executemany("INSERT INTO births VALUES (?, ?, ?, ?, 0)", [(*key, table) for key in keys])
+        connection.executemany("INSERT INTO sessions VALUES (?, ?, ?, ?, 7)", [(*keys[1], 3), (*keys[2], -1)])
+
+    await state.write(write)
+    for _ in range(2):  # it may run at every start
+        await state.write(births.upgrade)
+    known = Births(state)
+    found = [known.find(key) for key in keys]
+    assert [each and each.session for each in found] == [0, 3, births.DEAD]
+    assert all(each and each.aliases[1] == ("power_in", 9) for each in found)
+    assert (known.node(*NODE).session, known.node(*NODE).bd_seq) == (3, 7)
+    assert known.devices(*NODE) == [UNIT, "dead"]
 
 
 async def test_a_refused_birth_leaves_the_one_before(state: StateFile) -> None:
@@ -195,7 +246,7 @@ async def test_after_a_crash_around_changed_aliases_redelivered_data_is_not_gues
     before = Births(state)
     for meaning in ("power_in", "speed"):
         table = before.learn((*NODE, UNIT), {1: (meaning, 9)})
-        await state.write(lambda connection, table=table: births.save(connection, [table]))  # type: ignore[misc]
+        await state.write(lambda connection, table=table: before.save(connection, [table]))  # type: ignore[misc]
         before.saved(table)
     decoder = Decoder(Births(state), 4096)
     assert reasons(message(decoder, "DDATA", data({1: 1.0}), dup=True)) == [Reason.NO_BIRTH]

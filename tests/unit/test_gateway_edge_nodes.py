@@ -51,7 +51,9 @@ class Gateway:
         how: dict[str, Any] = {"dup": dup, "retained": retained, "past_ms": past_ms, "lane": lane}
         decoded = self._decoder.decode(topic, body, **how)
         tables = [decoded.birth] if decoded.birth is not None else []
-        await self._state.write(lambda connection: births.save(connection, tables, decoded.sessions))
+        await self._state.write(
+            lambda connection: self._births.save(connection, [*tables, *decoded.sessions])
+        )
         for table in tables:
             self._births.saved(table)
         return decoded

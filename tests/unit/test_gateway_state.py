@@ -108,15 +108,20 @@ async def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
         assert mode == ("wal",)
 
 
-def births_of(count: int) -> list[tuple[str, str, str, bytes, int]]:
-    return [("370202", "node", f"unit-{number:06}", os.urandom(200), number) for number in range(count)]
+def births_of(count: int) -> list[tuple[str, int, int, int, int]]:
+    return [(key_of(number), 1, 1, 0, number) for number in range(count)]
+
+
+def key_of(number: int) -> str:
+    """As long as a page holds a dozen or two."""
+    return f"370202/node/unit-{number:06}" + "-" * 200
 
 
 async def fill_state(folder: Path, count: int) -> None:
     async with StateFile(folder, STATE_SCHEMAS) as state:
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.executemany("INSERT INTO births VALUES (?, ?, ?, ?, ?)", births_of(count))
+            connection.executemany("INSERT INTO born VALUES (?, ?, ?, ?, ?)", births_of(count))
             for number in range(count):
                 outbox.add(connection, [f"unit-{number:06}"], [number])
             letters = [letter(number.to_bytes(200)) for number in range(count)]
@@ -136,7 +141,7 @@ def count_all(connection: sqlite3.Connection) -> dict[str, int]:
     """Every row is read, and the totals are right."""
     counts = {
         table: len(connection.execute(f"SELECT * FROM {table}").fetchall())
-        for table in ("births", "first_readings", "dead_letters")
+        for table in ("born", "first_readings", "dead_letters")
     }
     totals = connection.execute("SELECT letters, bytes FROM dead_letters_total").fetchone()
     assert totals == (counts["dead_letters"], 200 * counts["dead_letters"])
@@ -150,7 +155,7 @@ async def test_a_damaged_state_file_is_set_aside_with_what_could_be_saved(
     await fill_state(tmp_path, 3000)
     scribble(tmp_path / FILE_NAME, place)
     async with StateFile(tmp_path, STATE_SCHEMAS) as state:
-        state.read("SELECT * FROM births WHERE county = ? AND node = ? AND device = ?", KEY)
+        state.read("SELECT * FROM born WHERE key = ?", (key_of(7),))
         counts = await state.write(count_all)
         await state.write(lambda connection: outbox.add(connection, ["new"], [1]))
         assert not state.failing
@@ -161,20 +166,16 @@ async def test_a_damaged_state_file_is_set_aside_with_what_could_be_saved(
         assert sum(counts.values()) > 8800, counts
 
 
-KEY = ("370202", "node", "unit-000007")
-
-
 def list_damaged(folder: Path) -> list[Path]:
     return list(folder.glob("gateway.damaged-*.sqlite"))
 
 
 async def test_a_state_file_is_read_around_damage_that_comes_while_it_is_in_use(tmp_path: Path) -> None:
     await fill_state(tmp_path, 3000)
-    query = "SELECT redefined_ms FROM births WHERE county = ? AND node = ? AND device = ?"
+    query = "SELECT redefined_ms FROM born WHERE key = ?"
     async with StateFile(tmp_path, STATE_SCHEMAS) as state:
         scribble(tmp_path / FILE_NAME, 0.2)
-        keys = [(KEY[0], KEY[1], device) for _, _, device, _, _ in births_of(3000)]
-        found = [state.read(query, key) for key in keys]
+        found = [state.read(query, (key_of(number),)) for number in range(3000)]
         kept = [row for row in found if row is not None]
         assert 2500 < len(kept) <= 3000
         assert all(row is None or row == (number,) for number, row in enumerate(found))

@@ -83,8 +83,13 @@ class Units:
         tags = Tags(*self.series.tags(number))
         return tags.county, tags.enterprise
 
+    def owners(self, rows: Rows | Ints) -> list[tuple[str, str]]:
+        """The same of each of these."""
+        counties, enterprises = (self.series.tag(name, rows).tolist() for name in ("county", "enterprise"))
+        return list(zip(counties, enterprises, strict=True))
+
     def ids(self, rows: Rows | Ints) -> list[str]:
-        found: list[str] = self.series.tag("unit", rows).tolist()  # type: ignore[arg-type]
+        found: list[str] = self.series.tag("unit", rows).tolist()
         return found
 
     def of_enterprises(self, enterprises: set[str]) -> Rows:

@@ -4,8 +4,8 @@ A table takes effect at once, and is durable before its birth is acknowledged. I
 of the gateway, until the next birth replaces it or a death closes it. A table is closed when its `session`
 is not the edge node's: the death of a node closes all of its tables by adding one to a single number.
 
-Devices alike differ by their first alias at most: their tables share one layout, and of each admitted unit
-three numbers are kept, for ever. Others' tables are kept as they are.
+Devices alike differ by their first alias at most: their tables share one layout (`layouts.py`), and of each
+admitted unit four numbers are kept, for ever. Others' tables are kept as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -24,19 +25,22 @@ from numpy.typing import NDArray
 from qilu_contract.columns import Ints, Rows, grown
 
 from qilu_gateway.admit.units import Units
+from qilu_gateway.read import layouts
 from qilu_gateway.read.edge_nodes import EdgeNode, EdgeNodes, SessionRow
+from qilu_gateway.read.layouts import Aliases, Layout, Layouts, Meanings, id_of, layout_of
 from qilu_gateway.statefile import StateFile
 
 log = structlog.get_logger()
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS births (
-  county TEXT NOT NULL,
-  node TEXT NOT NULL,
-  device TEXT NOT NULL,
-  aliases BLOB NOT NULL,
-  redefined_ms INTEGER NOT NULL,
-  PRIMARY KEY (county, node, device)
+SCHEMA = (
+    layouts.SCHEMA
+    + """
+CREATE TABLE IF NOT EXISTS born (
+  key TEXT PRIMARY KEY,
+  layout INTEGER NOT NULL,
+  first INTEGER NOT NULL,
+  session INTEGER NOT NULL,
+  redefined_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sessions (
   county TEXT NOT NULL,
@@ -47,78 +51,31 @@ CREATE TABLE IF NOT EXISTS sessions (
   PRIMARY KEY (county, node, device)
 ) WITHOUT ROWID;
 """
+)
+"""`born`: key is county/node/device, and `first` the birth's first alias. `sessions`: of edge nodes, `device`
+is empty."""
 DEAD = -1
 """The session of a device that has died: no edge node has it."""
 AMBIGUOUS_MS = 3600 * 1000
 """How long after an alias got another meaning a redelivered message is not decoded by guess."""
 HISTORY = "~"
 """Before the county of what came as history: its births and aliases are its own."""
-TOGETHER = 500
+TOGETHER = 5000
 """Tables that one query reads."""
-
-INFORMATION = (
-    *("bdSeq", "Node Control/", "Device Control/", "Node Info/", "Device Info/", "Properties/"),
-    "Command/",
-)
-"""Metrics that describe a node or device instead of measuring something."""
+NONE, FILED = -1, -2
+"""In place of a layout's number: there is no table, or it is ambiguous; it is in the state file alone."""
 
 Key = tuple[str, str, str]
 """County, node, device (empty for the node's own)."""
-Aliases = dict[int | str, tuple[str, int]]
-"""Name and datatype by alias, or by name for a metric that has no alias. An empty name: the birth gave the
-alias several meanings."""
-
-
-def is_information(name: str | None) -> bool:
-    return name is not None and name.startswith(INFORMATION)
-
-
-class Meanings:
-    """What a birth says, in the ways in which it is asked for."""
-
-    __slots__ = ("aliases", "names", "types")
-
-    def __init__(self, aliases: Aliases) -> None:
-        self.aliases = aliases
-        self.names: dict[int | str, str] = {
-            alias: name for alias, (name, _) in aliases.items() if name and not is_information(name)
-        }
-        """Of the aliases that stand for something measured."""
-        self.types: dict[str, int] = {}
-        """Datatype by name; 0 for a name to which the birth gives several."""
-        for name, datatype in aliases.values():
-            self.types[name] = datatype if self.types.get(name, datatype) == datatype else 0
-
-
-Layout = tuple[tuple[int | str, str, int], ...]
-"""Aliases less the first of them, names and datatypes."""
-
-
-def layout_of(aliases: Aliases) -> tuple[Layout, int]:
-    """The layout, and the first alias."""
-    numbers = [alias for alias in aliases if type(alias) is int]
-    first = min(numbers, default=0)
-    if len(numbers) == len(aliases):
-        return tuple([(alias - first, *meaning) for alias, meaning in aliases.items()]), first  # type: ignore[operator]
-    return (
-        tuple(
-            [(alias - first if type(alias) is int else alias, *meaning) for alias, meaning in aliases.items()]
-        ),
-        first,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _meanings(layout: Layout, first: int) -> Meanings:
-    return Meanings(
-        {alias + first if type(alias) is int else alias: (name, datatype) for alias, name, datatype in layout}
-    )
 
 
 @dataclass(slots=True)
 class BirthTable:
     key: Key
     meanings: Meanings
+    layout: int
+    """Its number; 0: it has none, because there are too many."""
+    first: int
     session: int = 0
     redefined_ms: int = 0
     """When a birth gave an alias another meaning than the birth before it; 0 for never."""
@@ -142,44 +99,47 @@ class BirthTable:
         return self.meanings.types
 
 
-class Layouts:
-    """Layouts by number, from 1."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[Layout, int] = {}
-        self._layouts: list[Layout] = [()]
-
-    def number(self, layout: Layout) -> int:
-        found = self._numbers.setdefault(layout, len(self._layouts))
-        if found == len(self._layouts):
-            self._layouts.append(layout)
-        return found
-
-    def __getitem__(self, number: int) -> Layout:
-        return self._layouts[number]
-
-
 class Durable(NamedTuple):
-    """Tables of units that are durable, by the units' numbers."""
+    """Tables of units, by the units' numbers."""
 
     layouts: NDArray[np.int32]
-    """0: not looked for yet; -1: there is none, or it is ambiguous."""
+    """0: not looked for yet; or NONE, FILED."""
     firsts: Ints
     sessions: NDArray[np.int32]
     nodes: Rows
     """Numbers of their edge nodes."""
 
+    def take(self, rows: Rows) -> Durable:
+        return Durable._make(column[rows] for column in self)
+
+
+class BornRows(NamedTuple):
+    """Births of many units, as the state file keeps them."""
+
+    rows: Rows
+    """Numbers of the units."""
+    layouts: NDArray[np.int32]
+    firsts: Ints
+    sessions: NDArray[np.int32]
+    history: bool
+
+    def take(self, which: NDArray[np.bool_]) -> BornRows:
+        rows, layouts, firsts, sessions, history = self
+        return BornRows(rows[which], layouts[which], firsts[which], sessions[which], history)
+
+
+Change = BirthTable | BornRows | SessionRow
+"""What `save` writes."""
+
 
 class _Saved(NamedTuple):
     """A row of the state file."""
 
-    device: str
-    aliases: Aliases
-    redefined_ms: int
+    key: str
+    layout: int
+    first: int
     session: int
-
-
-_decode_aliases = msgspec.msgpack.Decoder(Aliases).decode
+    redefined_ms: int
 
 
 class Births:
@@ -189,15 +149,12 @@ class Births:
         self._state = state
         self._units = units if units is not None else Units()
         self.nodes = EdgeNodes(state)
-        self.layouts = Layouts()
+        self.layouts = Layouts(state)
         self._tables: dict[Key, BirthTable] = {}
         """Of edge nodes, and of devices that are no admitted units."""
         self._unsaved: dict[Key, BirthTable] = {}
-        empty = np.zeros(0, dtype=np.int32)
-        self._durable = {
-            False: Durable(empty, np.zeros(0, dtype=np.int64), empty, empty),
-            True: Durable(empty, np.zeros(0, dtype=np.int64), empty, empty),
-        }
+        empty, firsts = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
+        self._durable = {history: Durable(empty, firsts, empty, empty) for history in (False, True)}
         """Whether it is history: those of the present apart from those."""
         self._odd: dict[Key, BirthTable] = {}
         """Of units, but ambiguous, or redefined."""
@@ -209,11 +166,14 @@ class Births:
 
     def learn(self, key: Key, aliases: Aliases, said_ms: int | None = None, session: int = 0) -> BirthTable:
         """A birth's table, in effect from now on; `saved` or `forget` must follow."""
-        table = BirthTable(key, _meanings(*layout_of(aliases)), session, said_ms=said_ms)
+        layout, first = layout_of(aliases)
+        table = self._table(key, layout, first, session)
+        table.said_ms = said_ms
         old = self.find(key)
         if old is not None:
             table.redefined_ms = old.redefined_ms
-            if old.meanings is not table.meanings and any(
+            same = table.layout and (old.layout, old.first) == (table.layout, first)
+            if not same and any(
                 old.aliases.get(alias, meaning) != meaning for alias, meaning in aliases.items()
             ):
                 table.redefined_ms = time.time_ns() // 1_000_000
@@ -229,13 +189,17 @@ class Births:
             durable = self._of(key[0].startswith(HISTORY))
             layout = int(durable.layouts[number])
             if layout > 0:
-                meanings = _meanings(self.layouts[layout], int(durable.firsts[number]))
-                return BirthTable(key, meanings, int(durable.sessions[number]))
-            if layout < 0:
+                first = int(durable.firsts[number])
+                meanings = self.layouts.meanings(layout, first)
+                return BirthTable(key, meanings, layout, first, int(durable.sessions[number]))
+            if layout == NONE:
                 return None
-        for saved in self._load(key[0], key[1], [key[2]]):
-            table = self._table(key[0], key[1], saved)
-            self._keep(table)
+        for saved in self._load(["/".join(key)]):
+            table = self._loaded(key, saved)
+            if table is not None:
+                if number is not None and layout == FILED:
+                    table.session = int(durable.sessions[number])  # it may have died since
+                self._keep(table)
         return table
 
     def saved(self, table: BirthTable) -> None:
@@ -261,11 +225,11 @@ class Births:
 
     def devices(self, county: str, node: str) -> list[str]:
         """The devices of an edge node whose births are durable."""
-        row = self._state.read(
-            "SELECT group_concat(device) FROM births WHERE county = ? AND node = ? AND device <> ''",
-            (county, node),
+        before = f"{county}/{node}/"
+        rows = self._state.read_all(
+            "SELECT key FROM born WHERE key > ? AND key < ?", (before, f"{county}/{node}0")
         )
-        return str(row[0]).split(",") if row is not None and row[0] is not None else []
+        return [str(key).removeprefix(before) for [key] in rows]
 
     # -- by number
 
@@ -275,9 +239,7 @@ class Births:
         unknown = rows[durable.layouts[rows] == 0]
         if len(unknown):
             self._look_for(np.unique(unknown), history)
-        return Durable(
-            durable.layouts[rows], durable.firsts[rows], durable.sessions[rows], durable.nodes[rows]
-        )
+        return durable.take(rows)
 
     def unsaved_units(self) -> set[str]:
         """Devices with a birth that is not durable yet."""
@@ -286,12 +248,7 @@ class Births:
     def _of(self, history: bool) -> Durable:
         durable, size = self._durable[history], len(self._units)
         if size > len(durable.layouts):
-            durable = self._durable[history] = Durable(
-                grown(durable.layouts, size),
-                grown(durable.firsts, size),
-                grown(durable.sessions, size),
-                grown(durable.nodes, size),
-            )
+            durable = self._durable[history] = Durable._make(grown(column, size) for column in durable)
         return durable
 
     def _number(self, key: Key) -> int | None:
@@ -301,33 +258,36 @@ class Births:
         county, enterprise = self._units.owner(number)
         return number if (county, enterprise) == (key[0].removeprefix(HISTORY), key[1]) else None
 
-    def _look_for(self, numbers: Rows, history: bool) -> None:
+    def _look_for(self, rows: Rows, history: bool) -> None:
         """Tables of units in the state file, many with one query."""
-        by_node: dict[tuple[str, str], list[int]] = {}
-        for number in numbers.tolist():
-            by_node.setdefault(self._units.owner(number), []).append(number)
-        durable = self._of(history)
-        for (county, node), some in by_node.items():
-            county = HISTORY + county if history else county
-            durable.nodes[some] = self.nodes.find(county, node).number
-            devices = dict(zip(self._units.ids(np.array(some)), some, strict=True))
-            for device in list(devices):
-                table = self._tables.pop((county, node, device), None)
+        durable, before = self._of(history), HISTORY if history else ""
+        owners = [(before + county, node) for county, node in self._units.owners(rows)]
+        by_owner = {owner: self.nodes.find(*owner).number for owner in set(owners)}
+        durable.nodes[rows] = [by_owner[owner] for owner in owners]
+        keys = [(*owner, device) for owner, device in zip(owners, self._units.ids(rows), strict=True)]
+        numbers: dict[str, int] = {}
+        for key, number in zip(keys, rows.tolist(), strict=True):
+            table = self._tables.pop(key, None) if self._tables else None
+            if table is None:
+                numbers["/".join(key)] = number
+            else:
+                self._keep(table)
+        asked = list(numbers)
+        found: list[_Saved] = []
+        for start in range(0, len(asked), TOGETHER):
+            found += self._load(asked[start : start + TOGETHER])
+        durable.layouts[list(numbers.values())] = NONE
+        for saved in found:
+            number = numbers[saved.key]
+            known = None if saved.redefined_ms else self.layouts.find(saved.layout)
+            if known is not None:
+                durable.layouts[number], durable.firsts[number] = known[0] or FILED, saved.first
+                durable.sessions[number] = saved.session
+            elif saved.redefined_ms:
+                county, node, device = saved.key.split("/")
+                table = self._loaded((county, node, device), saved)
                 if table is not None:
                     self._keep(table)
-                    del devices[device]
-            missing = list(devices)
-            for start in range(0, len(missing), TOGETHER):
-                part = missing[start : start + TOGETHER]
-                durable.layouts[[devices[device] for device in part]] = -1
-                for saved in self._load(county, node, part):
-                    if saved.redefined_ms:
-                        self._keep(self._table(county, node, saved))
-                        continue
-                    number = devices[saved.device]
-                    layout, durable.firsts[number] = layout_of(saved.aliases)
-                    durable.layouts[number] = self.layouts.number(layout)
-                    durable.sessions[number] = saved.session
 
     def _keep(self, table: BirthTable) -> None:
         number = self._number(table.key)
@@ -343,45 +303,100 @@ class Births:
             self._odd[table.key] = table
         else:
             self._odd.pop(table.key, None)
-        durable.sessions[number] = table.session
-        if table.ambiguous:  # only the plain way knows of that
-            durable.layouts[number] = -1
-            return
-        layout, durable.firsts[number] = layout_of(table.aliases)
-        durable.layouts[number] = self.layouts.number(layout)
+        durable.sessions[number], durable.firsts[number] = table.session, table.first
+        # Only the plain way knows of what is ambiguous.
+        durable.layouts[number] = NONE if table.ambiguous else table.layout or FILED
 
-    def _table(self, county: str, node: str, saved: _Saved) -> BirthTable:
-        ambiguous = 0 <= self._started_ms - saved.redefined_ms < AMBIGUOUS_MS
-        meanings = _meanings(*layout_of(saved.aliases))
-        return BirthTable(
-            (county, node, saved.device), meanings, saved.session, saved.redefined_ms, ambiguous
-        )
+    def _table(self, key: Key, layout: Layout, first: int, session: int) -> BirthTable:
+        number = self.layouts.number(layout)
+        meanings = self.layouts.meanings(number, first) if number else Meanings(layout, first)
+        return BirthTable(key, meanings, number, first, session)
 
-    def _load(self, county: str, node: str, devices: Sequence[str]) -> Iterator[_Saved]:
+    def _loaded(self, key: Key, saved: _Saved) -> BirthTable | None:
+        known = self.layouts.find(saved.layout)
+        if known is None:
+            return None
+        table = self._table(key, known[1], saved.first, saved.session)
+        table.redefined_ms = saved.redefined_ms
+        table.ambiguous = 0 <= self._started_ms - saved.redefined_ms < AMBIGUOUS_MS
+        return table
+
+    def _load(self, keys: Sequence[str]) -> Iterator[_Saved]:
         """What the state file holds of these."""
-        places = ",".join("?" * len(devices))
         rows = self._state.read_all(
-            "SELECT device, aliases, redefined_ms, coalesce(session, 0) FROM births "  # noqa: S608  # places
-            "LEFT JOIN sessions USING (county, node, device) "
-            f"WHERE county = ? AND node = ? AND device IN ({places})",
-            (county, node, *devices),
+            "SELECT born.* FROM json_each(?) AS asked CROSS JOIN born ON born.key = asked.value",
+            (msgspec.json.encode(keys).decode(),),
         )
         for row in rows:
             try:
-                device, body, redefined_ms, session = msgspec.convert(row, type=tuple[str, bytes, int, int])
-                yield _Saved(device, _decode_aliases(body), redefined_ms, session)
-            except (
-                msgspec.MsgspecError
-            ) as error:  # damaged: as if there were none, and a rebirth is asked for
-                log.error("a birth in the state file cannot be read", of=f"{county}/{node}", error=str(error))
+                yield msgspec.convert(row, type=_Saved)
+            except msgspec.MsgspecError as error:  # as if there were none, and a rebirth is asked for
+                log.error("a birth in the state file cannot be read", of=str(row[0]), error=str(error))
+
+    # -- in the state file's thread
+
+    def save(self, connection: sqlite3.Connection, changes: Iterable[Change]) -> None:
+        """Write these, in their order, inside the caller's transaction."""
+        used: dict[int, Layout] = {}
+        for kind, some in groupby(changes, type):
+            rows: list[tuple[object, ...]] = []
+            for change in some:
+                if isinstance(change, BornRows):
+                    rows += self._rows(change, used)
+                elif isinstance(change, BirthTable):
+                    rows.append(self._row(change, used))
+                elif change.device:
+                    key = "/".join((change.county, change.node, change.device))
+                    connection.execute("UPDATE born SET session = ? WHERE key = ?", (change.session, key))
+                else:
+                    connection.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", change)
+            if kind is not SessionRow:
+                rows.sort(key=itemgetter(0))  # in their order on the disk; of equal keys the last one stays
+                connection.executemany("INSERT OR REPLACE INTO born VALUES (?, ?, ?, ?, ?)", rows)
+        bodies = [(id_, layouts.encode(layout)) for id_, layout in used.items()]
+        connection.executemany("INSERT OR IGNORE INTO layouts VALUES (?, ?)", bodies)
+
+    def _row(self, table: BirthTable, used: dict[int, Layout]) -> tuple[object, ...]:
+        layout = self.layouts[table.layout] if table.layout else layout_of(table.aliases)[0]
+        id_ = self.layouts.ids[table.layout] if table.layout else id_of(layout)
+        used[id_] = layout
+        return "/".join(table.key), id_, table.first, table.session, table.redefined_ms
+
+    def _rows(self, born: BornRows, used: dict[int, Layout]) -> Iterator[tuple[object, ...]]:
+        before = HISTORY if born.history else ""
+        ids = self.layouts.ids
+        used.update({ids[number]: self.layouts[number] for number in set(born.layouts.tolist())})
+        for (county, node), device, layout, first, session in zip(
+            self._units.owners(born.rows),
+            self._units.ids(born.rows),
+            born.layouts.tolist(),
+            born.firsts.tolist(),
+            born.sessions.tolist(),
+            strict=True,
+        ):
+            yield f"{before}{county}/{node}/{device}", ids[layout], first, session, 0
 
 
-def save(
-    connection: sqlite3.Connection, tables: Iterable[BirthTable], sessions: Iterable[SessionRow] = ()
-) -> None:
-    """Write the tables and the sessions, in their order, inside the caller's transaction."""
-    connection.executemany("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", sessions)
-    connection.executemany(
-        "INSERT OR REPLACE INTO births VALUES (?, ?, ?, ?, ?)",
-        [(*table.key, msgspec.msgpack.encode(table.aliases), table.redefined_ms) for table in tables],
-    )
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Take over what earlier versions kept, a whole table for each device; and forget layouts that no birth
+    has any more, when they are many."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'births'").fetchone():
+        rows = connection.execute(
+            "SELECT county || '/' || node || '/' || device, aliases, coalesce(session, 0), redefined_ms "
+            "FROM births LEFT JOIN sessions USING (county, node, device)"
+        )
+        for key, body, session, redefined_ms in rows:
+            try:
+                layout, first = layout_of(msgspec.msgpack.decode(body, type=Aliases))
+            except msgspec.MsgspecError as error:
+                log.error("a birth in the state file cannot be read", of=key, error=str(error))
+                continue
+            id_ = id_of(layout)
+            connection.execute("INSERT OR IGNORE INTO layouts VALUES (?, ?)", (id_, layouts.encode(layout)))
+            row = key, id_, first, session, redefined_ms
+            connection.execute("INSERT OR REPLACE INTO born VALUES (?, ?, ?, ?, ?)", row)
+        connection.execute("DROP TABLE births")
+        connection.execute("DELETE FROM sessions WHERE device <> ''")
+    [count] = connection.execute("SELECT count(*) FROM layouts").fetchone()
+    if count > layouts.MAX_LAYOUTS:
+        connection.execute("DELETE FROM layouts WHERE id NOT IN (SELECT layout FROM born)")

@@ -7,7 +7,6 @@ time, with readings that are good in every respect. What is in any way different
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from qilu_gateway.admit.units import CLASSES, Units
 from qilu_gateway.connect import unit_topics
 from qilu_gateway.connect.unit_topics import HISTORIC, JSON, LIVE, Topic
 from qilu_gateway.read.arrivals import Arrival
-from qilu_gateway.read.births import Births, is_information
+from qilu_gateway.read.births import Births
 from qilu_gateway.read.edge_nodes import EdgeNode, SequenceNumbers
 from qilu_gateway.write.checking import check_columns
 
@@ -249,10 +248,10 @@ class Reader:
             keys = (classes << 52) + (layouts[of] << 20) + offsets
             for key in np.unique(keys[good_offset]).tolist():
                 which = good_offset & (keys == key)
-                meaning = self._meaning(key >> 20 & 0xFFFFFFFF, key & 0xFFFFF, group.metrics)
+                signals = births.layouts.signals(key >> 20 & 0xFFFFFFFF, key & 0xFFFFF, group.metrics)
                 values = group.values[mine][which]
-                if meaning is not None:
-                    names, datatypes = meaning
+                if signals is not None:
+                    names, datatypes = signals
                     values, whole = _as_meant(values, group.metrics, datatypes)
                     way.reject(of[which][~whole])
                     bools = tuple([datatype == DataType.BOOLEAN for datatype in datatypes])
@@ -262,12 +261,6 @@ class Reader:
                 else:
                     way.reject(of[which])
             way.reject(of[~good_offset])
-
-    def _meaning(
-        self, layout: int, offset: int, metrics: Metrics
-    ) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
-        """Names, and types in which the values come; None unless all are measured."""
-        return _meaning(self._births.layouts[layout], offset, metrics)
 
     def _found(
         self,
@@ -362,21 +355,6 @@ class _Way:
     def reject(self, of: Ints) -> None:
         """These go the plain way, with all of their readings."""
         self.read[of] = False
-
-
-@lru_cache(maxsize=65_536)
-def _meaning(
-    layout: tuple[tuple[int | str, str, int], ...], offset: int, metrics: Metrics
-) -> tuple[tuple[str, ...], tuple[int, ...]] | None:
-    by_alias = {alias: (name, datatype) for alias, name, datatype in layout}
-    names, datatypes = [], []
-    for step, type_ in zip(metrics.steps, metrics.types, strict=True):
-        name, datatype = by_alias.get(offset + step, ("", 0))
-        if not name or is_information(name):
-            return None
-        names.append(name)
-        datatypes.append(datatype if type_ == DataType.UNKNOWN else type_)
-    return (tuple(names), tuple(datatypes)) if len(set(names)) == len(names) else None
 
 
 def _as_meant(values: Floats, metrics: Metrics, datatypes: Sequence[int]) -> tuple[Floats, NDArray[np.bool_]]:

@@ -17,8 +17,9 @@ from qilu_contract.wire.marks import Mark
 from qilu_contract.wire.sparkplug import GOOD, QUALITY, UNIT
 from qilu_contract.wire.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic, Topic
 
-from qilu_gateway.read.births import DEAD, HISTORY, Aliases, Births, BirthTable, is_information
+from qilu_gateway.read.births import DEAD, HISTORY, Births, BirthTable
 from qilu_gateway.read.edge_nodes import EdgeNode, SessionRow
+from qilu_gateway.read.layouts import Aliases, is_information
 
 MAX_KEPT_TOPIC = 200
 """Characters of a topic that is kept, taken apart: no unit's is longer, and what people make up is not."""
@@ -250,8 +251,6 @@ class Decoder:
                 node.end_session()
             node.bd_seq = bd_seq
             decoded.sessions = [node.row()]
-        else:
-            decoded.sessions = [SessionRow(topic.group, topic.node, topic.device, node.session)]
         for metric in payload.metrics:
             unit = metric.properties.get(UNIT)
             if isinstance(unit, str):

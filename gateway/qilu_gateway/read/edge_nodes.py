@@ -13,9 +13,8 @@ from qilu_gateway.statefile import StateFile
 
 
 class SessionRow(NamedTuple):
-    """What the state file keeps beside a table. Of a node (`device` empty): how many of its connections are
-    known to have ended, and the bdSeq of its last birth. Of a device: in which session it was born, or DEAD.
-    """
+    """What a birth or death of a node changes (`device` empty): how many of its connections are known to have
+    ended, and the bdSeq of its last birth. Of a device: that it is DEAD."""
 
     county: str
     node: str

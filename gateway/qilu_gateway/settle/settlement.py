@@ -16,9 +16,9 @@ from qilu_contract.wire import clock
 from qilu_gateway.admit.units import Units
 from qilu_gateway.connect.session import HISTORY, Session
 from qilu_gateway.metrics import Meter
-from qilu_gateway.read import births, run_clock
+from qilu_gateway.read import run_clock
 from qilu_gateway.read.arrivals import Settling
-from qilu_gateway.read.births import Births
+from qilu_gateway.read.births import Births, Change
 from qilu_gateway.read.control import Control
 from qilu_gateway.read.in_flight import InFlight
 from qilu_gateway.read.taken import Taken, latest_ms
@@ -86,14 +86,17 @@ class Settlement:
     async def _keep(self, written: Written, refused: list[Taken], firsts: dict[str, int]) -> None:
         """Make durable on our own disk what must be before the acknowledgement."""
         letters = [letter for taken in refused for letter in taken.letters()]
-        tables = [taken.birth for taken in written.batch.taken if taken.birth is not None]
-        sessions = [row for taken in written.batch.taken for row in taken.sessions]
+        changes: list[Change] = []
+        for taken in written.batch.taken:
+            changes += taken.sessions
+            if taken.birth is not None:
+                changes.append(taken.birth)
         heard = self._control.unsaved_clock()
-        if not (letters or tables or sessions or firsts or heard):
+        if not (letters or changes or firsts or heard):
             return
 
         def work(connection: sqlite3.Connection) -> int:
-            births.save(connection, tables, sessions)
+            self._births.save(connection, changes)
             outbox.add(connection, list(firsts), list(firsts.values()))
             if heard is not None:
                 run_clock.save(connection, *heard)
