@@ -27,10 +27,10 @@ from qilu_contract.wire import topics
 from qilu_contract.wire.clock import RunClock
 from qilu_gateway import statefile
 from qilu_gateway.read.arrivals import Arrival
-from qilu_gateway.read.columnar import Found, Read, Reader
+from qilu_gateway.read.columnar import Reader
+from qilu_gateway.read.reads import Found, Read
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
-from qilu_gateway.write import writer
 from qilu_stores import open_store
 from scripted_broker import Delivery, ScriptedBroker
 
@@ -290,7 +290,6 @@ def read_nothing(
 
 
 def main() -> None:
-    writer.WRITES = 1  # of two batches on their way at once, either may be the last
     seed, messages, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     if sys.argv[4:] == ["plain"]:
         Reader.read = read_nothing  # type: ignore[method-assign]

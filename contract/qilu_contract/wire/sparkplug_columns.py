@@ -8,15 +8,15 @@ way different is left to `sparkplug.decode`; where this answers, it answers the 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qilu_contract.columns import Floats, Ints
 from qilu_contract.wire.sparkplug import DataType
-from qilu_contract.wire.sparkplug_layouts import MIN_LENGTH, SEQ, WHOLE, Layout, Metrics, learn
+from qilu_contract.wire.sparkplug_layouts import MIN_LENGTH, SEQ, WHOLE, Layout, Metrics, Part, learn
 
 NO_SEQ = -1
 MAX_METRICS = 200_000
@@ -51,47 +51,65 @@ class Decoded(NamedTuple):
     """Places of the messages that are not plain, none of whose readings is in a group."""
 
 
-class SparkplugColumns:
+class Found:
+    """Readings, as they are found."""
+
+    def __init__(self, bodies: Sequence[bytes]) -> None:
+        self.seq = np.full(len(bodies), NO_SEQ, dtype=np.int16)
+        self.rest: list[int] = []
+        self._parts: dict[Metrics, list[tuple[Ints, Ints, Ints, Floats]]] = {}
+
+    def add(self, part: Part, places: Ints) -> None:
+        of = places[part.rows]
+        if part.metrics is None:
+            self.rest += of.tolist()
+        else:
+            self._parts.setdefault(part.metrics, []).append((of, part.ts_ms, part.first, part.values))
+
+    def decoded(self) -> Decoded:
+        groups = [_group(metrics, parts) for metrics, parts in self._parts.items()]
+        return Decoded(groups, self.seq, sorted(self.rest))
+
+
+_L = TypeVar("_L", bound=Layout)
+
+
+class LayoutColumns(Generic[_L]):
     """Keeps the layouts that were learned."""
 
-    def __init__(self) -> None:
-        self._layouts: OrderedDict[Layout, None] = OrderedDict()
-        self._by_length: dict[int, list[Layout]] = {}
+    def __init__(self, learn: Callable[[bytes], _L | None]) -> None:
+        self._learn = learn
+        self._layouts: OrderedDict[_L, None] = OrderedDict()
+        self._by_length: dict[int, list[_L]] = {}
         self._metrics = 0
         self._budget = 0
 
-    def decode(self, bodies: Sequence[bytes]) -> Decoded:
-        """The readings of DDATA messages, of whatever units."""
+    def _by_layout(
+        self, bodies: Sequence[bytes], found: Found
+    ) -> Iterator[tuple[_L, NDArray[np.uint8], Ints]]:
+        """Messages of one layout, a row each, and their places."""
         self._budget = MAX_LEARNED
         text = b"".join(bodies)
         lengths = np.fromiter(map(len, bodies), dtype=np.int64, count=len(bodies))
         ends = np.cumsum(lengths)
         starts = ends - lengths
-        seq = np.full(len(bodies), NO_SEQ, dtype=np.int16)
-        rest: list[int] = np.flatnonzero(lengths < MIN_LENGTH).tolist()
+        found.rest += np.flatnonzero(lengths < MIN_LENGTH).tolist()
         long = np.flatnonzero(lengths >= MIN_LENGTH)
-        seq[long], tails = _sequence(np.frombuffer(text, dtype=np.uint8), ends[long])
+        found.seq[long], tails = _sequence(np.frombuffer(text, dtype=np.uint8), ends[long])
         lengths[long] -= tails
-        found: dict[Metrics, list[tuple[Ints, Ints, Ints, Floats]]] = {}
         for places in _by_length(lengths, long):
             length = int(lengths[places[0]])
             pieces = np.ndarray(len(text) - length + 1, np.dtype((np.void, length)), text, 0, (1,))
             matrix = pieces[starts[places]].view(np.uint8).reshape(len(places), length)
             for layout, rows in self._alike(matrix):
                 if layout is None:
-                    rest += places[rows].tolist()
-                    continue
-                some, of = (matrix, places) if len(rows) == len(matrix) else (matrix[rows], places[rows])
-                for part in layout.readings(some):
-                    if part.metrics is None:
-                        rest += of[part.rows].tolist()
-                    else:
-                        found.setdefault(part.metrics, []).append(
-                            (of[part.rows], part.ts_ms, part.first, part.values)
-                        )
-        return Decoded([_group(metrics, parts) for metrics, parts in found.items()], seq, sorted(rest))
+                    found.rest += places[rows].tolist()
+                elif len(rows) == len(matrix):
+                    yield layout, matrix, places
+                else:
+                    yield layout, matrix[rows], places[rows]
 
-    def _alike(self, matrix: NDArray[np.uint8]) -> Iterator[tuple[Layout | None, Ints]]:
+    def _alike(self, matrix: NDArray[np.uint8]) -> Iterator[tuple[_L | None, Ints]]:
         """Rows by layout; with None those that have none."""
         rows = np.arange(len(matrix))
         for layout in tuple(self._by_length.get(matrix.shape[1], ())):
@@ -106,7 +124,7 @@ class SparkplugColumns:
             if not len(rows):
                 return
             self._budget -= 1
-            learned = learn(matrix[0].tobytes())
+            learned = self._learn(matrix[0].tobytes())
             fits = np.arange(len(rows)) == 0
             if learned is not None:
                 self._remember(learned)
@@ -115,7 +133,7 @@ class SparkplugColumns:
             rows, matrix = rows[~fits], matrix[~fits]
         yield None, rows
 
-    def _remember(self, layout: Layout) -> None:
+    def _remember(self, layout: _L) -> None:
         alike = self._by_length.setdefault(len(layout.expected), [])
         self._layouts[layout] = None
         self._metrics += len(layout.types)
@@ -125,13 +143,26 @@ class SparkplugColumns:
         while self._metrics > MAX_METRICS or len(self._layouts) > MAX_LAYOUTS:
             self._forget(next(iter(self._layouts)))
 
-    def _forget(self, layout: Layout) -> None:
+    def _forget(self, layout: _L) -> None:
         del self._layouts[layout]
         self._metrics -= len(layout.types)
         alike = self._by_length[len(layout.expected)]
         alike.remove(layout)
         if not alike:
             del self._by_length[len(layout.expected)]
+
+
+class SparkplugColumns(LayoutColumns[Layout]):
+    def __init__(self) -> None:
+        super().__init__(learn)
+
+    def decode(self, bodies: Sequence[bytes]) -> Decoded:
+        """The readings of DDATA messages, of whatever units."""
+        found = Found(bodies)
+        for layout, matrix, places in self._by_layout(bodies, found):
+            for part in layout.readings(matrix):
+                found.add(part, places)
+        return found.decoded()
 
 
 def _sequence(text: NDArray[np.uint8], ends: Ints) -> tuple[Any, Ints]:

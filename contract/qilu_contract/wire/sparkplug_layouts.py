@@ -23,12 +23,12 @@ MAX_KEPT = 2
 """Patterns of a layout that are kept taken apart."""
 MAX_VARINT = 4
 """Bytes of a number whose size is learned: no alias, datatype or length of ours has more."""
-_TIME = 6  # bytes of a timestamp, from 2004 to 2109
-# Fields of Payload: timestamp 1, metrics 2, seq 3; of Metric: alias 2, timestamp 3, datatype 4,
-# is_historical 5, int_value 10, long_value 11, float_value 12 (four bytes), double_value 13 (eight bytes),
-# boolean_value 14.
+_TIME, _TIME_MASK = 6, 0x7F7F7F7F7F7F  # bytes of a timestamp, from 2004 to 2109
+# Fields of Payload: timestamp 1, metrics 2, seq 3; of Metric: name 1, alias 2, timestamp 3, datatype 4,
+# is_historical 5, properties 9, int_value 10, long_value 11, float_value 12 (four bytes), double_value 13
+# (eight bytes), boolean_value 14.
 _PAYLOAD_TIME, _METRIC, SEQ = 0x08, 0x12, 0x18
-_ALIAS, _OWN_TIME, _DATATYPE, _HISTORICAL = 0x10, 0x18, 0x20, 0x28
+_NAME, _ALIAS, _OWN_TIME, _DATATYPE, _HISTORICAL, _PROPERTIES = 0x0A, 0x10, 0x18, 0x20, 0x28, 0x4A
 _INT, _LONG, _FLOAT, _DOUBLE, _BOOLEAN = 0x50, 0x58, 0x65, 0x69, 0x70
 WHOLE = (DataType.UNKNOWN, *range(DataType.INT8, DataType.UINT64 + 1))
 """Datatypes of whole numbers."""
@@ -53,6 +53,18 @@ class Part(NamedTuple):
     ts_ms: Ints = np.empty(0, np.int64)
     first: Ints = np.empty(0, np.int64)
     values: Floats = np.empty(0)
+
+
+class Birth(NamedTuple):
+    """What births of one layout and pattern say beside readings."""
+
+    rows: Ints
+    said_ms: Ints
+    """Times of the payloads."""
+    first: Ints
+    """The lowest alias of each."""
+    steps: tuple[int, ...]
+    """Of each metric, its alias less that one."""
 
 
 class _Reading(NamedTuple):
@@ -162,6 +174,28 @@ class Layout:
 
     def readings(self, matrix: NDArray[np.uint8]) -> Iterator[Part]:
         """Of messages of this layout."""
+        for block, is_plain in self._blocks(matrix):
+            if is_plain:
+                yield from self._of_pattern(block)
+            else:
+                yield Part(block.rows, None)
+
+    def births(self, matrix: NDArray[np.uint8]) -> Iterator[tuple[Birth, list[Part]]]:
+        """The same of births, with what they say beside readings."""
+        said_ms = _numbers(
+            np.ndarray((len(matrix), 1), "<i8", np.ascontiguousarray(matrix[:, 1:9])) & _TIME_MASK, _TIME
+        )
+        for block, is_plain in self._blocks(matrix):
+            steps = block.pattern[0] >> 1 if self._has_times else block.pattern[0]
+            low = int(steps.min())
+            birth = Birth(
+                block.rows, said_ms[block.rows, 0], block.aliases[:, 0] + low, tuple((steps - low).tolist())
+            )
+            good = is_plain and len(set(birth.steps)) == len(birth.steps)
+            yield birth, list(self._of_pattern(block)) if good else [Part(block.rows, None)]
+
+    def _blocks(self, matrix: NDArray[np.uint8]) -> Iterator[tuple[_Block, bool]]:
+        """Messages with one pattern each; or such that are not plain after all."""
         aliases = self._aliases.numbers(matrix)
         pattern = aliases - aliases[:, :1]
         times = self._times.raw(matrix)
@@ -172,19 +206,20 @@ class Layout:
         finite = np.isfinite(left.values)
         if not finite.all():
             plain = finite.all(axis=1)
-            yield Part(left.rows[~plain], None)
+            yield left.take(~plain), False
             left = left.take(plain)
         for _ in range(MAX_PATTERNS):
             if not len(left.rows):
                 return
             same = left.pattern == left.pattern[0]
             if same.all():
-                yield from self._of_pattern(left)
+                yield left, True
                 return
             alike = same.all(axis=1)
-            yield from self._of_pattern(left.take(alike))
+            yield left.take(alike), True
             left = left.take(~alike)
-        yield Part(left.rows, None)
+        if len(left.rows):
+            yield left, False
 
     def _read(self, matrix: NDArray[np.uint8]) -> Floats:
         count, length = matrix.shape
@@ -247,7 +282,14 @@ class Layout:
 
 
 def learn(body: bytes) -> Layout | None:
-    """The layout of a message, whose sequence number was cut off; None if it is not plain."""
+    """The layout of a data message, whose sequence number was cut off; None if it is not plain."""
+    found = metrics_of(body, named=False)
+    return Layout(body, *found) if found is not None else None
+
+
+def metrics_of(body: bytes, *, named: bool) -> tuple[list[_Metric], NDArray[np.uint8]] | None:
+    """The metrics of a message, and the bits that are the same in all messages of its layout; None if it is
+    not plain. `named`: each metric has a name and a datatype, and may have properties, as in births."""
     if body[:1] != bytes((_PAYLOAD_TIME,)):
         return None
     mask = np.full(len(body), 0xFF, dtype=np.uint8)
@@ -257,17 +299,21 @@ def learn(body: bytes) -> Layout | None:
         while place < len(body) and body[place] == _METRIC:
             length, at = varint(body, place + 1, MAX_VARINT)
             place = at + length
-            metric = _learn_metric(body, at, mask)
+            metric = _learn_metric(body, at, mask, named)
             if metric is None or metric.value_at + metric.value_size != place:
                 return None
             metrics.append(metric)
     except IndexError:
         return None
-    return Layout(body, metrics, mask) if metrics and place == len(body) else None
+    return (metrics, mask) if metrics and place == len(body) else None
 
 
-def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8]) -> _Metric | None:
+def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8], named: bool) -> _Metric | None:
     """Raises IndexError."""
+    if named:
+        if body[at] != _NAME:
+            return None
+        at = _skipped(body, at)
     if body[at] != _ALIAS:
         return None
     alias_at, time_at, datatype = at + 1, 1, DataType.UNKNOWN.value
@@ -281,6 +327,10 @@ def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8]) -> _Metric | No
         datatype, at = varint(body, at + 1, MAX_VARINT)
     if body[at] == _HISTORICAL:
         at = varint(body, at + 1, MAX_VARINT)[1]
+    if named and body[at] == _PROPERTIES:
+        at = _skipped(body, at)
+    if named and datatype == DataType.UNKNOWN:
+        return None
     tag, at = body[at], at + 1
     if tag in (_FLOAT, _DOUBLE) and datatype in (DataType.UNKNOWN, DataType.FLOAT, DataType.DOUBLE):
         size = 4 if tag == _FLOAT else 8
@@ -295,6 +345,12 @@ def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8]) -> _Metric | No
         mask[at : at + size] = 0x80
         return _Metric(alias_at, alias_size, time_at, datatype, at, size)
     return None
+
+
+def _skipped(body: bytes, at: int) -> int:
+    """Where a field ends that begins there with its tag and its length."""
+    length, at = varint(body, at + 1, MAX_VARINT)
+    return at + length
 
 
 def _fixed(body: bytes, at: int, size: int, mask: NDArray[np.uint8]) -> int:

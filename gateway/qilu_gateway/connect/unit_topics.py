@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from qilu_contract.wire import topics
@@ -11,16 +11,20 @@ from qilu_contract.wire import topics
 from qilu_gateway.read.births import HISTORY
 
 LIVE, HISTORIC, JSON = 0, 1, 2
+BIRTH = 4
+"""Is added to LIVE and HISTORIC."""
 _ID = rb"([a-z0-9-]{1,32})"
 _BEFORE = re.escape(topics.HISTORY.encode())
-_DATA = re.compile(rb"(?:(%b)?spBv1\.0/%b/DDATA/%b/%b|qilu/v1/%b/%b/%b/telemetry)" % (_BEFORE, *(_ID,) * 6))
-_DEVICE_BIRTH = re.compile(rb"(?:%b)?spBv1\.0/[^/]+/DBIRTH/[^/]+/%b" % (_BEFORE, _ID))
+_OF_UNIT = re.compile(
+    rb"(?:(%b)?spBv1\.0/%b/D(DATA|BIRTH)/%b/%b|qilu/v1/%b/%b/%b/telemetry)" % (_BEFORE, *(_ID,) * 6)
+)
 _BIRTH_OR_DEATH = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[ND](?:BIRTH|DEATH)/([^/]+)" % _BEFORE)
+_NAMESPACE = topics.NAMESPACE.encode() + b"/"
 _NODE = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[^/]+/([^/]+)" % _BEFORE)
 
 
 class Topic(NamedTuple):
-    """Of data of a unit; `kind`: LIVE, HISTORIC, JSON."""
+    """Of data or a birth of a unit; `kind`: LIVE or HISTORIC, perhaps with BIRTH, or JSON."""
 
     kind: int
     county: str
@@ -30,18 +34,37 @@ class Topic(NamedTuple):
     @property
     def group(self) -> str:
         """Under which births and nodes are known."""
-        return HISTORY + self.county if self.kind == HISTORIC else self.county
+        return HISTORY + self.county if self.kind & 3 == HISTORIC else self.county
 
 
 def parse(name: bytes) -> Topic | None:
-    """None for anything but a unit's data."""
-    match = _DATA.fullmatch(name)
+    """None for anything but a unit's data and birth."""
+    match = _OF_UNIT.fullmatch(name)
     if match is None:
         return None
-    history, *parts = (each.decode() for each in match.groups(b""))
-    if parts[0]:
-        return Topic(HISTORIC if history else LIVE, *parts[:3])
-    return Topic(JSON, *parts[3:])
+    history, county, said, *parts = (each.decode() for each in match.groups(b""))
+    if county:
+        kind = (HISTORIC if history else LIVE) + (BIRTH if said == "BIRTH" else 0)
+        return Topic(kind, county, *parts[:2])
+    return Topic(JSON, *parts[2:])
+
+
+def leading_births(names: Sequence[bytes]) -> list[int]:
+    """Places of births of edge nodes that come before all else of their node, which is neither born again nor
+    dies among these topics: what comes of the node after it is of this birth."""
+    found: dict[tuple[bytes, bytes], int] = {}
+    seen: set[tuple[bytes, bytes]] = set()
+    for place, name in enumerate(names):
+        if not name.startswith(_NAMESPACE):
+            continue
+        _, group, type_, node, *_ = *name.split(b"/", 4), b"", b"", b""
+        key = group, node
+        if type_ == b"NBIRTH" and key not in seen:
+            found[key] = place
+        elif type_ in (b"NBIRTH", b"NDEATH"):
+            found.pop(key, None)
+        seen.add(key)
+    return list(found.values())
 
 
 def node(name: bytes) -> tuple[str, str] | None:
@@ -56,14 +79,7 @@ def born_or_dead(names: Iterable[bytes]) -> set[tuple[str, str]]:
 
 def units(names: Iterable[bytes]) -> set[str]:
     """Units of which births or data are among these topics."""
-    found = set()
-    for name in names:
-        topic, birth = parse(name), _DEVICE_BIRTH.fullmatch(name)
-        if topic is not None:
-            found.add(topic.unit)
-        elif birth is not None:
-            found.add(birth[1].decode())
-    return found
+    return {topic.unit for name in names if (topic := parse(name)) is not None}
 
 
 def _node(pattern: re.Pattern[bytes], name: bytes) -> tuple[str, str] | None:

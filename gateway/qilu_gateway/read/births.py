@@ -156,8 +156,8 @@ class Births:
         empty, firsts = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
         self._durable = {history: Durable(empty, firsts, empty, empty) for history in (False, True)}
         """Whether it is history: those of the present apart from those."""
-        self._odd: dict[Key, BirthTable] = {}
-        """Of units, but ambiguous, or redefined."""
+        self._odd: dict[tuple[bool, int], BirthTable] = {}
+        """Of units, but ambiguous, or redefined; by history and number."""
         self._started_ms = time.time_ns() // 1_000_000
 
     def node(self, county: str, name: str) -> EdgeNode:
@@ -181,12 +181,14 @@ class Births:
         return table
 
     def find(self, key: Key) -> BirthTable | None:
-        table = self._unsaved.get(key) or self._tables.get(key) or self._odd.get(key)
+        table = self._unsaved.get(key) or self._tables.get(key)
         if table is not None:
             return table
-        number = self._number(key)
+        number, history = self._number(key), key[0].startswith(HISTORY)
         if number is not None:
-            durable = self._of(key[0].startswith(HISTORY))
+            if (history, number) in self._odd:
+                return self._odd[history, number]
+            durable = self._of(history)
             layout = int(durable.layouts[number])
             if layout > 0:
                 first = int(durable.firsts[number])
@@ -240,6 +242,18 @@ class Births:
         if len(unknown):
             self._look_for(np.unique(unknown), history)
         return durable.take(rows)
+
+    def is_odd(self, rows: Rows, *, history: bool) -> NDArray[np.bool_]:
+        """Which of these have a table that is ambiguous, or was redefined."""
+        if not self._odd:
+            return np.zeros(len(rows), dtype=bool)
+        return np.array([(history, row) in self._odd for row in rows.tolist()], dtype=bool)
+
+    def learn_rows(self, born: BornRows) -> None:
+        """Births of units that `durable` was asked for, in effect from now on; none of them is odd."""
+        durable = self._of(born.history)
+        durable.layouts[born.rows], durable.firsts[born.rows] = born.layouts, born.firsts
+        durable.sessions[born.rows] = born.sessions
 
     def unsaved_units(self) -> set[str]:
         """Devices with a birth that is not durable yet."""
@@ -300,9 +314,9 @@ class Births:
         durable = self._of(history)
         durable.nodes[number] = self.nodes.find(*table.key[:2]).number
         if table.ambiguous or table.redefined_ms:
-            self._odd[table.key] = table
+            self._odd[history, number] = table
         else:
-            self._odd.pop(table.key, None)
+            self._odd.pop((history, number), None)
         durable.sessions[number], durable.firsts[number] = table.session, table.first
         # Only the plain way knows of what is ambiguous.
         durable.layouts[number] = NONE if table.ambiguous else table.layout or FILED

@@ -21,10 +21,11 @@ from qilu_gateway.connect.session import Session
 from qilu_gateway.metrics import Counters
 from qilu_gateway.read.arrivals import Arrival, Known, Window
 from qilu_gateway.read.births import Births
-from qilu_gateway.read.columnar import Held, Read, Reader
+from qilu_gateway.read.columnar import Reader
 from qilu_gateway.read.control import Control
 from qilu_gateway.read.decoding import Decoder
 from qilu_gateway.read.in_flight import InFlight
+from qilu_gateway.read.reads import Found, Held, Read
 from qilu_gateway.read.taken import Taken
 from qilu_gateway.write.batching import Batcher
 from qilu_gateway.write.receipts import Receipt, Receipts
@@ -131,10 +132,15 @@ class Intake:
         latest_ms = self._control.clock.now_ms() + clock.MAX_AHEAD_MS
         if self._waiting:
             await self._make_way(arrival, which)
-        found = await self._when_readable(
-            lambda: self._reader.read(arrival, which, latest_ms, self._may_wait, followed=followed)
-        )
-        read, plain, held, sequence = found
+        found = await self._find(arrival, which, latest_ms, followed)
+        if found.leading:
+            for place in found.leading:
+                await self._begin(await self._decode(arrival, place, False))
+            leading = frozenset(found.leading)
+            rest = [place for place in range(len(arrival.messages)) if place not in leading]
+            found = await self._find(arrival, rest, latest_ms, followed)
+        read, plain, held, sequence, births, _ = found
+        self._counters.births += births
         for each in held:
             self._hold(each.topic.unit, each)
         held_readings = sum([int(arrival.counts[each.place]) for each in held])
@@ -149,10 +155,17 @@ class Intake:
             await self._begin(await self._decode(arrival, place, is_followed))
         if sequence is not None:
             self._control.follow(sequence.follow_all())
-        rest = read if read.places else None
-        while rest is not None:
-            part, rest = rest.split(await self._batcher.room())
+        left = read if read.places else None
+        while left is not None:
+            part, left = left.split(await self._batcher.room())
             await self._batcher.add(part)
+
+    async def _find(
+        self, arrival: Arrival, which: Sequence[int] | None, latest_ms: int, followed: bool
+    ) -> Found:
+        return await self._when_readable(
+            lambda: self._reader.read(arrival, which, latest_ms, self._may_wait, followed=followed)
+        )
 
     def _may_wait(self, unit: str) -> bool:
         return not self._admission.is_unknown(unit)
@@ -212,7 +225,7 @@ class Intake:
                     judged.append(item)
         for taken in judged:
             await self._batcher.add(taken)
-        for arrival, places in held.items():
+        for arrival, places in sorted(held.items(), key=lambda item: item[0].number):
             places.sort()
             self._accept(-int(arrival.counts[places].sum()))
             arrival.counts[places] = 0

@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 from qilu_contract.columns import of_points
 from qilu_contract.errors import Reason
+from qilu_contract.storage import BORN
 from qilu_contract.wire import clock
 
 from qilu_gateway.admit.units import Units
@@ -21,6 +22,7 @@ from qilu_gateway.read.arrivals import Settling
 from qilu_gateway.read.births import Births, Change
 from qilu_gateway.read.control import Control
 from qilu_gateway.read.in_flight import InFlight
+from qilu_gateway.read.reads import Read
 from qilu_gateway.read.taken import Taken, latest_ms
 from qilu_gateway.rollups.rollups import Rollups
 from qilu_gateway.settle import outbox
@@ -87,10 +89,13 @@ class Settlement:
         """Make durable on our own disk what must be before the acknowledgement."""
         letters = [letter for taken in refused for letter in taken.letters()]
         changes: list[Change] = []
-        for taken in written.batch.taken:
-            changes += taken.sessions
-            if taken.birth is not None:
-                changes.append(taken.birth)
+        for item in written.batch.items:
+            if isinstance(item, Read):
+                changes += item.born
+                continue
+            changes += item.sessions
+            if item.birth is not None:
+                changes.append(item.birth)
         heard = self._control.unsaved_clock()
         if not (letters or changes or firsts or heard):
             return
@@ -108,7 +113,7 @@ class Settlement:
         """Of points with which a birth or a retained message repeats what came before sums count nothing
         twice."""
         columns = list(written.columns)
-        repeats: list[np.ndarray[tuple[int], np.dtype[np.bool_]] | None] = [None] * len(columns)
+        repeats = [np.ones(len(each), dtype=bool) if BORN in each.names else None for each in columns]
         for may_repeat in (False, True):
             points = [
                 point

@@ -14,7 +14,7 @@ from qilu_contract.storage import Point
 from qilu_contract.wire import topics
 
 from qilu_gateway.admit.units import Tags, Units
-from qilu_gateway.read.columnar import Group, Read
+from qilu_gateway.read.reads import Group, Read
 from qilu_gateway.read.taken import Taken
 from qilu_gateway.write.store_gate import Refused
 
@@ -28,6 +28,8 @@ _TIME_BITS = 42
 class Batch:
     """Messages taken the plain way, checked, and the others by column."""
 
+    items: Sequence[Taken | Read]
+    """In their order; apart by kind in what follows."""
     taken: list[Taken]
     reads: list[Read]
     columns: list[Columns]
@@ -44,7 +46,7 @@ class Batch:
             for group in read.groups:
                 alike.setdefault((group.columns.measurement, group.columns.names), []).append((read, group))
         columns = [_joined([group.columns for _, group in some]) for some in alike.values()]
-        return cls(taken, reads, columns, list(alike.values()))
+        return cls(items, taken, reads, columns, list(alike.values()))
 
     @property
     def points(self) -> list[Point]:
