@@ -68,14 +68,15 @@ class SparkplugReader:
             self._read_data(part, data, node_of[data], treatment, history=history)
 
     def _read_data(self, part: Part, at: Ints, node_of: Rows, treatment: Treatment, *, history: bool) -> None:
-        numbers = part.numbers[at]
-        durable = self._births.durable(np.maximum(numbers, 0).astype(np.int32), history=history)
-        born = (durable.layouts > 0) & (durable.sessions == self._births.nodes.sessions[node_of])
-        usable = born | (numbers < 0)
-        at, node_of = at[usable], node_of[usable]
+        has_number = part.numbers[at] >= 0
+        durable = self._births.durable(part.numbers[at[has_number]].astype(np.int32), history=history)
+        born = (durable.layouts > 0) & (durable.sessions == self._births.nodes.sessions[node_of[has_number]])
+        layouts, firsts = np.zeros(len(at), dtype=np.int64), np.zeros(len(at), dtype=np.int64)
+        layouts[has_number], firsts[has_number] = np.where(born, durable.layouts, 0), durable.firsts
+        usable = (layouts > 0) | ~has_number
+        at, node_of, layouts, firsts = at[usable], node_of[usable], layouts[usable], firsts[usable]
         decoded = self._data.decode(part.bodies(at))
         self._treat(part, at, node_of, decoded, treatment)
-        layouts, firsts = durable.layouts[usable].astype(np.int64), durable.firsts[usable]
         self._gather(part, at, decoded.groups, (layouts, firsts), treatment)
 
     def _read_births(
@@ -110,7 +111,8 @@ class SparkplugReader:
     def _strike_other_units(self, part: Part, at: Ints, table: Table, treatment: Treatment) -> None:
         """Births that give another unit of measurement than their class has: there is something to remark."""
         of = at[table.of]
-        classes = self._units.classes[np.maximum(part.numbers[of], 0)]
+        of = of[part.numbers[of] >= 0]
+        classes = self._units.classes[part.numbers[of]]
         units = tuple(table.said.units.items())
         for class_ in np.unique(classes).tolist():
             if class_ < 0 or not _has_its_units(CLASSES[class_], units):
