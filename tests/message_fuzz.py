@@ -252,7 +252,9 @@ class Province:
             unit.device = column_fuzz.Device(chance, unit.class_, unit.id)
         ts_ms = T0 + unit.steps * 10_000
         body = unit.device.birth(ts_ms)
-        if chance.random() < 0.6:  # with values
+        if chance.random() < 0.5:
+            body = self._plain_birth(unit, ts_ms)
+        elif chance.random() < 0.6:  # with values
             payload = sparkplug.decode(body)
             metrics = [
                 metric._replace(value=column_fuzz.value(chance, unit.class_.signal(metric.name)))
@@ -270,6 +272,22 @@ class Province:
         session = "-history" if unit.node.history else ""
         retain = chance.random() < 0.03
         return Delivery(topic.encode(), with_seq(body, unit.node.next_seq()), retain=retain, session=session)
+
+    def _plain_birth(self, unit: Unit, ts_ms: int) -> bytes:
+        """As our own equipment says it, mostly."""
+        chance, device = self.chance, unit.device
+        plain: dict[int, bool | str] = {DataType.BOOLEAN: True, DataType.STRING: "odd"}
+        metrics = []
+        for signal in unit.class_.signals:
+            datatype = device.types[signal.name]
+            value = plain.get(datatype, chance.randint(1, 100))
+            if datatype in (DataType.FLOAT, DataType.DOUBLE):
+                value = signal.nominal if chance.random() < 0.99 else signal.high * 2 + 1
+            at_ms = ts_ms - 10_000 * (chance.random() < 0.2)
+            given = {"engUnit": signal.unit if chance.random() < 0.998 else "furlong"}
+            metrics.append(Metric(signal.name, device.aliases[signal.name], at_ms, datatype, value, given))
+        said_ms = chance.choice([ts_ms, ts_ms, ts_ms + 5, None, LATEST_MS + 10**7])
+        return sparkplug.encode(Payload(said_ms, 0, metrics))
 
     def _death(self, unit: Unit) -> Delivery:
         node = unit.node

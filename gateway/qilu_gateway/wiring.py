@@ -26,7 +26,7 @@ from qilu_gateway.connect.neighbours import Neighbours
 from qilu_gateway.endpoint import MAX_CONNECTIONS
 from qilu_gateway.health import Figures, Health, Parts
 from qilu_gateway.metrics import Meter
-from qilu_gateway.read import births, run_clock
+from qilu_gateway.read import births, births_upgrade, run_clock
 from qilu_gateway.read.births import Births
 from qilu_gateway.read.control import Control
 from qilu_gateway.read.intake import Intake, Item
@@ -122,7 +122,7 @@ async def put_together(
     control = Control(connections.main, meter.counters, neighbours, rebirths, connections.answer_mark)
     await when_possible(lambda: state.write(lambda connection: run_clock.load(connection, control.clock)))
     await when_possible(lambda: state.write(received.load))
-    await when_possible(lambda: state.write(births.upgrade))
+    await when_possible(lambda: state.write(births_upgrade.upgrade))
     intake = Intake(
         connections.by_lane,
         units,

@@ -20,7 +20,7 @@ from qilu_contract.catalogue.places import CITIES, COUNTIES, INDUSTRIES, city_of
 from qilu_contract.catalogue.targets import TARGETS
 from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.storage import MEASUREMENTS, Point, line_protocol
-from qilu_contract.wire import json_payload, sparkplug, sparkplug_floats, topics
+from qilu_contract.wire import json_payload, sparkplug, topics
 from qilu_contract.wire.clock import MAX_AHEAD_MS, JudgingClock, RunClock, decode, wall_ms
 from qilu_contract.wire.ids import is_id, unit_id
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
@@ -360,70 +360,3 @@ def test_a_secret_comes_from_the_variable_or_the_file(
     monkeypatch.setenv("QILU_TRIAL_FILE", str(tmp_path / "missing"))
     with pytest.raises(ConfigError, match="cannot be read"):
         secret("QILU_TRIAL")
-
-
-plain_floats = st.floats(width=32, allow_nan=False)
-
-
-@given(
-    st.integers(2**36, 2**42 - 1),
-    st.none() | st.integers(0, 255),
-    st.lists(st.tuples(st.integers(0, 2**20), st.booleans(), plain_floats, st.booleans()), min_size=1),
-    st.sampled_from([None, 0, 1]),
-)
-def test_the_short_way_reads_the_same_floats_as_the_codec(
-    ts_ms: int, seq: int | None, given: list[tuple[int, bool, float, bool]], apart_ms: int | None
-) -> None:
-    metrics = [
-        Metric(
-            alias=alias,
-            datatype=DataType.DOUBLE if wide else DataType.UNKNOWN,
-            value=value,
-            is_historical=historical,
-            ts_ms=None if apart_ms is None else ts_ms - place * apart_ms,
-        )
-        for place, (alias, wide, value, historical) in enumerate(given)
-    ]
-    body = sparkplug.encode(Payload(ts_ms, seq, metrics))
-    for _ in range(2):  # learned, and known
-        found = sparkplug_floats.decode(body)
-        assert found is not None
-        decoded = sparkplug.decode(body)
-        assert (found.ts_ms, found.seq) == (decoded.ts_ms, decoded.seq)
-        times = found.times_ms or [found.ts_ms] * len(found.values)
-        assert list(zip(found.aliases, found.values, times, strict=True)) == [
-            (metric.alias, metric.value, ts_ms if metric.ts_ms is None else metric.ts_ms)
-            for metric in decoded.metrics
-        ]
-
-
-_PLAIN, _TIMED = (
-    sparkplug.encode(
-        Payload(
-            1_700_000_000_000,
-            7,
-            [Metric(alias=alias, value=0.5 + alias, ts_ms=times and times + alias) for alias in (1, 2, 3)],
-        )
-    )
-    for times in (None, 1_699_999_999_990)
-)
-
-
-@given(st.data())
-def test_the_short_way_never_answers_otherwise_than_the_codec(data: st.DataObject) -> None:
-    body = bytearray(data.draw(st.sampled_from([_PLAIN, _TIMED])))
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(body)))
-        body[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
-    found = sparkplug_floats.decode(bytes(body))
-    if found is None:
-        return
-    decoded = sparkplug.decode(bytes(body))
-    assert (found.ts_ms, found.seq) == (decoded.ts_ms, decoded.seq)
-    times = found.times_ms or [found.ts_ms] * len(found.values)
-    effective = [found.ts_ms if metric.ts_ms is None else metric.ts_ms for metric in decoded.metrics]
-    assert effective == list(times)
-    assert [(metric.alias, metric.name) for metric in decoded.metrics] == [
-        (alias, None) for alias in found.aliases
-    ]
-    assert [repr(metric.value) for metric in decoded.metrics] == [repr(value) for value in found.values]

@@ -21,9 +21,10 @@ from qilu_contract.readings import MIN_TIME_MS, Reading, Value
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_gateway.admit.units import Tags, Units
-from qilu_gateway.read import births, decoding
+from qilu_gateway.read import births, births_upgrade, decoding
 from qilu_gateway.read.births import Births
-from qilu_gateway.read.decoding import Decoded, Decoder
+from qilu_gateway.read.decoded import Decoded
+from qilu_gateway.read.decoding import Decoder
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.write import checking
 from qilu_gateway.write.checking import SIGNALS, check, check_all
@@ -225,7 +226,7 @@ async def test_births_that_an_earlier_version_kept_are_taken_over(state: StateFi
 
     await state.write(write)
     for _ in range(2):  # it may run at every start
-        await state.write(births.upgrade)
+        await state.write(births_upgrade.upgrade)
     known = Births(state)
     found = [known.find(key) for key in keys]
     assert [each and each.session for each in found] == [0, 3, births.DEAD]

@@ -15,7 +15,8 @@ from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_gateway.read import births
 from qilu_gateway.read.births import Births
-from qilu_gateway.read.decoding import Decoded, Decoder
+from qilu_gateway.read.decoded import Decoded
+from qilu_gateway.read.decoding import Decoder
 from qilu_gateway.statefile import StateFile
 
 NODE = ("370202", "370202-e00001")

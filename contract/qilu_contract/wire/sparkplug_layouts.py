@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from qilu_contract.columns import Floats, Ints
 from qilu_contract.wire.sparkplug import DataType
-from qilu_contract.wire.sparkplug_floats import varint
 
 MIN_LENGTH = 13
 """Of a message, without its sequence number: a time, and a metric of an alias and a boolean."""
@@ -297,7 +296,7 @@ def metrics_of(body: bytes, *, named: bool) -> tuple[list[_Metric], NDArray[np.u
     try:
         place = _fixed(body, 1, _TIME, mask)
         while place < len(body) and body[place] == _METRIC:
-            length, at = varint(body, place + 1, MAX_VARINT)
+            length, at = _varint(body, place + 1)
             place = at + length
             metric = _learn_metric(body, at, mask, named)
             if metric is None or metric.value_at + metric.value_size != place:
@@ -317,16 +316,16 @@ def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8], named: bool) ->
     if body[at] != _ALIAS:
         return None
     alias_at, time_at, datatype = at + 1, 1, DataType.UNKNOWN.value
-    at = varint(body, alias_at, MAX_VARINT)[1]
+    at = _varint(body, alias_at)[1]
     alias_size = at - alias_at
     mask[alias_at:at] = 0x80
     if body[at] == _OWN_TIME:
         time_at = at + 1
         at = _fixed(body, time_at, _TIME, mask)
     if body[at] == _DATATYPE:
-        datatype, at = varint(body, at + 1, MAX_VARINT)
+        datatype, at = _varint(body, at + 1)
     if body[at] == _HISTORICAL:
-        at = varint(body, at + 1, MAX_VARINT)[1]
+        at = _varint(body, at + 1)[1]
     if named and body[at] == _PROPERTIES:
         at = _skipped(body, at)
     if named and datatype == DataType.UNKNOWN:
@@ -341,7 +340,7 @@ def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8], named: bool) ->
         mask[at] = 0xFE
         return _Metric(alias_at, alias_size, time_at, DataType.BOOLEAN, at, 1) if body[at] < 2 else None
     if tag in (_INT, _LONG) and datatype in WHOLE:
-        size = varint(body, at, MAX_VARINT)[1] - at
+        size = _varint(body, at)[1] - at
         mask[at : at + size] = 0x80
         return _Metric(alias_at, alias_size, time_at, datatype, at, size)
     return None
@@ -349,7 +348,7 @@ def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8], named: bool) ->
 
 def _skipped(body: bytes, at: int) -> int:
     """Where a field ends that begins there with its tag and its length."""
-    length, at = varint(body, at + 1, MAX_VARINT)
+    length, at = _varint(body, at + 1)
     return at + length
 
 
@@ -360,3 +359,14 @@ def _fixed(body: bytes, at: int, size: int, mask: NDArray[np.uint8]) -> int:
         raise IndexError
     mask[at:end] = 0x80
     return end
+
+
+def _varint(body: bytes, place: int) -> tuple[int, int]:
+    """The number and where it ends. Raises IndexError for one of more than MAX_VARINT bytes."""
+    number = 0
+    for size in range(MAX_VARINT):
+        digit = body[place + size]
+        number |= (digit & 0x7F) << 7 * size
+        if digit < 0x80:
+            return number, place + size + 1
+    raise IndexError

@@ -389,28 +389,3 @@ class Births:
             strict=True,
         ):
             yield f"{before}{county}/{node}/{device}", ids[layout], first, session, 0
-
-
-def upgrade(connection: sqlite3.Connection) -> None:
-    """Take over what earlier versions kept, a whole table for each device; and forget layouts that no birth
-    has any more, when they are many."""
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'births'").fetchone():
-        rows = connection.execute(
-            "SELECT county || '/' || node || '/' || device, aliases, coalesce(session, 0), redefined_ms "
-            "FROM births LEFT JOIN sessions USING (county, node, device)"
-        )
-        for key, body, session, redefined_ms in rows:
-            try:
-                layout, first = layout_of(msgspec.msgpack.decode(body, type=Aliases))
-            except msgspec.MsgspecError as error:
-                log.error("a birth in the state file cannot be read", of=key, error=str(error))
-                continue
-            id_ = id_of(layout)
-            connection.execute("INSERT OR IGNORE INTO layouts VALUES (?, ?)", (id_, layouts.encode(layout)))
-            row = key, id_, first, session, redefined_ms
-            connection.execute("INSERT OR REPLACE INTO born VALUES (?, ?, ?, ?, ?)", row)
-        connection.execute("DROP TABLE births")
-        connection.execute("DELETE FROM sessions WHERE device <> ''")
-    [count] = connection.execute("SELECT count(*) FROM layouts").fetchone()
-    if count > layouts.MAX_LAYOUTS:
-        connection.execute("DELETE FROM layouts WHERE id NOT IN (SELECT layout FROM born)")

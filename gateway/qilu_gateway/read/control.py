@@ -17,7 +17,7 @@ from qilu_gateway.connect.neighbours import Neighbours
 from qilu_gateway.connect.session import Session
 from qilu_gateway.metrics import Counters
 from qilu_gateway.read.births import HISTORY
-from qilu_gateway.read.decoding import Decoded
+from qilu_gateway.read.decoded import Decoded
 from qilu_gateway.read.edge_nodes import Followed
 from qilu_gateway.read.rebirths import Rebirths
 

@@ -14,7 +14,7 @@ from qilu_contract.wire import json_payload
 from qilu_gateway.admit.units import Admitted
 from qilu_gateway.read.arrivals import Arrival
 from qilu_gateway.read.births import BirthTable
-from qilu_gateway.read.decoding import Decoded
+from qilu_gateway.read.decoded import Decoded
 from qilu_gateway.read.edge_nodes import SessionRow
 from qilu_gateway.settle.dead_letters import DeadLetter
 from qilu_gateway.write.receipts import Receipt

@@ -1,0 +1,250 @@
+"""Sparkplug messages one at a time: births, deaths, and data with the meaning that births gave to aliases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from qilu_contract.errors import BadReading, Reason, Remark
+from qilu_contract.readings import Reading
+from qilu_contract.wire import marks, sparkplug
+from qilu_contract.wire.sparkplug import GOOD, QUALITY, UNIT
+from qilu_contract.wire.topics import SparkplugTopic
+
+from qilu_gateway.read.births import DEAD, Births, BirthTable
+from qilu_gateway.read.decoded import Decoded, Delivery
+from qilu_gateway.read.edge_nodes import EdgeNode, SessionRow
+from qilu_gateway.read.layouts import Aliases, is_information
+
+BD_SEQ = "bdSeq"
+"""The metric that says to which connection of its edge node a birth or death belongs."""
+_NOT_A_NODES = "an edge node has no signals of its own, publish them as a device's"
+
+
+class SparkplugDecoder:
+    """Keeps births, deaths, and each edge node's last sequence number."""
+
+    def __init__(self, births: Births) -> None:
+        self._births = births
+
+    def decode(
+        self,
+        decoded: Decoded,
+        topic: SparkplugTopic,
+        payload: sparkplug.Payload,
+        delivery: Delivery,
+    ) -> None:
+        node = self._births.node(topic.group, topic.node)
+        table = self._births.find((topic.group, topic.node, topic.device or ""))
+        if delivery.present:
+            if topic.type == "NBIRTH":
+                node.count_anew()
+            if topic.type != "NDEATH":
+                _follow(decoded, node, payload.seq, delivery)
+        match topic.type:
+            case "NBIRTH" | "DBIRTH":
+                if not any(metric.name for metric in payload.metrics):
+                    raise BadReading(
+                        Reason.BAD_PAYLOAD, f"{topic.type} without metrics: the birth before it stays in use"
+                    )
+                if topic.device is not None:
+                    self._group(decoded, topic.device, payload, [(m.name, m) for m in payload.metrics])
+                for name in [m.name for m in payload.metrics if type(m.value) in (int, float, bool)]:
+                    if topic.device is None and not is_information(name):
+                        decoded.remark(Remark.UNKNOWN_SIGNAL, f"{name!r:.60}: {_NOT_A_NODES}")
+                if delivery.present:
+                    node.lane = delivery.lane
+                    self._learn(decoded, topic, payload, node)
+                elif delivery.retained:
+                    decoded.rebirth = table is None or table.session != node.session
+            case "DDEATH" | "NDEATH":
+                if delivery.retained:
+                    decoded.ignored_death = True
+                elif delivery.present and (topic.device or node.lane in (None, delivery.lane)):
+                    self._die(decoded, topic, payload, node, table)
+            case "DDATA" | "NDATA":
+                if not payload.metrics:
+                    raise BadReading(Reason.BAD_PAYLOAD, "a data message without a metric")
+                named = self._names(decoded, node, table, topic, payload.metrics, delivery)
+                if topic.device is not None:
+                    self._group(decoded, topic.device, payload, named)
+                elif strange := [name for name, _ in named if not is_information(name)]:
+                    raise BadReading(Reason.UNKNOWN_SIGNAL, f"{strange[0]!r:.60}: {_NOT_A_NODES}")
+                elif delivery.present:
+                    decoded.mark = marks.parse(payload)
+
+    def _learn(
+        self, decoded: Decoded, topic: SparkplugTopic, payload: sparkplug.Payload, node: EdgeNode
+    ) -> None:
+        if topic.device is None:
+            bd_seq = _bd_seq(payload.metrics)
+            if node.bd_seq not in (None, bd_seq):  # another connection: the one before has ended
+                node.end_session()
+            node.bd_seq = bd_seq
+            decoded.sessions = [node.row()]
+        for metric in payload.metrics:
+            unit = metric.properties.get(UNIT)
+            if isinstance(unit, str):
+                decoded.units[metric.name or ""] = unit
+        key = (topic.group, topic.node, topic.device or "")
+        decoded.birth = self._births.learn(key, _aliases(payload.metrics), payload.ts_ms, node.session)
+
+    def _die(
+        self,
+        decoded: Decoded,
+        topic: SparkplugTopic,
+        payload: sparkplug.Payload,
+        node: EdgeNode,
+        table: BirthTable | None,
+    ) -> None:
+        """A death closes the alias tables: what is born next may give the aliases other meanings."""
+        if topic.device is not None:
+            decoded.death = True
+            if table is not None:
+                self._births.died(table)
+                decoded.sessions = [SessionRow(topic.group, topic.node, topic.device, DEAD)]
+            return
+        bd_seq = _bd_seq(payload.metrics, table)
+        if node.bd_seq is not None and bd_seq is None:
+            raise BadReading(
+                Reason.BAD_PAYLOAD, "an NDEATH without bdSeq: which connection has ended cannot be told"
+            )
+        if node.bd_seq not in (None, bd_seq):
+            # The will of an older connection may come after the birth on a newer one.
+            decoded.ignored_death = True
+            return
+        decoded.death = True
+        node.end_session()
+        node.count_anew()
+        decoded.sessions = [node.row()]
+
+    def _names(
+        self,
+        decoded: Decoded,
+        node: EdgeNode,
+        table: BirthTable | None,
+        topic: SparkplugTopic,
+        metrics: Sequence[sparkplug.Metric],
+        delivery: Delivery,
+    ) -> list[tuple[str | None, sparkplug.Metric]]:
+        """Each metric with its name; raises BadReading(no_birth) when an alias is not known, or may have had
+        another meaning when the message was published."""
+        dup, retained, past_ms = delivery.dup, delivery.retained, delivery.past_ms
+        if table is not None and table.ambiguous and dup and past_ms is None:
+            raise BadReading(
+                Reason.NO_BIRTH,
+                "delivered again around a birth that gave aliases another meaning: not guessed",
+            )
+        # What comes again may have been published before the death.
+        closed = table is not None and table.session != node.session and not dup
+        unborn = (table is None or closed) and not dup
+        decoded.rebirth = closed or (retained and unborn)
+        where = "/".join(filter(None, (topic.group, topic.node, topic.device)))
+        aliases, types = (table.aliases, table.types) if table is not None else ({}, {})
+        named: list[tuple[str | None, sparkplug.Metric]] = []
+        for metric in metrics:
+            name, value = metric.name or "", metric.value
+            by_alias = not name and metric.alias is not None
+            address: int | str | None = metric.alias if by_alias else name
+            if by_alias and metric.alias in aliases:
+                name = aliases[metric.alias][0]
+            by_type = type(value) is int and not metric.datatype and not is_information(name)
+            if not (by_alias or by_type):  # it says all by itself
+                named.append((name, metric))
+                continue
+            if retained:
+                raise BadReading(
+                    Reason.NO_BIRTH, f"{where}: a retained message of aliases, whose birth cannot be told"
+                )
+            if closed:
+                raise BadReading(Reason.NO_BIRTH, f"{where}: it has died, and no birth came since")
+            if address not in (aliases if by_alias else types):
+                decoded.rebirth = not dup
+                what = f"alias {address}" if by_alias else f"{address!r:.60}"
+                what = "no birth of it is known" if table is None else f"{what} is not in its birth"
+                raise BadReading(Reason.NO_BIRTH, f"{where}: {what}")
+            if not name:
+                raise BadReading(
+                    Reason.NO_BIRTH, f"{where}: alias {address} stands for several metrics of its birth"
+                )
+            if table is not None and past_ms is not None and table.redefined_ms > past_ms:
+                raise BadReading(
+                    Reason.NO_BIRTH, f"{where}: a later birth gave aliases another meaning: not guessed"
+                )
+            if by_type and isinstance(value, int):
+                datatype = types[name]
+                metric = metric._replace(datatype=datatype, value=sparkplug.integer(value, datatype))
+            named.append((name, metric))
+        return named
+
+    @staticmethod
+    def _group(
+        decoded: Decoded,
+        unit: str,
+        payload: sparkplug.Payload,
+        named: Iterable[tuple[str | None, sparkplug.Metric]],
+    ) -> None:
+        """Readings by the metrics' own timestamps, else the payload's. Null metrics say nothing, and a value
+        that its own edge node does not trust, or wants not to be stored, is left out."""
+        by_time: dict[int | None, dict[str, Any]] = {}
+        nulls = False
+        for name, metric in named:
+            if is_information(name):
+                continue
+            if metric.value is None:
+                nulls = True
+                continue
+            if metric.is_transient:
+                detail = f"{name!r:.60} is transient: its sender wants it not to be stored"
+                decoded.remark(Remark.TRANSIENT, detail)
+                continue
+            quality = metric.properties.get(QUALITY, GOOD)
+            if quality != GOOD:
+                detail = f"{name!r:.60} has the quality {quality!r:.40}, and only {GOOD} is good"
+                decoded.remark(Remark.BAD_QUALITY, detail)
+                continue
+            if type(metric.value) is int and not metric.datatype:
+                metric = metric._replace(value=sparkplug.integer(metric.value, metric.datatype))
+            ts_ms = payload.ts_ms if metric.ts_ms is None else metric.ts_ms
+            by_time.setdefault(ts_ms, {})[name or ""] = metric.value
+        if nulls and not by_time:
+            decoded.remark(Remark.NO_VALUE, "every value is null")
+        for ts_ms, values in by_time.items():
+            if ts_ms is None:
+                decoded.refused.append(BadReading(Reason.BAD_TIMESTAMP, "the timestamp is missing"))
+            else:
+                decoded.readings.append(Reading(unit, ts_ms, values))
+
+
+def _follow(decoded: Decoded, node: EdgeNode, seq: int | None, delivery: Delivery) -> None:
+    if seq is not None and not delivery.followed:
+        decoded.gap, decoded.complete = node.follow(seq, delivery.dup)
+
+
+def _aliases(metrics: Iterable[sparkplug.Metric]) -> Aliases:
+    """What a birth says about aliases; one that it gives to several metrics means none of them."""
+    aliases: Aliases = {}
+    for metric in metrics:
+        if not metric.name:
+            continue
+        meaning = (metric.name, metric.datatype)
+        if metric.alias is None:
+            if aliases.setdefault(metric.name, meaning) != meaning:
+                aliases[metric.name] = (metric.name, 0)
+        elif (before := aliases.setdefault(metric.alias, meaning)) != meaning:
+            aliases[metric.alias] = ("", 0)
+            aliases.update({each[0]: each for each in (before, meaning) if each[0]})
+    return aliases
+
+
+def _bd_seq(metrics: Iterable[sparkplug.Metric], birth: BirthTable | None = None) -> int | None:
+    """Which connection of its edge node a birth or death belongs to; a death may name the metric by the alias
+    that its birth gave it."""
+    aliases = birth.aliases if birth is not None else {}
+    for metric in metrics:
+        name = metric.name
+        if name is None and metric.alias is not None:
+            name = aliases.get(metric.alias, ("", 0))[0]
+        if name == BD_SEQ and type(metric.value) is int:
+            return metric.value
+    return None
