@@ -14,8 +14,8 @@ log = structlog.get_logger()
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Before births are read: take over what is kept as a whole table for each device, and forget layouts that no birth
-    has any more, when they are many."""
+    """Before births are read: take over what is kept as a whole table for each device, and forget layouts
+    that no birth has any more, when they are many."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'births'").fetchone():
         rows = connection.execute(
             "SELECT county || '/' || node || '/' || device, aliases, coalesce(session, 0), redefined_ms "
