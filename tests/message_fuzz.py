@@ -123,7 +123,7 @@ class Province:
         """So many messages, or a few more."""
         made: list[Delivery] = list(self.all_births())
         while count > 0:
-            size = self.chance.choice([1, 60, 400, 900, 900])
+            size = self.chance.choice([1, 20, 60, 400, 900, 900])
             while len(made) < size:
                 made += self._some()
             # Now and then two change places: of one node they are out of order then.
@@ -286,7 +286,8 @@ class Province:
             at_ms = ts_ms - 10_000 * (chance.random() < 0.2)
             given = {"engUnit": signal.unit if chance.random() < 0.998 else "furlong"}
             metrics.append(Metric(signal.name, device.aliases[signal.name], at_ms, datatype, value, given))
-        said_ms = chance.choice([ts_ms, ts_ms, ts_ms + 5, None, LATEST_MS + 10**7])
+        metrics.sort(key=lambda metric: metric.ts_ms or 0)
+        said_ms = chance.choice([*[ts_ms] * 7, ts_ms + 5, None, LATEST_MS + 10**7])
         return sparkplug.encode(Payload(said_ms, 0, metrics))
 
     def _death(self, unit: Unit) -> Delivery:
