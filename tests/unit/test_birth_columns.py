@@ -13,7 +13,7 @@ from qilu_contract.wire import sparkplug
 from qilu_contract.wire.sparkplug import UNIT, DataType, Metric, Payload
 from qilu_contract.wire.sparkplug_births import SparkplugBirths
 from qilu_contract.wire.sparkplug_columns import NO_SEQ
-from qilu_devices import payloads
+from qilu_devices.edge import payloads
 
 T0 = 1_700_000_000_000
 Reading = tuple[int, dict[int, float]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qilu_common.mqtt_messages import Messages
+from qilu_common.mqtt.messages import Messages
 from qilu_contract.columns import Columns
 from qilu_contract.storage import Point
 from qilu_contract.wire.clock import JudgingClock
