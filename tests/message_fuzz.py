@@ -263,7 +263,7 @@ class Province:
                 else metric
                 for metric in payload.metrics
             ]
-            good = [m for m in metrics if m.value is None or type(m.value) in (int, float, str)]
+            good = [m for m in metrics if m.value is None or type(m.value) in (int, float)]
             good = [m if type(m.value) is not int else m._replace(value=1.5) for m in good]
             body = sparkplug.encode(Payload(payload.ts_ms, payload.seq, good))
         if chance.random() < 0.02:
