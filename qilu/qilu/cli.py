@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Annotated
 
 import typer
 from qilu_contract.errors import ConfigError, QiluError
@@ -20,10 +21,29 @@ app = typer.Typer(
     name="qilu",
     help="Clouds in Qilu: an industrial-internet platform simulator.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"qilu {version('clouds-in-qilu')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (up, publish, doctor, verify, score):
     app.command()(command)
 for group in (devices, gateway, platform, programme, dashboards):

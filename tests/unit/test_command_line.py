@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,8 @@ def test_a_service_starts_without_what_it_does_not_need() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found = {"rich", "pygments", "pydantic", "yaml"} & set(loaded.stdout.split())
     assert not found, "a killed gateway needs two seconds to be back: most of that are imports"
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = qilu("--version")
+    assert (done.returncode, done.stdout) == (0, f"qilu {metadata.version('clouds-in-qilu')}\n")
