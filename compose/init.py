@@ -13,6 +13,7 @@ import secrets
 from pathlib import Path
 
 from qilu.keyring import Keyring
+from qilu.mosquitto import Folders, configuration
 from qilu.rights import dynamic_security
 from qilu_common.private_files import write_private
 from qilu_platform.broker.authority import Authority
@@ -21,6 +22,11 @@ from qilu_platform.broker.rules import write_rules
 KEYS = Path("/keys/all")
 ROOT = Path("/run/qilu")
 RULES = Path("/rules")
+BROKER = Folders(keys="/run/qilu/mosquitto", rules="/tmp/rules", data="/mosquitto/data")  # noqa: S108
+NODES_LISTENER = ("8883", 18_000)
+"""Fewer connections than the open files that docker-compose.yml allows: who fills this listener keeps no
+gateway out."""
+PLUGIN = "/usr/lib/mosquitto_dynamic_security.so"
 BROKER_NAMES = ["mosquitto", "localhost", "127.0.0.1", "::1"]
 """What the broker's certificate is for, beside QILU_MQTTS_HOST."""
 
@@ -69,6 +75,7 @@ def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
             **tls["mosquitto"],
             "passwords": keyring.mosquitto_passwords(),
             "services.json": dynamic_security(),
+            "mosquitto.conf": configuration(BROKER, "1883", PLUGIN, NODES_LISTENER),
             "operator.password": operator,
             # For the health check: mosquitto_sub reads its log-in from here, not from a command line.
             "mosquitto_sub": f"-u operator\n-P {operator}\n",

@@ -17,7 +17,7 @@ take
 for plugin in /usr/lib/mosquitto_dynamic_security.so /usr/lib/*/mosquitto_dynamic_security.so; do
   [ ! -e "$plugin" ] || break
 done
-sed "s|^plugin /usr/lib/mosquitto_dynamic_security.so|plugin $plugin|" "${1:-/mosquitto/config/mosquitto.conf}" > "$own/mosquitto.conf"
+sed "s|^plugin /usr/lib/mosquitto_dynamic_security.so|plugin $plugin|" "${1:-/run/qilu/mosquitto/mosquitto.conf}" > "$own/mosquitto.conf"
 # Until Mosquitto has read its queue from disk and listens to SIGHUP, the signal would end it.
 (trap '' HUP && exec mosquitto -c "$own/mosquitto.conf") &
 broker=$!

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import paho.mqtt.client as paho
-from qilu.brokers import find_mosquitto
 from qilu.keyring import Keyring
+from qilu.mosquitto import Folders, configuration, find_mosquitto
 from qilu_common.private_files import write_private
 
 ROOT = Path(__file__).parents[1]
@@ -46,17 +46,9 @@ class ComposeBroker:
         (self.folder / "data").mkdir()
         found = find_mosquitto()
         assert found is not None
-        conf = (ROOT / "compose" / "mosquitto.conf").read_text()
-        for there, here in {
-            "/run/qilu/mosquitto/": f"{self.folder}/mosquitto/",
-            "/mosquitto/data/": f"{self.folder}/data/",
-            "/tmp/rules/": f"{self.folder}/own/",
-            "/usr/lib/mosquitto_dynamic_security.so": str(found.plugin),
-            "listener 1883": f"listener {self.port} 127.0.0.1",
-            "listener 8883": f"listener {self.tls_port} 127.0.0.1",
-        }.items():
-            assert there in conf
-            conf = conf.replace(there, here)
+        folders = Folders(*(f"{self.folder}/{name}" for name in ("mosquitto", "own", "data")))
+        nodes = (f"{self.tls_port} 127.0.0.1", init.NODES_LISTENER[1])
+        conf = configuration(folders, f"{self.port} 127.0.0.1", str(found.plugin), nodes)
         if os.geteuid() == 0:
             conf += "user root\n"
         (self.folder / "mosquitto.conf").write_text(conf)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -31,11 +32,36 @@ def private_file(path: Path) -> None:
                 path.chmod(0o600)
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, replacing what was there. Raises OSError."""
-    partial = path.with_name(path.name + ".part")
-    with os.fdopen(
-        os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
-    ) as file:
-        file.write(text)
-    partial.replace(path)
+def write_private(path: Path, content: str | bytes, others: int = 0) -> None:
+    """Write a file that only its owner can read, replacing what was there, whole or not at all and durably.
+    `others`: permission bits beside the owner's. Blocks for the disk. Raises OSError."""
+    with replacing(path) as part:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        if others:
+            part.chmod(0o600 | others)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path`: what the block writes there takes the place of `path` once it is on the disk.
+    After an error `path` is as it was. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        sync(part)
+        part.replace(path)
+        sync(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,14 +7,13 @@ says.
 
 from __future__ import annotations
 
-import csv
 from datetime import date
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from qilu_contract.catalogue.tables import read_table
 
 from qilu_devices.kernel import Times
 
@@ -47,8 +46,7 @@ def _table() -> _Table:
     weekday = (days + 3) % 7  # 1 January 1970 was a Thursday
     kind = np.select([weekday == 5, weekday == 6], [SATURDAY, SUNDAY], WORKDAY).astype(np.int8)
     from_new_year = np.full(len(days), 999, dtype=np.int16)
-    text = (files("qilu_devices") / "data" / "holidays.csv").read_text(encoding="utf-8")
-    for row in csv.DictReader(text.splitlines()):
+    for row in read_table("holidays.csv", "qilu_devices"):
         begin, end = ((date.fromisoformat(row[name]) - _EPOCH).days - first for name in ("first", "last"))
         if row["day"] == "lunar_new_year":
             distance = np.arange(len(days)) - begin

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from qilu_common.private_files import replacing
 from qilu_contract.errors import ConfigError
 
 
@@ -26,15 +26,13 @@ def write(
     the file's key-value metadata. Blocks. Raises ConfigError when it cannot be written."""
     import duckdb  # only runs that keep a state need it
 
-    scratch = target.with_name(f"{target.name}.new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with duckdb.connect() as connection:
+        with replacing(target) as part, duckdb.connect() as connection:
             connection.register("given", dict(columns))
             entries = ", ".join(f"{name}: {quoted(str(value))}" for name, value in (about or {}).items())
             metadata = f", KV_METADATA {{{entries}}}" if entries else ""
-            connection.execute(f"COPY ({query}) TO {quoted(str(scratch))} (FORMAT parquet{metadata})")
-        os.replace(scratch, target)
+            connection.execute(f"COPY ({query}) TO {quoted(str(part))} (FORMAT parquet{metadata})")
     except (OSError, duckdb.IOException) as error:
         raise ConfigError(f"{target} cannot be written: {error}: give another folder.") from error
     return target

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import secrets
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import httpx2
 import structlog
+from qilu_common.private_files import write_private
 from qilu_contract.errors import ConfigError, QiluError
 
 log = structlog.get_logger()
@@ -247,12 +247,8 @@ def _filled(path: Path) -> bool:
 
 
 def _save(path: Path, token: str) -> None:
-    """Whole or not at all, and for its owner's eyes only."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        out.write(f"{token}\n")
-    temporary.replace(path)
+    write_private(path, f"{token}\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from qilu_common import private_files
+
 SUFFIXES = ("-wal", "-shm", "")
 """A file's log and the log's index, before the file itself: a log that stayed behind alone would be taken for
 the next file's."""
@@ -104,12 +106,8 @@ def write_copy(connection: sqlite3.Connection, path: Path) -> None:
 
 def sync(path: Path) -> None:
     """The file, and its name, are on the disk."""
-    for each, flags in ((path, os.O_RDWR), (path.parent, os.O_RDONLY)):
-        descriptor = os.open(each, flags)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for each in (path, path.parent):
+        private_files.sync(each)
 
 
 def save_readable(damaged: Path, target: sqlite3.Connection) -> dict[str, int]:

@@ -6,11 +6,10 @@ constant by name from here and from nowhere else, so the list of assumptions tha
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 
+from qilu_contract.catalogue import tables
 from qilu_contract.catalogue.places import BRANCHES as KNOWN
 
 SIZES = ("large", "medium", "small", "micro")
@@ -27,9 +26,8 @@ class Figure:
 
 
 def read_table(name: str) -> list[dict[str, str]]:
-    """Rows of a table that ships with this package."""
-    text = files("qilu_programme").joinpath("data", name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    """The rows of a table that ships with this package, by column name."""
+    return tables.read_table(name, "qilu_programme")
 
 
 FIGURES: Mapping[str, Figure] = {

@@ -1,8 +1,5 @@
 """The embedded stack's broker: Mosquitto where a recent one is installed, else one that comes with pip
 (iotcore).
-
-Mosquitto before 2.0.21 is refused: with a backlog it ignores how many unacknowledged messages its client
-takes, so that a gateway which acknowledges late is disconnected over and over.
 """
 
 from __future__ import annotations
@@ -10,12 +7,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import re
 import resource
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
@@ -32,57 +26,13 @@ from qilu_contract.errors import ConfigError, QiluError
 
 from qilu.children import die_with_parent, end, ended_by, last_words, size
 from qilu.keyring import MQTT_USERS, Keyring
+from qilu.mosquitto import Folders, configuration, find_mosquitto
 from qilu.rights import dynamic_security
 
 log = structlog.get_logger()
 
-OLDEST_MOSQUITTO = (2, 0, 21)
 BrokerKind = Literal["mosquitto", "builtin"]
 
-# Mosquitto: what it takes to hand over everything (docs/decisions/003-brokers.md, 054, 055);
-# compose/mosquitto.conf says the same.
-# - plugin: gives services their rights, which a reload then cannot take from a session; the acl_file has edge
-#   nodes;
-# - inflight: the gateway's whole receive window;
-# - queued: what waits for a gateway that is away, as much as memory has room for. Beyond that Mosquitto
-#   acknowledges and drops, and its log says so (a notice);
-# - autosave_interval: every second but one; what a kill of the broker may lose is what came since the last
-#   save.
-_MOSQUITTO_CONF = """\
-listener {port} 127.0.0.1
-plugin {plugin}
-plugin_opt_config_file {home}/services.json
-allow_anonymous false
-password_file {home}/passwords
-per_listener_settings false
-max_packet_size {max_packet}
-max_inflight_messages 65535
-max_queued_messages 2000000
-max_queued_bytes 1073741824
-persistence true
-persistence_location {home}/
-autosave_interval 1
-log_dest stderr
-log_type error
-log_type warning
-log_type notice
-connection_messages false
-"""
-
-# For edge nodes, which prove who they are by a certificate. Its common name is user name and client id, so
-# that nobody takes over another's session. CRL and rules are read anew on SIGHUP.
-_MOSQUITTO_NODES = """\
-listener {port} {host}
-max_connections {most}
-cafile {home}/ca.crt
-certfile {home}/server.crt
-keyfile {home}/server.key
-crlfile {home}/crl.pem
-acl_file {home}/nodes.acl
-require_certificate true
-use_identity_as_username true
-use_username_as_clientid true
-"""
 FILES_FOR_SERVICES = 100
 """Open files that connections of edge nodes leave to services and to the broker itself: who fills the
 listener for edge nodes, with a certificate or without, keeps no gateway out."""
@@ -118,49 +68,6 @@ dynamic_filters = true
 [v5.1.connections.auth]
 {{users}}
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Mosquitto:
-    """An installed Mosquitto."""
-
-    path: str
-    version: tuple[int, ...]
-    plugin: Path | None
-    """Its dynamic security plugin."""
-
-    @property
-    def flaw(self) -> str:
-        """Why it cannot be used, as the rest of a sentence that begins with its name; empty when it can."""
-        if self.version < OLDEST_MOSQUITTO:
-            return (
-                "is older than 2.0.21 and disconnects a gateway that has a backlog; "
-                "install a newer one (Debian 12: from bookworm-backports)"
-            )
-        if self.plugin is None:
-            return "lacks mosquitto_dynamic_security.so; install Mosquitto with its dynamic security plugin"
-        return ""
-
-    def __str__(self) -> str:
-        return f"Mosquitto {'.'.join(map(str, self.version))} at {self.path}"
-
-
-def find_mosquitto() -> Mosquitto | None:
-    """The installed Mosquitto, whatever its version; None if there is none."""
-    # Debian keeps it in /usr/sbin, which is not on everybody's path.
-    path = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-    if path is None:
-        return None
-    said = subprocess.run([path, "-h"], capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603
-    found = re.search(r"mosquitto version (\d+)\.(\d+)\.(\d+)", said)
-    return Mosquitto(path, tuple(map(int, found.groups())), _plugin(path)) if found else None
-
-
-def _plugin(program: str) -> Path | None:
-    """Distributions keep it in lib, lib64 or a folder of the architecture's in there."""
-    prefix = Path(program).resolve().parents[1]
-    name = "mosquitto_dynamic_security.so"
-    return next((path for pattern in ("lib*", "lib*/*") for path in prefix.glob(f"{pattern}/{name}")), None)
 
 
 def choose_broker(wanted: str) -> tuple[BrokerKind, str]:
@@ -374,15 +281,14 @@ class EmbeddedBroker:
             raise ConfigError("Mosquitto is not installed any more.")
         write_private(self._home / "passwords", self._keyring.mosquitto_passwords())
         write_private(self._home / "services.json", dynamic_security())
-        home = self._home.resolve()
-        conf = _MOSQUITTO_CONF.format(
-            port=self.port, home=home, plugin=found.plugin, max_packet=MAX_PACKET_BYTES
-        )
+        home = str(self._home.resolve())
+        nodes = None
         if self.nodes is not None:
             self._take_rules(self.nodes)
             files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             most = 1_000_000 if files == resource.RLIM_INFINITY else max(1, files - FILES_FOR_SERVICES)
-            conf += _MOSQUITTO_NODES.format(host=self.nodes.host, port=self.nodes.port, home=home, most=most)
+            nodes = (f"{self.nodes.port} {self.nodes.host}", most)
+        conf = configuration(Folders(home, home, home), f"{self.port} 127.0.0.1", str(found.plugin), nodes)
         if os.geteuid() == 0:  # else it would change to a user that cannot read these files
             conf += "user root\n"
         write_private(self._home / "mosquitto.conf", conf)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from qilu.brokers import find_mosquitto
+from qilu.mosquitto import find_mosquitto
 
 # A simulated edge node is a connection at both ends of a child process: 2,000 of them and some files.
 _OPEN_FILES_WANTED = 4096

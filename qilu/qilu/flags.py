@@ -10,19 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from qilu_common.private_files import private_folder
+from qilu_contract.durations import duration_ms
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import MIN_TIME_MS
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _RATES = {"day": 86_400.0, "week": 604_800.0, "month": 30.4375 * 86_400.0, "year": 365.25 * 86_400.0}
 
 
 def duration_s(text: str) -> float:
     """`90s`, `5m`, `2h`, `30d` as seconds; raises ConfigError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-    if not found:
-        raise ConfigError(f"{text!r} is not a duration: write 90s, 5m, 2h or 30d.")
-    return float(found[1]) * _SECONDS[found[2]]
+    try:
+        return duration_ms(text) / 1000
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def speed(text: str) -> float | None:

@@ -3,7 +3,6 @@ and from which it can be verified."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -57,12 +56,7 @@ class RunRecord(msgspec.Struct):
 
     def save(self, folder: Path) -> None:
         """Durably, in one step."""
-        write_private(folder / FILE_NAME, msgspec.json.encode(self).decode())
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        write_private(folder / FILE_NAME, msgspec.json.encode(self))
 
     def loaded(self) -> Scenario:
         """The scenario as it was run."""

@@ -5,11 +5,13 @@ import io
 import json
 import os
 import re
+import runpy
 import secrets
 import subprocess
 import tarfile
 import tempfile
 import time
+import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from qilu_contract.storage import MEASUREMENTS
 from qilu_platform.client import Platform, PlatformError
 
 ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "compose" / "Dockerfile"
 ENGINE = ROOT / "tests" / "compose_engine.sh"
 ENGINE_FOLDER = Path(tempfile.gettempdir()) / "qilu-compose-engine"
 UNITS = 60
@@ -77,19 +80,24 @@ def test_the_images_are_made_with_the_same_installer_as_the_developers_environme
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     wanted = re.search(r"^UV_VERSION := (\S+)$", makefile, re.MULTILINE)
     assert wanted is not None
-    dockerfiles = sorted(ROOT.glob("*/Dockerfile"))
-    assert [path.parent.name for path in dockerfiles] == ["devices", "gateway", "platform"]
-    # BuildKit takes files of one name, size and time for the same: one service got another's image.
-    assert len({path.stat().st_size for path in dockerfiles}) == 3
-    for path in dockerfiles:
-        assert f"ARG UV_VERSION={wanted[1]}\n" in path.read_text(encoding="utf-8"), path
+    assert f"ARG UV_VERSION={wanted[1]}\n" in DOCKERFILE.read_text(encoding="utf-8")
+
+
+def test_each_image_is_one_part_and_runs_as_the_user_that_gets_its_secrets() -> None:
+    services = compose_file()["services"]
+    built = {name: service["build"] for name, service in services.items() if "build" in service}
+    assert built.keys() == {"devices", "gateway", "platform"}
+    init = runpy.run_path(str(ROOT / "compose" / "init.py"))
+    for name, build in built.items():
+        assert ROOT / build["dockerfile"] == DOCKERFILE
+        assert build["args"] == {"PART": name, "USER_ID": str(init["USERS"][name])}
+        assert services[name]["image"] == f"clouds-in-qilu/{name}"
 
 
 def test_nothing_but_the_built_package_gets_into_an_image() -> None:
-    for path in ROOT.glob("*/Dockerfile"):
-        text = path.read_text(encoding="utf-8")
-        assert not re.search(r"^\s*(COPY|ADD)\b", text, re.MULTILINE), path
-        assert not re.search(r"PASSWORD|TOKEN|SECRET|_KEY", text), path
+    text = DOCKERFILE.read_text(encoding="utf-8")
+    assert not re.search(r"^\s*(COPY|ADD)\b", text, re.MULTILINE)
+    assert not re.search(r"PASSWORD|TOKEN|SECRET|_KEY", text)
     # What the build sees: our packages' folders, so nothing that a running stack leaves beside them.
     first, *rest = [
         line
@@ -100,6 +108,9 @@ def test_nothing_but_the_built_package_gets_into_an_image() -> None:
     allowed = {line[1:].partition("/")[0] for line in rest if line.startswith("!")}
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert allowed <= {line.partition("/")[0] for line in tracked.splitlines()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {package.partition("/")[0] for package in packages} <= allowed
     assert [line for line in tracked.splitlines() if re.search(r"\.(key|crt|pem|password|p12)$", line)] == []
 
 

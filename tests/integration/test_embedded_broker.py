@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import resource
 import sys
 from collections.abc import Callable
@@ -21,8 +20,6 @@ from qilu_platform.broker.authority import Authority
 from qilu_platform.broker.rules import write_rules
 
 from qilu import brokers
-
-ROOT = Path(__file__).parents[2]
 
 
 async def test_a_stack_waits_for_the_broker_of_one_that_was_killed(
@@ -42,20 +39,6 @@ async def test_a_stack_waits_for_the_broker_of_one_that_was_killed(
         await orphan.communicate(b"\n")
     async with sole_broker(tmp_path):
         pass
-
-
-def test_both_stacks_set_mosquitto_alike() -> None:
-    def settings(text: str) -> dict[str, str]:
-        lines = [line.split(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
-        # Where things are, and in which order a listener's lines come, is each one's own business, and how
-        # many files may be open.
-        own = re.compile("listener|max_connections|.*file|plugin|persistence_location|log_dest|log_type")
-        return {name: value for name, value in lines if not own.fullmatch(name)}
-
-    embedded = brokers._MOSQUITTO_CONF + brokers._MOSQUITTO_NODES
-    compose = settings((ROOT / "compose" / "mosquitto.conf").read_text(encoding="utf-8"))
-    assert settings(embedded.replace("{max_packet}", str(MAX_PACKET_BYTES))) == compose
-    assert compose["max_packet_size"] == str(MAX_PACKET_BYTES)
 
 
 async def test_idle_connections_at_the_listener_for_edge_nodes_keep_no_service_out(

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from qilu_contract.catalogue.equipment import WAYS, EquipmentClass, Fault, SetPoint, Sign, Signal
-from qilu_contract.catalogue.places import read_table
+from qilu_contract.catalogue.tables import read_table
 
 if TYPE_CHECKING:
     from qilu_contract.catalogue.own_classes import OwnClass

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_contract.catalogue.places import read_table
+from qilu_contract.catalogue.tables import read_table
 
 Level = Literal["note", "warning", "alarm"]
 Kind = Literal["above", "below"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from importlib.resources import files
+
+from qilu_contract.catalogue.tables import read_table
 
 PROVINCE = "370000"
 """Shandong's own code."""
@@ -39,12 +39,6 @@ class Industry:
     name_zh: str
     group: str
     mark: str
-
-
-def read_table(name: str) -> list[dict[str, str]]:
-    """Rows of a table that ships with this package."""
-    text = files("qilu_contract").joinpath("data", name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
 
 
 def city_of(county: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qilu_contract.catalogue.places import PROVINCE, read_table
+from qilu_contract.catalogue.places import PROVINCE
+from qilu_contract.catalogue.tables import read_table
 
 
 @dataclass(frozen=True, slots=True)

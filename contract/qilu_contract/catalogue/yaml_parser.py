@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any, TypeVar
 
 import yaml
 
+from qilu_contract.durations import duration_ms
 from qilu_contract.errors import ConfigError
 from qilu_contract.readings import MIN_TIME_MS
 
-_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _Loaded = TypeVar("_Loaded")
 
 
@@ -127,10 +126,12 @@ class YamlParser:
     def _duration(self, node: yaml.Node, what: str) -> int:
         """Milliseconds."""
         text = node.value if isinstance(node, yaml.ScalarNode) else ""
-        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd])", text)
-        if not found:
-            raise self._wrong(node, f"'{what}' must be a duration like 90s, 10m, 2h or 3d, not {text!r}.")
-        return round(float(found[1]) * _UNIT_MS[found[2]])
+        try:
+            return duration_ms(text)
+        except ValueError as error:
+            raise self._wrong(
+                node, f"'{what}' must be a duration like 90s, 10m, 2h or 3d, not {text!r}."
+            ) from error
 
     def _time(self, node: yaml.Node) -> int:
         """Milliseconds since 1970, UTC."""

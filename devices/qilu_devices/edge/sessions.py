@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from qilu_common.private_files import write_private
 from qilu_contract.errors import ConfigError
 
 FILE_NAME = "bdseq"
@@ -39,9 +40,7 @@ class Sessions:
             for node, number in self._last.items():
                 self._places[node] = len(body) + len(node) + 1
                 body += f"{node} {number % 256:0{_NUMBER}}\n"
-            scratch = folder / f"{FILE_NAME}.new"
-            scratch.write_text(body, encoding="ascii")
-            scratch.replace(path)
+            write_private(path, body)
             self._file = os.open(path, os.O_WRONLY)
         except OSError as error:
             raise ConfigError(

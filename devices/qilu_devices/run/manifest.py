@@ -7,13 +7,13 @@ from the manifest alone.
 from __future__ import annotations
 
 import heapq
-import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import msgspec
+from qilu_common.private_files import write_private
 from qilu_contract.catalogue.classes import OWN
 from qilu_contract.catalogue.own_classes import VARIABLE, ClassRecord
 from qilu_contract.errors import ConfigError, Reason
@@ -80,14 +80,9 @@ class Manifest(msgspec.Struct, frozen=True):
         """Write the manifest whole or not at all. Raises ConfigError when the folder cannot be written to."""
         body = msgspec.json.format(msgspec.json.encode(self), indent=2)
         target = folder / FILE_NAME
-        scratch = folder / f"{FILE_NAME}.new"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with scratch.open("wb") as out:
-                out.write(body)
-                out.flush()
-                os.fsync(out.fileno())
-            scratch.replace(target)
+            write_private(target, body)
         except OSError as error:
             raise ConfigError(
                 f"{target} cannot be written: {error.strerror}: give another --state folder."

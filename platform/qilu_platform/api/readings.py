@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.durations import duration_ms
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN
 from qilu_contract.store import Aggregate, PlatformStore
@@ -32,7 +32,6 @@ AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 STORE_TIMEOUT_S = 15.0
 _DEFAULT_SPAN_MS = 3_600_000
-_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 @router.get(
@@ -137,7 +136,11 @@ def _time(text: str, where: str) -> int:
 
 
 def _duration(text: str) -> int:
-    found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text, re.ASCII)
-    if found is None:
+    """Milliseconds of whole seconds."""
+    try:
+        found_ms = duration_ms(text)
+    except ValueError:
+        found_ms = 0
+    if found_ms == 0 or found_ms % 1000:
         raise Problem(422, "every: not a duration; give a number and s, m, h or d, such as 1m.")
-    return int(found[1]) * _UNITS_MS[found[2]]
+    return found_ms

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import structlog
+from qilu_common.private_files import write_private
 
 from qilu_platform.broker.authority import Authority, Revoked
 from qilu_platform.broker.certificates import Node, nodes, revocations, rules_version
@@ -78,11 +79,8 @@ def _content(path: Path) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
     # A broker that runs as another user reads it where the folder lets others in.
-    partial.chmod(0o600 | (path.parent.stat().st_mode & 0o044))
-    partial.replace(path)
+    write_private(path, content, others=path.parent.stat().st_mode & 0o044)
 
 
 class RevocationList:
