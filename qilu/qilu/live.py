@@ -30,12 +30,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qilu.children import end, ended_by
 from qilu.logfile import log_stream
+from qilu.month_fleet import month_start_ms
 from qilu.player import Player, Target
 from qilu.process import become_service, on_stop_signals
-from qilu.replay import Month, Replay, month_start_ms
+from qilu.replay import Month, Replay
 from qilu.report import count_duplicates
 from qilu.run_record import FILE_NAME, KIND, RunRecord
-from qilu.stack import STOP_CHILD_S, Child, Stack, StackConfig, attend, stop_signal
+from qilu.stack import Stack, attend, stop_signal
+from qilu.stack_child import STOP_CHILD_S
+from qilu.stack_config import Child, StackConfig
 
 UNIT_BYTES = 300
 """Disk of one unit: registry, readings and what lies between them for a while (C: docs/benchmarks.md)."""
@@ -201,15 +204,15 @@ async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
     async with Stack(config, console) as stack:
 
         def pause() -> None:
-            if stack.child.returncode is None:
-                stack.child.send_signal(signal.SIGUSR1)
+            if stack.child.process.returncode is None:
+                stack.child.process.send_signal(signal.SIGUSR1)
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGTSTP, pause)
         await attend(stack, stopping)
         if stopping.is_set():
             console.print("Stopping …")
-            await end(stack.child, STOP_CHILD_S)
-        elif (code := stack.child.returncode) is not None and code < 0:
+            await end(stack.child.process, STOP_CHILD_S)
+        elif (code := stack.child.process.returncode) is not None and code < 0:
             raise QiluError(f"The player ended ({ended_by(code)}): the same command goes on from there.")
         elif code:
             raise typer.Exit(code)

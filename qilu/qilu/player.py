@@ -25,7 +25,9 @@ from qilu_common.broker import BrokerAddress
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_devices.run.clock import Announcer
 
-from qilu.replay import Block, Counts, Line, Month, Replay, counted, differences
+from qilu.month_fleet import Block
+from qilu.replay import Line, Month, Replay
+from qilu.replay_counts import Counts, counted, differences
 from qilu.run_record import MonthRecord, RunRecord
 from qilu.uplink import Uplink
 

@@ -9,129 +9,56 @@ units join at once.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import shlex
 import socket
-import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import msgspec
 import structlog
 from pydantic import SecretStr
-from qilu_common.broker import BrokerAddress
 from qilu_common.influx_address import without_password
 from qilu_common.private_files import write_private
 from qilu_common.secrets import secret
-from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.errors import QiluError
 from qilu_contract.store import Store
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings as GatewaySettings
 from qilu_platform.broker.authority import Authority
 from qilu_platform.broker.rules import write_rules
 from qilu_platform.client import Programme
-from qilu_platform.database.engine import check_reachable
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings as PlatformSettings
 from qilu_stores import open_store
 from rich.console import Console
 
-from qilu import flags
 from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker, free_port, sole_broker
-from qilu.children import die_with_parent, end, ended_by, last_words, size
+from qilu.children import end
 from qilu.keyring import Keyring
 from qilu.platform_process import PlatformProcess
 from qilu.process import on_stop_signals
 from qilu.progress import SPEED_OVER, slower
-from qilu.report import Report, count_duplicates, count_stored
+from qilu.report import Report
+from qilu.settling import read_run, settle
+from qilu.settling import report as count_report
+from qilu.stack_child import STOP_CHILD_S, StackChild
+from qilu.stack_config import StackConfig, make_state, mqtts_address, sole_stack
 from qilu.status import Status, StatusLine
 from qilu.store_door import StoreDoor
 
 log = structlog.get_logger()
 
 LOOPBACK = "127.0.0.1"
-STOP_CHILD_S = 3.0
 BULK_BATCH = 15_000
 """Points written together: the most that MQTT's receive window allows."""
 SUBSCRIBE_S = 10.0
 """For the gateway's session at a broker that answers; a stack at somebody else's broker may have to wait for
 it."""
-SETTLE_S = 30.0
-"""How long the end of a run waits for what is in flight while none of it moves: a store that is away, say."""
-QUIET_S = 5.0
-"""When nothing is in flight and nothing has arrived for so long, nothing will."""
-
-
-class _Node(msgspec.Struct):
-    readings_acked: int
-    dropped: int
-    unfit: int = 0
-
-
-class _Manifest(msgspec.Struct):
-    """What is read here of the manifest of `qilu devices run`: readings that the broker acknowledged, by edge
-    node."""
-
-    start_ms: int
-    until_ms: int
-    nodes: dict[str, _Node]
-    beyond_ms: int = 0
-
-    @property
-    def span_ms(self) -> tuple[int, int]:
-        """Between which times its readings lie."""
-        return self.start_ms - self.beyond_ms, self.until_ms + self.beyond_ms
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """The command that fills a stack: `qilu` with `words`, told where broker and platform are and given a
-    folder (`name`, in the stack's own) as --state, the broker's log-in of a fleet, and an API key of `role`.
-    What it prints goes to a log file unless it is `shown`; `afresh`: the run.json that an earlier one left
-    there goes first."""
-
-    name: str
-    words: list[str]
-    role: str = "fleet"
-    shown: bool = False
-    afresh: bool = True
-    speed: float | None = None
-    """Simulated seconds a second that are wanted of it; None for as fast as it goes."""
-
-
-@dataclass(frozen=True, slots=True)
-class StackConfig:
-    """What a stack was asked for; None and empty mean the default."""
-
-    state: Path
-    broker: str = "auto"
-    store: str | None = None
-    db: str | None = None
-    port: int = 8000
-    mqtt_port: int = 1883
-    metrics_port: int = 8081
-    mqtts: str = "127.0.0.1:8883"
-    child: Child = field(default_factory=lambda: Child("devices", ["devices", "run"]))
-    bulk: bool = False
-    """Units join by the thousand each second: the platform has a process of its own, batches are large."""
-
-    def check(self) -> None:
-        """Raises ConfigError for what cannot work, before anything starts."""
-        if "://" in self.broker:
-            BrokerAddress.from_url(self.broker)
-        else:
-            choose_broker(self.broker)
-        mqtts_address(self.mqtts)
-        if self.store is not None:
-            open_store(self.store)
-        if self.db is not None:
-            check_reachable(self.db, secret("QILU_DB_PASSWORD"))
 
 
 class Stack:
@@ -146,14 +73,13 @@ class Stack:
         self.platform: PlatformService | PlatformProcess
         self.gateway: GatewayService
         self.store: Store
-        self.child: asyncio.subprocess.Process
+        self.child: StackChild
         self.broker: EmbeddedBroker | None = None
         """Unless somebody else's is used."""
         self._http: httpx2.AsyncClient
         self._moved: list[str] = []
         """Which ports were taken, and what is used instead."""
         self._metrics_port = self._port(config.metrics_port, "metrics")
-        self._log_began = 0
         self._batch_age_s = 0.2
         self._speeds: deque[float] = deque(maxlen=SPEED_OVER)  # of the run, a second apart
         self._store_trouble = ""
@@ -186,7 +112,7 @@ class Stack:
     async def _start(self, stack: AsyncExitStack) -> None:
         config, state = self._config, self._config.state
         make_state(state, config.child.name)
-        stack.enter_context(_alone(state))
+        stack.enter_context(sole_stack(state))
         self.keyring.make()
         authority = Authority.open(state / "ca")
         lock = await stack.enter_async_context(sole_broker(state / "broker"))
@@ -196,43 +122,46 @@ class Stack:
         store_url = config.store or f"duckdb:///{state}/readings.duckdb"
         self.store = await stack.enter_async_context(open_store(store_url, secret("QILU_INFLUX_TOKEN")))
 
-        admin_key = secret("QILU_API_KEY") or self.keyring.key("admin")
-        user, password = self._mqtt_login("platform")
-        settings = PlatformSettings(
-            broker=_with_login(broker_url, user, password),
+        self.platform = await self._start_platform(stack, self._platform_settings(broker_url, nodes))
+        self._http = await stack.enter_async_context(
+            httpx2.AsyncClient(base_url=self.platform.url, timeout=10, trust_env=False)
+        )
+        gateway = GatewayService(
+            self._gateway_settings(broker_url), store=self.store, api_key=self.keyring.key("ingest")
+        )
+        self.gateway = await stack.enter_async_context(gateway)
+        await self._gateway_subscribed()
+        self._write_env(broker_url)
+        self._tell(broker_note, store_url)
+        user, _ = self._mqtt_login("devices")
+        child = StackChild(config.child, state, self.keyring, user, broker_url, self.platform.url)
+        self.child = await stack.enter_async_context(child)
+
+    def _platform_settings(self, broker_url: str, nodes: NodeListener) -> PlatformSettings:
+        config, state = self._config, self._config.state
+        tls = self.broker is None or self.broker.nodes is not None
+        return PlatformSettings(
+            broker=_with_login(broker_url, *self._mqtt_login("platform")),
             db_url=config.db or f"sqlite:///{state}/registry.sqlite",
             port=self._port(config.port, "platform"),
             ca=state / "ca",
             broker_rules=nodes.rules,
-            broker_for_nodes=None
-            if self.broker is not None and self.broker.nodes is None
-            else f"{_server_names(nodes)[0]}:{nodes.port}",
-            api_key=SecretStr(admin_key),
+            broker_for_nodes=f"{_server_names(nodes)[0]}:{nodes.port}" if tls else None,
+            api_key=SecretStr(secret("QILU_API_KEY") or self.keyring.key("admin")),
             ingest_key=SecretStr(self.keyring.key("ingest")),
             fleet_key=SecretStr(self.keyring.key("fleet")),
             viewer_key=SecretStr(self.keyring.key("viewer")),
         )
-        self.platform = await self._start_platform(stack, settings)
-        self._http = await stack.enter_async_context(
-            httpx2.AsyncClient(base_url=self.platform.url, timeout=10, trust_env=False)
-        )
-        user, password = self._mqtt_login("gateway")
-        gateway = GatewaySettings(
-            broker=_with_login(broker_url, user, password),
+
+    def _gateway_settings(self, broker_url: str) -> GatewaySettings:
+        settings = GatewaySettings(
+            broker=_with_login(broker_url, *self._mqtt_login("gateway")),
             platform=self.platform.url,
-            state=state / "gateway",
+            state=self._config.state / "gateway",
             http_port=self._metrics_port,
             batch_age_s=self._batch_age_s,
         )
-        if config.bulk:
-            gateway = msgspec.structs.replace(gateway, batch_size=BULK_BATCH)
-        self.gateway = await stack.enter_async_context(
-            GatewayService(gateway, store=self.store, api_key=self.keyring.key("ingest"))
-        )
-        await self._gateway_subscribed()
-        self._write_env(broker_url)
-        self._tell(broker_note, store_url)
-        self.child = await stack.enter_async_context(self._run_child(broker_url))
+        return msgspec.structs.replace(settings, batch_size=BULK_BATCH) if self._config.bulk else settings
 
     async def _start_platform(
         self, stack: AsyncExitStack, settings: PlatformSettings
@@ -292,58 +221,6 @@ class Stack:
         if "://" in self._config.broker:
             return None, None
         return user, self.keyring.password(user)
-
-    @asynccontextmanager
-    async def _run_child(self, broker_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        state, child = self._config.state, self._config.child
-        environment = dict(os.environ)
-        if child.role != "admin" or secret("QILU_API_KEY") is None:  # one from outside is the admin key
-            environment.pop("QILU_API_KEY", None)
-            environment["QILU_API_KEY_FILE"] = str(self.keyring.key_file(child.role))
-        user, _ = self._mqtt_login("devices")
-        if user is not None:
-            environment |= {
-                "QILU_MQTT_USER": user,
-                "QILU_MQTT_PASSWORD_FILE": str(self.keyring.password_file(user)),
-            }
-        command = [sys.executable, "-m", "qilu", *child.words]
-        command += ["--broker", broker_url, "--platform", self.platform.url]
-        command += ["--state", str(state / child.name)]
-        if child.afresh:
-            (state / child.name / "run.json").unlink(missing_ok=True)
-        self._log_began = size(self._child_log)
-        with self._child_log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=None if child.shown else log,
-                stderr=None if child.shown else log,
-                start_new_session=True,  # Ctrl-C is ours to pass on, in our order
-                preexec_fn=die_with_parent,
-            )
-        try:
-            yield process
-        finally:
-            await end(process, STOP_CHILD_S)
-
-    @property
-    def _child_log(self) -> Path:
-        return self._config.state / "log" / f"{self._config.child.name}.log"
-
-    def failure(self) -> str | None:
-        """Why the child has failed, in its own words, if it has."""
-        code = self.child.returncode
-        if not code:
-            return None
-        why = ended_by(code)
-        if code > 0 and (words := last_words(self._child_log, self._log_began)):
-            why = words.rstrip(".")
-        return f"The simulated equipment failed: {why} (log: {self._child_log})."
-
-    @property
-    def _manifest_file(self) -> Path:
-        return self._config.state / "devices" / "run.json"
 
     def _write_env(self, broker_url: str) -> None:
         """What a shell needs to talk to this stack, as variables: files of secrets, never the secrets."""
@@ -421,7 +298,7 @@ class Stack:
         """That the equipment's time passes slower than wanted, since the gateway takes no more."""
         if self.gateway.run_speed or self._speeds:  # else it has not begun
             self._speeds.append(self.gateway.run_speed)
-        if len(self._speeds) < SPEED_OVER or self.child.returncode is not None:
+        if len(self._speeds) < SPEED_OVER or self.child.process.returncode is not None:
             return ""
         said = slower(sum(self._speeds) / SPEED_OVER, self._config.child.speed)
         builtin = self.broker is not None and self.broker.kind == "builtin"
@@ -435,72 +312,11 @@ class Stack:
     async def finish(self, started: float, hurry: asyncio.Event) -> Report:
         """After the equipment has ended: wait until what is in flight has arrived and is counted (no longer
         once `hurry` is set), then count what is there."""
-        manifest = self._manifest()
-        absent = await self._settle(manifest, hurry)
-        counts = await self._programme()
-        counters = self.gateway.counters
-        stored = await count_stored(self.store, *manifest.span_ms)
-        return Report(
-            accepted=counters.accepted,
-            stored=sum(stored[name] for name in manifest.nodes),
-            spooled=counters.spooled,
-            dead_lettered=counters.dead_lettered,
-            duplicates=await count_duplicates(self.store),
-            lost=max(0, absent - counters.dead_lettered - counters.spooled),
-            refused=max(
-                0, min(absent, counters.dead_lettered) - sum(n.unfit for n in manifest.nodes.values())
-            ),
-            taken=counters.stored,
-            units_registered=counts.registered["units"],
-            units_on_cloud=counts.onboarded("units_on_cloud"),
-            enterprises_on_cloud=counts.onboarded("enterprises_on_cloud"),
-            seconds=round(time.monotonic() - started, 1),
-            redelivered=counters.redelivered,
-            acknowledged=sum(node.readings_acked for node in manifest.nodes.values()),
-            dropped_at_the_edge=sum(node.dropped for node in manifest.nodes.values()),
-        )
-
-    def _manifest(self) -> _Manifest:
-        """Empty when the equipment ended before it began."""
-        try:
-            return msgspec.json.decode(self._manifest_file.read_bytes(), type=_Manifest)
-        except FileNotFoundError:
-            return _Manifest(0, 0, {})
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise QiluError(f"{self._manifest_file} cannot be read: {error}.") from error
-
-    async def _settle(self, manifest: _Manifest, hurry: asyncio.Event) -> int:
-        """Wait while something is on its way, as long as it moves or until `hurry`; returns how many readings
-        that the broker took over from the equipment the store does not hold."""
-        last_change = time.monotonic()
-        before: tuple[int, int] | None = None
+        run = read_run(self._config.state / "devices" / "run.json")
         with StatusLine(self.console) as line:
-            while True:
-                began = time.monotonic()
-                counters = self.gateway.counters
-                under_way = counters.in_flight or counters.spooled or await self.gateway.unreported()
-                stored = await count_stored(self.store, *manifest.span_ms)
-                gaps = (max(0, node.readings_acked - stored[name]) for name, node in manifest.nodes.items())
-                absent = sum(gaps)
-                missing = max(0, absent - counters.dead_lettered - counters.spooled)
-                now = time.monotonic()
-                if (missing, counters.accepted) != before:
-                    before, last_change = (missing, counters.accepted), now
-                patience = SETTLE_S if under_way else QUIET_S
-                if hurry.is_set() or now - last_change > patience or not (missing or under_way):
-                    return absent
-                await self.show(line)
-                # Counting takes the store's time, which it needs for what is on its way.
-                await asyncio.sleep(max(0.2, 4 * (now - began)))
-
-
-def mqtts_address(address: str) -> tuple[str, int]:
-    """Host and port of `--mqtts`. Raises ConfigError."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"--mqtts {address}: give address and port, such as 127.0.0.1:8883.")
-    return host, int(port)
+            absent = await settle(run, self.gateway, self.store, hurry, lambda: self.show(line))
+        counts = await self._programme()
+        return await count_report(run, self.gateway, self.store, counts, absent, time.monotonic() - started)
 
 
 def _content_of(file: Path) -> str:
@@ -513,26 +329,6 @@ def _server_names(nodes: NodeListener) -> list[str]:
     everywhere = nodes.host in ("0.0.0.0", "::")  # noqa: S104
     first = socket.gethostname() if everywhere else nodes.host
     return list(dict.fromkeys([first, LOOPBACK, "::1", "localhost", socket.gethostname()]))
-
-
-def make_state(state: Path, child: str) -> None:
-    """Make a stack's folders, for nobody else. Raises ConfigError."""
-    for folder in (state, state / "log", state / child, state / "gateway"):
-        flags.state_folder(folder)
-
-
-@contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """Nobody else runs a stack in this directory: two brokers would write one file. The lock ends with the
-    process."""
-    with (state / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"A stack runs in {state} already: stop it, or choose another directory with --state."
-            ) from error
-        yield
 
 
 def _with_login(url: str, user: str | None, password: str | None) -> str:
@@ -551,7 +347,7 @@ async def attend(
 ) -> None:
     """Until the child has ended, or it is to be stopped. `each` is awaited every second. Raises QiluError
     with the reason when another part ends by itself."""
-    ended = asyncio.create_task(stack.child.wait(), name="child")
+    ended = asyncio.create_task(stack.child.process.wait(), name="child")
     stop = asyncio.create_task(stopping.wait(), name="stop")
     parts = [
         asyncio.create_task(stack.gateway.wait(), name="gateway"),
@@ -584,6 +380,6 @@ async def run_stack(config: StackConfig, console: Console) -> Report:
         if stopped:
             console.print("Stopping: what is on its way is stored first (Ctrl-C again: no longer) …")
             stopping.clear()
-            await end(stack.child, STOP_CHILD_S)
+            await end(stack.child.process, STOP_CHILD_S)
         report = await stack.finish(started, stopping)
-        return report if stopped else replace(report, failure=stack.failure())
+        return report if stopped else replace(report, failure=stack.child.failure())

@@ -16,7 +16,8 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.store import Store
 
 from qilu.comparison import Expected
-from qilu.replay import Block, Replay
+from qilu.month_fleet import Block
+from qilu.replay import Replay
 from qilu.run_record import RunRecord
 from qilu.verify import Verdict
 

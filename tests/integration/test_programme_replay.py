@@ -14,8 +14,10 @@ from pydantic import SecretStr
 from qilu.commands.programme import app as programme_app
 from qilu.flags import share
 from qilu.live import LiveConfig, bytes_needed, check_room, open_record
+from qilu.month_fleet import Block, month_start_ms
 from qilu.player import Platform, Player, Target
-from qilu.replay import Block, Replay, counted, differences, month_start_ms
+from qilu.replay import Replay
+from qilu.replay_counts import counted, differences
 from qilu.run_record import MonthRecord, RunRecord, is_live_run
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import BRANCHES, COUNTIES
@@ -86,7 +88,7 @@ def test_months_may_begin_anywhere_and_blocks_be_of_any_size(monkeypatch: pytest
         whole.expected,
     )
     units = [unit for block in whole.fleet.blocks() for unit in block.units]
-    monkeypatch.setattr("qilu.replay.BLOCK_UNITS", 7)
+    monkeypatch.setattr("qilu.month_fleet.BLOCK_UNITS", 7)
     blocks = list(late.fleet.blocks())
     assert len(blocks) > 1
     assert [unit for block in blocks for unit in block.units] == units

@@ -202,7 +202,7 @@ def _play_embedded(
     """Start a stack in which `words` play."""
     from qilu import flags, live
     from qilu.process import become_service
-    from qilu.stack import StackConfig, make_state
+    from qilu.stack_config import StackConfig, make_state
 
     flags.new_file(report, "--report")
     stack = StackConfig(config.state, broker, port=ports[0], mqtt_port=ports[1], bulk=True)

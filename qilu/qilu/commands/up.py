@@ -81,7 +81,8 @@ def up(
     use_classes(classes)
     from qilu_devices.scenario import load_scenario
 
-    from qilu.stack import Child, StackConfig, make_state, run_stack
+    from qilu.stack import run_stack
+    from qilu.stack_config import Child, StackConfig, make_state
 
     if duration is not None:
         flags.duration_s(duration)

@@ -1,0 +1,92 @@
+"""What a stack is asked for, and its folder."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qilu_common.broker import BrokerAddress
+from qilu_common.secrets import secret
+from qilu_contract.errors import ConfigError
+from qilu_platform.database.engine import check_reachable
+from qilu_stores import open_store
+
+from qilu import flags
+from qilu.brokers import choose_broker
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """The command that fills a stack: `qilu` with `words`, told where broker and platform are and given a
+    folder (`name`, in the stack's own) as --state, the broker's log-in of a fleet, and an API key of `role`.
+    What it prints goes to a log file unless it is `shown`; `afresh`: the run.json that an earlier one left
+    there goes first."""
+
+    name: str
+    words: list[str]
+    role: str = "fleet"
+    shown: bool = False
+    afresh: bool = True
+    speed: float | None = None
+    """Simulated seconds a second that are wanted of it; None for as fast as it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """What a stack was asked for; None and empty mean the default."""
+
+    state: Path
+    broker: str = "auto"
+    store: str | None = None
+    db: str | None = None
+    port: int = 8000
+    mqtt_port: int = 1883
+    metrics_port: int = 8081
+    mqtts: str = "127.0.0.1:8883"
+    child: Child = field(default_factory=lambda: Child("devices", ["devices", "run"]))
+    bulk: bool = False
+    """Units join by the thousand each second: the platform has a process of its own, batches are large."""
+
+    def check(self) -> None:
+        """Raises ConfigError for what cannot work, before anything starts."""
+        if "://" in self.broker:
+            BrokerAddress.from_url(self.broker)
+        else:
+            choose_broker(self.broker)
+        mqtts_address(self.mqtts)
+        if self.store is not None:
+            open_store(self.store)
+        if self.db is not None:
+            check_reachable(self.db, secret("QILU_DB_PASSWORD"))
+
+
+def mqtts_address(address: str) -> tuple[str, int]:
+    """Host and port of `--mqtts`. Raises ConfigError."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--mqtts {address}: give address and port, such as 127.0.0.1:8883.")
+    return host, int(port)
+
+
+def make_state(state: Path, child: str) -> None:
+    """Make a stack's folders, for nobody else. Raises ConfigError."""
+    for folder in (state, state / "log", state / child, state / "gateway"):
+        flags.state_folder(folder)
+
+
+@contextmanager
+def sole_stack(state: Path) -> Iterator[None]:
+    """Nobody else runs a stack in this directory: two brokers would write one file. The lock ends with the
+    process."""
+    with (state / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"A stack runs in {state} already: stop it, or choose another directory with --state."
+            ) from error
+        yield
