@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from qilu_contract.catalogue.places import read_table
+from qilu_contract.catalogue.tables import read_table
 
 Kind = Literal["signal", "set_point", "fault"]
 
