@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from qilu.brokers import EmbeddedBroker, NodeListener, sole_broker
 from qilu.keyring import Keyring
-from qilu_common.broker import MAX_PACKET_BYTES, BrokerAddress
+from qilu_common.broker import BrokerAddress
 from qilu_common.mqtt.codec import ConnectOptions
 from qilu_common.mqtt.connection import connect
 from qilu_contract.errors import ConfigError
