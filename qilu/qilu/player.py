@@ -8,7 +8,6 @@ off is played again from its beginning, and nothing counts twice. What is done i
 from __future__ import annotations
 
 import asyncio
-import random
 import resource
 import secrets
 import time
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import httpx2
 import msgspec
 from qilu_common.broker import BrokerAddress
+from qilu_common.platform_http import PlatformAway, PlatformHttp
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_devices.run.clock import Announcer
 
@@ -41,7 +41,6 @@ AWAY_S = 180.0
 """How long the platform may be away before the run gives up."""
 STUCK_S = 60.0
 """Without any progress of the counts: then the month's equipment is published once more, then no more."""
-RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
 POLL_MIN_S, POLL_MAX_S = 0.02, 0.1
 _T = TypeVar("_T")
 Done = Callable[[Month, int, int], None]
@@ -61,14 +60,10 @@ class Platform:
     """The calls that a run makes; each may be repeated, and is while the platform is away."""
 
     def __init__(self, target: Target) -> None:
-        headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
-        self._url = target.platform.rstrip("/")
-        self._http = httpx2.AsyncClient(
-            base_url=self._url, headers=headers, timeout=CALL_TIMEOUT_S, trust_env=False
-        )
+        self._http = PlatformHttp(target.platform, target.key, "operator", CALL_TIMEOUT_S)
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     async def counts(self) -> Counts:
         return counted((await self._call("GET", "/v1/programme")).json())
@@ -102,46 +97,18 @@ class Platform:
 
     def _refused(self, book: str, number: int, why: str) -> None:
         raise ConfigError(
-            f"{self._url} refuses {number} {book} ({why}): play into an empty platform, or into the one that "
-            "this run began with."
+            f"{self._http.url} refuses {number} {book} ({why}): play into an empty platform, or into the one "
+            "that this run began with."
         )
 
     async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        content: bytes | None = None,
-        type_: str = "application/x-ndjson",
+        self, method: str, path: str, *, content: bytes | None = None, type_: str = "application/x-ndjson"
     ) -> httpx2.Response:
-        loop = asyncio.get_running_loop()
-        deadline_s, delay_s = loop.time() + AWAY_S, RETRY_MIN_S
         headers = {"Content-Type": type_} if method == "POST" else {}
-        while True:
-            try:
-                answer = await self._http.request(method, path, content=content, headers=headers)
-            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-                raise ConfigError(f"--platform {self._url!r} cannot be used: {error}.") from error
-            except httpx2.TransportError as error:
-                trouble = f"does not answer ({error or type(error).__name__})"
-            else:
-                if answer.is_success:
-                    return answer
-                if answer.status_code in (401, 403):
-                    raise ConfigError(
-                        f"The platform {self._url} refuses our key ({answer.status_code}): set QILU_API_KEY "
-                        "to a key with the role operator."
-                    )
-                if answer.status_code not in (429, 502, 503, 504):
-                    raise QiluError(f"{self._url}{path} answers {answer.status_code}: {answer.text[:200]}")
-                trouble = f"answers {answer.status_code}"
-            if loop.time() > deadline_s:
-                raise QiluError(
-                    f"The platform {self._url} {trouble} since {AWAY_S:.0f} s: the same command goes on "
-                    "where the run stands."
-                )
-            await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
-            delay_s = min(2 * delay_s, RETRY_MAX_S)
+        try:
+            return await self._http.send_patiently(AWAY_S, method, path, content=content, headers=headers)
+        except PlatformAway as error:
+            raise QiluError(f"{error} The same command continues the run.") from error
 
 
 class Player:

@@ -236,9 +236,5 @@ async def test_a_platform_that_holds_something_else_is_left_alone(tmp_path: Path
 
 
 async def test_a_platform_that_cannot_be_one_is_told_in_a_sentence() -> None:
-    platform = Platform(Target("nowhere", "mqtt://127.0.0.1:1", None))
-    try:
-        with pytest.raises(ConfigError, match="--platform 'nowhere' cannot be used"):
-            await platform.counts()
-    finally:
-        await platform.close()
+    with pytest.raises(ConfigError, match="--platform 'nowhere' is no address"):
+        Platform(Target("nowhere", "mqtt://127.0.0.1:1", None))

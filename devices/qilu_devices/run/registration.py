@@ -3,25 +3,20 @@ Idempotent, in bulk."""
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import httpx2
 import msgspec
-from qilu_common import platform_address
+from qilu_common.platform_http import PlatformError, PlatformHttp
 from qilu_common.splitmix import text_key
 from qilu_contract.errors import ConfigError
 
 from qilu_devices.fleet import Enterprise, Unit
 
 CHUNK_LINES = 5000  # a quarter of what the platform takes in one call
-CALL_TIMEOUT_S = 60.0
 START_DEADLINE_S = 120.0
 """How long the platform may take to come up, or to come back."""
-RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
 
 PROVIDERS = (
     ("provider-sim-01", "Taishan Cloud"),
@@ -80,10 +75,7 @@ class Registration:
     """Registers fleets at one platform. `key` must have the role `fleet` (or `admin`)."""
 
     def __init__(self, platform_url: str, key: str | None, progress: Progress) -> None:
-        self._url = platform_address.platform_url(platform_url)
-        self._headers = {"Content-Type": "application/x-ndjson"}
-        if key is not None:
-            self._headers["Authorization"] = f"Bearer {key}"
+        self._http = PlatformHttp(platform_url, key, "fleet")
         self._progress = progress
 
     async def register(self, units: Sequence[Unit]) -> None:
@@ -91,71 +83,41 @@ class Registration:
         line, or does not answer within two minutes."""
         enterprises = list({unit.enterprise.id: unit.enterprise for unit in units}.values())
         contracts = [line for enterprise in enterprises for line in contract_lines(enterprise)]
-        async with httpx2.AsyncClient(
-            base_url=self._url, headers=self._headers, timeout=CALL_TIMEOUT_S, trust_env=False
-        ) as client:
-            await self._bulk(client, "enterprises", map(enterprise_line, enterprises), len(enterprises))
-            providers: list[dict[str, Any]] = [{"id": id_, "name": name} for id_, name in PROVIDERS]
-            await self._bulk(client, "providers", providers, len(providers))
-            await self._bulk(client, "contracts", contracts, len(contracts))
-            await self._bulk(client, "units", map(unit_line, units), len(units))
+        providers: list[dict[str, Any]] = [{"id": id_, "name": name} for id_, name in PROVIDERS]
+        try:
+            await self._bulk("enterprises", map(enterprise_line, enterprises), len(enterprises))
+            await self._bulk("providers", providers, len(providers))
+            await self._bulk("contracts", contracts, len(contracts))
+            await self._bulk("units", map(unit_line, units), len(units))
+        finally:
+            await self._http.close()
 
-    async def _bulk(
-        self, client: httpx2.AsyncClient, what: str, lines: Iterable[dict[str, Any]], total: int
-    ) -> None:
+    async def _bulk(self, what: str, lines: Iterable[dict[str, Any]], total: int) -> None:
         done = 0
         self._progress(what, done, total)
         rest = iter(lines)
         while chunk := list(islice(rest, CHUNK_LINES)):
             body = b"\n".join(map(msgspec.json.encode, chunk)) + b"\n"
-            answer = await self._post(client, f"/v1/{what}/bulk", body)
+            answer = await self._post(f"/v1/{what}/bulk", body)
             if answer.errors:
                 first = answer.errors[0]
                 raise ConfigError(
-                    f"{self._url} refuses {len(answer.errors)} of {len(chunk)} {what} ({first.detail}): "
+                    f"{self._http.url} refuses {len(answer.errors)} of {len(chunk)} {what} ({first.detail}): "
                     "use an empty database, or the scenario and seed that it was filled with."
                 )
             done += len(chunk)
             self._progress(what, done, total)
 
-    async def _post(self, client: httpx2.AsyncClient, path: str, body: bytes) -> BulkAnswer:
-        loop = asyncio.get_running_loop()
-        deadline_s, delay_s = loop.time() + START_DEADLINE_S, RETRY_MIN_S
-        while True:
-            try:
-                response = await client.post(path, content=body)
-            except httpx2.InvalidURL as error:
-                raise ConfigError(f"The platform's URL {self._url!r} cannot be used: {error}.") from error
-            except httpx2.UnsupportedProtocol as error:
-                raise ConfigError(
-                    f"The platform's URL {self._url!r} must begin with http:// or https://."
-                ) from error
-            except httpx2.TransportError as error:
-                trouble = f"does not answer ({error or type(error).__name__})"
-            else:
-                if response.status_code == 200:
-                    return self._answer(response)
-                if response.status_code in (401, 403):
-                    raise ConfigError(
-                        f"The platform {self._url} refuses our key ({response.status_code}): "
-                        "set QILU_API_KEY to a key with the role fleet."
-                    )
-                if response.status_code not in (429, 502, 503, 504):
-                    raise ConfigError(
-                        f"{self._url} answers {response.status_code} to {path}: is it our platform?"
-                    )
-                trouble = f"answers {response.status_code}"
-            if loop.time() > deadline_s:
-                raise ConfigError(
-                    f"The platform {self._url} {trouble} since {START_DEADLINE_S:.0f} s: is it running?"
-                )
-            await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
-            delay_s = min(2.0 * delay_s, RETRY_MAX_S)
-
-    def _answer(self, response: httpx2.Response) -> BulkAnswer:
+    async def _post(self, path: str, body: bytes) -> BulkAnswer:
+        headers = {"Content-Type": "application/x-ndjson"}
         try:
+            response = await self._http.send_patiently(
+                START_DEADLINE_S, "POST", path, content=body, headers=headers
+            )
             return msgspec.json.decode(response.content, type=BulkAnswer)
+        except PlatformError as error:
+            raise ConfigError(str(error)) from error
         except msgspec.DecodeError as error:
             raise ConfigError(
-                f"{self._url} gives an answer that is none ({error}): is it our platform?"
+                f"{self._http.url}{path} answers something else ({error}): is it our platform?"
             ) from error

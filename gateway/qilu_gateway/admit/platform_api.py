@@ -10,14 +10,15 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx2
 import msgspec
-from qilu_common.platform_address import platform_url
+from qilu_common import platform_http
+from qilu_common.platform_http import PlatformHttp
 from qilu_contract.errors import QiluError
 
 MAX_IDS = 5000
 """The most ids that one call may hold."""
 MAX_COLUMN_IDS = 20_000
 """The most in a call by column: admission, first readings, activity."""
-TIMEOUT = httpx2.Timeout(20, connect=5)
+TIMEOUT_S = 20.0
 _T = TypeVar("_T")
 
 
@@ -84,10 +85,7 @@ class PlatformApi:
     """A client of `/v1/ingest`. Opened by `async with`."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._url = platform_url(url)
-        # The platform is a neighbour: a proxy from the environment has no business here.
-        self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False)
+        self._http = PlatformHttp(url, api_key, "ingest", TIMEOUT_S)
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,14 +93,14 @@ class PlatformApi:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     async def admission(self, units: Sequence[str]) -> Answers:
         """Which of `units` (at most MAX_COLUMN_IDS) may speak, and what they are."""
         body = msgspec.json.encode({"units": units})
         found = await self._post("/v1/ingest/admission-columns", body, Answers)
         if {len(found.class_), len(found.owner), len(found.on_cloud)} != {len(units)}:
-            raise PlatformAway(f"{self._url} answered for other units than it was asked for")
+            raise PlatformAway(f"{self._http.url} answered for other units than it was asked for")
         return found
 
     async def barred(self, after: int | None) -> Barred:
@@ -139,19 +137,13 @@ class PlatformApi:
         try:
             return msgspec.json.decode(response.content, type=answer)
         except msgspec.DecodeError as error:
-            raise PlatformAway(f"{self._url}{path} answered something else: {error}") from error
+            raise PlatformAway(f"{self._http.url}{path} answered something else: {error}") from error
 
     async def _send(self, method: str, path: str, **more: Any) -> httpx2.Response:
         try:
-            response = await self._http.request(method, path, **more)
-        except httpx2.HTTPError as error:
-            raise PlatformAway(f"{self._url}: {error or type(error).__name__}") from error
-        if response.status_code in (401, 403):
-            raise PlatformAway(
-                f"{self._url} answered {response.status_code}: is the key, QILU_API_KEY, one of role ingest?"
-            )
-        if not response.is_success:
-            final = response.is_client_error and response.status_code not in (408, 429)
-            kind = NotTaken if final else PlatformAway
-            raise kind(f"{self._url}{path} answered {response.status_code}: {response.text[:200]}")
-        return response
+            return await self._http.send(method, path, **more)
+        except (platform_http.PlatformAway, platform_http.KeyRefused) as error:
+            raise PlatformAway(str(error)) from error
+        except platform_http.PlatformError as error:
+            kind = NotTaken if 400 <= error.status < 500 else PlatformAway
+            raise kind(f"{self._http.url}{path} answered {error.status}: {error}") from error

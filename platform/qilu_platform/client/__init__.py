@@ -10,6 +10,8 @@ kinds of it. Times are milliseconds since 1970, UTC.
 
 from __future__ import annotations
 
+from qilu_common.platform_http import KeyRefused, PlatformAway, PlatformError
+
 from qilu_platform.client.answers import (
     Certificate,
     Command,
@@ -25,7 +27,6 @@ from qilu_platform.client.answers import (
     Unit,
 )
 from qilu_platform.client.calls import Platform
-from qilu_platform.client.errors import KeyRefused, PlatformAway, PlatformError
 from qilu_platform.client.files import content_type
 
 __all__ = [

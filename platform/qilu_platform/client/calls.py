@@ -10,8 +10,16 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 import msgspec
+from qilu_common.backoff import Backoff
 from qilu_common.platform_address import platform_url
-from qilu_contract.errors import ConfigError
+from qilu_common.platform_http import (
+    RETRY_MOST_S,
+    PlatformAway,
+    PlatformError,
+    check,
+    client_settings,
+    transport_errors,
+)
 
 from qilu_platform.client.answers import (
     Certificate,
@@ -26,13 +34,11 @@ from qilu_platform.client.answers import (
     Programme,
     Unit,
 )
-from qilu_platform.client.errors import KeyRefused, PlatformAway, PlatformError
 from qilu_platform.client.files import Progress, content_type, file_parts
 
-CALL_TIMEOUT_S = 60.0
 GIVE_UP_S = 120.0
 """Without any progress of an import: a platform that restarts is back by then."""
-RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
+POLL_S = 0.2
 _PAGE = 1000
 _T = TypeVar("_T")
 
@@ -48,10 +54,7 @@ class Platform:
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self._url = platform_url(url)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx2.Client(
-            base_url=self._url, headers=headers, timeout=CALL_TIMEOUT_S, trust_env=False
-        )
+        self._http = httpx2.Client(**client_settings(url, key))
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +129,7 @@ class Platform:
         sent = self._call(Command, "POST", path, json=body)
         deadline_s = time.monotonic() + wait_s
         while sent.state == "sent" and time.monotonic() < deadline_s:
-            time.sleep(RETRY_MIN_S)
+            time.sleep(POLL_S)
             sent = next((each for each in self.commands(unit) if each.id == sent.id), sent)
         return sent
 
@@ -199,7 +202,7 @@ class Platform:
         """Send a file from where the job stands to its end, and go on by itself when the connection breaks.
         The job as it is then; raises PlatformError when it is refused, or nothing moves for two minutes."""
         kind = content_type(path)
-        offset, delay_s, deadline_s = -1, RETRY_MIN_S, time.monotonic() + GIVE_UP_S
+        offset, backoff, deadline_s = -1, Backoff(most_s=RETRY_MOST_S), time.monotonic() + GIVE_UP_S
         # An answer is read when all is sent, and what is no such file is refused for its beginning: so that
         # goes first, by itself.
         beginning = True
@@ -209,7 +212,8 @@ class Platform:
                 if stands.state == "done":
                     return stands
                 if stands.offset > offset:
-                    offset, delay_s = stands.offset, RETRY_MIN_S
+                    offset = stands.offset
+                    backoff.reset()
                     deadline_s = time.monotonic() + GIVE_UP_S
                 beginning = beginning and offset == 0
                 headers = {"Content-Type": kind, "Upload-Offset": str(offset)}
@@ -222,8 +226,7 @@ class Platform:
             except PlatformAway as error:
                 if time.monotonic() > deadline_s:
                     raise PlatformAway(f"{error} Job {job} can be gone on with later.") from error
-                time.sleep(delay_s)
-                delay_s = min(2 * delay_s, RETRY_MAX_S)
+                time.sleep(backoff.delay_s(error.retry_after_s))
 
     def write_import_errors(self, job: str, path: Path) -> None:
         """The job's bad lines as NDJSON."""
@@ -251,24 +254,11 @@ class Platform:
             raise PlatformError(f"{self._url}{path} answers something else: is it our platform?") from error
 
     def _send(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        try:
+        with transport_errors(self._url):
             answer = self._http.request(method, path, **more)
-        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise ConfigError(f"--platform {self._url!r} cannot be used: {error}.") from error
-        except httpx2.TransportError as error:
-            raise PlatformAway(f"{self._url} does not answer ({error or type(error).__name__}).") from error
-        status, sentence = answer.status_code, "" if answer.is_success else _said(answer)
-        if status in (429, 502, 503, 504) or (status == 409 and path.startswith("/v1/imports/")):
-            raise PlatformAway(sentence, status)
-        if status in (401, 403):
-            raise KeyRefused(f"{sentence} The key is taken from QILU_API_KEY.", status)
-        if not answer.is_success:
-            raise PlatformError(sentence, status)
-        return answer
-
-
-def _said(answer: httpx2.Response) -> str:
-    try:
-        return str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"{answer.url} answers {answer.status_code}: is it our platform?"
+        try:
+            return check(self._url, answer)
+        except PlatformError as error:
+            if error.status == 409 and path.startswith("/v1/imports/"):  # another connection still sends
+                raise PlatformAway(str(error), error.status) from error
+            raise
