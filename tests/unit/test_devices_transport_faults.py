@@ -24,6 +24,7 @@ from qilu_devices.fleet import Shard, Unit
 from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord
 from qilu_devices.scenario import parse_scenario
 from qilu_devices.simulation import Moment, Sample, Simulation, digest, fleet_of
+from qilu_devices.transport import episodes
 from qilu_devices.transport.disturbance import Disturbance, Sending, Way
 from qilu_devices.transport.episodes import (
     LARGEST_SHIFT_MS,
@@ -31,7 +32,6 @@ from qilu_devices.transport.episodes import (
     Kind,
     TransportFault,
     TransportPlan,
-    episodes,
 )
 
 MIX = "classes: {motor: 1, pump: 1, boiler: 1, compressor: 1}\ncities: {'370200': 1, '370700': 1}\n"
