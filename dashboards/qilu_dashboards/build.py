@@ -1,4 +1,4 @@
-"""The dashboards as the JSON that Grafana reads: `python -m qilu_dashboards.build` writes it."""
+"""The dashboards as JSON files for Grafana; `python -m qilu_dashboards.build` writes them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from qilu_dashboards.programme_overview import overview
 from qilu_dashboards.unit import unit
 
 JSON_FOLDER = Path(__file__).parents[1] / "json"
-"""Beside the package in the repository; an installed package has none."""
+"""Folder beside the package in the repository; an installed package does not have it."""
 
 
 def build_all() -> dict[str, str]:
-    """File names and contents: the same bytes at every call."""
+    """File contents by file name; every call returns the same bytes."""
     boards = {
         "programme-overview.json": overview(),
         "city.json": city(),
@@ -41,15 +41,17 @@ def build_all() -> dict[str, str]:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write every dashboard into `folder`, which is made if it is missing. Raises ConfigError when it cannot
-    be written."""
+    """Write every dashboard into `folder`, which is created if missing. Raises ConfigError if it cannot be
+    created."""
     boards = build_all()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be made: {error.strerror}: give another folder.") from error
+        raise ConfigError(
+            f"The folder {folder} cannot be created: {error.strerror}. Choose another one."
+        ) from error
     if folder == JSON_FOLDER:
-        for old in folder.glob("*.json"):  # a class that is gone
+        for old in folder.glob("*.json"):  # of a class that no longer exists
             old.unlink()
     written = []
     for name, text in boards.items():
@@ -60,7 +62,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def write_alerts(folder: Path) -> Path:
-    """Write the alert rules into `folder`, which is made if it is missing."""
+    """Write the alert rules into `folder`, which is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ALERTS_FILE
     path.write_text(alerts_yaml(), encoding="utf-8")

@@ -1,5 +1,5 @@
-"""What is wrong with the dashboards, without a database: files that are not what the code makes, and queries
-that name what nothing writes."""
+"""Checks the dashboards without a database: every file is what the code generates, and every query refers
+to a measurement and field that exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qilu_dashboards.build import JSON_FOLDER, build_all
 
 
 def queries(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where each query of a dashboard stands, and its text."""
+    """Location and text of each query of a dashboard."""
     title = board["title"]
     for panel in board["panels"]:
         for target in panel.get("targets", []):
@@ -31,7 +31,7 @@ def queries(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def unknown_names(query: str) -> set[str]:
-    """What a query names that no service writes: measurements, tags, fields, and signals of a class."""
+    """Names in a query that no service writes: measurements, tags, fields, and signals of a class."""
     sources = set(re.findall(r'FROM "([^"]+)"', query))
     if not sources:
         return {"no measurement"}
@@ -40,7 +40,7 @@ def unknown_names(query: str) -> set[str]:
     for source in sources - found:
         known |= {*MEASUREMENTS[source].tags, *MEASUREMENTS[source].fields}
     found |= set(re.findall(r'"([^"]+)"', query)) - known
-    # Values of tags that the schema fixes.
+    # Tag values that the schema defines.
     classes = set(re.findall(r"\"class\" = '([^']+)'", query))
     found |= classes - CATALOGUE.keys()
     found |= set(re.findall(r"\"level\" = '([^']+)'", query)) - set(LEVELS)
@@ -53,23 +53,27 @@ def unknown_names(query: str) -> set[str]:
 
 
 def problems(folder: Path = JSON_FOLDER, alerts: Path = ALERTS_FOLDER) -> list[str]:
-    """One sentence for each thing that is wrong; nothing when all is well."""
+    """One sentence per problem."""
     made = build_all()
     found = []
     kept = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
     for name in sorted(made.keys() | kept.keys()):
         if made.get(name) != kept.get(name):
             what = (
-                "is missing" if name not in kept else "belongs to nothing" if name not in made else "is old"
+                "is missing"
+                if name not in kept
+                else "is not generated any more"
+                if name not in made
+                else "is out of date"
             )
             found.append(f"{name} {what}: run `qilu dashboards build`.")
     rules_file = alerts / ALERTS_FILE
     if not rules_file.is_file() or rules_file.read_text(encoding="utf-8") != alerts_yaml():
-        found.append(f"{ALERTS_FILE} is old: run `qilu dashboards build`.")
+        found.append(f"{ALERTS_FILE} is out of date: run `qilu dashboards build`.")
     asked = [place for text in made.values() for place in queries(json.loads(text))]
     asked += [(f"alert {rule.title}", rule.query) for rule in rules()]
     for place, query in asked:
         unknown = unknown_names(query)
         if unknown:
-            found.append(f"{place}: nothing writes {', '.join(sorted(unknown))}: {query}")
+            found.append(f"{place}: no service writes {', '.join(sorted(unknown))}: {query}")
     return found

@@ -1,4 +1,4 @@
-"""The dashboard of one city, or of some."""
+"""The dashboard of one or more cities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qilu_dashboards.frame import (
     lookup,
     several,
 )
-from qilu_dashboards.panels import GREEN, MANY_LINES, RED, bars, course, listing, number, thresholds
+from qilu_dashboards.panels import GREEN, MANY_LINES, RED, bars, graph, listing, number, thresholds
 from qilu_dashboards.queries import (
     CITY_COUNTS,
     EACH_MINUTE,
@@ -38,12 +38,12 @@ UID = "qilu-city"
 
 _COUNTY = '"level" = \'county\' AND "city" =~ /^${city:regex}$/ AND "place" =~ /^${county:regex}$/'
 _BASES = "|".join(sorted({class_.base_signal.name for class_ in CATALOGUE.values()}))
-"""Every reading holds its class's base signal, so these rows count units without counting them twice."""
+"""Base signals of all classes. Every reading holds the base signal, so these rows count each unit once."""
 
 
 def city() -> Dashboard:
-    """Counts of the chosen cities, what reports in them by class and county, and their alarms."""
-    made = board("city", UID, "One city of the programme, or some. 城市视图", since="now-1h")
+    """Counts of the chosen cities, reporting units by class and county, and alarms."""
+    made = board("city", UID, "One or more cities of the programme. 各市上云情况", since="now-1h")
     first = next(iter(CITIES))
     chosen = VariableOption(selected=True, text=CITY_NAMES[first], value=first)
     made.with_variable(choice("city", "City 城市", CITY_NAMES).multi(True).current(chosen))
@@ -51,7 +51,7 @@ def city() -> Dashboard:
         'SHOW TAG VALUES FROM "fleet" WITH KEY = "place" '
         'WHERE "level" = \'county\' AND "city" =~ /^${city:regex}$/'
     )
-    made.with_variable(several(lookup("county", "County 县区", counties)))
+    made.with_variable(several(lookup("county", "County 县（市、区）", counties)))
     made.with_variable(classes())
     _counts(made)
     _equipment(made)
@@ -70,17 +70,17 @@ def _counts(made: dashboard.Dashboard) -> None:
         made.with_panel(number(title, summed(field, title, CITY_COUNTS), "locale", span=6))
     grown = each_interval({"units": 'last("units_on_cloud")'}, CITY_COUNTS, "code")
     made.with_panel(
-        course("Units on cloud 上云设备", grown, "locale", alias="$tag_code", names=CITY_NAMES).span(24)
+        graph("Units on cloud 上云设备", grown, "locale", alias="$tag_code", names=CITY_NAMES).span(24)
     )
 
 
 def _equipment(made: dashboard.Dashboard) -> None:
-    made.with_row(dashboard.Row("Equipment that reports 在线设备"))
+    made.with_row(dashboard.Row("Reporting equipment 在线设备"))
     source = Source("fleet", f'{PLACE} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/')
     by_class = summed("units", "units", source, "class", fn="max")
     made.with_panel(
-        course(
-            "Units that report, by class 各类在线设备",
+        graph(
+            "Reporting units by class 各类在线设备",
             by_class,
             "locale",
             alias="$tag_class",
@@ -88,13 +88,13 @@ def _equipment(made: dashboard.Dashboard) -> None:
             every=EACH_MINUTE,
         )
         .max_data_points(MANY_LINES)
-        .description("Different units that reported within one minute.")
+        .description("Number of different units that reported within one minute.")
     )
     in_counties = Source("fleet", f'{_COUNTY} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/')
     by_county = newest("units", "units", in_counties, "place")
     made.with_panel(
         bars(
-            "Units that report, by county 各县区在线设备", by_county, "$tag_place", COUNTY_NAMES
+            "Reporting units by county 各县（市、区）在线设备", by_county, "$tag_place", COUNTY_NAMES
         ).description(LATELY)
     )
 
@@ -107,12 +107,12 @@ def _alarms(made: dashboard.Dashboard) -> None:
         number(
             "Open alarms 未解除报警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
         )
-        .description("Of those that began in the time shown.")
+        .description("Open alarms that began in the time range.")
         .no_value("0")
     )
-    began = f'SELECT count("open") AS "begun" {source} GROUP BY "class"'
+    new = f'SELECT count("open") AS "new" {source} GROUP BY "class"'
     made.with_panel(
-        bars("Alarms begun, by class 各类报警", began, "$tag_class", CLASS_NAMES)
+        bars("New alarms by class 各类新增报警", new, "$tag_class", CLASS_NAMES)
         .no_value("0")
         .span(18)
         .height(4)
@@ -121,18 +121,18 @@ def _alarms(made: dashboard.Dashboard) -> None:
         'SELECT "unit", "class", "signal", "value", "worst", "limit", "duration_s", "open" '
         f"{source} ORDER BY time DESC LIMIT 50"
     )
-    made.with_panel(listing("The newest alarms 最近报警", rows, ALARM_HEADINGS))
+    made.with_panel(listing("Latest alarms 最近报警", rows, ALARM_HEADINGS))
 
 
 ALARM_HEADINGS = {
-    "Time": "Begin 开始",
+    "Time": "Start 开始时间",
     "unit": "Unit 设备",
     "class": "Class 类别",
     "signal": "Signal 测点",
-    "value": "Value at begin 起始值",
-    "worst": "Worst 最差值",
+    "value": "Value at start 起始值",
+    "worst": "Worst value 极值",
     "limit": "Limit 限值",
-    "duration_s": "Duration, s 持续",
-    "ratio": "Worst over limit 超限倍数",
+    "duration_s": "Duration, s 持续时间",
+    "ratio": "Worst / limit 超限倍数",
     "open": "Open 未解除",
 }

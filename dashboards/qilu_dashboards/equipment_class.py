@@ -1,4 +1,4 @@
-"""A dashboard for each equipment class of the catalogue: its fleet, never its single units."""
+"""A dashboard per equipment class of the catalogue, about its fleet as a whole."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from qilu_dashboards.panels import (
     GREEN,
     RED,
     bars,
-    course,
     distribution,
+    graph,
     industry_bars,
     listing,
     number,
@@ -41,7 +41,7 @@ def uid(class_: EquipmentClass) -> str:
 
 
 def equipment_class(class_: EquipmentClass) -> Dashboard:
-    """Units, key signals with their limits, distributions, what meters added, zones, alarms, the worst
+    """Units, key signals with their limits, distributions, meter increases, zones, alarms and the worst
     units."""
     title = f"{class_.title.lower()} {class_.title_zh}"
     made = board(title, uid(class_), f"All units of the class {class_.name}. {class_.title_zh}总览")
@@ -49,7 +49,7 @@ def equipment_class(class_: EquipmentClass) -> Dashboard:
     made.with_variable(industries())
     signals = KEY_SIGNALS[class_.name]
     _summary(made, class_)
-    made.with_row(dashboard.Row("Key signals over the fleet 关键测点"))
+    made.with_row(dashboard.Row("Key signals of the fleet 关键测点"))
     for signal in signals:
         if not is_cumulative(signal):
             made.with_panel(_band(class_, signal))
@@ -70,21 +70,21 @@ def equipment_class(class_: EquipmentClass) -> Dashboard:
 
 def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     base = class_.base_signal.name
-    made.with_row(dashboard.Row("Fleet 机群"))
+    made.with_row(dashboard.Row("Fleet 设备总览"))
     units = summed("units", "units", fleet(class_.name, base), fn="max")
-    made.with_panel(number("Units that report 在线设备", units, "locale", every=EACH_MINUTE))
+    made.with_panel(number("Reporting units 在线设备", units, "locale", every=EACH_MINUTE))
     readings = summed("n", "readings", fleet(class_.name, base), fn="sum")
-    made.with_panel(number("Readings an interval 读数", readings, "locale", every=EACH_MINUTE))
+    made.with_panel(number("Readings per interval 读数", readings, "locale", every=EACH_MINUTE))
     counted = Source("programme", f"\"scope\" = 'class' AND \"code\" = '{class_.name}'")
     on_cloud = each_interval({"on cloud": 'last("units_on_cloud")'}, counted)
-    made.with_panel(number("Units on cloud, province 全省上云", on_cloud, "locale"))
+    made.with_panel(number("Units on cloud, province 全省上云设备", on_cloud, "locale"))
     by_city = (
         f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
         f'AND "signal" = \'{base}\' AND "level" = \'city\' AND $timeFilter GROUP BY "place"'
     )
     made.with_panel(
         bars(
-            "Units that report, by city 各市在线设备", by_city, "$tag_place", CITY_NAMES, height=14
+            "Reporting units by city 各市在线设备", by_city, "$tag_place", CITY_NAMES, height=14
         ).description(LATELY)
     )
     by_industry = (
@@ -97,15 +97,15 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
 
 def _band(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
     columns = {
-        "highest 最高": 'max("max")',
+        "maximum 最高": 'max("max")',
         "mean 均值": 'sum("sum") / sum("n")',
-        "lowest 最低": 'min("min")',
+        "minimum 最低": 'min("min")',
     }
     query = each_interval(columns, fleet(class_.name, signal.name))
     limits = [limit for limit in LIMITS[class_.name] if limit.signal == signal.name]
     steps = steps_of(limits) if limits else None
     described = "; ".join(f"{limit.title} {limit.title_zh}: {limit.kind} {limit.limit:g}" for limit in limits)
-    panel = course(
+    panel = graph(
         f"{signal.name} ({signal.unit})",
         query,
         unit_of(signal),
@@ -117,10 +117,10 @@ def _band(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
 
 
 def _added(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
-    """What the meters of a class added in each interval."""
+    """Increase of the meters of a class in each interval."""
     query = summed("sum", f"{class_.title} {class_.title_zh}", fleet(class_.name, signal.name), fn="sum")
-    return course(
-        f"{class_.title} {class_.title_zh}: {signal.name} added ({signal.unit})",
+    return graph(
+        f"{class_.title} {class_.title_zh}: {signal.name} increase 增量 ({signal.unit})",
         query,
         unit_of(signal),
         every=EACH_MINUTE,
@@ -142,20 +142,20 @@ def _out_of_range(class_: EquipmentClass) -> bargauge.Panel:
     query = in_all({"readings": 'sum("out_of_range")'}, source, "signal")
     panel = bars("Values outside their range 超量程读数", query, "$tag_signal", {}, height=10).span(8)
     return panel.description(
-        "Readings whose value is none that the sensor should be able to give: they are stored, and in the "
-        "figures above. A broken sensor, or another unit of measurement."
+        "Readings with a value outside the range of the sensor. They are stored, and included in the figures "
+        "above. The cause is a broken sensor or a wrong unit of measurement."
     )
 
 
 def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
-    made.with_row(dashboard.Row("Alarms and the worst units 报警与最差设备"))
+    made.with_row(dashboard.Row("Alarms and worst units 报警与超限设备"))
     source = f'FROM "alarm" WHERE "class" = \'{class_.name}\' AND {IN_CITY} AND $timeFilter'
     well = thresholds((None, GREEN), (1, RED))
     made.with_panel(
         number(
             "Open alarms 未解除报警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
         )
-        .description("Of those that began in the time shown.")
+        .description("Open alarms that began in the time range.")
         .no_value("0")
         .height(9)
     )
@@ -163,7 +163,7 @@ def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     link = f"/d/qilu-unit-{class_.name.replace('_', '-')}?var-unit=${{__value.text}}&${{__url_time_range}}"
     made.with_panel(
         listing(
-            "The worst units 最差设备",
+            "Worst units 超限最严重设备",
             worst,
             {**ALARM_HEADINGS, "top": ALARM_HEADINGS["ratio"]},
             span=18,
@@ -174,7 +174,7 @@ def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     if zones:
         signal = class_.signal("vibration")
         edges = bin_edges(signal)
-        # Bins are shares of the signal's range; a bin belongs to the zone that its lower edge lies in.
+        # Bins are fractions of the signal's range; a bin belongs to the zone of its lower edge.
         bounds = [0.0, *(limit.limit for limit in zones), float("inf")]
         columns = {}
         for name, low, high in zip("ABCD", bounds, bounds[1:], strict=False):
@@ -183,9 +183,9 @@ def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
                 columns[f"Zone {name} {name}区"] = " + ".join(f'sum("{field}")' for field in mine)
         query = in_all(columns, fleet(class_.name, "vibration"))
         made.with_panel(
-            distribution("Vibration zones, readings 振动分区", query).description(
-                "A, B, C, D by "
+            distribution("Readings by vibration zone 振动分区", query).description(
+                "Zones A, B, C and D, separated by "
                 + ", ".join(f"{limit.limit:g}" for limit in zones)
-                + " mm/s rms (ISO 10816-3, N), to the nearest step of the distribution."
+                + " mm/s rms (ISO 10816-3, N), rounded to a step of the distribution."
             )
         )

@@ -1,6 +1,6 @@
-"""A fake of Grafana's HTTP API: data sources, folders and dashboards in dictionaries, with the answers that
-Grafana's documentation gives (200, 401, 404, 409, 412). For tests, and for trying `qilu dashboards push`
-where Grafana cannot be had. It is not Grafana: it draws nothing and checks no dashboard.
+"""A fake of Grafana's HTTP API: data sources, folders and dashboards in dictionaries, with the documented
+answers of Grafana (200, 401, 404, 409, 412). It serves tests, and users who try `qilu dashboards push`
+without Grafana. It renders nothing and validates no dashboard.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ class FakeGrafana:
         if known is not None:
             version = known["dashboard"]["version"]
             if wanted.get("version") != version and not body.get("overwrite"):
-                said = "The dashboard has been changed by someone else"
-                return 412, {"message": said, "status": "version-mismatch"}
+                message = "The dashboard has been changed by someone else"
+                return 412, {"message": message, "status": "version-mismatch"}
         for other in self.boards.values():
             same = other["dashboard"]["title"] == wanted["title"] and other["meta"]["folderUid"] == folder
             if same and other["dashboard"]["uid"] != wanted["uid"]:
-                said = "A dashboard with the same name in the folder already exists"
-                return 412, {"message": said, "status": "name-exists"}
+                message = "A dashboard with the same name in the folder already exists"
+                return 412, {"message": message, "status": "name-exists"}
         number = wanted.get("id") or len(self.boards) + 1
         kept = {**wanted, "id": number, "version": version + 1}
         self.boards[wanted["uid"]] = {"dashboard": kept, "meta": {"folderUid": folder}}

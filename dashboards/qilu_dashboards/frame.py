@@ -1,4 +1,4 @@
-"""What every dashboard has: name, tags, links to the others, variables, annotations."""
+"""Common parts of the dashboards: name, tags, links to the others, variables, annotations."""
 
 from __future__ import annotations
 
@@ -47,9 +47,8 @@ EVERY = VariableOption(selected=True, text=["All"], value=["$__all"])
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A raw InfluxQL query whose points are marks on every graph. `text` and `tags` name columns of the
-    answer; Grafana reads the query from the annotation itself or from its target, depending on its
-    version."""
+    """A raw InfluxQL query whose points are marked on every graph. `text` and `tags` name columns of the
+    answer. Depending on its version, Grafana reads the query from the annotation or from its target."""
 
     name: str
     query: str
@@ -89,7 +88,7 @@ MILESTONES = Annotation(
 
 
 def alarm_marks(where: str) -> Annotation:
-    """Begins of alarms; the newest 200, for a province may have more than a graph can show."""
+    """Starts of alarms: the newest 200, because a province may have more than a graph can show."""
     return Annotation(
         name="Alarms 报警",
         query=f'SELECT "value", "unit", "signal" FROM "alarm" WHERE {where} AND $timeFilter '
@@ -101,7 +100,7 @@ def alarm_marks(where: str) -> Annotation:
 
 
 def board(title: str, uid: str, description: str, *, since: str = "now-6h") -> dashboard.Dashboard:
-    """An empty dashboard with the links that all have."""
+    """An empty dashboard with the common links."""
     everywhere = (
         dashboard.DashboardLink("Clouds in Qilu 云行齐鲁")
         .type(DashboardLinkType.DASHBOARDS)
@@ -124,8 +123,8 @@ def board(title: str, uid: str, description: str, *, since: str = "now-6h") -> d
 
 
 def finish(made: dashboard.Dashboard, *annotations: Annotation) -> Dashboard:
-    """The dashboard, its panels numbered: Grafana numbers those without an id anew at every load, and links
-    to a panel would change."""
+    """Build the dashboard and number its panels. Grafana gives panels without an id a new number at every
+    load, which would change links to a panel."""
     built = made.build()
     for number_, panel in enumerate(built.panels or [], start=1):
         panel.id_val = number_
@@ -135,7 +134,7 @@ def finish(made: dashboard.Dashboard, *annotations: Annotation) -> Dashboard:
 
 
 def choice(name: str, label: str, names: Mapping[str, str]) -> dashboard.CustomVariable:
-    # A comma parts choices, a colon a choice from its value.
+    # A comma separates choices, a colon the text of a choice from its value.
     shown = {value: text.replace(",", " ·").replace(":", "") for value, text in names.items()}
     values = ", ".join(f"{text} : {value}" for value, text in shown.items())
     return dashboard.CustomVariable(name).label(label).values(values)
@@ -153,8 +152,8 @@ def lookup(name: str, label: str, query: str) -> dashboard.QueryVariable:
 
 
 def cities(all_value: str = PROVINCE) -> dashboard.CustomVariable:
-    """The 16 cities. "All" is the province's code where roll-ups of the province are asked, `.*` where cities
-    or units are."""
+    """A variable for the 16 cities. Its "All" is the province's code for roll-ups of the province, and
+    `.*` for cities or units."""
     return several(choice("city", "City 城市", CITY_NAMES), all_value)
 
 
@@ -167,5 +166,5 @@ def classes() -> dashboard.CustomVariable:
 
 
 def several(made: Variable, all_value: str = ".*") -> Variable:
-    """Any number of choices, all of them at first."""
+    """Allow any number of choices, with "All" as the default."""
     return made.multi(True).include_all(True).all_value(all_value).current(EVERY)

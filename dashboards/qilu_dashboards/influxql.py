@@ -9,12 +9,13 @@ from grafana_foundation_sdk.cog import builder, variants
 from grafana_foundation_sdk.models.common import DataSourceRef
 
 DATA_SOURCE = DataSourceRef(type_val="influxdb", uid="qilu-influxdb")
-"""The data source that `dashboards/provisioning/datasources` makes."""
+"""The data source that `dashboards/provisioning/datasources` provisions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Influxql(variants.Dataquery):
-    """What Grafana's InfluxDB data source sends. `alias` names a series: `$col`, `$tag_code` or text."""
+    """The query model of Grafana's InfluxDB data source. `alias` names a series: `$col`, `$tag_code` or
+    text."""
 
     query: str
     alias: str
@@ -34,7 +35,7 @@ class Influxql(variants.Dataquery):
 
 @dataclass(frozen=True, slots=True)
 class Target(builder.Builder[Influxql]):
-    """The builder that the SDK's panels take."""
+    """The builder that panels of the SDK accept."""
 
     query: str
     alias: str = "$col"

@@ -1,4 +1,4 @@
-"""The kinds of panel that the dashboards use, each with one look."""
+"""Panels that the dashboards use, one function per kind."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from qilu_dashboards.frame import INDUSTRY_NAMES
 from qilu_dashboards.influxql import DATA_SOURCE, Target
 
 EVERY = "10s"
-"""The shortest step of a graph: every interval then holds at least one roll-up point."""
+"""The shortest step of a graph, so that every interval holds at least one roll-up point."""
 
 MANY_LINES = 200
-"""Points where a graph has many lines or reads what is written every few seconds, and of what is added up
-over the time shown: by the hour from a week on, instead of 25 days."""
+"""Points of a graph with many lines or of frequently written data, and of sums over the time range: it reads
+hourly rows from a week on, instead of 25 days."""
 
 BLUE, GREEN, ORANGE, RED = "#3274d9", "#37872d", "#ff9830", "#e02f44"
 
 
 def thresholds(*steps: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
-    """Colours from a value on; the first step starts at None."""
+    """Colours by lower bound; the first bound is None."""
     made = [Threshold(value, color) for value, color in steps]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(made)
 
@@ -56,7 +56,7 @@ def _last() -> common.ReduceDataOptions:
 
 
 def against_target(target: CoreTarget, query: str, *, span: int) -> gauge.Panel:
-    """A gauge that is full at the target, and green when that is reached ("more than" is more than)."""
+    """A gauge that is full at the target, and green once the target is reached (`>` targets: exceeded)."""
     return (
         gauge.Panel()
         .title(f"{target.title} {target.title_zh}")
@@ -83,7 +83,7 @@ def number(
     steps: dashboard.ThresholdsConfig | None = None,
     every: str = EVERY,
 ) -> stat.Panel:
-    """The newest value, large, with its course behind it."""
+    """The newest value in large type, with its graph in the background."""
     return (
         stat.Panel()
         .title(title)
@@ -101,7 +101,7 @@ def number(
     )
 
 
-def course(
+def graph(
     title: str,
     query: str,
     unit: str,
@@ -112,7 +112,7 @@ def course(
     every: str = EVERY,
     steps: dashboard.ThresholdsConfig | None = None,
 ) -> timeseries.Panel:
-    """Values over time. `names` shows a series, known by its tag's value, under a readable name."""
+    """Values over time. `names` maps the tag value of a series to its display name."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -151,7 +151,7 @@ def course(
 
 
 def bars(title: str, query: str, alias: str, names: Mapping[str, str], *, height: int = 9) -> bargauge.Panel:
-    """One bar for each series, known by its tag's value and shown under its name."""
+    """One bar per series. `names` maps the tag value of a series to its display name."""
     panel = (
         bargauge.Panel()
         .title(title)
@@ -174,15 +174,15 @@ def bars(title: str, query: str, alias: str, names: Mapping[str, str], *, height
 
 
 def industry_bars(query: str, described: str) -> bargauge.Panel:
-    """Units that report, a bar for each industry; the query's series are by `place`."""
-    title = "Units that report, by industry 各行业在线设备"
+    """Reporting units, one bar per industry. The series of the query have the tag `place`."""
+    title = "Reporting units by industry 各行业在线设备"
     return bars(title, query, "$tag_place", INDUSTRY_NAMES, height=14).description(described)
 
 
 def rows(
     title: str, query: str, key: str, heading: str, names: Mapping[str, str], *, height: int = 9
 ) -> table.Panel:
-    """A table with one row for each value of the tag `key`, shown under its name."""
+    """A table with one row per value of the tag `key`. `names` maps these values to display names."""
     shown = ValueMap({value: ValueMappingResult(text=name) for value, name in names.items()})
     tidy = DataTransformerConfig(
         id_val="organize", options={"excludeByName": {"Time": True}, "renameByName": {key: heading}}
@@ -202,7 +202,7 @@ def rows(
 
 
 def steps_of(limits: Sequence[Limit]) -> dashboard.ThresholdsConfig:
-    """Colours by a signal's limits: in order, then the boundaries, then the alarm."""
+    """Colours by a signal's limits: normal, note, warning, alarm."""
     colors = {"note": BLUE, "warning": ORANGE, "alarm": RED}
     above = sorted((limit for limit in limits if limit.kind == "above"), key=lambda limit: limit.limit)
     below = sorted((limit for limit in limits if limit.kind == "below"), key=lambda limit: limit.limit)
@@ -212,7 +212,7 @@ def steps_of(limits: Sequence[Limit]) -> dashboard.ThresholdsConfig:
 
 
 def states(title: str, query: str, unit: str, steps: dashboard.ThresholdsConfig) -> statetimeline.Panel:
-    """A bar over time whose colour is what the value means."""
+    """A bar over time, coloured by the thresholds of the value."""
     return (
         statetimeline.Panel()
         .title(title)
@@ -230,7 +230,7 @@ def states(title: str, query: str, unit: str, steps: dashboard.ThresholdsConfig)
 
 
 def distribution(title: str, query: str, *, span: int = 8) -> bargauge.Panel:
-    """One bar for each column of the answer's one row: how many readings lie in each step."""
+    """One bar per column of the single row of the answer: the number of readings in each step."""
     return (
         bargauge.Panel()
         .title(title)
@@ -252,7 +252,8 @@ def distribution(title: str, query: str, *, span: int = 8) -> bargauge.Panel:
 def listing(
     title: str, query: str, names: Mapping[str, str], *, span: int = 24, link: str | None = None
 ) -> table.Panel:
-    """A table of rows as they come; `names` are headings. `link` is where a unit's name leads to."""
+    """A table of the rows of the answer. `names` maps columns to headings; `link` is the URL of a unit's
+    cell."""
     tidy = DataTransformerConfig(id_val="organize", options={"renameByName": dict(names)})
     panel = (
         table.Panel()
@@ -269,19 +270,19 @@ def listing(
     return panel
 
 
-def said(text_: str, *, height: int = 3, span: int = 24) -> text.Panel:
-    """A sentence or two, for what numbers cannot say."""
+def note(text_: str, *, height: int = 3, span: int = 24) -> text.Panel:
+    """A text panel."""
     return text.Panel().title("About 说明").content(text_).height(height).span(span)
 
 
 def on_map(title: str, query: str, name: str) -> geomap.Panel:
-    """A circle for each city, as large as its count. The cities' places come with the dashboard: no map
-    service is asked, and the base layer is left blank."""
+    """A circle per city, sized by its count. The dashboard holds the positions of the cities, and the base
+    layer is blank, so no map service is needed."""
     features = json.loads(files("qilu_contract").joinpath("data", "shandong.geojson").read_text("utf-8"))[
         "features"
     ]
     places = {feature["properties"]["code"]: feature["properties"]["center"] for feature in features}
-    # The store knows no positions: each city is asked for by a query of its own, whose text holds them.
+    # The store has no positions, so each city has its own query, which contains them.
     panel = (
         geomap.Panel()
         .title(title)

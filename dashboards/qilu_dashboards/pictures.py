@@ -1,5 +1,5 @@
-"""A dashboard drawn by ourselves, from its own JSON and the answers to its own queries: for documents, and
-for a look without Grafana. It is no picture of Grafana, and says so.
+"""Draws a dashboard from its JSON and the answers to its queries, for documents and for a preview without
+Grafana. The picture states that it is not from Grafana.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from qilu_contract.errors import ConfigError
 from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all
 
-NOTE = "Drawn by Clouds in Qilu itself from the dashboard's queries. This is not Grafana."
+NOTE = "Drawn by Clouds in Qilu from the dashboard's queries. This is not Grafana."
 COLUMN_IN, ROW_IN = 0.62, 0.34
-"""Inches of a column and a row of the dashboard's grid of 24."""
+"""Size of a column and a row of the dashboard's grid of 24 columns, in inches."""
 LEFT_IN, LETTER_IN = 0.75, 0.055
-"""Inches left of a panel's content, and of a letter in the names of its bars."""
+"""Left margin of a panel's content, and width of a letter in the names of its bars, in inches."""
 LONG = 16
-"""Letters of a figure, beyond which it is drawn smaller."""
+"""Number of letters from which a figure is drawn smaller."""
 MAX_ROWS = 12
-"""Lines of a table or bars that are drawn."""
+"""Maximum number of table rows or bars that are drawn."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 Series = list[dict[str, Any]]
@@ -42,18 +42,20 @@ def board(uid: str) -> dict[str, Any]:
     boards = {one["uid"]: one for one in map(json.loads, build_all().values())}
     found: dict[str, Any] | None = boards.get(uid) or boards.get(f"qilu-{uid}")
     if found is None:
-        raise ConfigError(f"There is no dashboard {uid}: choose of {', '.join(sorted(boards))}.")
+        raise ConfigError(f"There is no dashboard {uid}: choose one of {', '.join(sorted(boards))}.")
     return found
 
 
 def picture(
     uid: str, store: str, token: str | None, time: Time, chosen: Mapping[str, str], file: Path
 ) -> None:
-    """Draw a dashboard of an InfluxDB into a file (.svg, .png). `chosen` are values of its variables; the
-    others are all, or the first that there is. Raises ConfigError, QiluError."""
+    """Draw a dashboard from an InfluxDB into a file (.svg, .png). `chosen` holds values of variables; the
+    other variables are "All", or their first value. Raises ConfigError, QiluError."""
     address = InfluxAddress.parse(store)
     if address is None:
-        raise ConfigError(f"{without_password(store)} is no InfluxDB: use influxdb://host:8086/database.")
+        raise ConfigError(
+            f"{without_password(store)} is not an InfluxDB URL: use influxdb://host:8086/database."
+        )
     made = board(uid)
     with httpx2.Client(
         base_url=address.url, headers=address.headers(token), timeout=60.0, trust_env=False
@@ -186,7 +188,7 @@ def _gauge(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
     axes.set_axis_off()
 
 
-def _course(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> None:
+def _graph(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> None:
     lines = 0
     for one in series:
         for place, column in enumerate(one["columns"][1:], start=1):
@@ -266,19 +268,19 @@ def _map(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
         value, lat, lon = one["values"][-1][1:4]
         axes.scatter([lon], [lat], s=20 + 4 * float(value) ** 0.5, color="#3274d9", alpha=0.6)
         axes.annotate(f"{value:,}", (lon, lat), size=6, ha="center", va="center")
-    axes.set_aspect(1.25)  # a degree of latitude against one of longitude at 36.5 degrees north
+    axes.set_aspect(1.25)  # ratio of a degree of latitude to one of longitude at 36.5 degrees north
     axes.grid(alpha=0.3)
 
 
 def _latin(text: str) -> str:
-    """English alone: the picture's font has no Chinese."""
+    """The English part of a text: the font of the picture has no Chinese."""
     return re.sub(r"\S*[⺀-鿿]\S*", "", text).strip(" :：")
 
 
 _PAINTERS: Mapping[str, Callable[[Axes, dict[str, Any], Series, Time], None]] = {
     "stat": _number,
     "gauge": _gauge,
-    "timeseries": _course,
+    "timeseries": _graph,
     "state-timeline": _states,
     "bargauge": _bars,
     "table": _table,
@@ -287,7 +289,7 @@ _PAINTERS: Mapping[str, Callable[[Axes, dict[str, Any], Series, Time], None]] = 
 
 
 def chosen_of(texts: Sequence[str]) -> dict[str, str]:
-    """`name=value` as given on the command line. Raises ConfigError."""
+    """Parse `name=value` arguments of the command line. Raises ConfigError."""
     found = {}
     for text in texts:
         name, sign, value = text.partition("=")

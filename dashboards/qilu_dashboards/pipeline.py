@@ -1,4 +1,4 @@
-"""The dashboard of the way of the data: what the gateways take, keep and refuse."""
+"""The dashboard of the data pipeline: readings that the gateways accept, store and refuse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qilu_contract.errors import Reason
 from qilu_contract.storage import MEASUREMENTS
 
 from qilu_dashboards.frame import board, finish, lookup, several
-from qilu_dashboards.panels import BLUE, GREEN, MANY_LINES, ORANGE, RED, bars, course, number, thresholds
+from qilu_dashboards.panels import BLUE, GREEN, MANY_LINES, ORANGE, RED, bars, graph, number, thresholds
 from qilu_dashboards.queries import Source, apart, each_interval, increase, newest
 
 UID = "qilu-pipeline"
@@ -23,8 +23,8 @@ REASONS = {str(reason): str(reason).replace("_", " ") for reason in Reason}
 
 
 def pipeline() -> Dashboard:
-    """Rates and lag, conservation, dead letters by reason, births, the spool where there is one, roll-ups."""
-    made = board("pipeline", UID, "From the broker to the store. 数据管道", since="now-1h")
+    """Rates and lag, conservation of readings, dead letters by reason, births, spool, roll-ups."""
+    made = board("pipeline", UID, "From the broker to the store. 数据采集链路", since="now-1h")
     gateways = 'SHOW TAG VALUES FROM "pipeline" WITH KEY = "gateway"'
     made.with_variable(several(lookup("gateway", "Gateway 网关", gateways)))
     _now(made)
@@ -41,7 +41,7 @@ def _now(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Now 当前"))
     rate = "suffix: readings/s"
     made.with_panel(number("Accepted 接收", newest("accepted_per_s", "accepted", _SOURCE), rate))
-    made.with_panel(number("Stored 存储", newest("stored_per_s", "stored", _SOURCE), rate))
+    made.with_panel(number("Stored 入库", newest("stored_per_s", "stored", _SOURCE), rate))
     late = thresholds((None, GREEN), (5_000, ORANGE), (60_000, RED))
     lag = newest("lag_ms", "lag", _SOURCE, outer="max")
     made.with_panel(number("Lag 延迟", lag, "ms", steps=late))
@@ -53,38 +53,38 @@ def _now(made: dashboard.Dashboard) -> None:
         number("In flight 处理中", newest("in_flight", "in flight", _SOURCE), "locale", steps=busy)
     )
     again = newest("redelivered", "redelivered", _SOURCE)
-    made.with_panel(number("Redelivered 重投", again, "locale", steps=bad))
+    made.with_panel(number("Redelivered 重复投递", again, "locale", steps=bad))
 
 
 def _rates(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Rates and lag 速率与延迟"))
-    columns = {"accepted 接收": 'mean("accepted_per_s")', "stored 存储": 'mean("stored_per_s")'}
+    columns = {"accepted 接收": 'mean("accepted_per_s")', "stored 入库": 'mean("stored_per_s")'}
     rates = each_interval(columns, _SOURCE, "gateway")
     made.with_panel(
-        course("Readings a second 每秒读数", rates, "suffix: readings/s", alias="$tag_gateway $col")
+        graph("Readings per second 每秒读数", rates, "suffix: readings/s", alias="$tag_gateway $col")
     )
     lag = each_interval({"lag 延迟": 'max("lag_ms")'}, _SOURCE, "gateway")
-    made.with_panel(course("Lag, from sample to store 延迟", lag, "ms", alias="$tag_gateway $col"))
+    made.with_panel(graph("Lag from sample to store 采样到入库延迟", lag, "ms", alias="$tag_gateway $col"))
     columns = {"births 上线": 'last("births")', "rebirth requests 重新上线请求": 'last("rebirth_requests")'}
     births = each_interval(columns, _SOURCE, "gateway")
     made.with_panel(
-        course("Births and rebirth requests 设备上线", births, "locale", alias="$tag_gateway $col")
+        graph("Births and rebirth requests 设备上线", births, "locale", alias="$tag_gateway $col")
     )
 
 
 def _conservation(made: dashboard.Dashboard) -> None:
-    made.with_row(dashboard.Row("Nothing is lost 守恒"))
-    became = ("accepted", "stored", "dead_lettered", "in_flight", "spooled", "corrupt")
-    names = [name for name in became if name in FIELDS]
+    made.with_row(dashboard.Row("Conservation of readings 读数守恒"))
+    outcomes = ("accepted", "stored", "dead_lettered", "in_flight", "spooled", "corrupt")
+    names = [name for name in outcomes if name in FIELDS]
     columns = {name.replace("_", " "): f'last("{name}")' for name in names}
     totals = each_interval(columns, _SOURCE, "gateway")
-    counted = course("Counted since the start 累计", totals, "locale", alias="$tag_gateway $col")
+    counted = graph("Counts since the start 累计", totals, "locale", alias="$tag_gateway $col")
     made.with_panel(counted.max_data_points(MANY_LINES))
     kept = " - ".join(f'last("{name}")' for name in names)
     difference = each_interval({"difference": kept}, _SOURCE, "gateway")
     made.with_panel(
-        course(
-            "Accepted less all that became of it: always 0 守恒差额",
+        graph(
+            "Accepted minus accounted for (always 0) 守恒差额",
             difference,
             "locale",
             alias="$tag_gateway $col",
@@ -100,13 +100,13 @@ def _spool(made: dashboard.Dashboard) -> None:
     for name, title, unit in (
         ("spooled", "Readings in the spool 暂存读数", "locale"),
         ("spool_bytes", "Size of the spool 暂存大小", "bytes"),
-        ("spool_age_s", "Age of its oldest reading 最旧读数", "s"),
+        ("spool_age_s", "Age of the oldest spooled reading 最早暂存读数", "s"),
     ):
         if name in FIELDS:
             query = each_interval({name: f'max("{name}")'}, _SOURCE, "gateway")
-            panel = course(title, query, unit, alias="$tag_gateway").span(8)
+            panel = graph(title, query, unit, alias="$tag_gateway").span(8)
             if name == "spooled":
-                panel.description("Over long times: as many as there were at the end of each hour.")
+                panel.description("Over long time ranges: the number at the end of each hour.")
             made.with_panel(panel)
 
 
@@ -116,17 +116,19 @@ def _refused(made: dashboard.Dashboard) -> None:
     latest = f'SELECT sum("each") AS "readings" FROM {each} WHERE $timeFilter{apart("reason")}'
     made.with_panel(bars("By reason, since the start 按原因累计", latest, "$tag_reason", REASONS))
     grown = increase("readings", "readings", _REFUSED, "reason")
-    made.with_panel(course("New ones, by reason 新增", grown, "locale", alias="$tag_reason", names=REASONS))
+    made.with_panel(
+        graph("New dead letters by reason 按原因新增", grown, "locale", alias="$tag_reason", names=REASONS)
+    )
 
 
 def _rollups(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Roll-ups 汇总"))
     for name, title in {
         "rolled": "Readings rolled up 已汇总读数",
-        "late": "Too late for their minute 迟到读数",
-        "held": "Held in open minutes 待汇总读数",
-        "dropped": "Rows that no store took 丢弃的汇总行",
+        "late": "Late readings, not rolled up 迟到读数",
+        "held": "Readings in open minutes 待汇总读数",
+        "dropped": "Dropped roll-up rows 丢弃的汇总行",
         "alarms_open": "Open alarms 未解除报警",
     }.items():
         query = each_interval({name: f'last("{name}")'}, _ROLLUPS, "gateway")
-        made.with_panel(course(title, query, "locale", alias="$tag_gateway"))
+        made.with_panel(graph(title, query, "locale", alias="$tag_gateway"))

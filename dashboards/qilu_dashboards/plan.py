@@ -1,4 +1,4 @@
-"""The programme's plan as a straight line: what the pace is measured by."""
+"""The programme's plan as a straight line, with which the pace is compared."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Plan:
     per_day: float
 
 
-# About 20,000 enterprises at launch (S, its date inferred); of the rest nothing is known, so none (A). That
-# the way from there to the target is straight is assumed.
+# About 20,000 enterprises at launch (S, its date inferred). Nothing is known about units, so 0 (A). The
+# straight line from there to the target is assumed.
 _AT_LAUNCH = {"enterprises_on_cloud": 20_000, "units_on_cloud": 0}
 
 PLANS: dict[str, Plan] = {

@@ -24,7 +24,7 @@ from qilu_dashboards.panels import (
     ORANGE,
     against_target,
     bars,
-    course,
+    graph,
     industry_bars,
     number,
     on_map,
@@ -49,8 +49,8 @@ _PROVINCE = Source("programme", "\"scope\" = 'province'")
 
 
 def overview() -> Dashboard:
-    """Counts against every core target, pace and forecast, growth, cities, industries, classes, kinds of
-    action, vouchers."""
+    """Counts and core targets, pace and forecast, growth, cities, industries, classes, kinds of action,
+    vouchers."""
     made = board(
         "programme overview",
         UID,
@@ -60,7 +60,7 @@ def overview() -> Dashboard:
     made.with_variable(cities(all_value=".*"))
     made.with_variable(industries())
     made.with_variable(classes())
-    days = dashboard.TextBoxVariable("days").label("Days to the date 剩余天数").default_value("365")
+    days = dashboard.TextBoxVariable("days").label("Days to forecast 预测天数").default_value("365")
     made.with_variable(days)
     _targets(made)
     _pace(made)
@@ -72,19 +72,19 @@ def overview() -> Dashboard:
 
 
 def _targets(board: dashboard.Dashboard) -> None:
-    board.with_row(dashboard.Row("Against the targets 目标完成情况"))
+    board.with_row(dashboard.Row("Targets 目标完成情况"))
     others = [target for name, target in CORE_TARGETS.items() if name not in TARGETS]
     platforms = [target for target in others if target.unit == "platform"]
     rest = [target for target in others if target not in platforms]
     for line in ([*TARGETS.values()], platforms, rest):
         for place, target in enumerate(line):
             scope, code, field = target.counted_in
-            # The newest alone, not one an interval: found at once, however long the time.
+            # The newest value alone: the store finds it at once for any time range.
             query = (
                 f'SELECT last("{field}") AS "{target.title}" FROM "programme" WHERE "scope" = \'{scope}\' '
                 f"AND \"code\" = '{code}' AND $timeFilter"
             )
-            # Together they are as wide as the dashboard, however many there are.
+            # The panels of a line share the width of the dashboard.
             span = 24 * (place + 1) // len(line) - 24 * place // len(line)
             board.with_panel(against_target(target, query, span=span))
 
@@ -95,14 +95,14 @@ def _pace(board: dashboard.Dashboard) -> None:
         target = TARGETS[name]
         steps = thresholds((None, ORANGE), (plan.per_day, GREEN))
         pace = f'derivative(last("{name}"), 1d)'
-        daily = _PROVINCE.by_step(f'SELECT {pace} AS "a day"', over_time())
-        mean = f'SELECT mean("a day") AS "a day" FROM {daily} WHERE $timeFilter{over_time()}'
+        daily = _PROVINCE.by_step(f'SELECT {pace} AS "per day"', over_time())
+        mean = f'SELECT mean("per day") AS "per day" FROM {daily} WHERE $timeFilter{over_time()}'
         suffix = f"suffix: {target.unit}s/d"
         board.with_panel(
             number(
-                f"{target.title}: pace {target.title_zh}：每日", mean, suffix, span=6, steps=steps
+                f"{target.title}: pace {target.title_zh}：日均新增", mean, suffix, span=6, steps=steps
             ).description(
-                f"Plan: {plan.per_day:,.0f} a day, a straight line from {plan.from_count:,} in 10/2017 to "
+                f"Plan: {plan.per_day:,.0f} per day, a straight line from {plan.from_count:,} in 10/2017 to "
                 f"{target.target:,} at the end of 2022 (assumed)."
             )
         )
@@ -114,7 +114,7 @@ def _pace(board: dashboard.Dashboard) -> None:
         board.with_panel(
             number(
                 f"{target.title}: forecast {target.title_zh}：预测", forecast, "locale", span=6, steps=reached
-            ).description("The newest count and the pace of the time shown, over the days to the date.")
+            ).description("The newest count plus the pace over the time range times the number of days.")
         )
 
 
@@ -123,16 +123,16 @@ def _growth(board: dashboard.Dashboard) -> None:
     units = {
         "registered 已注册": 'last("units_registered")',
         "on cloud 已上云": 'last("units_on_cloud")',
-        "on cloud now 在云": 'last("units_on_cloud_current")',
+        "on cloud now 当前在云": 'last("units_on_cloud_current")',
         "active 活跃": 'last("units_active")',
     }
-    board.with_panel(course("Units 设备", each_interval(units, _PROVINCE), "locale"))
+    board.with_panel(graph("Units 设备", each_interval(units, _PROVINCE), "locale"))
     enterprises = {
         "registered 已注册": 'last("enterprises_registered")',
         "on cloud 已上云": 'last("enterprises_on_cloud")',
-        "on cloud now 在云": 'last("enterprises_on_cloud_current")',
+        "on cloud now 当前在云": 'last("enterprises_on_cloud_current")',
     }
-    board.with_panel(course("Enterprises 企业", each_interval(enterprises, _PROVINCE), "locale"))
+    board.with_panel(graph("Enterprises 企业", each_interval(enterprises, _PROVINCE), "locale"))
 
 
 def _cities(board: dashboard.Dashboard) -> None:
@@ -147,10 +147,10 @@ def _cities(board: dashboard.Dashboard) -> None:
         "registered enterprises 注册企业": 'last("enterprises_registered")',
     }
     query = in_all(columns, CITY_COUNTS, "code")
-    board.with_panel(rows("Cities 十六市", query, "code", "City 城市", CITY_NAMES, height=14))
+    board.with_panel(rows("Cities 16 市", query, "code", "City 城市", CITY_NAMES, height=14))
     grown = each_interval(on_cloud, CITY_COUNTS, "code")
-    growth = course(
-        "Units on cloud by city, over time 各市增长",
+    growth = graph(
+        "Units on cloud by city over time 各市上云设备增长",
         grown,
         "locale",
         alias="$tag_code",
@@ -162,7 +162,7 @@ def _cities(board: dashboard.Dashboard) -> None:
         'last("units_on_cloud") * 0 + $lon AS "lon" FROM "programme" '
         "WHERE \"scope\" = 'city' AND \"code\" = '$code' AND $timeFilter"
     )
-    board.with_panel(on_map("Units on cloud, on the map 上云设备分布图", one_city, "Units on cloud"))
+    board.with_panel(on_map("Map of units on cloud 上云设备分布图", one_city, "Units on cloud"))
 
 
 def _parts(board: dashboard.Dashboard) -> None:
@@ -172,20 +172,24 @@ def _parts(board: dashboard.Dashboard) -> None:
         'WHERE "scope" = \'class\' AND "code" =~ /^${class:regex}$/ '
         'AND $timeFilter GROUP BY "code"'
     )
-    board.with_panel(bars("Units on cloud by class 各类设备", by_class, "$tag_code", CLASS_NAMES, height=10))
+    board.with_panel(
+        bars("Units on cloud by class 各类上云设备", by_class, "$tag_code", CLASS_NAMES, height=10)
+    )
     by_kind = (
         'SELECT last("contracts_current") FROM "programme" '
         'WHERE "scope" = \'kind\' AND $timeFilter GROUP BY "code"'
     )
     board.with_panel(
-        bars("Cloud contracts by kind of action 上云合同", by_kind, "$tag_code", KIND_NAMES, height=10)
+        bars("Cloud contracts by kind of action 各类上云合同", by_kind, "$tag_code", KIND_NAMES, height=10)
     )
     in_industries = Source(
         "fleet", f'"level" = \'industry\' AND "place" =~ /^${{industry:regex}}$/ AND {OF_CLASS}'
     )
     by_industry = newest("units", "units", in_industries, "place")
     board.with_panel(
-        industry_bars(by_industry, f"{LATELY} Each class has its own; the ledger does not count by industry.")
+        industry_bars(
+            by_industry, f"{LATELY} Units are counted per class; the ledger does not count by industry."
+        )
     )
 
 
@@ -202,5 +206,5 @@ def _vouchers(board: dashboard.Dashboard) -> None:
     board.with_panel(latest.unit(unit))
     grown = each_interval(columns, source, "code")
     board.with_panel(
-        course("Vouchers by level, over time 各级云服务券增长", grown, unit, alias=alias, names=VOUCHER_NAMES)
+        graph("Vouchers by level over time 各级云服务券增长", grown, unit, alias=alias, names=VOUCHER_NAMES)
     )

@@ -1,8 +1,8 @@
-"""Bring the dashboards to any Grafana over its HTTP API: data source, folder, dashboards.
+"""Uploads data source, folder and dashboards to any Grafana through its HTTP API.
 
-Idempotent: what is there already as it should be is left alone. A data source with our uid is never
-changed, for whoever made it may have given it other credentials; dashboards are written over the version that
-was read, so that a change made meanwhile is not lost but said (412).
+Idempotent: only differences are written. An existing data source with our uid is never changed, because it
+may have other credentials. A dashboard is written over the version that was read, so that Grafana reports
+a concurrent change (412) instead of losing it.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from qilu_dashboards.influxql import DATA_SOURCE
 FOLDER_UID, FOLDER_TITLE = "clouds-in-qilu", "Clouds in Qilu"
 TIMEOUT_S = 30.0
 _THEIRS = ("id", "version")
-"""What Grafana adds to a dashboard, and is not compared."""
+"""Keys that Grafana adds to a dashboard; they are not compared."""
 
 _T = TypeVar("_T")
 
 
 class PushError(QiluError):
-    """Grafana is away, or does not take what is pushed."""
+    """Grafana is unavailable, or refuses an upload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was done, or with `--dry-run` would be, to one thing."""
+    """The change of one object; with `--dry-run`, the change that would be made."""
 
     what: str
     done: Literal["created", "updated", "unchanged"]
     difference: str = ""
-    """A unified diff, for what is updated."""
+    """A unified diff, if the object is updated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """`store` and `store_token` are needed only where the data source has to be made."""
+    """An upload. `store` and `store_token` are needed only if the data source does not exist."""
 
     url: str
     token: str
@@ -56,7 +56,7 @@ class Push:
     dry_run: bool = False
 
     def run(self) -> Iterator[Change]:
-        """Yields each thing once it is done. Blocks. Raises ConfigError or PushError."""
+        """Upload, and yield each change once it is made. Blocks. Raises ConfigError or PushError."""
         api = self._api()
         yield self._data_source(api)
         yield self._folder(api)
@@ -66,7 +66,7 @@ class Push:
     def _api(self) -> GrafanaApi:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{self.url} is no address of a Grafana: use http://host:3000.")
+            raise ConfigError(f"{self.url} is not the address of a Grafana: use http://host:3000.")
         path = parts.path.strip("/")
         api = GrafanaApi(
             self.token,
@@ -76,17 +76,17 @@ class Push:
             protocol=parts.scheme,
             timeout=TIMEOUT_S,
         )
-        api.client.s.trust_env = False  # a proxy from the environment has no business here
+        api.client.s.trust_env = False  # ignore proxies of the environment
         return api
 
     def _ask(self, what: str, call: Callable[[], _T]) -> _T | None:
-        """What a call answers, None for 404."""
+        """Make a call and return its answer, or None for 404."""
         try:
             return call()
         except GrafanaUnauthorizedError as error:
             raise ConfigError(
                 f"Grafana at {self.url} does not know the token: "
-                "set QILU_GRAFANA_TOKEN to a service account's."
+                "set QILU_GRAFANA_TOKEN to the token of a service account."
             ) from error
         except GrafanaClientError as error:
             if error.status_code == 404:
@@ -94,14 +94,14 @@ class Push:
             if error.status_code == 403:
                 raise ConfigError(
                     f"The token may not change {what}: its service account needs the role Admin "
-                    "(or Editor, where the data source is there)."
+                    "(or Editor, if the data source exists)."
                 ) from error
             if error.status_code == 412:
                 raise PushError(
-                    f"{what} was changed in Grafana meanwhile, or another has its name: "
-                    f"look at --dry-run, and push again ({error.message})."
+                    f"{what} was changed in Grafana at the same time, or another dashboard has its name: "
+                    f"check with --dry-run, and push again ({error.message})."
                 ) from error
-            raise PushError(f"Grafana does not take {what}: {error.message}.") from error
+            raise PushError(f"Grafana refuses {what}: {error.message}.") from error
         except (GrafanaException, RequestException) as error:
             raise PushError(f"Grafana at {self.url} does not answer for {what}: {error}.") from error
 
@@ -119,7 +119,7 @@ class Push:
         if address is None:
             raise ConfigError(
                 "Grafana has no data source yet: "
-                "give --store influxdb://host:8086/database, as Grafana reaches it."
+                "add --store influxdb://host:8086/database, with the host as Grafana reaches it."
             )
         body: dict[str, Any] = {
             "name": "Clouds in Qilu",

@@ -1,4 +1,4 @@
-"""A dashboard for each class that shows one unit of it: every signal with its limits, and its alarms."""
+"""A dashboard per class that shows one unit: every signal with its limits, and its alarms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qilu_contract.storage import BORN
 
 from qilu_dashboards.city import ALARM_HEADINGS
 from qilu_dashboards.frame import alarm_marks, board, cities, finish, industries, lookup
-from qilu_dashboards.panels import GREEN, course, listing, number, states, steps_of, thresholds
+from qilu_dashboards.panels import GREEN, graph, listing, number, states, steps_of, thresholds
 from qilu_dashboards.queries import OF_INDUSTRY, over_time
 from qilu_dashboards.units import unit_of
 
@@ -21,11 +21,11 @@ def uid(class_: EquipmentClass) -> str:
 
 
 def unit(class_: EquipmentClass) -> Dashboard:
-    """The unit is chosen by city, county and enterprise, or typed in."""
+    """The user chooses the unit by city, county and enterprise, or enters its id."""
     made = board(
         f"one {class_.title.lower()} 单台{class_.title_zh}",
         uid(class_),
-        f"One unit of the class {class_.name}, all of its signals. 单台{class_.title_zh}",
+        f"One unit of the class {class_.name}, with all its signals. 单台{class_.title_zh}",
     )
     _variables(made, class_)
     one = f'FROM "{class_.name}" WHERE "unit" = \'${{unit}}\' AND $timeFilter'
@@ -49,7 +49,7 @@ def unit(class_: EquipmentClass) -> Dashboard:
             made.with_panel(states(title, query, unit_of(signal), steps_of(limits)))
     made.with_row(dashboard.Row("Signals 测点"))
     for signal in class_.signals:
-        made.with_panel(_course(class_, signal, one))
+        made.with_panel(_graph(class_, signal, one))
     made.with_row(dashboard.Row("Alarms 报警"))
     rows = (
         'SELECT "signal", "value", "worst", "limit", "duration_s", "open" FROM "alarm" '
@@ -60,16 +60,18 @@ def unit(class_: EquipmentClass) -> Dashboard:
 
 
 def _birth(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
-    """Whenever that was, the time shown or not: of one series the last value is found at once."""
+    """The last birth at any time, also outside the time range: the store finds the last value of a series
+    at once."""
     query = f'SELECT last("{BORN}") AS "born" FROM "{class_.name}" WHERE "unit" = \'${{unit}}\''
     for title, unit in (
         ("Last birth 最近上线", "dateTimeAsLocal"),
-        ("Last birth, how long ago 距最近上线", "dateTimeFromNow"),
+        ("Time since last birth 距最近上线", "dateTimeFromNow"),
     ):
         panel = number(title, query, unit).graph_mode(BigValueGraphMode.NONE)
-        panel.no_value("never: no Sparkplug birth 无上线报文").description(
-            "When its edge node said the newest birth (Sparkplug DBIRTH): after a start, a new connection or "
-            "a request for a rebirth. Units that publish plain JSON have none. JSON 上报的设备没有上线报文。"
+        panel.no_value("no Sparkplug birth 无上线报文").description(
+            "The time of the newest Sparkplug birth (DBIRTH), which the edge node sends after a start, a new "
+            "connection or a rebirth request. Units that publish plain JSON have none. "
+            "以 JSON 上报的设备没有上线报文。"
         )
         made.with_panel(panel)
 
@@ -79,16 +81,16 @@ def _limits(class_: EquipmentClass, signal: Signal) -> list[Limit]:
 
 
 def _variables(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
-    """A cascade of single choices, but for cities and industries, whose "All" is no condition: "All" of a
-    million units would read the index of every series."""
+    """Single choices that depend on each other. Only cities and industries have "All", which adds no
+    condition: "All" of a million units would read the index of every series."""
     made.with_variable(cities(all_value=".*"))
     counties = (
         'SHOW TAG VALUES FROM "fleet" WITH KEY = "place" WHERE "level" = \'county\' '
         f'AND "class" = \'{class_.name}\' AND "city" =~ /^${{city:regex}}$/'
     )
-    made.with_variable(lookup("county", "County 县区", counties))
+    made.with_variable(lookup("county", "County 县（市、区）", counties))
     made.with_variable(industries())
-    # Any other can be typed in.
+    # Users can enter values beyond the first 500.
     of = f'SHOW TAG VALUES FROM "{class_.name}" WITH KEY'
     enterprises = f'{of} = "enterprise" WHERE "county" =~ /^${{county:regex}}$/ AND {OF_INDUSTRY} LIMIT 500'
     made.with_variable(lookup("enterprise", "Enterprise 企业", enterprises).allow_custom_value(True))
@@ -96,12 +98,12 @@ def _variables(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     made.with_variable(lookup("unit", "Unit 设备", units).allow_custom_value(True))
 
 
-def _course(class_: EquipmentClass, signal: Signal, one: str) -> timeseries.Panel:
+def _graph(class_: EquipmentClass, signal: Signal, one: str) -> timeseries.Panel:
     fn = "max" if signal.type == "bool" else "mean"
     column = f'{fn}("{signal.name}")' if signal.type != "bool" else f'last("{signal.name}")'
     query = f'SELECT {column} AS "{signal.name}" {one}{over_time()}'
     limits = _limits(class_, signal)
-    panel = course(
+    panel = graph(
         f"{signal.name} ({signal.unit})",
         query,
         unit_of(signal),
@@ -109,4 +111,4 @@ def _course(class_: EquipmentClass, signal: Signal, one: str) -> timeseries.Pane
         every=f"{signal.interval_s}s",
         steps=steps_of(limits) if limits else None,
     )
-    return panel.description(f"From {signal.low:g} to {signal.high:g}. Mark {signal.mark}: {signal.source}")
+    return panel.description(f"Range {signal.low:g} to {signal.high:g}. Mark {signal.mark}: {signal.source}")

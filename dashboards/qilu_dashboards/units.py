@@ -1,4 +1,4 @@
-"""How the catalogue's units are called in Grafana."""
+"""Grafana's ids for the catalogue's units of measurement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GRAFANA = {
     "kg": "masskg",
     "-": "none",
 }
-"""Everything else is shown as it is called in the catalogue: a suffix never rescales a value."""
+"""All other units are shown by their name in the catalogue; a suffix never rescales a value."""
 
 
 def grafana_unit(unit: str) -> str:

@@ -39,8 +39,8 @@ def test_the_check_says_what_is_old_and_what_belongs_to_nothing(tmp_path: Path) 
     (tmp_path / "gone.json").write_text("{}")
     found = problems(tmp_path)
     assert [problem.split(":")[0] for problem in found] == [
-        "city.json is old",
-        "gone.json belongs to nothing",
+        "city.json is out of date",
+        "gone.json is not generated any more",
     ]
 
 
@@ -166,6 +166,6 @@ def test_a_class_with_a_meter_gets_panels_of_energy(monkeypatch: pytest.MonkeyPa
     without = tuple(signal for signal in KEY_SIGNALS["boiler"] if signal.name != "energy_kWh")
     monkeypatch.setitem(KEY_SIGNALS, "boiler", without)
     made = build_all()
-    assert "energy_kWh added (kWh)" in made["class-motor.json"]
+    assert "energy_kWh increase 增量 (kWh)" in made["class-motor.json"]
     assert "energy_kWh by city" in made["energy.json"]
     assert "energy_kWh" not in made["class-boiler.json"]
