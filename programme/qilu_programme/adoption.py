@@ -1,19 +1,19 @@
-"""Who goes on cloud when: Bass diffusion with an installed base, by group, over single enterprises.
+"""Adoption: Bass diffusion with an installed base, by group, over individual enterprises.
 
 An enterprise's monthly hazard is (p·a + q·F)·x·s·u / 12:
 
-- p, q: innovation and imitation a year (Bass 1969);
-- a: awareness, 1 plus what experience centres around it add;
-- F: the share of the market already on cloud, half in the own group (city × industry group × size), half in
-  the province; at launch 20,000 are;
+- p, q: innovation and imitation per year (Bass 1969);
+- a: awareness, 1 plus the effect of nearby experience centres;
+- F: the share of the market on cloud, half in the enterprise's group (city × industry group × size), half in
+  the province; 20,000 at launch;
 - x: the subsidy term of the generalised Bass model (Bass, Krishnan, Jain 1994): (net price /
   price)^elasticity;
-- s: how fast its size class moves; u: its own lognormal factor, mean 1.
+- s: the speed of its size class; u: its own lognormal factor, mean 1.
 
-Hazards of one cell differ between enterprises only by the constant s·u, so the model needs one random number
-an enterprise: with H the cell's cumulative hazard, it adopts when H·s·u exceeds its own exponential number.
-That is the exact survival law of the hazard, costs one comparison an enterprise and month, and gives the
-moment within the month, which orders the claims for vouchers.
+Hazards within a cell differ only by the constant s·u, so the model needs one random number per enterprise:
+with H the cell's cumulative hazard, an enterprise adopts when H·s·u exceeds its own exponential number.
+This is the exact survival law of the hazard. It costs one comparison per enterprise and month, and gives
+the moment within the month, which orders the claims for vouchers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from qilu_programme.scenario import Centre, ParameterSet
 from qilu_programme.world import CITY_OF_COUNTY, COUNTY_CODES, World, market_shares
 
 NEVER = np.int16(32_767)
-"""The month of what does not happen in the programme's time."""
+"""Month of an event that does not happen during the programme."""
 
 
 @dataclass(frozen=True)
 class Market:
-    """The enterprises that may go on cloud, and each one's threshold of cumulative hazard."""
+    """The enterprises that may go on cloud, each with its threshold of cumulative hazard. One entry per
+    member."""
 
     enterprise: Whole
     cell: Whole
@@ -45,7 +46,7 @@ class Market:
 
 
 def make_market(world: World, parameters: ParameterSet, draws: Draws) -> Market:
-    """Who is in the market (a larger market contains every smaller one) and when each would move."""
+    """Draw the members of the market and their thresholds. A larger market contains every smaller one."""
     everybody = np.arange(world.enterprises)
     inside = draws.uniform("market", everybody) < np.repeat(
         market_shares(world, parameters.market), world.count
@@ -59,8 +60,8 @@ def make_market(world: World, parameters: ParameterSet, draws: Draws) -> Market:
 
 
 def awareness(centres: tuple[Centre, ...], month: int) -> Values:
-    """The factor on p, by county, of the centres that are open in a month: full in the centre's own county,
-    less in the rest of its city; several add up.
+    """The factor on p, by county, of the centres that are open in a month. The effect is full in the centre's
+    county and smaller in the rest of its city; the effects of several centres add up.
     """
     factor = np.ones(len(COUNTY_CODES))
     for centre in centres:
@@ -72,7 +73,7 @@ def awareness(centres: tuple[Centre, ...], month: int) -> Values:
 
 
 class Adoption:
-    """The diffusion's state. Call `launch` once, then `step` for each month in order."""
+    """State of the diffusion. Call `launch` once, then `step` for each month in order."""
 
     def __init__(self, world: World, market: Market, parameters: ParameterSet, hazard: float) -> None:
         self._market = market
@@ -87,13 +88,15 @@ class Adoption:
         self._group_of_member = group_of_member
         self._adopted = np.zeros(self._groups, dtype=np.int64)
         self._cumulative = np.zeros(len(world.count))
-        self._waiting = np.arange(len(market))  # those who have not adopted, with threshold and cell beside
+        self._waiting = np.arange(
+            len(market)
+        )  # members that have not adopted; thresholds and cells are parallel
         self._thresholds, self._cells = market.threshold, market.cell
         self.month: NDArray[np.int16] = np.full(len(market), NEVER, dtype=np.int16)
         """The month in which each member of the market adopts; NEVER until then."""
 
     def launch(self, count: int) -> Whole:
-        """Those already on cloud when the programme begins: the `count` who move first."""
+        """Members that are on cloud when the programme begins: the `count` with the lowest thresholds."""
         count = min(count, len(self._market))
         thresholds = self._market.threshold
         first = np.argpartition(thresholds, count - 1)[:count] if count else np.zeros(0, dtype=np.int64)
@@ -101,7 +104,7 @@ class Adoption:
         return self._adopt(np.sort(first), 0)
 
     def step(self, month: int, aware: Values, subsidy: Values) -> Whole:
-        """Members of the market that adopt in this month, in the order of the moment. `aware` is by county,
+        """Members of the market that adopt in this month, in the order of their moment. `aware` is by county,
         `subsidy` (x) by cell.
         """
         own = (self._adopted / self._sizes)[self._group]

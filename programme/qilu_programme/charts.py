@@ -1,5 +1,5 @@
-"""Inline SVG, drawn by us: curves with bands, bars, the map. Colours come from the page's CSS, so that one
-drawing serves light and dark. Pure functions from numbers to text; every text is escaped.
+"""Inline SVG: curves with bands, bars, the map. Colours come from the CSS of the page, so that one drawing
+works in light and dark mode. Pure functions from numbers to text; every text is escaped.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _NUDGE = {
     "371300": (-8, 0),
     "371600": (4, -2),
 }
-"""Labels that would sit on a border or a neighbour are moved, in map units; as on the console's map."""
+"""Offsets of labels that would overlap a border or a neighbour, in map units, as on the console's map."""
 
 
 def short(value: float) -> str:
-    """`1.2M`, `340k`, `12`."""
+    """A number in short form: `1.2M`, `340k`, `12`."""
     if abs(value) >= 999_500:
         return f"{value / 1e6:.3g}M"
     if abs(value) >= 9_950:
@@ -68,7 +68,7 @@ def curve(
     runs: Sequence[Sequence[float]],
     known: Mapping[str, float],
 ) -> str:
-    """A count over the months: median, band, single runs, the target as a line, known figures as dots."""
+    """A count by month: median, band, single runs, the target as a line, known figures as dots."""
     top = max(float(band[1].max()), target) * 1.04
     steps = _steps(top)
     scale = (_HEIGHT - _TOP - _BOTTOM) / steps[-1]
@@ -113,7 +113,7 @@ def curve(
 
 
 def timeline(values: Values, target: float, reached: int | None) -> str:
-    """A small curve of a count against its target (full height), with a dot where it is reached."""
+    """A small curve of a count and its target line, with a dot where the target is reached."""
     width, height = 168.0, 34.0
     top = max(float(values.max()), target, 1.0)
     xs = [2 + (width - 4) * month / (MONTHS - 1) for month in range(MONTHS)]
@@ -134,13 +134,13 @@ def timeline(values: Values, target: float, reached: int | None) -> str:
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
-    """Horizontal bars: (name, value, what is written behind the bar)."""
+    """Horizontal bars. Rows: name, value, label of the bar."""
     width, step, name_width = 720.0, 30.0, 190.0
     top = max((value for _, value, _ in rows), default=1.0) or 1.0
     parts = [
         f'<svg viewBox="0 0 {width:.0f} {step * len(rows):.0f}" role="img" aria-label="{escape(title)}">'
     ]
-    for index, (name, value, said) in enumerate(rows):
+    for index, (name, value, label) in enumerate(rows):
         y = index * step
         length = max(1.5, (width - name_width - 190.0) * value / top)
         parts.append(
@@ -150,13 +150,13 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
             f'<rect class="bar" x="{name_width}" y="{y + 6}" width="{length:.1f}" height="18" rx="4"/>'
         )
         parts.append(
-            f'<text class="value" x="{name_width + length + 9:.1f}" y="{y + 20}">{escape(said)}</text>'
+            f'<text class="value" x="{name_width + length + 9:.1f}" y="{y + 20}">{escape(label)}</text>'
         )
     return "".join((*parts, "</svg>"))
 
 
 def stacks(title: str, names: Sequence[str], columns: Sequence[tuple[str, Sequence[float]]]) -> str:
-    """Stacked columns: one a year, a layer a name."""
+    """Stacked columns: one column per year, one layer per name."""
     sums = [sum(values) for _, values in columns]
     steps = _steps(max(sums))
     scale = (_HEIGHT - _TOP - _BOTTOM) / steps[-1]
@@ -204,13 +204,13 @@ def _rings(feature: Mapping[str, Any]) -> list[list[list[float]]]:
 
 
 def shade(value: float, top: float) -> int:
-    """0 for nothing, else 1 (least) to 6 (most), by equal steps."""
+    """The shade of a value: 0 for none, otherwise 1 (least) to 6 (most), in equal steps."""
     return 0 if value <= 0 else min(_SHADES, 1 + int(_SHADES * value / top * 0.9999))
 
 
-def city_map(title: str, values: Mapping[str, float], said: Mapping[str, str], top: float) -> str:
-    """The 16 cities, shaded by value (a deeper shade is more; `top` the deepest), with what is said of
-    each."""
+def city_map(title: str, values: Mapping[str, float], texts: Mapping[str, str], top: float) -> str:
+    """A map of the 16 cities, shaded by value (darker is more; `top` is the darkest) and labelled with
+    `texts`."""
     points = [point for feature in _features() for ring in _rings(feature) for point in ring]
     west, east = min(x for x, _ in points), max(x for x, _ in points)
     south, north = min(y for _, y in points), max(y for _, y in points)
@@ -230,7 +230,8 @@ def city_map(title: str, values: Mapping[str, float], said: Mapping[str, str], t
         )
         level = shade(values[code], top)
         shapes.append(
-            f'<path class="s{level}" d="{outline}"><title>{escape(name)}: {escape(said[code])}</title></path>'
+            f'<path class="s{level}" d="{outline}">'
+            f"<title>{escape(name)}: {escape(texts[code])}</title></path>"
         )
         x, y = place(*feature["properties"]["center"])
         dx, dy = _NUDGE.get(code, (0, 0))
@@ -238,7 +239,7 @@ def city_map(title: str, values: Mapping[str, float], said: Mapping[str, str], t
         labels.append(
             f'<text class="{ink}" x="{x + dx:.1f}" y="{y + dy:.1f}"><tspan '
             f'class="name">{escape(name)}</tspan>'
-            f'<tspan x="{x + dx:.1f}" dy="17">{escape(said[code])}</tspan></text>'
+            f'<tspan x="{x + dx:.1f}" dy="17">{escape(texts[code])}</tspan></text>'
         )
     return (
         f'<svg class="map" viewBox="-4 -4 808 {height + 8:.0f}" role="img" aria-label="{escape(title)}">'

@@ -1,8 +1,7 @@
-"""The programme's counts, made from events alone, and how they stand against the targets.
+"""The programme's counts, made from events alone, and their comparison with the targets.
 
 The rules are those of the platform's ledger: an enterprise is on cloud from its first contract with a
-registered provider; its equipment counts once; what happens twice counts once; counts of "ever" never
-decrease.
+registered provider; its equipment counts once; a repeated event counts once; counts of "ever" never decrease.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _NOTICE_COUNTS = {
 
 
 class Counter:
-    """Adds up events, month after month."""
+    """Adds up events, month by month."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -49,7 +48,7 @@ class Counter:
         self.enterprises = self.units = self.current = 0
         self.awards = 0
         self.money = np.zeros((3, 3), dtype=np.int64)
-        """Vouchers in CNY: granted, redeemed, clawed back as rows, levels as columns."""
+        """Vouchers in CNY. Rows: granted, redeemed, clawed back; columns: levels."""
 
     def add(self, events: MonthEvents) -> None:
         world = self._world
@@ -57,8 +56,8 @@ class Counter:
         known = contracts.provider < len(self._seen["providers"]) + sum(
             notice.kind is NoticeKind.PROVIDER for notice in events.notices
         )
-        asked = np.unique(contracts.enterprise[known])
-        new = asked[~self._on_cloud[asked]]
+        enterprises = np.unique(contracts.enterprise[known])
+        new = enterprises[~self._on_cloud[enterprises]]
         self._on_cloud[new] = True
         cells = world.cells_of(new)
         self.enterprises_by_city += np.bincount(world.city[cells], minlength=len(CITY_CODES))
@@ -82,7 +81,7 @@ class Counter:
                 self._seen[_NOTICE_COUNTS[notice.kind]].add(notice.id)
 
     def _add_equipment(self, enterprises: Whole, units: Whole) -> None:
-        # Equipment of an enterprise that is not on cloud does not count, and no fleet counts twice.
+        # Equipment counts only if its enterprise is on cloud, and every fleet counts once.
         enterprises, first = np.unique(enterprises, return_index=True)
         good = self._on_cloud[enterprises] & ~self._equipped[enterprises]
         enterprises, units = enterprises[good], units[first[good]]
@@ -93,7 +92,7 @@ class Counter:
         self.units += int(units.sum())
 
     def values(self) -> dict[str, int]:
-        """Every core target's count now."""
+        """The current count of every core target."""
         tiers = list(self._tier.values())
         return {
             "enterprises_on_cloud": self.enterprises,
@@ -105,7 +104,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class Table:
-    """The month-by-month table of a run. Arrays have one row a month; columns are cities, groups, levels."""
+    """The monthly table of a run. Arrays have one row per month; columns are cities, groups or levels."""
 
     values: Mapping[str, Whole]
     current: Whole
@@ -119,10 +118,10 @@ class Table:
     clawed_back: Whole
     awards: Whole
     units_by_class: Whole = field(default_factory=lambda: np.zeros(len(CLASSES), dtype=np.int64))
-    """Units on cloud at the end, by equipment class; zeros where the run was not asked for them."""
+    """Units on cloud at the end, by equipment class; zeros if the run did not count them."""
 
     def reached_in(self, name: str) -> str | None:
-        """The first month that the target holds, or None."""
+        """The first month in which the target is reached, or None."""
         target = CORE_TARGETS[name]
         for month, value in enumerate(self.values[name]):
             if target.reached(int(value)):
@@ -131,7 +130,7 @@ class Table:
 
 
 def tabulate(world: World, stream: Iterable[MonthEvents]) -> Table:
-    """Count a stream of events month by month."""
+    """Count a stream of events month by month. Raises ValueError if the stream is incomplete."""
     counter = Counter(world)
     rows: dict[str, list[int]] = {name: [] for name in CORE_TARGETS}
     series: dict[str, list[Whole]] = {}

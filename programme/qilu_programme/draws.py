@@ -1,6 +1,6 @@
-"""Counter-based random numbers: a stateless hash of (seed, stream, index), so a draw of one enterprise
-depends on nothing but the seed and its own number. Two scenarios with one seed therefore share their luck:
-what differs between them is the policy.
+"""Counter-based random numbers: a stateless hash of (seed, stream, index). A draw of an enterprise depends
+only on the seed and the enterprise's number, so two scenarios with one seed share their random numbers and
+differ only in policy.
 
 The hash is that of `qilu_common.splitmix`, as in the simulated fleets.
 """
@@ -34,16 +34,16 @@ class Draws:
         return float(self.uniform(stream, np.array([index]))[0])
 
     def exponential(self, stream: str, index: NDArray[Any]) -> Values:
-        """Mean 1."""
+        """Exponential numbers with mean 1."""
         return np.asarray(-np.log1p(-self.uniform(stream, index)))
 
     def normal(self, stream: str, index: NDArray[Any]) -> Values:
-        """Mean 0, variance 1 (Box and Muller 1958)."""
+        """Normal numbers with mean 0 and variance 1 (Box and Muller 1958)."""
         radius = np.sqrt(2.0 * self.exponential(stream + " radius", index))
         return np.asarray(radius * np.cos(2.0 * np.pi * self.uniform(stream + " angle", index)))
 
     def poisson(self, stream: str, index: int, mean: float) -> int:
-        """A Poisson number: by inversion up to a mean of 30, beyond that rounded from a normal one."""
+        """A Poisson number: by inversion up to a mean of 30, above that a rounded normal number."""
         if mean <= 0.0:
             return 0
         if mean > 30.0:

@@ -76,7 +76,7 @@ class Providers:
         return chosen
 
     def review(self) -> list[Notice]:
-        """The excellent suppliers of a year: those with most contracts that are not named yet."""
+        """The excellent suppliers of a year: the providers with the most contracts that are not named yet."""
         wanted = int(figure("supplier.quota"))
         notices: list[Notice] = []
         for number in np.argsort(-self.contracts, kind="stable"):
@@ -114,7 +114,8 @@ class Platforms:
         return np.bincount(self._world.city[cells], minlength=len(CITY_CODES))
 
     def found(self, month: int, large_on_cloud: Whole) -> list[Notice]:
-        """`large_on_cloud`: large industrial enterprises on cloud, by number."""
+        """Found the month's new platforms. `large_on_cloud`: large industrial enterprises on cloud, by
+        number."""
         free = np.setdiff1d(large_on_cloud, np.array(self._founders, dtype=np.int64))
         if month == 0:
             count = int(figure("platform.launch"))
@@ -136,7 +137,8 @@ class Platforms:
         return Notice(NoticeKind.PLATFORM, f"platform-{platform + 1:03d}", self._place(platform), TIERS[tier])
 
     def connect(self, enterprises: Whole) -> list[Notice]:
-        """Enterprises that take platform systems each join one platform; platforms that have grown rise."""
+        """Connect enterprises that take platform systems to one platform each, and raise the tier of
+        platforms that have grown."""
         if not self._founders:
             return []
         luck = self._draws.uniform("platform choice", enterprises)
@@ -182,9 +184,7 @@ class Platforms:
 
 
 class Reviews:
-    """What the province names at a year's end: pilot enterprises, industry bases, application clusters; and
-    the awards of 2018.
-    """
+    """The province's yearly reviews: pilot enterprises, industry bases and application clusters."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -198,8 +198,8 @@ class Reviews:
         }
 
     def pilots(self, enterprises: Whole, units: Whole) -> list[Notice]:
-        """`enterprises` qualify (industry, equipment and another kind on cloud); those with most units
-        first."""
+        """Name pilots among `enterprises`, which qualify (industry, equipment and another kind on cloud);
+        those with the most units come first."""
         notices: list[Notice] = []
         for number in enterprises[np.argsort(-units, kind="stable")].tolist():
             if len(notices) == int(figure("pilot.quota")):
@@ -220,8 +220,8 @@ class Reviews:
         return notices
 
     def clusters(self, equipped: Whole) -> list[Notice]:
-        """`equipped`: industrial enterprises with equipment on cloud. Only the programme's seed industries of
-        a city can be named."""
+        """Name clusters. `equipped`: industrial enterprises with equipment on cloud. Only the programme's
+        seed industries of a city can be named."""
         cells = self._world.cells_of(equipped)
         counts = np.bincount(
             self._world.city[cells] * len(GROUPS) + self._world.group[cells],
@@ -242,8 +242,8 @@ class Reviews:
 
 
 def awards_of_2018(month: int, benchmarks: Whole, world: World, industrial: Mask) -> list[Notice]:
-    """Benchmark firms and industry clouds, awarded at the end of 2018 (S); `benchmarks` are on cloud, by
-    number."""
+    """Awards for benchmark firms and industry clouds at the end of 2018 (S). `benchmarks`: enterprises on
+    cloud, by number."""
     if year(month) != 2018:
         return []
     firms = [world.identify(number) for number in benchmarks[industrial][: int(figure("benchmark.count"))]]

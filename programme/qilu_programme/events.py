@@ -1,9 +1,9 @@
-"""What happens in the programme, month by month. Every count is made from these events and from nothing else,
-and a replay can drive the registration of enterprises, contracts and units from them.
+"""Events of the programme, month by month. All counts are made from these events alone, and a replay can
+drive the registration of enterprises, contracts and units with them.
 
-The many (contracts, equipment, vouchers) come as arrays with one entry an event; the few (a provider
-registers, a centre opens, a platform is recognised) come as notices. Enterprises are numbers of the world
-(`World.identify` gives their ids, `World.cells_of` county, industry and size).
+Frequent events (contracts, equipment, vouchers) are arrays with one entry per event; rare events (a
+provider registers, a centre opens, a platform is recognised) are notices. Enterprises are numbers of the
+world (`World.identify` gives their ids, `World.cells_of` county, industry and size).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from qilu_programme.draws import Whole
 
 ACTIONS = ("infrastructure", "platform", "business", "equipment")
-"""The four kinds of cloud action; the first three are aimed at small and middle-sized enterprises."""
+"""The four kinds of cloud action; the first three are for small and medium-sized enterprises."""
 
 EQUIPMENT = ACTIONS.index("equipment")
 
@@ -37,7 +37,7 @@ class NoticeKind(StrEnum):
 
 
 TIERS = ("enterprise", "cross_industry", "comprehensive")
-"""Platforms by tier, the lowest first: Hundred, Ten, One."""
+"""Tiers of platforms, lowest first. The programme plans a hundred, ten and one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def _none() -> Whole:
 
 @dataclass(frozen=True, slots=True)
 class Contracts:
-    """Cloud contracts that begin: enterprise, kind of action (index in ACTIONS), provider (number of
-    registration)."""
+    """Cloud contracts that begin: enterprise, kind of action (index in ACTIONS), provider (registration
+    number)."""
 
     enterprise: Whole = field(default_factory=_none)
     kind: Whole = field(default_factory=_none)
@@ -67,7 +67,7 @@ class Contracts:
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """Fleets that join the cloud: the enterprise and how many units it brings."""
+    """Fleets that join the cloud: the enterprise and its number of units."""
 
     enterprise: Whole = field(default_factory=_none)
     units: Whole = field(default_factory=_none)
@@ -84,8 +84,8 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class MonthEvents:
-    """All that happened in a month. `paid` are the enterprises whose vouchers were paid, `ended` those whose
-    cloud contracts ended (they stay in the count of those ever on cloud).
+    """All events of a month. `paid`: enterprises whose vouchers were paid. `ended`: enterprises whose cloud
+    contracts ended; they stay in the count of enterprises ever on cloud.
     """
 
     month: int

@@ -1,7 +1,7 @@
-"""Every constant of the model, with its unit, its mark and where it comes from (`data/figures.csv`).
+"""The constants of the model, with unit, mark and source (`data/figures.csv`).
 
-Marks: S a source was found, C computed, N a standard is named but not checked, A assumed. Code takes a
-constant by name from here and from nowhere else, so the list of assumptions that a report prints is complete.
+Marks: S sourced, C computed, N a standard is named but was not checked, A assumed. Code takes constants by
+name from this table only, so a report's list of assumptions is complete.
 """
 
 from __future__ import annotations
@@ -37,18 +37,21 @@ FIGURES: Mapping[str, Figure] = {
 
 
 TABLES: Mapping[str, tuple[str, str]] = {
-    "cities": ("A", "how many enterprises each city has, by weight; adoption by city was not found"),
-    "industry_weights": ("A", "how many enterprises each industry (GB/T 4754-2017) has, by weight"),
-    "sectors": ("A", "how many enterprises each other sector has, by weight; codes by GB/T 4754 (N)"),
-    "seeds": ("S", "which industries the programme names for a city or county; two rows more are assumed"),
-    "equipment_mix": ("A", "the share of each equipment class in an industry's fleets"),
-    "sets": ("C", "the parameter sets that pass both known points, with the fit found in this model"),
+    "cities": (
+        "A",
+        "weights of the cities by number of enterprises; no source for adoption by city was found",
+    ),
+    "industry_weights": ("A", "weights of the industries (GB/T 4754-2017) by number of enterprises"),
+    "sectors": ("A", "weights of the other sectors by number of enterprises; codes by GB/T 4754 (N)"),
+    "seeds": ("S", "industries that the programme names for a city or county; two more rows are assumed"),
+    "equipment_mix": ("A", "share of each equipment class in the fleets of an industry"),
+    "sets": ("C", "parameter sets that meet both known points, with the fit found in this model"),
 }
-"""Mark and meaning of the tables beside the figures; single rows have their own mark where it differs."""
+"""Mark and meaning of the other tables; a row has its own mark if it differs."""
 
 
 def figure(name: str) -> float:
-    """The constant's value; KeyError if there is none of this name."""
+    """The value of a constant. Raises KeyError for an unknown name."""
     return FIGURES[name].value
 
 
@@ -59,7 +62,7 @@ def by_size(prefix: str) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """An industry (division of GB/T 4754-2017) or, outside industry and software, a section of it."""
+    """An industry: a division of GB/T 4754-2017 or, outside industry and software, a section of it."""
 
     code: str
     name: str
@@ -89,4 +92,4 @@ CLASSES: tuple[str, ...] = (
     "motor",
     *dict.fromkeys(row["class"] for row in read_table("equipment_mix.csv")),
 )
-"""Equipment classes; what no other class claims is a motor."""
+"""Equipment classes; units that no other class claims are motors."""

@@ -44,22 +44,23 @@ _PLACES = {"province": 1, "city": len(CITY_CODES), "county": len(COUNTY_CODES)}
 
 @dataclass(frozen=True)
 class Actions:
-    """When each member of the market begins each kind of action, if it adopts in the month given."""
+    """When each member of the market begins each kind of action, relative to the month in which it adopts."""
 
     takes: NDArray[np.bool_]  # member × kind
     first: Whole
     delay: NDArray[np.int16]  # member × kind
 
     def months(self, members: Whole, month: int) -> NDArray[np.int16]:
-        """Member × kind: the month a kind begins; NEVER if it is not taken or begins after the programme."""
+        """Member × kind: the month in which a kind begins; NEVER if it is not taken or begins after the
+        programme."""
         begins = np.where(self.takes[members], self.delay[members] + month, NEVER)
         begins[np.arange(len(members)), self.first[members]] = month
         return np.where(begins < MONTHS, begins, NEVER).astype(np.int16)
 
 
 def plan_actions(world: World, market: Market, units: Whole, draws: Draws) -> Actions:
-    """Which kinds an enterprise takes (at least one), which of them first, and how much later the others.
-    Only who owns equipment can take the equipment action.
+    """Draw which kinds each enterprise takes (at least one), which one comes first, and the delay of the
+    others. Only enterprises with equipment can take the equipment action.
     """
     size = world.size[market.cell]
     takes = np.zeros((len(market), len(ACTIONS)), dtype=np.bool_)
@@ -84,7 +85,8 @@ def plan_actions(world: World, market: Market, units: Whole, draws: Draws) -> Ac
 
 
 class Model:
-    """One run. The same scenario, seed and parameter set give the same events. Iterate `events()` once."""
+    """One run. The same scenario, seed and parameter set give the same events. Iterate over `events()`
+    once."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -102,7 +104,7 @@ class Model:
             "county": self._county,
         }
         self.pools: dict[tuple[str, int], Pools] = {}
-        """Every pool of the run, by level and year: filled while `events()` goes on."""
+        """The pools of the run, by level and year; filled while `events()` is iterated."""
         fails = self.draws.uniform("fails", self.market.enterprise) < figure("action.fail")
         first, last = figure("action.fail_first"), figure("action.fail_last")
         after = first + np.floor(
@@ -112,7 +114,7 @@ class Model:
 
     @cached_property
     def classes(self) -> Whole:
-        """Member of the market × equipment class: what a fleet consists of."""
+        """Fleets by class. Rows: members of the market; columns: equipment classes."""
         return fleet_classes(self.world, self.market.enterprise, self.units, self.draws)
 
     def _open_pools(self, month: int) -> None:
@@ -127,7 +129,8 @@ class Model:
             self.pools[level, year(month)] = Pools(spread(budget, by_place[level]))
 
     def _subsidy(self, month: int) -> Values:
-        """x by cell: (net price / price)^elasticity, with what the open pools of its places pay."""
+        """The subsidy term x by cell: (net price / price)^elasticity, with the payments of the open pools
+        of its places."""
         world, prices = self.world, np.array(by_size("price"))
         paid = np.zeros(len(world.count))
         place = {"province": np.zeros_like(world.county), "city": world.city, "county": world.county}
@@ -135,8 +138,8 @@ class Model:
             amount = np.minimum(self.scenario.shares[level] * prices, self.scenario.caps[level])
             still_open = self.pools[level, year(month)].open_shares()[place[level]]
             paid += still_open * (amount / prices)[world.size]
-        # Vouchers for the first three kinds are for small and middle-sized enterprises; a large one gets a
-        # voucher only where its first kind is equipment, about one in two.
+        # Vouchers for the first three kinds are for small and medium-sized enterprises. A large enterprise
+        # gets a voucher only if its first kind is equipment, about one in two.
         paid[world.size == _LARGE] *= figure("voucher.large")
         own = 1.0 - figure("price.discount")
         return np.asarray(
@@ -144,7 +147,7 @@ class Model:
         )
 
     def _claims(self, members: Whole) -> dict[str, Whole]:
-        """What each adopter may claim at each level, CNY."""
+        """Maximum claim of each adopter at each level, CNY."""
         prices = np.array(by_size("price"))[self._size[members]]
         eligible = (self._size[members] != _LARGE) | (self._actions.first[members] == EQUIPMENT)
         return {
@@ -157,8 +160,8 @@ class Model:
         }
 
     def diffusion(self, fit: float | None = None) -> Iterator[tuple[int, Whole, dict[str, Whole]]]:
-        """Month by month: the members of the market that adopt, in order, and what vouchers each is granted
-        by level. `fit` replaces the parameter set's own.
+        """Month by month: the members of the market that adopt, in order, and their granted vouchers by
+        level. `fit` replaces the fit of the parameter set.
         """
         scenario = self.scenario
         parameters = scenario.set if fit is None else replace(scenario.set, fit=fit)
@@ -192,7 +195,7 @@ class Model:
             joined_so_far = np.append(joined_so_far, adopters)
             ends[adopters] = month + self._fails_after[adopters]
             planned = self._actions.months(adopters, month)
-            # Whose contract has ended begins nothing new.
+            # An enterprise whose contract has ended begins nothing new.
             planned = np.where(planned < ends[adopters, None], planned, NEVER).astype(np.int16)
             begins[adopters] = planned
             for later in range(month, MONTHS):
@@ -215,8 +218,8 @@ class Model:
                 market.enterprise[members], kinds, providers.contract(market.enterprise[members], kinds)
             )
             equipped = members[kinds == EQUIPMENT]
-            mighty = self._industrial[adopters] & (self._size[adopters] == _LARGE)
-            large = np.append(large, market.enterprise[adopters[mighty]])
+            large_industrial = self._industrial[adopters] & (self._size[adopters] == _LARGE)
+            large = np.append(large, market.enterprise[adopters[large_industrial]])
             notices += platforms.found(month, np.sort(large))
             notices += platforms.connect(market.enterprise[members[kinds == ACTIONS.index("platform")]])
             notices += platforms.publish(month)
@@ -269,8 +272,8 @@ class Model:
         ]
 
     def _grant(self, month: int, adopters: Whole) -> dict[str, Whole]:
-        """What each adopter is granted by level, in the order of adoption."""
-        if month == 0:  # those on cloud before the programme get nothing
+        """Granted vouchers of each adopter by level, in the order of adoption."""
+        if month == 0:  # enterprises on cloud before the programme get no voucher
             return {level: np.zeros(len(adopters), dtype=np.int64) for level in LEVELS}
         return {
             level: self.pools[level, year(month)].claim(self._place[level][adopters], amounts)
@@ -284,7 +287,8 @@ class Model:
         due: dict[int, list[tuple[Whole, int, dict[str, Whole]]]],
         claw: dict[int, list[tuple[Whole, int, dict[str, Whole]]]],
     ) -> tuple[tuple[int, int, int], Whole]:
-        """Pay what is due to those still on cloud; those who fail later will have to give it back."""
+        """Pay the due vouchers of enterprises that are still on cloud, and schedule the clawback of those
+        that fail later."""
         total = {level: np.zeros(1, dtype=np.int64) for level in LEVELS}
         paid = np.zeros(0, dtype=np.int64)
         for members, budget_year, given in due.pop(month, []):
@@ -320,8 +324,8 @@ def _totals(amounts: dict[str, Whole]) -> tuple[int, int, int]:
 
 
 def run(scenario: Scenario, classes: bool = False) -> Table:
-    """One run, counted. A few seconds; `classes` counts units by equipment class too, which takes a second
-    more."""
+    """Run a scenario and count its events. Takes a few seconds; with `classes`, which also counts units by
+    equipment class, a second more."""
     model = Model(scenario)
     equipped: list[Whole] = []
 

@@ -18,7 +18,8 @@ def year(index: int) -> int:
 
 
 def index_of(text: str) -> int:
-    """The number of `2020-10`; ValueError if it is no month or outside the programme."""
+    """The number of a month like `2020-10`. Raises ValueError for text that is not a month of the
+    programme."""
     head, dash, tail = text.partition("-")
     if not (dash and head.isdecimal() and tail.isdecimal() and len(tail) == 2 and 1 <= int(tail) <= 12):
         raise ValueError(f"{text!r} is not a month")

@@ -1,5 +1,5 @@
-"""The report: one self-contained HTML page about one scenario. No script, no external resource; light and
-dark."""
+"""The report: one self-contained HTML page about one scenario, without scripts and external resources, for
+light and dark mode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qilu_programme.scenario import LEVELS, MARKS
 from qilu_programme.world import CITY_CODES, make_world
 
 _HEADLINES = ("enterprises_on_cloud", "units_on_cloud", "providers", "centres")
-_MARKS = {"S": "a source was found", "C": "computed", "N": "standard named, not checked", "A": "assumed"}
+_MARKS = {"S": "sourced", "C": "computed", "N": "standard named, not checked", "A": "assumed"}
 _ACTIONS = {
     "infrastructure": "Infrastructure",
     "platform": "Platform systems",
@@ -47,8 +47,9 @@ def page(ensemble: Ensemble) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Clouds in Qilu: {name}</title><style>{style}</style></head><body>"
         f"{_header(ensemble)}<main>{''.join(sections)}</main>"
-        "<footer>A model, not a record: what lies between the known points is computed from assumptions, all "
-        "listed above. City borders: map data of Apache ECharts 4.9.0 (Apache-2.0).</footer></body></html>\n"
+        "<footer>This is a model, not a record. Values between the known points are computed from the "
+        "assumptions listed above. City borders: map data of Apache ECharts 4.9.0 (Apache-2.0).</footer>"
+        "</body></html>\n"
     )
 
 
@@ -58,7 +59,7 @@ def _header(ensemble: Ensemble) -> str:
     scenario = ensemble.scenario
     return (
         '<header><div><h1>Clouds in Qilu <span lang="zh">云行齐鲁</span></h1>'
-        "<p>The programme as a model, October 2017 to December 2022</p></div>"
+        "<p>Model of the programme, October 2017 to December 2022</p></div>"
         f'<div class="facts"><span class="chip">Scenario <b>{escape(scenario.name)}</b></span>'
         f'<span class="chip">{runs}</span><span class="chip">seed {scenario.seed}</span></div></header>'
     )
@@ -85,7 +86,7 @@ def _headlines(ensemble: Ensemble) -> str:
             else f"<p>{short(low[-1])} – {short(high[-1])} in 80 % of the runs</p>"
         )
         if len(ensemble.tables) > 1:
-            band += f"<p>{int(ensemble.series(name)[0, -1]):,} as written ({ensemble.sets[0]})</p>"
+            band += f"<p>{int(ensemble.series(name)[0, -1]):,} in the first run ({ensemble.sets[0]})</p>"
         cards.append(
             f'<section class="card headline"><h3>{escape(target.title)} <span '
             f'lang="zh">{target.title_zh}</span></h3>'
@@ -115,11 +116,11 @@ def _curves(ensemble: Ensemble) -> str:
         drawn.append(_card(target.title, target.title_zh, svg))
     many = len(ensemble.tables) > 1
     legend = (
-        f"Median (thick), single runs (thin), band from the {BAND[0]:g}th to the {BAND[1]:g}th percentile: "
-        "chance, and parameter sets that pass both known points equally well. Two points do not fix three "
-        "parameters, so the band widens after October 2020."
+        f"Median (thick), single runs (thin), band from the {BAND[0]:g}th to the {BAND[1]:g}th percentile. "
+        "The band covers chance and the parameter sets, which meet both known points equally well. "
+        "Two points do not determine three parameters, so the band widens after October 2020."
         if many
-        else "One run; <code>--runs N</code> gives the median and a band."
+        else "One run; <code>--runs N</code> shows the median and a band."
     )
     return f'<div class="row two">{"".join(drawn)}</div><p class="note">{legend}</p>'
 
@@ -143,14 +144,14 @@ def _targets(ensemble: Ensemble) -> str:
             f'<td class="n">{target.wanted}</td><td class="n"><b>{value:,}</b></td>{extra}'
             f'<td>{spark}</td><td class="once">{sign}</td></tr>'
         )
-    heads = '<th class="n">10–90 %</th><th class="n">runs that reach it</th>' if many else ""
+    heads = '<th class="n">10–90 %</th><th class="n">runs that reach the target</th>' if many else ""
     table = (
-        '<div class="scroll"><table><thead><tr><th>Target</th><th class="n">wanted</th><th class="n">end '
+        '<div class="scroll"><table><thead><tr><th>Target</th><th class="n">goal</th><th class="n">end '
         "of 2022</th>"
         f"{heads}<th>2017 – 2022</th><th>reached in</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
-    return _card("Every core target", "核心指标", table)
+    return _card("Core targets", "主要目标", table)
 
 
 def _places(ensemble: Ensemble) -> str:
@@ -177,15 +178,15 @@ def _places(ensemble: Ensemble) -> str:
     )
     table = (
         '<div class="scroll"><table class="tight"><thead><tr><th>City</th><th class="n">enterprises</th>'
-        '<th class="n">of all</th><th class="n">units</th><th class="n">centres</th></tr></thead>'
+        '<th class="n">share</th><th class="n">units</th><th class="n">centres</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
     return (
         f'<div class="row wide-left">{_card("Enterprises on cloud by city", "各市上云企业", drawn)}'
-        f"{_card('The sixteen cities', '十六市', table)}</div>"
-        '<p class="note">How many enterprises each city and county has is assumed: no source for adoption '
-        "by city was "
-        "found. The seed industries of the cities are the programme's own.</p>"
+        f"{_card('The sixteen cities', '16 市', table)}</div>"
+        '<p class="note">The numbers of enterprises by city and county are assumed, because no '
+        "source for adoption by city was found. The seed industries of the cities are those of the "
+        "programme.</p>"
     )
 
 
@@ -211,12 +212,16 @@ def _industries(ensemble: Ensemble) -> str:
     ]
     return (
         '<div class="row two">'
-        + _card("Enterprises on cloud by industry", "按行业", bars("Enterprises by industry", by_enterprise))
-        + _card("Equipment on cloud by industry", "设备按行业", bars("Units by industry", by_units))
+        + _card(
+            "Enterprises on cloud by industry",
+            "各行业上云企业",
+            bars("Enterprises by industry", by_enterprise),
+        )
+        + _card("Equipment on cloud by industry", "各行业上云设备", bars("Units by industry", by_units))
         + "</div>"
         + '<div class="row two">'
-        + _card("The four kinds of cloud action", "四类上云行动", bars("Contracts by kind", by_kind))
-        + _card("Equipment on cloud by class (first run)", "设备类别", bars("Units by class", by_class))
+        + _card("The four kinds of cloud action", "四类上云", bars("Contracts by kind", by_kind))
+        + _card("Equipment on cloud by class (first run)", "各类上云设备", bars("Units by class", by_class))
         + "</div>"
     )
 
@@ -242,17 +247,17 @@ def _money(ensemble: Ensemble) -> str:
     vouchers, awards = int(net[-1].sum()), int(first.awards[-1])
     rows = [
         ("Granted", int(first.granted[-1].sum()), "reserved when an enterprise goes on cloud"),
-        ("Redeemed", int(first.redeemed[-1].sum()), "paid once it had been on cloud for two months"),
+        ("Redeemed", int(first.redeemed[-1].sum()), "paid after two months on cloud"),
         (
             "Clawed back",
             int(first.clawed_back[-1].sum()),
-            "of contracts that failed after they were paid for",
+            "for contracts that failed after the payment",
         ),
         ("Awards", awards, "experience centres, benchmark firms, industry clouds"),
         (
-            "Money a new enterprise",
+            "Public funds per new enterprise",
             round((vouchers + awards) / max(joined, 1)),
-            "vouchers kept and awards, by enterprise",
+            "redeemed minus clawed back vouchers, plus awards",
         ),
     ]
     body = "".join(
@@ -267,16 +272,15 @@ def _money(ensemble: Ensemble) -> str:
     table = (
         f'<table class="tight"><thead><tr><th>CNY, all levels</th><th class="n">to the end of '
         "2022</th></tr></thead>"
-        f'<tbody><tr><th scope="row">Pools<br><span class="soft">what the three levels set aside</span></th>'
+        f'<tbody><tr><th scope="row">Pools<br><span class="soft">budgets of the three levels</span></th>'
         f'<td class="n"><b>{pools:,}</b></td></tr>{body}</tbody></table>'
     )
     return (
         '<div class="row two">'
-        + _card("Vouchers paid by year", "云服务券", f'{drawn}<p class="legend">{legend}</p>')
-        + _card("Money", "财政资金", table)
-        + '</div><p class="note">The scenario as written (first run). Vouchers are capped, first come '
-        "first served, "
-        "paid after the enterprise is on cloud, and clawed back when its contract fails.</p>"
+        + _card("Vouchers paid by year", "云服务券兑付", f'{drawn}<p class="legend">{legend}</p>')
+        + _card("Public funds", "财政资金", table)
+        + '</div><p class="note">First run. Vouchers are capped and granted first come, first served. They '
+        "are paid after the enterprise is on cloud, and clawed back when its contract fails.</p>"
     )
 
 
@@ -308,10 +312,12 @@ def _assumptions(ensemble: Ensemble) -> str:
         for name, (mark, what) in TABLES.items()
     ]
     marks = [found.mark for found in FIGURES.values()]
-    said = ", ".join(f"{marks.count(mark)} {meaning}" for mark, meaning in _MARKS.items())
+    counts = ", ".join(f"{marks.count(mark)} {meaning}" for mark, meaning in _MARKS.items())
     table = (
         '<div class="scroll"><table class="tight list"><thead><tr><th>Figure</th><th '
         'class="n">value</th><th>mark</th>'
-        f"<th>what, and where it comes from</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<th>meaning and source</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-    return _card("Every figure of the model, with its mark", "假设", f'<p class="note in">{said}.</p>{table}')
+    return _card(
+        "Figures of the model and their marks", "模型参数与假设", f'<p class="note in">{counts}.</p>{table}'
+    )

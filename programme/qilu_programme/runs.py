@@ -1,8 +1,9 @@
-"""Questions to the model: many runs of a scenario with median and band, and two scenarios side by side.
+"""Ensembles and comparisons: many runs of a scenario with median and band, and two scenarios side by side.
 
-Run k of a scenario has the scenario's seed plus k, and goes through the equally good parameter sets, the
-scenario's own first: so the band holds both chance and what two known points leave open. Two scenarios are
-compared run by run with the same seeds and sets, so their difference is the policy's, not luck's.
+Run k of a scenario has the scenario's seed plus k and one of the equally good parameter sets in turn,
+beginning with the scenario's own. The band therefore covers both chance and the uncertainty that two known
+points leave. Two scenarios are compared run by run with the same seeds and sets, so they differ only in
+policy.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ BAND = (10.0, 90.0)
 """The band's percentiles (A: the usual 80 %)."""
 
 Shown = Callable[[int, int], None]
-"""Is told how many runs are done, of how many."""
+"""Progress callback: number of finished runs, and number of runs."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,16 @@ class Ensemble:
         return low, high
 
     def value(self, name: str) -> int:
-        """The target's count at the end: the median over the runs, in whole numbers."""
+        """The count at the end: the median over the runs, rounded down."""
         return int(np.floor(self.median(name)[-1]))
 
     def chance(self, name: str) -> float:
-        """The share of runs that reach the target."""
+        """The fraction of runs that reach the target, 0 to 1."""
         ends = self.series(name)[:, -1]
         return sum(CORE_TARGETS[name].reached(int(end)) for end in ends) / len(ends)
 
     def reached_in(self, name: str) -> str | None:
-        """The first month in which the median holds the target, or None."""
+        """The first month in which the median reaches the target, or None."""
         for month, value in enumerate(self.median(name)):
             if CORE_TARGETS[name].reached(float(value)):
                 return LABELS[month]
@@ -66,13 +67,13 @@ class Ensemble:
 
 
 def variant(scenario: Scenario, number: int) -> Scenario:
-    """The scenario of run `number`: its seed and parameter set."""
+    """The scenario with the seed and parameter set of run `number`."""
     names = [scenario.set.name, *(name for name in SETS if name != scenario.set.name)]
     return replace(scenario, seed=scenario.seed + number, set=SETS[names[number % len(names)]])
 
 
 def run_many(scenario: Scenario, runs: int, shown: Shown | None = None) -> Ensemble:
-    """`runs` runs, one after the other; a few seconds each."""
+    """Make `runs` runs, one after the other; each takes a few seconds."""
     tables, sets = [], []
     for number in range(runs):
         changed = variant(scenario, number)
@@ -84,8 +85,7 @@ def run_many(scenario: Scenario, runs: int, shown: Shown | None = None) -> Ensem
 
 
 def as_json(ensemble: Ensemble) -> dict[str, Any]:
-    """The ensemble for programs: counts by month (medians where there is more than one run) and the
-    targets."""
+    """The ensemble for programs: counts by month (medians if there is more than one run) and the targets."""
     many = len(ensemble.tables) > 1
     by_city = {
         name: np.median([getattr(table, name) for table in ensemble.tables], axis=0)
@@ -151,12 +151,12 @@ class Comparison:
     second: Ensemble
 
     def difference(self, name: str) -> Values:
-        """By month, the median over the runs of second − first."""
+        """Second − first by month: the median over the runs."""
         gaps = self.second.series(name) - self.first.series(name)
         return np.asarray(np.median(gaps, axis=0), dtype=np.float64)
 
     def difference_by_city(self) -> Values:
-        """Enterprises on cloud at the end, by city: the median of second − first."""
+        """Second − first of enterprises on cloud at the end, by city: the median over the runs."""
         gaps = [
             after.enterprises_by_city[-1] - before.enterprises_by_city[-1]
             for before, after in zip(self.first.tables, self.second.tables, strict=True)
@@ -192,7 +192,7 @@ class Comparison:
 
 
 def compare(first: Scenario, second: Scenario, runs: int, shown: Shown | None = None) -> Comparison:
-    """Both scenarios, the second under the first's seed."""
+    """Run both scenarios, the second with the seed of the first."""
     second = replace(second, seed=first.seed)
     total = 2 * runs
 

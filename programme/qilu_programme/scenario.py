@@ -1,7 +1,7 @@
-"""Scenarios: YAML files that say which policy is tried. A mistake is told with file, line and how to mend it.
+"""Scenarios: YAML files that define a policy. An error names file, line and remedy.
 
-A scenario may say `extends: default` (or another one that ships) and then give only what differs; mappings
-are merged key by key, everything else is replaced.
+A scenario may begin with `extends: default` (or another shipped scenario) and then set only what differs.
+Mappings are merged key by key; everything else is replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qilu_programme.months import LABELS, YEARS, index_of
 from qilu_programme.world import COUNTY_CODES
 
 LEVELS = ("province", "city", "county")
-"""Who pays vouchers."""
+"""Levels of government that pay vouchers."""
 
 MAX_POOL = 10**12
 _KEYS = ("extends", "name", "seed", "set", "hazard", "shares", "caps", "pools", "centres", "more_centres")
@@ -30,18 +30,18 @@ _Loaded = TypeVar("_Loaded")
 
 MARKS: Mapping[str, tuple[str, str]] = {
     "set": ("C", "the default parameter set; all three sets fit the two known points"),
-    "shares": ("A", "what each level pays of the price of a first contract"),
-    "caps": ("A", "what one enterprise gets from a level at most"),
-    "pools": ("A", "each level's budget by year; more than 100 million CNY were paid by October 2020 (S)"),
-    "centres": ("A", "where and when each of the 30 planned centres (S) opens; 14 in 2018 (S)"),
+    "shares": ("A", "share of the price of a first contract that each level pays"),
+    "caps": ("A", "maximum amount that an enterprise gets from a level"),
+    "pools": ("A", "budget of each level by year; more than 100 million CNY were paid by October 2020 (S)"),
+    "centres": ("A", "place and month of opening of the 30 planned centres (S); 14 in 2018 (S)"),
 }
 """Mark and source of the scenario's own values, for the list of assumptions."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterSet:
-    """One point on the ridge: a market, p and q a year, and `fit`, the factor on the hazard that this model
-    needs to pass through the known points (heterogeneity, centres and vouchers bend the plain curve).
+    """One point on the ridge: market, p and q per year, and `fit`, the factor on the hazard with which
+    this model meets the known points (heterogeneity, centres and vouchers change the plain curve).
     """
 
     name: str
@@ -61,7 +61,7 @@ SETS: Mapping[str, ParameterSet] = {
 
 @dataclass(frozen=True, slots=True)
 class Centre:
-    """A provincial experience centre: the county's code and the month it opens in."""
+    """A provincial experience centre: the county's code and the month of its opening."""
 
     county: str
     opens: int
@@ -69,7 +69,7 @@ class Centre:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A policy. `shares`, `caps` and `pools` are by level; pools by year in CNY. `text` is the file as it was
+    """A policy. `shares`, `caps` and `pools` are by level; pools are by year, in CNY. `text` is the file as
     read."""
 
     name: str
@@ -84,7 +84,7 @@ class Scenario:
 
     @property
     def sha256(self) -> str:
-        """Fingerprint of the file (not of the scenario that it extends)."""
+        """SHA-256 of the file, without the scenario that it extends."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
@@ -95,7 +95,7 @@ def shipped() -> tuple[str, ...]:
 
 
 def load_scenario(which: str | Path | None = None) -> Scenario:
-    """The scenario in a file, or the shipped one of this name, or the default one. Raises ConfigError."""
+    """The scenario in a file, the shipped one of this name, or the default. Raises ConfigError."""
     if which is None:
         which = "default"
     if isinstance(which, str) and which in shipped():
@@ -106,7 +106,8 @@ def load_scenario(which: str | Path | None = None) -> Scenario:
 
 
 def parse_scenario(text: str, source: str) -> Scenario:
-    """The scenario in `text`; `source` names it in messages. Raises ConfigError with the mistake's line."""
+    """The scenario in `text`; `source` is its name in messages. Raises ConfigError with the line of the
+    error."""
     return _Parser(source).parse(text)
 
 
@@ -128,7 +129,7 @@ class _Parser(YamlParser):
             found = {**below, **found, **self._merge(below, found)}
 
         def get(key: str, read: Callable[[yaml.Node], _Loaded]) -> _Loaded:
-            return self._given(found, root, key, read, "it, or 'extends: default' for what is not given")
+            return self._given(found, root, key, read, "it, or 'extends: default' for missing keys")
 
         centres = get("centres", lambda node: self._centres(node, "centres"))
         if "more_centres" in found:
@@ -146,11 +147,11 @@ class _Parser(YamlParser):
         )
 
     def _top(self, text: str) -> tuple[dict[str, yaml.Node], yaml.Node]:
-        root = self._root(text, "the scenario is empty: give at least 'extends: default' and a name.")
+        root = self._root(text, "the scenario is empty: it needs at least 'extends: default' and a name.")
         return self._mapping(root, "the scenario", _KEYS), root
 
     def _merge(self, below: dict[str, yaml.Node], above: dict[str, yaml.Node]) -> dict[str, yaml.Node]:
-        """The mappings `shares`, `caps` and `pools` of both, the upper one's keys first."""
+        """The merged mappings `shares`, `caps` and `pools`; keys of `above` take precedence."""
         merged: dict[str, yaml.Node] = {}
         for key in ("shares", "caps", "pools"):
             if key not in above or key not in below:
@@ -167,8 +168,8 @@ class _Parser(YamlParser):
         if sum(shares.values()) > 0.8:
             raise self._wrong(
                 node,
-                "the three levels pay more than 0.8 of the price together: lower one, the enterprise and the "
-                "provider bear the rest.",
+                "the three levels together pay more than 0.8 of the price: lower one of them; the enterprise "
+                "and the provider pay the rest.",
             )
         return shares
 
@@ -196,7 +197,7 @@ class _Parser(YamlParser):
             if county not in COUNTY_CODES:
                 raise self._wrong(
                     found["county"],
-                    f"'{county}' is no county of Shandong: give a code of GB/T 2260, like '370102'.",
+                    f"'{county}' is not a county of Shandong: use a code of GB/T 2260, such as '370102'.",
                 )
             try:
                 opens = index_of(str(found["opens"].value))

@@ -1,9 +1,9 @@
-"""Vouchers at three levels out of budget pools: capped, first come first served, paid after the enterprise is
-on cloud, clawed back when the contract fails.
+"""Vouchers of three levels from budget pools: capped, first come, first served, paid after the enterprise is
+on cloud, and clawed back when the contract fails.
 
-Money is in whole CNY. A grant is reserved in the pool of its place and year at the moment of adoption; it is
-redeemed (paid) later, and what fails before payment is never paid. What is clawed back goes to the treasury:
-it is not granted again. So at any time, for every pool: granted ≤ pool, and redeemed ≤ granted.
+Money is in whole CNY. A grant is reserved in the pool of its place and year at the moment of adoption. It
+is redeemed (paid) later, unless the contract fails before that. Clawed back money goes to the treasury and
+is not granted again. At any time, for every pool: granted ≤ pool, and redeemed ≤ granted.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from qilu_programme.draws import Mask, Values, Whole
 
 
 def grant_in_order(places: Whole, amounts: Whole, left: Whole) -> Mask:
-    """Which of the claims, given in the order they came in, are granted: at each place, those before the
-    first that does not fit. `left` is what each place's pool still has. Pure; claims of 0 are never granted.
+    """Mask of the granted claims. Claims are in order of arrival; at each place, those before the first
+    one that exceeds the pool are granted. `left` is the remaining amount of each place's pool. Claims
+    of 0 are not granted.
     """
     order = np.argsort(places, kind="stable")
     sorted_places = places[order]
@@ -28,22 +29,23 @@ def grant_in_order(places: Whole, amounts: Whole, left: Whole) -> Mask:
 
 
 class Pools:
-    """One level's pools in one year, a place each."""
+    """The pools of one level in one year, one per place."""
 
     def __init__(self, budgets: Whole) -> None:
         self.budgets = budgets
         self.granted = np.zeros(len(budgets), dtype=np.int64)
         self.redeemed = np.zeros(len(budgets), dtype=np.int64)
         self.clawed_back = np.zeros(len(budgets), dtype=np.int64)
-        # A pool that had to turn a claim away is closed for the year: later, smaller claims do not slip in.
+        # A pool that refused a claim is closed for the year, so that later, smaller claims are not granted
+        # either.
         self.closed = budgets <= 0
 
     def open_shares(self) -> Values:
-        """1 for a place whose pool still pays, 0 for one that does not."""
+        """1 for each place whose pool is open, 0 for the others."""
         return np.where(self.closed, 0.0, 1.0)
 
     def claim(self, places: Whole, amounts: Whole) -> Whole:
-        """What each claim is granted, in the order given; the pools keep account."""
+        """Grant claims in the given order, and return the granted amount of each."""
         left = np.where(self.closed, 0, self.budgets - self.granted)
         granted = grant_in_order(places, amounts, left)
         refused = places[(amounts > 0) & ~granted]

@@ -1,9 +1,9 @@
-"""The province before the programme: who is there, where, in which industry, how large, with which equipment.
+"""The province before the programme: enterprises by place, industry and size, and their equipment.
 
-The 1,801,000 legal units are spread over cells (county × industry × size) by largest remainders, so the world
-holds the sourced totals exactly and is the same for every seed. Enterprises are numbered by cell, and cells
-are ordered by county: an enterprise's number gives its county, industry and size. What chance decides about
-an enterprise (its fleet) is a pure function of seed and number.
+The 1,801,000 legal units are distributed over cells (county × industry × size) by largest remainders, so
+the world has exactly the sourced totals and is the same for every seed. Enterprises are numbered by cell,
+and cells are ordered by county: an enterprise's number gives its county, industry and size. The random
+properties of an enterprise (its fleet) are a pure function of seed and number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from qilu_programme.figures import (
 
 CITY_CODES: tuple[str, ...] = tuple(CITIES)
 COUNTY_CODES: tuple[str, ...] = tuple(code for code, county in COUNTIES.items() if county.kind != "zone")
-"""The 136 counties proper: an enterprise in a development zone is counted in the county around it."""
+"""The 136 counties. An enterprise in a development zone counts in the surrounding county."""
 
 CITY_OF_COUNTY: NDArray[np.int64] = np.array([CITY_CODES.index(COUNTIES[code].city) for code in COUNTY_CODES])
 _COUNTY_WEIGHT = {
@@ -42,8 +42,8 @@ _COUNTY_WEIGHT = {
 
 @dataclass(frozen=True)
 class World:
-    """Cells and how many enterprises each holds. Arrays of one entry a cell; `start` has one more, so that
-    the enterprises of cell c are start[c] to start[c + 1] − 1.
+    """Cells and their numbers of enterprises. Arrays have one entry per cell; `start` has one more: the
+    enterprises of cell c are start[c] to start[c + 1] − 1.
     """
 
     county: Whole
@@ -64,11 +64,11 @@ class World:
         return np.asarray(np.searchsorted(self.start, enterprises, side="right") - 1, dtype=np.int64)
 
     def identify(self, enterprise: int) -> str:
-        """The enterprise's id, as the platform would give it: it counts within the county from 1."""
+        """The enterprise's id in the platform's form, numbered within the county from 1."""
         return self.identify_all(np.array([enterprise]))[0]
 
     def identify_all(self, enterprises: Whole) -> list[str]:
-        """The ids of many."""
+        """The ids of many enterprises."""
         counties = self.county[self.cells_of(enterprises)]
         firsts = self.start[np.searchsorted(self.county, counties, side="left")]
         numbers = (enterprises - firsts + 1).tolist()
@@ -79,8 +79,8 @@ class World:
 
 
 def spread(total: int, weights: Values) -> Whole:
-    """`total` in whole parts by weight, with the largest remainders rounded up (Hamilton's method). The parts
-    add up to `total` exactly.
+    """Divide `total` into whole parts by weight, with the largest remainders rounded up (Hamilton's
+    method). The parts add up to `total` exactly.
     """
     exact = weights * (total / weights.sum())
     parts = np.floor(exact).astype(np.int64)
@@ -112,7 +112,7 @@ def _place_weights() -> Values:
 
 @cache
 def make_world() -> World:
-    """The province's enterprises. Takes tens of milliseconds; made once a process."""
+    """The province's enterprises. Takes tens of milliseconds, once per process."""
     places = _place_weights()
     shape = (len(COUNTY_CODES), len(BRANCHES), len(SIZES))
     count = np.zeros(shape, dtype=np.int64)
@@ -122,7 +122,7 @@ def make_world() -> World:
         mine = [index for index, branch in enumerate(BRANCHES) if branch.sector == sector]
         sizes = np.array([figure(f"world.{sector}.{size}") for size in SIZES[:-1]])
         sizes = np.append(sizes, 1.0 - sizes.sum())
-        # Each industry has its share of the province, wherever its places are: columns are normed first.
+        # Normalise columns first: the share of an industry in the province does not depend on its places.
         columns = places[:, mine] / places[:, mine].sum(axis=0)
         columns = columns * np.array([BRANCHES[index].weight for index in mine])
         weights = columns[:, :, None] * sizes
@@ -146,10 +146,10 @@ def make_world() -> World:
 
 
 def market_shares(world: World, market: int) -> Values:
-    """The share of each cell that will ever go on cloud, so that the province's market is `market`
-    enterprises.
+    """The share of each cell in the market, so that the province's market is `market` enterprises.
 
-    A share is 1 − exp(−κ·odds): larger enterprises come first, none has more than all. κ by bisection.
+    A share is 1 − exp(−κ·odds): larger enterprises have larger shares, and no share exceeds 1. κ by
+    bisection.
     """
     odds = np.array([by_size(f"market.{sector}") for sector in SECTORS])[world.service, world.size]
     low, high = 0.0, 1e3
@@ -164,24 +164,25 @@ def market_shares(world: World, market: int) -> Values:
 
 @cache
 def _smallest_fleets() -> Values:
-    """Sector × size: the smallest fleet, so that the mean over the default market is `equipment.mean`."""
+    """Sector × size: the size of the smallest fleet, such that the mean over the default market is
+    `equipment.mean`."""
     world = make_world()
     means = np.array([by_size(f"equipment.{sector}") for sector in SECTORS])
     inside = world.count * market_shares(world, DEFAULT_MARKET)
     mean = float((inside * means[world.service, world.size]).sum() / inside.sum())
-    # The mean of a Pareto number (smallest x, exponent a) that is cut at k·x is x·(a − k^(1−a)) / (a − 1).
+    # The mean of a Pareto variable (minimum x, exponent a), cut at k·x, is x·(a − k^(1−a)) / (a − 1).
     tail, cap = figure("equipment.tail"), figure("equipment.cap")
     spread_out = (tail - cap ** (1.0 - tail)) / (tail - 1.0)
     return np.asarray(means * (figure("equipment.mean") / mean / spread_out))
 
 
 DEFAULT_MARKET = 800_000
-"""The market of the default parameter set: fleet sizes are scaled on it, and are the same under all sets
+"""The market of the default parameter set. Fleet sizes are scaled to it, and are the same under all sets
 (S)."""
 
 
 def fleet_sizes(world: World, enterprises: Whole, draws: Draws) -> Whole:
-    """How many units of equipment each enterprise owns (may be 0 for the smallest service firms)."""
+    """Number of units of each enterprise (0 is possible for the smallest service enterprises)."""
     cells = world.cells_of(enterprises)
     smallest = _smallest_fleets()[world.service[cells], world.size[cells]]
     ratio = (1.0 - draws.uniform("fleet", enterprises)) ** (-1.0 / figure("equipment.tail"))
@@ -192,11 +193,11 @@ def fleet_sizes(world: World, enterprises: Whole, draws: Draws) -> Whole:
 
 @cache
 def _mix() -> Values:
-    """Branch × class: the share of a class in an industry's fleets."""
+    """Branch × class: the share of a class in the fleets of an industry."""
     shares = np.zeros((len(BRANCHES), len(CLASSES)))
     for row in read_table("equipment_mix.csv"):
         for index, branch in enumerate(BRANCHES):
-            # Iron and steel have blast furnaces, the rest of metallurgy has none.
+            # In metallurgy, only iron and steel has blast furnaces.
             group = "iron" if branch.code == "C31" else branch.group
             if group == row["group"]:
                 shares[index, CLASSES.index(row["class"])] += float(row["share"])
@@ -205,9 +206,9 @@ def _mix() -> Values:
 
 
 def fleet_classes(world: World, enterprises: Whole, units: Whole, draws: Draws) -> Whole:
-    """Enterprise × class: the fleets by class; rows add up to `units`. No class exceeds what physically
-    exists in the province: what is past the cap (in an order that chance gives, so that no county is
-    preferred) is a motor.
+    """Enterprise × class: the fleets by class; rows add up to `units`. No class exceeds its cap, the
+    number that physically exists in the province. Units above the cap are motors; the order is random,
+    so that no county is preferred.
     """
     branch = world.branch[world.cells_of(enterprises)]
     fleets = np.zeros((len(CLASSES), len(enterprises)), dtype=np.int64)

@@ -50,12 +50,12 @@ def test_a_scenario_that_extends_the_default_gives_only_what_differs() -> None:
         ("hazard: 0.9", "hazard: 0.9\nhazard: 1", 4, "given twice"),
         ("county: 0.2", "county: 0.7", 5, "'shares: county' must be a number from 0 to 0.6"),
         ("county: 0.2", "town: 0.2", 5, "'shares' has no 'town': use one of province, city, county"),
-        ("  county: 0.2", "  county: 0.6\n  city: 0.2", 5, "more than 0.8 of the price together"),
+        ("  county: 0.2", "  county: 0.6\n  city: 0.2", 5, "more than 0.8 of the price"),
         ("2017: 0, ", "", 7, "lacks 2017: give a value for each"),
         ("2017: 0", "2016: 0", 7, "has no '2016'"),
         ("2018: 1", "2018: 1.5", 7, "'pools: city: 2018' must be a whole number"),
-        ("371721", "371799", 9, "'371799' is no county of Shandong"),
-        ("371721", "371771", 9, "is no county"),  # a development zone
+        ("371721", "371799", 9, "'371799' is not a county of Shandong"),
+        ("371721", "371771", 9, "is not a county"),  # a development zone
         ("2020-01", "2023-01", 9, "'opens' must be a month from 2017-10 to 2022-12"),
         (', opens: "2020-01"', "", 9, "lacks opens"),
         ("extends: default", "extends: nothing", 1, "'extends' must be one of county-share-cut, default"),
