@@ -20,7 +20,7 @@ MAX_COMMANDS = 100_000
 """Commands of one run: each is kept in the manifest, and every fault and repair is asked for at each step."""
 
 
-class Given(msgspec.Struct, frozen=True, omit_defaults=True):
+class ScheduledCommand(msgspec.Struct, frozen=True, omit_defaults=True):
     """A command as it holds for a unit from `at_ms` (UTC, simulated) on; the rest as in Command."""
 
     unit: str
@@ -31,7 +31,7 @@ class Given(msgspec.Struct, frozen=True, omit_defaults=True):
     duration_ms: int = 0
 
 
-def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -> Given:
+def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -> ScheduledCommand:
     """The command as it holds from `at_ms` on. Raises Refused with the reason."""
     name, value, duration_ms = command.name, command.value, 0
     match command.kind:
@@ -66,10 +66,10 @@ def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -
                         f"A fault lasts from a millisecond to 366 days, not {command.duration_s:g} s."
                     )
                 duration_ms = round(asked_ms)
-    return Given(unit, at_ms, command.kind, name, value, duration_ms)
+    return ScheduledCommand(unit, at_ms, command.kind, name, value, duration_ms)
 
 
-def with_commands(plan: FaultPlan, commands: Iterable[Given]) -> FaultPlan:
+def with_commands(plan: FaultPlan, commands: Iterable[ScheduledCommand]) -> FaultPlan:
     """What a scenario says of faults, and what commands say."""
     orders, repairs = [], []
     for given in commands:

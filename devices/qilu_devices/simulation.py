@@ -27,7 +27,7 @@ from qilu_contract.errors import ConfigError
 from qilu_contract.readings import Value
 
 from qilu_devices.classes import KERNELS
-from qilu_devices.commands import Given, with_commands
+from qilu_devices.commands import ScheduledCommand, with_commands
 from qilu_devices.controls import Controls
 from qilu_devices.faults import NO_FAULTS, FaultPlan, Schedule
 from qilu_devices.fleet import Shard, Unit, make_units
@@ -146,7 +146,7 @@ class ClassRun:
         self._faults = Schedule(equipment, self._ids, self._streams, start_ms, plan)
         self._controls = Controls(len(units))
         self._places: dict[str, int] = {}  # of the units that commands have named
-        self._waiting: list[Given] = []  # commands that hold from later than what was computed
+        self._waiting: list[ScheduledCommand] = []  # commands that hold from later than what was computed
         self._computed: Times | None = None  # the units' latest times
         self._kernel = KERNELS[equipment.name](
             self._streams,
@@ -175,7 +175,7 @@ class ClassRun:
     def free_from_ms(self, unit: str) -> int:
         return self._start_ms if self._computed is None else int(self._computed[self._place(unit)]) + 1
 
-    def obey(self, commands: Sequence[Given]) -> None:
+    def obey(self, commands: Sequence[ScheduledCommand]) -> None:
         self._waiting += [given for given in commands if given.kind in ("start", "stop", "set_point")]
         self._waiting.sort(key=lambda given: given.at_ms)
         plan = with_commands(self._plan, commands)
@@ -288,7 +288,7 @@ class Simulation:
         seed: int,
         start_ms: int,
         plan: FaultPlan = NO_FAULTS,
-        commands: Sequence[Given] = (),
+        commands: Sequence[ScheduledCommand] = (),
     ) -> None:
         self.units = units
         self.start_ms = start_ms
@@ -302,7 +302,7 @@ class Simulation:
         }
         class_of = {given.unit: "" for given in commands}
         class_of.update((unit.id, unit.class_name) for unit in units if unit.id in class_of)
-        by_run: dict[ClassRun, list[Given]] = {}
+        by_run: dict[ClassRun, list[ScheduledCommand]] = {}
         for given in commands:
             if class_of[given.unit]:
                 by_run.setdefault(self._run_of(class_of[given.unit], given.unit), []).append(given)
@@ -316,7 +316,7 @@ class Simulation:
         """The first time of a unit for which nothing has been computed yet: commands may hold from it on."""
         return self._run_of(unit.class_name, unit.id).free_from_ms(unit.id)
 
-    def obey(self, unit: Unit, given: Given) -> None:
+    def obey(self, unit: Unit, given: ScheduledCommand) -> None:
         """A command that comes while readings are computed. Its time is not before `free_from_ms`."""
         self._run_of(unit.class_name, unit.id).obey([given])
 
@@ -362,7 +362,7 @@ def samples(
     units: int,
     unit_ids: Iterable[str] | None,
     until_ms: int,
-    commands: Sequence[Given] = (),
+    commands: Sequence[ScheduledCommand] = (),
 ) -> dict[str, list[tuple[int, dict[str, Value]]]]:
     """Every reading of some units (None: of all) up to `until_ms`, as it must be stored: unit → [(ts_ms,
     {signal: value})]."""
@@ -382,7 +382,7 @@ def unit_digests(
     units: int,
     until_ms: int,
     shard: Shard | None = None,
-    commands: Sequence[Given] = (),
+    commands: Sequence[ScheduledCommand] = (),
 ) -> dict[str, bytes]:
     """SHA-256 of each unit's samples, in the order of time and signal name. Shards' dictionaries add up to
     the fleet's."""
@@ -415,7 +415,7 @@ def digest(
     units: int,
     until_ms: int,
     shard: Shard | None = None,
-    commands: Sequence[Given] = (),
+    commands: Sequence[ScheduledCommand] = (),
 ) -> str:
     """One SHA-256 over all samples of a run, ordered by unit, time and signal: what `qilu devices run
     --digest` prints."""

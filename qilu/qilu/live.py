@@ -176,13 +176,13 @@ class _Line:
 
     def show(self, month: Month, published: int, counted: int) -> None:
         expected = month.expected
-        said = f"{month.label}  {expected['enterprises_on_cloud']:,} enterprises"
-        self._bar.update(self._task, description=said, completed=counted)
+        title = f"{month.label}  {expected['enterprises_on_cloud']:,} enterprises"
+        self._bar.update(self._task, description=title, completed=counted)
         if counted == expected["units_on_cloud"] and month.month != self._month:
             self._month = month.month
             if not self._console.is_terminal:
                 self._console.print(
-                    f"{said}, {counted:,} units on cloud: the platform's counts are the model's",
+                    f"{title}, {counted:,} units on cloud: the platform's counts are the model's",
                     highlight=False,
                     soft_wrap=True,
                 )
@@ -313,28 +313,28 @@ def _size(folder: Path, pattern: str) -> int:
 
 def show_report(report: dict[str, Any], console: Console) -> None:
     """The report in a few lines."""
-    said = [
+    lines = [
         f"{report['last_month'] or LABELS[0]}: {report['enterprises_on_cloud']:,} enterprises and "
         f"{report['units_on_cloud']:,} units on cloud, in {report['seconds']:,.0f} s"
         + (f" and {report['starts']} starts" if report["starts"] > 1 else "")
     ]
     if "stored" in report:
-        said.append(
+        lines.append(
             f"accepted {report['accepted']:,}, stored {report['stored']:,}, lost {report['lost']:,}, twice "
             f"{report['duplicates']:,}, dead-lettered {report['dead_lettered']:,}"
         )
     stages = sorted(report["stages"].items(), key=lambda each: -each[1])
-    said.append("where the time went: " + ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in stages))
+    lines.append("where the time went: " + ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in stages))
     for what, unit in (("cpu_s", "CPU s"), ("peak_rss_mb", "MB at most")):
         if what in report:
             of = ", ".join(
                 f"{name} {value:,.0f}" for name, value in report[what].items() if value is not None
             )
-            said.append(f"{unit}: {of}")
+            lines.append(f"{unit}: {of}")
     if "disk_bytes" in report:
         disk = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in report["disk_bytes"].items())
-        said.append(f"disk: {disk}")
-    for line in said:
+        lines.append(f"disk: {disk}")
+    for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 
 

@@ -114,8 +114,8 @@ def find_mosquitto() -> Mosquitto | None:
     path = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if path is None:
         return None
-    said = subprocess.run([path, "-h"], capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603
-    found = re.search(r"mosquitto version (\d+)\.(\d+)\.(\d+)", said)
+    banner = subprocess.run([path, "-h"], capture_output=True, text=True, timeout=10, check=False).stdout  # noqa: S603
+    found = re.search(r"mosquitto version (\d+)\.(\d+)\.(\d+)", banner)
     return Mosquitto(path, tuple(map(int, found.groups())), _plugin(path)) if found else None
 
 

@@ -44,11 +44,11 @@ class PlatformProcess:
 
     async def __aenter__(self) -> Self:
         """Returns when it serves. Raises QiluError with its own words when it cannot."""
-        told = {
+        settings = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in self._settings
         }
-        order = msgspec.json.encode(_Order(told, self._door.url, self._door.key), enc_hook=str)
+        order = msgspec.json.encode(_Order(settings, self._door.url, self._door.key), enc_hook=str)
         began = size(self._log)
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(

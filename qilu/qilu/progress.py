@@ -36,21 +36,21 @@ def slower(speed: float, wanted: float | None) -> str:
 
 
 @contextmanager
-def file_bar(console: Console, said: str, size: int) -> Iterator[Callable[[int], None]]:
+def file_bar(console: Console, title: str, size: int) -> Iterator[Callable[[int], None]]:
     """A bar of bytes with the time that is left, on a terminal only; told how many are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(said, total=size)
+        task = bar.add_task(title, total=size)
         yield lambda done: bar.update(task, completed=done)
 
 
 @contextmanager
-def unit_bar(console: Console, said: str) -> Iterator[Callable[[int, int], None]]:
+def unit_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar of units with the time that is left, on a terminal only; told how many are done, and of how
     many."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(said, total=None)
+        task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -83,20 +83,24 @@ class RunLine:
     def show(self, progress: RunProgress) -> None:
         report = progress.report
         if report is None:
-            said = f"registering {progress.registering}"
+            description = f"registering {progress.registering}"
         else:
             now = datetime.fromtimestamp(report.until_ms / 1000, UTC)
             acknowledged = f"{report.readings_acked:,} readings" if self._whole else "readings"
             online = f"{report.nodes_online} of {report.enterprises} edge nodes online"
             if not report.nodes_online:
                 online = "waiting for broker and gateway"
-            said = f"{now:%Y-%m-%d %H:%M:%S} UTC, {online}{self._slow(report)}, {acknowledged} acknowledged"
-        self._bar.update(self._task, description=said, completed=progress.done, total=progress.total or None)
+            description = (
+                f"{now:%Y-%m-%d %H:%M:%S} UTC, {online}{self._slow(report)}, {acknowledged} acknowledged"
+            )
+        self._bar.update(
+            self._task, description=description, completed=progress.done, total=progress.total or None
+        )
 
     def _slow(self, report: RunReport) -> str:
         self._late.append((report.seconds, report.late_s))
         (then_s, before_s), (now_s, late_s) = self._late[0], self._late[-1]
         if report.speed is None or len(self._late) < SPEED_OVER:
             return ""
-        said = slower(report.speed * (1.0 - (late_s - before_s) / (now_s - then_s)), report.speed)
-        return f", {said}: the gateway takes no more" if said else ""
+        note = slower(report.speed * (1.0 - (late_s - before_s) / (now_s - then_s)), report.speed)
+        return f", {note}: the gateway takes no more" if note else ""

@@ -300,9 +300,9 @@ class Stack:
             self._speeds.append(self.gateway.run_speed)
         if len(self._speeds) < SPEED_OVER or self.child.process.returncode is not None:
             return ""
-        said = slower(sum(self._speeds) / SPEED_OVER, self._config.child.speed)
+        note = slower(sum(self._speeds) / SPEED_OVER, self._config.child.speed)
         builtin = self.broker is not None and self.broker.kind == "builtin"
-        return f"{said}: install Mosquitto for more" if said and builtin else said
+        return f"{note}: install Mosquitto for more" if note and builtin else note
 
     async def _programme(self) -> Programme:
         answer = await self._http.get("/v1/programme")

@@ -11,7 +11,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.wire.commands import Command, Refused
 from qilu_devices.classes import KERNELS
 from qilu_devices.classes.boiler import Boilers
-from qilu_devices.commands import Given, accept, with_commands
+from qilu_devices.commands import ScheduledCommand, accept, with_commands
 from qilu_devices.controls import Controls
 from qilu_devices.faults import NO_FAULTS, FaultPlan, ground_truth
 from qilu_devices.fleet import Shard, Unit
@@ -34,7 +34,7 @@ def unit_of(class_name: str) -> Unit:
     return next(unit for unit in FLEET if unit.class_name == class_name)
 
 
-def given(unit: Unit, at_ms: int, command: Command) -> Given:
+def given(unit: Unit, at_ms: int, command: Command) -> ScheduledCommand:
     return accept(CATALOGUE[unit.class_name], unit.id, command, at_ms)
 
 
@@ -70,7 +70,7 @@ def play(
     return {name: values if count > 1 else values[:, 0] for name, values in found.items()}
 
 
-def signals(unit: Unit, hours: float, *commands: Given) -> dict[str, np.ndarray]:
+def signals(unit: Unit, hours: float, *commands: ScheduledCommand) -> dict[str, np.ndarray]:
     """Each signal of a unit over time, as the simulation hands it out: the last value where it was not
     sampled."""
     rows: list[dict[str, float]] = []
@@ -198,7 +198,7 @@ def test_a_fault_on_command_shows_and_a_reset_repairs_it() -> None:
     assert np.array_equal(mended["envelope"][well], free["envelope"][well])
     assert (broken["envelope"] - free["envelope"])[well].min() > 0.08
 
-    def truth(*commands: Given) -> list[tuple[int, int, int, float]]:
+    def truth(*commands: ScheduledCommand) -> list[tuple[int, int, int, float]]:
         plan = with_commands(NO_FAULTS, commands)
         found = ground_truth({unit.id: "motor"}, SEED, START_MS, START_MS + HOUR_MS, plan)
         return [(case.start_ms, case.developed_ms, case.end_ms, case.severity) for case in found]
@@ -257,7 +257,7 @@ def test_set_points_lie_within_their_class() -> None:
                 assert (signal.low <= point.low, point.high <= signal.high) == (True, True), point
 
 
-def some_commands(at_ms: int) -> list[Given]:
+def some_commands(at_ms: int) -> list[ScheduledCommand]:
     """Every kind, to a unit of every class."""
     found = []
     for count, equipment in enumerate(CATALOGUE.values()):
@@ -297,7 +297,7 @@ def test_commands_that_come_while_it_runs_give_what_computing_it_again_gives() -
     wanted = [
         Command("stop"), Command("fault", "", 1.0, 600.0), Command("reset"), Command("start"),
     ]  # fmt: skip
-    said: list[Given] = []
+    said: list[ScheduledCommand] = []
     seen: dict[str, list[tuple[int, dict[str, float]]]] = {unit.id: [] for unit in chosen}
     for number, moment in enumerate(simulation.moments(until_ms)):
         for sample in moment.samples:

@@ -19,7 +19,7 @@ from qilu_contract.catalogue.own_classes import VARIABLE, ClassRecord
 from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.readings import Reading
 
-from qilu_devices.commands import Given, with_commands
+from qilu_devices.commands import ScheduledCommand, with_commands
 from qilu_devices.faults import Occurrence, ground_truth
 from qilu_devices.fleet import Shard, Unit
 from qilu_devices.scenario import Scenario, parse_scenario
@@ -73,7 +73,7 @@ class Manifest(msgspec.Struct, frozen=True):
     beyond_ms: int = 0
     classes: tuple[ClassRecord, ...] = ()
     """The user's own classes that the scenario names."""
-    commands: list[Given] = []
+    commands: list[ScheduledCommand] = []
     backfill_until_ms: int | None = None
 
     def save(self, folder: Path) -> None:

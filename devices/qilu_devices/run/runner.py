@@ -18,7 +18,7 @@ from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.partitions import of_group
 
 from qilu_devices import faults
-from qilu_devices.commands import Given, with_commands
+from qilu_devices.commands import ScheduledCommand, with_commands
 from qilu_devices.edge.edge_node import EdgeNode, made_ms
 from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.sessions import Sessions
@@ -77,7 +77,7 @@ class RunConfig:
     shard: Shard = Shard()  # noqa: RUF009  # frozen
     state: Path | None = None
     drain_s: float = DRAIN_S
-    commands: tuple[Given, ...] = ()
+    commands: tuple[ScheduledCommand, ...] = ()
     backfill: bool = False
     resume: Manifest | None = None
     gateways: int = 1

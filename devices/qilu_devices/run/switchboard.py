@@ -10,7 +10,7 @@ from qilu_contract.errors import BadReading
 from qilu_contract.wire import sparkplug
 from qilu_contract.wire.commands import Answer, Refused, command_id, parse_command
 
-from qilu_devices.commands import MAX_COMMANDS, Given, accept
+from qilu_devices.commands import MAX_COMMANDS, ScheduledCommand, accept
 from qilu_devices.fleet import Unit
 from qilu_devices.simulation import Simulation
 
@@ -23,7 +23,7 @@ class Switchboard:
     def __init__(
         self,
         simulation: Simulation,
-        given: Iterable[Given],
+        given: Iterable[ScheduledCommand],
         now_ms: Callable[[], int | None],
         save: Callable[[], None],
     ) -> None:

@@ -60,7 +60,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class LineFormat:
     """What lines of one kind hold. `line` and `check` look at many together: `check` finds a fault in columns
     without saying which."""
 
@@ -136,27 +136,29 @@ def _good_enterprises(columns: Columns) -> bool:
     )
 
 
-def _book(body: type[Body]) -> Book:
+def _line_format(body: type[Body]) -> LineFormat:
     """One whose lines are always checked one by one: few come at a time."""
     fields = {field.alias or name: field.is_required() for name, field in body.model_fields.items()}
     needed = tuple(name for name, required in fields.items() if required or name == "id")
     optional = tuple(name for name in fields if name not in needed)
-    return Book(needed, optional, TypeAdapter(body))
+    return LineFormat(needed, optional, TypeAdapter(body))
 
 
-BOOKS: Final[Mapping[str, Book]] = {
-    "enterprises": Book(
+LINE_FORMATS: Final[Mapping[str, LineFormat]] = {
+    "enterprises": LineFormat(
         ("id", "name", "county", "industry"),
         ("uscc",),
         TypeAdapter(EnterpriseIn),
         _EnterpriseLine,
         _good_enterprises,
     ),
-    "units": Book(("id", "class", "enterprise"), ("name",), TypeAdapter(UnitIn), _UnitLine, _good_units),
-    "providers": _book(ProviderIn),
-    "contracts": _book(ContractIn),
-    "recognitions": _book(RecognitionIn),
-    "disbursements": _book(DisbursementIn),
+    "units": LineFormat(
+        ("id", "class", "enterprise"), ("name",), TypeAdapter(UnitIn), _UnitLine, _good_units
+    ),
+    "providers": _line_format(ProviderIn),
+    "contracts": _line_format(ContractIn),
+    "recognitions": _line_format(RecognitionIn),
+    "disbursements": _line_format(DisbursementIn),
 }
 
 
@@ -182,10 +184,10 @@ def read_header(book: str, block: bytes) -> tuple[list[str], int]:
         names = [name.strip() for name in next(csv.reader([text]), [])]
     except csv.Error as error:
         raise WrongFile(f"This is no CSV file of {book}: its first line is not CSV ({error}).") from error
-    known = BOOKS[book].columns
-    form = f"the first line names the columns {', '.join(known)} (optional: {BOOKS[book].optional[0]})"
+    known = LINE_FORMATS[book].columns
+    form = f"the first line names the columns {', '.join(known)} (optional: {LINE_FORMATS[book].optional[0]})"
     unknown = [name for name in names if name not in known]
-    missing = [name for name in BOOKS[book].needed if name not in names]
+    missing = [name for name in LINE_FORMATS[book].needed if name not in names]
     if unknown or missing or len(set(names)) != len(names):
         trouble = (
             f"column {unknown[0][:40]!r} is not known"
@@ -207,7 +209,7 @@ def parse(book: str, names: Sequence[str] | None, block: bytes, first_line: int)
     columns = _columns(book, names, block, lines)
     if columns is not None:
         return Block(len(block), lines, range(first_line, first_line + lines), columns)
-    taken: dict[str, list[Value]] = {name: [] for name in BOOKS[book].columns}
+    taken: dict[str, list[Value]] = {name: [] for name in LINE_FORMATS[book].columns}
     numbers: list[int] = []
     errors: list[LineError] = []
     each = block.removesuffix(b"\n").split(b"\n")
@@ -236,7 +238,7 @@ def parse(book: str, names: Sequence[str] | None, block: bytes, first_line: int)
 
 def _columns(book: str, names: Sequence[str] | None, block: bytes, lines: int) -> Columns | None:
     """The columns of lines that are all good; None if they are not, or if it takes a closer look to say."""
-    line, check = BOOKS[book].line, BOOKS[book].check
+    line, check = LINE_FORMATS[book].line, LINE_FORMATS[book].check
     if line is None or check is None:
         return None
     columns = _fast_json(line, block) if names is None else _fast_csv(book, names, block, lines)
@@ -282,7 +284,7 @@ def _fast_csv(book: str, names: Sequence[str], block: bytes, lines: int) -> Colu
     columns = dict(zip(names, values, strict=True))
     if "'" in text and "name" in columns:
         columns["name"] = list(map(unguard, columns["name"]))
-    for name in BOOKS[book].optional:
+    for name in LINE_FORMATS[book].optional:
         column = columns.get(name)
         if column is None:
             columns[name] = [None] * lines
@@ -298,18 +300,18 @@ def _parse_line(
         return LineError(number, f"longer than {MAX_LINE} bytes")
     try:
         if names is None:
-            row = BOOKS[book].adapter.validate_json(line).row()
+            row = LINE_FORMATS[book].adapter.validate_json(line).row()
         else:
             given = next(csv.reader([line.decode()], strict=True))
             if len(given) != len(names):
                 return LineError(number, f"has {len(given)} values, not {len(names)}: {', '.join(names)}")
-            optional = BOOKS[book].optional
+            optional = LINE_FORMATS[book].optional
             content = {
                 name: value for name, value in zip(names, given, strict=True) if value or name not in optional
             }
             if "name" in content:
                 content["name"] = unguard(content["name"]) or ""
-            row = BOOKS[book].adapter.validate_python(content).row()
+            row = LINE_FORMATS[book].adapter.validate_python(content).row()
     except UnicodeDecodeError as error:
         return LineError(number, f"not UTF-8, from byte {error.start}")
     except csv.Error as error:

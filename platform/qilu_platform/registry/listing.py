@@ -2,7 +2,7 @@
 however large the registry is.
 
 Regular units' ids begin with county and class, so the primary key itself holds every city, county and class
-as stretches, one after the other. Units whose ids were chosen otherwise are found by an index of their own.
+as key ranges, one after the other. Units whose ids were chosen otherwise are found by an index of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ cursor to go on from."""
 _AFTER_ALL = "~"
 """Sorts after every id."""
 
-Stretch = tuple[str, str]
+KeyRange = tuple[str, str]
 """Ids from the first up to, not including, the second."""
 
 
@@ -69,8 +69,8 @@ def rows_after(
 ) -> tuple[Sequence[Row[Any]], str | None]:
     """The rows of a page, and where the next one begins."""
     where = _conditions(table, filters)
-    if table is units and _in_stretches(filters):
-        return _from_stretches(connection, filters, where, cursor, limit)
+    if table is units and _in_key_ranges(filters):
+        return _from_key_ranges(connection, filters, where, cursor, limit)
     if table is enterprises and filters.city is not None and filters.name is None:
         after = [*where, enterprises.c.id > cursor]
         parts = [[*after, enterprises.c.county == county] for county in _counties(filters)]
@@ -84,21 +84,21 @@ def _cut(rows: Sequence[Row[Any]], limit: int) -> tuple[Sequence[Row[Any]], str 
     return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
 
-def _in_stretches(filters: Filters) -> bool:
+def _in_key_ranges(filters: Filters) -> bool:
     """Whether the order of the primary key serves; else an index holds the few rows that come into
     question."""
     owned = filters.enterprise is not None or filters.only is not None
     return not owned and filters.id is None and filters.state not in ("suspended", "retired")
 
 
-def _from_stretches(
+def _from_key_ranges(
     connection: Connection, filters: Filters, where: list[ColumnElement[bool]], cursor: str, limit: int
 ) -> tuple[Sequence[Row[Any]], str | None]:
     bounded, placed = bool(where), _is_placed(filters)
     where = where + _places(units, filters)
     found: list[Row[Any]] = []
     left, stop = LOOK_AT, None
-    for low, high in _stretches(filters):
+    for low, high in _key_ranges(filters):
         if high <= cursor:
             continue
         begin, end = units.c.id > cursor if cursor >= low else units.c.id >= low, units.c.id < high
@@ -122,7 +122,7 @@ def _from_stretches(
 
 
 def _reach(connection: Connection, within: Sequence[ColumnElement[bool]], most: int) -> tuple[int, str]:
-    """How many units, at most `most`, lie in a stretch, and the last of them."""
+    """How many units, at most `most`, lie in a key range, and the last of them."""
     ids = select(units.c.id).where(*within).order_by(units.c.id).limit(most).subquery()
     number, last = connection.execute(select(func.count(), func.max(ids.c.id))).one()
     return number, last or ""
@@ -135,7 +135,7 @@ def _irregular(
     stop: str | None,
     limit: int,
 ) -> Sequence[Row[Any]]:
-    """The first irregular units of the places and classes asked for: each cell is a stretch of their
+    """The first irregular units of the places and classes asked for: each cell is a key range of their
     index."""
     up_to = [] if stop is None else [units.c.id <= stop]
     present = select(units.c.id).where(units.c.irregular.is_not(None)).limit(1)
@@ -154,7 +154,7 @@ def _irregular(
 def _merged(
     connection: Connection, table: Table, parts: Sequence[Sequence[ColumnElement[bool]]], limit: int
 ) -> Sequence[Row[Any]]:
-    """The first rows of all parts together. A part is a stretch of an index in the order of ids, so that no
+    """The first rows of all parts together. A part is a key range of an index in the order of ids, so that no
     more than the parts' beginnings is read."""
     if not parts:
         return []
@@ -168,7 +168,7 @@ def _is_placed(filters: Filters) -> bool:
     return filters.county is not None or filters.city is not None or filters.class_ is not None
 
 
-def _stretches(filters: Filters) -> list[Stretch]:
+def _key_ranges(filters: Filters) -> list[KeyRange]:
     """Where the regular units lie that the filters leave, in order."""
     if not _is_placed(filters):
         return [("", _AFTER_ALL)]
@@ -201,7 +201,7 @@ def _conditions(table: Table, filters: Filters) -> list[ColumnElement[bool]]:
 
 
 def _begins(column: Column[Any], prefix: str) -> list[ColumnElement[bool]]:
-    """As a stretch, which an index serves; U+10FFFF sorts after every character that a name may hold."""
+    """As a key range, which an index serves; U+10FFFF sorts after every character that a name may hold."""
     return [column >= prefix, column < prefix + "\U0010ffff"]
 
 

@@ -38,7 +38,7 @@ from qilu.output import console, print_json
 from qilu.process import become_service, on_stop_signals
 
 if TYPE_CHECKING:
-    from qilu_devices.commands import Given
+    from qilu_devices.commands import ScheduledCommand
     from qilu_devices.run.runner import RunConfig, RunReport
 
 app = typer.Typer(no_args_is_help=True, help="Simulated equipment.")
@@ -148,7 +148,7 @@ def backfill(
         _simulate(left, report)
 
 
-def _commands_of(manifest: Path | None) -> tuple[Given, ...]:
+def _commands_of(manifest: Path | None) -> tuple[ScheduledCommand, ...]:
     from qilu_devices.run.manifest import load_manifest
 
     return () if manifest is None else tuple(load_manifest(manifest).commands)
