@@ -158,10 +158,9 @@ class EmbeddedBroker:
         keyring: Keyring,
         log: Path,
         nodes: NodeListener | None,
-        tell: Callable[[str], None] = lambda _: None,
         inherits: tuple[int, ...] = (),
     ) -> None:
-        """`tell` shows the user a sentence, about a restart; the process `inherits` file descriptors."""
+        """The process `inherits` file descriptors."""
         self.kind = kind
         self.port = port
         self.nodes = nodes
@@ -171,7 +170,9 @@ class EmbeddedBroker:
         self._home = home
         self._keyring = keyring
         self._log = log
-        self._tell, self._inherits = tell, inherits
+        self._inherits = inherits
+        self.tell: Callable[[str], None] = lambda _: None
+        """Shows the user a sentence about a restart."""
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -253,7 +254,7 @@ class EmbeddedBroker:
                     f"{why}: {self._log} has the rest."
                 )
             log.warning("broker ended, starts again", why=why)
-            self._tell(f"The broker ended ({why}) and is started again.")
+            self.tell(f"The broker ended ({why}) and is started again.")
             since = size(self._log)
             self._process = process = await self._start()
 

@@ -201,7 +201,8 @@ class Stack:
                 write_rules(nodes.rules, authority, [], [])
         tls = nodes if kind == "mosquitto" else None
         port = self._port(config.mqtt_port, "broker")
-        broker = EmbeddedBroker(kind, port, home, self.keyring, log, tls, self._note, (lock,))
+        broker = EmbeddedBroker(kind, port, home, self.keyring, log, tls, (lock,))
+        broker.tell = self._note
         self.broker = await stack.enter_async_context(broker)
         if tls is None:
             # It hands over some hundred messages and then waits for their acknowledgements: a batch that

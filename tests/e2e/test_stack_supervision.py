@@ -254,7 +254,8 @@ async def test_a_broker_that_ends_again_and_again_is_given_up_with_its_last_word
     keyring.make()
     told: list[str] = []
     home = tmp_path / "home"
-    broker = EmbeddedBroker("builtin", free_port(), home, keyring, tmp_path / "log", None, told.append)
+    broker = EmbeddedBroker("builtin", free_port(), home, keyring, tmp_path / "log", None)
+    broker.tell = told.append
     async with broker, asyncio.timeout(PATIENCE_S):
         giving_up = asyncio.create_task(broker.wait())
         killed = None
