@@ -51,7 +51,7 @@ def city() -> Dashboard:
         'SHOW TAG VALUES FROM "fleet" WITH KEY = "place" '
         'WHERE "level" = \'county\' AND "city" =~ /^${city:regex}$/'
     )
-    made.with_variable(several(lookup("county", "County 县（市、区）", counties)))
+    made.with_variable(several(lookup("county", "County 县区", counties)))
     made.with_variable(classes())
     _counts(made)
     _equipment(made)
@@ -63,9 +63,9 @@ def _counts(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Programme 上云进展"))
     for field, title in {
         "enterprises_on_cloud": "Enterprises on cloud 上云企业",
-        "enterprises_registered": "Enterprises registered 注册企业",
+        "enterprises_registered": "Enterprises registered 已登记企业",
         "units_on_cloud": "Units on cloud 上云设备",
-        "units_registered": "Units registered 注册设备",
+        "units_registered": "Units registered 已登记设备",
     }.items():
         made.with_panel(number(title, summed(field, title, CITY_COUNTS), "locale", span=6))
     grown = each_interval({"units": 'last("units_on_cloud")'}, CITY_COUNTS, "code")
@@ -93,26 +93,26 @@ def _equipment(made: dashboard.Dashboard) -> None:
     in_counties = Source("fleet", f'{_COUNTY} AND {OF_CLASS} AND "signal" =~ /^({_BASES})$/')
     by_county = newest("units", "units", in_counties, "place")
     made.with_panel(
-        bars(
-            "Reporting units by county 各县（市、区）在线设备", by_county, "$tag_place", COUNTY_NAMES
-        ).description(LATELY)
+        bars("Reporting units by county 各县区在线设备", by_county, "$tag_place", COUNTY_NAMES).description(
+            LATELY
+        )
     )
 
 
 def _alarms(made: dashboard.Dashboard) -> None:
-    made.with_row(dashboard.Row("Alarms 报警"))
+    made.with_row(dashboard.Row("Alarms 告警"))
     source = f'FROM "alarm" WHERE {IN_CITY} AND {OF_CLASS} AND $timeFilter'
     well = thresholds((None, GREEN), (1, RED))
     made.with_panel(
         number(
-            "Open alarms 未解除报警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
+            "Open alarms 未解除告警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
         )
         .description("Open alarms that began in the time range.")
         .no_value("0")
     )
     new = f'SELECT count("open") AS "new" {source} GROUP BY "class"'
     made.with_panel(
-        bars("New alarms by class 各类新增报警", new, "$tag_class", CLASS_NAMES)
+        bars("New alarms by class 各类新增告警", new, "$tag_class", CLASS_NAMES)
         .no_value("0")
         .span(18)
         .height(4)
@@ -121,7 +121,7 @@ def _alarms(made: dashboard.Dashboard) -> None:
         'SELECT "unit", "class", "signal", "value", "worst", "limit", "duration_s", "open" '
         f"{source} ORDER BY time DESC LIMIT 50"
     )
-    made.with_panel(listing("Latest alarms 最近报警", rows, ALARM_HEADINGS))
+    made.with_panel(listing("Latest alarms 最近告警", rows, ALARM_HEADINGS))
 
 
 ALARM_HEADINGS = {

@@ -47,7 +47,7 @@ def energy() -> Dashboard:
     made.with_row(dashboard.Row("Energy and CO₂ 能耗与二氧化碳"))
     if not meters:
         made.with_panel(
-            note("No class of the catalogue has a meter (energy_kWh, co2_kg). 暂无配备电能计量的设备类别。")
+            note("No class of the catalogue has a meter (energy_kWh, co2_kg). 暂无配备电能计量的设备类型。")
         )
     measured = {signal.name: signal for _, signal in meters}
     for name in CUMULATIVE:

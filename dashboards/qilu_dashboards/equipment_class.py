@@ -148,12 +148,12 @@ def _out_of_range(class_: EquipmentClass) -> bargauge.Panel:
 
 
 def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
-    made.with_row(dashboard.Row("Alarms and worst units 报警与超限设备"))
+    made.with_row(dashboard.Row("Alarms and worst units 告警与超限设备"))
     source = f'FROM "alarm" WHERE "class" = \'{class_.name}\' AND {IN_CITY} AND $timeFilter'
     well = thresholds((None, GREEN), (1, RED))
     made.with_panel(
         number(
-            "Open alarms 未解除报警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
+            "Open alarms 未解除告警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
         )
         .description("Open alarms that began in the time range.")
         .no_value("0")

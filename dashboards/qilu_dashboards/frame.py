@@ -28,10 +28,10 @@ COUNTY_NAMES = {county.code: f"{county.name} {county.name_zh}" for county in COU
 INDUSTRY_NAMES = {code: f"{industry.name} {industry.name_zh}" for code, industry in INDUSTRIES.items()}
 CLASS_NAMES = {name: f"{class_.title} {class_.title_zh}" for name, class_ in CATALOGUE.items()}
 KIND_NAMES = {
-    "infrastructure": "Infrastructure 基础设施",
-    "platform": "Platform systems 平台系统",
-    "business": "Business capabilities 业务能力",
-    "equipment": "Equipment 设备",
+    "infrastructure": "Infrastructure 基础设施上云",
+    "platform": "Platform systems 平台系统上云",
+    "business": "Business capabilities 业务应用上云",
+    "equipment": "Equipment 设备上云",
 }
 
 VOUCHER_NAMES = {
@@ -90,7 +90,7 @@ MILESTONES = Annotation(
 def alarm_marks(where: str) -> Annotation:
     """Starts of alarms: the newest 200, because a province may have more than a graph can show."""
     return Annotation(
-        name="Alarms 报警",
+        name="Alarms 告警",
         query=f'SELECT "value", "unit", "signal" FROM "alarm" WHERE {where} AND $timeFilter '
         "ORDER BY time DESC LIMIT 200",
         color="#e02f44",
@@ -162,7 +162,7 @@ def industries() -> dashboard.CustomVariable:
 
 
 def classes() -> dashboard.CustomVariable:
-    return several(choice("class", "Class 设备类别", CLASS_NAMES))
+    return several(choice("class", "Class 设备类型", CLASS_NAMES))
 
 
 def several(made: Variable, all_value: str = ".*") -> Variable:

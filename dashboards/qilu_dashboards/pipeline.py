@@ -24,7 +24,7 @@ REASONS = {str(reason): str(reason).replace("_", " ") for reason in Reason}
 
 def pipeline() -> Dashboard:
     """Rates and lag, conservation of readings, dead letters by reason, births, spool, roll-ups."""
-    made = board("pipeline", UID, "From the broker to the store. 数据采集链路", since="now-1h")
+    made = board("pipeline", UID, "From the broker to the store. 数据通道", since="now-1h")
     gateways = 'SHOW TAG VALUES FROM "pipeline" WITH KEY = "gateway"'
     made.with_variable(several(lookup("gateway", "Gateway 网关", gateways)))
     _now(made)
@@ -128,7 +128,7 @@ def _rollups(made: dashboard.Dashboard) -> None:
         "late": "Late readings, not rolled up 迟到读数",
         "held": "Readings in open minutes 待汇总读数",
         "dropped": "Dropped roll-up rows 丢弃的汇总行",
-        "alarms_open": "Open alarms 未解除报警",
+        "alarms_open": "Open alarms 未解除告警",
     }.items():
         query = each_interval({name: f'last("{name}")'}, _ROLLUPS, "gateway")
         made.with_panel(graph(title, query, "locale", alias="$tag_gateway"))

@@ -121,14 +121,14 @@ def _pace(board: dashboard.Dashboard) -> None:
 def _growth(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("Growth 增长"))
     units = {
-        "registered 已注册": 'last("units_registered")',
+        "registered 已登记": 'last("units_registered")',
         "on cloud 已上云": 'last("units_on_cloud")',
         "on cloud now 当前在云": 'last("units_on_cloud_current")',
         "active 活跃": 'last("units_active")',
     }
     board.with_panel(graph("Units 设备", each_interval(units, _PROVINCE), "locale"))
     enterprises = {
-        "registered 已注册": 'last("enterprises_registered")',
+        "registered 已登记": 'last("enterprises_registered")',
         "on cloud 已上云": 'last("enterprises_on_cloud")',
         "on cloud now 当前在云": 'last("enterprises_on_cloud_current")',
     }
@@ -142,9 +142,9 @@ def _cities(board: dashboard.Dashboard) -> None:
     board.with_panel(bars("Units on cloud by city 各市上云设备", latest, "$tag_code", CITY_NAMES, height=14))
     columns = {
         "Units on cloud 上云设备": 'last("units_on_cloud")',
-        "registered 已注册": 'last("units_registered")',
+        "registered 已登记": 'last("units_registered")',
         "Enterprises on cloud 上云企业": 'last("enterprises_on_cloud")',
-        "registered enterprises 注册企业": 'last("enterprises_registered")',
+        "registered enterprises 已登记企业": 'last("enterprises_registered")',
     }
     query = in_all(columns, CITY_COUNTS, "code")
     board.with_panel(rows("Cities 16 市", query, "code", "City 城市", CITY_NAMES, height=14))

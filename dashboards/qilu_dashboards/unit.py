@@ -50,12 +50,12 @@ def unit(class_: EquipmentClass) -> Dashboard:
     made.with_row(dashboard.Row("Signals 测点"))
     for signal in class_.signals:
         made.with_panel(_graph(class_, signal, one))
-    made.with_row(dashboard.Row("Alarms 报警"))
+    made.with_row(dashboard.Row("Alarms 告警"))
     rows = (
         'SELECT "signal", "value", "worst", "limit", "duration_s", "open" FROM "alarm" '
         "WHERE \"unit\" = '${unit}' AND $timeFilter ORDER BY time DESC LIMIT 50"
     )
-    made.with_panel(listing("Alarms of this unit 该设备报警", rows, ALARM_HEADINGS))
+    made.with_panel(listing("Alarms of this unit 该设备告警", rows, ALARM_HEADINGS))
     return finish(made, alarm_marks("\"unit\" = '${unit}'"))
 
 
@@ -88,7 +88,7 @@ def _variables(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
         'SHOW TAG VALUES FROM "fleet" WITH KEY = "place" WHERE "level" = \'county\' '
         f'AND "class" = \'{class_.name}\' AND "city" =~ /^${{city:regex}}$/'
     )
-    made.with_variable(lookup("county", "County 县（市、区）", counties))
+    made.with_variable(lookup("county", "County 县区", counties))
     made.with_variable(industries())
     # Users can enter values beyond the first 500.
     of = f'SHOW TAG VALUES FROM "{class_.name}" WITH KEY'
