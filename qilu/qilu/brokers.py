@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +93,11 @@ def choose_broker(wanted: str) -> tuple[BrokerKind, str]:
     return "mosquitto", str(found)
 
 
-def free_port(preferred: int) -> int:
-    """`preferred` if nothing listens there on loopback, else one that the system picks."""
-    for port in (preferred, 0):
+def free_port(preferred: int, chosen: Collection[int] = ()) -> int:
+    """`preferred`, or the first of the 20 ports after it that is not among `chosen` and on which nothing
+    listens on loopback, or else one that the system picks. Raises ConfigError where there is none."""
+    near = range(preferred, min(preferred + 21, 65_536)) if preferred else ()
+    for port in (*(port for port in near if port not in chosen), 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -78,6 +78,7 @@ class Stack:
         """Unless somebody else's is used."""
         self._http: httpx2.AsyncClient
         self._moved: list[str] = []
+        self._ports: set[int] = set()
         """Which ports were taken, and what is used instead."""
         self._metrics_port = self._port(config.metrics_port, "metrics")
         self._batch_age_s = 0.2
@@ -104,9 +105,10 @@ class Stack:
         return None if self.broker is None else self.broker.pid
 
     def _port(self, wanted: int, what: str) -> int:
-        port = free_port(wanted)
+        port = free_port(wanted, self._ports)
+        self._ports.add(port)
         if wanted not in (0, port):
-            self._moved.append(f"{wanted} is taken: {what} at {port}")
+            self._moved.append(f"port {wanted} was taken, using {port} for the {what}")
         return port
 
     async def _start(self, stack: AsyncExitStack) -> None:

@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from qilu_common.broker import BrokerAddress
@@ -76,6 +77,19 @@ def make_state(state: Path, child: str) -> None:
     """Make a stack's folders, for nobody else. Raises ConfigError."""
     for folder in (state, state / "log", state / child, state / "gateway"):
         flags.state_folder(folder)
+
+
+def set_aside(state: Path) -> Path | None:
+    """Rename a stack's directory to `var-20261127-164210`, so that the next stack starts empty. Returns
+    the new name, or None where there is nothing. Raises ConfigError while a stack runs in it."""
+    if not state.is_dir() or not any(state.iterdir()):
+        return None
+    aside = state.with_name(f"{state.resolve().name}-{datetime.now():%Y%m%d-%H%M%S}")
+    try:
+        with sole_stack(state):
+            return state.rename(aside)
+    except OSError as error:
+        raise ConfigError(f"{state} cannot be renamed to {aside}: {error.strerror}.") from error
 
 
 @contextmanager

@@ -167,7 +167,7 @@ def test_taken_ports_are_named_with_what_is_used_instead_and_a_folder_may_have_s
     assert first.process.wait(PATIENCE_S) == 0, first.output.read_text()
     text = second.output.read_text(encoding="ascii")
     for port, what in ((ports[1], "platform"), (ports[3], "broker"), (ports[5], "metrics")):
-        assert re.search(rf"{port} is taken: {what} at \d+", text), text
+        assert re.search(rf"port {port} was taken, using \d+ for the {what}", text), text
     # The first stack's variables, from a folder whose name has spaces.
     script = f'. "{first.state}/env" && echo "$QILU_API_KEY"'
     key = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.strip()

@@ -12,6 +12,7 @@ import pytest
 from qilu.brokers import choose_broker
 from qilu.keyring import API_KEYS, Keyring
 from qilu.publish import parse_values
+from qilu.stack_config import set_aside, sole_stack
 from qilu_common.broker import BrokerAddress
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
@@ -175,3 +176,20 @@ def test_a_service_starts_without_what_it_does_not_need() -> None:
 def test_the_version_is_that_of_the_package() -> None:
     done = qilu("--version")
     assert (done.returncode, done.stdout) == (0, f"qilu {metadata.version('clouds-in-qilu')}\n")
+
+
+def test_a_fresh_stack_sets_the_earlier_one_aside(tmp_path: Path) -> None:
+    state = tmp_path / "var"
+    assert set_aside(state) is None
+    state.mkdir()
+    assert set_aside(state) is None
+    (state / "registry.sqlite").write_text("earlier")
+    aside = set_aside(state)
+    assert aside is not None
+    assert (aside / "registry.sqlite").read_text() == "earlier"
+    assert not state.exists()
+    state.mkdir()
+    (state / "registry.sqlite").write_text("in use")
+    with sole_stack(state), pytest.raises(ConfigError, match="stop it"):
+        set_aside(state)
+    assert (state / "registry.sqlite").read_text() == "in use"

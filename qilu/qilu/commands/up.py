@@ -48,6 +48,9 @@ MqttPort = Annotated[
 MetricsPort = Annotated[
     int, typer.Option(min=0, max=65_535, help="Port of the gateway's /metrics; a free one if it is in use")
 ]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start empty: an earlier state directory is kept under another name")
+]
 Mqtts = Annotated[
     str,
     typer.Option(
@@ -72,6 +75,7 @@ def up(
     mqtt_port: MqttPort = 1883,
     metrics_port: MetricsPort = 8081,
     mqtts: Mqtts = "127.0.0.1:8883",
+    fresh: Fresh = False,
     report: ReportFile = None,
 ) -> None:
     """Start everything on this machine: broker, gateway, store, platform, equipment.
@@ -82,7 +86,7 @@ def up(
     from qilu_devices.scenario import load_scenario
 
     from qilu.stack import run_stack
-    from qilu.stack_config import Child, StackConfig, make_state
+    from qilu.stack_config import Child, StackConfig, make_state, set_aside
 
     if duration is not None:
         flags.duration_s(duration)
@@ -103,6 +107,8 @@ def up(
     child = Child("devices", words, speed=flags.speed(speed))
     config = StackConfig(state, broker, store, db, port, mqtt_port, metrics_port, mqtts, child)
     config.check()
+    if fresh and (aside := set_aside(state)):
+        console().print(f"The data of earlier runs are in {aside}.", soft_wrap=True)
     become_service()
     make_state(state, child.name)
     with log_file(state / "log" / "stack.log") as log:
