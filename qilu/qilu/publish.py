@@ -51,7 +51,7 @@ def telemetry_topic(platform: str, key: str, unit: str) -> str:
             raise QiluError(f"{error} Is the stack up?") from error
         except PlatformError as error:
             if error.status == 404:
-                raise QiluError(f"{error} Register it first (POST /v1/units).") from error
+                raise QiluError(f"{error} Register it first: `qilu unit add`.") from error
             raise
     return topics.telemetry(found.county, found.enterprise, found.id)
 

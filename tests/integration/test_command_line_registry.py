@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from qilu_platform.client import KeyRefused, PlatformError
 from qilu_platform.client import Platform as Client
-from qilu_platform.client import PlatformError
 
 QILU = Path(sys.executable).parent / "qilu"
 ADMIN = "the-admin-key-of-this-test"
@@ -71,6 +71,17 @@ def qilu(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [str(QILU), "platform", *map(str, words)]
     return subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, text=True, timeout=HUNG_S, check=False
+    )
+
+
+def by_hand(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command with nothing but what a stack left in its state folder."""
+    command = [str(QILU), *words, "--state", str(state)]
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("QILU_API_KEY", "QILU_PLATFORM")
+    }
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=HUNG_S, check=False
     )
 
 
@@ -171,3 +182,56 @@ def test_keys_are_made_listed_rotated_and_revoked(platform: Platform) -> None:
     wrong = qilu("keys", "create", "x", "--role", "king", *at)
     assert wrong.returncode == 1
     assert "role" in wrong.stderr
+
+
+def test_works_and_a_motor_are_registered_by_hand_with_the_stacks_own_key(
+    platform: Platform, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    (state / "keys").mkdir(parents=True)
+    (state / "keys" / "admin.key").write_text(ADMIN + "\n")
+    (state / "env").write_text(f"export QILU_PLATFORM={platform.url}\nexport QILU_API_KEY=x\n")
+    works = ("enterprise", "add", "我的工厂", "--county", "370202", "--industry", "C34", "--id", "my-works")
+    for _ in range(2):  # the second time it is there already
+        made = by_hand(state, *works, "--json")
+        assert (made.returncode, made.stderr) == (0, "")
+        assert json.loads(made.stdout)["name"] == "我的工厂"
+    said = by_hand(state, "unit", "add", "--class", "motor", "--enterprise", "my-works", "--id", "my-motor")
+    assert said.stdout.startswith("Unit my-motor (motor of my-works) is registered; it is 88."), said.stderr
+    listed = by_hand(state, "unit", "list", "--enterprise", "my-works", "--limit", "1", "--json")
+    assert [each["id"] for each in json.loads(listed.stdout)] == ["my-motor"]
+    assert "我的工厂" in by_hand(state, "enterprise", "list", "--name", "我").stdout
+    problem = {"unit": "my-motor", "enterprise": "my-works", "county": "370202", "reason": "bad_timestamp"}
+    problem |= {"count": 3, "last_ms": 1767225600000, "excerpt": "looks like seconds"}
+    platform.client.post("/v1/problems", json={"problems": [problem]})
+    for words in (("unit", "problems", "my-motor"), ("enterprise", "problems", "my-works")):
+        shown = by_hand(state, *words, "--json")
+        assert [each["count"] for each in json.loads(shown.stdout)] == [3]
+    for words, word in (
+        (("unit", "add", "--class", "toaster", "--enterprise", "my-works"), "there are"),
+        (("unit", "add", "--class", "motor", "--enterprise", "nobody"), "register it first"),
+        ((*works[:4], "370299", *works[5:]), "Qingdao has 370202"),
+        ((*works[:2], "Another", *works[3:]), "exists with other content"),
+        (("unit", "latest", "my-motor"), "without a store"),
+    ):
+        wrong = by_hand(state, *words)
+        assert (wrong.returncode, wrong.stdout) == (1, "")
+        assert len(wrong.stderr.splitlines()) == 1
+        assert word in wrong.stderr
+
+
+def test_the_client_reads_the_catalogue_and_renames(platform: Platform) -> None:
+    with Client(platform.url) as anybody:
+        assert "motor" in {each.name for each in anybody.classes()}
+        assert "370202" in {each.code for each in anybody.counties()}
+        assert "C31" in {each.code for each in anybody.industries()}
+        with pytest.raises(KeyRefused):
+            anybody.whoami()
+    with Client(platform.url, ADMIN) as client:
+        assert client.whoami().role == "admin"
+        assert client.rename_enterprise(OWNER, "Renamed").name == "Renamed"
+        unit = client.create_unit("motor", OWNER)
+        assert client.rename_unit(unit.id, "Pump 3").name == "Pump 3"
+        assert client.create_provider("Provider").id == "provider-1"
+        (only,) = client.keys()
+        assert only.role == "admin"

@@ -59,12 +59,15 @@ def qilu(folder: Path, line: str, **environment: str) -> subprocess.CompletedPro
         ("platform audit --db postgresql://127.0.0.1:1/nope", "--db"),
         ("platform audit --db sqlite:///junk.sqlite", "junk.sqlite"),
         ("programme run --live --report folder", "--report"),
+        ("enterprise add X --county 370202", "--industry"),
+        ("unit add --class motor --enterprise x", "There is no key"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_nothing_starts(
     folder: Path, line: str, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.delenv("QILU_API_KEY", raising=False)
     monkeypatch.setattr(sys, "argv", ["qilu", *shlex.split(line)])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -1,0 +1,253 @@
+"""`qilu enterprise` and `qilu unit`: register by hand, and look at what is registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from qilu_contract.errors import ConfigError
+
+from qilu.commands.options import LOCAL_PLATFORM, Json
+from qilu.output import console, print_json
+
+if TYPE_CHECKING:
+    from qilu_platform.client import DeviceProblem, Platform
+
+enterprise_app = typer.Typer(no_args_is_help=True, help="Enterprises: register, list.")
+unit_app = typer.Typer(no_args_is_help=True, help="Units of equipment: register, list, look at.")
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--platform", envvar="QILU_PLATFORM", help="Platform URL; default: the running stack's, see --state"
+    ),
+]
+State = Annotated[
+    Path,
+    typer.Option(
+        "--state",
+        envvar="QILU_STATE",
+        help="State directory of `make up`: its key, unless QILU_API_KEY is set",
+    ),
+]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most")]
+_VAR = Path("var")
+
+
+@contextmanager
+def _open(platform: str | None, state: Path) -> Iterator[Platform]:
+    """A client with the caller's key, or that of the stack in `state`."""
+    from qilu_common.secrets import secret
+    from qilu_platform.client import Platform as Client
+    from qilu_platform.client import PlatformAway
+
+    key = secret("QILU_API_KEY") or _content(state / "keys" / "admin.key")
+    if key is None:
+        raise ConfigError(
+            f"There is no key: QILU_API_KEY is not set, and `make up` has made none in {state}/keys."
+        )
+    with Client(platform or _stack_url(state) or LOCAL_PLATFORM, key) as client:
+        try:
+            yield client
+        except PlatformAway as error:
+            raise PlatformAway(f"{error} Is the stack up?", error.status) from error
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _stack_url(state: Path) -> str | None:
+    """Where the stack in `state` serves its platform: another port than usual if that was taken."""
+    for line in (_content(state / "env") or "").splitlines():
+        name, _, value = line.removeprefix("export ").partition("=")
+        if name == "QILU_PLATFORM":
+            return value
+    return None
+
+
+@enterprise_app.command("add")
+def add_enterprise(
+    name: Annotated[str, typer.Argument(help="Name, in any language")],
+    county: Annotated[str, typer.Option(help="County code (GB/T 2260), such as 370202")],
+    industry: Annotated[str, typer.Option(help="Industry (GB/T 4754), such as C34")],
+    id: Annotated[str | None, typer.Option(help="Id; default: the platform makes one")] = None,
+    uscc: Annotated[str | None, typer.Option(help="Unified social credit code")] = None,
+    platform: Url = None,
+    state: State = _VAR,
+    as_json: Json = False,
+) -> None:
+    """Register an enterprise. Repeating it with the same id changes nothing.
+
+    Example: qilu enterprise add "My works" --county 370202 --industry C34 --id my-works
+    """
+    with _open(platform, state) as client:
+        made = client.create_enterprise(name, county, industry, id=id, uscc=uscc)
+    if as_json:
+        print_json(made)
+    else:
+        _say(f"Enterprise {made.id} ({made.name}) is registered.")
+
+
+@enterprise_app.command("list")
+def list_enterprises(
+    city: Annotated[str | None, typer.Option(help="City code, such as 370200")] = None,
+    name: Annotated[str | None, typer.Option(help="Beginning of the name")] = None,
+    limit: Limit = 20,
+    platform: Url = None,
+    state: State = _VAR,
+    as_json: Json = False,
+) -> None:
+    """List enterprises in the order of their ids.
+
+    Example: qilu enterprise list --city 370200
+    """
+    filters = {key: value for key, value in {"city": city, "name": name}.items() if value is not None}
+    with _open(platform, state) as client:
+        items = list(islice(client.enterprises(**filters), limit))
+    if as_json:
+        print_json(items)
+    else:
+        rows = ([each.id, each.name, each.county, each.industry] for each in items)
+        _print_table(("id", "name", "county", "industry"), rows)
+
+
+@enterprise_app.command("problems")
+def list_enterprise_problems(
+    enterprise: Annotated[str, typer.Argument(help="Id of the enterprise, as topics name it")],
+    platform: Url = None,
+    state: State = _VAR,
+    as_json: Json = False,
+) -> None:
+    """List why gateways refused, or took only in part, what an enterprise's units sent; the latest first.
+
+    Example: qilu enterprise problems my-works
+    """
+    with _open(platform, state) as client:
+        problems = client.enterprise_problems(enterprise)
+    _print_problems(problems, as_json)
+
+
+@unit_app.command("add")
+def add_unit(
+    class_: Annotated[str, typer.Option("--class", help="Equipment class, such as motor")],
+    enterprise: Annotated[str, typer.Option(help="Id of the enterprise that owns it")],
+    id: Annotated[str | None, typer.Option(help="Id; default: the platform makes one")] = None,
+    name: Annotated[str | None, typer.Option(help="Name, in any language")] = None,
+    platform: Url = None,
+    state: State = _VAR,
+    as_json: Json = False,
+) -> None:
+    """Register a unit of equipment. Repeating it with the same id changes nothing.
+
+    Example: qilu unit add --class motor --enterprise my-works --id my-motor
+    """
+    with _open(platform, state) as client:
+        made = client.create_unit(class_, enterprise, id=id, name=name)
+    if as_json:
+        print_json(made)
+    else:
+        _say(f"Unit {made.id} ({made.class_} of {made.enterprise}) is registered; it is {made.identifier}.")
+
+
+@unit_app.command("list")
+def list_units(
+    class_: Annotated[str | None, typer.Option("--class", help="Equipment class, such as motor")] = None,
+    enterprise: Annotated[str | None, typer.Option(help="Id of the enterprise that owns them")] = None,
+    limit: Limit = 20,
+    platform: Url = None,
+    state: State = _VAR,
+    as_json: Json = False,
+) -> None:
+    """List units in the order of their ids.
+
+    Example: qilu unit list --class motor --limit 1
+    """
+    filters = {
+        key: value for key, value in {"class": class_, "enterprise": enterprise}.items() if value is not None
+    }
+    with _open(platform, state) as client:
+        items = list(islice(client.units(**filters), limit))
+    if as_json:
+        print_json(items)
+    else:
+        rows = ([each.id, each.class_, each.enterprise, each.state, each.name or ""] for each in items)
+        _print_table(("id", "class", "enterprise", "state", "name"), rows)
+
+
+@unit_app.command("latest")
+def latest(
+    unit: Annotated[str, typer.Argument(help="Id of the unit")],
+    platform: Url = None,
+    state: State = _VAR,
+    as_json: Json = False,
+) -> None:
+    """Show a unit's latest stored reading.
+
+    Example: qilu unit latest my-motor
+    """
+    with _open(platform, state) as client:
+        reading = client.latest(unit)
+    if as_json:
+        print_json(reading)
+    else:
+        values = " ".join(f"{name}={value}" for name, value in reading.values.items())
+        _say(f"{_time(reading.ts_ms)} UTC: {values}")
+
+
+@unit_app.command("problems")
+def list_unit_problems(
+    unit: Annotated[str, typer.Argument(help="Id of the unit, as its topic names it")],
+    platform: Url = None,
+    state: State = _VAR,
+    as_json: Json = False,
+) -> None:
+    """List why gateways refused, or took only in part, what a unit sent; the latest first.
+
+    Example: qilu unit problems my-motor
+    """
+    with _open(platform, state) as client:
+        problems = client.problems(unit)
+    _print_problems(problems, as_json)
+
+
+def _print_problems(problems: Sequence[DeviceProblem], as_json: bool) -> None:
+    if as_json:
+        print_json(problems)
+    elif problems:
+        rows = (
+            [each.unit, each.reason, str(each.count), _time(each.last_ms), each.excerpt] for each in problems
+        )
+        _print_table(("unit", "reason", "times", "last (UTC)", "what"), rows)
+    else:
+        _say("No problems.")
+
+
+def _time(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%F %T}"
+
+
+def _say(sentence: str) -> None:
+    console().print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console().print(table)
