@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from qilu_contract.store import PlatformStore
 
 from qilu_platform.api import (
     alarms,
+    catalogue,
     certificates,
     commands,
+    description,
     device_problems,
     events,
     imports,
@@ -27,6 +29,8 @@ from qilu_platform.api import (
     sessions,
     states,
 )
+from qilu_platform.api.common import check_query
+from qilu_platform.api.description import DescribedApp
 from qilu_platform.api.problems import add_problem_handlers
 from qilu_platform.edge import Edge
 from qilu_platform.metrics import Metrics
@@ -42,6 +46,13 @@ milliseconds since 1970, UTC.
 """
 
 
+_TAGS = (
+    *("registry", "catalogue", "programme", "readings", "commands", "alarms", "problems", "certificates"),
+    *("import and export", "keys", "session", "ingest"),
+)
+"""The order in which the API is described: what most people look for comes first."""
+
+
 def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAPI:
     """The application; its lifespan opens the database (and the store that `settings` names, unless an open
     one is given) and closes them. Does no I/O itself. While it runs, `app.state.runtime` is its Runtime."""
@@ -53,20 +64,23 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
             app.state.runtime = runtime
             yield
 
-    app = FastAPI(
+    app = DescribedApp(
         title="Clouds in Qilu: platform",
         version=version("clouds-in-qilu"),
         description=_DESCRIPTION,
         lifespan=lifespan,
-        # Both pages would load their scripts from elsewhere; /openapi.json is what they would show.
+        # FastAPI's pages load their scripts from elsewhere; `description.py` has one that does not.
         docs_url=None,
         redoc_url=None,
+        openapi_tags=[{"name": name} for name in _TAGS],
+        generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(Edge, metrics=metrics)
     add_problem_handlers(app)
     for part in (
         imports,
         certificates,
+        catalogue,
         states,
         registry,
         programme,
@@ -80,9 +94,10 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
         live,
         overview,
         sessions,
-        pages,
     ):
-        app.include_router(part.router)
-    app.include_router(certificates.public)
+        app.include_router(part.router, dependencies=[Depends(check_query)])
+    app.include_router(certificates.public, dependencies=[Depends(check_query)])
+    app.include_router(description.router)
+    app.include_router(pages.router)
     app.mount("/console", pages.console)
     return app

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from qilu_contract.catalogue.places import CITIES, city_of
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import BRANCHES, CITIES, COUNTIES, city_of
 from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.wire.clock import wall_ms
 from qilu_platform.app import create_app
@@ -614,7 +615,14 @@ async def test_a_fault_of_ours_is_a_problem_without_a_traceback(tmp_path: Path) 
 async def test_the_description_names_every_path_and_its_problems(tmp_path: Path) -> None:
     async with platform(f"sqlite:///{tmp_path}/platform.db") as client:
         described = (await client.get("/openapi.json")).json()
-        assert (await client.get("/docs")).status_code == 404
+        docs = await client.get("/docs")
+        policy = docs.headers["content-security-policy"]
+    assert docs.status_code == 200
+    assert policy.startswith("default-src 'none'")
+    operations = [each for path in described["paths"].values() for each in path.values()]
+    assert all(f'id="{each["operationId"]}"' in docs.text for each in operations)
+    assert "Pump motor 3" in docs.text
+    assert not re.search(r'(?:src|href)="(?:https?:)?//|<script', docs.text)
     paths = described["paths"]
     for path in ("/v1/units", "/v1/{book}/bulk", "/v1/ingest/first-readings", "/v1/programme", "/v1/events"):
         assert path in paths
@@ -639,3 +647,89 @@ async def test_the_page_is_shown_in_no_frame(database_url: str) -> None:
     async with platform(database_url) as client:
         policy = (await client.get("/")).headers["content-security-policy"]
         assert "frame-ancestors 'none'" in policy
+
+
+async def test_a_query_parameter_that_is_not_known_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    async with platform(f"sqlite:///{tmp_path}/platform.db") as client:
+        check_problem(await client.get("/v1/units?clas=motor"), 422, "'clas'", "class, enterprise, industry")
+        check_problem(await client.get("/v1/keys?limit=1"), 422, "'limit'", "there are none")
+        check_problem(await client.post("/v1/contracts/end?x=1", json={"contracts": []}), 422, "'x'")
+        assert (await client.get("/?kiosk&lang=zh")).status_code == 200  # the console has its own
+
+
+async def test_a_json_array_in_bulk_is_refused(tmp_path: Path) -> None:
+    async with platform(f"sqlite:///{tmp_path}/platform.db") as client:
+        for content in (b'[{"id": "p-1", "name": "One"}]', b' \n[\n{"id": "p-1", "name": "One"}]'):
+            refused = await client.post("/v1/providers/bulk", content=content)
+            check_problem(refused, 422, "one object a line")
+        assert (await client.get("/v1/providers")).json()["items"] == []
+
+
+async def test_a_name_is_changed_and_the_old_one_stands_in_the_audit_log(database_url: str) -> None:
+    async with platform(database_url) as client:
+        works = await an_enterprise(client, id="my-works")
+        unit = await made(client, "units", **{"id": "my-motor", "class": "motor", "enterprise": works})
+        assert unit["name"] is None
+        answer = await client.patch("/v1/units/my-motor", json={"name": "Pump 3"})
+        assert (answer.status_code, answer.json()) == (200, unit | {"name": "Pump 3"})
+        for _ in range(2):  # the second time nothing changes
+            answer = await client.patch("/v1/enterprises/my-works", json={"name": "青岛钢铁"})
+            assert answer.json()["name"] == "青岛钢铁"
+        log = (await client.get("/v1/audit?subject=enterprises/my-works")).json()["items"]
+        assert [(each["action"], each["detail"]) for each in log] == [
+            ("renamed", {"name": "青岛钢铁", "was": "Qingdao Iron"}),
+            ("registered", None),
+        ]
+        history = (await client.get("/v1/units/my-motor/history")).json()["items"]
+        assert [each["event"] for each in history] == ["registered", "renamed"]
+        found = (await client.get("/v1/enterprises?name=青岛")).json()["items"]
+        assert [each["id"] for each in found] == ["my-works"]
+        check_problem(await client.patch("/v1/units/nobody", json={"name": "A"}), 404, "unit nobody")
+        check_problem(await client.patch("/v1/units/my-motor", json={"name": " "}), 422, "name")
+        check_problem(await client.patch("/v1/contracts/c", json={"name": "A"}), 405)
+        others = await key_of(client, "enterprise", await an_enterprise(client, id="others"))
+        own = await key_of(client, "enterprise", works)
+        refused = await client.patch("/v1/units/my-motor", json={"name": "Mine"}, headers=others)
+        check_problem(refused, 404, "my-motor")
+        assert (await client.patch("/v1/units/my-motor", json={"name": "Mine"}, headers=own)).is_success
+        viewer = await key_of(client, "viewer")
+        check_problem(await client.patch("/v1/units/my-motor", json={"name": "A"}, headers=viewer), 403)
+
+
+async def test_the_catalogue_lists_what_bodies_may_name_and_a_key_learns_what_it_is(tmp_path: Path) -> None:
+    async with platform(f"sqlite:///{tmp_path}/platform.db") as client:
+        none = {"Authorization": ""}
+        classes = (await client.get("/v1/classes", headers=none)).json()["items"]
+        assert {each["name"]: [signal["name"] for signal in each["signals"]] for each in classes} == {
+            name: [signal.name for signal in each.signals] for name, each in CATALOGUE.items()
+        }
+        counties = (await client.get("/v1/counties?city=370200", headers=none)).json()["items"]
+        assert {each["code"] for each in counties} == {
+            code for code, each in COUNTIES.items() if each.city == "370200"
+        }
+        industries = (await client.get("/v1/industries", headers=none)).json()["items"]
+        assert [each["code"] for each in industries] == list(BRANCHES)
+        works = await an_enterprise(client)
+        mine = await client.get("/v1/whoami", headers=await key_of(client, "enterprise", works))
+        assert mine.json() | {"key": ""} == {
+            "key": "",
+            "name": "test enterprise",
+            "role": "enterprise",
+            "enterprise": works,
+        }
+        check_problem(await client.get("/v1/whoami", headers=none), 401)
+
+
+async def test_a_unit_is_not_heard_of_before_it_is_registered(tmp_path: Path) -> None:
+    async with platform(f"sqlite:///{tmp_path}/platform.db") as client:
+        unit = await made(client, "units", **{"class": "motor", "enterprise": await an_enterprise(client)})
+        reading = {"unit": unit["id"], "ts_ms": unit["registered_ms"] + 5}
+        await client.post("/v1/ingest/activity", json={"readings": [reading]})
+        heard_ms = (await client.get(f"/v1/units/{unit['id']}")).json()["last_heard_ms"]
+        assert heard_ms == unit["registered_ms"]
+        # History that comes later is older than the registration, and is not taken for younger.
+        older = await made(client, "units", **{"class": "motor", "enterprise": unit["enterprise"]})
+        reading = {"unit": older["id"], "ts_ms": older["registered_ms"] - 3 * HOUR_MS}
+        await client.post("/v1/ingest/first-readings", json={"readings": [reading]})
+        heard_ms = (await client.get(f"/v1/units/{older['id']}")).json()["last_heard_ms"]
+        assert heard_ms == reading["ts_ms"]

@@ -15,8 +15,11 @@ import pytest
 import schemathesis
 from conftest import InfluxServer
 from hypothesis import HealthCheck, Phase, settings
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.places import BRANCHES, COUNTIES
 from qilu_platform.app import create_app
+from qilu_platform.models import answers, bodies, catalogue, reports
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 from schemathesis import Case
@@ -115,6 +118,55 @@ def test_readings_of_a_unit_that_has_some_are_described_too(case: Case, address:
     case.path_parameters["id"] = UNIT
     answer = case.call(base_url=address, headers={"Authorization": f"Bearer {ADMIN}"}, timeout=60)
     case.validate_response(answer, checks=CHECKS)
+
+
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
+    for path, methods in schema.raw_schema["paths"].items()
+    for method, operation in methods.items()
+}
+
+
+def test_operations_have_short_names_of_their_own() -> None:
+    names = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(names)) == len(names)
+    assert {"create_unit", "list_units", "get_unit", "rename_unit", "create_many", "whoami"} <= set(names)
+    assert not [name for name in names if len(name) > 30 or "v1" in name]
+
+
+def test_every_answer_has_a_schema_and_problems_have_one_together() -> None:
+    for name, operation in OPERATIONS.items():
+        for status, response in operation["responses"].items():
+            kinds = response.get("content", {})
+            assert kinds or status == "204", (name, status)
+            for kind, content in kinds.items():
+                assert content["schema"], (name, status, kind)
+                of_problems = {"$ref": "#/components/schemas/Problem"}
+                assert (kind == "application/problem+json") == (content["schema"] == of_problems), (
+                    name,
+                    status,
+                )
+        assert "422" in operation["responses"], name
+
+
+def test_examples_are_what_their_models_take_and_name_signals_that_there_are() -> None:
+    seen = 0
+    for module in (answers, bodies, catalogue, reports):
+        for model in vars(module).values():
+            if isinstance(model, type) and issubclass(model, BaseModel):
+                config = model.model_config.get("json_schema_extra")
+                for example in config.get("examples", []) if isinstance(config, dict) else []:
+                    model.model_validate(example)
+                    seen += 1
+    assert seen > 30
+    motor = {signal.name for signal in CATALOGUE["motor"].signals}
+    (latest,) = schema.raw_schema["components"]["schemas"]["LatestOut"]["examples"]
+    (readings,) = schema.raw_schema["components"]["schemas"]["ReadingsOut"]["examples"]
+    assert {*latest["values"], *readings["columns"][1:]} <= motor
+    (county,) = schema.raw_schema["components"]["schemas"]["CountyOut"]["examples"]
+    assert county == {name: getattr(COUNTIES[county["code"]], name) for name in county}
+    (industry,) = schema.raw_schema["components"]["schemas"]["IndustryOut"]["examples"]
+    assert industry == {name: getattr(BRANCHES[industry["code"]], name) for name in industry}
 
 
 def test_events_are_what_the_description_says(address: str) -> None:

@@ -107,7 +107,7 @@ async def list_alarms(
 
 
 @router.post("/units/{id}/alarms/{signal}/acknowledge", status_code=204, responses=NOT_FOUND)
-async def acknowledge(
+async def acknowledge_alarm(
     runtime: RuntimeDep, caller: Keeper, id: AnId, signal: ASignal, body: Acknowledgement
 ) -> Response:
     """Says that somebody knows of it and cares."""
@@ -120,7 +120,9 @@ async def acknowledge(
 
 
 @router.post("/units/{id}/alarms/{signal}/shelve", status_code=204, responses=NOT_FOUND)
-async def shelve(runtime: RuntimeDep, caller: Keeper, id: AnId, signal: ASignal, body: Shelf) -> Response:
+async def shelve_alarms(
+    runtime: RuntimeDep, caller: Keeper, id: AnId, signal: ASignal, body: Shelf
+) -> Response:
     """Takes the alarms of this signal of this unit out of the open ones for some time."""
 
     def work(connection: Connection) -> None:

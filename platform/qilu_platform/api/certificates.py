@@ -10,13 +10,23 @@ from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
+from qilu_platform.api.common import (
+    AWAY,
+    CONFLICT,
+    INVALID,
+    NOT_FOUND,
+    PROBLEMS,
+    Responses,
+    RuntimeDep,
+    allow,
+    answer,
+)
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.resources import AnId, Limit, RepeatKey
 from qilu_platform.broker.authority import certificate_pem
 from qilu_platform.broker.bundle import Place, bundle, new_key
 from qilu_platform.broker.certificates import get, issue, page, revoke
-from qilu_platform.models.answers import CertificateOut, IssuedOut
+from qilu_platform.models.answers import CertificateOut, CertificatePage, IssuedOut
 from qilu_platform.models.bodies import BundleIn, CertificateIn
 from qilu_platform.models.fields import Role
 from qilu_platform.registry import audit_log
@@ -25,37 +35,19 @@ from qilu_platform.registry.keys import Caller
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["certificates"], responses=PROBLEMS)
-public = APIRouter(prefix="/v1/authority", tags=["certificates"])
+public = APIRouter(prefix="/v1/authority", tags=["certificates"], responses=INVALID)
 
 Holder = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 Serial = Annotated[str, Path(pattern="^[0-9a-f]{40}$")]
 
 _PEM = "application/x-pem-file"
-_SHOWN = {
-    "id": "3d5b0a9c1e2f47586a7b8c9d0e1f2a3b4c5d6e7f",
-    "enterprise": "370202-e00007",
-    "state": "valid",
-    "issued_ms": 1767225600000,
-    "ends_ms": 1798761600000,
-    "revoked_ms": None,
-}
-_ISSUED: Responses = {
-    201: {
-        "content": {
-            "application/json": {
-                "example": _SHOWN | {"certificate": "-----BEGIN CERTIFICATE-----\n…", "ca": "-----BEGIN …"}
-            }
-        }
-    }
-}
 _ZIP: Responses = {
     201: {
         "description": "node.key, node.crt, ca.crt, publish.sh, README.txt, in a folder of the node's name.",
         "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-_LIST: Responses = {200: {"content": {"application/json": {"example": {"items": [_SHOWN], "next": None}}}}}
 
 
 def _pem(what: str) -> Responses:
@@ -82,7 +74,7 @@ def _listener(runtime: Runtime) -> str:
     "/enterprises/{id}/certificates",
     status_code=201,
     response_model=IssuedOut,
-    responses=_ISSUED | NOT_FOUND | CONFLICT,
+    responses=NOT_FOUND | CONFLICT,
 )
 async def create_certificate(
     runtime: RuntimeDep, caller: Holder, id: AnId, body: CertificateIn, key: RepeatKey = None
@@ -109,7 +101,7 @@ async def create_certificate(
     response_class=Response,
     responses=_ZIP | NOT_FOUND | CONFLICT,
 )
-async def create_bundle(
+async def create_certificate_bundle(
     runtime: RuntimeDep, caller: Holder, id: AnId, body: BundleIn | None = None
 ) -> Response:
     """Makes key and certificate for the enterprise's edge node, with a script that publishes. The key is in
@@ -130,7 +122,7 @@ async def create_bundle(
     return Response(content, 201, headers, media_type="application/zip")
 
 
-@router.get("/certificates", responses=_LIST)
+@router.get("/certificates", response_model=CertificatePage)
 async def list_certificates(
     runtime: RuntimeDep,
     caller: Reader,
@@ -178,7 +170,7 @@ async def revoke_certificate(runtime: RuntimeDep, caller: Holder, serial: Serial
 
 
 @public.get("/ca.pem", response_class=Response, responses=_pem("The authority's own certificate."))
-async def get_authority(runtime: RuntimeDep) -> Response:
+async def get_ca(runtime: RuntimeDep) -> Response:
     """Who signs; needs no key."""
     return Response(runtime.authority.pem, media_type=_PEM)
 
@@ -186,7 +178,7 @@ async def get_authority(runtime: RuntimeDep) -> Response:
 @public.get(
     "/crl.pem",
     response_class=Response,
-    responses=_pem("The revocation list.") | {503: PROBLEMS[503]},
+    responses=_pem("The revocation list.") | AWAY,
 )
 async def get_crl(runtime: RuntimeDep) -> Response:
     """Certificates that are revoked, or on hold while their enterprise is suspended; needs no key."""

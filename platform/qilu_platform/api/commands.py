@@ -8,13 +8,14 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from qilu_contract.wire.commands import Command
 from qilu_contract.wire.ids import ID_PATTERN
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.broker import commanding
 from qilu_platform.broker.commanding import BrokerAway
 from qilu_platform.database.schema import units
 from qilu_platform.models.bodies import CommandIn
 from qilu_platform.models.fields import Role
+from qilu_platform.models.reports import CommandOut, UnitCommandsOut
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import get_row
 from qilu_platform.runtime import Runtime
@@ -25,26 +26,9 @@ Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
-_COMMAND = {
-    "id": "cmd-0d1f2a3b4c5d6e7f",
-    "unit": "370202-motor-0000123",
-    "at_ms": 1767225600000,
-    "key": "key-0d1f2a3b4c5d",
-    "command": {"command": "set_point", "name": "load", "value": 500.0},
-    "state": "refused",
-    "reason": "Set point load of class motor takes 15 to 108 %, not 500.",
-    "holds_from_ms": None,
-}
-_SENT: Responses = {
-    201: {"content": {"application/json": {"example": _COMMAND | {"state": "sent", "reason": None}}}}
-}
-_LIST: Responses = {
-    200: {"content": {"application/json": {"example": {"unit": _COMMAND["unit"], "items": [_COMMAND]}}}}
-}
 
-
-@router.post("/{id}/commands", status_code=201, responses=_SENT | NOT_FOUND | CONFLICT)
-async def send(runtime: RuntimeDep, caller: Operator, id: AnId, body: CommandIn) -> Response:
+@router.post("/{id}/commands", status_code=201, response_model=CommandOut, responses=NOT_FOUND | CONFLICT)
+async def send_command(runtime: RuntimeDep, caller: Operator, id: AnId, body: CommandIn) -> Response:
     """Sends it to the unit's edge node. The unit's answer, accepted or refused with the reason, stands in the
     list of the unit's commands as soon as it is there; what nobody answers stays `sent`."""
     unit = await _unit(runtime, caller, id)
@@ -70,7 +54,7 @@ async def send(runtime: RuntimeDep, caller: Operator, id: AnId, body: CommandIn)
     return answer(made, 201, {"Location": f"/v1/units/{id}/commands"})
 
 
-@router.get("/{id}/commands", responses=_LIST | NOT_FOUND)
+@router.get("/{id}/commands", response_model=UnitCommandsOut, responses=NOT_FOUND)
 async def list_commands(
     runtime: RuntimeDep, caller: Reader, id: AnId, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Response:

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import Depends, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from qilu_platform.api.problems import Problem
+from qilu_platform.models.faults import MAX_SHOWN
 from qilu_platform.models.fields import Role
 from qilu_platform.registry import sessions
 from qilu_platform.registry.keys import Caller, find_caller
@@ -20,36 +21,52 @@ _bearer = HTTPBearer(auto_error=False, description="A key of the platform: `Auth
 CONSOLE_HEADER = "X-Qilu-Console"
 """Against forged requests: a browser sends it only for scripts of our own origin, since no other may call."""
 
-_PROBLEM: dict[str, Any] = {
-    "content": {
-        "application/problem+json": {
-            "schema": {
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "Problem",
+    "description": "RFC 9457: what is wrong, where, and how to mend it.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string", "description": "What the status says."},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "One sentence for a person."},
+        "errors": {
+            "type": "array",
+            "description": "Single faults of a longer body.",
+            "items": {
                 "type": "object",
-                "properties": {
-                    "type": {"type": "string"},
-                    "title": {"type": "string"},
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                    "errors": {"type": "array", "items": {"type": "object"}},
-                },
-            }
-        }
-    }
+                "properties": {"where": {"type": "string"}, "what": {"type": "string"}},
+            },
+        },
+    },
+}
+"""The component `Problem` of the API's description (`description.py`)."""
+_PROBLEM: dict[str, Any] = {
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 }
 Responses = dict[int | str, dict[str, Any]]
 """By status, for the description of the API."""
+INVALID: Responses = {
+    422: _PROBLEM | {"description": "The request does not fit; the detail says where and why."}
+}
+AWAY: Responses = {503: _PROBLEM | {"description": "The database or the store is away; try again."}}
 PROBLEMS: Responses = {
     401: _PROBLEM | {"description": "No key, or not a valid one."},
     403: _PROBLEM | {"description": "The key's role does not allow this."},
-    422: _PROBLEM | {"description": "The request does not fit; the detail says where and why."},
     429: _PROBLEM | {"description": "The key asks too often; Retry-After says when to come again."},
-    503: _PROBLEM | {"description": "The database or the store is away; try again."},
+    **INVALID,
+    **AWAY,
 }
-
-
 NOT_FOUND: Responses = {404: _PROBLEM | {"description": "There is no such thing."}}
 CONFLICT: Responses = {
     409: _PROBLEM | {"description": "What is there already does not allow it; the detail says what."}
+}
+STREAM: Responses = {
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "Events, for as long as wanted.",
+    }
 }
 TOO_LARGE: Responses = {413: _PROBLEM | {"description": "The body is too large."}}
 
@@ -57,6 +74,20 @@ TOO_LARGE: Responses = {413: _PROBLEM | {"description": "The body is too large."
 def get_runtime(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
     return runtime
+
+
+def check_query(request: Request) -> None:
+    """Refuse query parameters that the operation does not have: a misspelt filter would show everything."""
+    if not request.query_params:
+        return
+    app: FastAPI = request.app
+    operation = app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"]
+    for name in request.query_params:
+        if name not in known:
+            remedy = f"there are {', '.join(known)}" if known else "there are none"
+            where = request.url.path
+            raise Problem(422, f"{name[:MAX_SHOWN]!r} is not a query parameter of {where}: {remedy}.")
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Depends, Path, Response
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import enterprises, units
 from qilu_platform.models.bodies import ProblemsIn
 from qilu_platform.models.fields import Role
+from qilu_platform.models.reports import DeviceProblemsOut
 from qilu_platform.registry.device_problems import latest, record
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import get_row
@@ -23,17 +24,6 @@ Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
 Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
-_EXAMPLE = {
-    "unit": "my-motor",
-    "enterprise": "my-works",
-    "reason": "bad_timestamp",
-    "count": 12,
-    "first_ms": 1767225600000,
-    "last_ms": 1767225611000,
-    "excerpt": 'ts 1767225600 looks like seconds: {"ts": 1767225600, "power_in": 11.2}',
-}
-_SHOWS: Responses = {200: {"content": {"application/json": {"example": {"items": [_EXAMPLE]}}}}}
-
 
 @router.post("/problems", status_code=204, tags=["ingest"])
 async def report_problems(runtime: RuntimeDep, _caller: Gateway, body: ProblemsIn) -> Response:
@@ -42,8 +32,8 @@ async def report_problems(runtime: RuntimeDep, _caller: Gateway, body: ProblemsI
     return Response(status_code=204)
 
 
-@router.get("/units/{id}/problems", responses=_SHOWS | NOT_FOUND)
-async def get_unit_problems(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+@router.get("/units/{id}/problems", response_model=DeviceProblemsOut, responses=NOT_FOUND)
+async def list_unit_problems(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     """The latest problem of each kind, newest first. A unit that is not registered has problems too: they
     belong to the enterprise that its topic named."""
 
@@ -59,8 +49,8 @@ async def get_unit_problems(runtime: RuntimeDep, caller: Reader, id: AnId) -> Re
     return answer({"items": items})
 
 
-@router.get("/enterprises/{id}/problems", responses=_SHOWS | NOT_FOUND)
-async def get_enterprise_problems(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+@router.get("/enterprises/{id}/problems", response_model=DeviceProblemsOut, responses=NOT_FOUND)
+async def list_enterprise_problems(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     """The latest problems of all units that send as this enterprise, newest first; at most 1,000 are kept."""
 
     def work(connection: Connection) -> list[dict[str, Any]] | None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from qilu_platform.api.common import RuntimeDep
+from qilu_platform.api.common import AWAY, INVALID, STREAM, RuntimeDep
 
-router = APIRouter(prefix="/v1", tags=["programme"])
+router = APIRouter(prefix="/v1", tags=["programme"], responses=INVALID | AWAY)
 
 
 @router.get(
     "/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "Events, for as long as wanted."}},
+    responses=STREAM,
 )
-async def listen(runtime: RuntimeDep, request: Request) -> StreamingResponse:
+async def stream_events(runtime: RuntimeDep, request: Request) -> StreamingResponse:
     """Server-sent events: `programme` (as GET /v1/programme answers) at most once a second and only when it
     changed, `pipeline` every two seconds while a gateway runs, `alarms` (open ones by city and class),
     `ticker` (what happened last), `activity` (readings of the last minute by city); the latest of each at

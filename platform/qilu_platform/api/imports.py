@@ -30,6 +30,7 @@ from qilu_platform.models.fields import (
     Role,
     UnitState,
 )
+from qilu_platform.models.reports import ImportOut, ImportsOut
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import Filters, page
 from qilu_platform.registry.registration import BOOKS
@@ -47,23 +48,7 @@ EXPORT_PAGE = 2_000
 """Rows of an export that are read at a time: memory and other requests feel no more than that."""
 _ERRORS_PAGE = 5_000
 
-_JOB = {
-    "id": "import-0d1f2a3b4c5d6e7f",
-    "book": "units",
-    "format": "csv",
-    "state": "done",
-    "offset": 48123,
-    "lines": 1001,
-    "created": 990,
-    "existing": 8,
-    "bad": 2,
-    "key": "key-0d1f2a3b4c5d",
-    "begun_ms": 1767225600000,
-    "changed_ms": 1767225600900,
-    "errors": "/v1/imports/import-0d1f2a3b4c5d6e7f/errors",
-}
-_SHOWS: Responses = {200: {"description": "The job.", "content": {"application/json": {"example": _JOB}}}}
-_OPENED: Responses = {201: _SHOWS[200] | {"description": "A new job."}}
+_TAKEN: Responses = {200: {"description": "The job, with what was taken.", "model": ImportOut}}
 _FILE = {
     "requestBody": {
         "content": {
@@ -132,7 +117,8 @@ _UNSUPPORTED: Responses = {415: PROBLEMS[422] | {"description": "Neither CSV nor
 @router.post(
     "/imports",
     status_code=201,
-    responses=_OPENED | _SHOWS | CONFLICT | _UNSUPPORTED,
+    response_model=ImportOut,
+    responses=_TAKEN | CONFLICT | _UNSUPPORTED,
     openapi_extra=_FILE,
 )
 async def create_import(
@@ -155,7 +141,12 @@ async def create_import(
     return await _run(runtime, caller, id_, request, offset=0, gzipped=encoding == "gzip", complete=True)
 
 
-@router.patch("/imports/{id}", responses=_SHOWS | NOT_FOUND | CONFLICT | _UNSUPPORTED, openapi_extra=_FILE)
+@router.patch(
+    "/imports/{id}",
+    response_model=ImportOut,
+    responses=NOT_FOUND | CONFLICT | _UNSUPPORTED,
+    openapi_extra=_FILE,
+)
 async def continue_import(
     runtime: RuntimeDep,
     caller: Fleet,
@@ -177,15 +168,15 @@ async def continue_import(
     return await _run(runtime, caller, id, request, offset=offset, gzipped=encoding == "gzip", complete=whole)
 
 
-@router.get("/imports")
-async def get_imports(
+@router.get("/imports", response_model=ImportsOut)
+async def list_imports(
     runtime: RuntimeDep, _caller: Fleet, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Response:
     """The latest jobs first."""
     return answer({"items": await runtime.database.read(lambda found: list_jobs(found, limit))})
 
 
-@router.get("/imports/{id}", responses=_SHOWS | NOT_FOUND)
+@router.get("/imports/{id}", response_model=ImportOut, responses=NOT_FOUND)
 async def get_import(runtime: RuntimeDep, _caller: Fleet, id: AnId) -> Response:
     """How far it has come."""
     return await _job(runtime, id, 200)
@@ -207,7 +198,7 @@ async def get_import(runtime: RuntimeDep, _caller: Fleet, id: AnId) -> Response:
         }
     },
 )
-async def get_import_errors(runtime: RuntimeDep, _caller: Fleet, id: AnId) -> Response:
+async def list_import_errors(runtime: RuntimeDep, _caller: Fleet, id: AnId) -> Response:
     await runtime.database.read(lambda connection: show_job(connection, id))
     return StreamingResponse(_error_lines(runtime, id), media_type="application/x-ndjson")
 
@@ -249,7 +240,7 @@ _EXPORT: Responses = {
 
 
 @router.get("/export/{book}", response_class=StreamingResponse, responses=_EXPORT)
-async def export(
+async def export_book(
     runtime: RuntimeDep,
     caller: Reader,
     book: ABook,

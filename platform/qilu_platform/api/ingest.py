@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from qilu_contract.readings import MAX_TIME_MS
 
-from qilu_platform.api.common import PROBLEMS, TOO_LARGE, Responses, RuntimeDep, allow, answer
+from qilu_platform.api.common import PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
 from qilu_platform.models.bodies import (
     AdmissionColumnsIn,
     AdmissionIn,
@@ -19,6 +19,14 @@ from qilu_platform.models.bodies import (
     ReadingsIn,
 )
 from qilu_platform.models.fields import MAX_BATCH, MAX_COLUMNS, MAX_INTEGER, Role
+from qilu_platform.models.reports import (
+    ActivityOut,
+    AdmissionColumnsOut,
+    AdmissionOut,
+    BarredOut,
+    DeathsOut,
+    FirstReadingsOut,
+)
 from qilu_platform.registry.admission import admission, admission_columns
 from qilu_platform.registry.audit_log import barred_after
 from qilu_platform.registry.keys import Caller
@@ -30,32 +38,15 @@ router = APIRouter(prefix="/v1/ingest", tags=["ingest"], responses=PROBLEMS | TO
 Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
 
 
-def _shows(**example: Any) -> Responses:
-    return {200: {"content": {"application/json": {"example": example}}}}
-
-
-_UNIT = {
-    "class": "motor",
-    "enterprise": "370202-e00007",
-    "county": "370202",
-    "city": "370200",
-    "industry": "C31",
-    "on_cloud": True,
-}
-
-
-@router.post("/admission", responses=_shows(units={"370202-motor-0000123": _UNIT}))
+@router.post("/admission", response_model=AdmissionOut)
 async def admit(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn) -> Response:
     """Of the units asked for, those that may speak; unknown and retired ones are absent."""
     found = await runtime.database.read(lambda connection: admission(connection, body.units))
     return answer({"units": found})
 
 
-@router.get(
-    "/barred",
-    responses=_shows(epoch="9f2c4e5a01b7d368", next=17, units=["my-motor"], enterprises=[]),
-)
-async def barred(
+@router.get("/barred", response_model=BarredOut)
+async def list_barred(
     runtime: RuntimeDep,
     _caller: Gateway,
     after: Annotated[
@@ -154,14 +145,10 @@ async def _report(runtime: Runtime, request: Request, *, first: bool) -> Report:
 
 @router.post(
     "/admission-columns",
-    responses=_shows(
-        classes=["motor"],
-        owners=[["370202-e00007", "370202", "370200", "C31"]],
-        **{"class": [0, -1], "owner": [0, -1], "on_cloud": [True, False]},
-    ),
+    response_model=AdmissionColumnsOut,
     openapi_extra=_UNITS,
 )
-async def admit_by_column(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
+async def admit_columns(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
     """Each of the units asked for, in their order: its class and its owner (enterprise, county, city,
     industry) as places in `classes` and `owners`; -1 for one that may not speak."""
     body = await request.body()
@@ -172,23 +159,23 @@ async def admit_by_column(runtime: RuntimeDep, _caller: Gateway, request: Reques
     return answer(await runtime.database.read(lambda connection: admission_columns(connection, asked)))
 
 
-@router.post("/first-readings", responses=_shows(counted=1, already=0, unknown=[]), openapi_extra=_READINGS)
-async def first_readings(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
+@router.post("/first-readings", response_model=FirstReadingsOut, openapi_extra=_READINGS)
+async def report_first_readings(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
     """Readings that are durably stored, the first of their units as far as the gateway knows: puts the units
     on cloud. `counted`, `already` and the readings of `unknown` units add up to the readings given."""
     done = await _report(runtime, request, first=True)
     return answer({"counted": done.counted, "already": done.already, "unknown": done.unknown})
 
 
-@router.post("/activity", responses=_shows(updated=1), openapi_extra=_READINGS)
-async def activity(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
+@router.post("/activity", response_model=ActivityOut, openapi_extra=_READINGS)
+async def report_activity(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
     """Units that were heard of lately; a unit is worth reporting once an hour."""
     done = await _report(runtime, request, first=False)
     return answer({"updated": done.active})
 
 
-@router.post("/deaths", responses=_shows(stale=1))
-async def deaths(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn) -> Response:
+@router.post("/deaths", response_model=DeathsOut)
+async def report_deaths(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn) -> Response:
     """Units that are gone, as their edge nodes say: they are not active until they are heard of again."""
     stale = await runtime.database.write(lambda connection: fall_silent(connection, body.units))
     return answer({"stale": stale})

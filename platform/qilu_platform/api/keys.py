@@ -7,28 +7,34 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.models.bodies import KeyIn, RotationIn
 from qilu_platform.models.fields import MAX_INTEGER, Role, Text
-from qilu_platform.registry import audit_log
-from qilu_platform.registry.keys import Caller, list_keys, make_key, revoke_key, rotate_key
+from qilu_platform.models.reports import AuditPage, KeysOut, NewKeyOut, WhoamiOut
+from qilu_platform.registry import audit_log, keys
+from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1", tags=["keys"], responses=PROBLEMS)
 
 Admin = Annotated[Caller, Depends(allow())]
+Anybody = Annotated[Caller, Depends(allow(*Role))]
 
 _SECRET = {"Cache-Control": "no-store"}
-_MADE: Responses = {
-    201: {"content": {"application/json": {"example": {"id": "key-0d1f2a3b4c5d", "key": "qilu_…"}}}}
-}
 
 
-@router.post("/keys", status_code=201, responses=_MADE)
+@router.get("/whoami", response_model=WhoamiOut)
+async def whoami(runtime: RuntimeDep, caller: Anybody) -> Response:
+    """What the key of this request is, and may."""
+    name = await runtime.database.read(lambda connection: keys.name_of(connection, caller.key))
+    return answer({"key": caller.key, "name": name, "role": caller.role, "enterprise": caller.enterprise})
+
+
+@router.post("/keys", status_code=201, response_model=NewKeyOut)
 async def create_key(runtime: RuntimeDep, caller: Admin, body: KeyIn) -> Response:
     """The key is shown here and never again."""
 
     def work(connection: Connection) -> tuple[str, str]:
-        id_, key = make_key(connection, body.name, Role(body.role), body.enterprise)
+        id_, key = keys.make_key(connection, body.name, Role(body.role), body.enterprise)
         audit_log.record(connection, caller, "created", f"keys/{id_}", role=body.role)
         return id_, key
 
@@ -36,18 +42,18 @@ async def create_key(runtime: RuntimeDep, caller: Admin, body: KeyIn) -> Respons
     return answer({"id": id_, "key": key}, 201, _SECRET)
 
 
-@router.get("/keys")
-async def get_keys(runtime: RuntimeDep, _caller: Admin) -> Response:
-    return answer({"items": await runtime.database.read(list_keys)})
+@router.get("/keys", response_model=KeysOut)
+async def list_keys(runtime: RuntimeDep, _caller: Admin) -> Response:
+    return answer({"items": await runtime.database.read(keys.list_keys)})
 
 
-@router.post("/keys/{id}/rotate", status_code=201, responses=_MADE | NOT_FOUND | CONFLICT)
-async def rotate(runtime: RuntimeDep, caller: Admin, id: str, body: RotationIn | None = None) -> Response:
+@router.post("/keys/{id}/rotate", status_code=201, response_model=NewKeyOut, responses=NOT_FOUND | CONFLICT)
+async def rotate_key(runtime: RuntimeDep, caller: Admin, id: str, body: RotationIn | None = None) -> Response:
     """A new key takes its place; the old one ends at once, or after `grace_s`."""
     grace_s = 0 if body is None else body.grace_s
 
     def work(connection: Connection) -> tuple[str, str]:
-        made, key = rotate_key(connection, id, grace_s)
+        made, key = keys.rotate_key(connection, id, grace_s)
         audit_log.record(connection, caller, "rotated", f"keys/{id}", by=made, grace_s=grace_s)
         return made, key
 
@@ -56,19 +62,19 @@ async def rotate(runtime: RuntimeDep, caller: Admin, id: str, body: RotationIn |
 
 
 @router.delete("/keys/{id}", status_code=204, responses=NOT_FOUND | CONFLICT)
-async def delete_key(runtime: RuntimeDep, caller: Admin, id: str) -> Response:
+async def revoke_key(runtime: RuntimeDep, caller: Admin, id: str) -> Response:
     """Ends it at once. The last admin key cannot be ended."""
 
     def work(connection: Connection) -> None:
-        revoke_key(connection, id)
+        keys.revoke_key(connection, id)
         audit_log.record(connection, caller, "revoked", f"keys/{id}")
 
     await runtime.database.write(work)
     return Response(status_code=204)
 
 
-@router.get("/audit")
-async def get_audit(
+@router.get("/audit", response_model=AuditPage)
+async def list_audit(
     runtime: RuntimeDep,
     _caller: Admin,
     cursor: Annotated[

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, STREAM, RuntimeDep
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.readings import AnId, Reader, unit_of
 from qilu_platform.monitoring.live import TooManyWatched
@@ -18,9 +18,9 @@ router = APIRouter(prefix="/v1/units", tags=["readings"], responses=PROBLEMS | N
 @router.get(
     "/{id}/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "Events, for as long as wanted."}},
+    responses=STREAM,
 )
-async def follow_unit(runtime: RuntimeDep, caller: Reader, id: AnId) -> StreamingResponse:
+async def stream_unit_events(runtime: RuntimeDep, caller: Reader, id: AnId) -> StreamingResponse:
     """Server-sent events: `latest` (each signal's last value) at once, `readings` (a table of new ones)
     within about a second of their storage, `store` when the store of readings is away (`error`) or back."""
     runtime.hub.check_open()

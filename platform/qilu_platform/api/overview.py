@@ -8,27 +8,28 @@ from fastapi import APIRouter, Path, Query, Response
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.clock import wall_ms
 
-from qilu_platform.api.common import RuntimeDep, answer
+from qilu_platform.api.common import AWAY, INVALID, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.readings import asking
 from qilu_platform.models.fields import PlaceCode
+from qilu_platform.models.reports import PlaceEnergyOut, PlaceHistoryOut, PlaceOut
 from qilu_platform.monitoring import overview
 
-router = APIRouter(prefix="/v1/places", tags=["programme"])
+router = APIRouter(prefix="/v1/places", tags=["programme"], responses=INVALID | AWAY)
 
 APlace = Annotated[PlaceCode, Path(description="Code of the province, a city or a county (GB/T 2260).")]
 Ms = Annotated[int | None, Query(ge=0, le=MAX_TIME_MS, description="Milliseconds since 1970, UTC.")]
 _HOUR_MS = 3_600_000
 
 
-@router.get("/{code}")
+@router.get("/{code}", response_model=PlaceOut)
 async def get_place(runtime: RuntimeDep, code: APlace) -> Response:
     """Counts of a place, and of the cities or counties in it."""
     found = await runtime.database.read(lambda connection: overview.place(connection, code))
     return answer(found, headers={"Cache-Control": "no-cache"})
 
 
-@router.get("/{code}/history")
+@router.get("/{code}/history", response_model=PlaceHistoryOut)
 async def get_place_history(
     runtime: RuntimeDep,
     code: APlace,
@@ -42,7 +43,7 @@ async def get_place_history(
         return answer(await overview.history(store, code, start_ms, end_ms, rows))
 
 
-@router.get("/{code}/energy")
+@router.get("/{code}/energy", response_model=PlaceEnergyOut)
 async def get_place_energy(
     runtime: RuntimeDep, code: APlace, from_: Annotated[Ms, Query(alias="from")] = None, to: Ms = None
 ) -> Response:

@@ -3,7 +3,7 @@ where, and how to mend it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -57,63 +57,76 @@ def problem_response(
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
 
 
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    detail, errors = str(error.detail), None
+    if isinstance(error, Problem):
+        errors = error.errors
+    elif error.status_code in (404, 405):  # the framework's own, which says nothing but the title
+        detail = f"{request.method} {request.url.path[:200]} is not served here; see /openapi.json."
+    elif error.status_code == 400:  # likewise: a body that cannot be decoded
+        return problem_response(422, "The body is not JSON in UTF-8: see /openapi.json for an example.")
+    return problem_response(error.status_code, detail, errors=errors, headers=error.headers)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = faults(error.errors())
+    return problem_response(
+        422,
+        f"The request does not fit: {sentence(found[:5])}. /openapi.json shows an example.",
+        errors=found[:100],
+    )
+
+
+async def _store_away(_request: Request, error: Exception) -> Response:
+    return problem_response(503, f"The store of readings is away: {error}", headers={"Retry-After": "5"})
+
+
+async def _database_away(_request: Request, error: Exception) -> Response:
+    if has_no_room(error):
+        return problem_response(
+            503,
+            "The disk of the registry's database is full: nothing was changed; try again later.",
+            headers={"Retry-After": "10"},
+        )
+    return problem_response(
+        503, "The registry's database is away or busy; try again soon.", headers={"Retry-After": "2"}
+    )
+
+
+async def _database_damaged(_request: Request, error: Exception) -> Response:
+    if not is_damaged(error):
+        raise error
+    return problem_response(
+        503, "The file of the registry's database is damaged: its operator restores it from a backup."
+    )
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    return problem_response(status, str(error))
+
+
+async def _not_storable(_request: Request, _error: Exception) -> Response:
+    return problem_response(
+        422, "The request holds a text or a number that the registry's database cannot take."
+    )
+
+
+_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    Refused: _refused,
+    StarletteHTTPException: _http,
+    RequestValidationError: _invalid,
+    StoreError: _store_away,
+    DataError: _not_storable,
+    DatabaseError: _database_damaged,
+    DatabaseBusy: _database_away,
+    OperationalError: _database_away,
+    PoolTimeout: _database_away,
+}
+
+
 def add_problem_handlers(app: FastAPI) -> None:
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, StarletteHTTPException)
-        detail, errors = str(error.detail), None
-        if isinstance(error, Problem):
-            errors = error.errors
-        elif error.status_code in (404, 405):  # the framework's own, which says nothing but the title
-            detail = f"{request.method} {request.url.path[:200]} is not served here; see /openapi.json."
-        elif error.status_code == 400:  # likewise: a body that cannot be decoded
-            return problem_response(422, "The body is not JSON in UTF-8: see /openapi.json for an example.")
-        return problem_response(error.status_code, detail, errors=errors, headers=error.headers)
-
-    async def invalid(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        found = faults(error.errors())
-        return problem_response(
-            422,
-            f"The request does not fit: {sentence(found[:5])}. /openapi.json shows an example.",
-            errors=found[:100],
-        )
-
-    async def store_away(_request: Request, error: Exception) -> Response:
-        return problem_response(503, f"The store of readings is away: {error}", headers={"Retry-After": "5"})
-
-    async def database_away(_request: Request, error: Exception) -> Response:
-        if has_no_room(error):
-            return problem_response(
-                503,
-                "The disk of the registry's database is full: nothing was changed; try again later.",
-                headers={"Retry-After": "10"},
-            )
-        return problem_response(
-            503, "The registry's database is away or busy; try again soon.", headers={"Retry-After": "2"}
-        )
-
-    async def database_damaged(_request: Request, error: Exception) -> Response:
-        if not is_damaged(error):
-            raise error
-        return problem_response(
-            503, "The file of the registry's database is damaged: its operator restores it from a backup."
-        )
-
-    async def refused(_request: Request, error: Exception) -> Response:
-        status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-        return problem_response(status, str(error))
-
-    app.add_exception_handler(Refused, refused)
-    app.add_exception_handler(StarletteHTTPException, http)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(StoreError, store_away)
-
-    async def not_storable(_request: Request, _error: Exception) -> Response:
-        return problem_response(
-            422, "The request holds a text or a number that the registry's database cannot take."
-        )
-
-    app.add_exception_handler(DataError, not_storable)
-    app.add_exception_handler(DatabaseError, database_damaged)
-    for kind in (DatabaseBusy, OperationalError, PoolTimeout):
-        app.add_exception_handler(kind, database_away)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)

@@ -21,6 +21,7 @@ from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, ans
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import units
 from qilu_platform.models.fields import Role
+from qilu_platform.models.reports import LatestOut, ReadingsOut
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import get_row
 from qilu_platform.runtime import Runtime
@@ -34,23 +35,8 @@ STORE_TIMEOUT_S = 15.0
 _DEFAULT_SPAN_MS = 3_600_000
 
 
-@router.get(
-    "/{id}/latest",
-    responses={
-        200: {
-            "content": {
-                "application/json": {
-                    "example": {
-                        "unit": "370202-motor-0000123",
-                        "ts_ms": 1767225600000,
-                        "values": {"power_kw": 41.2},
-                    }
-                }
-            }
-        }
-    },
-)
-async def latest(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+@router.get("/{id}/latest", response_model=LatestOut)
+async def get_latest(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     unit = await unit_of(runtime, caller, id)
     async with asking(runtime) as store:
         row = await store.latest(unit["class"], {"unit": id})
@@ -60,8 +46,8 @@ async def latest(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     return answer({"unit": id, "ts_ms": row.ts_ms, "values": row.values})
 
 
-@router.get("/{id}/readings")
-async def readings(
+@router.get("/{id}/readings", response_model=ReadingsOut)
+async def get_readings(
     runtime: RuntimeDep,
     caller: Reader,
     id: AnId,

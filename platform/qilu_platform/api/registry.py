@@ -137,6 +137,7 @@ def _check_unit(caller: Caller, body: UnitIn) -> None:
 
 
 _BY_FLEETS = (Role.OPERATOR, Role.FLEET)
+_OWNERS = (Role.OPERATOR, Role.ENTERPRISE)
 RESOURCES = (
     Resource(
         book="enterprises",
@@ -144,6 +145,7 @@ RESOURCES = (
         shown=EnterpriseOut,
         page=EnterprisePage,
         writers=_BY_FLEETS,
+        renamers=_OWNERS,
         filters=_enterprises,
     ),
     Resource(
@@ -152,6 +154,7 @@ RESOURCES = (
         shown=UnitOut,
         page=UnitPage,
         writers=(*_BY_FLEETS, Role.ENTERPRISE),
+        renamers=_OWNERS,
         filters=_units,
         check=_check_unit,
         listed="In the order of ids. A page may hold less than `limit`, or nothing, before the last one: it "
@@ -164,6 +167,7 @@ RESOURCES = (
         shown=ProviderOut,
         page=ProviderPage,
         writers=_BY_FLEETS,
+        renamers=(Role.OPERATOR,),
         filters=_no_filters,
     ),
     Resource(
@@ -181,6 +185,7 @@ RESOURCES = (
         shown=CentreOut,
         page=CentrePage,
         writers=(Role.OPERATOR,),
+        renamers=(Role.OPERATOR,),
         filters=_centres,
     ),
     Resource(

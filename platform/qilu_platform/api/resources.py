@@ -11,15 +11,16 @@ from pydantic import BaseModel
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, TOO_LARGE, Responses, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, TOO_LARGE, RuntimeDep, allow, answer
 from qilu_platform.errors import NotFound
-from qilu_platform.models.bodies import Body
+from qilu_platform.models.bodies import Body, NameIn
 from qilu_platform.models.fields import Role
 from qilu_platform.registry import audit_log
 from qilu_platform.registry.idempotency import Repeatable
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import Filters, get_row, owner_of, page
 from qilu_platform.registry.registration import BOOKS, register_one
+from qilu_platform.registry.renaming import rename
 from qilu_platform.runtime import Runtime
 
 Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.FLEET, Role.ENTERPRISE))]
@@ -35,7 +36,6 @@ RepeatKey = Annotated[
         description="The same request with the same key is done once, and answered alike for 24 hours.",
     ),
 ]
-_CREATED: Responses = CONFLICT | TOO_LARGE | {200: {"description": "It was there already, the same."}}
 
 
 def _anything(_caller: Caller, _body: Any) -> None:
@@ -51,6 +51,8 @@ class Resource:
     shown: type[BaseModel]
     page: type[BaseModel]
     writers: tuple[Role, ...]
+    renamers: tuple[Role, ...] = ()
+    """Who may change its name; nobody where it has none."""
     filters: Callable[..., Filters]
     """A dependency: the query parameters that narrow a list."""
     check: Callable[[Caller, Any], None] = _anything
@@ -69,7 +71,7 @@ def singular(book: str) -> str:
 
 
 def add_routes(router: APIRouter, resource: Resource) -> None:
-    """`POST /{book}`, `GET /{book}/{id}` and `GET /{book}`."""
+    """`POST /{book}`, `GET /{book}/{id}`, `GET /{book}`, and `PATCH /{book}/{id}` of what has a name."""
     book, name = resource.book, resource.name
 
     async def create(runtime: RuntimeDep, caller: Any, body: Any, key: RepeatKey = None) -> Response:
@@ -99,13 +101,44 @@ def add_routes(router: APIRouter, resource: Resource) -> None:
         description=resource.created,
         status_code=201,
         response_model=resource.shown,
-        responses=_CREATED,
+        responses=CONFLICT
+        | TOO_LARGE
+        | {200: {"description": "It was there already, the same.", "model": resource.shown}},
     )
     router.add_api_route(
         f"/{book}/{{id}}", get, name=f"get_{name}", response_model=resource.shown, responses=NOT_FOUND
     )
     router.add_api_route(
         f"/{book}", list_, name=f"list_{book}", description=resource.listed, response_model=resource.page
+    )
+    if resource.renamers:
+        _add_rename(router, resource)
+
+
+def _add_rename(router: APIRouter, resource: Resource) -> None:
+    book, table = resource.book, BOOKS[resource.book].table
+
+    async def rename_it(runtime: RuntimeDep, caller: Any, id: AnId, body: NameIn) -> Response:
+        await show(runtime, caller, book, id)
+
+        def work(connection: Connection) -> None:
+            was = rename(connection, table, id, body.name)
+            if was != body.name:
+                subject = f"{book}/{id}"
+                audit_log.record(connection, caller, "renamed", subject, name=body.name, was=was)
+
+        await runtime.database.write(work)
+        return await show(runtime, caller, book, id)
+
+    rename_it.__annotations__["caller"] = Annotated[Caller, Depends(allow(*resource.renamers))]
+    router.add_api_route(
+        f"/{book}/{{id}}",
+        rename_it,
+        methods=["PATCH"],
+        name=f"rename_{resource.name}",
+        description="Changes its name; the audit log keeps the old one.",
+        response_model=resource.shown,
+        responses=NOT_FOUND,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 from sqlalchemy import Connection, select
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.api.resources import AnId, Reader, change, show
 from qilu_platform.broker.certificates import touch_rules
 from qilu_platform.database.schema import units
@@ -15,36 +15,24 @@ from qilu_platform.errors import Conflict, NotFound
 from qilu_platform.models.answers import ContractOut, EnterpriseOut, UnitOut
 from qilu_platform.models.bodies import EndingsIn
 from qilu_platform.models.fields import Role
-from qilu_platform.registry import audit_log
+from qilu_platform.models.reports import EndingsOut, HistoryOut
+from qilu_platform.registry import audit_log, endings, suspending
 from qilu_platform.registry.audit_log import suspended_by_owner
-from qilu_platform.registry.endings import end_contract, end_contracts
 from qilu_platform.registry.keys import Caller
-from qilu_platform.registry.suspending import (
-    resume_enterprise,
-    resume_unit,
-    retire_unit,
-    suspend_enterprise,
-    suspend_unit,
-)
 
 router = APIRouter(prefix="/v1", tags=["registry"], responses=PROBLEMS)
 
 Retirer = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 
-_EVENT = {"event": "suspended", "at_ms": 1767225600000, "key": "key-0d1f2a3b4c5d"}
-_HISTORY: Responses = {
-    200: {"content": {"application/json": {"example": {"unit": "my-motor", "items": [_EVENT]}}}}
-}
-
 
 @router.post("/enterprises/{id}/suspend", response_model=EnterpriseOut, responses=NOT_FOUND)
-async def suspend_owner(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
+async def suspend_enterprise(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
     """Bars it and all of its units from speaking and takes them out of the current counts, until it is
     resumed. Its certificates are on hold meanwhile."""
 
     def work(connection: Connection) -> bool:
-        changed = suspend_enterprise(connection, id)
+        changed = suspending.suspend_enterprise(connection, id)
         if changed:
             touch_rules(connection)
         return changed
@@ -54,11 +42,11 @@ async def suspend_owner(runtime: RuntimeDep, caller: Operator, id: AnId) -> Resp
 
 
 @router.post("/enterprises/{id}/resume", response_model=EnterpriseOut, responses=NOT_FOUND)
-async def resume_owner(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
+async def resume_enterprise(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
     """Undoes a suspension; units that were suspended by themselves stay so."""
 
     def work(connection: Connection) -> bool:
-        changed = resume_enterprise(connection, id)
+        changed = suspending.resume_enterprise(connection, id)
         if changed:
             touch_rules(connection)
         return changed
@@ -67,8 +55,8 @@ async def resume_owner(runtime: RuntimeDep, caller: Operator, id: AnId) -> Respo
     return await show(runtime, caller, "enterprises", id)
 
 
-@router.get("/units/{id}/history", responses=_HISTORY | NOT_FOUND)
-async def get_history(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+@router.get("/units/{id}/history", response_model=HistoryOut, responses=NOT_FOUND)
+async def get_unit_history(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     """What happened to it, oldest first, with the key that did it where one did."""
 
     def work(connection: Connection) -> list[dict[str, Any]] | None:
@@ -84,13 +72,13 @@ async def get_history(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response
 
 
 @router.post("/units/{id}/suspend", response_model=UnitOut, responses=NOT_FOUND | CONFLICT)
-async def suspend(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
+async def suspend_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
     """Takes it out of the current counts and bars it from speaking, until it is resumed. A suspension by an
     operator holds until an operator ends it."""
     await show(runtime, caller, "units", id)
 
     def work(connection: Connection) -> bool:
-        changed = suspend_unit(connection, id)
+        changed = suspending.suspend_unit(connection, id)
         # An operator makes the owner's suspension its own: from then on the owner cannot end it.
         return changed or (caller.enterprise is None and suspended_by_owner(connection, id))
 
@@ -99,12 +87,12 @@ async def suspend(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
 
 
 @router.post("/units/{id}/resume", response_model=UnitOut, responses=NOT_FOUND | CONFLICT)
-async def resume(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
+async def resume_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
     """Undoes a suspension. A key of an enterprise undoes only what such a key did."""
     await show(runtime, caller, "units", id)
 
     def work(connection: Connection) -> bool:
-        changed = resume_unit(connection, id)
+        changed = suspending.resume_unit(connection, id)
         if changed and caller.enterprise is not None and not suspended_by_owner(connection, id):
             raise Conflict(f"unit {id} was suspended by an operator: ask for it to be resumed.")
         return changed
@@ -114,31 +102,26 @@ async def resume(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
 
 
 @router.post("/units/{id}/retire", response_model=UnitOut, responses=NOT_FOUND)
-async def retire(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
+async def retire_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
     """Takes it out of the current counts, for good; its id is never used again."""
     await show(runtime, caller, "units", id)
-    await change(runtime, caller, f"units/{id}", "retired", lambda found: retire_unit(found, id))
+    await change(runtime, caller, f"units/{id}", "retired", lambda found: suspending.retire_unit(found, id))
     return await show(runtime, caller, "units", id)
 
 
 @router.post("/contracts/{id}/end", response_model=ContractOut, responses=NOT_FOUND)
-async def end(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
+async def end_contract(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
     """With its last contract an enterprise is no longer currently on cloud; onboarded it stays."""
-    await change(runtime, caller, f"contracts/{id}", "ended", lambda found: end_contract(found, id))
+    await change(runtime, caller, f"contracts/{id}", "ended", lambda found: endings.end_contract(found, id))
     return await show(runtime, caller, "contracts", id)
 
 
-_ENDINGS: Responses = {
-    200: {"content": {"application/json": {"example": {"ended": 1, "already": 0, "unknown": []}}}}
-}
-
-
-@router.post("/contracts/end", responses=_ENDINGS)
-async def end_many(runtime: RuntimeDep, caller: Operator, body: EndingsIn) -> Response:
+@router.post("/contracts/end", response_model=EndingsOut)
+async def end_contracts(runtime: RuntimeDep, caller: Operator, body: EndingsIn) -> Response:
     """Ends many at once; `ended`, `already` and the different `unknown` ones add up to those given."""
 
     def work(connection: Connection) -> dict[str, Any]:
-        done = end_contracts(connection, body.contracts)
+        done = endings.end_contracts(connection, body.contracts)
         if done.ended:
             audit_log.record(connection, caller, "ended", "contracts", ended=done.ended)
         return {"ended": done.ended, "already": done.already, "unknown": done.unknown}

@@ -63,6 +63,67 @@ class Latest(msgspec.Struct, frozen=True):
     values: dict[str, float | int | bool]
 
 
+class DeviceProblem(msgspec.Struct, frozen=True):
+    """What a gateway refused, or took only in part, of what a unit sent."""
+
+    unit: str
+    enterprise: str
+    reason: str
+    count: int
+    first_ms: int
+    last_ms: int
+    excerpt: str
+
+
+class Provider(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    registered_ms: int
+
+
+class Signal(msgspec.Struct, frozen=True):
+    name: str
+    unit: str
+    type: str
+    low: float
+    high: float
+    nominal: float
+    resolution: float
+    interval_s: int
+
+
+class EquipmentClass(msgspec.Struct, frozen=True):
+    name: str
+    title: str
+    title_zh: str
+    stoppable: bool
+    signals: list[Signal]
+
+
+class County(msgspec.Struct, frozen=True):
+    code: str
+    name: str
+    name_zh: str
+    kind: str
+    city: str
+
+
+class Industry(msgspec.Struct, frozen=True):
+    code: str
+    name: str
+    name_zh: str
+    group: str
+
+
+class Whoami(msgspec.Struct, frozen=True):
+    """The caller's key: its id, name, role, and the enterprise that it is confined to."""
+
+    key: str
+    name: str
+    role: str
+    enterprise: str | None
+
+
 class Key(msgspec.Struct, frozen=True):
     id: str
     name: str

@@ -25,14 +25,20 @@ from qilu_platform.client.answers import (
     Certificate,
     Command,
     Contract,
+    County,
+    DeviceProblem,
     Enterprise,
+    EquipmentClass,
     Import,
+    Industry,
     IssuedCertificate,
     Key,
     Latest,
     NewKey,
     Programme,
+    Provider,
     Unit,
+    Whoami,
 )
 from qilu_platform.client.files import Progress, content_type, file_parts
 
@@ -78,6 +84,9 @@ class Platform:
         """All that the filters leave (county, city, industry, name), in the order of ids."""
         return self._pages(Enterprise, "/v1/enterprises", filters)
 
+    def rename_enterprise(self, id: str, name: str) -> Enterprise:
+        return self._call(Enterprise, "PATCH", f"/v1/enterprises/{id}", json={"name": name})
+
     def suspend_enterprise(self, id: str) -> Enterprise:
         """Bars it and its units until it is resumed."""
         return self._call(Enterprise, "POST", f"/v1/enterprises/{id}/suspend")
@@ -98,6 +107,9 @@ class Platform:
         """All that the filters leave (county, city, class, enterprise, industry, state, name, identifier)."""
         return self._pages(Unit, "/v1/units", filters)
 
+    def rename_unit(self, id: str, name: str) -> Unit:
+        return self._call(Unit, "PATCH", f"/v1/units/{id}", json={"name": name})
+
     def suspend_unit(self, id: str) -> Unit:
         return self._call(Unit, "POST", f"/v1/units/{id}/suspend")
 
@@ -107,6 +119,14 @@ class Platform:
     def retire_unit(self, id: str) -> Unit:
         """For good."""
         return self._call(Unit, "POST", f"/v1/units/{id}/retire")
+
+    def problems(self, unit: str) -> list[DeviceProblem]:
+        """Why gateways refused, or only partly took, what it sent; the latest first."""
+        return list(self._pages(DeviceProblem, f"/v1/units/{unit}/problems"))
+
+    def enterprise_problems(self, enterprise: str) -> list[DeviceProblem]:
+        """Those of all units that send as this enterprise."""
+        return list(self._pages(DeviceProblem, f"/v1/enterprises/{enterprise}/problems"))
 
     def latest(self, unit: str) -> Latest:
         return self._call(Latest, "GET", f"/v1/units/{unit}/latest")
@@ -135,8 +155,10 @@ class Platform:
 
     def commands(self, unit: str) -> list[Command]:
         """Its latest hundred, the newest first."""
-        page = self._call(_Page, "GET", f"/v1/units/{unit}/commands")
-        return [msgspec.json.decode(item, type=Command) for item in page.items]
+        return list(self._pages(Command, f"/v1/units/{unit}/commands"))
+
+    def create_provider(self, name: str, *, id: str | None = None) -> Provider:
+        return self._call(Provider, "POST", "/v1/providers", json={"id": id, "name": name})
 
     def create_contract(
         self, enterprise: str, provider: str, kind: str, *, id: str | None = None
@@ -149,14 +171,30 @@ class Platform:
         """Needs no key."""
         return self._call(Programme, "GET", "/v1/programme")
 
+    # -- the catalogue; needs no key
+
+    def classes(self) -> list[EquipmentClass]:
+        """Equipment classes that a unit may have."""
+        return list(self._pages(EquipmentClass, "/v1/classes"))
+
+    def counties(self) -> list[County]:
+        return list(self._pages(County, "/v1/counties"))
+
+    def industries(self) -> list[Industry]:
+        """What an enterprise may be in."""
+        return list(self._pages(Industry, "/v1/industries"))
+
     # -- keys
+
+    def whoami(self) -> Whoami:
+        return self._call(Whoami, "GET", "/v1/whoami")
 
     def create_key(self, name: str, role: str, enterprise: str | None = None) -> NewKey:
         body = {"name": name, "role": role, "enterprise": enterprise}
         return self._call(NewKey, "POST", "/v1/keys", json=body)
 
     def keys(self) -> list[Key]:
-        return list(self._pages(Key, "/v1/keys", {}))
+        return list(self._pages(Key, "/v1/keys"))
 
     def rotate_key(self, id: str, grace_s: int = 0) -> NewKey:
         """A new key of the same role; the old one ends after `grace_s`."""
@@ -236,13 +274,14 @@ class Platform:
 
     # -- calls
 
-    def _pages(self, kind: type[_T], path: str, filters: dict[str, Any]) -> Iterator[_T]:
-        query = filters | {"limit": _PAGE}
+    def _pages(self, kind: type[_T], path: str, filters: dict[str, Any] | None = None) -> Iterator[_T]:
+        """The items of all pages; without `filters` (empty ones will do) there is one page."""
+        query = None if filters is None else filters | {"limit": _PAGE}
         while True:
             page = self._call(_Page, "GET", path, params=query)
             for item in page.items:
                 yield msgspec.json.decode(item, type=kind)
-            if page.next is None:
+            if page.next is None or query is None:
                 return
             query["cursor"] = page.next
 

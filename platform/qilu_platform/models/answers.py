@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from qilu_platform.models.fields import Kind, Level, Recognised, UnitState
 
@@ -36,7 +37,8 @@ class UnitOut(BaseModel):
         description="Heard of in the last 24 hours, and not gone since; on cloud and not active is stale."
     )
     last_heard_ms: int | None = Field(
-        description="The hour of its latest reading that was reported, or the time of its first reading."
+        description="The hour of its latest reading that was reported; not before its first reading, nor "
+        "before its registration in that hour."
     )
 
 
@@ -53,7 +55,19 @@ class EnterpriseOut(BaseModel):
     suspended_ms: int | None = Field(description="Since when it may not speak.")
 
 
+_CERTIFICATE: JsonDict = {
+    "id": "3d5b0a9c1e2f47586a7b8c9d0e1f2a3b4c5d6e7f",
+    "enterprise": "370202-e00007",
+    "state": "valid",
+    "issued_ms": 1767225600000,
+    "ends_ms": 1798761600000,
+    "revoked_ms": None,
+}
+
+
 class CertificateOut(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [_CERTIFICATE]})
+
     id: str = Field(description="Its serial number, hexadecimal.")
     enterprise: str = Field(description="Its common name: the edge node.")
     state: Literal["valid", "expired", "revoked"]
@@ -63,6 +77,14 @@ class CertificateOut(BaseModel):
 
 
 class IssuedOut(CertificateOut):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                _CERTIFICATE | {"certificate": "-----BEGIN CERTIFICATE-----\n…", "ca": "-----BEGIN …"}
+            ]
+        }
+    )
+
     certificate: str = Field(description="In PEM.")
     ca: str = Field(description="The authority's certificate, in PEM.")
 
@@ -144,4 +166,8 @@ class RecognitionPage(Page[RecognitionOut]):
 
 
 class DisbursementPage(Page[DisbursementOut]):
+    pass
+
+
+class CertificatePage(Page[CertificateOut]):
     pass

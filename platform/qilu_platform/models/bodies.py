@@ -125,6 +125,12 @@ class DisbursementIn(Body):
     clawed_back: Yuan = Field(description="Taken back of what was paid.")
 
 
+class NameIn(Body):
+    model_config = _example(name="Pump motor 3, rewound")
+
+    name: Name
+
+
 class EndingsIn(Body):
     model_config = _example(contracts=["370202-e00007-equipment"])
 

@@ -105,6 +105,10 @@ def find_caller(connection: Connection, key: str) -> Caller | None:
     return Caller(row.id, Role(row.role), row.enterprise)
 
 
+def name_of(connection: Connection, id_: str) -> str:
+    return str(connection.scalar(select(api_keys.c.name).where(api_keys.c.id == id_)))
+
+
 def list_keys(connection: Connection) -> list[dict[str, Any]]:
     columns = [api_keys.c[name] for name in ("id", "name", "role", "enterprise", "created_ms", "revoked_ms")]
     rows = connection.execute(select(*columns).order_by(api_keys.c.created_ms, api_keys.c.id))

@@ -260,11 +260,19 @@ def shown(table: Table, row: RowMapping, active: Collection[int]) -> dict[str, A
             "suspended_ms": row["suspended_ms"],
             "retired_ms": row["retired_ms"],
             "active": heard in active and state in ("registered", "on_cloud"),
-            "last_heard_ms": None if heard is None else max(heard * HOUR_MS, row["on_cloud_ms"] or 0),
+            "last_heard_ms": None if heard is None else _last_heard_ms(row, heard),
         }
     if table is enterprises:
         return dict(row) | {"city": city_of(row["county"])}
     return dict(row)
+
+
+def _last_heard_ms(unit: RowMapping, hour: int) -> int:
+    """The earliest time that can be meant: of a reading only the hour is kept."""
+    known = [hour * HOUR_MS, unit["on_cloud_ms"] or 0]
+    if unit["registered_ms"] // HOUR_MS == hour:  # what is older than its registration is history
+        known.append(unit["registered_ms"])
+    return max(known)
 
 
 def state_of(unit: RowMapping) -> str:

@@ -68,7 +68,7 @@ class _Batch:
         self.sealed: dict[str, seals.Sum] = {}
         """Of what was inserted."""
 
-    def refuseunregistered(self, what: str, known: Collection[str]) -> None:
+    def refuse_unregistered(self, what: str, known: Collection[str]) -> None:
         """Lines whose column `what` names nothing in `known` become errors."""
         unknown = [(number, row[what]) for number, row in self.lines if row[what] not in known]
         self.outcome.errors += [
@@ -180,7 +180,7 @@ def register_contracts(connection: Connection, lines: Sequence[Line]) -> Outcome
     owners = _owners(connection, batch, lock=True)
     wanted = sorted({row["provider"] for _, row in batch.lines})
     known = connection.scalars(select(providers.c.id).where(among(connection, providers.c.id, wanted)))
-    batch.refuseunregistered("provider", set(known))
+    batch.refuse_unregistered("provider", set(known))
     new = batch.insert(connection, contracts, lambda _row: {"registered_ms": now_ms})
     entries = Counter(Entry(Event.CONTRACT_BEGUN, kind=row["kind"]) for row in new)
     changes = []
@@ -284,7 +284,7 @@ def _owners(connection: Connection, batch: _Batch, *, lock: bool) -> dict[str, R
     if lock:
         query = query.with_for_update(key_share=True)
     owners = {row.id: row for row in connection.execute(query)}
-    batch.refuseunregistered("enterprise", owners)
+    batch.refuse_unregistered("enterprise", owners)
     return owners
 
 

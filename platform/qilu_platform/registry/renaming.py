@@ -1,0 +1,19 @@
+"""Names, which are the only part of a registered thing that its owner may change."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Table, select, update
+
+from qilu_platform.errors import NotFound
+
+
+def rename(connection: Connection, table: Table, id_: str, name: str) -> str | None:
+    """Give a registered thing another name; the one that it had. Raises NotFound."""
+    query = select(table.c.name).where(table.c.id == id_).with_for_update(key_share=True)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound(f"{id_} does not exist.")
+    if row.name != name:
+        connection.execute(update(table).where(table.c.id == id_).values(name=name))
+    was: str | None = row.name
+    return was
