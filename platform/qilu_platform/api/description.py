@@ -66,14 +66,14 @@ def page(described: _Json) -> str:
     """The OpenAPI document as HTML: operations by tag, then the schemas that they name."""
     info, schemas = described["info"], described["components"]["schemas"]
     by_tag: dict[str, list[str]] = {tag["name"]: [] for tag in described["tags"]}
-    for path, methods in described["paths"].items():
+    for path, methods in sorted(described["paths"].items()):
         for method, operation in methods.items():
             by_tag[operation["tags"][0]].append(_operation(path, method, operation, schemas))
-    links = "".join(f'<a href="#{_anchor(tag)}">{escape(tag)}</a>' for tag in by_tag)
+    links = " ".join(f'<a href="#{_anchor(tag)}">{escape(tag)}</a>' for tag in by_tag)
     parts = [
         f"<h1>{escape(info['title'])}</h1>{_text(info['description'])}",
         '<p>The same as a document for programs: <a href="openapi.json">openapi.json</a>.</p>',
-        f'<nav>{links}<a href="#schemas">schemas</a></nav>',
+        f'<nav>{links} <a href="#schemas">schemas</a></nav>',
         *(f'<h2 id="{_anchor(tag)}">{escape(tag)}</h2>{"".join(parts)}' for tag, parts in by_tag.items()),
         '<h2 id="schemas">schemas</h2>',
         *(_schema(name, schema) for name, schema in sorted(schemas.items())),
@@ -110,7 +110,7 @@ def _operation(path: str, method: str, operation: _Json, schemas: _Json) -> str:
     for kind, content in body.items():
         inside.append(f"<h4>Body, <code>{kind}</code>: {_type(content['schema'])}</h4>")
         inside.append(_example(content, schemas))
-    for status, response in operation["responses"].items():
+    for status, response in sorted(operation["responses"].items()):
         kinds = response.get("content", {})
         shown = ", ".join(
             f"<code>{kind}</code> {_type(content['schema'])}" for kind, content in kinds.items()
