@@ -155,8 +155,12 @@ class Workers:
         await self._send(dice, "POST", "/v1/ingest/deaths", json={"units": ids})
 
     async def _change_unit(self, dice: random.Random) -> None:
-        action = dice.choices(["suspend", "resume", "retire"], [5, 5, 1])[0]
-        await self._send(dice, "POST", f"/v1/units/{self._unit(dice)}/{action}")
+        action = dice.choices(["suspend", "resume", "retire", "rename"], [5, 5, 1, 1])[0]
+        path = f"/v1/units/{self._unit(dice)}"
+        if action == "rename":
+            await self._send(dice, "PATCH", path, json={"name": f"Name {dice.randrange(9)}"})
+        else:
+            await self._send(dice, "POST", f"{path}/{action}")
 
     async def _change_enterprise(self, dice: random.Random) -> None:
         action = dice.choice(["suspend", "resume"])
