@@ -182,9 +182,11 @@ def _open(secret: SecretStr) -> str:
 
 
 Step = Callable[[], Awaitable[None]]
+Steps = list[tuple[str, float, Step]]
+"""Background tasks: name, seconds between rounds, a round."""
 
 
-def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
+def _steps(runtime: Runtime) -> Steps:
     ticker = Ticker()
 
     async def show_programme() -> None:
@@ -196,14 +198,16 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
         ticker.hear_counts(counts)
         runtime.hub.publish("ticker", ticker.value())
 
-    found: list[tuple[str, float, Step]] = [("programme", PROGRAMME_S, show_programme)]
+    found: Steps = [("programme", PROGRAMME_S, show_programme)]
     if runtime.settings.broker_rules is not None:
         rules = BrokerRules(runtime.settings.broker_rules, runtime.authority)
         found.append(("broker rules", RULES_S, lambda: rules.step(runtime.database)))
-    store = runtime.store
-    if store is None:
-        return found
+    if runtime.store is not None:
+        found += _steps_with_store(runtime, runtime.store, ticker)
+    return found
 
+
+def _steps_with_store(runtime: Runtime, store: PlatformStore, ticker: Ticker) -> Steps:
     async def show_pipeline() -> None:
         now_ms = wall_ms()
         writing = await store.count_by(
@@ -242,7 +246,6 @@ def _steps(runtime: Runtime) -> list[tuple[str, float, Step]]:
             runtime.hub.publish("activity", value)
 
     return [
-        *found,
         ("pipeline", PIPELINE_S, show_pipeline),
         (ROLL_UP, ROLL_UP_S, roll_up),
         ("alarms", ALARMS_S, show_alarms),
