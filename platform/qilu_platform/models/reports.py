@@ -284,7 +284,7 @@ class AdmissionColumnsOut(BaseModel):
     )
 
     classes: list[str]
-    owners: list[tuple[str, str, str, str]] = Field(description="Enterprise, county, city, industry.")
+    owners: list[list[str]] = Field(description="Enterprise, county, city, industry.")
     class_: list[int] = Field(alias="class", description="Places in `classes`, in the order asked for.")
     owner: list[int] = Field(description="Places in `owners`, likewise.")
     on_cloud: list[bool]
