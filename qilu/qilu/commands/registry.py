@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ State = Annotated[
 ]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most")]
 _VAR = Path("var")
+FIRST_READING_S = 10.0
 
 
 @contextmanager
@@ -192,12 +194,23 @@ def latest(
     state: State = _VAR,
     as_json: Json = False,
 ) -> None:
-    """Show a unit's latest stored reading.
+    """Show a unit's latest stored reading; wait up to ten seconds for its first one.
 
     Example: qilu unit latest my-motor
     """
+    from qilu_platform.client import PlatformError
+
     with _open(platform, state) as client:
-        reading = client.latest(unit)
+        client.unit(unit)
+        deadline_s = time.monotonic() + FIRST_READING_S
+        while True:
+            try:
+                reading = client.latest(unit)
+                break
+            except PlatformError as error:
+                if error.status != 404 or time.monotonic() > deadline_s:
+                    raise
+            time.sleep(0.2)
     if as_json:
         print_json(reading)
     else:
