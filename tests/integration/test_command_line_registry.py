@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from qilu.cli import main
+from qilu.output import console
 from qilu_platform.client import KeyRefused, PlatformError
 from qilu_platform.client import Platform as Client
 
@@ -74,15 +76,27 @@ def qilu(*words: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def by_hand(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """A command with nothing but what a stack left in its state folder."""
-    command = [str(QILU), *words, "--state", str(state)]
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("QILU_API_KEY", "QILU_PLATFORM")
-    }
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=HUNG_S, check=False
-    )
+ByHand = Callable[..., tuple[object, str, str]]
+
+
+@pytest.fixture
+def by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[ByHand]:
+    """Commands with nothing but what a stack left in its state folder: exit code, output, errors."""
+    for name in ("QILU_API_KEY", "QILU_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*words: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["qilu", *words, "--state", str(tmp_path / "state")])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said, wrong = capsys.readouterr()
+        return ended.value.code, said, wrong
+
+    console.cache_clear()  # made anew, it writes where output is caught
+    yield run
+    console.cache_clear()
 
 
 def write_units(path: Path, number: int) -> None:
@@ -185,7 +199,7 @@ def test_keys_are_made_listed_rotated_and_revoked(platform: Platform) -> None:
 
 
 def test_works_and_a_motor_are_registered_by_hand_with_the_stacks_own_key(
-    platform: Platform, tmp_path: Path
+    platform: Platform, by_hand: ByHand, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
     (state / "keys").mkdir(parents=True)
@@ -193,20 +207,19 @@ def test_works_and_a_motor_are_registered_by_hand_with_the_stacks_own_key(
     (state / "env").write_text(f"export QILU_PLATFORM={platform.url}\nexport QILU_API_KEY=x\n")
     works = ("enterprise", "add", "我的工厂", "--county", "370202", "--industry", "C34", "--id", "my-works")
     for _ in range(2):  # the second time it is there already
-        made = by_hand(state, *works, "--json")
-        assert (made.returncode, made.stderr) == (0, "")
-        assert json.loads(made.stdout)["name"] == "我的工厂"
-    said = by_hand(state, "unit", "add", "--class", "motor", "--enterprise", "my-works", "--id", "my-motor")
-    assert said.stdout.startswith("Unit my-motor (motor of my-works) is registered; it is 88."), said.stderr
-    listed = by_hand(state, "unit", "list", "--enterprise", "my-works", "--limit", "1", "--json")
-    assert [each["id"] for each in json.loads(listed.stdout)] == ["my-motor"]
-    assert "我的工厂" in by_hand(state, "enterprise", "list", "--name", "我").stdout
+        code, said, wrong = by_hand(*works, "--json")
+        assert (code, wrong) == (0, "")
+        assert json.loads(said)["name"] == "我的工厂"
+    said = by_hand("unit", "add", "--class", "motor", "--enterprise", "my-works", "--id", "my-motor")[1]
+    assert said.startswith("Unit my-motor (motor of my-works) is registered; it is 88.")
+    listed = by_hand("unit", "list", "--enterprise", "my-works", "--limit", "1", "--json")[1]
+    assert [each["id"] for each in json.loads(listed)] == ["my-motor"]
+    assert "我的工厂" in by_hand("enterprise", "list", "--name", "我")[1]
     problem = {"unit": "my-motor", "enterprise": "my-works", "county": "370202", "reason": "bad_timestamp"}
     problem |= {"count": 3, "last_ms": 1767225600000, "excerpt": "looks like seconds"}
     platform.client.post("/v1/problems", json={"problems": [problem]})
     for words in (("unit", "problems", "my-motor"), ("enterprise", "problems", "my-works")):
-        shown = by_hand(state, *words, "--json")
-        assert [each["count"] for each in json.loads(shown.stdout)] == [3]
+        assert [each["count"] for each in json.loads(by_hand(*words, "--json")[1])] == [3]
     for words, word in (
         (("unit", "add", "--class", "toaster", "--enterprise", "my-works"), "there are"),
         (("unit", "add", "--class", "motor", "--enterprise", "nobody"), "register it first"),
@@ -214,10 +227,10 @@ def test_works_and_a_motor_are_registered_by_hand_with_the_stacks_own_key(
         ((*works[:2], "Another", *works[3:]), "exists with other content"),
         (("unit", "latest", "my-motor"), "without a store"),
     ):
-        wrong = by_hand(state, *words)
-        assert (wrong.returncode, wrong.stdout) == (1, "")
-        assert len(wrong.stderr.splitlines()) == 1
-        assert word in wrong.stderr
+        code, said, wrong = by_hand(*words)
+        assert (code, said) == (1, "")
+        assert len(wrong.splitlines()) == 1
+        assert word in wrong
 
 
 def test_the_client_reads_the_catalogue_and_renames(platform: Platform) -> None:
