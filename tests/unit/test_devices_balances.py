@@ -85,11 +85,11 @@ def balance(kernel: Kernel, step: Step, hours: float, used_kwh: NDArray[np.float
         case Pumps():
             hydraulic = WATER_KW * step["flow"] * step["head"]
             shaft = MOTOR_EFFICIENCY * step["power_in"] * step["efficiency"] / 100.0
-            assert hydraulic == pytest.approx(shaft, rel=0.02)  # the flow meter's noise
+            assert hydraulic == pytest.approx(shaft, rel=0.06)  # the meters' noise
             assert used_kwh == pytest.approx(step["power_in"] * hours)
         case Pasteurisers():
             exact = heating_duty_kw(step["product_flow"], step["hold_temp"], step["regeneration"] / 100.0)
-            assert step["heating_duty"] == pytest.approx(exact, rel=0.05)  # the regeneration's noise
+            assert step["heating_duty"] == pytest.approx(exact, rel=0.09)  # the regeneration's noise
             assert used_kwh == pytest.approx(step["heating_duty"] * hours)
         case Ovens():
             assert used_kwh == pytest.approx(kernel.rated_kw * step["burner_load"] / 100.0 * hours)
@@ -144,7 +144,10 @@ def test_a_machine_at_work_is_warmer_than_at_rest(name: str, at_work: str, tempe
     for signal in temperatures:
         values = series[signal] - series["air_temp"] if name == "cnc" else series[signal]
         working = series[at_work] > 0.0
-        both = working.any(axis=0) & (~working).any(axis=0)
+        if name == "cnc":  # it clamps parts between cuts
+            near = np.array([np.roll(working, lag, axis=0) for lag in range(-6, 7)])
+            working = near.any(axis=0)
+        both = working.any(axis=0) & ((~working).mean(axis=0) > 0.2)  # a whole night
         assert both.any()
         for unit in np.flatnonzero(both):
             assert values[working[:, unit], unit].mean() > values[~working[:, unit], unit].mean(), signal

@@ -219,7 +219,7 @@ def test_pumps_obey_the_affinity_laws_and_the_power_balance() -> None:
     running = series["flow"] > 0.0
     hydraulic = WATER_KW * series["flow"][running] * series["head"][running]
     shaft = 0.92 * series["power_in"][running] * series["efficiency"][running] / 100.0
-    assert hydraulic == pytest.approx(shaft, rel=0.02)  # the flow meter's noise
+    assert hydraulic == pytest.approx(shaft, rel=0.06)  # the meters' noise
 
 
 def test_compressors_work_adiabatically_between_their_limits() -> None:
@@ -276,6 +276,6 @@ def test_a_pasteuriser_heats_by_the_balance_and_diverts_below_72() -> None:
     series = observe("pasteuriser", 10, 1500, MONDAY_10_H + 5 * HOUR_MS)
     assert ((series["diversion"] == 1.0) == (series["hold_temp"] < LEGAL_C)).all()
     duty = heating_duty_kw(series["product_flow"], series["hold_temp"], series["regeneration"] / 100.0)
-    assert series["heating_duty"] == pytest.approx(duty, rel=0.05)  # the regeneration's own noise
+    assert series["heating_duty"] == pytest.approx(duty, rel=0.09)  # the regeneration's own noise
     running = series["product_flow"] > 0.0
     assert (series["hold_time"][running] > 15.0).all()

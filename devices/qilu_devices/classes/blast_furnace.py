@@ -244,7 +244,7 @@ class BlastFurnaces:
             35.0,
         )
         # A: 9 cm/min at usual output.
-        descent = 3.6 * smelting * (1.0 + 0.15 * noise("descent", k)) * (1.0 - hanging) * (1.0 + 1.5 * slip)
+        descent = 3.6 * smelting * (1.0 + 0.15 * noise("descent", k)) * (1.0 - hanging) * (1.0 + 1.3 * slip)
         stave_c = (
             self._stave_c - 1.5 * gas - 4.0 * idle + 3.0 * self._wall.step(k) + 0.3 * noise("stave_noise", k)
         )

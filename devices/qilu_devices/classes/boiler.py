@@ -79,7 +79,7 @@ class Boilers:
         load: first-order after demand: of the process by hour and orders, of heating (18 °C − T_outdoor)/27
         lit: heating from 15 November to 15 March and below a temperature; process by shifts and overhaul
         drum level = noise + 150·(demand − load) − 10·leak
-        feedwater = steam·blow-down + leak;  tube = T_steam + 15 + 20·load + 70·scale·load
+        feedwater = steam·blow-down + leak;  tube = T_steam + 15 + 20·load + 30·scale·load
     """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
@@ -109,12 +109,10 @@ class Boilers:
         self._more_o2, self._cooler_c = np.where(gas, 1.3, 2.4), np.where(gas, 36.0, 60.0)
         # A: at full load, fouling differs.
         self._flue_c = units.uniform("flue", 145.0, 165.0) - np.where(gas, 25.0, 0.0)
-        self._nox = units.uniform("nox", 55.0, 85.0) * np.where(
+        self._nox = units.uniform("nox", 42.0, 66.0) * np.where(
             gas, 0.55, 1.0
         )  # A: below the limit of 100 (N)
-        self._so2 = units.uniform("so2", 12.0, 32.0) * np.where(
-            gas, 0.25, 1.0
-        )  # A: below the limit of 50 (N)
+        self._so2 = units.uniform("so2", 8.0, 21.0) * np.where(gas, 0.25, 1.0)  # A: below the limit of 50 (N)
         self._pm = units.uniform("pm", 3.0, 6.5) * np.where(gas, 0.4, 1.0)  # A: below the limit of 10 (N)
         self._all = np.arange(len(units))
         self._load = Autoregression(units, "load", interval_s, LOAD_TAU_S)
@@ -125,6 +123,8 @@ class Boilers:
         self._feed = Autoregression(units, "feed_temp", interval_s, 1800.0)  # A
         self._clean = Autoregression(units, "clean", interval_s, 900.0)  # A: flue gas cleaning
         self._level = Autoregression(units, "level", interval_s, 40.0)  # A
+        self._lot = Autoregression(units, "coal", interval_s, 1.5 * 86_400.0)  # A: what the yard delivers
+        self._tubes = Autoregression(units, "tubes", interval_s, 900.0)  # A: flames lick here and there
         self._keep_demand = float(
             exact.exp(-interval_s / 120.0)
         )  # A: the fire follows demand within two minutes
@@ -176,12 +176,14 @@ class Boilers:
         steam_tph = self.size_tph * load
 
         leak = faults["tube_leak"]
+        lot = self._lot.step(k)  # > 0: drier fuel, with less sulphur; it leaves more air unused
         # A: more excess air at low load; 3.5 vol% more from a bad setting, 1 from a draught that fights
         # steam.
         o2 = (
             self._o2
             + self._more_o2 * (1.0 - load)
-            + 0.25 * self._air.step(k)
+            + 0.3 * self._air.step(k)
+            + 0.35 * lot
             + 3.5 * faults["excess_air"]
             + 1.0 * leak
         )
@@ -200,7 +202,7 @@ class Boilers:
         fuel_kw = self.fuel_kg_h * (self.lhv_kj_kg * (1.0 / 3600.0))
         lost_tph = 0.08 * leak * self.size_tph  # A: up to 8 % of the boiler's size
 
-        clean = exact.sway(0.06 * self._clean.step(k))  # A
+        clean = exact.sway(0.1 * self._clean.step(k))  # A
         fire = fuel_kw * (3600.0 / COAL_LHV_KJ_KG) / self.size_tph
         hotter = 1.0 + 0.15 * (load - 0.7) + 0.03 * (o2 - self._o2)  # A: NOx grows with the fire and with air
         out, cold = 1.0 - lit, 1.0 - hot  # 0 in operation, 1 when it has stood for hours
@@ -211,13 +213,14 @@ class Boilers:
             "feedwater_temp": feed_c - cold * (feed_c - ambient),
             "flue_O2": o2 + out * (AIR_O2 - o2),
             "flue_temp": flue_c - out * (flue_c - ambient),
-            # A: catalyst or ammonia gone, raw NOx is 2.5 times the usual; without lime SO2 is 4 times.
-            "NOx": self._nox * hotter * clean * (1.0 + 1.5 * faults["denitration_failure"]) * lit,
+            # A: catalyst or ammonia gone, raw NOx is 2.2 times the usual; without lime SO2 is 3 times.
+            "NOx": self._nox * hotter * clean * (1.0 + 1.2 * faults["denitration_failure"]) * lit,
             # A: sulphur comes with the coal.
             "SO2": self._so2
             * clean
             * (0.9 + 0.0008 * fire)
-            * (1.0 + 5.0 * faults["desulphurisation_failure"])
+            * exact.sway(-0.2 * lot)
+            * (1.0 + 2.0 * faults["desulphurisation_failure"])
             * lit,
             "PM": self._pm * clean * (0.85 + 0.2 * load) * lit,  # A
             # A: ±8 mm of control noise; a drum swells when steam is drawn and shrinks when it is not.
@@ -228,10 +231,11 @@ class Boilers:
             - cold * (steam_c - ambient)
             + 15.0 * lit
             + 20.0 * load
-            + 70.0 * faults["scale"] * load,
+            + 3.0 * self._tubes.step(k) * lit
+            + 30.0 * faults["scale"] * load,
             # A
             "flue_moisture": (
-                8.0 - 0.5 * (o2 - self._o2) + 0.2 * self._units.normal("moisture", k) + 5.0 * leak
+                8.0 - 0.5 * (o2 - self._o2) + 0.2 * self._units.normal("moisture", k) - 0.7 * lot + 3.0 * leak
             )
             * lit,
             "fuel_flow": self.fuel_kg_h,

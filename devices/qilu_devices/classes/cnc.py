@@ -32,6 +32,11 @@ RANDOM_SHARE = 0.001  # S
 TWF, HDF, PWF, OSF, RNF = 1.0, 2.0, 4.0, 8.0, 16.0
 
 TORQUE_NM, TORQUE_SD = 40.0, 10.0  # S
+WITHIN_NM = 5.0  # A: of it within a part, as cuts change
+CUT_S = 15.0  # A
+PART_SD = math.sqrt(TORQUE_SD * TORQUE_SD - WITHIN_NM * WITHIN_NM)
+# A: minutes in which a part is taken out and the next clamped, by machine; by part from half to double.
+HANDLING_MIN = (0.3, 1.2)
 # Speed over torque (C: fitted, so that mean and deviation of both and the rates of failure are AI4I's), and
 # what is left of chance.
 _CURVE_NM = np.array([3.8, 13.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0])
@@ -50,7 +55,7 @@ class CncMachines:
     Equations::
 
         P = T·ω
-        T by the part, N(40, 10) Nm;  n falls with T, fitted to 1539 ± 179 rpm
+        T by the part and within it, N(40, 10) Nm in all;  n falls with T, fitted to 1539 ± 179 rpm
         wear += 2, 3 or 5 min at each part's end;  tool life 200-240 min
         process − air = rise·(first-order) + noise
         HDF: process − air < 8.6 K and n < 1380 rpm;  PWF: P < 3.5 kW or P > 9 kW
@@ -63,8 +68,9 @@ class CncMachines:
         self._shifts = Shifts(units, enterprises)
         self._air = Autoregression(units, "air", interval_s, 24.0 * 3600.0)  # A: a random walk in the source
         self._process = Autoregression(units, "process", interval_s, 6.0 * 3600.0)  # A
-        self._ripple = Autoregression(units, "ripple", interval_s, 5.0)  # A: cuts within a part
+        self._ripple = Autoregression(units, "ripple", interval_s, CUT_S)
         self._rise = FirstOrder(interval_s, 300.0)  # A: how fast it warms and cools
+        self._handling_min = units.uniform("handling", *HANDLING_MIN)
         self._meters = Consumption(count, interval_s)
         self._part: Indices = np.zeros(count, dtype=np.int64)
         self._tool: Indices = np.zeros(count, dtype=np.int64)
@@ -85,9 +91,10 @@ class CncMachines:
             np.array([0.6, 0.9]), self._units.chance_of("quality", which, numbers), side="right"
         )
         self._quality[which] = quality
-        self._left_min[which] = PART_MIN[quality]
-        torque = TORQUE_NM + TORQUE_SD * self._units.normal_of("torque", which, numbers)
-        self._torque[which] = np.maximum(torque, 3.8)
+        handling = 0.5 + 1.5 * self._units.chance_of("handling", which, numbers)
+        self._left_min[which] = PART_MIN[quality] + self._handling_min[which] * handling
+        torque = TORQUE_NM + PART_SD * self._units.normal_of("torque", which, numbers)
+        self._torque[which] = torque
         self._speed_noise[which] = SPEED_SD * self._units.normal_of("speed", which, numbers)
         self._random[which] = self._units.chance_of("random", which, numbers)
 
@@ -122,9 +129,12 @@ class CncMachines:
         hot, strong, strained = faults["hdf"], faults["pwf"], faults["osf"]
         # A: a spindle that draws too much, and one that is strained at less speed.
         heavier = (1.0 + 0.5 * strong) * (1.0 + 0.4 * strained)
-        torque = running * self._torque * heavier * (1.0 + 0.01 * self._ripple.step(k))
-        speed = np.interp(self._torque, _CURVE_NM, _CURVE_RPM) + self._speed_noise
-        speed = running * np.clip(speed, MIN_RPM, MAX_RPM) * (1.0 - 0.15 * strained) * (1.0 - 0.2 * hot)
+        # A part is clamped first, and then cut.
+        cutting = running * (self._left_min <= PART_MIN[self._quality.astype(np.int64)])
+        cut = np.maximum(self._torque + WITHIN_NM * self._ripple.step(k), 3.8)
+        torque = cutting * cut * heavier
+        speed = np.interp(cut, _CURVE_NM, _CURVE_RPM) + self._speed_noise
+        speed = cutting * np.clip(speed, MIN_RPM, MAX_RPM) * (1.0 - 0.15 * strained) * (1.0 - 0.2 * hot)
         speed = np.minimum(speed * override, MAX_RPM)
         power = torque * speed * RAD_PER_S
 
@@ -146,7 +156,7 @@ class CncMachines:
             + OSF * overstrain
             + RNF * (self._random < RANDOM_SHARE + 0.5 * faults["rnf"])
         )
-        electric = (power / 1000.0 / DRIVE_EFFICIENCY + COOLANT_KW) * running + STANDBY_KW
+        electric = (power / 1000.0 / DRIVE_EFFICIENCY + COOLANT_KW) * cutting + STANDBY_KW
         return {
             "spindle_speed": speed,
             "torque": torque,
@@ -155,7 +165,7 @@ class CncMachines:
             "air_temp": air,
             "process_temp": process,
             "quality": self._quality.copy(),
-            "failure": running * failure,
+            "failure": cutting * failure,
             "parts": self._part.astype(np.float64),
             **self._meters.step(k, electric, GRID_KG_PER_KWH * electric),
         }

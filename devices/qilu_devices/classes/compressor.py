@@ -52,7 +52,7 @@ class Compressors:
         P = specific power·rated flow·w(p)·(1 loaded, 0.3 unloaded, 0 off)
         w(p) = ((1 + p/p0)^(2/7) − 1)/((1 + 0.7/p0)^(2/7) − 1)     adiabatic work over that at 0.7 MPa
         T: first-order after inlet + 45 + 17·loaded + 18·cooler_fouling
-        filter pressure drop = 25 + 30·age + 70·filter_clog
+        filter pressure drop = (25 + 30·age + 28·filter_clog)·stiffness of the oil
     """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
@@ -65,6 +65,8 @@ class Compressors:
         share = units.uniform("demand")
         self._mean_demand = 0.12 + 0.68 * share * np.sqrt(share)
         self._leaks = units.uniform("leaks", *LEAKS)
+        # A: a leak at its worst takes all that the works leave.
+        self._spare = 1.03 - self._mean_demand - self._leaks
         # A: share that holds pressure outside working hours.
         self._always_on = units.uniform("always_on") < 0.7
         self._run_on_s = units.uniform("run_on", *RUN_ON_S)
@@ -75,6 +77,7 @@ class Compressors:
         self._orders = Autoregression(
             units, "orders", interval_s, 2.0 * 86_400.0
         )  # A: what is made these days
+        self._oil = Autoregression(units, "oil", interval_s, 2.0 * 3600.0)  # A
         self._temperature = FirstOrder(interval_s, COOLING_TAU_S)
         self._ratio = FirstOrder(interval_s, 600.0)  # A: what "over about ten minutes" means
         self._meters = Consumption(len(units), interval_s)
@@ -90,7 +93,7 @@ class Compressors:
         use = self._mean_demand * (1.0 + 0.25 * self._demand.step(k) + 0.12 * self._orders.step(k))
         wanted = at_work * np.clip(use, 0.03, 0.92)
         # C: with the leak of a measured system its compressor loads without end and holds 8 % less pressure.
-        drawn = wanted + self._leaks + 0.55 * faults["system_leak"]
+        drawn = wanted + self._leaks + self._spare * faults["system_leak"]
 
         load_mpa = controls.value("pressure", LOAD_MPA, offset=-HALF_BAND_MPA)
         unload_mpa = controls.value("pressure", UNLOAD_MPA, offset=HALF_BAND_MPA)
@@ -112,14 +115,16 @@ class Compressors:
         rise = turning * (45.0 + 17.0 * loaded + 18.0 * faults["cooler_fouling"])
         temperature = self._temperature.step(inlet + rise)
         age = ((t_ms + self._filter_phase) % FILTER_LIFE_MS) * (1.0 / FILTER_LIFE_MS)
-        clog = 25.0 + 30.0 * age + 70.0 * faults["filter_clog"]  # A
+        clog = 25.0 + 30.0 * age + 28.0 * faults["filter_clog"]  # A
+        # A: cold oil is stiff; what else it carries comes and goes.
+        stiff = (1.0 + 0.008 * (80.0 - temperature)) * exact.sway(0.12 * self._oil.step(k))
         noise = self._units.normal
         return {
             "discharge_pressure": self.pressure_mpa,
             "flow": loaded * flow * (1.0 + 0.005 * noise("flow", k)),
             "specific_power": loaded_kw / flow,
             "discharge_temp": temperature + 0.3 * noise("temperature", k),
-            "oil_filter_dp": turning * clog * (1.0 + 0.02 * noise("filter", k)),
+            "oil_filter_dp": turning * clog * stiff * (1.0 + 0.02 * noise("filter", k)),
             "power_in": power,
             "loaded": loaded,
             "load_ratio": 100.0 * self._ratio.step(loaded if k else np.minimum(drawn, 1.0) * on),

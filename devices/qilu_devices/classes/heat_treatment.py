@@ -13,7 +13,7 @@ import numpy as np
 
 from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GJ_PER_KWH, NATURAL_GAS_KG_PER_GJ
-from qilu_devices.exact import cos_turns
+from qilu_devices.exact import cos_turns, sway
 from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Times
 from qilu_devices.noise import Autoregression, Streams, Values
 from qilu_devices.shifts import Hall, Shifts
@@ -41,21 +41,22 @@ class Pasteurisers:
     Equations::
 
         Q = m·c·(T_hold − 4 °C)·(1 − R)                 m mass flow, c 3.93 kJ/(kg K), R regeneration
-        T_hold: first-order after set point − 4·under_temperature
+        T_hold: first-order after set point − 2.6·under_temperature
         hold time = t0·rated flow/flow;  diversion = T_hold < 72 °C
-        Δp = (flow/rated)²·(Δp0 + 80·fouling);  R: first-order after R0·(1 − 0.06·fouling)
+        Δp = (flow/rated)²·(Δp0 + 22·fouling);  R: first-order after R0·(1 − 0.015·fouling)
     """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._units = units
         self._shifts, self._hall = Shifts(units, enterprises), Hall(units, enterprises)
         self.rated_m3_h = units.pick("rated", PASTEURISER_M3_H, PASTEURISER_WEIGHTS)
-        self._set_c = units.uniform("set", 72.7, 73.4)  # A: a little above the law
-        self._hold_s = units.uniform("hold", 15.8, 18.0)  # A: holding tube at rated flow
+        self._set_c = units.uniform("set", 73.1, 73.9)  # A: a little above the law
+        self._hold_s = units.uniform("hold", 15.8, 16.5)  # A: holding tube at rated flow
         self._regeneration = units.uniform("regeneration", 0.885, 0.92)  # S: 89.7 % in a published balance
         self._dp_kpa = units.uniform("dp", 108.0, 135.0)  # A
         self._control = Autoregression(units, "control", interval_s, 20.0)  # A
         self._feed = Autoregression(units, "feed", interval_s, 120.0)  # A
+        self._thick = Autoregression(units, "thick", interval_s, 3600.0)  # A
         self._heat = FirstOrder(interval_s, 120.0)  # A
         self._outgoing = FirstOrder(interval_s, 90.0)  # A: hot product on its way through the regenerator
         self._meters = Consumption(len(units), interval_s)
@@ -65,14 +66,14 @@ class Pasteurisers:
     ) -> dict[str, Values]:
         fouling, cold, fast = faults["fouling"], faults["under_temperature"], faults["pump_overspeed"]
         running = controls.working(self._shifts.running(t_ms))
-        flow = running * self.rated_m3_h * (1.0 + 0.005 * self._feed.step(k)) * (1.0 + 0.3 * fast)  # A
+        flow = running * self.rated_m3_h * (1.0 + 0.013 * self._feed.step(k)) * (1.0 + 0.11 * fast)  # A
         hall = self._hall.temperature_c(t_ms)
-        # A: a weak heater leaves up to 4 K.
-        wanted = controls.value("hold_temp", self._set_c) - 4.0 * cold
+        # A: a weak heater leaves up to 2.6 K.
+        wanted = controls.value("hold_temp", self._set_c) - 2.6 * cold
         base = self._heat.step(np.where(running > 0.0, wanted, hall))
-        hold_c = base + running * 0.12 * self._control.step(k)  # A
+        hold_c = base + running * 0.2 * self._control.step(k)  # A
         # Nothing comes back from product that is not yet hot: a cold start takes more heat than running does.
-        regeneration = self._regeneration * (1.0 - 0.06 * fouling) * self._outgoing.step(running)  # A
+        regeneration = self._regeneration * (1.0 - 0.015 * fouling) * self._outgoing.step(running)  # A
         relative = flow / self.rated_m3_h
         duty = heating_duty_kw(flow, hold_c, regeneration)
         hold_s = np.where(running > 0.0, self._hold_s / np.maximum(relative, 0.1), 0.0)
@@ -82,9 +83,12 @@ class Pasteurisers:
             "hold_time": hold_s,
             "diversion": (hold_c < LEGAL_C).astype(np.float64),
             "regeneration": np.maximum(
-                100.0 * (regeneration + 0.001 * self._units.normal("regeneration", k)), 0.0
+                100.0 * (regeneration + 0.002 * self._units.normal("regeneration", k)), 0.0
             ),
-            "dp_product": relative * relative * (self._dp_kpa + 80.0 * fouling),  # A
+            # A: milk is thicker when it comes colder.
+            "dp_product": relative
+            * relative
+            * (self._dp_kpa * (1.0 + 0.02 * self._thick.step(k)) + 22.0 * fouling),
             "product_flow": flow,
             "heating_duty": duty,
             **self._meters.step(k, duty, gas_kw * (GJ_PER_KWH * NATURAL_GAS_KG_PER_GJ)),
@@ -96,11 +100,11 @@ class Ovens:
 
     Equations::
 
-        burner = (0.25 + 0.2·door_leak)·w + 0.0045·belt·w + 0.004·(T_set − T) + 0.4·burner·cos,
+        burner = (0.25 + 0.12·door_leak)·w + 0.0045·belt·w + 0.004·(T_set − T) + 0.25·burner·cos,
         of rated power
         w = (T_zone − T_hall)/200
-        T_zone: first-order after the set point, at rest after the hall; the burner's fault swings it by 12 K
-        exhaust: first-order after T_hall + (T − T_hall)·(0.68 − 0.12·door_leak)
+        T_zone: first-order after the set point, at rest after the hall; the burner's fault swings it by 4 K
+        exhaust: first-order after T_hall + (T − T_hall)·(0.68 − 0.06·door_leak)
     """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
@@ -114,6 +118,8 @@ class Ovens:
         self._control = Autoregression(units, "control", interval_s, 30.0)  # A
         self._heat = FirstOrder(interval_s, 900.0)  # A
         self._exhaust = FirstOrder(interval_s, 300.0)  # A
+        self._places = Autoregression(units, "places", interval_s, 300.0)  # A: trays shade the air
+        self._draught = Autoregression(units, "draught", interval_s, 900.0)  # A: the flue's damper
         self._meters = Consumption(len(units), interval_s)
 
     def step(
@@ -122,28 +128,27 @@ class Ovens:
         hunting, door, fan = faults["burner"], faults["door_leak"], faults["fan_failure"]
         running = controls.working(self._shifts.running(t_ms))
         hall = self._hall.temperature_c(t_ms)
-        # A: a burner that hunts swings by 40 % of its power, and the zone follows a quarter of a turn behind.
+        # A: a burner that hunts swings by a quarter of its power; the zone is a quarter of a turn behind.
         turn = (t_ms % BURNER_PERIOD_MS) * (1.0 / BURNER_PERIOD_MS)
         set_c = controls.value("zone_temp", self._set_c)
         base = self._heat.step(np.where(running > 0.0, set_c, hall))
-        swing = 12.0 * hunting * cos_turns(turn - 0.25)
-        zone = base + running * (0.4 * self._control.step(k) + swing)
+        swing = 4.0 * hunting * cos_turns(turn - 0.25)
+        zone = base + running * (0.5 * self._control.step(k) + swing)
         belt = running * np.clip(self._belt_load + 4.0 * self._belt.step(k), 0.0, 100.0)
         warm = (zone - hall) * (1.0 / 200.0)
         # A: walls and exhaust take a quarter of rated power at 200 K, the product up to 45 %, warming the
         # rest.
-        lost = (0.25 + 0.2 * door) * warm
+        lost = (0.25 + 0.12 * door) * warm
         warming = np.maximum(set_c - base, 0.0) * 0.004
-        fired = running * (lost + 0.0045 * belt * warm + warming + 0.4 * hunting * cos_turns(turn))
+        fired = running * (lost + 0.0045 * belt * warm + warming + 0.25 * hunting * cos_turns(turn))
         burner = np.clip(100.0 * fired, 0.0, 100.0)
         gas_kw = self.rated_kw * burner * 0.01
-        exhaust = self._exhaust.step(hall + (base - hall) * (0.68 - 0.12 * door))  # A
+        exhaust = self._exhaust.step(hall + (base - hall) * (0.68 - 0.06 * door))  # A
         return {
             "zone_temp": zone,
-            "zone_spread": running * self._spread_c * (1.0 + 0.05 * self._units.normal("spread", k))
-            + running * 18.0 * fan,
+            "zone_spread": running * self._spread_c * sway(0.25 * self._places.step(k)) + running * 9.0 * fan,
             "burner_load": burner,
-            "exhaust_temp": exhaust,
+            "exhaust_temp": exhaust + running * 2.0 * self._draught.step(k),
             "belt_load": belt,
             **self._meters.step(k, gas_kw, gas_kw * (GJ_PER_KWH * NATURAL_GAS_KG_PER_GJ)),
         }

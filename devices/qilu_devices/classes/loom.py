@@ -30,7 +30,7 @@ class Looms:
 
         P(stop within n picks) = 1 − e^(−λ·n);  λ of warp, weft, other = 58, 34, 8 % of the level
         stop length exponential, mean 2.87 min (warp);  η = run/(run + stop), over about an hour
-        air = a·speed/600 + 1 + 15·air_leak;  P = 0.5 + 3.2·(speed/600)²
+        air = a·speed/600 + 1 + 8·air_leak;  P = 0.5 + 3.2·(speed/600)²
         energy = P + the compressed air's
     """
 
@@ -41,7 +41,7 @@ class Looms:
         self._level = units.uniform("level", 0.6, 1.6)  # A: yarn and style
         self._air = units.uniform("air", 38.0, 52.0)  # A: Nm³/h at 600 picks/min
         self._pace = Autoregression(units, "pace", interval_s, 120.0)  # A
-        self._draught = Autoregression(units, "draught", interval_s, 60.0)  # A
+        self._draught = Autoregression(units, "draught", interval_s, 1800.0)  # A
         self._counts = [self._level * stops for stops in STOPS_PER_1E5]
         self._efficiency = FirstOrder(interval_s, 3600.0)  # A: what "over about an hour" means
         self._picks = Meter(count, interval_s)
@@ -52,9 +52,9 @@ class Looms:
     def step(
         self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
     ) -> dict[str, Values]:
-        # A: bad yarn or a bad style breaks up to 20 times as often.
+        # A: bad yarn or a bad style breaks up to 8 times as often.
         worse = (faults["warp_break"], faults["weft_break"], faults["mechanical_electrical"])
-        rates = [self._level * STOPS_PER_1E5[i] * (1.0 + 19.0 * worse[i]) / PICKS_PER_1E5 for i in range(3)]
+        rates = [self._level * STOPS_PER_1E5[i] * (1.0 + 7.0 * worse[i]) / PICKS_PER_1E5 for i in range(3)]
         before = self.stop_left_s
         running = controls.allowed((before <= 0.0).astype(np.float64))
         rated_ppm = controls.value("speed", self.rated_ppm)
@@ -79,8 +79,8 @@ class Looms:
 
         speed = running * rated_ppm * (1.0 + 0.003 * self._pace.step(k))
         relative = speed / 600.0
-        leak = 15.0 * faults["air_leak"]  # A: Nm³/h, also at a stop
-        air = self._air * relative * (1.0 + 0.02 * self._draught.step(k)) + 1.0 + leak
+        leak = 8.0 * faults["air_leak"]  # A: Nm³/h, also at a stop
+        air = self._air * relative * (1.0 + 0.04 * self._draught.step(k)) + 1.0 + leak
         power = 0.5 + 3.2 * relative * relative  # A
         taken = power + AIR_KWH_PER_NM3 * air
         weaving = running if k else np.full(len(self._units), 0.93)  # A: the hour before the run

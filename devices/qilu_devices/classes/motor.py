@@ -44,6 +44,7 @@ FIXED_REACTIVE_SHARE = 0.6  # A: magnetising, of the reactive power at full load
 MAX_LOAD = 1.08  # A: below the 1.1 of rated power that a sound drive takes
 MIN_LOAD = 0.15  # A: a driven machine turning empty
 LOAD_SD = 0.08  # A
+ORDERS_SD, ORDERS_TAU_S = 0.05, 2.0 * 86_400.0  # A: what is made these days
 LOAD_TAU_S = 1200.0  # A: batches and settings change every 20 min or so
 LIFE_REFERENCE_C = 155.0  # N: class F; insulation life halves every 10 K (Arrhenius)
 SQRT_3 = math.sqrt(3.0)
@@ -56,7 +57,7 @@ class Motors:
 
     Equations::
 
-        slip s = L·s_rated·(1 + 0.6·broken bars);  n = 1500·(1 − s)
+        slip s = L·s_rated·(1 + 0.4·broken bars);  n = 1500·(1 − s)
         losses = k0 + k1·L² (0.35 and 0.65 of those at full load), + 2·u² % for unbalance u,
             and what bearing, turns and bars add
         P = P_rated·(L + losses);  S² = P² + Q²;  I = S/(√3·U) = P/(√3·U·pf)
@@ -80,14 +81,17 @@ class Motors:
         self._mean_load = units.uniform("mean_load", 0.45, 0.85)  # A
         self._vibration = units.uniform("vibration", 0.6, 1.6)  # N: zones A and B of ISO 20816-3
         self._sideband_db = units.uniform("sideband", -60.0, -52.0)  # A
-        self._negative = units.uniform("negative", 0.5, 1.5)  # A: %, the grid is never quite balanced
+        self._unbalance = units.uniform("negative", 0.15, 0.4)  # A: % of voltage
         self._shifts, self._hall = Shifts(units, enterprises), Hall(units, enterprises)
 
         self._load = Autoregression(units, "load", interval_s, LOAD_TAU_S)
+        self._orders = Autoregression(units, "orders", interval_s, ORDERS_TAU_S)
         self._voltage = Autoregression(
             units, "voltage", interval_s, 600.0
         )  # A: the grid's taps and neighbours
+        self._grid = Autoregression(units, "grid", interval_s, 2.0 * 3600.0)  # A: loads on single phases
         self._shake = Autoregression(units, "shake", interval_s, 300.0)  # A
+        self._grease = Autoregression(units, "grease", interval_s, 6.0 * 3600.0)  # A
         self._winding = FirstOrder(
             interval_s, 60.0 * units.uniform("tau_min", 20.0, 40.0)
         )  # A: 30 min, 10-60
@@ -102,10 +106,12 @@ class Motors:
         self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
     ) -> dict[str, Values]:
         bearing, bars, turns = faults["bearing"], faults["broken_rotor_bar"], faults["stator_inter_turn"]
-        unbalance = 4.0 * faults["phase_unbalance"]  # A: up to 4 % of voltage
+        # A: the grid is never quite balanced, and never equally; a fault adds up to 0.8 % of voltage.
+        unbalance = self._unbalance * exact.sway(0.3 * self._grid.step(k)) + 0.8 * faults["phase_unbalance"]
         running = controls.working(self.running(t_ms))
         ripple = 0.01 * self._units.normal("ripple", k)  # A: what changes from sample to sample
-        wanted = controls.value("load", self._mean_load + LOAD_SD * self._load.step(k), 0.01) + ripple
+        slow = LOAD_SD * self._load.step(k) + ORDERS_SD * self._orders.step(k)
+        wanted = controls.value("load", self._mean_load + slow, 0.01) + ripple
         # A: an overload adds up to a third of what the drive does.
         load = running * np.clip(wanted, MIN_LOAD, MAX_LOAD) * (1.0 + 0.33 * faults["overload"])
         self.load = load
@@ -114,7 +120,7 @@ class Motors:
         # Of the loss at full load. NEMA MG 1: unbalance adds about 2·u² % to the rise (N); the rest A.
         loss = running * (FIXED_LOSS_SHARE + (1.0 - FIXED_LOSS_SHARE) * square) * (
             1.0 + 0.02 * unbalance * unbalance
-        ) + running * (0.1 * bearing + 0.4 * turns + 0.2 * bars * square)
+        ) + running * (0.05 * bearing + 0.08 * turns + 0.08 * bars * square)
         power_kw = self.rated_kw * (load + self._rated_loss * loss)
         reactive_share = FIXED_REACTIVE_SHARE + (1.0 - FIXED_REACTIVE_SHARE) * square
         reactive_kvar = running * self.rated_kw * self._rated_reactive * reactive_share
@@ -124,11 +130,12 @@ class Motors:
         apparent_kva = np.sqrt(power_kw * power_kw + reactive_kvar * reactive_kvar)
         current = (1000.0 / SQRT_3) * apparent_kva / voltage
 
-        slip = load * self._rated_slip * (1.0 + 0.6 * bars)  # A
+        slip = load * self._rated_slip * (1.0 + 0.4 * bars)  # A
         winding = self._winding.step(self._hall.temperature_c(t_ms) + self._rise_c * loss)
         unrest = self._shake.step(k)
         # C: a sound motor's vibration varies by 1.2 %; the lines of currents and bearings by more (A).
         shaking, unsteady = exact.sway(0.012 * unrest), exact.sway(0.12 * unrest)
+        greased = exact.sway(0.1 * unrest + 0.2 * self._grease.step(k))
         cube = bearing * bearing * bearing
         # C: run to failure (IMS), a bearing's vibration hardly grows for most of its life, and then at once:
         # 1.2, 1.3, 1.8 and 3.1 times at .6, .8, .9 and .98 of it.
@@ -144,14 +151,14 @@ class Motors:
             "winding_temp": winding,
             "vibration": np.where(running > 0.0, shake, 0.02),  # A: what the floor passes on at standstill
             "efficiency": 100.0 * self.rated_kw * load / np.maximum(power_kw, 1e-9),
-            # A: 6-10 times the voltage's unbalance (N, NEMA MG 1); shorted turns add up to 10 %.
-            "negative_sequence": running * (self._negative * unsteady + 7.0 * unbalance + 10.0 * turns),
+            # A: 6-10 times the voltage's unbalance (N, NEMA MG 1); shorted turns add up to 4 %.
+            "negative_sequence": running * (6.5 * unbalance + 4.0 * turns),
             "sideband": np.where(
-                running > 0.0, self._sideband_db + 1.5 * unrest + 24.0 * bars * np.sqrt(load), -70.0
+                running > 0.0, self._sideband_db + 3.0 * unrest + 20.0 * bars * np.sqrt(load), -70.0
             ),  # A
-            "vibration_2f": running * (0.1 * self._vibration * unsteady * (1.0 + 1.5 * unbalance)),  # A
+            "vibration_2f": running * 0.1 * self._vibration * unsteady * (1.0 + 0.8 * unbalance),  # A
             # C: 1.6 to 18 times with seeded faults (CWRU); it rises long before the vibration does.
-            "envelope": running * 0.05 * unsteady * (1.0 + 15.0 * bearing * bearing),
+            "envelope": running * 0.05 * greased * (1.0 + 15.0 * bearing * bearing),
             "ageing_rate": exact.exp(_PER_KELVIN * (winding - LIFE_REFERENCE_C)),
             **self._meters.step(k, power_kw, GRID_KG_PER_KWH * power_kw),
         }

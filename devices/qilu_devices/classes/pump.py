@@ -101,6 +101,7 @@ class Pumps:
         self._pipes = FirstOrder(interval_s, units.uniform("pipes", 5.0, 25.0))
         self._warmth = FirstOrder(interval_s, 1200.0)  # A
         self._looseness = Autoregression(units, "looseness", interval_s, 6.0 * 3600.0)  # A: pipes and floor
+        self._tank = Autoregression(units, "tank", interval_s, 3.0 * 3600.0)  # A: its level
         self._share = self._demand
         self._rated_kw = WATER_KW * self.rated_m3_h * self._head_m / (self._best * MOTOR_EFFICIENCY)
         self._meters = Consumption(len(units), interval_s)
@@ -118,10 +119,10 @@ class Pumps:
         speed = np.where(self._converter, np.minimum(0.75 + 0.25 * wanted, 1.0), 1.0)
         # A: NPSHr grows with the square of flow; a starved suction loses its margin and 1.6 m more. Half
         # starved (the least that is labelled) it has lost three quarters, which is enough for bubbles.
-        margin = self._suction_m - 0.8 * (self._share * self._share - 1.0)
+        margin = self._suction_m + 0.15 * self._tank.step(k) - 0.8 * (self._share * self._share - 1.0)
         margin = margin - starved * (2.0 - starved) * (self._suction_m + 1.6)
         bubbles = np.clip((CAVITATES_BELOW_M - margin) * (1.0 / 1.2), 0.0, 1.0)
-        # C: bubbles take a third of the rig's flow. A: wear takes a tenth of head and of efficiency.
+        # C: bubbles take a third of the rig's flow. A: wear takes a tenth of the head.
         kept = (1.0 - 0.42 * bubbles) * (1.0 - 0.1 * worn)
         steepness = self._shut_off - 1.0
         friction = np.maximum(
@@ -133,7 +134,7 @@ class Pumps:
         self._share = settled
         share = settled * (1.0 - 0.13 * bubbles * noise("bubbles", k))  # C: bubbles shake the rig's flow
         head = head_m(self._head_m, share, speed, self._shut_off) * kept
-        eta = efficiency(self._best, share, speed) * (1.0 - 0.12 * bubbles) * (1.0 - 0.1 * worn)  # A
+        eta = efficiency(self._best, share, speed) * (1.0 - 0.12 * bubbles) * (1.0 - 0.07 * worn)  # A
         flow = self.rated_m3_h * share
         shaft_kw = running * WATER_KW * flow * head / eta
         power = shaft_kw / MOTOR_EFFICIENCY
@@ -157,7 +158,8 @@ class Pumps:
         return {
             "flow": running * flow * (1.0 + 0.004 * noise("flow", k)),
             "head": running * head,
-            "efficiency": running * 100.0 * eta,
+            # A: reckoned from three meters.
+            "efficiency": running * 100.0 * eta * (1.0 + 0.01 * noise("meters", k)),
             # C: imbalance shakes the rig's casing 2.8 times as much, and does not warm it.
             # S: 0.3 g in order, 0.8-1.5 g cavitating; A: a pump at standstill feels the floor.
             "casing_accel": 0.01

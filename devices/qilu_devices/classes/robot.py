@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from qilu_devices import exact
 from qilu_devices.controls import AUTOMATIC, Controls
 from qilu_devices.emissions import GRID_KG_PER_KWH
 from qilu_devices.exact import cos_turns
@@ -58,7 +59,7 @@ class Robots:
         friction = (Coulomb + S/(1 + (v/vs)²) + viscous·v·(1 − g·(T − 25)))·(1 + 0.8·wear)      Stribeck
         torque² = mean over a second of (gravity + inertia·a)² + friction²
         motor: first-order after T_hall + rise·(torque/35)²
-        following error = 0.02 + 0.03·v + noise + 0.15·encoder + 0.02·wear
+        following error = 0.02 + 0.03·v + noise + 0.08·encoder + 0.02·wear
         P = Σ torque·(0.2 + v) + standby
     """
 
@@ -87,9 +88,12 @@ class Robots:
         cycle_ms = self._cycle_s * 1000.0 / faster
         # C: a measured arm stood still half of the time, and the CV of its cycles was .39: in each cycle it
         # waits for a part or for others.
-        number = (t_ms / cycle_ms).astype(np.int64)
+        cycles = t_ms / (
+            self._cycle_s * 1000.0
+        )  # at the programme's speed, so a slower arm has the same luck
+        number = cycles.astype(np.int64)
         share = self._units.chance_of("moves", self._all, number)
-        moves = ((t_ms / cycle_ms - number) < 0.15 + 0.7 * share).astype(np.float64)
+        moves = ((cycles - number) < 0.15 + 0.7 * share).astype(np.float64)
         waits = self._units.chance_of("waits", self._all, number - 1)
         # Ten moments up to the sample, one a row; programs start anew every hour.
         phase = ((t_ms % 3_600_000) - BEFORE_MS[:, np.newaxis]) / cycle_ms
@@ -117,21 +121,23 @@ class Robots:
             work = work + torque * (0.2 + mean_of_rows(speed))
             fastest = np.maximum(fastest, speed.max(axis=0))
         chance = np.abs(noise("error", k))
-        error = running * (0.02 + 0.03 * fastest + 0.008 * chance + 0.15 * encoder + 0.02 * wear)  # A
+        error = running * (0.02 + 0.03 * fastest + 0.012 * chance + 0.08 * encoder + 0.02 * wear)  # A
         power = running * RATED_KW * work / (100.0 * JOINTS) + STANDBY_KW
         return {
             **torques,
             **temperatures,
             "following_error": error,
             "cycle_time": running * self._cycle_s / faster * pace * (0.55 + 1.15 * waits * waits),
-            "repeatability": self._repeats * (1.0 + 0.05 * noise("repeats", k))
-            + 0.06 * wear
-            + 0.05 * flexspline,
-            "band_current": running * (1.0 + 0.1 * noise("band_current", k)) * (1.0 + 5.0 * flexspline),  # A
+            "repeatability": self._repeats * (1.0 + 0.15 * noise("repeats", k))
+            + 0.03 * wear
+            + 0.025 * flexspline,
+            "band_current": running
+            * exact.sway(0.25 * noise("band_current", k))
+            * (1.0 + 1.6 * flexspline),  # A
             "band_vibration": 0.02  # A: the floor's
             + running
             * 0.28
-            * (1.0 + 0.1 * noise("band_vibration", k))
-            * (1.0 + 6.0 * flexspline + 0.8 * wear),
+            * exact.sway(0.25 * noise("band_vibration", k))
+            * (1.0 + 1.6 * flexspline + 0.4 * wear),
             **self._meters.step(k, power, GRID_KG_PER_KWH * power),
         }
