@@ -92,7 +92,9 @@ class CncMachines:
         )
         self._quality[which] = quality
         handling = 0.5 + 1.5 * self._units.chance_of("handling", which, numbers)
-        self._left_min[which] = PART_MIN[quality] + self._handling_min[which] * handling
+        # What the last part took too long is the next one's time.
+        late = np.minimum(self._left_min[which], 0.0)
+        self._left_min[which] = late + PART_MIN[quality] + self._handling_min[which] * handling
         torque = TORQUE_NM + PART_SD * self._units.normal_of("torque", which, numbers)
         self._torque[which] = torque
         self._speed_noise[which] = SPEED_SD * self._units.normal_of("speed", which, numbers)

@@ -66,7 +66,7 @@ class Pasteurisers:
     ) -> dict[str, Values]:
         fouling, cold, fast = faults["fouling"], faults["under_temperature"], faults["pump_overspeed"]
         running = controls.working(self._shifts.running(t_ms))
-        flow = running * self.rated_m3_h * (1.0 + 0.013 * self._feed.step(k)) * (1.0 + 0.11 * fast)  # A
+        flow = running * self.rated_m3_h * (1.0 + 0.013 * self._feed.step(k)) * (1.0 + 0.12 * fast)  # A
         hall = self._hall.temperature_c(t_ms)
         # A: a weak heater leaves up to 2.6 K.
         wanted = controls.value("hold_temp", self._set_c) - 2.6 * cold
