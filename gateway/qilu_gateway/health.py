@@ -62,7 +62,8 @@ class Parts(NamedTuple):
 class Health:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.meter, self.in_flight, self.timestamps = Meter(), InFlight(), Timestamps()
+        self.meter, self.timestamps = Meter(), Timestamps()
+        self.in_flight = InFlight(self.meter.counters)
         self.server: HttpServer | None = None
         self.stopping = asyncio.Event()
         self.started = asyncio.Event()

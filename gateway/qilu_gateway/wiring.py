@@ -28,14 +28,20 @@ from qilu_gateway.health import Figures, Health, Parts
 from qilu_gateway.metrics import Meter
 from qilu_gateway.read import births, births_upgrade, run_clock
 from qilu_gateway.read.births import Births
+from qilu_gateway.read.columnar import Reader
 from qilu_gateway.read.control import Control
+from qilu_gateway.read.decoding import Decoder
 from qilu_gateway.read.intake import Intake, Item
+from qilu_gateway.read.plain import PlainReader
 from qilu_gateway.read.rebirths import Rebirths
 from qilu_gateway.rollups import rollups
 from qilu_gateway.rollups.rollups import Rollups
 from qilu_gateway.settings import Settings
 from qilu_gateway.settle import dead_letters, outbox
+from qilu_gateway.settle.accounts import Accounts
+from qilu_gateway.settle.acknowledging import Acknowledging
 from qilu_gateway.settle.dead_letters import Bounds
+from qilu_gateway.settle.keeping import Keeping
 from qilu_gateway.settle.letter_office import LetterOffice
 from qilu_gateway.settle.outbox import Outbox
 from qilu_gateway.settle.problems import Problems
@@ -69,6 +75,17 @@ class Wired(NamedTuple):
     tasks: dict[str, Coroutine[Any, Any, None]]
 
 
+class _Disk(NamedTuple):
+    """What is opened once the disk allows it, and what it is opened for."""
+
+    state: StateFile
+    store: Store
+    spool: Spool
+    gate: StoreGate
+    rollups: Rollups
+    bounds: Bounds
+
+
 async def put_together(
     stack: AsyncExitStack,
     settings: Settings,
@@ -79,87 +96,66 @@ async def put_together(
     api_key: str | None,
 ) -> Wired:
     """Open everything on `stack`, as soon as the disk allows it. Raises ConfigError, health.Stopped."""
-    meter, in_flight, timestamps = health.meter, health.in_flight, health.timestamps
-    when_possible = health.when_possible
     app = Starlette(routes=health.routes())
     server = HttpServer(app, settings.http_host, settings.http_port, MAX_CONNECTIONS)
     health.server = await stack.enter_async_context(server)
-    state = await when_possible(lambda: stack.enter_async_context(StateFile(settings.state, STATE_SCHEMAS)))
-    if store is None:
-        store = await stack.enter_async_context(open_store(settings.store, secret("QILU_INFLUX_TOKEN")))
+    disk = await _open_disk(stack, settings, health, store)
+    state, spool, gate, rolling = disk.state, disk.spool, disk.gate, disk.rollups
     platform = await stack.enter_async_context(PlatformApi(settings.platform, api_key))
-    bounds = settings.spool_max_bytes, settings.spool_min_free_bytes
-    spool = await when_possible(
-        lambda: stack.enter_async_context(Spool(settings.state, *bounds, meter.count_corrupt))
+    meter, when_possible = health.meter, health.when_possible
+
+    latest_ms = await when_possible(lambda: state.write(lambda opened: host.load(opened, settings.host)))
+    health.timestamps.seen(latest_ms)
+    connections = Connections(settings, broker, health.timestamps, health.stopping.set)
+    speaking = HostState(
+        connections.speaker,
+        settings.host,
+        health.troubles,
+        health.timestamps,
+        state,
+        birth_first=settings.profile == "strict",
     )
-    figures = Figures(settings.host, meter)
-    gate = StoreGate(
-        store, meter.counters, figures.points, batch_size=settings.batch_size, spooling=spool.enabled
-    )
-    meter.counters.recover(spool.readings, spool.corrupt)
-    if spool.readings:
-        log.info("found in the spool", readings=spool.readings)
-    meter.spool = lambda: (spool.batches, spool.bytes, spool.age_s())
-    meter.batch_size = lambda: gate.batch_size
-    latest_ms = await when_possible(
-        lambda: state.write(lambda connection: host.load(connection, settings.host))
-    )
-    timestamps.seen(latest_ms)
-    connections = Connections(settings, broker, timestamps, health.stopping.set)
-    speaker = connections.speaker
-    rebirths = Rebirths(speaker.send_qos0, meter.count_rebirth, settings.reorder_timeout_s)
-    shipping = Outbox(state, platform, meter.count_first_readings)
-    problems, received, letters = Problems(platform), Receipts(), Bounds()
-    rolling = Rollups(settings.host, state, gate)
-    await when_possible(rolling.open)
-    strict = settings.profile == "strict"
-    speaking = HostState(speaker, settings.host, health.troubles, timestamps, state, birth_first=strict)
     neighbours = Neighbours(settings.host_id, settings.partition, speaking.hear)
     meter.shared_groups = lambda: neighbours.shared_groups
+    rebirths = Rebirths(connections.speaker.send_qos0, meter.count_rebirth, settings.reorder_timeout_s)
+    control = Control(connections.main, meter.counters, neighbours, rebirths, connections.answer_mark)
+    await when_possible(lambda: state.write(lambda opened: run_clock.load(opened, control.clock)))
+
     units = Units()
     admission, born = Admission(platform, units), Births(state, units)
-    batcher: Batcher[Item] = Batcher(settings.batch_size, settings.batch_age_s)
-    control = Control(connections.main, meter.counters, neighbours, rebirths, connections.answer_mark)
-    await when_possible(lambda: state.write(lambda connection: run_clock.load(connection, control.clock)))
-    await when_possible(lambda: state.write(received.load))
     await when_possible(lambda: state.write(births_upgrade.upgrade))
+    batcher: Batcher[Item] = Batcher(settings.batch_size, settings.batch_age_s)
+    received = Receipts()
+    await when_possible(lambda: state.write(received.load))
+    most = settings.max_payload_bytes
+    plain = PlainReader(Decoder(born, most), born, control, received, health.in_flight)
     intake = Intake(
         connections.by_lane,
-        units,
-        born,
         admission,
-        control,
-        received,
-        meter.counters,
-        in_flight,
+        Reader(units, born, most),
+        plain,
+        health.in_flight,
         batcher,
-        max_payload_bytes=settings.max_payload_bytes,
-        window=connections.window + settings.batch_size,
+        connections.window + settings.batch_size,
     )
+
     writer = Writer(batcher, gate, spool, state, control.clock)
+    shipping = Outbox(state, platform, meter.count_first_readings)
+    problems = Problems(platform)
     settlement = Settlement(
-        sessions=connections.by_lane,
-        state=state,
-        bounds=letters,
-        units=units,
-        births=born,
-        reports=Reports(units, born, shipping),
-        problems=problems,
-        rollups=rolling,
-        meter=meter,
-        in_flight=in_flight,
-        control=control,
+        units,
+        Keeping(state, disk.bounds, born, control),
+        Accounts(meter, control.clock),
+        rolling,
+        Reports(units, born, shipping),
+        problems,
+        Acknowledging(connections.by_lane, health.in_flight),
     )
     shipper = Shipper(
-        spool=spool,
-        gate=gate,
-        state=state,
-        bounds=letters,
-        problems=problems,
-        shipped=settlement.shipped,
+        spool=spool, gate=gate, state=state, bounds=disk.bounds, problems=problems, shipped=settlement.shipped
     )
     key = secrets.token_urlsafe(32)
-    app.routes.extend(LetterOffice(state, letters, intake.replay).routes(key))
+    app.routes.extend(LetterOffice(state, disk.bounds, intake.replay).routes(key))
     health.parts = Parts(connections, admission, state, gate, spool)
     tasks = {
         **connections.parts(intake, control),
@@ -179,6 +175,30 @@ async def put_together(
         "measure": _measure(meter, gate, state),
     }
     return Wired(connections, intake, speaking, rolling, control, tasks)
+
+
+async def _open_disk(stack: AsyncExitStack, settings: Settings, health: Health, store: Store | None) -> _Disk:
+    """The state folder, the store, and what lies between."""
+    meter, when_possible = health.meter, health.when_possible
+    state = await when_possible(lambda: stack.enter_async_context(StateFile(settings.state, STATE_SCHEMAS)))
+    if store is None:
+        store = await stack.enter_async_context(open_store(settings.store, secret("QILU_INFLUX_TOKEN")))
+    room = settings.spool_max_bytes, settings.spool_min_free_bytes
+    spool = await when_possible(
+        lambda: stack.enter_async_context(Spool(settings.state, *room, meter.count_corrupt))
+    )
+    meter.counters.recover(spool.readings, spool.corrupt)
+    if spool.readings:
+        log.info("found in the spool", readings=spool.readings)
+    meter.spool = lambda: (spool.batches, spool.bytes, spool.age_s())
+    figures = Figures(settings.host, meter)
+    gate = StoreGate(
+        store, meter.counters, figures.points, batch_size=settings.batch_size, spooling=spool.enabled
+    )
+    meter.batch_size = lambda: gate.batch_size
+    rolling = Rollups(settings.host, state, gate)
+    await when_possible(rolling.open)
+    return _Disk(state, store, spool, gate, rolling, Bounds())
 
 
 async def _measure(meter: Meter, gate: StoreGate, state: StateFile) -> None:

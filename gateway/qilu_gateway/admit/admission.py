@@ -14,6 +14,7 @@ from itertools import islice
 import numpy as np
 import structlog
 from qilu_common.backoff import Backoff
+from qilu_contract.columns import Rows
 
 from qilu_gateway.admit.platform_api import MAX_COLUMN_IDS, Answers, Barred, Owner, PlatformApi, PlatformAway
 from qilu_gateway.admit.units import Admitted, Units
@@ -66,6 +67,12 @@ class Admission:
         """Ask anew for units that are admitted, and go on with what is known until there is an answer."""
         self._stale.update(dict.fromkeys(units))
         self._wake.set()
+
+    def refresh_rows(self, rows: Rows) -> None:
+        """The same for those of these units, by number, whose answers are old."""
+        stale = self._units.checked_s[rows] < self.fresh_s()
+        if stale.any():
+            self.refresh(self._units.ids(rows[stale]))
 
     def is_unknown(self, unit: str) -> bool:
         """The platform said moments ago that there is no such unit."""

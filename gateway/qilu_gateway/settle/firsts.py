@@ -8,7 +8,7 @@ import numpy as np
 from qilu_contract.columns import Columns
 from qilu_contract.storage import Point
 
-from qilu_gateway.admit.units import Units
+from qilu_gateway.admit.units import Tags, Units
 
 
 def firsts_of(units: Units, points: Sequence[Point], columns: Sequence[Columns]) -> dict[str, int]:
@@ -24,7 +24,7 @@ def firsts_of(units: Units, points: Sequence[Point], columns: Sequence[Columns])
         for unit, ts_ms in zip(units.ids(rows), first_ms.tolist(), strict=True):
             firsts[unit] = min(ts_ms, firsts.get(unit, ts_ms))
     for point in points:
-        unit = point.tags[-1]
+        unit = Tags(*point.tags).unit
         number = units.numbers.get(unit)
         if number is not None and not units.on_cloud[number]:
             firsts[unit] = min(point.ts_ms, firsts.get(unit, point.ts_ms))

@@ -16,7 +16,7 @@ from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.ids import is_id
 
 from qilu_gateway.admit.platform_api import NotTaken, PlatformApi, PlatformAway
-from qilu_gateway.read.taken import Taken
+from qilu_gateway.read.in_flight import InFlightMessage
 
 log = structlog.get_logger()
 
@@ -54,16 +54,16 @@ class Problems:
         self._of_enterprise: Counter[str] = Counter()
         self._offered = True
 
-    def note_message(self, taken: Taken) -> None:
+    def note_message(self, message: InFlightMessage) -> None:
         """Everything that was wrong with a message."""
         shown = ""
-        if taken.topic.startswith("qilu/v1/"):
-            shown = ": " + taken.payload[:MAX_SHOWN].decode(errors="replace")
-        for kind, (detail, count) in (*taken.refused.items(), *taken.remarks.items()):
+        if message.topic.startswith("qilu/v1/"):
+            shown = ": " + message.payload[:MAX_SHOWN].decode(errors="replace")
+        for kind, (detail, count) in (*message.refused.items(), *message.remarks.items()):
             if kind is Reason.WRONG_OWNER:  # whose it is instead is not the sender's business
-                detail = f"{taken.unit} is not a unit of {taken.enterprise} in {taken.county}"
-            unit = taken.unit or taken.enterprise
-            self.note(unit, taken.enterprise, taken.county, str(kind), detail + shown, count)
+                detail = f"{message.unit} is not a unit of {message.enterprise} in {message.county}"
+            unit = message.unit or message.enterprise
+            self.note(unit, message.enterprise, message.county, str(kind), detail + shown, count)
 
     def note(
         self, unit: str, enterprise: str, county: str, reason: str, excerpt: str, readings: int = 1

@@ -13,7 +13,7 @@ from qilu_contract.columns import Columns
 
 from qilu_gateway.admit.units import Units
 from qilu_gateway.read.births import Births
-from qilu_gateway.read.taken import Taken
+from qilu_gateway.read.in_flight import InFlightMessage
 from qilu_gateway.settle.outbox import Outbox
 
 log = structlog.get_logger()
@@ -58,10 +58,12 @@ class Reports:
                 ids = self._units.ids(np.array(list(last)))
                 self.heard(zip(ids, last.values(), strict=True))
 
-    def died(self, taken: Taken) -> None:
+    def died(self, message: InFlightMessage) -> None:
         """A device, or an edge node with all of its own."""
         try:
-            gone = [taken.unit] if taken.unit else self._births.devices(taken.county, taken.enterprise)
+            gone = (
+                [message.unit] if message.unit else self._births.devices(message.county, message.enterprise)
+            )
         except sqlite3.OperationalError as error:  # their next reading tells that they are there
             log.warning("state file cannot be read: a death is not reported", error=str(error))
             return

@@ -14,8 +14,8 @@ from qilu_contract.storage import Point
 from qilu_contract.wire import topics
 
 from qilu_gateway.admit.units import Tags, Units
+from qilu_gateway.read.in_flight import InFlightMessage
 from qilu_gateway.read.reads import Group, Read
-from qilu_gateway.read.taken import Taken
 from qilu_gateway.write.store_gate import Refused
 
 LAST = 2**62
@@ -26,11 +26,11 @@ _TIME_BITS = 42
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages taken the plain way, checked, and the others by column."""
+    """Messages taken apart one at a time (`plain`), and the others by column."""
 
-    items: Sequence[Taken | Read]
+    items: Sequence[InFlightMessage | Read]
     """In their order; apart by kind in what follows."""
-    taken: list[Taken]
+    plain: list[InFlightMessage]
     reads: list[Read]
     columns: list[Columns]
     """Those of all reads, of one class and with the same signals together."""
@@ -38,19 +38,19 @@ class Batch:
     """What each of the columns is made of."""
 
     @classmethod
-    def of(cls, items: Sequence[Taken | Read]) -> Batch:
-        taken = [item for item in items if isinstance(item, Taken)]
+    def of(cls, items: Sequence[InFlightMessage | Read]) -> Batch:
+        plain = [item for item in items if isinstance(item, InFlightMessage)]
         reads = [item for item in items if isinstance(item, Read)]
         alike: dict[tuple[str, tuple[str, ...]], list[tuple[Read, Group]]] = {}
         for read in reads:
             for group in read.groups:
                 alike.setdefault((group.columns.measurement, group.columns.names), []).append((read, group))
         columns = [_joined([group.columns for _, group in some]) for some in alike.values()]
-        return cls(items, taken, reads, columns, list(alike.values()))
+        return cls(items, plain, reads, columns, list(alike.values()))
 
     @property
     def points(self) -> list[Point]:
-        return [point for taken in self.taken for point in taken.points]
+        return [point for message in self.plain for point in message.points]
 
     def keys(self, units: Units) -> list[Ints]:
         """A number for unit and time of each point: an array for each of the columns, and one for the
@@ -73,17 +73,19 @@ class Batch:
     def _agreed(self, again: Sequence[NDArray[np.bool_]]) -> Batch:
         """`again`: of columns and points, which may be there several times."""
         columns = [replace(each, values=each.values.copy()) for each in self.columns]
-        found: list[tuple[int, int, Point, Columns | Taken, int]] = []
+        found: list[tuple[int, int, Point, Columns | InFlightMessage, int]] = []
         for number, each in enumerate(columns):
             for at in np.flatnonzero(again[number]).tolist():
                 read, place = self.source(number, at)
                 [point] = each.take(np.array([at])).points()
                 found.append((read.arrival.number, place, point, each, at))
         its = iter(again[-1].tolist())
-        for taken in self.taken:
-            number = taken.arrival.number if taken.arrival is not None else LAST
+        for message in self.plain:
+            number = message.arrival.number if message.arrival is not None else LAST
             found += [
-                (number, taken.place, point, taken, at) for at, point in enumerate(taken.points) if next(its)
+                (number, message.place, point, message, at)
+                for at, point in enumerate(message.points)
+                if next(its)
             ]
         found.sort(key=lambda each: each[:2])
         last: dict[tuple[str, tuple[str, ...], int], dict[str, Value]] = {}
@@ -91,7 +93,7 @@ class Batch:
             last.setdefault(point[:3], {}).update(point.fields)
         for _, _, point, holder, at in found:
             fields = {name: last[point[:3]][name] for name in point.fields}
-            if isinstance(holder, Taken):
+            if isinstance(holder, InFlightMessage):
                 holder.points[at] = point._replace(fields=fields)
             else:
                 for name, value in fields.items():
@@ -115,29 +117,29 @@ class Written:
     columns: list[Columns]
     """Without what was refused."""
     spooled: bool = False
-    refused: list[Taken] = field(default_factory=list)
+    refused: list[InFlightMessage] = field(default_factory=list)
     """Messages of the columns with readings that the store refused."""
 
     @classmethod
     def without(cls, batch: Batch, refused: Sequence[Refused]) -> Written:
         """Stored but for these."""
         places: dict[int, list[int]] = {}
-        letters: dict[tuple[int, int], Taken] = {}
+        letters: dict[tuple[int, int], InFlightMessage] = {}
         points = batch.points
-        owners = {id(point): taken for taken in batch.taken for point in taken.points}
+        owners = {id(point): message for message in batch.plain for point in message.points}
         for each in refused:
             bad = BadReading(Reason.REFUSED_BY_STORE, each.detail)
             if each.group is None:
                 point = points[each.place]
-                taken = owners[id(point)]
-                taken.points = [kept for kept in taken.points if kept is not point]
-                taken.refuse(bad)
+                message = owners[id(point)]
+                message.points = [kept for kept in message.points if kept is not point]
+                message.refuse(bad)
                 continue
             places.setdefault(each.group, []).append(each.place)
             read, place = batch.source(each.group, each.place)
             key = id(read.arrival), place
             if key not in letters:
-                letters[key] = _taken(read, place, Tags(*each.point.tags))
+                letters[key] = _message(read, place, Tags(*each.point.tags))
             letters[key].refuse(bad)
         columns = [
             each.take(np.delete(np.arange(len(each)), places[number])) if number in places else each
@@ -160,11 +162,11 @@ def _joined(columns: Sequence[Columns]) -> Columns:
     )
 
 
-def _taken(read: Read, place: int, tags: Tags) -> Taken:
+def _message(read: Read, place: int, tags: Tags) -> InFlightMessage:
     """What is told of a message that came the fast way."""
     messages = read.arrival.messages
     topic = messages.topics[place].decode()
-    return Taken(
+    return InFlightMessage(
         topic=topic,
         payload=messages.payloads[place],
         dup=False,

@@ -16,8 +16,8 @@ from qilu_contract.wire import clock
 from qilu_contract.wire.clock import JudgingClock
 
 from qilu_gateway.admit.units import Units
+from qilu_gateway.read.in_flight import InFlightMessage
 from qilu_gateway.read.intake import Item
-from qilu_gateway.read.taken import Taken
 from qilu_gateway.settle.firsts import firsts_of
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.write.batches import Batch, Written
@@ -60,7 +60,7 @@ class Writer:
                 batch = Batch.of(await self._batcher.next())
                 while len(writing) >= WRITES:
                     await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
-                self._check(batch.taken)
+                self._check(batch.plain)
                 parts = batch.keys(units)
                 keys = np.sort(np.concatenate(parts))
                 while before := [task for task, theirs in writing.items() if _meet(keys, theirs)]:
@@ -71,36 +71,34 @@ class Writer:
                 last = group.create_task(_settle(settle, task, last), name="gateway-settle")
 
     async def _write(self, batch: Batch, units: Units) -> Written:
-        receipts = [
-            taken.receipt for taken in batch.taken if taken.receipt is not None and taken.receipt.packet
-        ]
+        receipts = [receipt for message in batch.plain if (receipt := message.receipt) and receipt.packet]
         if receipts:
             await self._state.hold(lambda connection: save_receipts(connection, receipts))
         written = await self._write_or_spool(batch, units)
         self._batcher.size = self._gate.batch_size
         return written
 
-    def _check(self, batch: Sequence[Taken]) -> None:
+    def _check(self, batch: Sequence[InFlightMessage]) -> None:
         """Make points of the readings that may be stored, and refuse the others."""
-        by_class: dict[str, tuple[list[Taken], list[Reading]]] = {}
-        for taken in batch:
-            if taken.admitted is not None:
-                takens, readings = by_class.setdefault(taken.admitted.class_name, ([], []))
-                takens += [taken] * len(taken.readings)
-                readings += taken.readings
+        by_class: dict[str, tuple[list[InFlightMessage], list[Reading]]] = {}
+        for message in batch:
+            if message.admitted is not None:
+                messages, readings = by_class.setdefault(message.admitted.class_name, ([], []))
+                messages += [message] * len(message.readings)
+                readings += message.readings
         latest_ms = self._clock.now_ms() + clock.MAX_AHEAD_MS
-        for name, (takens, readings) in by_class.items():
-            found = check_all(name, readings, latest_ms, partial(_remark, takens))
-            for taken, reading, values in zip(takens, readings, found, strict=True):
+        for name, (messages, readings) in by_class.items():
+            found = check_all(name, readings, latest_ms, partial(_remark, messages))
+            for message, reading, values in zip(messages, readings, found, strict=True):
                 if isinstance(values, BadReading):
-                    taken.refuse(values)
-                elif taken.admitted is not None:
-                    taken.points.append(Point(name, taken.admitted.tags, reading.ts_ms, values))
-        for taken in batch:
-            if taken.birth is not None:
-                taken.mark_birth(taken.birth, latest_ms)
-                if taken.admitted is not None:
-                    check_units(taken.admitted.class_name, taken.units, taken.remark)
+                    message.refuse(values)
+                elif message.admitted is not None:
+                    message.points.append(Point(name, message.admitted.tags, reading.ts_ms, values))
+        for message in batch:
+            if message.birth is not None:
+                message.mark_birth(message.birth, latest_ms)
+                if message.admitted is not None:
+                    check_units(message.admitted.class_name, message.units, message.remark)
 
     async def _write_or_spool(self, batch: Batch, units: Units) -> Written:
         """Waits as long as neither store nor spool takes it."""
@@ -149,5 +147,5 @@ async def _settle(settle: Settle, writing: asyncio.Task[Written], before: asynci
     await settle(written)
 
 
-def _remark(takens: Sequence[Taken], place: int, kind: Remark, detail: str) -> None:
-    takens[place].remark(kind, detail)
+def _remark(messages: Sequence[InFlightMessage], place: int, kind: Remark, detail: str) -> None:
+    messages[place].remark(kind, detail)

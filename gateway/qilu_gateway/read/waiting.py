@@ -1,0 +1,57 @@
+"""Messages that wait for the platform's word on their unit, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qilu_gateway.admit.admission import Admission
+from qilu_gateway.read.in_flight import InFlight, InFlightMessage
+from qilu_gateway.read.plain import PlainReader
+from qilu_gateway.read.reads import Held
+
+
+class Waiting:
+    def __init__(self, admission: Admission, plain: PlainReader, in_flight: InFlight) -> None:
+        self._admission, self._plain, self._in_flight = admission, plain, in_flight
+        self._by_unit: dict[str, list[InFlightMessage | Held]] = {}
+        self.messages = 0
+
+    def __contains__(self, unit: str) -> bool:
+        return unit in self._by_unit
+
+    def hold(self, unit: str, item: InFlightMessage | Held) -> None:
+        self.messages += 1
+        waiting = self._by_unit.get(unit)
+        if waiting is None:
+            self._by_unit[unit] = [item]
+            self._admission.ask([unit])
+        else:  # behind its predecessors
+            waiting.append(item)
+
+    async def release(self, units: Iterable[str]) -> list[tuple[str, InFlightMessage | Held]]:
+        """What waits for these units, and does so no more. All of a unit is taken apart if one of them is:
+        they are written in their order."""
+        found: list[tuple[str, InFlightMessage | Held]] = []
+        for unit in units:
+            items = self._by_unit.pop(unit, [])
+            self.messages -= len(items)
+            if not all(isinstance(item, Held) for item in items):
+                items = [await self._taken_apart(item) for item in items]
+            found += [(unit, item) for item in items]
+        return found
+
+    async def make_way(self, nodes: set[tuple[str, str]]) -> None:
+        """A birth or death of these nodes, or of units of theirs, is to come: what is held of them is of the
+        birth before."""
+        for items in list(self._by_unit.values()) if nodes else ():
+            for place, item in enumerate(items):
+                if isinstance(item, Held) and (item.topic.group, item.topic.enterprise) in nodes:
+                    items[place] = await self._taken_apart(item)
+
+    async def _taken_apart(self, item: InFlightMessage | Held) -> InFlightMessage:
+        if isinstance(item, InFlightMessage):
+            return item
+        self._in_flight.accept(-int(item.arrival.counts[item.place]))
+        message = await self._plain.read(item.arrival, item.place, True)
+        self._in_flight.accept(message.count)
+        return message

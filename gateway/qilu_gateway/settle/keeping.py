@@ -1,0 +1,60 @@
+"""What must be durable on our own disk before messages are acknowledged, beside readings: dead letters,
+births, first readings, the run's clock.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from qilu_contract.wire import clock
+
+from qilu_gateway.read import run_clock
+from qilu_gateway.read.births import Births, Change
+from qilu_gateway.read.control import Control
+from qilu_gateway.read.in_flight import InFlightMessage
+from qilu_gateway.read.reads import Read
+from qilu_gateway.settle import outbox
+from qilu_gateway.settle.dead_letters import Bounds
+from qilu_gateway.statefile import StateFile
+from qilu_gateway.write.batches import Batch
+
+
+class Keeping:
+    def __init__(self, state: StateFile, bounds: Bounds, births: Births, control: Control) -> None:
+        self._state, self._bounds, self._births, self._control = state, bounds, births, control
+
+    async def keep(self, batch: Batch, refused: Sequence[InFlightMessage], firsts: Mapping[str, int]) -> int:
+        """Returns how many readings were evicted from the dead letters for these. `firsts`: times (ms) of
+        first readings by unit."""
+        letters = [letter for message in refused for letter in message.letters()]
+        changes = _changes(batch)
+        heard = self._control.unsaved_clock()
+        if not (letters or changes or firsts or heard):
+            return 0
+
+        def work(connection: sqlite3.Connection) -> int:
+            self._births.save(connection, changes)
+            outbox.add(connection, list(firsts), list(firsts.values()))
+            if heard is not None:
+                run_clock.save(connection, *heard)
+            return self._bounds.add(connection, letters, clock.wall_ms())
+
+        evicted = await self._state.hold(work)
+        for message in batch.plain:
+            if message.birth is not None:
+                self._births.saved(message.birth)
+        return evicted
+
+
+def _changes(batch: Batch) -> list[Change]:
+    """Of births and deaths, in their order."""
+    found: list[Change] = []
+    for item in batch.items:
+        if isinstance(item, Read):
+            found += item.born
+            continue
+        found += item.sessions
+        if item.birth is not None:
+            found.append(item.birth)
+    return found
