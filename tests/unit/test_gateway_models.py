@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from qilu_contract.columns import Series, of_points
 from qilu_contract.storage import Point
 from qilu_gateway.write.batching import Batcher
-from qilu_gateway.write.spool import Spool, Spooled
+from qilu_gateway.write.spool import Spool
+from qilu_gateway.write.spool_file import Spooled
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "m1")
 MAX_BYTES = 1500

@@ -12,7 +12,7 @@ from qilu_gateway.connect.session import HISTORY
 from qilu_gateway.metrics import Meter
 from qilu_gateway.read.in_flight import InFlightMessage, latest_ms
 from qilu_gateway.write.batches import Written
-from qilu_gateway.write.spool import Spooled
+from qilu_gateway.write.spool_file import Spooled
 
 LAG_SAMPLES = 20
 """Readings of a batch whose lag is observed."""

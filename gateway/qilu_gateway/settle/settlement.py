@@ -18,7 +18,7 @@ from qilu_gateway.settle.keeping import Keeping
 from qilu_gateway.settle.problems import Problems
 from qilu_gateway.settle.reports import Reports
 from qilu_gateway.write.batches import Written
-from qilu_gateway.write.spool import Spooled
+from qilu_gateway.write.spool_file import Spooled
 
 
 class Settlement:

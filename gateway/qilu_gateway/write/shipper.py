@@ -21,7 +21,8 @@ from qilu_gateway.settle import outbox
 from qilu_gateway.settle.dead_letters import Bounds, DeadLetter
 from qilu_gateway.settle.problems import Problems
 from qilu_gateway.statefile import StateFile
-from qilu_gateway.write.spool import Spool, Spooled
+from qilu_gateway.write.spool import Spool
+from qilu_gateway.write.spool_file import Spooled
 from qilu_gateway.write.store_gate import StoreGate
 
 log = structlog.get_logger()

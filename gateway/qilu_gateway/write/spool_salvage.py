@@ -1,0 +1,104 @@
+"""The spool's file, opened; and what can be read of a damaged one."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from qilu_gateway.sqlite_files import SEARCH_IDS, is_passing, open_private
+from qilu_gateway.write import spool_bodies
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS batches (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  readings INTEGER NOT NULL,
+  created_ms INTEGER NOT NULL,
+  checksum BLOB NOT NULL,
+  body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS heads (id INTEGER PRIMARY KEY, readings INTEGER NOT NULL);
+"""
+# `heads` says again, on pages of its own, how many readings a batch holds: when a page of `batches` is
+# damaged, it still tells what is missing.
+
+
+def connect(path: Path, new: bool) -> sqlite3.Connection:
+    """`new`: there is no such file yet, or nothing in it."""
+    connection = open_private(path, check_same_thread=False, isolation_level=None)
+    try:
+        # Nobody else opens the file, and so there is no index of the log beside it, for which a full disk
+        # has no room: what is spooled can be read and shipped all the same.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        if new:  # a write, even where it changes nothing
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def save_readable(damaged: Path, target: sqlite3.Connection) -> int:
+    """Copy the batches of a damaged file that are as they were written; returns how many readings the others
+    held, as far as it says."""
+    missing: dict[int, int] = {}
+    with closing(sqlite3.connect(damaged, isolation_level=None)) as source:
+        try:
+            source.execute("PRAGMA writable_schema = ON")  # else a file that lost its end is not read at all
+            ids = _ids(source)
+        except sqlite3.DatabaseError as error:
+            if is_passing(error):
+                raise
+            return 0  # not even the first page is one of ours
+        target.execute("BEGIN")
+        # One look-up each: a damaged page hides its own rows only.
+        for id_ in ids:
+            row = _look_up(source, "SELECT readings FROM heads WHERE id = ?", id_)
+            if row is not None:
+                missing[id_] = row[0]
+            row = _look_up(source, "SELECT readings, created_ms, checksum FROM batches WHERE id = ?", id_)
+            if row is None:
+                continue
+            readings, created_ms, checksum = row
+            missing.setdefault(id_, readings)
+            row = _look_up(source, "SELECT body FROM batches WHERE id = ?", id_)
+            if row is not None and spool_bodies.decode(readings, checksum, row[0]) is not None:
+                batch = (id_, readings, created_ms, checksum, row[0])
+                target.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", batch)
+                target.execute("INSERT INTO heads VALUES (?, ?)", (id_, readings))
+                del missing[id_]
+        target.execute("COMMIT")
+    return sum(readings for readings in missing.values() if isinstance(readings, int))
+
+
+def _look_up(connection: sqlite3.Connection, sql: str, id_: int) -> tuple[Any, ...] | None:
+    try:
+        row: tuple[Any, ...] | None = connection.execute(sql, (id_,)).fetchone()
+    except sqlite3.DatabaseError:
+        return None
+    return row
+
+
+def _ids(connection: sqlite3.Connection) -> range:
+    """Where ids lie, as far as a damaged file tells."""
+    ends = [
+        row[0]
+        for row in (
+            _look_up(connection, "SELECT seq FROM sqlite_sequence WHERE ?", 1),
+            _look_up(connection, "SELECT max(id) FROM batches WHERE id >= ?", 0),
+            _look_up(connection, "SELECT max(id) FROM heads WHERE id >= ?", 0),
+        )
+        if row is not None and isinstance(row[0], int)
+    ]
+    if not ends:
+        return range(0)
+    firsts = (
+        _look_up(connection, "SELECT min(id) FROM batches WHERE id >= ?", 0),
+        _look_up(connection, "SELECT min(id) FROM heads WHERE id >= ?", 0),
+    )
+    known = [row[0] for row in firsts if row is not None and isinstance(row[0], int)]
+    return range(min(known, default=max(1, max(ends) - SEARCH_IDS)), max(ends) + 1)
