@@ -21,8 +21,8 @@ from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.columns import Series, of_points
 from qilu_contract.storage import Point
 from qilu_gateway.metrics import Counters
-from qilu_gateway.rollups import fleets, rollups
-from qilu_gateway.rollups.fleets import Fleet
+from qilu_gateway.rollups import class_rollups, rollups
+from qilu_gateway.rollups.class_rollups import ClassRollup
 from qilu_gateway.rollups.rollups import Rollups
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.write.store_gate import StoreGate
@@ -66,7 +66,7 @@ class Opened:
         self.rollups.add_columns(of_points(points, self._series, self._numbers, exact=False), repeats)
 
     async def close_all(self) -> None:
-        await self.rollups.sweep(time.monotonic() + fleets.HEARD_S + 1)
+        await self.rollups.sweep(time.monotonic() + class_rollups.HEARD_S + 1)
 
     async def row(self, level: str, place: str, signal: str, minute: int = 0) -> dict[str, Any]:
         at_ms = START_MS + minute * MINUTE_MS
@@ -157,12 +157,12 @@ async def test_a_minute_stays_open_until_its_class_is_past_it_and_nothing_more_c
     async with Opened(tmp_path) as it:
         now_s = time.monotonic()
         it.add([reading(0, START_MS, 10.0)])
-        await it.rollups.sweep(now_s + fleets.HOLD_S + 1)
+        await it.rollups.sweep(now_s + class_rollups.HOLD_S + 1)
         assert not await it.row("province", PROVINCE, "power_in")
         it.add([reading(unit, START_MS + 4 * MINUTE_MS, 10.0) for unit in (0, 1)])
         await it.rollups.sweep(now_s + 1)
         assert not await it.row("province", PROVINCE, "power_in")
-        await it.rollups.sweep(now_s + fleets.HOLD_S + 1)
+        await it.rollups.sweep(now_s + class_rollups.HOLD_S + 1)
         assert (await it.row("province", PROVINCE, "power_in"))["n"] == 1
         assert not await it.row("province", PROVINCE, "power_in", 4)
 
@@ -192,7 +192,7 @@ async def test_no_units_clock_closes_the_others_minutes(
         await it.rollups.sweep(now_s[0])
         row = await it.row("province", PROVINCE, "power_in", {1: 15, 30: 1}[speed])
         assert row["n"] >= units - 1
-        held = sum(fleet.rows for fleet in it.rollups._fleets.values())
+        held = sum(rollup.rows for rollup in it.rollups._by_class.values())
         assert held < 15 * 60
 
 
@@ -329,26 +329,26 @@ async def test_a_sum_beyond_what_a_float_holds_is_left_out_and_everything_else_s
 async def test_a_stop_waits_for_what_is_being_summed_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sum_up = Fleet.sum_up
+    sum_up = ClassRollup.sum_up
     at_once: list[int] = [0, 0]
     inside = threading.Event()
     go_on = threading.Event()
 
-    def watched(fleet: Fleet, *more: Any) -> list[Point]:
+    def watched(rollup: ClassRollup, *more: Any) -> list[Point]:
         at_once[0] += 1
         at_once[1] = max(at_once)
         inside.set()
         go_on.wait(0.5)  # the first one gives others the time to come in beside it
         go_on.set()
         try:
-            return sum_up(fleet, *more)
+            return sum_up(rollup, *more)
         finally:
             at_once[0] -= 1
 
-    monkeypatch.setattr(Fleet, "sum_up", watched)
+    monkeypatch.setattr(ClassRollup, "sum_up", watched)
     async with Opened(tmp_path) as it:
         it.add([reading(number % 9, START_MS + number * 5_000, 1.0) for number in range(600)])
-        sweep = asyncio.create_task(it.rollups.sweep(time.monotonic() + fleets.HEARD_S + 1))
+        sweep = asyncio.create_task(it.rollups.sweep(time.monotonic() + class_rollups.HEARD_S + 1))
         await asyncio.to_thread(inside.wait)
         await asyncio.gather(it.rollups.finish(), sweep)
         await it.rollups.sweep()  # what comes after changes nothing
@@ -433,7 +433,7 @@ def meter_class() -> EquipmentClass:
 def test_a_meter_counts_what_was_added_and_not_its_beginning_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LIMITS, "meter", ())
     monkeypatch.setitem(KEY_SIGNALS, "meter", key_signals(meter_class()))
-    fleet = Fleet("meter")
+    rollup = ClassRollup("meter")
     registers = {0: [100.0, 101.0, 103.5], 1: [104.0, 2.0, 2.5]}
     names = ("power", "energy_kWh")
     points = [
@@ -445,11 +445,11 @@ def test_a_meter_counts_what_was_added_and_not_its_beginning_anew(monkeypatch: p
     ]
     series = Series()
     [columns] = of_points(points, series, {})
-    units = fleet.number(series, np.array([0], dtype=np.int32))[columns.rows]
-    assert fleet.add(units, columns.ts_ms, columns.names, columns.values, 0.0) == 0
+    units = rollup.number(series, np.array([0], dtype=np.int32))[columns.rows]
+    assert rollup.add(units, columns.ts_ms, columns.names, columns.values, 0.0) == 0
     found = {}
-    for minute in fleet.open_minutes():
-        for point in fleet.sum_up(fleet.cut([minute]), "g"):
+    for minute in rollup.open_minutes():
+        for point in rollup.sum_up(rollup.cut([minute]), "g"):
             if point.tags[0] == "province" and point.tags[4] == "energy_kWh":
                 found[(point.ts_ms - START_MS) // MINUTE_MS] = point.fields
     assert (found[0]["sum"], found[0]["n"]) == (3.5, 2)

@@ -14,7 +14,7 @@ from qilu_contract.catalogue.places import COUNTIES, PROVINCE, city_of
 from qilu_contract.columns import Series, of_points
 from qilu_contract.readings import Value
 from qilu_contract.storage import Point
-from qilu_gateway.rollups.fleets import Fleet
+from qilu_gateway.rollups.class_rollups import ClassRollup
 
 START_MS = 28_333_333 * MINUTE_MS
 MINUTES = 4
@@ -105,7 +105,7 @@ def expected(class_name: str, points: list[Point]) -> dict[Group, dict[str, floa
 def test_by_column_as_by_the_reading(class_name: str) -> None:
     draw = random.Random(class_name)
     points = readings(draw, class_name)
-    fleet, series, numbers = Fleet(class_name), Series(), dict[str, int]()
+    rollup, series, numbers = ClassRollup(class_name), Series(), dict[str, int]()
     own = np.zeros(20, dtype=np.int32)
     sent = []
     for begin in range(0, len(points), 50):
@@ -113,19 +113,19 @@ def test_by_column_as_by_the_reading(class_name: str) -> None:
             # Points of a batch with other fields stand apart, so this is the order in which they came.
             sent += columns.points()
             new = np.unique(columns.rows[own[columns.rows] == 0])
-            own[new] = fleet.number(series, new)
-            assert not fleet.add(
+            own[new] = rollup.number(series, new)
+            assert not rollup.add(
                 own[columns.rows], columns.ts_ms, columns.names, columns.values, float(begin)
             )
         if begin == 200:
-            fleet.merge()
+            rollup.merge()
         if begin == 300:  # a stop, and the next start, whose units are numbered anew
-            body = fleet.dump(series, own)
-            fleet, series, numbers, own = Fleet(class_name), Series(), {}, np.zeros(20, dtype=np.int32)
-            fleet.load(body, float(begin))
+            body = rollup.dump(series, own)
+            rollup, series, numbers, own = ClassRollup(class_name), Series(), {}, np.zeros(20, dtype=np.int32)
+            rollup.load(body, float(begin))
     found = {}
-    for minute in fleet.open_minutes():
-        for point in fleet.sum_up(fleet.cut([minute]), "g"):
+    for minute in rollup.open_minutes():
+        for point in rollup.sum_up(rollup.cut([minute]), "g"):
             level, place, city, _, signal, _ = point.tags
             assert city == (city_of(place) if level in ("city", "county") else PROVINCE)
             found[Group(point.ts_ms // MINUTE_MS, level, place, signal)] = point.fields

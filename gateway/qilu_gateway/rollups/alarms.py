@@ -45,7 +45,7 @@ class Alarm(msgspec.Struct):
 
 
 class Watch:
-    """The limits of one class, and what is remembered of its units, by their numbers in the fleet."""
+    """The limits of one class, and what is remembered of its units, by their numbers in the class."""
 
     def __init__(self, class_name: str) -> None:
         self.limits = list(alarm_limits(class_name).items())
@@ -117,7 +117,7 @@ class Gate:
 
 
 class Heard(NamedTuple):
-    """Points of a class in the order in which they came, with their units' numbers in the fleet, and the time
+    """Points of a class in the order in which they came, with their units' numbers in the class, and the time
     of the latest reading of each of those before (ms; 0: none)."""
 
     columns: Columns
@@ -129,7 +129,7 @@ class _Reading(NamedTuple):
     ts_ms: int
     unit: str
     number: int
-    """The unit's, in the fleet."""
+    """The unit's, in the class."""
     values: dict[str, float]
     columns: Columns
     row: int

@@ -1,6 +1,6 @@
 """Roll-ups of what the gateway has made durable, so that no dashboard has to read every series: `fleet`, a
-minute and an hour of a class's key signals in a place (`fleets.py`), and `alarm`, a breach of a limit from
-its begin to its end (`alarms.py`).
+minute and an hour of a class's key signals in a place (`class_rollups.py`), and `alarm`, a breach of a
+limit from its begin to its end (`alarms.py`).
 
 A minute is one of event time. Its rows are held until it closes: nothing has come for it for HOLD_S, and its
 class is LATE_MINUTES past its end (or nothing has come for IDLE_S, as at the end of a run, and the class is
@@ -38,7 +38,7 @@ from qilu_stores.hours import Hours
 
 from qilu_gateway.rollups import alarms
 from qilu_gateway.rollups.alarms import Alarms, Heard
-from qilu_gateway.rollups.fleets import Cut, Fleet
+from qilu_gateway.rollups.class_rollups import ClassRollup, Cut
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.write.store_gate import Refused
 
@@ -94,7 +94,7 @@ class Rollups:
 
     def __init__(self, gateway: str, state: StateFile, store: Writer) -> None:
         self._gateway, self._state, self._store = gateway, state, store
-        self._fleets = {name: Fleet(name) for name in CATALOGUE}
+        self._by_class = {name: ClassRollup(name) for name in CATALOGUE}
         self._alarms = Alarms(state, lambda point: self._wait([point]))
         self._waiting: OrderedDict[tuple[object, ...], Point] = OrderedDict()
         """By what the store tells points apart by: a newer one takes the place of what still waits."""
@@ -103,7 +103,7 @@ class Rollups:
         self._series: Series | None = None
         """What numbers the units."""
         self._number_of: Rows = np.zeros(1, dtype=np.int32)
-        """By the number in the series, each unit's number in its fleet; 0: none yet."""
+        """By the number in the series, each unit's number in its class; 0: none yet."""
         self._summing = asyncio.Lock()
         self._finished = False
         self._refusal = ""
@@ -121,12 +121,12 @@ class Rollups:
         now_s = time.monotonic()
         heard: list[Heard] = []
         for each, repeated in zip(columns, repeats or [None] * len(columns), strict=True):
-            fleet = self._fleets.get(each.measurement)
-            if fleet is None:
+            rollup = self._by_class.get(each.measurement)
+            if rollup is None:
                 self.tally.left_out += len(each)
                 continue
-            units = self._numbers(fleet, each)
-            before_ms = fleet.last_ms[units]
+            units = self._numbers(rollup, each)
+            before_ms = rollup.last_ms[units]
             if repeated is not None:
                 new = ~repeated | (each.ts_ms > before_ms)
                 each, units, before_ms = each.take(new), units[new], before_ms[new]
@@ -135,13 +135,13 @@ class Rollups:
         self.tally.left_out += self._alarms.left_out
         self._alarms.left_out = 0
         for each, units, _ in heard:
-            fleet = self._fleets[each.measurement]
-            late = fleet.add(units, each.ts_ms, each.names, each.values, now_s)
+            rollup = self._by_class[each.measurement]
+            late = rollup.add(units, each.ts_ms, each.names, each.values, now_s)
             self.tally.late += late
             self.tally.rolled += len(units) - late
 
-    def _numbers(self, fleet: Fleet, columns: Columns) -> Rows:
-        """The points' units, as the fleet numbers them."""
+    def _numbers(self, rollup: ClassRollup, columns: Columns) -> Rows:
+        """The points' units, as their class numbers them."""
         series, rows = columns.series, columns.rows
         if self._series is None:
             self._series = series
@@ -151,8 +151,8 @@ class Rollups:
         units = self._number_of[rows]
         if len(units) and not units.all():
             new = np.unique(rows[units == 0])
-            self._number_of[new] = numbers = fleet.number(series, new)
-            self._alarms.number(fleet.class_name, series.tag("unit", new).tolist(), numbers, fleet.known)
+            self._number_of[new] = numbers = rollup.number(series, new)
+            self._alarms.number(rollup.class_name, series.tag("unit", new).tolist(), numbers, rollup.known)
             units = self._number_of[rows]
         return units
 
@@ -171,16 +171,16 @@ class Rollups:
 
         for name, body in await self._state.write(read):
             try:
-                if name in self._fleets:
-                    self._fleets[name].load(body, time.monotonic())
+                if name in self._by_class:
+                    self._by_class[name].load(body, time.monotonic())
                 elif name.startswith(_HOURS):
                     self._hours[name.removeprefix(_HOURS)].load(body)
                 elif name == _WAITING:
                     self._wait(msgspec.msgpack.decode(body, type=list[Point]))
             except _UNREADABLE as error:
                 log.error("open minutes in the state file cannot be read", of=name, error=repr(error))
-                if name in self._fleets:
-                    self._fleets[name] = Fleet(name)
+                if name in self._by_class:
+                    self._by_class[name] = ClassRollup(name)
         await self._alarms.load()
 
     async def run(self) -> None:
@@ -201,12 +201,12 @@ class Rollups:
         await self._alarms.keep()
 
     async def _close(self, now_s: float) -> None:
-        for fleet in self._fleets.values():
-            minutes = fleet.closable(now_s)
+        for rollup in self._by_class.values():
+            minutes = rollup.closable(now_s)
             if minutes:
-                rows = fleet.cut(minutes)
-                self._wait(await asyncio.to_thread(self._sum_up, fleet, rows))
-            fleet.merge()
+                rows = rollup.cut(minutes)
+                self._wait(await asyncio.to_thread(self._sum_up, rollup, rows))
+            rollup.merge()
         await self._make_room()
         self._alarms.write_changes()
         own = self._own_point()
@@ -214,16 +214,16 @@ class Rollups:
 
     async def _make_room(self) -> None:
         """Close the oldest minutes when too many rows are held."""
-        while sum(fleet.rows for fleet in self._fleets.values()) > MAX_ROWS:
-            fleet = max(self._fleets.values(), key=lambda fleet: fleet.rows)
-            rows = fleet.cut(fleet.open_minutes()[:1])
-            self._wait(await asyncio.to_thread(self._sum_up, fleet, rows))
+        while sum(rollup.rows for rollup in self._by_class.values()) > MAX_ROWS:
+            rollup = max(self._by_class.values(), key=lambda rollup: rollup.rows)
+            rows = rollup.cut(rollup.open_minutes()[:1])
+            self._wait(await asyncio.to_thread(self._sum_up, rollup, rows))
 
-    def _sum_up(self, fleet: Fleet, cut: Cut, remember: bool = True) -> list[Point]:
+    def _sum_up(self, rollup: ClassRollup, cut: Cut, remember: bool = True) -> list[Point]:
         """The points of minutes and of their hours. `remember` minutes that are closed for good, so that each
         counts once."""
-        minutes = fleet.sum_up(cut, self._gateway, remember)
-        return [*minutes, *self._hours[fleet.class_name].fold(minutes, remember=remember)]
+        minutes = rollup.sum_up(cut, self._gateway, remember)
+        return [*minutes, *self._hours[rollup.class_name].fold(minutes, remember=remember)]
 
     def _own_point(self) -> Point:
         tally = self.tally
@@ -231,7 +231,7 @@ class Rollups:
             "rolled": tally.rolled,
             "late": tally.late,
             "left_out": tally.left_out,
-            "held": sum(fleet.rows for fleet in self._fleets.values()),
+            "held": sum(rollup.rows for rollup in self._by_class.values()),
             "dropped": tally.points_dropped,
             "alarms_open": self.open_alarms,
         }
@@ -269,18 +269,18 @@ class Rollups:
             async with asyncio.timeout(FINISH_S):
                 async with self._summing:
                     await self._close(time.monotonic())
-                    for fleet in self._fleets.values():
-                        rows = fleet.cut(fleet.open_minutes(), keep=True)
-                        self._wait(await asyncio.to_thread(self._sum_up, fleet, rows, False))
+                    for rollup in self._by_class.values():
+                        rows = rollup.cut(rollup.open_minutes(), keep=True)
+                        self._wait(await asyncio.to_thread(self._sum_up, rollup, rows, False))
                     # From now on nothing changes any more, so that the next start goes on with what is kept.
                     self._finished = True
                 # First of all, so that the next start counts nothing twice, whatever the store does.
                 series = self._series or Series()
                 self._number_of = grown(self._number_of, len(series))
                 bodies = [
-                    (name, fleet.dump(series, self._number_of))
-                    for name, fleet in self._fleets.items()
-                    if fleet.known
+                    (name, rollup.dump(series, self._number_of))
+                    for name, rollup in self._by_class.items()
+                    if rollup.known
                 ]
                 bodies += [(_HOURS + name, hours.dump()) for name, hours in self._hours.items()]
                 bodies.append((_WAITING, msgspec.msgpack.encode(list(self._waiting.values()))))

@@ -67,7 +67,7 @@ class Cut:
     """By unit. Numbers are only added to it."""
 
 
-class Fleet:
+class ClassRollup:
     """The rows of one class. `add` runs in the event loop; `sum_up` may run in a thread, one call at a
     time."""
 
