@@ -31,6 +31,7 @@ from qilu_gateway.read.columnar import Reader
 from qilu_gateway.read.reads import Found, Read
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
+from qilu_gateway.write import writer
 from qilu_stores import open_store
 from scripted_broker import Delivery, ScriptedBroker
 
@@ -290,6 +291,7 @@ def read_nothing(
 
 
 def main() -> None:
+    writer.SLOW_S = 600.0  # on a busy machine, too, only a store that is away sends anything to the spool
     seed, messages, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     if sys.argv[4:] == ["plain"]:
         Reader.read = read_nothing  # type: ignore[method-assign]
