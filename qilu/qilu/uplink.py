@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-import msgspec
 from qilu_common.broker import BrokerAddress
 from qilu_common.mqtt.codec import ConnectOptions
 from qilu_common.mqtt.connection import Connection, connect
@@ -22,6 +21,7 @@ from qilu_common.mqtt.errors import NOT_AUTHORISED, MqttError
 from qilu_common.mqtt.messages import Messages
 from qilu_common.mqtt.reconnecting import keep_connected
 from qilu_contract.errors import ConfigError, QiluError
+from qilu_contract.wire.host_state import State
 from qilu_contract.wire.topics import state as state_topic
 
 AWAY_S = 120.0
@@ -30,11 +30,6 @@ WINDOW = 2_000
 """Messages in flight to the broker: enough to hide the way there and back."""
 STUCK_S = 30.0
 """A broker that confirms nothing for so long has lost us."""
-
-
-class _HostState(msgspec.Struct):
-    online: bool
-    timestamp: int
 
 
 class Uplink:
@@ -129,12 +124,9 @@ class Uplink:
     def _take(self, messages: Messages) -> None:
         """STATE of the gateway; nothing else was asked for."""
         for message in messages:
-            try:
-                state = msgspec.json.decode(message.payload, type=_HostState)
-            except msgspec.DecodeError:
-                continue
-            if state.timestamp < self._host_since_ms:
-                continue  # an older host's will, come late
+            state = State.decode(message.payload)
+            if state is None or state.timestamp < self._host_since_ms:
+                continue  # the will of an older connection of the host
             self._host_since_ms = state.timestamp
             if state.online:
                 self._online.set()

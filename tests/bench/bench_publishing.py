@@ -25,7 +25,7 @@ from qilu_common.mqtt.codec import ConnectOptions
 from qilu_common.mqtt.connection import connect
 from qilu_contract.wire import topics
 from qilu_devices.edge import payloads
-from qilu_devices.edge.edge_node import EdgeNode
+from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Unit
 from qilu_devices.run.runner import RunConfig, run
@@ -142,8 +142,9 @@ def nodes_of(broker: Mosquitto, units: list[Unit], capacity: int = 100_000) -> d
     for unit in units:
         by_enterprise.setdefault(unit.enterprise.id, []).append(unit)
     address, connecting = BrokerAddress.from_url(broker.url), asyncio.Semaphore(64)
+    config = NodeConfig(address, capacity, connecting=connecting)
     return {
-        id_: EdgeNode(mine[0].enterprise, mine, address, Flow(), capacity, connecting, lambda: None)
+        id_: EdgeNode(mine[0].enterprise, mine, config, Flow(), lambda: None)
         for id_, mine in by_enterprise.items()
     }
 

@@ -37,7 +37,7 @@ from qilu.keyring import Keyring
 from qilu_common.broker import BrokerAddress
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.wire import topics
-from qilu_devices.edge.edge_node import EdgeNode
+from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Enterprise, Unit
@@ -152,12 +152,9 @@ class Node:
         self._node = EdgeNode(
             self.enterprise,
             [self.unit],
-            self._broker,
+            NodeConfig(self._broker, 10 * BURST, sessions=self._sessions),
             Flow(),
-            10 * BURST,
-            asyncio.Semaphore(1),
             lambda: None,
-            sessions=self._sessions,
         )
         self._ready.set()
         await self._node.run()

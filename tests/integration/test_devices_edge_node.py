@@ -19,7 +19,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire import clock, marks, sparkplug, topics
 from qilu_contract.wire.marks import Mark
-from qilu_devices.edge.edge_node import EdgeNode
+from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Unit
 from qilu_devices.run.manifest import load_manifest
@@ -463,9 +463,7 @@ async def test_a_full_buffer_drops_the_oldest_and_counts_it(mosquitto: Any, obse
     units = fleet_of(SCENARIO, units=5)
     owner = units[0].enterprise
     mine = [unit for unit in units if unit.enterprise == owner]
-    node = EdgeNode(
-        owner, mine, BrokerAddress.from_url(mosquitto.url), Flow(), 10, asyncio.Semaphore(1), lambda: None
-    )
+    node = EdgeNode(owner, mine, NodeConfig(BrokerAddress.from_url(mosquitto.url), 10), Flow(), lambda: None)
     made = [
         sample
         for moment in Simulation(mine, SEED, START_MS).moments(START_MS + 120_000)
@@ -473,8 +471,8 @@ async def test_a_full_buffer_drops_the_oldest_and_counts_it(mosquitto: Any, obse
     ]
     for sample in made:
         node.offer(sample)
-    assert node.made == len(made)
-    assert node.dropped == len(made) - len(mine) - 10
+    assert node.backlog.made == len(made)
+    assert node.backlog.dropped == len(made) - len(mine) - 10
     assert node.pending == len(mine) + 10
     observer.host(online=True)
     task = asyncio.create_task(node.run())

@@ -3,7 +3,6 @@ ground truth says about it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
 from itertools import chain
 from pathlib import Path
@@ -18,7 +17,7 @@ from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.wire import sparkplug
 from qilu_contract.wire.clock import MAX_AHEAD_MS
 from qilu_devices.edge import payloads
-from qilu_devices.edge.edge_node import EdgeNode
+from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Shard, Unit
 from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord
@@ -443,7 +442,7 @@ def test_what_was_not_acknowledged_is_not_expected_whatever_its_clock_said() -> 
 def node_of(units: list[Unit], capacity: int) -> EdgeNode:
     owner = units[0].enterprise
     broker = BrokerAddress.from_url("mqtt://127.0.0.1:1")
-    return EdgeNode(owner, units, broker, Flow(), capacity, asyncio.Semaphore(1), lambda: None)
+    return EdgeNode(owner, units, NodeConfig(broker, capacity), Flow(), lambda: None)
 
 
 def test_an_edge_node_knows_what_waits_by_when_it_was_made() -> None:
@@ -455,17 +454,17 @@ def test_an_edge_node_knows_what_waits_by_when_it_was_made() -> None:
     node.offer(others[2])
     node.offer(Sending(others[0], others[0].ts_ms, others[0].ts_ms, Way.OVERTAKEN))
     node.offer(Sending(others[0], others[0].ts_ms, others[0].ts_ms, Way.COPY))
-    assert (node.made, node.pending, node.made_until_ms) == (3, 3, others[2].ts_ms)
+    assert (node.backlog.made, node.pending, node.backlog.made_until_ms) == (3, 3, others[2].ts_ms)
     # What was sampled first is all that counts, wherever it stands.
-    node._devices[first.unit.id].first_pending = False
+    node.backlog.devices[first.unit.id].first_pending = False
     assert node.acked_through_ms == others[0].ts_ms - 1
     # A full buffer drops readings; a copy that goes is no reading lost.
     for sample in others[3:6]:
         node.offer(
             Sending(sample._replace(ts_ms=sample.ts_ms - 90_000), sample.ts_ms, sample.ts_ms, Way.SHIFTED)
         )
-    assert (node.made, node.dropped, node.pending) == (6, 2, 4)
-    assert node.made_until_ms == others[5].ts_ms
+    assert (node.backlog.made, node.backlog.dropped, node.pending) == (6, 2, 4)
+    assert node.backlog.made_until_ms == others[5].ts_ms
     assert node.acked_through_ms == others[3].ts_ms - 1
 
 

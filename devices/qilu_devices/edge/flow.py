@@ -15,6 +15,7 @@ from typing import Protocol
 
 from qilu_contract.wire.clock import MAX_AHEAD_MS, wall_ms
 from qilu_contract.wire.marks import Mark
+from qilu_contract.wire.topics import HOST_ID
 
 AHEAD_S = 1.0
 """What the host takes in this time may be ahead of it."""
@@ -35,8 +36,9 @@ MAX_OPEN = 1_000
 class Marker(Protocol):
     """An edge node, as far as the flow to its host goes."""
 
-    acked: int
-    """Readings that the broker acknowledged."""
+    @property
+    def acked(self) -> int:
+        """Readings that the broker acknowledged."""
 
     @property
     def online(self) -> bool: ...
@@ -52,7 +54,8 @@ class Marker(Protocol):
 class Flow:
     """To one host, from the `nodes` that follow it. `moved` is called when the host has come further."""
 
-    def __init__(self, moved: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, host: str = HOST_ID, moved: Callable[[], None] = lambda: None) -> None:
+        self.host = host
         self.nodes: list[Marker] = []
         self._moved = moved
         self._announced_ms = 0

@@ -19,7 +19,8 @@ from qilu_contract.wire.partitions import of_group
 
 from qilu_devices import faults
 from qilu_devices.commands import ScheduledCommand, with_commands
-from qilu_devices.edge.edge_node import EdgeNode, made_ms
+from qilu_devices.edge.backlog import made_ms
+from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Shard, Unit
@@ -239,24 +240,25 @@ class _Run:
         config = self._config
         count = max(1, len(by_enterprise))
         self._capacity = min(max(BUFFERED_READINGS // count, NODE_CAPACITY_MIN), NODE_CAPACITY_MAX)
-        connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
         self._sessions = Sessions(config.state, by_enterprise)
+        node_config = NodeConfig(
+            self._broker,
+            self._capacity,
+            config.strict,
+            config.backfill,
+            asyncio.Semaphore(CONNECTING_AT_ONCE),
+            self._sessions,
+        )
         for id_, units in by_enterprise.items():
             host = of_group(units[0].enterprise.county, config.gateways).host_id()
-            flow = self._flow_of[id_] = self._flows.setdefault(host, Flow(self._flow_moved))
+            flow = self._flow_of[id_] = self._flows.setdefault(host, Flow(host, self._flow_moved))
             self._nodes[id_] = node = EdgeNode(
                 units[0].enterprise,
                 units,
-                self._broker,
+                node_config,
                 flow,
-                self._capacity,
-                connecting,
                 self._moved.set,
-                host=host,
-                strict=config.strict,
-                commanded=self._switchboard.obey,
-                historical=config.backfill,
-                sessions=self._sessions,
+                self._switchboard.obey,
             )
             flow.nodes.append(node)
 
@@ -320,7 +322,7 @@ class _Run:
         for reading in readings:
             node = self._nodes[reading.unit.enterprise.id]
             if made_ms(reading) <= self._published.get(node.id, -1):
-                node.skip(reading)
+                node.backlog.skip(reading)
             else:
                 node.offer(reading)
                 self._flow_of[node.id].made()
@@ -390,11 +392,11 @@ class _Run:
         return RunReport(
             units=len(self._units),
             enterprises=len(self._nodes),
-            readings_made=sum(node.made for node in nodes),
+            readings_made=sum(node.backlog.made for node in nodes),
             readings_acked=sum(node.acked for node in nodes),
             pending=sum(node.pending for node in nodes),
-            dropped=sum(node.dropped for node in nodes),
-            births=sum(node.births for node in nodes),
+            dropped=sum(node.backlog.dropped for node in nodes),
+            births=sum(node.backlog.births for node in nodes),
             nodes_online=sum(node.online for node in nodes),
             start_ms=self._start_ms,
             until_ms=self._until_ms,
@@ -432,10 +434,10 @@ class _Run:
             nodes={
                 node.id: NodeRecord(
                     min(node.acked_through_ms, self._whole_until_ms, held.get(node.id, FOREVER_MS) - 1),
-                    node.made,
+                    node.backlog.made,
                     node.acked,
-                    node.dropped,
-                    node.unfit,
+                    node.backlog.dropped,
+                    node.backlog.unfit,
                 )
                 for node in self._nodes.values()
             },

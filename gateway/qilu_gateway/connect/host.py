@@ -8,12 +8,12 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 
-import msgspec
 import structlog
 from qilu_common.mqtt.codec import Will
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.host_state import State
 
 from qilu_gateway.connect.session import Session
 from qilu_gateway.statefile import StateFile
@@ -29,22 +29,6 @@ CREATE TABLE IF NOT EXISTS host_state (
 CHECK_EVERY_S = 0.1
 AHEAD_MS = 60_000
 """Timestamps that lie further ahead of the wall clock are mentioned in /healthz: clocks drift by less."""
-
-
-class State(msgspec.Struct):
-    """The payload of a STATE message."""
-
-    online: bool
-    timestamp: int
-
-
-def parse(payload: bytes) -> State | None:
-    """None for what is no STATE, an empty payload included."""
-    try:
-        state = msgspec.json.decode(payload, type=State)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return state if 0 <= state.timestamp <= MAX_TIME_MS else None
 
 
 class Timestamps:
@@ -129,7 +113,7 @@ class HostState:
     def hear(self, payload: bytes) -> None:
         """What was published under this host id, by somebody else or by us. The broker keeps the last one for
         edge nodes that start later: it must be ours, and newer than all others."""
-        heard = parse(payload)
+        heard = State.decode(payload)
         if heard is not None and self._timestamps.seen(heard.timestamp):
             log.warning("STATE from the future under this host id", timestamp_ms=heard.timestamp)
         elif heard != self._published:
@@ -149,7 +133,7 @@ class HostState:
             # All other STATEs of a connection bear the will's timestamp, so that the will counts as well.
             timestamp_ms = self._timestamps.next() if self._leaving else self._session.connected_ms
             self._published, self._contradicted = State(online, timestamp_ms), False
-            payload = msgspec.json.encode(self._published)
+            payload = self._published.encode()
             if not await self._session.publish(topics.state(self._host_id), payload, retain=True):
                 self._contradicted = True  # for all that we know
                 return False
@@ -182,6 +166,4 @@ def load(connection: sqlite3.Connection, host_id: str) -> int:
 
 def will(host_id: str) -> Callable[[int], Will]:
     """The last will of a connection, from its timestamp."""
-    return lambda timestamp_ms: Will(
-        topics.state(host_id), msgspec.json.encode(State(False, timestamp_ms)), retain=True
-    )
+    return lambda timestamp_ms: Will(topics.state(host_id), State(False, timestamp_ms).encode(), retain=True)

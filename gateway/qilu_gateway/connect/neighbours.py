@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import structlog
 from qilu_contract.wire import partitions
+from qilu_contract.wire.host_state import State
 from qilu_contract.wire.partitions import Partition
-
-from qilu_gateway.connect import host as host_state
 
 log = structlog.get_logger()
 
@@ -36,7 +35,7 @@ class Neighbours:
             self._hear_own(payload)
             return
         other = partitions.of_host(host, self._base)
-        state = host_state.parse(payload)
+        state = State.decode(payload)
         if other is None or state is None:
             return
         shared = set(other.groups) & set(self._own.groups)

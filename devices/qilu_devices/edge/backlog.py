@@ -1,0 +1,253 @@
+"""What an edge node has to publish, in order, and what became of its readings. No I/O.
+
+Readings wait here until the broker has acknowledged them. What was published and not acknowledged when a
+connection ends comes back to the head of the queue, so a reading leaves by its PUBACK alone, or by the bound
+of the buffer: when that is full, the oldest reading is dropped and counted.
+
+Sample 0 of a unit is published by its birth and by nothing else. Births repeat acknowledged values with their
+own sample times, so they never carry a reading that is not counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.wire.commands import Answer
+from qilu_contract.wire.marks import Mark
+
+from qilu_devices.edge.device import Device
+from qilu_devices.edge.messages import NodeMessages
+from qilu_devices.fleet import Unit
+from qilu_devices.simulation import Sample
+from qilu_devices.transport.disturbance import Sending, Way
+
+ALIASES_A_UNIT = 32
+MAX_ANSWERS = 1000
+"""Answers to commands that may wait for the host; the oldest is dropped when one more comes."""
+NODE_BIRTH, MARK = "NBIRTH", "mark"
+Item = Sample | Sending | Answer | Device | str
+"""What a message in flight is about: a reading, an answer, a unit's birth, the node's birth or a mark."""
+
+
+def made_ms(item: Sample | Sending) -> int:
+    """When a reading was sampled, whatever its timestamp says."""
+    return item.made_ms if isinstance(item, Sending) else item.ts_ms
+
+
+class Backlog:
+    """`offer` adds readings, `next` gives what to publish, `acknowledged` and `take_back` what became of it.
+    `online` is set by the owner: connected, and the host takes readings."""
+
+    def __init__(self, units: Sequence[Unit], messages: NodeMessages, capacity: int) -> None:
+        self._messages, self._capacity = messages, capacity
+        # The same distance in every node, so that units at the same place in their nodes share a layout.
+        distance = max(ALIASES_A_UNIT, *(len(CATALOGUE[unit.class_name].signals) for unit in units))
+        self.devices = {
+            unit.id: Device(unit, number * distance, messages.topic("DDATA", unit.id))
+            for number, unit in enumerate(units)
+        }
+        self._buffer: deque[Sample | Sending] = deque()
+        self._in_order = True  # the buffer, by when it was made
+        self._births: deque[Device] = deque()
+        self._answers: deque[Answer] = deque(maxlen=MAX_ANSWERS)
+        self._node_birth_due = False
+        self._mark_due: int | None = None
+        self._late_until_ms = 0  # what was sampled up to here waited for the connection or the host
+        self.online = False
+        self.disconnect_due = False
+        """A transport fault breaks the connection off."""
+
+        self.made = 0
+        self.acked = 0
+        self.dropped = 0
+        self.unfit = 0
+        """Acknowledged readings that a transport fault made unfit for the gateway."""
+        self.births = 0
+        self.made_until_ms = 0
+
+    @property
+    def pending(self) -> int:
+        """Readings made that are neither acknowledged nor dropped."""
+        return self.made - self.acked - self.dropped
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be something to publish."""
+        return bool(self._buffer or self._births or self._answers)
+
+    def acked_through_ms(self, in_flight: Sequence[Any]) -> int:
+        """Every reading sampled up to here is acknowledged (or dropped, if `dropped` says so), when these
+        items are not."""
+        waiting = [made_ms(item) for item in _readings(in_flight)]
+        ahead = islice(self._buffer, 1 if self._in_order else None)
+        waiting += [made_ms(item) for item in ahead if isinstance(item, Sample) or item.counts]
+        firsts = [
+            sample.ts_ms
+            for device in self.devices.values()
+            if device.first_pending and device.last
+            for sample in device.last.values()
+        ]
+        return min([self.made_until_ms, *(ts_ms - 1 for ts_ms in waiting + firsts)])
+
+    # -- in
+
+    def offer(self, sample: Sample | Sending) -> None:
+        """Take a reading; samples of a unit come in time order, the first one undisturbed."""
+        if isinstance(sample, Sending):
+            self._offer_disturbed(sample)
+            return
+        self.made += 1
+        self.made_until_ms = sample.ts_ms
+        device = self.devices[sample.unit.id]
+        if device.last is None:
+            device.take(sample)
+            device.first_pending = True
+        else:
+            self._buffer.append(sample)
+            if len(self._buffer) > self._capacity:
+                self._drop_oldest()
+        if not device.born and not device.lost:
+            self._queue_birth(device)
+
+    def _offer_disturbed(self, sending: Sending) -> None:
+        self.made += sending.counts
+        self.made_until_ms = max(self.made_until_ms, sending.made_ms)
+        self._in_order = False
+        self._buffer.append(sending)
+        device = self.devices[sending.unit.id]
+        if not device.born and not device.lost and sending.way is not Way.OFFLINE:
+            self._queue_birth(device)
+        self._drop_oldest()
+
+    def skip(self, sample: Sample | Sending) -> None:
+        """Take a reading that an earlier process has published, and the broker acknowledged."""
+        self.made_until_ms = max(self.made_until_ms, made_ms(sample))
+        device = self.devices[sample.unit.id]
+        if isinstance(sample, Sending):
+            device.lost = sample.way is Way.OFFLINE or (device.lost and not sample.counts)
+            if sample.way is Way.SHIFTED:
+                device.take(sample.sample)
+            self.made += sample.counts
+            self.acked += sample.counts
+            self.unfit += sample.refused is not None
+        else:
+            device.take(sample)
+            device.lost = False
+            self.made += 1
+            self.acked += 1
+
+    def add_mark(self, number: int) -> None:
+        self._mark_due = number
+
+    def add_answer(self, answer: Answer) -> None:
+        self._answers.append(answer)
+
+    def add_births(self) -> None:
+        """The node's birth is due, and that of every unit which has a reading and is not lost."""
+        for device in self.devices.values():
+            device.born = device.last is not None and not device.lost
+        self._births = deque(device for device in self.devices.values() if device.born)
+        self._node_birth_due = True
+
+    def mark_late(self) -> None:
+        """What waits now has waited for the connection or the host."""
+        if self._buffer:
+            self._late_until_ms = made_ms(self._buffer[-1])
+
+    def _queue_birth(self, device: Device) -> None:
+        """Of a unit that has no birth on this connection, or that the node had lost: of its first reading, or
+        of one whose earlier readings an earlier process has published."""
+        if self.online and device.last is not None:
+            device.born, device.lost = True, False
+            self._births.append(device)
+
+    def _drop_oldest(self) -> None:
+        while len(self._buffer) > self._capacity:
+            item = self._buffer.popleft()
+            self.dropped += item.counts if isinstance(item, Sending) else 1
+
+    # -- out
+
+    def next(self, bd_seq: int, limit_ms: int) -> tuple[str, bytes, Item] | None:
+        """Topic, payload and item of the next message: births before data, nothing from beyond `limit_ms`."""
+        if self._node_birth_due:
+            self._node_birth_due = False
+            return *self._messages.birth(bd_seq, self.made_until_ms), NODE_BIRTH
+        if self._mark_due is not None:
+            mark, self._mark_due = Mark(self._mark_due), None
+            return *self._messages.mark(mark, self.made_until_ms), MARK
+        if self._answers:
+            answer = self._answers.popleft()
+            return *self._messages.answer(answer), answer
+        while self._births or (self._buffer and self._buffer[0].ts_ms <= limit_ms):
+            if self._births:
+                return self._next_birth(limit_ms)
+            sample = self._buffer[0]
+            device = self.devices[sample.unit.id]
+            way = sample.way if isinstance(sample, Sending) else None
+            if device.lost and way not in (Way.DISCONNECT, Way.OFFLINE, Way.GARBAGE):  # no longer
+                self._queue_birth(device)
+                continue
+            self._buffer.popleft()
+            if way is Way.DISCONNECT:
+                self.disconnect_due = True
+                return None
+            if way is not Way.OFFLINE:
+                return *self._encode(device, sample), sample
+            was_born, device.born, device.lost = device.born, False, True
+            if was_born:  # else nobody has seen the unit on this connection
+                return *self._messages.device_death(device, sample.ts_ms), sample
+        return None
+
+    def _next_birth(self, limit_ms: int) -> tuple[str, bytes, Item] | None:
+        device = self._births[0]
+        dated = device.dated()
+        if max(ts_ms for ts_ms, _ in dated) > limit_ms:
+            return None
+        self._births.popleft()
+        self.births += 1
+        return *self._messages.device_birth(device, dated), device
+
+    def _encode(self, device: Device, sample: Sample | Sending) -> tuple[str, bytes]:
+        late = made_ms(sample) <= self._late_until_ms
+        if isinstance(sample, Sending):
+            return self._messages.disturbed(device, sample, late)
+        return self._messages.reading(device, sample, late)
+
+    # -- what became of it
+
+    def acknowledged(self, items: Sequence[Item]) -> None:
+        for item in items:
+            if isinstance(item, Sample):
+                self.acked += 1
+                self.devices[item.unit.id].take(item)
+            elif isinstance(item, Sending):
+                self.acked += item.counts
+                self.unfit += item.refused is not None
+                if item.way is Way.SHIFTED:  # the others carry no value, or none that is newer
+                    self.devices[item.unit.id].take(item.sample)
+            elif isinstance(item, Device) and item.first_pending:
+                item.first_pending = False
+                self.acked += 1
+
+    def take_back(self, items: Sequence[Any]) -> None:
+        """The connection ended before these items were acknowledged: readings return to the head of the
+        buffer, in time order."""
+        answers = [item for item in items if isinstance(item, Answer)]
+        self._answers = deque([*answers, *self._answers], MAX_ANSWERS)
+        self._buffer.extendleft(reversed(_readings(items)))
+        self.forget_births()
+        self._drop_oldest()
+
+    def forget_births(self) -> None:
+        """Births and marks that are due mean nothing on another connection."""
+        self._births.clear()
+        self._node_birth_due, self._mark_due = False, None
+
+
+def _readings(items: Sequence[Any]) -> list[Sample | Sending]:
+    return [item for item in items if isinstance(item, Sample | Sending)]

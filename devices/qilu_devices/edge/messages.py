@@ -1,0 +1,69 @@
+"""The messages of one edge node: topics, payloads, and Sparkplug's sequence numbers."""
+
+from __future__ import annotations
+
+from qilu_contract.wire import topics
+from qilu_contract.wire.commands import Answer
+from qilu_contract.wire.marks import Mark
+
+from qilu_devices.edge import payloads
+from qilu_devices.edge.device import Device
+from qilu_devices.simulation import Sample
+from qilu_devices.transport.disturbance import Sending, Way
+
+Encoded = tuple[str, bytes]
+"""Topic and payload."""
+
+
+class NodeMessages:
+    """Each method but `topic`, `death` and `birth` uses up a sequence number. A `historical` node publishes
+    on the topics of history, and marks all data as historical."""
+
+    def __init__(self, group: str, node: str, historical: bool) -> None:
+        self._group, self._node, self._historical = group, node, historical
+        self._root = topics.HISTORY if historical else ""
+        self._seq = 0
+
+    def topic(self, type_: topics.MessageType, unit: str | None = None) -> str:
+        return self._root + topics.sparkplug(type_, self._group, self._node, unit)
+
+    def death(self, bd_seq: int, ts_ms: int) -> Encoded:
+        return self.topic("NDEATH"), payloads.node_death(bd_seq, ts_ms)
+
+    def birth(self, bd_seq: int, ts_ms: int) -> Encoded:
+        """The node's; sequence numbers start again from 0."""
+        self._seq = 0
+        return self.topic("NBIRTH"), payloads.node_birth(bd_seq, ts_ms, 0)
+
+    def mark(self, mark: Mark, ts_ms: int) -> Encoded:
+        return self.topic("NDATA"), payloads.mark(mark, ts_ms, self._next_seq())
+
+    def answer(self, answer: Answer) -> Encoded:
+        return self.topic("NDATA"), payloads.answer(answer, self._next_seq())
+
+    def device_birth(self, device: Device, dated: list[payloads.Dated]) -> Encoded:
+        body = payloads.device_birth(device.equipment, device.alias, dated, self._next_seq())
+        return self.topic("DBIRTH", device.unit.id), body
+
+    def device_death(self, device: Device, ts_ms: int) -> Encoded:
+        return self.topic("DDEATH", device.unit.id), payloads.device_death(ts_ms, self._next_seq())
+
+    def reading(self, device: Device, sample: Sample, late: bool) -> Encoded:
+        """`late`: it waited for the connection or the host, and is marked as historical."""
+        historical = self._historical or late
+        layout = payloads.layout(sample.unit.class_name, sample.shape, device.alias, historical)
+        return device.data_topic, layout.encode(sample, self._next_seq())
+
+    def disturbed(self, device: Device, sending: Sending, late: bool) -> Encoded:
+        """A reading as a transport fault has left it. Garbage has no sequence number."""
+        sample = sending.sample
+        if sending.way is Way.GARBAGE:
+            return self.topic("NDATA"), payloads.garbage(sample)
+        if sending.way is Way.WRONG_TYPE:
+            seq = self._next_seq()
+            return device.data_topic, payloads.data(sample, device.alias, seq, False, as_text=sending.signal)
+        return self.reading(device, sample, late or sending.way is Way.LATE)
+
+    def _next_seq(self) -> int:
+        self._seq = (self._seq + 1) % 256
+        return self._seq
