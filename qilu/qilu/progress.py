@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:  # an import needs no simulator on its machine
-    from qilu_devices.run.runner import RunProgress, RunReport
+    from qilu_devices.run.config import RunProgress, RunReport
 
 SPEED_OVER = 10
 """Reports, a second apart, over which a run's own speed is told."""

@@ -28,7 +28,8 @@ from qilu_devices.edge import payloads
 from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Unit
-from qilu_devices.run.runner import RunConfig, run
+from qilu_devices.run.config import RunConfig
+from qilu_devices.run.runner import run
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import Sample, Simulation, fleet_of
 from rich.console import Console

@@ -26,8 +26,9 @@ from qilu_contract.store import Store
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.commands import Answer, answer_metrics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_devices.run.config import RunConfig, RunReport
 from qilu_devices.run.manifest import Manifest, load_manifest
-from qilu_devices.run.runner import RunConfig, RunReport, run
+from qilu_devices.run.runner import run
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import fleet_of
 from qilu_gateway.service import GatewayService

@@ -22,8 +22,9 @@ from qilu.verify import verify
 from qilu_contract.errors import ConfigError
 from qilu_contract.store import Store
 from qilu_contract.wire import sparkplug, topics
+from qilu_devices.run.config import RunConfig
 from qilu_devices.run.manifest import load_manifest
-from qilu_devices.run.runner import RunConfig, run
+from qilu_devices.run.runner import run
 from qilu_devices.scenario import parse_scenario
 from qilu_devices.simulation import fleet_of
 from qilu_gateway.service import GatewayService

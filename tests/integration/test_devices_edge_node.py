@@ -22,8 +22,9 @@ from qilu_contract.wire.marks import Mark
 from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Unit
+from qilu_devices.run.config import RunConfig, RunReport
 from qilu_devices.run.manifest import load_manifest
-from qilu_devices.run.runner import RunConfig, RunReport, run
+from qilu_devices.run.runner import run
 from qilu_devices.scenario import load_scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of, samples
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire.ids import is_id
+from qilu_devices.run.config import RunConfig, RunProgress
 from qilu_devices.run.registration import CHUNK_LINES, PROVIDERS, Registration
-from qilu_devices.run.runner import RunConfig, RunProgress, run
+from qilu_devices.run.runner import run
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import fleet_of
 

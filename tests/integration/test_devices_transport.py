@@ -20,8 +20,9 @@ from qilu_contract.catalogue.places import city_of
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.wire import sparkplug, topics
 from qilu_devices.fleet import Shard
+from qilu_devices.run.config import RunConfig, RunReport
 from qilu_devices.run.manifest import load_manifest
-from qilu_devices.run.runner import RunConfig, RunReport, run
+from qilu_devices.run.runner import run
 from qilu_devices.scenario import Scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of
 from qilu_devices.transport.disturbance import Disturbance, Sending, Way

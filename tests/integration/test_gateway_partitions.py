@@ -25,7 +25,8 @@ from qilu_contract.catalogue.places import COUNTIES
 from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.wire import partitions, topics
 from qilu_contract.wire.partitions import Partition
-from qilu_devices.run.runner import RunConfig, run
+from qilu_devices.run.config import RunConfig
+from qilu_devices.run.runner import run
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import fleet_of
 from qilu_gateway.service import GatewayService

@@ -24,7 +24,8 @@ from conftest import Mosquitto
 from gateway_world import FakePlatform, eventually, eventually_async, motor
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
-from qilu_devices.run.runner import RunConfig, run
+from qilu_devices.run.config import RunConfig
+from qilu_devices.run.runner import run
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import fleet_of
 from qilu_gateway.service import GatewayService

@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 from qilu.progress import RunLine, file_bar, slower, unit_bar
-from qilu_devices.run.runner import RunProgress, RunReport
+from qilu_devices.run.config import RunProgress, RunReport
 from rich.console import Console
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire.clock import wall_ms
 
+from qilu_devices.run.config import RunConfig
 from qilu_devices.run.manifest import FILE_NAME, Manifest, load_manifest
-from qilu_devices.run.runner import RunConfig
 
 DAY_MS = 86_400_000
 

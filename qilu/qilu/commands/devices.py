@@ -39,7 +39,7 @@ from qilu.process import become_service, on_stop_signals
 
 if TYPE_CHECKING:
     from qilu_devices.commands import ScheduledCommand
-    from qilu_devices.run.runner import RunConfig, RunReport
+    from qilu_devices.run.config import RunConfig, RunReport
 
 app = typer.Typer(no_args_is_help=True, help="Simulated equipment.")
 
@@ -74,7 +74,7 @@ def run(
     """
     use_classes(classes)
     from qilu_devices import fleet
-    from qilu_devices.run.runner import RunConfig
+    from qilu_devices.run.config import RunConfig
     from qilu_devices.scenario import load_scenario
 
     loaded = load_scenario(scenario)
@@ -124,7 +124,7 @@ def backfill(
     use_classes(classes)
     from qilu_devices import fleet
     from qilu_devices.run.backfill import backfill as what_is_left
-    from qilu_devices.run.runner import RunConfig
+    from qilu_devices.run.config import RunConfig
     from qilu_devices.scenario import load_scenario
 
     loaded = load_scenario(scenario)
