@@ -295,7 +295,7 @@ class EdgeNode:
         if state.timestamp < self._host.timestamp:
             return  # the will of an older connection of the host
         before, self._host = self._host, state
-        if state.online == before.online:
+        if state.online == before.online or self._leaving.is_set():  # STATE is retained: it comes again
             return
         self.backlog.online = state.online and self._connection is not None
         if state.online:
