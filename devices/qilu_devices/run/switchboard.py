@@ -1,9 +1,9 @@
-"""Where a run's commands arrive: each is carried out, from a simulated time on, or refused."""
+"""Takes a run's commands: each is carried out from a simulated time on, or refused."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading
@@ -16,48 +16,49 @@ from qilu_devices.simulation import Simulation
 
 
 class Switchboard:
-    """`given` are all commands of the run, those it began with included. `now_ms` is the simulated time of
-    the last reading, None while no command can be taken. `save` makes `given` durable: it is called in the
-    event loop, once for all commands that came together, before anything else happens."""
+    """`commands` are those that the run began with; accepted ones are appended to the same list. `now_ms` is
+    the simulated time of the last reading, None while no command can be taken. `save` makes the list durable:
+    it is called from the event loop, once for all commands that came together, before anything else
+    happens."""
 
     def __init__(
         self,
         simulation: Simulation,
-        given: Iterable[ScheduledCommand],
+        commands: list[ScheduledCommand],
         now_ms: Callable[[], int | None],
         save: Callable[[], None],
     ) -> None:
-        self.given = list(given)
+        self._commands = commands
         self._simulation, self._now_ms, self._save = simulation, now_ms, save
         self._unsaved = False
 
     def obey(self, unit: Unit | None, id_: str, body: bytes) -> Answer | None:
-        """Carry out the DCMD `body` to a unit, or say why not (`unit` None: it is none of the edge node's).
-        None when `body` is no Sparkplug payload."""
+        """Carry out the DCMD `body` to a unit, or refuse it with a reason (`unit` None: it is not one of the
+        edge node's). None when `body` is not a Sparkplug payload."""
         try:
             payload = sparkplug.decode(body)
         except BadReading:
             return None
         now_ms = self._now_ms()
-        said, mark = "", command_id(payload)
+        text, id_of_command = "", command_id(payload)
         try:
             command = parse_command(payload)
-            said = str(command)
+            text = str(command)
             if unit is None:
                 raise Refused(f"{id_} is no unit of this edge node.")
-            if now_ms is None or len(self.given) >= MAX_COMMANDS:
+            if now_ms is None or len(self._commands) >= MAX_COMMANDS:
                 raise Refused("The run takes no commands now.")
-            before = (given.at_ms + 1 for given in self.given if given.unit == id_)
+            before = (earlier.at_ms + 1 for earlier in self._commands if earlier.unit == id_)
             at_ms = max(now_ms + 1, self._simulation.free_from_ms(unit), *before)
-            given = accept(CATALOGUE[unit.class_name], id_, command, at_ms)
+            scheduled = accept(CATALOGUE[unit.class_name], id_, command, at_ms)
         except Refused as refused:
-            return Answer(mark, id_, said, False, str(refused), now_ms or 0)
-        self._simulation.obey(unit, given)
-        self.given.append(given)
+            return Answer(id_of_command, id_, text, False, str(refused), now_ms or 0)
+        self._simulation.obey(unit, scheduled)
+        self._commands.append(scheduled)
         if not self._unsaved:
             self._unsaved = True
             asyncio.get_running_loop().call_soon(self._make_durable)
-        return Answer(mark, id_, said, True, "", at_ms)
+        return Answer(id_of_command, id_, text, True, "", at_ms)
 
     def _make_durable(self) -> None:
         self._unsaved = False
