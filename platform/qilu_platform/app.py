@@ -14,6 +14,7 @@ from qilu_platform.api import (
     catalogue,
     certificates,
     commands,
+    connection,
     description,
     device_problems,
     events,
@@ -23,6 +24,7 @@ from qilu_platform.api import (
     live,
     overview,
     pages,
+    pipeline,
     programme,
     readings,
     registry,
@@ -87,6 +89,7 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
         readings,
         device_problems,
         commands,
+        connection,
         ingest,
         keys,
         events,
@@ -94,6 +97,7 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
         live,
         overview,
         sessions,
+        pipeline,
     ):
         app.include_router(part.router, dependencies=[Depends(check_query)])
     app.include_router(certificates.public, dependencies=[Depends(check_query)])

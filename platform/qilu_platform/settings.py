@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     """The broker's TLS listener as edge nodes reach it: stands in the example that comes with a
     certificate. None when it has no such listener: then no certificates are issued."""
 
+    assumptions: Path | None = None
+    """The programme model's figures, a CSV file that the console shows."""
+
     db_password: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_DB_PASSWORD"))
     store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))
     # Keys that others hold already when the platform starts: it makes sure that it knows them.

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import httpx2
@@ -134,7 +135,7 @@ class Stack:
         self.gateway = await stack.enter_async_context(gateway)
         await self._gateway_subscribed()
         self._write_env(broker_url)
-        self._tell(broker_note, store_url)
+        self._tell(broker_note, store_url, await self._console_link())
         user, _ = self._mqtt_login("devices")
         child = StackChild(config.child, state, self.keyring, user, broker_url, self.platform.url)
         self.child = await stack.enter_async_context(child)
@@ -153,6 +154,7 @@ class Stack:
             ingest_key=SecretStr(self.keyring.key("ingest")),
             fleet_key=SecretStr(self.keyring.key("fleet")),
             viewer_key=SecretStr(self.keyring.key("viewer")),
+            assumptions=Path(str(files("qilu_programme").joinpath("data", "figures.csv"))),
         )
 
     def _gateway_settings(self, broker_url: str) -> GatewaySettings:
@@ -238,11 +240,20 @@ class Stack:
         text = "".join(f"export {name}={value}\n" for name, value in lines.items())
         write_private(self._config.state / "env", text)
 
-    def _tell(self, broker_note: str, store_url: str) -> None:
+    async def _console_link(self) -> str:
+        """The console's address, which signs in whoever opens it first."""
+        admin_key = secret("QILU_API_KEY") or self.keyring.key("admin")
+        headers = {"Authorization": f"Bearer {admin_key}"}
+        answer = await self._http.post("/v1/session/links", headers=headers)
+        answer.raise_for_status()
+        return f"{self.platform.url}/#/enter/{answer.json()['link']}"
+
+    def _tell(self, broker_note: str, store_url: str, console: str) -> None:
         state = self._config.state
         lines = [
             f"[bold]Clouds in Qilu[/] is up: [bold cyan]{self.platform.url}[/]  "
             "(live map; Ctrl-C stops everything)",
+            f"  sign in  [cyan]{console}[/]   (once, within half an hour)",
             f"  broker   {broker_note}",
             f"  store    {without_password(store_url)}",
             f"  metrics  http://127.0.0.1:{self._metrics_port}/metrics, {self.platform.url}/metrics",

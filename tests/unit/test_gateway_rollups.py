@@ -390,6 +390,27 @@ async def test_what_stands_still_raises_no_alarm(tmp_path: Path) -> None:
         assert found == [(10_000, 0, 70.0), (40_000, 0, 71.0)]
 
 
+async def test_a_value_that_only_touches_its_limit_rings_once_or_not_at_all(tmp_path: Path) -> None:
+    limit = alarm_limits("pump")["casing_accel"]
+    assert (limit.limit, limit.delay_s) == (0.8, 10.0)
+
+    def pump(second: int, accel: float) -> Point:
+        return Point("pump", tags(0), START_MS + second * 1000, {"casing_accel": accel})
+
+    # One value past the limit, then a breach of 25 s that comes back for a moment, then for good.
+    course = {0: 0.9, 5: 0.3, 20: 0.9, 25: 1.1, 30: 1.0, 35: 0.3, 40: 1.2, 45: 0.3, 50: 0.3, 55: 0.3}
+    for name, size in (("one", 1), ("batch", 64)):
+        (tmp_path / name).mkdir()
+        made = [pump(second, accel) for second, accel in course.items()]
+        async with Opened(tmp_path / name) as it:
+            for start in range(0, len(made), size):
+                it.add(made[start : start + size])
+            assert it.rollups.open_alarms == 0
+            await it.rollups.sweep()
+            [row] = await alarms(it, "casing_accel")
+            assert (row["ts_ms"], row["duration_s"], row["worst"]) == (START_MS + 20_000, 25.0, 1.2)
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_alarms_are_the_same_by_the_batch_and_one_by_one(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)

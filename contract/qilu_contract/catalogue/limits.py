@@ -30,6 +30,9 @@ class Limit:
     back: float
     """An alarm ends when the value is inside the limit by as much (assumed), so that noise at the limit does
     not raise it again and again; 0 for the other levels."""
+    delay_s: float
+    """How long a value must be past the limit before an alarm begins, and inside it before the alarm ends
+    (assumed): what only touches the limit, or comes back for a moment, is neither."""
     while_above_0: str
     """A signal without which the limit says nothing: what stands still may be cold. Empty: it always
     holds."""
@@ -66,6 +69,7 @@ def _load() -> dict[str, tuple[Limit, ...]]:
                 kind=kind,  # type: ignore[arg-type]
                 limit=float(row["limit"]),
                 back=float(row["back"] or 0),
+                delay_s=float(row["delay_s"] or 0),
                 while_above_0=row["while"],
                 title=row["title"],
                 title_zh=row["title_zh"],

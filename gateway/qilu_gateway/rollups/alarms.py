@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_contract.catalogue.limits import alarm_limits
+from qilu_contract.catalogue.limits import Limit, alarm_limits
 from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.columns import Columns, Floats, Ints, Rows, grown
 from qilu_contract.storage import Point
@@ -52,7 +53,7 @@ class Watch:
         self.gates = {limit.while_above_0: Gate() for _, limit in self.limits if limit.while_above_0}
         self._names = {signal for signal, _ in self.limits} | self.gates.keys()
         self.alarmed = np.zeros(1, dtype=np.bool_)
-        """Units with an open alarm."""
+        """Units with an open alarm, or a breach that is not one yet."""
 
     def make_room(self, units: int) -> None:
         self.alarmed = grown(self.alarmed, units + 1)
@@ -143,8 +144,13 @@ class Alarms:
         self._state, self._write = state, write
         self.watches = {name: Watch(name) for name in CATALOGUE}
         self._open: dict[Key, Alarm] = {}
+        self._since: dict[Key, tuple[int, float]] = {}
+        """Where a limit has a delay: since when (ms) a value is past it while no alarm is open, with the worst
+        value since, or inside it while one is. A restart forgets it."""
         self._units: dict[str, int] = {}
         """How many alarms each unit has that has any."""
+        self._breached: Counter[str] = Counter()
+        """How many breaches each unit has that are no alarms yet."""
         self._changed: dict[Key, Alarm] = {}
         """Open alarms whose worst value the store does not have yet."""
         self._to_keep: dict[Key, Alarm | None] = {}
@@ -159,8 +165,8 @@ class Alarms:
         """Units, by id, have been given these numbers; `size` is the highest of all."""
         watch = self.watches[class_name]
         watch.make_room(size)
-        if self._units:
-            watch.alarmed[units] = [unit in self._units for unit in ids]
+        if self._units or self._breached:
+            watch.alarmed[units] = [unit in self._units or unit in self._breached for unit in ids]
 
     def look(self, heard: Sequence[Heard]) -> None:
         """What these begin or end. A unit's readings come in order, or are repeated: only what is not older
@@ -198,19 +204,49 @@ class Alarms:
             value = values.get(signal)
             on = watch.gates.get(limit.while_above_0)
             holds = on is None or on.is_open(number, ts_ms)
-            alarm = self._open.get((unit, signal))
+            key = (unit, signal)
+            alarm = self._open.get(key)
             if alarm is not None:
-                if holds is False or (value is not None and limit.kept(value)):
+                if holds is False:
                     self._end(alarm, ts_ms)
-                elif value is not None and (
-                    value > alarm.worst if limit.kind == "above" else value < alarm.worst
-                ):
-                    alarm.worst = value
-                    self._changed[unit, signal] = alarm
-            elif holds and value is not None and limit.breached(value):
-                tags = columns.series.tags(int(columns.rows[row]))
-                self._begin(Alarm(columns.measurement, tags, signal, ts_ms, value, value))
-        watch.alarmed[number] = unit in self._units
+                elif value is not None:
+                    self._judge_open(alarm, limit, ts_ms, value)
+            elif holds is False or (value is not None and not limit.breached(value)):
+                self._forget_breach(key)
+            elif holds and value is not None:
+                since_ms, worst = self._since.get(key, (ts_ms, value))
+                worst = max(worst, value) if limit.kind == "above" else min(worst, value)
+                if ts_ms - since_ms >= limit.delay_s * 1000:
+                    self._forget_breach(key)
+                    tags = columns.series.tags(int(columns.rows[row]))
+                    self._begin(Alarm(columns.measurement, tags, signal, since_ms, value, worst))
+                else:
+                    self._remember_breach(key, since_ms, worst)
+        watch.alarmed[number] = unit in self._units or unit in self._breached
+
+    def _judge_open(self, alarm: Alarm, limit: Limit, ts_ms: int, value: float) -> None:
+        key = (alarm.tags[4], alarm.signal)
+        if limit.kept(value):
+            since_ms, _ = self._since.setdefault(key, (ts_ms, value))
+            if ts_ms - since_ms >= limit.delay_s * 1000:
+                self._end(alarm, since_ms)
+            return
+        self._since.pop(key, None)
+        if value > alarm.worst if limit.kind == "above" else value < alarm.worst:
+            alarm.worst = value
+            self._changed[key] = alarm
+
+    def _remember_breach(self, key: Key, since_ms: int, worst: float) -> None:
+        """A breach that may become an alarm."""
+        if key not in self._since:
+            self._breached[key[0]] += 1
+        self._since[key] = (since_ms, worst)
+
+    def _forget_breach(self, key: Key) -> None:
+        if self._since.pop(key, None) is not None:
+            self._breached[key[0]] -= 1
+            if not self._breached[key[0]]:
+                del self._breached[key[0]]
 
     def _begin(self, alarm: Alarm) -> None:
         if len(self._open) >= MAX_ALARMS:
@@ -225,6 +261,7 @@ class Alarms:
         unit = alarm.tags[4]
         key = (unit, alarm.signal)
         del self._open[key]
+        self._since.pop(key, None)
         self._changed.pop(key, None)
         self._to_keep[key] = None
         self._forget_unit(unit)

@@ -23,7 +23,7 @@ def pipeline_figures(rows: Sequence[Row]) -> dict[str, float | int | None] | Non
     if not rows:
         return None
     together: dict[str, float | int | None] = {"as_of_ms": max(row.ts_ms for row in rows)}
-    for name in ("accepted_per_s", "stored_per_s", "dead_lettered", "lag_ms"):
+    for name in ("accepted_per_s", "stored_per_s", "dead_lettered", "spooled", "in_flight", "lag_ms"):
         values = [value for row in rows if isinstance(value := row.values.get(name), int | float)]
         together[name] = None if not values else max(values) if name == "lag_ms" else sum(values)
     return together

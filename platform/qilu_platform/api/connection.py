@@ -1,0 +1,42 @@
+"""Where devices connect to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, Field
+from qilu_common.broker import BrokerAddress
+
+from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.models.fields import Role
+from qilu_platform.registry.keys import Caller
+
+router = APIRouter(prefix="/v1", tags=["session"], responses=PROBLEMS)
+
+Anybody = Annotated[Caller, Depends(allow(*Role))]
+
+
+class ListenerOut(BaseModel):
+    host: str
+    port: int
+
+
+class ConnectionOut(BaseModel):
+    plain: ListenerOut | None = Field(description="With a user name and a password, as the platform does.")
+    tls: ListenerOut | None = Field(description="With an enterprise's certificate.")
+
+
+@router.get("/connection", response_model=ConnectionOut)
+async def get_connection(runtime: RuntimeDep, _caller: Anybody) -> Response:
+    """The broker's listeners, as far as the platform knows them."""
+    settings = runtime.settings
+    plain: dict[str, Any] | None = None
+    if settings.broker is not None:
+        address = BrokerAddress.from_url(settings.broker)
+        plain = {"host": address.host, "port": address.port}
+    tls: dict[str, Any] | None = None
+    if settings.broker_for_nodes is not None:
+        host, _, port = settings.broker_for_nodes.rpartition(":")
+        tls = {"host": host, "port": int(port)}
+    return answer({"plain": plain, "tls": tls})

@@ -1,0 +1,149 @@
+// Connecting a device: registering it, what it needs, and waiting for its first reading.
+
+import { get, id, post } from "../core/api.js";
+import { html, panel, svg } from "../core/dom.js";
+import { enterpriseName, named, t, time, unitText, value } from "../core/language.js";
+import { icon } from "../core/icons.js";
+import { problemList } from "../parts/problem_list.js";
+import { snippets } from "../parts/snippets.js";
+
+export async function show(root, app, { query }) {
+  root.append(html("h1", {}, t("nav./connect")));
+  if (!app.session.signed_in) {
+    root.append(app.signInFirst());
+    return {};
+  }
+  if (query.get("unit")) return waiting(root, app, query.get("unit"));
+  if (!app.may("operator", "enterprise", "fleet")) {
+    root.append(panel(t("connect.register"), null, html("p", {}, t("connect.may"))));
+    return {};
+  }
+  register(root, app, query);
+  return {};
+}
+
+const NEW = "+";
+
+function register(root, app, query) {
+  const { catalogue } = app;
+  const own = app.session.enterprise;
+  const fault = html("p", { class: "fault", role: "alert" });
+  const picture = html("p", { class: "class big-class" });
+  const kind = html("select", { required: true, name: "class", onchange: () => describe() }, [...catalogue.classes.values()].map((each) =>
+    html("option", { value: each.name, selected: each.name === "motor" }, named(each))));
+  const about = html("p", { class: "note" });
+  function describe() {
+    const class_ = catalogue.class(kind.value);
+    picture.replaceChildren(icon(kind.value), named(class_));
+    about.textContent = class_.signals.map((each) => named(each)).join(" · ");
+  }
+  describe();
+  const owner = html("input", { name: "enterprise", list: "enterprises", value: own ?? query.get("enterprise") ?? "", readonly: Boolean(own),
+    placeholder: t("connect.find"), "aria-label": t("enterprise"), autocomplete: "off" });
+  const found = html("datalist", { id: "enterprises" });
+  owner.addEventListener("input", async () => {
+    const page = await get("v1/enterprises", { name: owner.value, limit: 12 }).catch(() => ({ items: [] }));
+    found.replaceChildren(...page.items.map((each) => html("option", { value: each.id }, enterpriseName(each, catalogue))));
+  });
+  const county = html("select", { name: "county" }, [...catalogue.counties.values()].map((each) =>
+    html("option", { value: each.code, selected: each.code === "370202" }, `${catalogue.placeName(each.city)} ${catalogue.placeName(each.code)}`)));
+  const industry = html("select", { name: "industry" }, [...catalogue.industries.values()].map((each) =>
+    html("option", { value: each.code, selected: each.code === "C34" }, named(each))));
+  const newName = html("input", { name: "new-enterprise", maxlength: 200, "aria-label": t("connect.newName") });
+  const makes = html("fieldset", { class: "fields", hidden: true }, html("legend", {}, t("connect.new")),
+    field(t("name"), newName), field(t("place"), county), field(t("industry"), industry));
+  const choice = html("select", { name: "which", hidden: Boolean(own), "aria-label": t("enterprise"), onchange: () => {
+    makes.hidden = choice.value !== NEW;
+    owner.parentElement.hidden = choice.value === NEW;
+  } }, html("option", { value: "" }, t("connect.existing")), !own && html("option", { value: NEW }, t("connect.new")));
+  const name = html("input", { name: "name", maxlength: 200 });
+
+  async function submit(event) {
+    event.preventDefault();
+    fault.textContent = "";
+    try {
+      let enterprise = owner.value.trim();
+      if (choice.value === NEW) {
+        enterprise = (await post("v1/enterprises", { name: newName.value.trim(), county: county.value, industry: industry.value })).id;
+      }
+      const unit = await post("v1/units", { class: kind.value, enterprise, ...(name.value.trim() ? { name: name.value.trim() } : {}) });
+      app.go(`#/connect?unit=${id(unit.id)}`);
+    } catch (error) {
+      fault.textContent = error.message;
+    }
+  }
+  root.append(html("div", { class: "halves" },
+    panel(t("connect.register"), null, html("form", { class: "fields", onsubmit: submit },
+      field(t("class"), kind), field(t("enterprise"), choice), html("div", {}, owner, found), makes,
+      field(t("connect.unitName"), name), html("button", { type: "submit" }, t("connect.go")), fault)),
+    panel(t("connect.class"), null, picture, about)));
+}
+
+const field = (title, box) => html("label", { class: "field" }, html("span", {}, title), box);
+
+async function waiting(root, app, unitId) {
+  const { catalogue } = app;
+  const unit = await get(`v1/units/${id(unitId)}`);
+  const class_ = catalogue.class(unit.class);
+  const at = await get("v1/connection");
+  const ready = snippets(unit, class_, at);
+  const text = html("code");
+  const save = html("button", { type: "button", class: "quiet", onclick: () => download(new Blob([text.textContent]), ready[chosen][2] ?? "snippet.txt") }, t("connect.save"));
+  const copy = html("button", { type: "button", class: "quiet", onclick: async () => {
+    await navigator.clipboard.writeText(text.textContent).then(() => (copy.textContent = t("connect.copied")), () => {});
+  } }, t("connect.copy"));
+  let chosen = "mosquitto";
+  const tabs = html("div", { class: "tabs", role: "group", "aria-label": t("connect.how") }, Object.entries(ready).map(([key, [title]]) =>
+    html("button", { type: "button", value: key, onclick: () => choose(key) }, t(title))));
+  function choose(key) {
+    chosen = key;
+    text.textContent = ready[key][1];
+    copy.textContent = t("connect.copy");
+    for (const tab of tabs.children) tab.setAttribute("aria-pressed", String(tab.value === key));
+  }
+  choose(chosen);
+  const note = html("p", { class: "fault", role: "alert" });
+  const zip = html("button", { type: "button", disabled: !at.tls, onclick: async () => {
+    const answer = await fetch(`v1/enterprises/${id(unit.enterprise)}/certificates/bundle`, {
+      method: "POST", headers: { "Content-Type": "application/json", "X-Qilu-Console": "1" }, body: "{}" });
+    if (answer.ok) download(await answer.blob(), `${unit.enterprise}.zip`);
+    else note.textContent = (await answer.json()).detail;
+  } }, t("connect.zip"));
+  const problems = await problemList(`v1/units/${id(unitId)}/problems`);
+  const state = html("div", { class: "waiting", role: "status" }, html("span", { class: "radar", "aria-hidden": "true" }), html("p", {}, t("connect.waiting")));
+
+  function celebrate({ ts_ms: ms, values }) {
+    clearInterval(asking);
+    state.className = "arrived";
+    state.replaceChildren(confetti(), icon(unit.class), html("div", {},
+      html("h2", {}, t("connect.arrived")), html("p", {}, time(ms), " · ", Object.entries(values).slice(0, 4).map(([name, n]) =>
+        `${named(catalogue.signal(unit.class, name), name)} ${value(n)} ${unitText(catalogue.signal(unit.class, name)?.unit)}`).join(" · ")),
+      html("p", {}, html("a", { class: "button", href: `#/unit/${id(unitId)}` }, t("connect.open")))));
+  }
+  const asking = setInterval(() => document.hidden || problems.reload(), 2000);
+
+  root.append(
+    html("p", { class: "crumbs" }, html("span", { class: "class" }, icon(unit.class), html("b", {}, unit.name || unit.id), html("code", {}, unit.id))),
+    html("div", { class: "halves" },
+      panel(t("connect.how"), html("span", { class: "row" }, copy, save), tabs, html("pre", { tabindex: 0 }, text),
+        html("div", { class: "row" }, zip, html("small", {}, at.tls ? t("connect.zipAbout") : t("connect.noZip"))), note),
+      html("div", { class: "stack" }, html("section", { class: "panel", "aria-label": t("connect.first") }, state),
+        panel(t("connect.refused"), null, problems))));
+  return {
+    stream: `v1/units/${id(unitId)}/events`,
+    handlers: { latest: celebrate },
+    close: () => clearInterval(asking),
+  };
+}
+
+function download(blob, name) {
+  const link = html("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+function confetti() {
+  const pieces = Array.from({ length: 28 }, (_, i) =>
+    svg("rect", { class: `piece p${i % 4}`, x: 4 + ((i * 37) % 92), y: -8 - ((i * 53) % 40), width: 2, height: 3.5 }));
+  return svg("svg", { class: "confetti", viewBox: "0 0 100 60", preserveAspectRatio: "none", "aria-hidden": "true" }, pieces);
+}

@@ -1,0 +1,83 @@
+// Ready pieces of programs that publish a reading, for the unit and the broker at hand.
+
+/** A reading with some of the class's signals, each at its nominal value. */
+export function sample(class_) {
+  const shown = class_.signals.filter((each) => each.name !== "energy_kWh" && each.name !== "co2_kg").slice(0, 3);
+  return Object.fromEntries(shown.map((each) => [each.name, each.type === "bool" ? Boolean(each.nominal) : each.nominal]));
+}
+
+/** {name: [title key, text, file name?]}; `at` is {plain, tls} of GET /v1/connection. */
+export function snippets(unit, class_, at) {
+  const topic = `qilu/v1/${unit.county}/${unit.enterprise}/${unit.id}/telemetry`;
+  const values = sample(class_);
+  const inside = JSON.stringify(values).slice(1, -1);
+  const plain = at.plain ?? { host: "127.0.0.1", port: 1883 };
+  const tls = at.tls ?? { host: plain.host, port: 8883 };
+  const found = {
+    mosquitto: ["snippet.mosquitto", `# user and password of this machine, from the folder in which the stack was started
+. var/env
+mosquitto_pub -V mqttv5 -h ${plain.host} -p ${plain.port} -u "$QILU_MQTT_USER" -P "$QILU_MQTT_PASSWORD" -q 1 \\
+  -t ${topic} \\
+  -m '${JSON.stringify(values)}'
+`],
+    python: ["snippet.python", `# pip install paho-mqtt
+import json, os, time
+import paho.mqtt.client as mqtt
+
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+client.username_pw_set(os.environ["QILU_MQTT_USER"], os.environ["QILU_MQTT_PASSWORD"])
+client.connect("${plain.host}", ${plain.port})
+client.loop_start()
+while True:
+    reading = {"ts": int(time.time() * 1000), **json.loads('${JSON.stringify(values)}')}
+    client.publish("${topic}", json.dumps(reading), qos=1).wait_for_publish()
+    time.sleep(${Math.min(...class_.signals.map((each) => each.interval_s))})
+`],
+    arduino: ["snippet.arduino", `// Libraries: PubSubClient, WiFiClientSecure (ESP32). Paste the three files of the certificate.
+#include <WiFi.h>
+#include <WiFiClientSecure.h>
+#include <PubSubClient.h>
+
+const char *CA = "...ca.crt...", *CERT = "...node.crt...", *KEY = "...node.key...";
+WiFiClientSecure net;
+PubSubClient mqtt(net);
+
+void setup() {
+  WiFi.begin("network", "password");
+  while (WiFi.status() != WL_CONNECTED) delay(200);
+  net.setCACert(CA);
+  net.setCertificate(CERT);
+  net.setPrivateKey(KEY);
+  mqtt.setServer("${tls.host}", ${tls.port});
+}
+
+void loop() {
+  if (!mqtt.connected()) mqtt.connect("${unit.enterprise}");
+  mqtt.loop();
+  // Without "ts" the reading gets the time of its receipt.
+  mqtt.publish("${topic}", R"({${inside}})");
+  delay(10000);
+}
+`],
+    nodered: ["snippet.nodered", nodeRed(topic, values, plain), "qilu-flow.json"],
+    sparkplug: ["snippet.sparkplug", `Broker         mqtts://${tls.host}:${tls.port}  (certificate of the enterprise)
+Namespace      spBv1.0
+Group id       ${unit.county}
+Edge node id   ${unit.enterprise}
+Device id      ${unit.id}
+Client id      ${unit.enterprise}
+Primary host   qilu
+Metrics        ${class_.signals.map((each) => `${each.name} (${each.type === "bool" ? "Boolean" : each.type === "int" ? "Int64" : "Double"})`).join("\n               ")}
+`],
+  };
+  return found;
+}
+
+function nodeRed(topic, values, plain) {
+  return JSON.stringify([
+    { id: "qilu-every", type: "inject", z: "", name: "every 10 s", repeat: "10", once: true, topic: "", payloadType: "date", wires: [["qilu-reading"]] },
+    { id: "qilu-reading", type: "function", z: "", name: "reading", func: `msg.payload = {ts: Date.now(), ...${JSON.stringify(values)}};\nreturn msg;`, outputs: 1, wires: [["qilu-out"]] },
+    { id: "qilu-out", type: "mqtt out", z: "", name: "Clouds in Qilu", topic, qos: "1", retain: "false", broker: "qilu-broker", wires: [] },
+    { id: "qilu-broker", type: "mqtt-broker", name: "Clouds in Qilu", broker: plain.host, port: String(plain.port), protocolVersion: "5" },
+  ], null, 2);
+}
