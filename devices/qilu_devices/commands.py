@@ -29,11 +29,13 @@ class ScheduledCommand(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
     value: float = 1.0
     duration_ms: int = 0
+    onset_ms: int = -1
+    """How long a fault takes to develop; -1 for its usual share of the duration."""
 
 
 def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -> ScheduledCommand:
     """The command as it holds from `at_ms` on. Raises Refused with the reason."""
-    name, value, duration_ms = command.name, command.value, 0
+    name, value, duration_ms, onset_ms = command.name, command.value, 0, -1
     match command.kind:
         case "start" | "stop" if not equipment.stoppable:
             raise Refused(f"Units of class {equipment.name} are not started or stopped by command.")
@@ -66,7 +68,14 @@ def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -
                         f"A fault lasts from a millisecond to 366 days, not {command.duration_s:g} s."
                     )
                 duration_ms = round(asked_ms)
-    return ScheduledCommand(unit, at_ms, command.kind, name, value, duration_ms)
+            if command.onset_s is not None:
+                if not 0.0 <= 1000.0 * command.onset_s <= duration_ms:
+                    raise Refused(
+                        f"A fault develops in 0 to {duration_ms / 1000:g} s, as long as it lasts, not in "
+                        f"{command.onset_s:g} s."
+                    )
+                onset_ms = round(1000.0 * command.onset_s)
+    return ScheduledCommand(unit, at_ms, command.kind, name, value, duration_ms, onset_ms)
 
 
 def with_commands(plan: FaultPlan, commands: Iterable[ScheduledCommand]) -> FaultPlan:
@@ -74,7 +83,10 @@ def with_commands(plan: FaultPlan, commands: Iterable[ScheduledCommand]) -> Faul
     orders, repairs = [], []
     for given in commands:
         if given.kind == "fault":
-            orders.append(Order(given.unit, given.name, given.at_ms, True, given.duration_ms, given.value))
+            onset_ms = None if given.onset_ms < 0 else given.onset_ms
+            orders.append(
+                Order(given.unit, given.name, given.at_ms, True, given.duration_ms, given.value, onset_ms)
+            )
         elif given.kind == "reset":
             repairs.append((given.unit, given.at_ms))
     if not orders and not repairs:

@@ -44,6 +44,8 @@ class Order:
     absolute: bool
     duration_ms: int
     severity: float
+    onset_ms: int | None = None
+    """How long it takes to develop; None for the same share of its time as one that comes by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +247,9 @@ def _ordered(
         if order.unit in places and order.fault in rows:
             fault = equipment.fault(order.fault)
             begin = order.start_ms if order.absolute else start_ms + order.start_ms
-            # An ordered fault develops in the same share of its time as one that comes by itself.
             share = fault.develop_h / (fault.develop_h + fault.repair_h)
-            developed, end = begin + round(order.duration_ms * share), begin + order.duration_ms
+            onset_ms = round(order.duration_ms * share) if order.onset_ms is None else order.onset_ms
+            developed, end = begin + onset_ms, begin + order.duration_ms
             rows[order.fault].append((places[order.unit], begin, developed, end, order.severity))
     found = {}
     for name, cases in rows.items():

@@ -1,9 +1,9 @@
 """Commands to a unit and their answers, as Sparkplug carries them.
 
 A command is a DCMD with one of the metrics `Device Control/Start`, `Device Control/Stop`, `Device
-Control/Reset` (true), `Set Point/<name>` (a number) or `Fault/<name>` (a severity, with `Fault Duration` in
-seconds beside it if wanted). `Command/Id`, a text of the sender's choice, comes back with the answer. The
-answer is an NDATA of the unit's edge node, whose birth names the answer's metrics.
+Control/Reset` (true), `Set Point/<name>` (a number) or `Fault/<name>` (a severity, with `Fault Duration` and
+`Fault Onset` in seconds beside it if wanted). `Command/Id`, a text of the sender's choice, comes back with
+the answer. The answer is an NDATA of the unit's edge node, whose birth names the answer's metrics.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _SWITCHES: dict[str, Kind] = {
     "Device Control/Stop": "stop",
     "Device Control/Reset": "reset",
 }
-_SET_POINT, _FAULT, _DURATION = "Set Point/", "Fault/", "Fault Duration"
+_SET_POINT, _FAULT = "Set Point/", "Fault/"
+_DURATION, _ONSET = "Fault Duration", "Fault Onset"
 _ID, _UNIT, _COMMAND = "Command/Id", "Command/Unit", "Command/Command"
 _STATE, _REASON = "Command/State", "Command/Reason"
 ANSWER_METRICS = (_ID, _UNIT, _COMMAND, _STATE, _REASON)
@@ -36,12 +37,14 @@ class Refused(QiluError):
 
 class Command(NamedTuple):
     """`name` is the set point's or the fault's; `value` the set point or the fault's severity (0 to 1);
-    `duration_s` how long a fault lasts, None for as long as such faults usually do."""
+    `duration_s` how long a fault lasts and `onset_s` how long it takes to develop, None for as long as such
+    faults usually do."""
 
     kind: Kind
     name: str = ""
     value: float = 1.0
     duration_s: float | None = None
+    onset_s: float | None = None
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}".rstrip()
@@ -68,6 +71,8 @@ def command_payload(command: Command, id_: str, ts_ms: int) -> Payload:
             metrics.append(_number(_FAULT + command.name, command.value))
             if command.duration_s is not None:
                 metrics.append(_number(_DURATION, command.duration_s))
+            if command.onset_s is not None:
+                metrics.append(_number(_ONSET, command.onset_s))
         case switch:
             name = next(name for name, kind in _SWITCHES.items() if kind == switch)
             metrics.append(Metric(name, datatype=DataType.BOOLEAN, value=True))
@@ -87,6 +92,7 @@ def parse_command(payload: Payload) -> Command:
     """Raises Refused when the payload is not exactly one command."""
     found: list[Command] = []
     duration_s: float | None = None
+    onset_s: float | None = None
     for metric in payload.metrics:
         name = (metric.name or "")[:MAX_TEXT]
         if name == _ID:
@@ -101,11 +107,13 @@ def parse_command(payload: Payload) -> Command:
             found.append(Command("fault", name.removeprefix(_FAULT), _float(name, metric)))
         elif name == _DURATION:
             duration_s = _float(name, metric)
+        elif name == _ONSET:
+            onset_s = _float(name, metric)
         else:
             raise Refused(f"{name!r} is no command: use start, stop, reset, a set point or a fault.")
     if len(found) != 1:
         raise Refused(f"A message holds exactly one command, and this one holds {len(found)}.")
-    return found[0]._replace(duration_s=duration_s)
+    return found[0]._replace(duration_s=duration_s, onset_s=onset_s)
 
 
 def _float(name: str, metric: Metric) -> float:

@@ -145,8 +145,8 @@ class Alarms:
         self.watches = {name: Watch(name) for name in CATALOGUE}
         self._open: dict[Key, Alarm] = {}
         self._since: dict[Key, tuple[int, float]] = {}
-        """Where a limit has a delay: since when (ms) a value is past it while no alarm is open, with the worst
-        value since, or inside it while one is. A restart forgets it."""
+        """Where a limit has a delay: since when (ms) a value is past it while no alarm is open, with the
+        worst value since, or inside it while one is. A restart forgets it."""
         self._units: dict[str, int] = {}
         """How many alarms each unit has that has any."""
         self._breached: Counter[str] = Counter()

@@ -43,7 +43,11 @@ async def send_command(runtime: RuntimeDep, caller: Operator, id: AnId, body: Co
     id_ = await runtime.database.write(lambda found: commanding.enter(found, caller, id, asked))
     default = Command(body.command)
     command = Command(
-        body.command, body.name or "", default.value if body.value is None else body.value, body.duration_s
+        body.command,
+        body.name or "",
+        default.value if body.value is None else body.value,
+        body.duration_s,
+        body.onset_s,
     )
     try:
         await commander.send(unit, command, id_)

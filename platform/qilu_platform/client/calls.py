@@ -138,14 +138,15 @@ class Platform:
         name: str | None = None,
         value: float | None = None,
         duration_s: float | None = None,
+        onset_s: float | None = None,
         *,
         wait_s: float = 0.0,
     ) -> Command:
-        """start, stop, reset, set_point (name, value) or fault (name, severity, duration); as it stands once
-        the unit has answered, or after `wait_s`."""
+        """start, stop, reset, set_point (name, value) or fault (name, severity, duration, onset); as it
+        stands once the unit has answered, or after `wait_s`."""
         path = f"/v1/units/{unit}/commands"
-        given = {"command": command, "name": name, "value": value, "duration_s": duration_s}
-        body = {field: content for field, content in given.items() if content is not None}
+        given = {"name": name, "value": value, "duration_s": duration_s, "onset_s": onset_s}
+        body = {"command": command} | {field: each for field, each in given.items() if each is not None}
         sent = self._call(Command, "POST", path, json=body)
         deadline_s = time.monotonic() + wait_s
         while sent.state == "sent" and time.monotonic() < deadline_s:

@@ -252,6 +252,8 @@ class CommandIn(BaseModel):
     """The set point, or the fault's severity (above 0, at most 1; 1 without it)."""
     duration_s: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
     """How long a fault lasts; without it as long as such faults usually do."""
+    onset_s: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    """How long a fault takes to develop; 0 for at once, without it as long as such faults usually do."""
 
     @model_validator(mode="after")
     def _whole(self) -> CommandIn:
@@ -261,6 +263,6 @@ class CommandIn(BaseModel):
             raise ValueError("a fault takes a name")
         if self.command in ("start", "stop", "reset") and (self.name, self.value) != (None, None):
             raise ValueError(f"{self.command} takes neither name nor value")
-        if self.command != "fault" and self.duration_s is not None:
-            raise ValueError("only a fault takes duration_s")
+        if self.command != "fault" and (self.duration_s, self.onset_s) != (None, None):
+            raise ValueError("only a fault takes duration_s and onset_s")
         return self

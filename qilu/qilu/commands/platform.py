@@ -195,6 +195,9 @@ def command(
     duration: Annotated[
         str | None, typer.Option("--for", help="Duration of a fault, such as 90s, 2h or 30d")
     ] = None,
+    onset: Annotated[
+        str | None, typer.Option(help="Time in which a fault develops, such as 5s; default: as usual for it")
+    ] = None,
     platform: Platform = LOCAL_PLATFORM,
     as_json: Json = False,
 ) -> None:
@@ -207,8 +210,9 @@ def command(
     from qilu_platform.client import Platform as Client
 
     duration_s = None if duration is None else flags.duration_s(duration)
+    onset_s = None if onset is None else flags.duration_s(onset)
     with Client(platform, secret("QILU_API_KEY")) as client:
-        done = client.command(unit, command, name, value, duration_s, wait_s=10.0)
+        done = client.command(unit, command, name, value, duration_s, onset_s, wait_s=10.0)
     if as_json:
         print_json(done)
     elif done.holds_from_ms is not None:

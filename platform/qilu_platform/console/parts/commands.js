@@ -57,7 +57,7 @@ export async function commandPanel(app, unit, class_) {
       tell();
       tools.append(html("form", { class: "row fault-form", onsubmit: (event) => {
         event.preventDefault();
-        send({ command: "fault", name: which.value, value: Number(severity.value), duration_s: 3600 });
+        send({ command: "fault", name: which.value, value: Number(severity.value), duration_s: 3600, onset_s: 5 });
       } }, html("label", {}, t("fault.inject"), shows), which, html("label", { class: "severity" }, t("severity"), severity),
       html("button", { type: "submit", class: "danger" }, t("fault.now")), html("button", { type: "button", class: "quiet", onclick: () => send({ command: "reset" }) }, t("command.reset"))));
     }

@@ -1,0 +1,128 @@
+"""The console on a whole embedded stack, as `qilu up` starts it: a newcomer's way from the link that it prints
+to the first reading of a new device, and a fault from the click to the cleared alarm."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from playwright.async_api import Page, async_playwright, expect
+
+QILU = Path(sys.executable).parent / "qilu"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server"]
+START_S = 120.0
+SCENARIO = 'name: pumps\nunits: 6\nseed: 5\nclasses: {pump: 1}\ncities: {"370200": 1}\n'
+
+
+class Up:
+    """A running `qilu up`."""
+
+    def __init__(self, state: Path, ports: dict[str, int], scenario: Path) -> None:
+        self.state, self.mqtt_port = state, ports["--mqtt-port"]
+        self.out = state.with_suffix(".out")
+        words = [*(word for name, port in ports.items() for word in (name, str(port)))]
+        # A weekday's morning: pumps are at work.
+        words += ["--start", "2026-11-26T10:00:00+08:00", "--scenario", str(scenario)]
+        with self.out.open("w") as out:
+            self.process = subprocess.Popen(
+                [QILU, "up", "--state", state, *words], stdout=out, stderr=subprocess.STDOUT
+            )
+
+    def link(self) -> str:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if found := re.search(r"sign in +(\S+)", self.out.read_text()):
+                return found[1]
+            time.sleep(0.1)
+        raise AssertionError(self.out.read_text())
+
+    def publish(self, topic: str, reading: dict[str, Any]) -> None:
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        password = (self.state / "keys" / "mqtt-operator.password").read_text().strip()
+        client.username_pw_set("operator", password)
+        client.connect("127.0.0.1", self.mqtt_port)
+        client.loop_start()
+        client.publish(topic, json.dumps(reading), qos=1).wait_for_publish(30)
+        client.disconnect()
+        client.loop_stop()
+
+
+@pytest.fixture
+def up(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Up]:
+    scenario = tmp_path / "pumps.yaml"
+    scenario.write_text(SCENARIO)
+    ports = {name: free_port() for name in ("--port", "--mqtt-port", "--metrics-port")}
+    running = Up(tmp_path / "state", ports, scenario)
+    yield running
+    running.process.send_signal(signal.SIGINT)
+    running.process.wait(60)
+
+
+async def test_a_newcomer_connects_a_device_and_breaks_a_pump(up: Up, chromium: str) -> None:
+    expect.set_options(timeout=60_000)
+    said: list[str] = []
+    asked: list[str] = []
+    link = up.link()
+    async with (
+        async_playwright() as playwright,
+        await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS) as browser,
+    ):
+        page = await (await browser.new_context(viewport={"width": 1440, "height": 900})).new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        await page.goto(link)
+        await expect(page.locator("#account")).to_have_text("Administrator")
+        await connects_a_device(up, page)
+        await breaks_a_pump(page)
+        url = link.split("/#")[0]
+        assert said == []
+        assert [each for each in asked if not each.startswith((f"{url}/", f"blob:{url}/"))] == []
+
+
+async def connects_a_device(up: Up, page: Page) -> None:
+    await page.get_by_role("link", name="Connect a device").click()
+    await page.locator('select[name="which"]').select_option("+")
+    await page.locator('input[name="new-enterprise"]').fill("Newcomer Ltd")
+    await page.locator('input[name="name"]').fill("My motor")
+    await page.get_by_role("button", name="Register").click()
+    code = page.locator("pre code")
+    await expect(code).to_contain_text("mosquitto_pub")
+    await expect(page.get_by_text("Waiting for the first reading")).to_be_visible()
+    found = re.search(r"-t (\S+)", await code.inner_text())
+    assert found is not None
+    up.publish(found[1], {"ts": int(time.time()), "power_in": 11.2})
+    await expect(page.locator(".problems")).to_contain_text("looks like seconds")
+    up.publish(found[1], {"ts": int(time.time() * 1000), "power_in": 11.2})
+    await expect(page.get_by_text("the device is on cloud")).to_be_visible()
+    await page.get_by_role("link", name="See it live").click()
+    await expect(page.locator("h1")).to_have_text("My motor")
+    await expect(page.locator('.now[data-signal="power_in"]')).to_have_text("11.2")
+
+
+async def breaks_a_pump(page: Page) -> None:
+    await page.locator(".brand").click()
+    await page.locator("#cities a").first.wait_for()
+    await page.get_by_label("Search").fill("37")
+    units = await page.evaluate("fetch('v1/units?class=pump').then((answer) => answer.json())")
+    pump = units["items"][0]["id"]
+    await page.goto(f"{page.url.split('#')[0]}#/unit/{pump}?signal=casing_accel")
+    await expect(page.locator('.now[data-signal="casing_accel"]')).not_to_have_text("–")
+    await page.get_by_label("Fault", exact=True).select_option("cavitation")
+    await page.get_by_role("button", name="Now").click()
+    await expect(page.locator(".commands li").first).to_contain_text("Accepted")
+    alarm = page.locator("table.alarms tbody tr", has_text="Casing acceleration")
+    await expect(alarm).to_have_attribute("data-state", "open")
+    await alarm.get_by_role("button", name="Acknowledge").click()
+    await expect(alarm).to_have_attribute("data-state", "acknowledged")
+    await page.get_by_role("button", name="Repair").click()
+    await expect(alarm).to_have_attribute("data-state", "cleared")
