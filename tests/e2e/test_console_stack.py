@@ -1,5 +1,5 @@
-"""The console on a whole embedded stack, as `qilu up` starts it: a newcomer's way from the link that it prints
-to the first reading of a new device, and a fault from the click to the cleared alarm."""
+"""The console on a whole embedded stack, as `qilu up` starts it: a newcomer's way from the printed link to
+the first reading of a new device, and a fault from the click to the cleared alarm."""
 
 from __future__ import annotations
 

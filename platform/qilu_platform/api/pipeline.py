@@ -11,11 +11,12 @@ from fastapi import APIRouter, Query, Response
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.clock import wall_ms
 
-from qilu_platform.api.common import RuntimeDep, answer
+from qilu_platform.api.common import AWAY, INVALID, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.readings import asking
+from qilu_platform.models.reports import AssumptionsOut, PipelineOut
 
-router = APIRouter(prefix="/v1", tags=["programme"])
+router = APIRouter(prefix="/v1", tags=["programme"], responses=INVALID | AWAY)
 
 Ms = Annotated[int | None, Query(ge=0, le=MAX_TIME_MS, description="Milliseconds since 1970, UTC.")]
 _RATES = ("accepted_per_s", "stored_per_s", "lag_ms")
@@ -23,7 +24,7 @@ _SILENT_MS = 60_000
 """A gateway that wrote nothing for so long is not listed."""
 
 
-@router.get("/pipeline")
+@router.get("/pipeline", response_model=PipelineOut)
 async def get_pipeline(
     runtime: RuntimeDep,
     from_: Annotated[Ms, Query(alias="from")] = None,
@@ -62,7 +63,7 @@ async def get_pipeline(
     return answer(found, headers={"Cache-Control": "no-cache"})
 
 
-@router.get("/assumptions")
+@router.get("/assumptions", response_model=AssumptionsOut)
 async def get_assumptions(runtime: RuntimeDep) -> Response:
     """The figures that the programme's model computes with: name, value, unit, mark, source. None where
     the platform was told of no file."""

@@ -101,6 +101,25 @@ class PlaceEnergyOut(BaseModel):
     by_class: dict[str, EnergyOut]
 
 
+class PipelineOut(BaseModel):
+    gateways: list[dict[str, Value | str | None]] = Field(description="Each with its newest figures.")
+    dead_letters: dict[str, int] = Field(description="Readings by reason, since the gateways started.")
+    columns: list[str] = Field(description="`ts_ms`, then rates and lag.")
+    rows: list[list[Value | None]]
+
+
+class AssumptionOut(BaseModel):
+    name: str
+    value: str
+    unit: str
+    mark: str
+    source: str
+
+
+class AssumptionsOut(BaseModel):
+    items: list[AssumptionOut]
+
+
 # -- a unit's readings, commands, problems and history
 
 
