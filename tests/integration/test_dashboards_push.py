@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_grafana import FakeGrafana
 from qilu_dashboards.build import build_all
-from qilu_dashboards.fake_grafana import FakeGrafana
 from qilu_dashboards.influxql import DATA_SOURCE
 
 QILU = Path(sys.executable).parent / "qilu"

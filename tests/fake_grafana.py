@@ -1,6 +1,5 @@
 """A fake of Grafana's HTTP API: data sources, folders and dashboards in dictionaries, with the documented
-answers of Grafana (200, 401, 404, 409, 412). It serves tests, and users who try `qilu dashboards push`
-without Grafana. It renders nothing and validates no dashboard.
+answers of Grafana (200, 401, 404, 409, 412). It renders nothing and validates no dashboard.
 """
 
 from __future__ import annotations
