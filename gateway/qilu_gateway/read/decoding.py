@@ -52,54 +52,63 @@ class Decoder:
         delivery = Delivery(dup, retained, past_ms, lane, followed)
         decoded = Decoded()
         try:
-            decoded.history = topic.startswith(topics.HISTORY)
-            parse = _parse if len(topic) <= MAX_KEPT_TOPIC else topics.parse
-            parsed = parse(topic.removeprefix(topics.HISTORY))
-            if decoded.history and not isinstance(parsed, SparkplugTopic):
-                raise BadReading(Reason.BAD_TOPIC, f"topic {topic[:200]!r}: history comes as Sparkplug alone")
-            if isinstance(parsed, SparkplugTopic):
-                decoded.county, decoded.enterprise, decoded.unit = parsed.group, parsed.node, parsed.device
-            elif isinstance(parsed, JsonTopic):
-                decoded.county, decoded.enterprise, decoded.unit = (
-                    parsed.county,
-                    parsed.enterprise,
-                    parsed.unit,
-                )
+            parsed = _identify(decoded, topic)
             if isinstance(parsed, StateTopic):
                 decoded.host = parsed.host
-                return decoded
-            if isinstance(parsed, SparkplugTopic) and parsed.type in ("NCMD", "DCMD"):
-                return decoded  # said by hosts, to others
-            if len(payload) > self._max_payload_bytes:
-                bad = BadReading(
-                    Reason.TOO_LARGE, f"{len(payload)} bytes, and {self._max_payload_bytes} is the bound"
-                )
+            elif isinstance(parsed, SparkplugTopic) and parsed.type in ("NCMD", "DCMD"):
+                pass  # said by hosts, to others
+            elif len(payload) > self._max_payload_bytes:
+                bound = f"{len(payload)} bytes, and {self._max_payload_bytes} is the bound"
+                bad = BadReading(Reason.TOO_LARGE, bound)
                 decoded.refused += [bad] * _count_readings(parsed, payload)
-                return decoded
-            match parsed:
-                case JsonTopic(unit=unit):
-                    # The broker kept a retained message for nobody knows how long.
-                    found = json_payload.decode(unit, payload, None if retained else receipt)
-                    for item in found:
-                        if item is None:
-                            decoded.remark(Remark.NO_VALUE, "every value is null")
-                        elif isinstance(item, BadReading):
-                            decoded.refused.append(item)
-                        else:
-                            decoded.readings.append(item)
-                case ClockTopic() if payload and past_ms is None:  # an empty one clears the retained message
-                    decoded.clock = clock.decode(payload)
-                case SparkplugTopic():
-                    if decoded.history:  # its births and aliases are its own: a live run may have others
-                        parsed = replace(parsed, group=HISTORY + parsed.group)
-                    content = sparkplug.decode(payload, self._max_payload_bytes)
-                    self._sparkplug.decode(decoded, parsed, content, delivery)
+            else:
+                self._decode(decoded, parsed, payload, delivery, receipt)
         except BadReading as bad:
             if bad.reason is Reason.BAD_TOPIC:
                 decoded.county, decoded.enterprise = topics.owner(topic.removeprefix(topics.HISTORY))
             decoded.refused.append(bad)
         decoded.death &= not decoded.history
         return decoded
+
+    def _decode(
+        self,
+        decoded: Decoded,
+        topic: Topic,
+        payload: bytes,
+        delivery: Delivery,
+        receipt: Callable[[], int] | None,
+    ) -> None:
+        match topic:
+            case JsonTopic(unit=unit):
+                # The broker kept a retained message for nobody knows how long.
+                for item in json_payload.decode(unit, payload, None if delivery.retained else receipt):
+                    if item is None:
+                        decoded.remark(Remark.NO_VALUE, "every value is null")
+                    elif isinstance(item, BadReading):
+                        decoded.refused.append(item)
+                    else:
+                        decoded.readings.append(item)
+            case ClockTopic() if payload and delivery.past_ms is None:  # an empty one clears a retained one
+                decoded.clock = clock.decode(payload)
+            case SparkplugTopic():
+                if decoded.history:  # its births and aliases are its own: a live run may have others
+                    topic = replace(topic, group=HISTORY + topic.group)
+                content = sparkplug.decode(payload, self._max_payload_bytes)
+                self._sparkplug.decode(decoded, topic, content, delivery)
+
+
+def _identify(decoded: Decoded, topic: str) -> Topic:
+    """Whose message it is. Raises BadReading(bad_topic)."""
+    decoded.history = topic.startswith(topics.HISTORY)
+    parse = _parse if len(topic) <= MAX_KEPT_TOPIC else topics.parse
+    parsed = parse(topic.removeprefix(topics.HISTORY))
+    if decoded.history and not isinstance(parsed, SparkplugTopic):
+        raise BadReading(Reason.BAD_TOPIC, f"topic {topic[:200]!r}: history comes as Sparkplug alone")
+    if isinstance(parsed, SparkplugTopic):
+        decoded.county, decoded.enterprise, decoded.unit = parsed.group, parsed.node, parsed.device
+    elif isinstance(parsed, JsonTopic):
+        decoded.county, decoded.enterprise, decoded.unit = parsed.county, parsed.enterprise, parsed.unit
+    return parsed
 
 
 def _count_readings(topic: Topic, payload: bytes) -> int:

@@ -17,6 +17,7 @@ from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.columns import Columns, Floats, Ints, Rows, grown
 from qilu_contract.storage import Point
 
+from qilu_gateway.admit.units import Tags
 from qilu_gateway.statefile import StateFile
 
 log = structlog.get_logger()
@@ -43,6 +44,10 @@ class Alarm(msgspec.Struct):
     since_ms: int
     value: float
     worst: float
+
+    @property
+    def unit(self) -> str:
+        return Tags(*self.tags).unit
 
 
 class Watch:
@@ -225,7 +230,7 @@ class Alarms:
         watch.alarmed[number] = unit in self._units or unit in self._breached
 
     def _judge_open(self, alarm: Alarm, limit: Limit, ts_ms: int, value: float) -> None:
-        key = (alarm.tags[4], alarm.signal)
+        key = (alarm.unit, alarm.signal)
         if limit.kept(value):
             since_ms, _ = self._since.setdefault(key, (ts_ms, value))
             if ts_ms - since_ms >= limit.delay_s * 1000:
@@ -252,13 +257,13 @@ class Alarms:
         if len(self._open) >= MAX_ALARMS:
             self.left_out += 1
             return
-        unit = alarm.tags[4]
+        unit = alarm.unit
         key = (unit, alarm.signal)
         self._open[key] = self._changed[key] = self._to_keep[key] = alarm
         self._units[unit] = self._units.get(unit, 0) + 1
 
     def _end(self, alarm: Alarm, ended_ms: int) -> None:
-        unit = alarm.tags[4]
+        unit = alarm.unit
         key = (unit, alarm.signal)
         del self._open[key]
         self._since.pop(key, None)
@@ -305,7 +310,7 @@ class Alarms:
                 log.error("an alarm in the state file cannot be read", error=str(error))
                 continue
             if alarm.signal in alarm_limits(alarm.class_name):
-                unit = alarm.tags[4]
+                unit = alarm.unit
                 self._open[unit, alarm.signal] = alarm
                 self._units[unit] = self._units.get(unit, 0) + 1
 
