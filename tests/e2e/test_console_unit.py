@@ -153,3 +153,25 @@ async def test_one_language_at_a_time_and_it_is_remembered(tmp_path: Path, page:
             "English",
             "JSON",
         ]
+
+
+async def test_every_page_shows_without_complaints_and_fits_a_phone(tmp_path: Path, page: Page) -> None:
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    async with console(tmp_path) as (url, _store, api):
+        await sign_in(page, url, api)
+        await page.set_viewport_size({"width": 390, "height": 844})
+        for path in (
+            "alarms",
+            "connect",
+            "pipeline",
+            "programme",
+            "model",
+            "place/370200",
+            "enterprise/works",
+        ):
+            await page.goto(f"{url}/#/{path}")
+            await expect(page.locator(f".page-{path.split('/')[0]} .panel").first).to_be_visible()
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        assert said == []

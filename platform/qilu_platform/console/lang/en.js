@@ -243,4 +243,18 @@ export default {
   "mark.C.about": "follows from other figures",
   "mark.N.about": "a standard is named; its number was not checked",
   "mark.A.about": "nobody sourced it",
+
+  "programme.targets": "Targets for 2022",
+  "programme.target": "Target",
+  "onCloud.count": "Counted",
+  "programme.wanted": "Wanted",
+  "programme.share": "Share",
+  "programme.vouchers": "Vouchers, in yuan",
+  "programme.payer": "Paid by",
+  "level.province": "Province",
+  "level.city": "Cities",
+  "level.county": "Counties",
+  "voucher.granted": "Granted",
+  "voucher.redeemed": "Redeemed",
+  "voucher.clawed_back": "Clawed back",
 };

@@ -243,4 +243,18 @@ export default {
   "mark.C.about": "由其他数据推算",
   "mark.N.about": "引用标准，数值未核对",
   "mark.A.about": "尚无出处",
+
+  "programme.targets": "2022 年目标",
+  "programme.target": "指标",
+  "onCloud.count": "已完成",
+  "programme.wanted": "目标值",
+  "programme.share": "完成率",
+  "programme.vouchers": "云服务券（元）",
+  "programme.payer": "出资方",
+  "level.province": "省级",
+  "level.city": "市级",
+  "level.county": "县级",
+  "voucher.granted": "已发放",
+  "voucher.redeemed": "已兑付",
+  "voucher.clawed_back": "已追回",
 };
