@@ -111,7 +111,9 @@ export class Chart {
     for (let at = Math.ceil((first + offset) / step) * step - offset; at <= last; at += step) {
       const text = step >= 864e5 ? dayText(at) : clockText(at).slice(0, step < 6e4 ? 8 : 5);
       parts.push(svg("line", { class: "grid", x1: x(at), x2: x(at), y1: MARGIN.top, y2: bottom }));
-      parts.push(svg("text", { class: "tick", x: x(at), y: bottom + 17, "text-anchor": "middle" }, text));
+      // At the right edge a label would be cut.
+      const anchor = x(at) > this.width - 34 ? "end" : "middle";
+      parts.push(svg("text", { class: "tick", x: anchor === "end" ? this.width : x(at), y: bottom + 17, "text-anchor": anchor }, text));
     }
     for (const limit of this.limits) {
       if (limit.value < low || limit.value > high) continue;
