@@ -84,6 +84,12 @@ class PlatformStore(Protocol):
         """How many points (as `count`) with start_ms <= time < end_ms each value of a tag has, if any. Scans:
         for reports and tests."""
 
+    def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
+        """All points of a measurement of units with start_ms <= time < end_ms, with their tags, in no order,
+        in chunks of at most SCAN_ROWS: one pass over the store, in bounded memory. For verification
+        and exports.
+        """
+
 
 class Store(PlatformStore, Protocol):
     """Opened by `async with`."""
@@ -112,11 +118,6 @@ class Store(PlatformStore, Protocol):
     async def count_duplicates(self, measurement: str) -> int:
         """How many points stand beside another of the same unit and time under other tags. Scans: for reports
         and tests.
-        """
-
-    def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
-        """All points of a measurement of units with start_ms <= time < end_ms, with their tags, in no order,
-        in chunks of at most SCAN_ROWS: one pass over the store, in bounded memory. For verification.
         """
 
     async def ping(self) -> None:

@@ -18,6 +18,7 @@ from qilu_platform.api import (
     description,
     device_problems,
     events,
+    export,
     imports,
     ingest,
     keys,
@@ -80,6 +81,7 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
     app.add_middleware(Edge, metrics=metrics)
     add_problem_handlers(app)
     for part in (
+        export,  # before imports, whose /v1/export/{book} is any other name
         imports,
         certificates,
         catalogue,

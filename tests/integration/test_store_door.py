@@ -37,6 +37,12 @@ async def test_what_is_asked_through_the_door_is_what_the_store_says(tmp_path: P
         assert await behind.series(*asked) == await store.series(*asked) != []
         assert await behind.series(*asked, 1000, "max") == await store.series(*asked, 1000, "max") != []
         assert await behind.count_by("motor", "unit", *SPAN) == {"m0": 4, "m1": 4, "m2": 4}
+        for each in (store, behind):
+            found = [point async for chunk in each.scan("motor", *SPAN) for point in chunk.all()]
+            assert sorted(found, key=lambda point: (point.tags[-1], point.ts_ms)) == POINTS
+            assert [chunk async for chunk in each.scan("motor", 0, 1000)] == []
+        with pytest.raises(ValueError, match="no_such"):
+            [chunk async for chunk in behind.scan("no_such", *SPAN)]
         with pytest.raises(ValueError, match="no_such"):
             await behind.series("motor", {"unit": "m0"}, ["no_such"], *SPAN)
 
@@ -48,7 +54,7 @@ async def test_the_door_opens_to_its_key_only(tmp_path: Path) -> None:
                 await behind.count_by("motor", "unit", *SPAN)
         async with httpx.AsyncClient(trust_env=False) as http:
             key = {"Authorization": f"Bearer {door.key}"}
-            assert (await http.post(f"{door.url}/scan", content=b"", headers=key)).status_code == 404
+            assert (await http.post(f"{door.url}/ping", content=b"", headers=key)).status_code == 404
             assert (await http.post(f"{door.url}/latest", content=b"x", headers=key)).status_code == 400
 
 

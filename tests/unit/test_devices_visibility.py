@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import CITIES
-from qilu_devices.faults import NO_FAULTS, FaultPlan, Occurrence, Order, Schedule
+from qilu_devices.commands import ScheduledCommand
+from qilu_devices.faults import NO_FAULTS, FaultPlan, Occurrence, Order, Schedule, ground_truth
 from qilu_devices.fleet import Unit, make_units
+from qilu_devices.labels import MOST_STEPS, labelled
 from qilu_devices.noise import Streams, keys_of
 from qilu_devices.simulation import ClassRun
 from qilu_devices.visibility import METERS, Watch
@@ -105,3 +107,20 @@ def test_a_watch_changes_no_sample_of_the_units_and_an_unseen_fault_is_no_label(
     labels = {case.unit: case for case in watch.labels(until_ms)}
     assert set(labels) == {units[1].id, units[2].id}
     assert labels[units[2].id].visible_ms is None  # it may still show: the run ended before it did
+
+
+def test_the_labels_of_a_run_that_has_ended_say_when_faults_became_visible() -> None:
+    units = list(make_units({"motor": 1.0}, dict.fromkeys(CITIES, 1.0), SEED, 6))
+    order = Order(units[0].id, "overload", 600_000, False, 3_600_000, 1.0)
+    plan = FaultPlan(0.0, (order,))
+    stop = ScheduledCommand(units[0].id, JANUARY_10_H + 300_000, "stop", "", 0.0, 0)
+    until_ms = JANUARY_10_H + 1_800_000
+    truth = ground_truth({unit.id: unit.class_name for unit in units}, SEED, JANUARY_10_H, until_ms, plan)
+    [seen] = labelled(truth, units, SEED, JANUARY_10_H, until_ms, plan)
+    assert seen.visible_ms is not None
+    assert seen.start_ms <= seen.visible_ms < seen.start_ms + 900_000
+    # A motor that a command has stopped shows no overload: its twin was stopped, too.
+    [hidden] = labelled(truth, units, SEED, JANUARY_10_H, until_ms, plan, [stop])
+    assert hidden.visible_ms is None
+    later_ms = JANUARY_10_H + 1000 * 10 * (MOST_STEPS + 1)
+    assert labelled(truth, units, SEED, JANUARY_10_H, later_ms, plan) == truth  # too much to compute

@@ -10,6 +10,7 @@ from qilu_contract.errors import ConfigError
 from qilu_devices import faults
 from qilu_devices.commands import ScheduledCommand, with_commands
 from qilu_devices.fleet import Unit
+from qilu_devices.labels import labelled
 from qilu_devices.run.config import Reached, RunConfig
 from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord, class_records
 from qilu_devices.run.nodes import Nodes
@@ -90,8 +91,11 @@ class Recorder:
         if config.state is not None and not reached.catching_up:
             plan = with_commands(config.scenario.faults, self._commands)
             units = {unit.id: unit.class_name for unit in self._units}
-            truth = faults.ground_truth(units, config.run_seed, reached.start_ms, reached.until_ms, plan)
-            faults.save(truth, config.state)
+            seed, span = config.run_seed, (reached.start_ms, reached.until_ms)
+            truth = faults.ground_truth(units, seed, *span, plan)
+            found = labelled(truth, self._units, seed, *span, config.scenario.faults, self._commands)
+            about = {"units": len(units), "start_ms": span[0], "until_ms": span[1], "seed": seed}
+            faults.save(found, config.state, about)
             if config.scenario.transport:
                 episodes.save(self._disturbance.ground_truth(), config.state)
             else:

@@ -63,8 +63,8 @@ async def get_readings(
 ) -> Response:
     """Rows in the order of time; a signal that was not sampled then is null."""
     unit = await unit_of(runtime, caller, id)
-    end_ms = wall_ms() if to is None else _time(to, "to")
-    start_ms = max(0, end_ms - _DEFAULT_SPAN_MS) if from_ is None else _time(from_, "from")
+    end_ms = wall_ms() if to is None else time_ms(to, "to")
+    start_ms = max(0, end_ms - _DEFAULT_SPAN_MS) if from_ is None else time_ms(from_, "from")
     if start_ms >= end_ms:
         raise Problem(422, "from: must be before `to`.")
     known = [each.name for each in CATALOGUE[unit["class"]].signals]
@@ -105,7 +105,8 @@ async def asking(runtime: Runtime) -> AsyncIterator[PlatformStore]:
         ) from error
 
 
-def _time(text: str, where: str) -> int:
+def time_ms(text: str, where: str) -> int:
+    """A time in a query: milliseconds or RFC 3339. Raises Problem."""
     if text.isascii() and text.isdigit() and len(text) <= 15:
         return min(int(text), MAX_TIME_MS)
     try:

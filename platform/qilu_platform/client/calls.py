@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -42,6 +42,8 @@ from qilu_platform.client.answers import (
 )
 from qilu_platform.client.files import Progress, content_type, file_parts
 
+EXPORT_TIMEOUT_S = 600.0
+"""Until the first byte: a Parquet file is made whole before it is sent."""
 GIVE_UP_S = 120.0
 """Without any progress of an import: a platform that restarts is back by then."""
 POLL_S = 0.2
@@ -272,6 +274,42 @@ class Platform:
         with self._http.stream("GET", f"/v1/imports/{job}/errors") as answer, path.open("wb") as file:
             for part in answer.iter_bytes():
                 file.write(part)
+
+    # -- readings
+
+    def export_readings(
+        self,
+        path: Path,
+        class_: str,
+        start: str | int,
+        end: str | int,
+        *,
+        units: Sequence[str] = (),
+        progress: Progress = lambda _got: None,
+        **filters: str,
+    ) -> int:
+        """Write the stored readings of a class with start <= time < end (ms, or RFC 3339) to a file: Parquet
+        when its name ends in .parquet, else CSV. `filters`: city, county, enterprise. Returns the file's
+        bytes; what is left of a broken stream is removed."""
+        format_ = "parquet" if path.suffix == ".parquet" else "csv"
+        query = filters | {"class": class_, "from": start, "to": end, "format": format_, "unit": list(units)}
+        scratch = path.with_name(f"{path.name}.new")
+        got = 0
+        asked = self._http.stream("GET", "/v1/export/readings", params=query, timeout=EXPORT_TIMEOUT_S)
+        try:
+            with transport_errors(self._url), asked as answer:
+                if not answer.is_success:
+                    answer.read()
+                    check(self._url, answer)
+                with scratch.open("wb") as file:
+                    for part in answer.iter_bytes():
+                        file.write(part)
+                        got += len(part)
+                        progress(got)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+        return got
 
     # -- calls
 
