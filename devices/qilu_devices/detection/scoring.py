@@ -8,7 +8,7 @@ found:
 - an alarm that begins while a fault of its unit is under way, but not so that it could be found (before it is
   visible, or within the tolerance after its end), counts neither way. So do those of faults that did not
   become visible before the run's end, which cannot be missed either;
-- every other alarm is false. One that goes on for days is one alarm, and finds nothing that begins under it.
+- every other alarm is false. One that lasts for days is one alarm, and finds nothing that begins under it.
 
 Where faults of a unit overlap, an alarm finds the one that became visible last of those that are not found
 yet.
