@@ -2,7 +2,7 @@
 
 The twin is the same unit with the same chance, weather, calendar and commands, and with all of its faults
 but this one. A signal shows the fault once the running mean of its difference from the twin's is more than
-`THRESHOLD` times the signal's own noise.
+`THRESHOLD` times the signal's own noise, or once it swings by that much more than the twin's does.
 
 The running mean is exponential, over ten minutes, or five samples where those take longer: a compressor that
 only loads at another moment than its twin shows nothing. Noise is the deviation of the healthy unit's
@@ -76,6 +76,8 @@ class Watch:
             if signal.type == "bool":
                 self._share[place], self._limit[:, place] = 1.0, 0.5
         self._mean = np.zeros((len(cases), len(signals)))
+        self._centre: Matrix | None = None  # the twins' running mean
+        self._swing = np.zeros((len(cases), len(signals)))  # square of what the unit swings more about it
         self._twins: Matrix = np.zeros((0, 0))
 
     @property
@@ -105,11 +107,25 @@ class Watch:
             mean = self._mean[:, which]
             mean = mean + self._share[which] * (difference - mean)
             self._mean[:, which] = mean
-            shows = active & (np.abs(mean) > self._limit[:, which]).any(axis=1)
+            swing = self._swings(which, rows[self._places])
+            limit = self._limit[:, which]
+            shows = active & ((np.abs(mean) > limit) | (swing > limit * limit)).any(axis=1)
             for lane in np.flatnonzero(shows).tolist():
                 self.visible_ms[lane] = int(at[lane])
             self._open &= ~shows
         self._open &= at < self._end
+
+    def _swings(self, which: list[int], rows: Matrix) -> Matrix:
+        """How much more the units swing about their twins' running means than the twins do, squared."""
+        if self._centre is None:
+            self._centre = np.full(self._mean.shape, np.nan)
+        share, centre = self._share[which], self._centre[:, which]
+        centre = np.where(np.isnan(centre), self._twins, centre + share * (self._twins - centre))
+        self._centre[:, which] = centre
+        more = (rows - centre) ** 2 - (self._twins - centre) ** 2
+        swing = self._swing[:, which] + share * (more - self._swing[:, which])
+        self._swing[:, which] = swing
+        return swing
 
     def labels(self, until_ms: int) -> Iterator[Occurrence]:
         """The cases that showed, with the time at which they began to, and those that may still show: the

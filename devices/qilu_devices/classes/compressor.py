@@ -52,7 +52,7 @@ class Compressors:
         P = specific power·rated flow·w(p)·(1 loaded, 0.3 unloaded, 0 off)
         w(p) = ((1 + p/p0)^(2/7) − 1)/((1 + 0.7/p0)^(2/7) − 1)     adiabatic work over that at 0.7 MPa
         T: first-order after inlet + 45 + 17·loaded + 18·cooler_fouling
-        filter pressure drop = (25 + 30·age + 28·filter_clog)·stiffness of the oil
+        filter pressure drop = (25 + 30·age + 40·filter_clog)·stiffness of the oil
     """
 
     def __init__(self, units: Streams, enterprises: Streams, interval_s: float) -> None:
@@ -115,9 +115,9 @@ class Compressors:
         rise = turning * (45.0 + 17.0 * loaded + 18.0 * faults["cooler_fouling"])
         temperature = self._temperature.step(inlet + rise)
         age = ((t_ms + self._filter_phase) % FILTER_LIFE_MS) * (1.0 / FILTER_LIFE_MS)
-        clog = 25.0 + 30.0 * age + 28.0 * faults["filter_clog"]  # A
+        clog = 25.0 + 30.0 * age + 40.0 * faults["filter_clog"]  # A
         # A: cold oil is stiff; what else it carries comes and goes.
-        stiff = (1.0 + 0.008 * (80.0 - temperature)) * exact.sway(0.12 * self._oil.step(k))
+        stiff = (1.0 + 0.008 * (80.0 - temperature)) * exact.sway(0.18 * self._oil.step(k))
         noise = self._units.normal
         return {
             "discharge_pressure": self.pressure_mpa,
