@@ -25,7 +25,7 @@ from qilu_devices.run.manifest import load_manifest
 from qilu_devices.run.runner import run
 from qilu_devices.scenario import Scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of
-from qilu_devices.transport.disturbance import Disturbance, Sending, Way
+from qilu_devices.transport.disturbance import Disturbance, Sending, Treatment
 from qilu_devices.transport.episodes import FILE_NAME, Kind
 from qilu_gateway.settings import Settings
 from qilu_stores import open_store
@@ -199,12 +199,14 @@ async def test_edge_nodes_send_what_the_faults_make_of_their_readings_in_just_th
     wanted: dict[str, list[Message]] = defaultdict(list)
     late: set[tuple[str, int]] = set()
     for item in chain(chain.from_iterable(map(disturbance.through, moments)), disturbance.rest()):
-        way = item.way if isinstance(item, Sending) else None
-        if way is Way.GARBAGE:
+        treatment = item.treatment if isinstance(item, Sending) else None
+        if treatment is Treatment.GARBAGE:
             wanted[item.unit.enterprise.id].append((None, None, False))
-        elif item.ts_ms != START_MS and way is not Way.OFFLINE:  # that is the births'
-            wanted[item.unit.enterprise.id].append((item.unit.id, item.ts_ms, way is Way.WRONG_TYPE))
-        if way is Way.LATE:
+        elif item.ts_ms != START_MS and treatment is not Treatment.OFFLINE:  # that is the births'
+            wanted[item.unit.enterprise.id].append(
+                (item.unit.id, item.ts_ms, treatment is Treatment.WRONG_TYPE)
+            )
+        if treatment is Treatment.LATE:
             late.add((item.unit.id, item.ts_ms))
 
     await eventually(lambda: wire.ready, "the subscription")

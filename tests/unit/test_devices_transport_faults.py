@@ -24,7 +24,7 @@ from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord
 from qilu_devices.scenario import parse_scenario
 from qilu_devices.simulation import Moment, Sample, Simulation, digest, fleet_of
 from qilu_devices.transport import episodes
-from qilu_devices.transport.disturbance import Disturbance, Sending, Way
+from qilu_devices.transport.disturbance import Disturbance, Sending, Treatment
 from qilu_devices.transport.episodes import (
     LARGEST_SHIFT_MS,
     Episode,
@@ -114,7 +114,7 @@ def test_a_lost_unit_dies_once_and_says_nothing_more_until_it_is_back() -> None:
     for sample in CLEAN:
         if episode := struck(sample, truth):
             firsts.setdefault((sample.unit.id, episode.start_ms), sample)
-    assert deaths == [Sending(each, each.ts_ms, each.ts_ms, Way.OFFLINE) for each in firsts.values()]
+    assert deaths == [Sending(each, each.ts_ms, each.ts_ms, Treatment.OFFLINE) for each in firsts.values()]
     assert len(deaths) == len(truth) > len(FLEET)
     assert sum(episode.readings for episode in truth) == len(CLEAN) - len(found) + len(deaths)
 
@@ -130,7 +130,7 @@ def test_late_readings_are_held_to_the_end_of_the_episode_and_are_historical() -
     for at_ms, item in late:
         episode = struck(item.sample, truth)
         assert episode is not None
-        assert item.way is Way.LATE
+        assert item.treatment is Treatment.LATE
         assert item.due_ms == episode.end_ms
         assert at_ms >= min(episode.end_ms, UNTIL_MS) > item.made_ms == item.ts_ms
     assert sum(episode.readings for episode in truth) == len(late) > len(FLEET)
@@ -157,7 +157,7 @@ def test_duplicated_readings_are_sent_twice_in_a_row() -> None:
     wanted: list[object] = []
     for sample in CLEAN:
         wanted += (
-            [sample, Sending(sample, sample.ts_ms, sample.ts_ms, Way.COPY)]
+            [sample, Sending(sample, sample.ts_ms, sample.ts_ms, Treatment.COPY)]
             if struck(sample, truth)
             else [sample]
         )
@@ -248,7 +248,7 @@ def test_a_wrong_type_is_sent_in_one_signal_that_the_truth_names() -> None:
         if episode is None:
             assert item == sample
             continue
-        assert item == Sending(sample, sample.ts_ms, sample.ts_ms, Way.WRONG_TYPE, episode.signal)
+        assert item == Sending(sample, sample.ts_ms, sample.ts_ms, Treatment.WRONG_TYPE, episode.signal)
         body = sparkplug.decode(payloads.data(sample, 10, 3, False, as_text=episode.signal))
         texts = [metric for metric in body.metrics if isinstance(metric.value, str)]
         [position] = [i for i, name in enumerate(sample.shape.names) if name == episode.signal]
@@ -264,7 +264,7 @@ def test_garbage_comes_before_readings_and_harms_none() -> None:
     garbage = [item for _, item in found if isinstance(item, Sending)]
     assert [item for _, item in found if isinstance(item, Sample)] == CLEAN
     for sending in garbage:
-        assert sending.way is Way.GARBAGE
+        assert sending.treatment is Treatment.GARBAGE
         body = payloads.garbage(sending.sample)
         with pytest.raises(BadReading):
             sparkplug.decode(body)
@@ -297,15 +297,15 @@ def test_all_at_once_each_reading_has_one_fate() -> None:
     found, truth = disturbed(PLAN)
     readings = {kind: sum(e.readings for e in truth if e.kind is kind) for kind in Kind}
     assert all(readings.values())
-    ways = Counter(item.way if isinstance(item, Sending) else None for _, item in found)
-    assert ways[Way.WRONG_TYPE] == readings[Kind.WRONG_TYPE]
-    assert ways[Way.GARBAGE] == readings[Kind.GARBAGE_PAYLOAD]
-    assert ways[Way.DISCONNECT] == readings[Kind.RECONNECT_STORM]
-    assert ways[Way.COPY] == readings[Kind.DUPLICATED]
-    assert ways[Way.LATE] == readings[Kind.LATE]
-    assert 0 < ways[Way.OFFLINE] < readings[Kind.OFFLINE]
-    added = (Way.GARBAGE, Way.DISCONNECT, Way.COPY, Way.OFFLINE)
-    passed = ways.total() - sum(ways[way] for way in added)
+    treatments = Counter(item.treatment if isinstance(item, Sending) else None for _, item in found)
+    assert treatments[Treatment.WRONG_TYPE] == readings[Kind.WRONG_TYPE]
+    assert treatments[Treatment.GARBAGE] == readings[Kind.GARBAGE_PAYLOAD]
+    assert treatments[Treatment.DISCONNECT] == readings[Kind.RECONNECT_STORM]
+    assert treatments[Treatment.COPY] == readings[Kind.DUPLICATED]
+    assert treatments[Treatment.LATE] == readings[Kind.LATE]
+    assert 0 < treatments[Treatment.OFFLINE] < readings[Kind.OFFLINE]
+    added = (Treatment.GARBAGE, Treatment.DISCONNECT, Treatment.COPY, Treatment.OFFLINE)
+    passed = treatments.total() - sum(treatments[each] for each in added)
     assert passed == len(CLEAN) - readings[Kind.MISSING] - readings[Kind.OFFLINE]
 
 
@@ -329,15 +329,17 @@ def test_shards_have_the_faults_of_the_whole_fleet(count: int) -> None:
 
 
 def test_a_units_faults_do_not_change_when_the_fleet_is_smaller_or_the_run_begins_later() -> None:
-    def fates(units: list[Unit], start_ms: int) -> list[tuple[str, int, list[tuple[Way | None, int]]]]:
+    def fates(units: list[Unit], start_ms: int) -> list[tuple[str, int, list[tuple[Treatment | None, int]]]]:
         disturbance = Disturbance(units, SEED, start_ms, PLAN)
         found = []
         for moment in of(units):
             for sample in moment.samples:
                 fate = [
-                    (item.way if isinstance(item, Sending) else None, item.ts_ms)
+                    (item.treatment if isinstance(item, Sending) else None, item.ts_ms)
                     for item in disturbance.judge(sample)
-                    if not (isinstance(item, Sending) and item.way is Way.DISCONNECT)  # one of its node
+                    if not (
+                        isinstance(item, Sending) and item.treatment is Treatment.DISCONNECT
+                    )  # one of its node
                 ]
                 if moment.ts_ms > START_MS + 6 * MINUTE_MS and sample.unit.id in few:
                     found.append((sample.unit.id, sample.ts_ms, fate))
@@ -347,7 +349,7 @@ def test_a_units_faults_do_not_change_when_the_fleet_is_smaller_or_the_run_begin
     one = fates(FLEET, START_MS)
     assert fates(FLEET[:30], START_MS) == one
     assert fates(FLEET, START_MS + MINUTE_MS) == one
-    assert len({way for _, _, fate in one for way, _ in fate}) > 5
+    assert len({treatment for _, _, fate in one for treatment, _ in fate}) > 5
 
 
 def test_another_seed_has_other_faults() -> None:
@@ -452,8 +454,8 @@ def test_an_edge_node_knows_what_waits_by_when_it_was_made() -> None:
     node.offer(first)
     assert node.acked_through_ms == first.ts_ms - 1
     node.offer(others[2])
-    node.offer(Sending(others[0], others[0].ts_ms, others[0].ts_ms, Way.OVERTAKEN))
-    node.offer(Sending(others[0], others[0].ts_ms, others[0].ts_ms, Way.COPY))
+    node.offer(Sending(others[0], others[0].ts_ms, others[0].ts_ms, Treatment.OVERTAKEN))
+    node.offer(Sending(others[0], others[0].ts_ms, others[0].ts_ms, Treatment.COPY))
     assert (node.backlog.made, node.pending, node.backlog.made_until_ms) == (3, 3, others[2].ts_ms)
     # What was sampled first is all that counts, wherever it stands.
     node.backlog.devices[first.unit.id].first_pending = False
@@ -461,7 +463,9 @@ def test_an_edge_node_knows_what_waits_by_when_it_was_made() -> None:
     # A full buffer drops readings; a copy that goes is no reading lost.
     for sample in others[3:6]:
         node.offer(
-            Sending(sample._replace(ts_ms=sample.ts_ms - 90_000), sample.ts_ms, sample.ts_ms, Way.SHIFTED)
+            Sending(
+                sample._replace(ts_ms=sample.ts_ms - 90_000), sample.ts_ms, sample.ts_ms, Treatment.SHIFTED
+            )
         )
     assert (node.backlog.made, node.backlog.dropped, node.pending) == (6, 2, 4)
     assert node.backlog.made_until_ms == others[5].ts_ms

@@ -23,7 +23,7 @@ from qilu_devices.edge.device import Device
 from qilu_devices.edge.messages import NodeMessages
 from qilu_devices.fleet import Unit
 from qilu_devices.simulation import Sample
-from qilu_devices.transport.disturbance import Sending, Way
+from qilu_devices.transport.disturbance import NO_READING, Sending, Treatment
 
 ALIASES_A_UNIT = 32
 MAX_ANSWERS = 1000
@@ -119,7 +119,7 @@ class Backlog:
         self._in_order = False
         self._buffer.append(sending)
         device = self.devices[sending.unit.id]
-        if not device.born and not device.lost and sending.way is not Way.OFFLINE:
+        if not device.born and not device.lost and sending.treatment is not Treatment.OFFLINE:
             self._queue_birth(device)
         self._drop_oldest()
 
@@ -128,8 +128,8 @@ class Backlog:
         self.made_until_ms = max(self.made_until_ms, made_ms(sample))
         device = self.devices[sample.unit.id]
         if isinstance(sample, Sending):
-            device.lost = sample.way is Way.OFFLINE or (device.lost and not sample.counts)
-            if sample.way is Way.SHIFTED:
+            device.lost = sample.treatment is Treatment.OFFLINE or (device.lost and not sample.counts)
+            if sample.treatment is Treatment.SHIFTED:
                 device.take(sample.sample)
             self.made += sample.counts
             self.acked += sample.counts
@@ -188,15 +188,15 @@ class Backlog:
                 return self._next_birth(limit_ms)
             sample = self._buffer[0]
             device = self.devices[sample.unit.id]
-            way = sample.way if isinstance(sample, Sending) else None
-            if device.lost and way not in (Way.DISCONNECT, Way.OFFLINE, Way.GARBAGE):  # no longer
+            treatment = sample.treatment if isinstance(sample, Sending) else None
+            if device.lost and treatment not in NO_READING:  # the unit is back
                 self._queue_birth(device)
                 continue
             self._buffer.popleft()
-            if way is Way.DISCONNECT:
+            if treatment is Treatment.DISCONNECT:
                 self.disconnect_due = True
                 return None
-            if way is not Way.OFFLINE:
+            if treatment is not Treatment.OFFLINE:
                 return *self._encode(device, sample), sample
             was_born, device.born, device.lost = device.born, False, True
             if was_born:  # else nobody has seen the unit on this connection
@@ -228,7 +228,7 @@ class Backlog:
             elif isinstance(item, Sending):
                 self.acked += item.counts
                 self.unfit += item.refused is not None
-                if item.way is Way.SHIFTED:  # the others carry no value, or none that is newer
+                if item.treatment is Treatment.SHIFTED:  # the others carry no value, or none that is newer
                     self.devices[item.unit.id].take(item.sample)
             elif isinstance(item, Device) and item.first_pending:
                 item.first_pending = False

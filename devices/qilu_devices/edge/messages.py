@@ -9,7 +9,7 @@ from qilu_contract.wire.marks import Mark
 from qilu_devices.edge import payloads
 from qilu_devices.edge.device import Device
 from qilu_devices.simulation import Sample
-from qilu_devices.transport.disturbance import Sending, Way
+from qilu_devices.transport.disturbance import Sending, Treatment
 
 Encoded = tuple[str, bytes]
 """Topic and payload."""
@@ -57,12 +57,12 @@ class NodeMessages:
     def disturbed(self, device: Device, sending: Sending, late: bool) -> Encoded:
         """A reading as a transport fault has left it. Garbage has no sequence number."""
         sample = sending.sample
-        if sending.way is Way.GARBAGE:
+        if sending.treatment is Treatment.GARBAGE:
             return self.topic("NDATA"), payloads.garbage(sample)
-        if sending.way is Way.WRONG_TYPE:
+        if sending.treatment is Treatment.WRONG_TYPE:
             seq = self._next_seq()
             return device.data_topic, payloads.data(sample, device.alias, seq, False, as_text=sending.signal)
-        return self.reading(device, sample, late or sending.way is Way.LATE)
+        return self.reading(device, sample, late or sending.treatment is Treatment.LATE)
 
     def _next_seq(self) -> int:
         self._seq = (self._seq + 1) % 256

@@ -1,5 +1,5 @@
 """Transport faults as a wrapper between the simulation and the edge nodes: what becomes of each reading on
-its way. Without faults every reading passes as it is.
+its path to the gateway. Without faults every reading passes unchanged.
 
 The first reading of a unit, which its birth carries, is never touched.
 """
@@ -21,7 +21,7 @@ from qilu_devices.simulation import Moment, Sample
 from qilu_devices.transport.episodes import Episode, Kind, Timeline, TransportPlan
 
 
-class Way(Enum):
+class Treatment(Enum):
     """How an edge node is to treat what it is given."""
 
     SHIFTED = auto()  # a reading, with another timestamp than its own
@@ -34,7 +34,9 @@ class Way(Enum):
     OFFLINE = auto()  # the unit's death: the node has lost it, until something of it is sent again
 
 
-_REFUSED = {Way.WRONG_TYPE: Reason.WRONG_TYPE, Way.GARBAGE: Reason.BAD_PAYLOAD}
+NO_READING = frozenset({Treatment.GARBAGE, Treatment.DISCONNECT, Treatment.OFFLINE})
+"""Treatments that carry no reading of the unit."""
+_REFUSED = {Treatment.WRONG_TYPE: Reason.WRONG_TYPE, Treatment.GARBAGE: Reason.BAD_PAYLOAD}
 
 
 class Sending(NamedTuple):
@@ -45,7 +47,7 @@ class Sending(NamedTuple):
     sample: Sample
     made_ms: int
     due_ms: int
-    way: Way
+    treatment: Treatment
     signal: str | None = None
 
     @property
@@ -59,12 +61,12 @@ class Sending(NamedTuple):
     @property
     def refused(self) -> Reason | None:
         """Why a gateway dead-letters it."""
-        return _REFUSED.get(self.way)
+        return _REFUSED.get(self.treatment)
 
     @property
     def counts(self) -> bool:
         """It is a reading of its own, or stands for one in the dead letters."""
-        return self.way not in (Way.COPY, Way.DISCONNECT, Way.OFFLINE)
+        return self.treatment not in (Treatment.COPY, Treatment.DISCONNECT, Treatment.OFFLINE)
 
 
 def outcome(item: Sample | Sending) -> Sample | Reason | None:
@@ -128,17 +130,17 @@ class Disturbance:
         for sample in moment.samples:
             for item in self.judge(sample):
                 before = self._overtaken.get(item.unit.id)
-                way = item.way if isinstance(item, Sending) else None
-                if isinstance(item, Sending) and way is Way.LATE:
+                treatment = item.treatment if isinstance(item, Sending) else None
+                if isinstance(item, Sending) and treatment is Treatment.LATE:
                     heapq.heappush(self._late, (item.due_ms, next(self._order), item))
-                elif isinstance(item, Sending) and way is Way.OVERTAKEN and before is None:
+                elif isinstance(item, Sending) and treatment is Treatment.OVERTAKEN and before is None:
                     self._overtaken[item.unit.id] = item
-                elif before is None or way in (Way.GARBAGE, Way.DISCONNECT, Way.OFFLINE):
+                elif before is None or treatment in NO_READING:
                     yield item
                 else:
                     yield (
-                        item._replace(way=Way.SHIFTED)
-                        if isinstance(item, Sending) and way is Way.OVERTAKEN
+                        item._replace(treatment=Treatment.SHIFTED)
+                        if isinstance(item, Sending) and treatment is Treatment.OVERTAKEN
                         else item
                     )
                     yield self._overtaken.pop(item.unit.id)
@@ -152,27 +154,27 @@ class Disturbance:
         storm = self._episode(Kind.RECONNECT_STORM, sample)
         if storm is not None and not storm.readings:
             storm.readings = 1
-            found.append(Sending(sample, made_ms, made_ms, Way.DISCONNECT))
+            found.append(Sending(sample, made_ms, made_ms, Treatment.DISCONNECT))
         if self._touched(Kind.GARBAGE_PAYLOAD, sample):
-            found.append(Sending(sample, made_ms, made_ms, Way.GARBAGE))
+            found.append(Sending(sample, made_ms, made_ms, Treatment.GARBAGE))
         if episode := self._touched(Kind.OFFLINE, sample):
             if episode.readings == 1:
-                found.append(Sending(sample, made_ms, made_ms, Way.OFFLINE))
+                found.append(Sending(sample, made_ms, made_ms, Treatment.OFFLINE))
             return found
         if self._touched(Kind.MISSING, sample):
             return found
         sent = self._shifted(self._stuck_at(sample), made_ms)
         if episode := self._touched(Kind.WRONG_TYPE, sample):
-            found.append(Sending(sent, made_ms, made_ms, Way.WRONG_TYPE, episode.signal))
+            found.append(Sending(sent, made_ms, made_ms, Treatment.WRONG_TYPE, episode.signal))
         elif episode := self._touched(Kind.LATE, sample):
-            found.append(Sending(sent, made_ms, episode.end_ms, Way.LATE))
+            found.append(Sending(sent, made_ms, episode.end_ms, Treatment.LATE))
         elif self._touched(Kind.OUT_OF_ORDER, sample):
-            found.append(Sending(sent, made_ms, made_ms, Way.OVERTAKEN))
+            found.append(Sending(sent, made_ms, made_ms, Treatment.OVERTAKEN))
         else:
             shifted = sent.ts_ms != made_ms
-            found.append(Sending(sent, made_ms, made_ms, Way.SHIFTED) if shifted else sent)
+            found.append(Sending(sent, made_ms, made_ms, Treatment.SHIFTED) if shifted else sent)
             if self._touched(Kind.DUPLICATED, sample):
-                found.append(Sending(sent, made_ms, made_ms, Way.COPY))
+                found.append(Sending(sent, made_ms, made_ms, Treatment.COPY))
         return found
 
     def _is_quiet(self, unit_id: str, ts_ms: int) -> bool:
