@@ -164,7 +164,7 @@ LOWER: dict[tuple[str, str], tuple[float, dict[str, tuple[float, float]]]] = {
     ("boiler", "load"): (30.0, {"steam_flow": (0.3, 0.8), "fuel_flow": (0.3, 0.8)}),
     ("pump", "flow"): (40.0, {"flow": (0.35, 0.55), "head": (1.0, 1.6), "power_in": (0.5, 1.0)}),
     ("robot", "speed"): (50.0, {"cycle_time": (1.98, 2.02), "energy_kWh": (0.5, 0.98)}),
-    ("cnc", "speed_override"): (60.0, {"spindle_speed": (0.55, 0.75), "parts": (0.4, 0.99)}),
+    ("cnc", "speed_override"): (60.0, {"spindle_speed": (0.5, 0.75), "parts": (0.4, 0.99)}),
 }
 
 
