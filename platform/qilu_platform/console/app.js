@@ -7,9 +7,11 @@ import { html, say } from "./core/dom.js";
 import { count, lang, read, setLanguage, t, write } from "./core/language.js";
 import { Stream } from "./core/stream.js";
 
+/** `?kiosk` in the address: the first page is for a video wall. */
+const KIOSK = new URLSearchParams(location.search).has("kiosk");
 /** Addresses: a pattern with named parts, and the page. All are behind the #, so that any path prefix serves. */
 const ROUTES = [
-  ["/", "province"],
+  ["/", KIOSK ? "kiosk" : "province"],
   ["/place/:code", "place"],
   ["/enterprise/:id", "enterprise"],
   ["/unit/:id", "unit"],

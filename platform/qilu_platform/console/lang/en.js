@@ -257,4 +257,9 @@ export default {
   "voucher.granted": "Granted",
   "voucher.redeemed": "Redeemed",
   "voucher.clawed_back": "Clawed back",
+
+  "kiosk.pause": "Pause",
+  "kiosk.go": "Go on",
+  "kiosk.next": "Next",
+  "kiosk.leave": "Leave",
 };

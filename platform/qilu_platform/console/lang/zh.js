@@ -257,4 +257,9 @@ export default {
   "voucher.granted": "已发放",
   "voucher.redeemed": "已兑付",
   "voucher.clawed_back": "已追回",
+
+  "kiosk.pause": "暂停",
+  "kiosk.go": "继续",
+  "kiosk.next": "下一页",
+  "kiosk.leave": "退出",
 };
