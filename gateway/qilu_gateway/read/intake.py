@@ -9,6 +9,7 @@ from qilu_common.mqtt.messages import DUP, Messages
 from qilu_contract.errors import Reason
 
 from qilu_gateway.admit.admission import Admission
+from qilu_gateway.connect import unit_topics
 from qilu_gateway.connect.session import Session
 from qilu_gateway.read.arrivals import Arrival, Known, Window
 from qilu_gateway.read.columnar import Reader
@@ -107,7 +108,7 @@ class Intake:
         found = await self._find(arrival, which, latest_ms, followed)
         if found.leading:
             for place in found.leading:
-                await self._begin(await self._plain.read(arrival, place, False))
+                await self._begin(await self._read_one(arrival, place, False))
             leading = frozenset(found.leading)
             rest = [place for place in range(len(arrival.messages)) if place not in leading]
             found = await self._find(arrival, rest, latest_ms, followed)
@@ -143,9 +144,16 @@ class Intake:
             if sequence is not None and not is_followed:
                 node = self._reader.node(arrival.messages.topics[place])
                 self._plain.follow(sequence.follow_until(node, place) if node is not None else ())
-            await self._begin(await self._plain.read(arrival, place, is_followed))
+            await self._begin(await self._read_one(arrival, place, is_followed))
         if sequence is not None:
             self._plain.follow(sequence.follow_all())
+
+    async def _read_one(self, arrival: Arrival, place: int, followed: bool) -> InFlightMessage:
+        """Births of its unit that are still held come before it, so they take effect first."""
+        if self._waiting.messages:
+            for unit in unit_topics.units([arrival.messages.topics[place]]):
+                await self._waiting.take_apart(unit)
+        return await self._plain.read(arrival, place, followed)
 
     async def _begin(self, message: InFlightMessage) -> None:
         """Put it into a batch, unless it waits for the platform's word on its unit."""

@@ -48,6 +48,12 @@ class Waiting:
                 if isinstance(item, Held) and (item.topic.group, item.topic.enterprise) in nodes:
                     items[place] = await self._taken_apart(item)
 
+    async def take_apart(self, unit: str) -> None:
+        """A message of this unit is to be read one at a time: so is everything of it that came before."""
+        items = self._by_unit.get(unit, [])
+        for place, item in enumerate(items):
+            items[place] = await self._taken_apart(item)
+
     async def _taken_apart(self, item: InFlightMessage | Held) -> InFlightMessage:
         if isinstance(item, InFlightMessage):
             return item
