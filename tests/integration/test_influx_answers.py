@@ -182,8 +182,8 @@ async def test_a_statement_that_the_server_does_not_have_is_a_warning_where_writ
         ((403, {}, '{"error":"requires READ on fake"}'), "requires READ on fake; .* may not read 'fake'"),
         ((404, {}, v2("not found", "no dbrp mapping found")), "no bucket 'fake'"),
         ((502, {}, "<html>Bad Gateway</html>"), "502: Bad Gateway"),
-        ((200, {}, "<html>Welcome</html>"), "does not answer as an InfluxDB"),
-        ((200, {}, "{}"), "does not answer as an InfluxDB"),
+        ((200, {}, "<html>Welcome</html>"), "does not answer like an InfluxDB"),
+        ((200, {}, "{}"), "does not answer like an InfluxDB"),
     ],
 )
 def test_a_dashboards_query_that_is_refused_says_why(

@@ -628,10 +628,11 @@ def test_every_schema_that_was_released_is_brought_up_to_date_with_what_it_holds
     url = new_database()
     engine = open_engine(url)
     with engine.execution_options(qilu_writes=True).begin() as connection:
-        migrate(connection, revision)
+        migrate(connection, min(revision, "0101"))
         for name, rows in tables.items():
             there = Table(name, MetaData(), autoload_with=connection)
             connection.execute(there.insert(), rows)
+        migrate(connection, revision)  # 0102 seals what is there
     with writing(url) as write:
         assert write(lambda found: compare_metadata(MigrationContext.configure(found), metadata)) == []
         assert audit(engine) == []

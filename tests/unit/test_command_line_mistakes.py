@@ -128,8 +128,9 @@ SEEDED = (
 )
 RIGHT = {("doctor", "--state"), *((*path, "--seed") for path in SEEDED)}
 RIGHT |= {("programme", "run", name) for name in BAD}
+RIGHT |= {("unit", name, "--class") for name in ("add", "list")}
 """Commands that take the option's worst: the doctor says what is wrong with a folder, any number is a seed,
-and the programme needs the others for --live only."""
+the programme needs the others for --live only, and the platform knows its classes."""
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:

@@ -57,9 +57,9 @@ def test_the_example_is_read() -> None:
     assert {signal.mark for signal in kiln.signals} == {"A"}
 
 
-def test_the_readmes_example_is_read() -> None:
-    text = (KILN.parents[2] / "README.md").read_text(encoding="utf-8")
-    own = parse_own_class(text.split("```yaml\n")[1].split("```")[0], "README.md", CATALOGUE)
+def test_the_pages_example_is_read() -> None:
+    text = (KILN.parents[1] / "own-classes.md").read_text(encoding="utf-8")
+    own = parse_own_class(text.split("```yaml\n")[1].split("```")[0], "own-classes.md", CATALOGUE)
     assert [signal.name for signal in own.equipment.signals] == ["power", "bearing_temp", "energy_kWh"]
 
 
