@@ -1,7 +1,7 @@
-"""The gateway. For those who embed it in Python: docs/python.md.
+"""The gateway's public interface, for programs that embed it (docs/python.md).
 
-The names in `__all__` are the public interface and stay; everything else may change in any release. A name is
-loaded when it is used.
+The names in `__all__` are stable; everything else may change in any release. A name is loaded at its first
+use.
 """
 
 from __future__ import annotations

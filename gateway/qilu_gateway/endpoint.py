@@ -1,5 +1,5 @@
-"""The gateway's HTTP endpoint: /metrics for Prometheus, /healthz for the service manager, and dead letters
-for callers with the key from the gateway's state folder.
+"""HTTP endpoint of the gateway: /metrics for Prometheus, /healthz for the service manager, and dead letters
+for callers with the key from the gateway's state directory.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 ADDRESS_FILE, KEY_FILE = "endpoint", "endpoint.key"
-"""In the state folder: where a running gateway serves, and what shows dead letters there."""
+"""Files in the state directory: the address of a running gateway, and the key for its dead letters."""
 MAX_CONNECTIONS = 100
 MAX_BODY = 1024 * 1024
 ANSWER_S = 120.0
-"""How long an answer about dead letters may take: many may be taken again."""
+"""Timeout of a request about dead letters; a replay may involve many."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def leave_address(state: Path, url: str, key: str) -> None:
-    """Tell commands on this machine where the gateway serves, with the key for those that can read it."""
+    """Write the gateway's address and key to the state directory, for commands on this machine."""
     write_private(state / KEY_FILE, key + "\n")
     write_private(state / ADDRESS_FILE, url + "\n")
 
 
 def keyed(handler: Handler, key: str) -> Handler:
-    """The handler, for requests with the key (`Authorization: Bearer …`) only."""
+    """Wrap a handler: only requests with the key (`Authorization: Bearer …`) are served."""
 
     @functools.wraps(handler)
     async def guarded(request: Request) -> Response:
@@ -40,7 +40,7 @@ def keyed(handler: Handler, key: str) -> Handler:
         if not secrets.compare_digest(shown, f"Bearer {key}".encode()):
             raise HTTPException(
                 401,
-                f"Dead letters need the key that stands in {KEY_FILE} in the gateway's state folder.\n",
+                f"Dead letters need the key in {KEY_FILE} in the gateway's state folder.\n",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         try:

@@ -1,4 +1,4 @@
-"""How the gateway is: what keeps it from taking data, and the endpoint that says so."""
+"""Health of the gateway: the reasons why it cannot take data, and the endpoint that reports them."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ log = structlog.get_logger()
 _T = TypeVar("_T")
 
 STALLED_S = 5.0
-"""A message in flight for longer means that data comes in faster than it can be kept."""
+"""A message in flight for longer than this means that data arrives faster than it can be made durable."""
 FLOWING_S = 1.0
-"""Only when nothing is in flight for longer than this is a stall over."""
+"""A stall is over once no message has been in flight for longer than this."""
 LETTERS_EVERY_MS = 10_000
 ADDRESS_EVERY_S = 5.0
-"""How often it is tried to leave the address there, while the disk takes nothing."""
+"""Interval of attempts to write the address file while the disk takes no writes."""
 
 
 class Stopped(Exception):
-    """Somebody called `stop` before everything was started."""
+    """`stop` was called before the start was complete."""
 
 
 class Parts(NamedTuple):
-    """What can be in trouble."""
+    """The parts whose health is checked."""
 
     connections: Connections
     admission: Admission
@@ -71,11 +71,11 @@ class Health:
         """None before the start."""
         self._stalled = False
         self._held_up = ""
-        """Why the gateway cannot start yet: its disk is full, read-only or away."""
+        """Why the gateway cannot start yet: its disk is full, read-only or unavailable."""
 
     def troubles(self) -> list[str]:
-        """Why no data can be taken now: any of broker, store, state file, spool, platform, stalled,
-        stopping. A store that is away is none as long as there is room in the spool."""
+        """Reasons why no data can be taken now: any of broker, store, state file, spool, platform, stalled,
+        stopping. An unavailable store is not a reason as long as the spool has room."""
         if self.parts is None:
             return ["state file"] if self._held_up else ["starting"]
         connections, admission, state, gate, spool = self.parts
@@ -92,7 +92,8 @@ class Health:
         return [name for name, is_wrong in wrong.items() if is_wrong]
 
     def reasons(self) -> dict[str, str]:
-        """A sentence for each part that takes nothing now, also where the gateway works on without it."""
+        """A sentence for each part that is unavailable, including parts without which the gateway keeps
+        working."""
         found = {"state file": self._held_up, "clock": self.timestamps.trouble}
         if self.parts is not None:
             spool = self.parts.spool
@@ -118,7 +119,7 @@ class Health:
         return Response(msgspec.json.encode(body), 503 if troubles else 200, media_type="application/json")
 
     async def when_possible(self, enter: Callable[[], Awaitable[_T]]) -> _T:
-        """What `enter` returns, tried until the disk allows it. Raises Stopped."""
+        """Call `enter` until the disk allows it; returns its result. Raises Stopped."""
         backoff = Backoff(most_s=2.0)
         while not self.stopping.is_set():
             try:
@@ -134,7 +135,7 @@ class Health:
                     f"--state {self._folder} takes nothing ({error}): "
                     "messages stay with the broker until it does"
                 )
-                self.started.set()  # as far as it goes
+                self.started.set()  # as far as possible
                 with suppress(TimeoutError):
                     async with asyncio.timeout(backoff.delay_s()):
                         await self.stopping.wait()
@@ -144,25 +145,25 @@ class Health:
         raise Stopped
 
     async def tell_address(self, url: str, key: str) -> None:
-        """Leave the endpoint's address and key in the state folder, for commands on this machine."""
+        """Write the endpoint's address and key to the state directory, for commands on this machine."""
         while True:
             try:
                 await asyncio.to_thread(leave_address, self._folder, url, key)
-            except OSError:  # the disk is full: said elsewhere
+            except OSError:  # the disk is full: reported elsewhere
                 await asyncio.sleep(ADDRESS_EVERY_S)
             else:
                 return
 
 
 class Figures:
-    """Points of the gateway's own: its counts and rates, and dead letters by reason when there are new ones,
-    else now and then."""
+    """Makes the points of the gateway's own metrics: counts and rates, and dead letters by reason when there
+    are new ones or at an interval."""
 
     def __init__(self, host: str, meter: Meter) -> None:
         self._host, self._meter = host, meter
         self._hours = Hours()
         self._letters = 0, Counter[Reason]()
-        """When dead letters were told last, and which."""
+        """Time and counts of the last dead letter points."""
 
     def points(self) -> list[Point]:
         now_ms, by_reason = wall_ms(), self._meter.by_reason

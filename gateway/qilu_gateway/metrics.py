@@ -1,20 +1,20 @@
-"""What the gateway counts, and how Prometheus sees it.
+"""Counters of the gateway, and their Prometheus exposition.
 
-The unit is the reading; a message that cannot be decoded counts as one. At every moment
+The unit is the reading; a message that cannot be decoded counts as one reading. At every moment
 `accepted = stored + spooled + dead_lettered + corrupt + in_flight`, over the life of this process:
 
-- accepted: taken over from the broker, each message once, or found in the spool at the start (`recovered`);
-- stored, spooled, dead_lettered: what became of them, counted once that is durable; what leaves the spool
-  becomes stored or dead_lettered;
-- corrupt: were in the spool, and cannot be read any more;
-- in_flight: none of these yet: their messages are not acknowledged;
-- evicted, a part of dead_lettered: readings whose dead letters had to go at the bound;
-- redelivered, apart from all these: readings of messages that the broker delivered again although this
-  process had taken them over already. A message that an earlier process had taken over but not acknowledged
-  is new to this one, and counts as accepted.
+- accepted: taken from the broker, each message once, or found in the spool at the start (`recovered`);
+- stored, spooled, dead_lettered: the outcomes, counted once they are durable; readings that leave the spool
+  become stored or dead_lettered;
+- corrupt: were in the spool and have become unreadable;
+- in_flight: no outcome yet; their messages are unacknowledged;
+- evicted, a part of dead_lettered: readings whose dead letters were evicted at the bound;
+- redelivered, separate from all these: readings of messages that the broker redelivered although this
+  process had accepted them already. A message that an earlier process had accepted but not acknowledged is
+  new to this process, and counts as accepted.
 
-A reading that repeats a stored one (same unit, same time: a rebirth, say) is accepted and stored again, and
-adds no point.
+A reading that repeats a stored one (same unit and time, for example after a rebirth) is accepted and stored
+again, and adds no point.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ LAG_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400)
 
 @dataclass(slots=True)
 class Counters:
-    """Since the process started. Changed only between two awaits: every reader sees the equation hold."""
+    """Counts since the start of the process. They change only between two awaits, so that every reader sees
+    the equation hold."""
 
     accepted: int = 0
     stored: int = 0
     spooled: int = 0
-    """In the spool now."""
+    """Readings in the spool now."""
     dead_lettered: int = 0
     corrupt: int = 0
     in_flight: int = 0
@@ -55,38 +56,39 @@ class Counters:
     rebirth_requests: int = 0
     sequence_gaps: int = 0
     ignored_deaths: int = 0
-    """Deaths that say nothing of the present: wills of edge nodes' earlier connections, retained deaths,
-    deaths of units that are not registered (any more)."""
+    """Deaths without meaning for the present: wills of edge nodes' earlier connections, retained deaths,
+    deaths of units that are not (or no longer) registered."""
     messages: int = 0
     redelivered_messages: int = 0
     """Messages that the broker marked as possibly delivered before."""
     evicted: int = 0
     """Readings whose dead letters were evicted at the bound (they stay in dead_lettered)."""
     store_errors: int = 0
-    """Writes that failed and are tried again."""
+    """Writes that failed and are retried."""
     store_refused: int = 0
-    """Writes that the store refused in part or as a whole (400, 413, 422), and that were split."""
+    """Writes that the store rejected in part or as a whole (400, 413, 422), and that were bisected."""
     store_denied: int = 0
-    """Of these, credentials that the store refused: somebody has to mend the token."""
+    """Of these, writes with rejected credentials: an operator has to fix the token."""
     first_readings: int = 0
-    """Confirmed by the platform."""
+    """First readings that the platform confirmed."""
 
     def recover(self, readings: int, corrupt: int) -> None:
-        """What an earlier process left in the spool is accepted anew."""
+        """Count the readings that an earlier process left in the spool as accepted."""
         self.recovered = self.spooled = readings
         self.corrupt = corrupt
         self.accepted += readings + corrupt
 
     @property
     def unaccounted(self) -> int:
-        """Readings of which nobody knows what became of them: 0, or the guarantee does not hold."""
+        """Readings without a known outcome. Anything but 0 means that the guarantee is broken."""
         durable = self.stored + self.spooled + self.dead_lettered + self.corrupt
         return self.accepted - durable - self.in_flight
 
 
 @dataclass(slots=True)
 class Rates:
-    """Readings a second over the last interval, and the median way from device to store of recent ones."""
+    """Readings per second over the last interval, and the median lag from sample to store of recent
+    readings."""
 
     accepted_per_s: float = 0.0
     stored_per_s: float = 0.0
@@ -101,8 +103,8 @@ class Meter:
     by_reason: Tally[Reason] = field(default_factory=Tally)
     rates: Rates = field(default_factory=Rates)
     spool: Callable[[], tuple[int, int, float]] | None = None
-    """Asked for the spool's batches, bytes and the age of what is oldest in it, in seconds. None until the
-    spool is open: what it holds is not known then, and /metrics has no figures of it."""
+    """Returns the spool's batches, bytes and the age of its oldest batch in seconds. None until the spool is
+    open: its content is not known before, and /metrics omits it."""
     batch_size: Callable[[], int] = lambda: 0
     shared_groups: Callable[[], int] = lambda: 0
     _history_age_ms: float = 0.0
@@ -121,7 +123,7 @@ class Meter:
         self.registry.register(_Exporter(self))
 
     def observe_lags(self, lags_ms: Sequence[int], *, history: bool = False) -> None:
-        """How old readings were when they were durable; what comes as history has a gauge of its own."""
+        """Record the ages of readings when they became durable; history has a separate gauge."""
         assert self._lag is not None
         if history:
             self._history_age_ms = float(median(lags_ms)) if lags_ms else self._history_age_ms
@@ -138,7 +140,7 @@ class Meter:
         self.counters.rebirth_requests += 1
 
     def count_corrupt(self, readings: int) -> None:
-        """So many can be read in the spool no more."""
+        """Count readings in the spool that became unreadable."""
         self.counters.spooled -= readings
         self.counters.corrupt += readings
 
@@ -191,7 +193,7 @@ _COUNTED = {
     "corrupt": "Readings that were in the spool and cannot be read any more",
     "recovered": "Readings found in the spool at the start",
     "shipped": "Readings that have left the spool for the store",
-    "redelivered": "Readings of messages delivered again that were taken over already",
+    "redelivered": "Readings of redelivered messages that were already accepted",
     "births": "Birth messages",
     "rebirth_requests": "Rebirths requested of edge nodes",
     "sequence_gaps": "Gaps in edge nodes' sequence numbers",
@@ -205,7 +207,7 @@ _COUNTED = {
 
 
 class _Exporter(Collector):
-    """One snapshot a scrape."""
+    """Prometheus collector; takes one snapshot per scrape."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter

@@ -1,4 +1,4 @@
-"""The gateway as a service: on its own, or in another process's event loop beside the platform."""
+"""The gateway service: runs in its own process, or in another process's event loop beside the platform."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["STATE_SCHEMAS", "GatewayService"]
 log = structlog.get_logger()
 
 STOP_S = 3.0
-"""How long a stop may take; what is not durable by then stays unacknowledged and is delivered again."""
+"""Deadline of a stop; messages that are not durable by then stay unacknowledged and are redelivered."""
 
 
 class GatewayService:
-    """Start and stop it with `async with`, or `await run()` until somebody calls `stop()`."""
+    """The gateway. Start and stop it with `async with`, or `await run()` and call `stop()`."""
 
     def __init__(self, settings: Settings, *, store: Store | None = None, api_key: str | None = None) -> None:
-        """An opened `store` that is handed in is used and not closed; else settings.store is opened. The key
-        is QILU_API_KEY(_FILE) unless given. Raises ConfigError.
+        """A given `store` must be open, and is not closed; otherwise settings.store is opened. The API key is
+        QILU_API_KEY(_FILE) unless given. Raises ConfigError.
         """
         self._settings, self._store = settings, store
         self._api_key = api_key if api_key is not None else secret("QILU_API_KEY")
@@ -49,31 +49,32 @@ class GatewayService:
 
     @property
     def counters(self) -> Counters:
-        """Live; see `metrics.py` for what they mean."""
+        """Live counters; see `metrics.py` for their meaning."""
         return self._meter.counters
 
     @property
     def rates(self) -> Rates:
-        """Over the last two seconds."""
+        """Rates over the last two seconds."""
         return self._meter.rates
 
     @property
     def dead_lettered_by_reason(self) -> dict[str, int]:
-        """Readings since the start."""
+        """Dead-lettered readings since the start, by reason."""
         return {str(reason): count for reason, count in self._meter.by_reason.items()}
 
     @property
     def online(self) -> bool:
-        """Edge nodes are told that data is taken."""
+        """Whether the host's STATE is online."""
         return self._wired is not None and self._wired.host.online
 
     @property
     def run_speed(self) -> float:
-        """Simulated seconds that pass in a second of the run that is going on, as it announced last."""
+        """Simulated seconds per second of the current run, as last announced."""
         return 0.0 if self._wired is None else self._wired.control.clock.announced_speed
 
     async def unreported(self) -> int:
-        """First readings that the platform has not confirmed yet; at least one when nobody can say now."""
+        """Number of first readings that the platform has not confirmed yet; at least one if it cannot be
+        determined now."""
         parts = self._health.parts
         try:
             return 0 if parts is None else await parts.state.write(outbox.size)
@@ -82,22 +83,22 @@ class GatewayService:
 
     @property
     def http_port(self) -> int:
-        """Where /metrics and /healthz are served; 0 before the start."""
+        """Port of /metrics and /healthz; 0 before the start."""
         return self._health.server.port if self._health.server is not None else 0
 
     def troubles(self) -> list[str]:
-        """Why no data can be taken now, in a word each: see `Health.troubles`."""
+        """Reasons why no data can be taken now, a word each; see `Health.troubles`."""
         return self._health.troubles()
 
     @property
     def store_trouble(self) -> str:
-        """Why the store takes nothing now, in a sentence, also while readings are spooled; empty when it
+        """Why the store takes no writes now, in a sentence, also while readings are spooled; empty if it
         does."""
         return self._health.parts.gate.reason if self._health.parts is not None else ""
 
     async def __aenter__(self) -> Self:
-        """Run in a task of its own. Returns when everything is started, whether or not broker, store and
-        platform are there; raises what stops it from starting.
+        """Start the service in a separate task. Returns when everything is started, whether or not broker,
+        store and platform are reachable; raises the error that prevents the start.
         """
         self._running = asyncio.create_task(self.run(), name="gateway")
         started = asyncio.create_task(self._health.started.wait(), name="gateway-started")
@@ -115,21 +116,21 @@ class GatewayService:
             try:
                 await self._running
             except Exception:
-                if error is None:  # else `wait` has told it, and what came of that is on its way
+                if error is None:  # otherwise `wait` has raised it already
                     raise
 
     async def wait(self) -> None:
-        """Until the service has ended; raises what ended it, if it was not `stop`."""
+        """Wait until the service has ended; raises the error that ended it, if any."""
         assert self._running is not None, "not started"
         await asyncio.shield(self._running)
 
     def stop(self) -> None:
-        """Take nothing more, bring to an end what is in flight, say goodbye: within STOP_S."""
+        """Stop intake, drain, publish STATE offline and disconnect, within STOP_S."""
         self._health.stopping.set()
 
     async def run(self) -> None:
-        """Serve until `stop`. Raises ConfigError, or whatever broke a part: then nothing more is
-        acknowledged, the broker publishes STATE offline, and a new start goes on where this one was.
+        """Serve until `stop`. Raises ConfigError, or the error of a part that failed: then nothing more is
+        acknowledged, the broker publishes STATE offline, and the next start continues from there.
         """
         serve_evenly()
         with suppress(Stopped):

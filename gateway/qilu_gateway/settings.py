@@ -1,4 +1,4 @@
-"""What a gateway is told: by flags, by `QILU_…` variables, or by the process that embeds it."""
+"""Settings of the gateway, from flags, `QILU_…` variables or the embedding process."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ from qilu_contract.wire.topics import HOST_ID
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Secrets are not here: QILU_API_KEY, QILU_INFLUX_TOKEN, QILU_MQTT_USER and QILU_MQTT_PASSWORD are read
-    by name (or `…_FILE`) when the service starts, unless the URL or the embedding process gives them.
+    """Settings without secrets. QILU_API_KEY, QILU_INFLUX_TOKEN, QILU_MQTT_USER and QILU_MQTT_PASSWORD are
+    read by name (or `…_FILE`) when the service starts, unless the URL or the embedding process provides them.
 
-    No pydantic: its import alone is a sixth of what a killed gateway computes until it stores again.
+    Not pydantic: its import alone takes a sixth of the CPU time that a killed gateway needs until it stores
+    again.
     """
 
     broker: str = "mqtt://127.0.0.1:1883"
     store: str = ""
-    """Empty only when an opened store is handed in."""
+    """Store URL; empty only if an open store is passed."""
     platform: str = "http://127.0.0.1:8000"
     state: Path = Path("var/gateway")
     host_id: str = HOST_ID
     shard: str = "1/1"
-    """i/n: which of n gateways this is; each has every n-th county, and a host id of its own made of
+    """Partition i/n: this is gateway i of n. Each serves every n-th county, and its host id is derived from
     `host_id`: `qilu-1-of-2`."""
     profile: Literal["reliable", "strict"] = "reliable"
-    """`strict`: a second connection, to Sparkplug's letter, speaks for the host and takes what edge nodes
-    publish at QoS 0; the first one goes on taking what is acknowledged."""
+    """`strict`: a second connection, which follows Sparkplug to the letter, speaks for the host and takes
+    messages at QoS 0; the first one continues to take messages at QoS 1."""
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Meta(ge=0, le=65535)] = 8081
-    """/metrics and /healthz; 0 takes a free port."""
+    """Port of /metrics and /healthz; 0 takes a free port."""
     batch_size: Annotated[int, Meta(ge=1, le=15_000)] = 5000
-    """Points written together. Four batches must fit into MQTT's receive window of 65,535 messages."""
+    """Points per batch. Four batches must fit into MQTT's receive maximum of 65,535 messages."""
     batch_age_s: Annotated[float, Meta(gt=0, le=10)] = 0.2
     spool_max_bytes: Annotated[int, Meta(ge=0)] = 4 * 1024**3
-    """What the spool may hold while the store is away, some 30 bytes a reading; 0: no spool, then messages
-    stay unacknowledged.
+    """Maximum size of the spool, some 30 bytes per reading; used while the store is unavailable. 0: no spool,
+    messages stay unacknowledged.
     """
     spool_min_free_bytes: Annotated[int, Meta(ge=0)] = 512 * 1024**2
-    """Disk space that the spool leaves to others."""
+    """Disk space that the spool leaves free."""
     reorder_timeout_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
-    """How long messages of an edge node that were skipped may still come before it is asked for a rebirth."""
+    """Time in which skipped messages of an edge node may still arrive before a rebirth is requested."""
     max_payload_bytes: Annotated[int, Meta(ge=1024, le=16 * 1024 * 1024)] = MAX_PAYLOAD_BYTES
 
     def __post_init__(self) -> None:
@@ -58,8 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @classmethod
     def load(cls, **given: object) -> Self:
-        """The settings that are `given`, and others from the environment. Raises ConfigError for a value that
-        cannot be used."""
+        """The `given` settings, and others from the environment. Raises ConfigError for an invalid value."""
         names = {name: f"QILU_{name.upper()}" for name in cls.__struct_fields__}
         found: dict[str, object] = {
             name: os.environ[variable] for name, variable in names.items() if variable in os.environ
@@ -76,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ConfigError(f"The setting {name} ({names[name]}) is {found[name]!r}: {wrong}.") from error
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
-        """A copy with some settings changed, as the platform's settings have it."""
+        """A copy with some settings changed; named like the method of the platform's settings."""
         return msgspec.structs.replace(self, **update)
 
     @property

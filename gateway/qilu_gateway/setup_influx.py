@@ -1,12 +1,12 @@
-"""Prepare InfluxDB: the bucket, and two tokens that can do no more than they must. Run it as often as you
-like; what is there stays.
+"""Prepare InfluxDB: create the bucket and two tokens with least privileges. Idempotent: existing items stay.
 
     python -m qilu_gateway.setup_influx --url http://influxdb:8086 --org qilu --database qilu \\
         --token-file /secrets/admin --write-token-file /secrets/write --read-token-file /secrets/read
 
 On 2.x the write token writes and reads the one bucket, the read token reads it. On 1.x the database is made.
-Where 1.x has users, --token-file holds an administrator's user:password, and the files get those of two users
-with the same rights; where it has none, random text, so that what waits for them goes on.
+If 1.x has authentication enabled, --token-file holds an administrator's user:password, and the files get
+those of two users with the same rights; otherwise they get random text, so that services that wait for the
+files start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ influx: Any = importlib.import_module("influxdb_client")
 
 DAY_S = 86_400
 WAIT_S = 120.0
-"""How long to wait for a server that is starting."""
+"""Time to wait for a server that is starting."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--write-token-file", type=Path, required=True, help="made: for the gateway")
     parser.add_argument("--read-token-file", type=Path, required=True, help="made: for platform and Grafana")
     parser.add_argument(
-        "--retention-days", type=int, help="0 keeps for ever; else a bucket that is there stays as it is"
+        "--retention-days", type=int, help="0 keeps data forever; default: an existing bucket is not changed"
     )
     parser.add_argument("--wait", type=float, default=WAIT_S, help="seconds to wait for the server")
     return parser
@@ -115,7 +115,7 @@ def _prepare_1x(given: argparse.Namespace, admin: str | None) -> None:
             _save(path, password)
             continue
         user, right = f"{name}-{who}", "ALL" if who == "gateway" else "READ"
-        # Of a user who is there already the password is lost with the file.
+        # The password of an existing user is lost with its file.
         _execute_1x(given, admin, f"DROP USER {_quoted(user)}", may_fail=True)
         _execute_1x(given, admin, f"CREATE USER {_quoted(user)} WITH PASSWORD '{password}'")
         _execute_1x(given, admin, f"GRANT {right} ON {_quoted(name)} TO {_quoted(user)}")
@@ -126,7 +126,7 @@ def _prepare_1x(given: argparse.Namespace, admin: str | None) -> None:
 def _execute_1x(
     given: argparse.Namespace, admin: str | None, statement: str, *, may_fail: bool = False
 ) -> None:
-    """Raises QiluError when the server does not do it."""
+    """Execute a statement. Raises QiluError when the server rejects it."""
     user, _, password = (admin or "").partition(":")
     auth = (user, password) if admin else None
     answer = httpx2.post(f"{given.url}/query", data={"q": statement}, auth=auth, timeout=30, trust_env=False)
@@ -168,14 +168,14 @@ def _prepare_2x(given: argparse.Namespace, token: str) -> None:
             (given.read_token_file, "reader", ("read",)),
         ]
         for path, who, actions in wanted:
-            # A token that is there already and is valid stays: others may be using it.
+            # An existing valid token stays, because other services may use it.
             if not _still_valid(given, bucket, path, actions):
                 _save(path, _make_token(client, bucket, f"qilu {who} {given.database}", actions))
                 log.info("token made", of=who, file=str(path))
 
 
 def _find_org(client: Any, given: argparse.Namespace) -> Any:
-    """Raises ConfigError, with those that there are."""
+    """Raises ConfigError, which lists the existing organisations."""
     orgs = client.organizations_api().find_organizations()
     for org in orgs:
         if org.name == given.org:
@@ -198,12 +198,13 @@ def _find_bucket(client: Any, name: str, org_id: str) -> Any:
 
 
 def _keeps_s(bucket: Any) -> int:
-    """Seconds that the bucket keeps its points; 0 for ever."""
+    """Retention of the bucket in seconds; 0: forever."""
     return int(bucket.retention_rules[0].every_seconds) if bucket.retention_rules else 0
 
 
 def _retention(days: int) -> Any:
-    # InfluxDB's own shards for such a time; those that a bucket has may be longer than what it shall keep.
+    # InfluxDB's default shards for this retention; the existing shards of a bucket may be longer than its new
+    # retention.
     shard_s = 3600 if 0 < days < 2 else DAY_S if 0 < days < 180 else 7 * DAY_S
     return influx.BucketRetentionRules(
         type="expire", every_seconds=days * DAY_S, shard_group_duration_seconds=shard_s
@@ -221,7 +222,7 @@ def _make_token(client: Any, bucket: Any, description: str, actions: tuple[str, 
 
 
 def _still_valid(given: argparse.Namespace, bucket: Any, path: Path, actions: tuple[str, ...]) -> bool:
-    """Whether the file holds a token that sees the bucket, and may write to it if it has to."""
+    """Whether the file holds a token with access to the bucket, including write access if required."""
     if not _filled(path):
         return False
     headers = {"Authorization": f"Token {_read(path)}"}
@@ -231,7 +232,7 @@ def _still_valid(given: argparse.Namespace, bucket: Any, path: Path, actions: tu
             return False
         if "write" not in actions:
             return True
-        # Nothing is refused as such (400), after the right to write it.
+        # An empty body is rejected as malformed (400), after the permission check.
         return http.post("/write", params={"db": given.database}).status_code not in (401, 403, 404)
 
 

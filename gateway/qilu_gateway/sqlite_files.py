@@ -1,5 +1,5 @@
-"""SQLite files that outlive accidents: which errors pass by themselves, whether an open file is still the one
-at its path, and what can be read of a damaged one.
+"""Resilient SQLite files: classifies errors as transient or damage, checks whether an open file is still the
+one at its path, and salvages readable rows of a damaged file.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 from qilu_common import private_files
 
 SUFFIXES = ("-wal", "-shm", "")
-"""A file's log and the log's index, before the file itself: a log that stayed behind alone would be taken for
-the next file's."""
+"""Suffixes of a file's WAL and its index, removed before the file itself: a WAL left behind would be applied
+to the next file."""
 SEARCH_IDS = 1_000_000
-"""Rows that are looked for one by one between those that a damaged table still tells in order."""
+"""Maximum number of rows to look up one at a time, between those that a damaged table still returns in
+order."""
 _PASSING = frozenset(
     (
         sqlite3.SQLITE_FULL,
@@ -45,19 +46,20 @@ _PASSING_ERRNOS = frozenset(
     )
 )
 Identity = tuple[int, ...]
-"""Which file is at a path: device and inode; empty when there is none."""
+"""Identity of the file at a path: device and inode; empty without a file."""
 
 
 def is_passing(error: Exception) -> bool:
-    """The disk is full, read-only or away: the file itself may be as it should."""
+    """Whether the error is transient: the disk is full, read-only or unavailable, and the file itself may be
+    intact."""
     if isinstance(error, OSError):
         return error.errno in _PASSING_ERRNOS
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """The file does not hold what was written."""
-    # A table that is not there was there when the file was opened.
+    """Whether the error shows that the file is damaged."""
+    # A missing table existed when the file was opened.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE or "no such table" in str(error)
 
 
@@ -70,9 +72,9 @@ def identity(path: Path) -> Identity:
 
 
 def open_private(path: Path, **how: Any) -> sqlite3.Connection:
-    """Connect to a file that, when it is new, only its owner can read, whatever the umask; and so its log."""
+    """Connect to a file. A new file, and its WAL, are readable by the owner only, whatever the umask."""
     # Only a new file is opened here: closing one that SQLite has open in this process would end its locks.
-    with suppress(OSError):  # connecting tells better what is wrong
+    with suppress(OSError):  # connecting raises the better error
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     connection: sqlite3.Connection = sqlite3.connect(path, **how)
     return connection
@@ -84,7 +86,8 @@ def remove_file(path: Path) -> None:
 
 
 def rename_file(path: Path, new: Path) -> None:
-    """No connection may be open: its end would delete the log at the old path, whosever that is then."""
+    """Rename a file. No connection to it may be open: closing it would delete the WAL at the old path, which
+    may belong to another file by then."""
     for suffix in SUFFIXES:
         part = path.with_name(path.name + suffix)
         if part.exists():
@@ -92,8 +95,8 @@ def rename_file(path: Path, new: Path) -> None:
 
 
 def write_copy(connection: sqlite3.Connection, path: Path) -> None:
-    """All that an open connection sees, as the file `path`, on the disk on return; also when the connection's
-    own file has no name any more."""
+    """Write a copy of an open connection's database to `path`, durable on return. Works even if the
+    connection's file has been deleted."""
     remove_file(path)
     try:
         with closing(open_private(path)) as copy:
@@ -105,19 +108,19 @@ def write_copy(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """The file, and its name, are on the disk."""
+    """Sync the file and its directory entry to disk."""
     for each in (path, path.parent):
         private_files.sync(each)
 
 
 def save_readable(damaged: Path, target: sqlite3.Connection) -> dict[str, int]:
-    """Copy into `target`, a new file with all its tables, what can be read of the same tables of a damaged
-    file; returns how many rows of each. Tables named `…_total` are kept by triggers of the target."""
+    """Copy the readable rows of a damaged file into `target`, a new file with all its tables; returns the
+    number of rows per table. Tables named `…_total` are maintained by triggers of the target."""
     saved: dict[str, int] = {}
     target.execute("PRAGMA recursive_triggers = ON")  # REPLACE deletes, too
     with closing(sqlite3.connect(damaged, isolation_level=None)) as source, target:
         source.text_factory = lambda text: text.decode(errors="replace")
-        source.execute("PRAGMA writable_schema = ON")  # else a file that lost its end is not read at all
+        source.execute("PRAGMA writable_schema = ON")  # otherwise a truncated file cannot be read at all
         for [table] in target.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
         ).fetchall():
@@ -128,7 +131,7 @@ def save_readable(damaged: Path, target: sqlite3.Connection) -> dict[str, int]:
             for row in readable_rows(source, table, columns):
                 try:
                     target.execute(f'REPLACE INTO "{table}" VALUES ({marks})', row)  # noqa: S608
-                except sqlite3.IntegrityError:  # not what was written
+                except sqlite3.IntegrityError:  # damaged row
                     continue
                 saved[table] = saved.get(table, 0) + 1
     return saved
@@ -137,8 +140,8 @@ def save_readable(damaged: Path, target: sqlite3.Connection) -> dict[str, int]:
 def readable_rows(
     source: sqlite3.Connection, table: str, columns: list[tuple[Any, ...]]
 ) -> Iterator[tuple[Any, ...]]:
-    """The rows from the first on and from the last back, each as far as they can be read, and by their ids
-    those between. `columns` as PRAGMA table_info has them."""
+    """Readable rows of a damaged table: forwards from the first, backwards from the last, and those between
+    by their ids. `columns` has the format of PRAGMA table_info."""
     names = ", ".join(f'"{column[1]}"' for column in columns)
     keys = [f'"{column[1]}"' for column in sorted(columns, key=lambda column: column[5]) if column[5]]
     try:

@@ -1,8 +1,9 @@
-"""What must outlive the gateway, in one SQLite file in `--state`: a commit that returned is on the disk.
+"""State file: one SQLite file in `--state` with everything that must survive a restart. A commit that
+returned is on disk.
 
-A disk that is full, read-only or away fails the write and is to be waited for (`hold`). A file with damaged
-pages is set aside with what can be read of it saved; one that was removed or replaced while it is in use is
-written again from the open connection.
+If the disk is full, read-only or unavailable, a write fails or waits (`hold`). A file with damaged pages is
+set aside and its readable rows are saved. A file that is removed or replaced while in use is written again
+from the open connection.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ _T = TypeVar("_T")
 
 
 class StateFile:
-    """Opened by `async with`. Writing runs in one thread of its own; reading by key, a few microseconds, runs
-    where it is called.
+    """The gateway's state file, opened by `async with`. Writes run in a dedicated thread; look-ups by key, a
+    few microseconds each, run in the caller's thread.
     """
 
     def __init__(self, folder: Path, schemas: Sequence[str]) -> None:
-        """`schemas` are scripts that make the tables that are missing."""
+        """`schemas` are scripts that create missing tables."""
         self._folder, self._schemas = folder, schemas
         self._path = folder / FILE_NAME
         self._saved = folder / "gateway.saved.sqlite"
@@ -62,13 +63,13 @@ class StateFile:
         self._opened = False
         self._reader: sqlite3.Connection | None = None
         self._reading = threading.Lock()
-        """Held while the reader is used, and while the file under it is replaced."""
+        """Guards the reader while it is used, and while its file is replaced."""
         self.failing = ""
-        """Why the file takes nothing now, in one sentence; empty while it takes writes."""
+        """Why the file takes no writes now, in one sentence; empty while it does."""
 
     async def __aenter__(self) -> Self:
         """Raises ConfigError when the folder cannot be used, or another gateway uses it, and
-        sqlite3.OperationalError or OSError when the disk is full, read-only or away."""
+        sqlite3.OperationalError or OSError when the disk is full, read-only or unavailable."""
         try:
             await self.write(_nothing)
         except BaseException:
@@ -87,12 +88,13 @@ class StateFile:
         self._thread.shutdown()
 
     async def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What `work` returns, once everything that it did is durable; on an error nothing is done. `work`
-        may run more than once. Raises sqlite3.OperationalError or OSError while the disk takes nothing."""
+        """Run `work` in a transaction; returns its result once the changes are durable. On an error nothing
+        is changed. `work` may run more than once. Raises sqlite3.OperationalError or OSError while the disk
+        takes no writes."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
 
     async def hold(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """As `write`, but waits as long as the disk takes nothing."""
+        """Like `write`, but waits while the disk takes no writes."""
         backoff = Backoff(most_s=2.0)
         while True:
             try:
@@ -103,24 +105,24 @@ class StateFile:
                 await asyncio.sleep(backoff.delay_s())
 
     async def look_after(self) -> None:
-        """Called now and then: notices a file that was removed, and a disk that takes writes again."""
+        """Periodic check: detects a removed file, and a disk that takes writes again."""
         probe = _touch if self.failing else _nothing
-        with contextlib.suppress(sqlite3.OperationalError, OSError):  # said by `write`
+        with contextlib.suppress(sqlite3.OperationalError, OSError):  # logged by `write`
             await self.write(probe)
 
     def read(self, query: str, values: tuple[object, ...]) -> tuple[object, ...] | None:
-        """The first row of a look-up by key. Raises as `read_all`."""
+        """The first row of a look-up by key. Raises like `read_all`."""
         rows = self.read_all(query, values)
         return rows[0] if rows else None
 
     def read_all(self, query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
-        """A look-up by keys. Raises sqlite3.OperationalError when the disk does not answer."""
+        """All rows of a look-up by keys. Raises sqlite3.OperationalError when the disk cannot be read."""
         try:
             return self._look_up(query, values)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            # Rare enough to stop everything for it.
+            # Rare enough to block the event loop.
             self._thread.submit(self._salvage, error).result()
             return self._look_up(query, values)
 
@@ -149,7 +151,7 @@ class StateFile:
         return found
 
     def _try(self, work: Callable[[sqlite3.Connection], _T]) -> tuple[_T, bool]:
-        """What `work` returns, and whether it wrote anything."""
+        """Run `work` once; returns its result, and whether it wrote anything."""
         for is_last in (False, True):
             try:
                 with self._connection() as connection:
@@ -167,14 +169,14 @@ class StateFile:
         if self._writer is not None and identity(self._path) != self._identity:
             self._write_again(self._writer)
         if self._writer is None:
-            if not self._path.exists() and self._saved.exists():  # a salvage that was cut off at its end
+            if not self._path.exists() and self._saved.exists():  # a salvage was interrupted at its end
                 self._saved.rename(self._path)
             self._writer = self._open(self._path)
             self._identity = identity(self._path)
         return self._writer
 
     def _salvage(self, error: sqlite3.Error) -> None:
-        """Set the damaged file aside, and go on with what can be read of it."""
+        """Set the damaged file aside, and continue with its readable rows."""
         self._close_connections()
         remove_file(self._saved)
         try:
@@ -194,7 +196,7 @@ class StateFile:
         )
 
     def _write_again(self, connection: sqlite3.Connection) -> None:
-        """The file was removed or replaced, and lives on without a name: write it again from what is open."""
+        """Write the file again from the open connection, after it was removed or replaced."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_copy(connection, self._saved)
         self._close_connections()
@@ -258,7 +260,7 @@ class StateFile:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = open_private(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
-    # What is damaged within a page may be no UTF-8: it is read all the same, and means nothing to anybody.
+    # Text in a damaged page may not be UTF-8. It is read all the same, and matches nothing.
     connection.text_factory = lambda text: text.decode(errors="replace")
     return connection
 
@@ -268,6 +270,6 @@ def _nothing(_: sqlite3.Connection) -> None:
 
 
 def _touch(connection: sqlite3.Connection) -> None:
-    """Write a page that is there already."""
+    """Write to an existing page, to test whether the disk takes writes."""
     connection.execute("CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY, at_ms INTEGER)")
     connection.execute("REPLACE INTO probe VALUES (1, ?)", (wall_ms(),))

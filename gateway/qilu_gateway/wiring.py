@@ -1,4 +1,4 @@
-"""The parts of the gateway, put together; the way of a message is in docs/architecture.md."""
+"""Assembles the parts of the gateway. The path of a message is described in docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ log = structlog.get_logger()
 
 _KEPT = (births, dead_letters, outbox, receipts, rollups, run_clock, host)
 STATE_SCHEMAS = tuple(part.SCHEMA for part in _KEPT)
-"""Every table of the state file."""
+"""Schemas of all tables in the state file."""
 MEASURE_EVERY_S = 2.0
 
 
 class Wired(NamedTuple):
-    """What the service speaks to, and what is to run, for ever, by name."""
+    """The parts that the service uses, and the tasks that run until cancelled, by name."""
 
     connections: Connections
     intake: Intake
@@ -76,7 +76,7 @@ class Wired(NamedTuple):
 
 
 class _Disk(NamedTuple):
-    """What is opened once the disk allows it, and what it is opened for."""
+    """Resources opened once the disk allows it, and the parts that use them."""
 
     state: StateFile
     store: Store
@@ -95,7 +95,7 @@ async def put_together(
     store: Store | None,
     api_key: str | None,
 ) -> Wired:
-    """Open everything on `stack`, as soon as the disk allows it. Raises ConfigError, health.Stopped."""
+    """Open all parts on `stack`, as soon as the disk allows it. Raises ConfigError, health.Stopped."""
     app = Starlette(routes=health.routes())
     server = HttpServer(app, settings.http_host, settings.http_port, MAX_CONNECTIONS)
     health.server = await stack.enter_async_context(server)
@@ -178,7 +178,7 @@ async def put_together(
 
 
 async def _open_disk(stack: AsyncExitStack, settings: Settings, health: Health, store: Store | None) -> _Disk:
-    """The state folder, the store, and what lies between."""
+    """Open the state directory, the store, and the parts between them."""
     meter, when_possible = health.meter, health.when_possible
     state = await when_possible(lambda: stack.enter_async_context(StateFile(settings.state, STATE_SCHEMAS)))
     if store is None:
@@ -202,8 +202,8 @@ async def _open_disk(stack: AsyncExitStack, settings: Settings, health: Health, 
 
 
 async def _measure(meter: Meter, gate: StoreGate, state: StateFile) -> None:
-    """Rates, and their points in the store; which also shows whether the store, and the state file, take
-    anything while nothing else is to be written.
+    """Measure rates and write the gateway's own points. This also shows whether the store and the state file
+    take writes while there is nothing else to write.
     """
     while True:
         meter.measure()

@@ -1,1 +1,1 @@
-"""Admission: whose readings are accepted, as the platform says."""
+"""Admission: accepts readings of registered units only, according to the platform."""

@@ -1,7 +1,7 @@
-"""Who may be stored: registered units only, as the platform says.
+"""Admission: accepts readings of registered units only, according to the platform.
 
-Known units are answered at once from memory. Others wait, with their messages, until the platform has
-answered; while it is away they wait on, and are never taken for unknown.
+Known units are answered from memory at once. Messages of other units wait until the platform has answered.
+While it cannot be reached they continue to wait; they are never treated as unknown.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from qilu_gateway.admit.units import Admitted, Units
 log = structlog.get_logger()
 
 REFRESH_S = 180.0
-"""After this an answer is asked for anew, and used until the new one is there."""
+"""Age at which an answer is requested again; it stays in use until the new one arrives."""
 WATCH_S = 1.0
-"""How often is asked who was suspended or retired, and so about how long such a unit may go on."""
+"""Interval of the requests for suspended and retired units: the longest that such a unit stays admitted,
+roughly."""
 NEGATIVE_S = 2.0
-"""How long "unknown" is believed: a unit may be registered at any moment."""
+"""How long the answer "unknown" is cached. Short, because a unit may be registered at any moment."""
 MAX_NEGATIVE = 100_000
 LONG_AGO_S = 1e-9
-"""Admitted, and to be asked for anew at once: `Units.checked_s` has 0 for units that are not admitted."""
+"""Marks an admitted unit whose answer is due for renewal at once. (`Units.checked_s` is 0 for units that are
+not admitted.)"""
 
 
 class Admission:
@@ -40,18 +42,18 @@ class Admission:
         self._stale: dict[str, None] = {}
         self._answers: list[str] = []
         self.answered = asyncio.Event()
-        """`pop_answers` has some."""
+        """Set while `pop_answers` has units to return."""
         self._wake = asyncio.Event()
         self._after = 0
         self._epoch = ""
         self._doubted_s = float("-inf")
-        """What the platform said before is used until it is confirmed, or corrected."""
+        """Answers older than this are used until the platform confirms or corrects them."""
         self._barred_s = float("-inf")
         self.reached = False
         """The platform has answered at least once."""
 
     def find(self, unit: str) -> Admitted | None:
-        """The unit, if it is known to be registered."""
+        """The unit if it is known to be registered, else None."""
         number = self._units.numbers.get(unit)
         if number is None or not self._units.is_admitted(number):
             return None
@@ -60,22 +62,22 @@ class Admission:
         return Admitted(self._units, number)
 
     def fresh_s(self) -> float:
-        """Answers from before then are asked for anew."""
+        """Answers older than this (monotonic clock) are requested again."""
         return max(time.monotonic() - REFRESH_S, self._doubted_s)
 
     def refresh(self, units: Iterable[str]) -> None:
-        """Ask anew for units that are admitted, and go on with what is known until there is an answer."""
+        """Request admitted units again; what is known of them stays in use until the answer."""
         self._stale.update(dict.fromkeys(units))
         self._wake.set()
 
     def refresh_rows(self, rows: Rows) -> None:
-        """The same for those of these units, by number, whose answers are old."""
+        """Request those of these units, given by number, whose answers are old."""
         stale = self._units.checked_s[rows] < self.fresh_s()
         if stale.any():
             self.refresh(self._units.ids(rows[stale]))
 
     def is_unknown(self, unit: str) -> bool:
-        """The platform said moments ago that there is no such unit."""
+        """Whether the platform answered within NEGATIVE_S that the unit does not exist."""
         until = self._negative.get(unit)
         if until is None:
             return False
@@ -85,24 +87,24 @@ class Admission:
         return False
 
     def distrust(self, unit: str) -> None:
-        """Ask anew for a unit that was unknown a moment ago."""
+        """Discard the cached answer "unknown" of a unit, so that it is requested again."""
         self._negative.pop(unit, None)
 
     def ask(self, units: Iterable[str]) -> None:
-        """Have the units among the answers, as soon as the platform has said something about them."""
+        """Request units from the platform; `pop_answers` returns them once it has answered."""
         self._asked.update(dict.fromkeys(units))
         self._wake.set()
 
     def pop_answers(self) -> list[str]:
-        """Units that were asked for and about which the platform has said something since the last call: now
-        `find` or `is_unknown` tells what."""
+        """Requested units that the platform has answered since the last call; `find` and `is_unknown` give
+        the result."""
         found, self._answers = self._answers, []
         self.answered.clear()
         return found
 
     async def watch(self) -> None:
-        """Forget who was suspended or retired, for ever: their next message makes us ask. Notice when the
-        platform may have been restored from a backup, and forgotten what we know of it."""
+        """Forget suspended and retired units, so that their next message is checked again; also detect that
+        the platform may have been restored from a backup and lost what we know. Runs until cancelled."""
         away = False
         while True:
             await asyncio.sleep(WATCH_S)
@@ -113,7 +115,7 @@ class Admission:
                 if barred.epoch != self._epoch or barred.next < self._after:
                     await self._begin_epoch()
                     log.info(
-                        "the platform began anew: its answers are asked for again", units=len(self._units)
+                        "the platform started again: its answers are requested again", units=len(self._units)
                     )
                     continue
             except PlatformAway as error:
@@ -127,8 +129,8 @@ class Admission:
                 self._forget(barred)
 
     async def _begin_epoch(self) -> None:
-        """Doubt every answer so far. Raises PlatformAway."""
-        # First where the list of the barred stands, so that no suspension falls in between.
+        """Have all answers so far requested again. Raises PlatformAway."""
+        # The position in the list of barred units comes first, so that no suspension is missed in between.
         barred = await self._platform.barred(None)
         self._after, self._epoch = barred.next, barred.epoch
         self._doubted_s = time.monotonic()
@@ -144,7 +146,7 @@ class Admission:
         log.info("barred", units=len(barred.units), enterprises=len(owners), forgotten=len(numbers))
 
     async def run(self) -> None:
-        """Ask, for ever."""
+        """Send the requests that are due, until cancelled."""
         backoff = Backoff(most_s=5.0)
         while True:
             try:
@@ -168,7 +170,7 @@ class Admission:
         stale = [unit for unit in islice(self._stale, room) if unit not in self._asked]
         asked_s = time.monotonic()
         answers = await self._platform.admission(asked + stale)
-        # An answer that somebody's suspension overtook is asked for again.
+        # A unit may have been suspended while the answer was on its way: request it again.
         checked_s = asked_s if self._barred_s < asked_s else max(asked_s - REFRESH_S, LONG_AGO_S)
         for unit in asked + stale:
             self._asked.pop(unit, None)
@@ -184,7 +186,7 @@ class Admission:
         admitted = class_ >= 0
         for place in np.flatnonzero(~admitted).tolist():
             self._learn_unknown(asked[place])
-        # Units of one enterprise and class have a head in common.
+        # Units of one enterprise and class share a head.
         pairs, which = np.unique(
             class_[admitted] * len(answers.owners) + owner[admitted], return_inverse=True
         )
@@ -201,7 +203,8 @@ class Admission:
             else [unit for unit, good in zip(asked, admitted.tolist(), strict=True) if good]
         )
         known = units.add_many(ids, np.array(heads, dtype=np.int32)[which])
-        # A first reading that the platform has not, or no longer, is reported again: twice does no harm.
+        # A first reading that the platform lacks (or has lost) is reported again; reporting it twice is
+        # harmless.
         units.active_ms[known[units.checked_s[known] < self._doubted_s]] = 0
         units.on_cloud[known] = np.array(answers.on_cloud, dtype=bool)[admitted]
         units.checked_s[known] = checked_s
@@ -220,5 +223,5 @@ class Admission:
 
 
 def _tags(owner: Owner) -> tuple[str, str, str, str]:
-    """Of a unit, but for its id."""
+    """The tags of a unit, without its id."""
     return owner.city, owner.county, owner.industry, owner.enterprise

@@ -1,5 +1,5 @@
-"""The calls that a gateway makes to the platform. Whatever goes wrong with one means `PlatformAway`:
-what was asked is asked again, and nothing is concluded from it.
+"""Client for the calls that a gateway makes to the platform. Every failure means `PlatformAway`: the caller
+repeats the call and concludes nothing from the failure.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from qilu_common.platform_http import PlatformHttp
 from qilu_contract.errors import QiluError
 
 MAX_IDS = 5000
-"""The most ids that one call may hold."""
+"""Maximum number of ids per call."""
 MAX_COLUMN_IDS = 20_000
-"""The most in a call by column: admission, first readings, activity."""
+"""Maximum number of ids per columnar call: admission, first readings, activity."""
 TIMEOUT_S = 20.0
 _T = TypeVar("_T")
 
 
 class PlatformAway(QiluError):
-    """The platform did not answer, or not as agreed."""
+    """The platform did not answer, or its answer was malformed."""
 
 
 class NotTaken(PlatformAway):
-    """The platform refuses the call (4xx), or does not have it, and would do so again."""
+    """The platform rejects the call (4xx) or does not know it; a retry would fail as well."""
 
 
 class Owner(msgspec.Struct, frozen=True, array_like=True):
@@ -40,7 +40,7 @@ class Owner(msgspec.Struct, frozen=True, array_like=True):
 
 
 class UnitRecord(NamedTuple):
-    """A registered unit that may speak."""
+    """A registered unit whose readings are accepted."""
 
     class_: str
     owner: Owner
@@ -48,8 +48,8 @@ class UnitRecord(NamedTuple):
 
 
 class Answers(msgspec.Struct, frozen=True, rename={"class_": "class"}):
-    """What the platform says of the units that it was asked for, in their order: by each unit its class and
-    its owner as places in `classes` and `owners`. Both are -1 for one that may not speak."""
+    """The platform's answer about the requested units, in their order: for each unit the positions of its
+    class in `classes` and of its owner in `owners`. Both are -1 for a unit that is not admitted."""
 
     classes: list[str]
     owners: list[Owner]
@@ -58,7 +58,7 @@ class Answers(msgspec.Struct, frozen=True, rename={"class_": "class"}):
     on_cloud: list[bool]
 
     def records(self) -> list[UnitRecord | None]:
-        """One at a time; None for a unit that may not speak."""
+        """One record per unit; None for a unit that is not admitted."""
         return [
             None if class_ < 0 else UnitRecord(self.classes[class_], self.owners[owner], on_cloud)
             for class_, owner, on_cloud in zip(self.class_, self.owner, self.on_cloud, strict=True)
@@ -66,8 +66,9 @@ class Answers(msgspec.Struct, frozen=True, rename={"class_": "class"}):
 
 
 class Barred(msgspec.Struct, frozen=True):
-    """Who was suspended or retired: to be asked for anew. `next` is where to go on from. Of another `epoch`,
-    or with a `next` that lies before where it was asked from, the registry may have gone back."""
+    """Units that were suspended or retired, to be requested again. `next` is the position to continue from.
+    If `epoch` has changed, or `next` is before the requested position, the registry may have been restored
+    from a backup."""
 
     next: int
     units: list[str]
@@ -82,7 +83,7 @@ class _FirstReadings(msgspec.Struct):
 
 
 class PlatformApi:
-    """A client of `/v1/ingest`. Opened by `async with`."""
+    """Client of `/v1/ingest`, opened by `async with`."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self._http = PlatformHttp(url, api_key, "ingest", TIMEOUT_S)
@@ -96,7 +97,7 @@ class PlatformApi:
         await self._http.close()
 
     async def admission(self, units: Sequence[str]) -> Answers:
-        """Which of `units` (at most MAX_COLUMN_IDS) may speak, and what they are."""
+        """Which of `units` (at most MAX_COLUMN_IDS) are admitted, with their classes and owners."""
         body = msgspec.json.encode({"units": units})
         found = await self._post("/v1/ingest/admission-columns", body, Answers)
         if {len(found.class_), len(found.owner), len(found.on_cloud)} != {len(units)}:
@@ -104,7 +105,7 @@ class PlatformApi:
         return found
 
     async def barred(self, after: int | None) -> Barred:
-        """Who was barred since; with None nobody, only where to go on from."""
+        """Units barred since `after`; with None no units, only the position to continue from."""
         query = {} if after is None else {"after": after}
         return await self._call("GET", "/v1/ingest/barred", Barred, params=query)
 
@@ -120,11 +121,12 @@ class PlatformApi:
         await self._post("/v1/ingest/activity", body, dict[str, object])
 
     async def deaths(self, units: Sequence[str]) -> None:
-        """Report units that are gone, as their edge nodes say."""
+        """Report units that died, according to their edge nodes."""
         await self._post("/v1/ingest/deaths", msgspec.json.encode({"units": units}), dict[str, object])
 
     async def problems(self, found: Sequence[msgspec.Struct]) -> None:
-        """Report what was wrong with units' readings. Raises NotTaken, also for an older platform."""
+        """Report problems with units' readings. Raises NotTaken, also from a platform that predates this
+        call."""
         body = msgspec.json.encode({"problems": found})
         await self._send("POST", "/v1/problems", content=body, headers={"Content-Type": "application/json"})
 

@@ -1,6 +1,7 @@
-"""Units that the platform has admitted, by number, and what this process knows of each. It is kept in
-arrays, a few hundred bytes a unit, ids and topics included, and nothing is forgotten: a gateway needs memory
-for all units that speak, up to some ten million.
+"""Registry of admitted units, by number, with what this process knows of each.
+
+It is kept in arrays, a few hundred bytes per unit including ids and topics, and nothing is evicted: a gateway
+needs memory for all units that send, up to some ten million.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from qilu_contract.storage import UNIT_TAGS
 
 
 class Tags(NamedTuple):
-    """In the order of UNIT_TAGS."""
+    """The tags of a unit, in the order of UNIT_TAGS."""
 
     city: str
     county: str
@@ -35,28 +36,28 @@ CLASSES = tuple(CATALOGUE)
 class Units:
     def __init__(self) -> None:
         self.series = Series()
-        """A unit's number is its place in here."""
+        """The index of a unit is its number."""
         self.numbers: dict[str, int] = {}
-        """By id. A unit whose class or owner has changed has another number from then on."""
+        """Numbers by id. A unit whose class or owner changes gets a new number."""
         self.checked_s: NDArray[np.float64] = np.zeros(0)
-        """When the platform was asked whether the unit is admitted, on the monotonic clock; 0: it is not."""
+        """Time (monotonic) at which the platform last confirmed the unit; 0: not admitted."""
         self.on_cloud: NDArray[np.bool_] = np.zeros(0, dtype=bool)
         """The unit's first reading is known to the platform, or waits in the outbox."""
         self.active_ms: Ints = np.zeros(0, dtype=np.int64)
         """Time of the last reading whose activity was reported."""
         self.classes: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
-        """Places in CLASSES; -1 for a class that is not in this process's catalogue."""
+        """Indices in CLASSES; -1 for a class that is not in this process's catalogue."""
         self._class_numbers = {name: number for number, name in enumerate(CLASSES)}
 
     def __len__(self) -> int:
         return len(self.series)
 
     def add(self, class_name: str, tags: Tags) -> int:
-        """The number of a unit of this class and owner; `checked_s` is for the caller to set."""
+        """The number of a unit of this class and owner; the caller sets `checked_s`."""
         return int(self.add_many([tags.unit], np.array([self.series.head(class_name, tags[:-1])]))[0])
 
     def add_many(self, ids: Sequence[str], heads: Ints | Rows) -> Ints:
-        """The same of many units, each once, by their heads in `series`."""
+        """The numbers of many distinct units, by their heads in `series`."""
         numbers = np.fromiter(map(self.numbers.get, ids, repeat(-1)), dtype=np.int64, count=len(ids))
         known = numbers >= 0
         changed = np.flatnonzero(known)[self.series.heads(numbers[known]) != heads[known]]
@@ -84,7 +85,7 @@ class Units:
         return tags.county, tags.enterprise
 
     def owners(self, rows: Rows | Ints) -> list[tuple[str, str]]:
-        """The same of each of these."""
+        """County and enterprise of each of these units."""
         counties, enterprises = (self.series.tag(name, rows).tolist() for name in ("county", "enterprise"))
         return list(zip(counties, enterprises, strict=True))
 
@@ -98,7 +99,7 @@ class Units:
 
 
 class Admitted:
-    """One of them, while it is admitted."""
+    """View of one admitted unit."""
 
     __slots__ = ("_units", "number", "tags")
 

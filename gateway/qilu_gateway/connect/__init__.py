@@ -1,1 +1,1 @@
-"""Connections to the broker: sessions, STATE, topics."""
+"""Connections to the broker: sessions, STATE and topics."""

@@ -1,9 +1,9 @@
-"""The gateway's connections to the broker, each for one purpose, and what each hands on.
+"""The gateway's connections to the broker, one for each purpose, and what each hands on.
 
-- main: a persistent session for all that is going on, at QoS 1;
-- history: one of its own with a window of one batch, so that nothing live waits behind more;
-- clock: one without memory, for the retained clock of a run;
-- in the strict profile the host's: clean, to Sparkplug's letter; it takes what comes at QoS 0.
+- main: a persistent session for all live messages, at QoS 1;
+- history: a separate session with a window of one batch, so that live data never waits for more than that;
+- clock: a session without state, for the retained clock of a run;
+- host (strict profile only): a clean session that follows Sparkplug to the letter, at QoS 0.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ class Connections:
     def __init__(
         self, settings: Settings, broker: BrokerAddress, timestamps: Timestamps, oust: Callable[[], None]
     ) -> None:
-        """`timestamps` of the host's STATE. `oust` is called when another gateway takes over a session;
-        `ousted` then says why."""
+        """`timestamps` are those of the host's STATE. `oust` is called when another gateway takes over a
+        session; `ousted` then gives the reason."""
         self._settings, self._broker, self._oust = settings, broker, oust
         self.ousted: ConfigError | None = None
-        # Two batches on their way, one on its way in, one on its way out as acknowledgements; small batches
-        # get a window that a round trip does not exhaust.
+        # Two batches being written, one being read and one being acknowledged; small batches get a window
+        # that a round trip does not exhaust.
         self.window = min(max(4 * settings.batch_size, 1000), 65_535)
-        # With a certificate the broker takes its name for the client id: one session is all there can be.
+        # With a client certificate the broker uses its name as the client id, so only one session is
+        # possible.
         self._alone = "QILU_MQTT_CERTIFICATE_FILE" in os.environ
         self._strict = settings.profile == "strict"
         host, own = settings.host, filters(settings.partition)
@@ -69,7 +70,7 @@ class Connections:
             persistent=False,
         )
         self.speaker = self.main
-        """The connection that speaks for the host."""
+        """The session that publishes STATE for the host."""
         if self._strict:
             self.speaker = Session(
                 broker,
@@ -81,18 +82,18 @@ class Connections:
                 stamp=timestamps.next,
             )
         self.by_lane = {0: self.main, HISTORY: self._history}
-        """Those whose messages are acknowledged once they are durable."""
+        """Sessions whose messages are acknowledged once they are durable."""
 
     @property
     def subscribed(self) -> bool:
-        """All that should be."""
+        """Whether all sessions are subscribed."""
         return all(session.subscribed for session in self._held())
 
     def _held(self) -> set[Session]:
         return {self.main, self.speaker} if self._alone else {self.main, self.speaker, self._history}
 
     def parts(self, intake: Intake, control: Control) -> dict[str, Coroutine[Any, Any, None]]:
-        """What holds the connections, for ever, by name."""
+        """The tasks that hold the connections, by name; each runs until cancelled."""
         found = {"session": self._hold(self.main, self._acknowledged_only(intake))}
         if not self._alone:
             found["clock"] = self._hold(self._clock, self._hear_clock(control))
@@ -119,7 +120,7 @@ class Connections:
         return take
 
     def _acknowledged_only(self, intake: Intake) -> Take:
-        """In the strict profile, the persistent session leaves to the host's what came at QoS 0."""
+        """In the strict profile, the persistent session leaves messages at QoS 0 to the host session."""
         if not self._strict:
             return intake.take
 
@@ -134,8 +135,9 @@ class Connections:
         return take
 
     def _unacknowledged_only(self, intake: Intake) -> Take:
-        """What came at QoS 1 is the persistent session's, which acknowledges it once it is durable. But
-        an edge node's will comes at QoS 1 even when all else of it comes at QoS 0, and must not overtake it.
+        """The host session leaves messages at QoS 1 to the persistent session, which acknowledges them once
+        they are durable. An edge node's will is the exception: it comes at QoS 1 even when all other messages
+        of the node come at QoS 0, and must not overtake them.
         """
 
         async def take(messages: Messages, epoch: int) -> None:
@@ -151,7 +153,7 @@ class Connections:
         return take
 
     def answer_mark(self, node: tuple[str, str], mark: Mark) -> None:
-        """We have come to a mark of this node."""
+        """Answer a mark of this node: every message before it has been received."""
         now_ms = wall_ms()
         payload = sparkplug.Payload(now_ms, None, marks.metrics(mark, now_ms))
         self.speaker.send_qos0(topics.sparkplug("NCMD", *node), sparkplug.encode(payload, datatypes=False))

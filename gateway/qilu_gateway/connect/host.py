@@ -1,5 +1,5 @@
-"""The Sparkplug host application's STATE: online only while the gateway can take data, so that edge nodes
-keep their readings at home while it cannot.
+"""STATE of the Sparkplug host application: online only while the gateway can take data. While it is offline,
+edge nodes keep their readings.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ CREATE TABLE IF NOT EXISTS host_state (
 """
 CHECK_EVERY_S = 0.1
 AHEAD_MS = 60_000
-"""Timestamps that lie further ahead of the wall clock are mentioned in /healthz: clocks drift by less."""
+"""Timestamps further ahead of the wall clock than this are reported in /healthz; normal clock drift is
+smaller."""
 
 
 class Timestamps:
-    """Timestamps of one host's STATEs. Edge nodes ignore a STATE that is older than one they have seen, so
-    each connection's is later than every one that was seen under the host id: also after the wall clock went
-    back, and after somebody else wrote one of the future."""
+    """Generates the timestamps of one host's STATE messages. Edge nodes ignore a STATE that is older than the
+    last one they saw. So each connection's timestamp is later than every one seen under the host id, even
+    after the wall clock went back or another client published one from the future."""
 
     def __init__(self, latest_ms: int = 0) -> None:
         self.latest_ms = latest_ms
@@ -44,14 +45,14 @@ class Timestamps:
         return self.latest_ms
 
     def seen(self, timestamp_ms: int) -> bool:
-        """Whether this is the latest so far."""
+        """Record a timestamp that was seen; returns whether it is the latest so far."""
         later = timestamp_ms > self.latest_ms
         self.latest_ms = max(self.latest_ms, timestamp_ms)
         return later
 
     @property
     def trouble(self) -> str:
-        """A sentence while the timestamps run ahead of the wall clock, else empty."""
+        """A sentence if the timestamps are ahead of the wall clock, else empty."""
         ahead_ms = self.latest_ms - wall_ms()
         if ahead_ms <= AHEAD_MS:
             return ""
@@ -72,27 +73,27 @@ class HostState:
         *,
         birth_first: bool = False,
     ) -> None:
-        """`troubles` says, in a word each, why no data can be taken; nothing for fine. `birth_first`: the
-        first thing said on a connection is that the host is online, as Sparkplug wants it. Else a host that
-        cannot take data says so at once, whatever the broker may have kept of an earlier one."""
+        """`troubles` returns a word for each reason why no data can be taken; empty if all is well.
+        `birth_first`: the first STATE of a connection is online, as Sparkplug requires. Otherwise a host that
+        cannot take data publishes offline at once, whatever the broker retained from an earlier STATE."""
         self._birth_first = birth_first
         self._session, self._host_id, self._troubles = session, host_id, troubles
         self._timestamps, self._state = timestamps, state
         self._said: tuple[int, bool] | None = None
         self._published: State | None = None
         self._contradicted = False
-        """Since the last STATE was published, something else was published under this host id."""
+        """Another client has published under this host id since our last STATE."""
         self._kept_ms = 0
         self._leaving = False
         self._saying = asyncio.Lock()
         self.online = False
-        """What edge nodes were told last, as far as the broker confirmed it."""
+        """The last STATE that the broker confirmed."""
 
     async def run(self) -> None:
-        """Say how it stands whenever that changes and on every new connection, until the farewell."""
+        """Publish STATE whenever it changes and on every new connection, until the final one is published."""
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
-            if self._leaving:  # its timestamp is the connection's last, and no reason for another connection
+            if self._leaving:  # the final STATE has been published: do not reconnect
                 return
             if not self._session.subscribed:
                 self.online = False
@@ -111,8 +112,8 @@ class HostState:
                 log.info("host online" if self.online else "host offline", troubles=troubles)
 
     def hear(self, payload: bytes) -> None:
-        """What was published under this host id, by somebody else or by us. The broker keeps the last one for
-        edge nodes that start later: it must be ours, and newer than all others."""
+        """Handle a STATE published under this host id, by us or by another client. The broker retains the
+        last one for edge nodes that start later: it must be ours, and newer than all others."""
         heard = State.decode(payload)
         if heard is not None and self._timestamps.seen(heard.timestamp):
             log.warning("STATE from the future under this host id", timestamp_ms=heard.timestamp)
@@ -120,36 +121,37 @@ class HostState:
             self._contradicted = True
 
     async def farewell(self) -> None:
-        """Say that the host goes offline. It is the last STATE of its connection, and tells its own time."""
+        """Publish the final STATE, offline. It has its own timestamp and ends the use of the connection."""
         self._leaving = True
         await self._say(False)
 
     async def _say(self, online: bool) -> bool:
-        """Publish the STATE; whether the broker confirmed it."""
+        """Publish the STATE; returns whether the broker confirmed it."""
         async with self._saying:
             if online and self._leaving:
                 return False
             epoch = self._session.epoch
-            # All other STATEs of a connection bear the will's timestamp, so that the will counts as well.
+            # All other STATE messages of a connection have the will's timestamp, so that the will is not
+            # ignored.
             timestamp_ms = self._timestamps.next() if self._leaving else self._session.connected_ms
             self._published, self._contradicted = State(online, timestamp_ms), False
             payload = self._published.encode()
             if not await self._session.publish(topics.state(self._host_id), payload, retain=True):
-                self._contradicted = True  # for all that we know
+                self._contradicted = True  # assume the worst
                 return False
             self._said, self.online = (epoch, online), online
-            await self._keep()  # not before: a farewell cannot wait for a slow disk
+            await self._keep()  # afterwards, because the final STATE cannot wait for a slow disk
             return True
 
     async def _keep(self) -> None:
-        """Have the latest timestamp outlive this process: not every broker hands out what it has kept to a
-        session that goes on."""
+        """Save the latest timestamp, so that it survives a restart: not every broker sends retained messages
+        to a resumed session."""
         latest_ms = self._timestamps.latest_ms
         if latest_ms == self._kept_ms:
             return
         try:
             await self._state.write(lambda connection: save(connection, self._host_id, latest_ms))
-        except (sqlite3.Error, OSError) as error:  # it matters only if the clock goes back as well
+        except (sqlite3.Error, OSError) as error:  # matters only if the clock goes back as well
             log.warning("STATE's timestamp not kept", error=str(error))
         self._kept_ms = latest_ms
 
@@ -165,5 +167,5 @@ def load(connection: sqlite3.Connection, host_id: str) -> int:
 
 
 def will(host_id: str) -> Callable[[int], Will]:
-    """The last will of a connection, from its timestamp."""
+    """Returns a function that makes the last will of a connection from its timestamp."""
     return lambda timestamp_ms: Will(topics.state(host_id), State(False, timestamp_ms).encode(), retain=True)

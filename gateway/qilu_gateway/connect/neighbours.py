@@ -1,5 +1,5 @@
-"""Other gateways at the broker, by their STATE: a county that two of them have is stored once, but counted
-twice in rates and roll-ups. So it is said.
+"""Detects other gateways at the broker by their STATE. If two gateways share a county, its readings are
+stored once but counted twice in rates and roll-ups, so the overlap is logged.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Neighbours:
 
     @property
     def shared_groups(self) -> int:
-        """Counties that another gateway has, too."""
+        """Number of counties that another gateway also serves."""
         return sum(self._sharing.values())
 
     def hear(self, host: str, payload: bytes) -> None:
-        """What was published as the STATE of a host; other kinds of hosts are ignored."""
+        """Handle the STATE of a host; hosts that are not gateways are ignored."""
         if host == self._own.host_id(self._base):
             self._hear_own(payload)
             return

@@ -1,8 +1,8 @@
-"""The narrow seam to the MQTT client: one persistent MQTT 5 session, messages in, acknowledgements by hand.
+"""A persistent MQTT 5 session: passes messages on and acknowledges them by hand.
 
-Every connection uses a new client object with a clean memory: the broker is the one that knows what is not
-acknowledged, and an old client's memory of packet identifiers could only contradict it. So everything that
-was not acknowledged when a connection broke is delivered again on the next one.
+Every connection uses a new client object without state. The broker knows which messages are unacknowledged,
+and the packet identifiers of an old client could only contradict it. So every message that was unacknowledged
+when a connection broke is redelivered on the next one.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from qilu_contract.wire.partitions import Partition
 log = structlog.get_logger()
 
 MAX_PACKET_BYTES = 64 * 1024 * 1024
-"""A broker silently drops what is larger than a client takes, so this lies far above brokers' own limits."""
+"""Maximum packet size. Far above the limits of brokers, because a broker silently drops packets that are
+larger than the client accepts."""
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
-"""What was read and is not taken yet; at the bound nothing more is read from the socket."""
+"""Bytes received but not processed yet; at this bound reading from the socket stops (backpressure)."""
 KEEPALIVE_S = 15
 HOST, HISTORY = 1, 2
-"""Lanes: the host's connection of the strict profile, and the session for history; 0 is that for all else."""
+"""Lanes: the host session of the strict profile, and the history session. Lane 0 is the main session."""
 TIMEOUT_S = 10.0
 GATHER_S = 0.005
 MOST_TOGETHER, MOST_TOGETHER_BYTES = 5_000, 512 * 1024
-"""Messages that are taken together: some ten milliseconds of work."""
+"""Maximum number of messages processed together: some ten milliseconds of work."""
 
 
 def filters(partition: Partition) -> tuple[str, ...]:
-    """What a gateway subscribes to. One that has everything takes whole trees, so that a message on a wrong
-    topic becomes a dead letter instead of vanishing."""
+    """Topic filters of a gateway. An unpartitioned gateway subscribes to whole trees, so that a message on a
+    wrong topic becomes a dead letter instead of disappearing."""
     if partition.whole:
         return "spBv1.0/#", "qilu/v1/#"
     shared = (topics.state("#"), topics.CLOCK)
@@ -50,18 +51,20 @@ def filters(partition: Partition) -> tuple[str, ...]:
 
 
 def history_filters(partition: Partition) -> tuple[str, ...]:
-    """What the session for history subscribes to."""
+    """Topic filters of the history session."""
     if partition.whole:
         return (f"{topics.HISTORY}#",)
     return tuple(f"{topics.HISTORY}{topics.NAMESPACE}/{group}/#" for group in partition.groups)
 
 
 Take = Callable[[Messages, int], Awaitable[None]]
-"""Messages, and the epoch: which connection of ours delivered them. They can be acknowledged on no other."""
+"""Takes messages and the epoch, the number of the connection that delivered them. They can be acknowledged on
+that connection only."""
 
 
 class Session:
-    """`run` keeps the connection; the other methods may be called at any time and do what is possible now."""
+    """A persistent MQTT session. `run` keeps the connection; the other methods may be called at any time and
+    never wait for a connection."""
 
     def __init__(
         self,
@@ -74,8 +77,8 @@ class Session:
         persistent: bool = True,
         stamp: Callable[[], int] = wall_ms,
     ) -> None:
-        """`stamp` gives each connection a timestamp (ms), from which `will` makes its last will. Not
-        `persistent`: the broker forgets the session with the connection, as Sparkplug wants it of hosts."""
+        """`stamp` gives each connection a timestamp (ms), from which `will` makes its last will. Without
+        `persistent` the broker drops the session with the connection, as Sparkplug requires of hosts."""
         self._broker, self._client_id = broker, client_id
         self._window = window
         self._will, self._filters, self._persistent = will, filters, persistent
@@ -95,8 +98,8 @@ class Session:
 
     async def run(self, take: Take) -> None:
         """Connect, subscribe and pass all messages to `take` in order, until `stop_intake`. Raises
-        ConfigError when another gateway takes over the session: the two would take it from each other for
-        ever."""
+        ConfigError when another gateway takes over the session, because the two would otherwise take it from
+        each other forever."""
         await keep_connected(
             self._broker, lambda: self._use_connection(take), self._stopping, failed=self._on_failure
         )
@@ -109,7 +112,8 @@ class Session:
             )
 
     async def _use_connection(self, take: Take) -> None:
-        """One connection, to its end. Raises MqttError, OSError, TimeoutError; returns after `close`."""
+        """Use one connection until it ends. Raises MqttError, OSError, TimeoutError; returns after
+        `close`."""
         self.connected_ms = self._stamp()
         self._queue.clear()
         self._queued_bytes = 0
@@ -122,12 +126,12 @@ class Session:
             receive_maximum=self._window,
             max_packet_bytes=MAX_PACKET_BYTES,
         )
-        # Whatever ends this connection but `close`, the broker is to publish the will.
+        # Unless `close` ends this connection, the broker publishes the will.
         async with await connect(self._broker, options, take=self._arrived) as connection:
             connection.ended.add_done_callback(lambda _: self._some.set())
             self.epoch += 1
             self._connection = connection
-            # The backlog arrives while the subscription is still being answered.
+            # The backlog arrives before the SUBACK.
             subscribing = asyncio.create_task(self._subscribe(connection), name="gateway-subscribe")
             try:
                 await self._hand_on(connection, take)
@@ -147,19 +151,20 @@ class Session:
         self._some.set()
 
     async def _hand_on(self, connection: Connection, take: Take) -> None:
-        """Until the connection's end. What is queued then cannot be acknowledged any more: it comes again."""
+        """Pass messages on until the connection ends. Messages still queued then can no longer be
+        acknowledged; the broker redelivers them."""
         queue, epoch = self._queue, self.epoch
         while connection.is_open:
             if queue:
                 messages = self._next()
-                if not self._stopping.is_set():  # else the broker delivers them again, to the next process
+                if not self._stopping.is_set():  # otherwise the broker redelivers them to the next process
                     await take(messages, epoch)
             if self._queued_bytes <= MAX_QUEUED_BYTES:
                 connection.resume()
             if queue:
                 await asyncio.sleep(0)
                 continue
-            # Let some gather: to take many together costs little more than to take one.
+            # Let some gather: processing many together costs little more than processing one.
             connection.pause()
             await asyncio.sleep(GATHER_S)
             connection.resume()
@@ -168,7 +173,7 @@ class Session:
                 await self._some.wait()
 
     def _next(self) -> Messages:
-        """What came first, as much as is taken together."""
+        """The oldest messages, at most as many as are processed together."""
         messages = self._queue.popleft()
         size = messages.payload_bytes
         while self._queue and len(messages) < MOST_TOGETHER and size < MOST_TOGETHER_BYTES:
@@ -179,8 +184,8 @@ class Session:
         return messages
 
     async def _subscribe(self, connection: Connection) -> None:
-        # A filter that the session has already is renewed; the clock's retained message comes again, which a
-        # restarted gateway needs.
+        # Subscribing again to an existing filter makes the broker send the clock's retained message again,
+        # which a restarted gateway needs.
         try:
             await connection.subscribe(self._filters, no_local=True)
         except (MqttError, OSError, TimeoutError) as error:
@@ -193,12 +198,12 @@ class Session:
 
     @property
     def subscribed(self) -> bool:
-        """Whether messages reach us now."""
+        """Whether the session is connected and subscribed."""
         return self._subscribed and self._connection is not None and self._connection.is_open
 
     def acknowledge(self, epoch: int, mids: Iterable[int]) -> bool:
-        """Whether the acknowledgements went out. Those of an older connection do not: the broker delivers
-        their messages again."""
+        """Send PUBACKs; returns whether they were sent. Messages of an older connection are not acknowledged;
+        the broker redelivers them."""
         connection = self._connection
         if connection is None or epoch != self.epoch or not connection.is_open:
             return False
@@ -215,7 +220,7 @@ class Session:
         return True
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        """Whether the broker confirmed it (QoS 1) in time."""
+        """Publish at QoS 1; returns whether the broker confirmed it in time."""
         connection = self._connection
         if connection is None:
             return False
@@ -228,12 +233,12 @@ class Session:
         return True
 
     def renew(self) -> None:
-        """Break the connection off, so that the next one has a new timestamp and will."""
+        """Drop the connection, so that the next one has a new timestamp and will."""
         if self._connection is not None:
             self._connection.lose()
 
     def stop_intake(self) -> None:
-        """Take no more messages; acknowledging and publishing go on."""
+        """Stop taking messages; acknowledging and publishing continue."""
         self._stopping.set()
 
     async def close(self) -> None:

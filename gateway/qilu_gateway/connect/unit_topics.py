@@ -1,4 +1,4 @@
-"""Topics as they come, in bytes: whose births, deaths and data they are."""
+"""Parser for received topics (bytes): which node or unit a birth, death or data message belongs to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qilu_gateway.read.births import HISTORY
 
 LIVE, HISTORIC, JSON = 0, 1, 2
 BIRTH = 4
-"""Is added to LIVE and HISTORIC."""
+"""Flag that is added to LIVE or HISTORIC."""
 _ID = rb"([a-z0-9-]{1,32})"
 _BEFORE = re.escape(topics.HISTORY.encode())
 _OF_UNIT = re.compile(
@@ -24,7 +24,7 @@ _NODE = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[^/]+/([^/]+)" % _BEFORE)
 
 
 class Topic(NamedTuple):
-    """Of data or a birth of a unit; `kind`: LIVE or HISTORIC, perhaps with BIRTH, or JSON."""
+    """Topic of a unit's data or birth; `kind` is LIVE or HISTORIC, with or without BIRTH, or JSON."""
 
     kind: int
     county: str
@@ -33,7 +33,7 @@ class Topic(NamedTuple):
 
     @property
     def group(self) -> str:
-        """Under which births and nodes are known."""
+        """The group under which births and nodes are known."""
         return HISTORY + self.county if self.kind & 3 == HISTORIC else self.county
 
 
@@ -50,8 +50,8 @@ def parse(name: bytes) -> Topic | None:
 
 
 def leading_births(names: Sequence[bytes]) -> list[int]:
-    """Places of births of edge nodes that come before all else of their node, which is neither born again nor
-    dies among these topics: what comes of the node after it is of this birth."""
+    """Indices of edge node births that come before every other message of their node, if the node is neither
+    born again nor dies among these topics: all its later messages then belong to that birth."""
     found: dict[tuple[bytes, bytes], int] = {}
     seen: set[tuple[bytes, bytes]] = set()
     for place, name in enumerate(names):
@@ -68,17 +68,17 @@ def leading_births(names: Sequence[bytes]) -> list[int]:
 
 
 def node(name: bytes) -> tuple[str, str] | None:
-    """The edge node, by group and name, whose topic it is."""
+    """The edge node of the topic, as group and name."""
     return _node(_NODE, name)
 
 
 def born_or_dead(names: Iterable[bytes]) -> set[tuple[str, str]]:
-    """Nodes of which a birth or death is among these topics, by group and name."""
+    """Nodes with a birth or death among these topics, as group and name."""
     return {key for name in names if (key := _node(_BIRTH_OR_DEATH, name)) is not None}
 
 
 def units(names: Iterable[bytes]) -> set[str]:
-    """Units of which births or data are among these topics."""
+    """Units with a birth or data among these topics."""
     return {topic.unit for name in names if (topic := parse(name)) is not None}
 
 

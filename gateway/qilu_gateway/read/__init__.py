@@ -1,1 +1,1 @@
-"""From messages to readings: births, decoding by column and one by one."""
+"""Decoding of messages into readings: births, and decoding by column or one message at a time."""

@@ -1,4 +1,4 @@
-"""Messages from their arrival until they are acknowledged, and those that the broker delivers again."""
+"""Tracks received messages until they are acknowledged, and detects redeliveries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _numbers = count()
 
 
 class Arrival:
-    """Messages that came together, on the connection `epoch` of the session `lane`."""
+    """Messages that were received together, on the connection `epoch` of the session `lane`."""
 
     __slots__ = (
         "acknowledged",
@@ -34,24 +34,24 @@ class Arrival:
 
     def __init__(self, messages: Messages, lane: int, epoch: int) -> None:
         self.number = next(_numbers)
-        """In the order of arrival."""
+        """Messages in the order of arrival."""
         self.messages, self.lane, self.epoch = messages, lane, epoch
         self.received_s = time.monotonic()
         self.bytes = messages.payload_bytes
-        """Of the payloads that are still needed."""
+        """Bytes of the payloads that are still needed."""
         self.counts = np.zeros(len(messages), dtype=np.int32)
-        """Readings of each, good and bad."""
+        """Readings of each message, good and bad."""
         self.unsettled = len(messages)
-        """How many are not durable yet."""
+        """Number of messages that are not durable yet."""
         self.durable = np.zeros(len(messages), dtype=bool)
         self.acknowledged = np.zeros(len(messages), dtype=bool)
         self.again: dict[int, tuple[int, int]] = {}
-        """By place: packet identifier and epoch of what came again."""
-        # Python's hash of bytes: 64 bits, keyed anew in each process.
+        """Packet identifier and epoch of redelivered messages, by index."""
+        # Python's hash of bytes: 64 bits, with a new random key in each process.
         self.hashes = list(map(hash, messages.payloads))
 
     def settle(self, places: Sequence[int]) -> int:
-        """These are durable, and their payloads needed no more; returns how many bytes that were."""
+        """Mark messages as durable and release their payloads; returns the bytes released."""
         self.unsettled -= len(places)
         self.durable[places] = True
         payloads = self.messages.payloads
@@ -67,7 +67,7 @@ class Arrival:
         return freed
 
     def due(self, epoch: int, places: Sequence[int]) -> list[int]:
-        """Packet identifiers of these messages, as far as the connection `epoch` has delivered them."""
+        """Packet identifiers of those of these messages that the connection `epoch` delivered."""
         mids = self.messages.mids
         if not self.again:
             if epoch != self.epoch:
@@ -83,7 +83,7 @@ class Arrival:
         return found
 
     def was_acknowledged(self, epoch: int, places: Sequence[int]) -> None:
-        """Those that were due."""
+        """Record that the messages that were due have been acknowledged."""
         if not self.again:
             if epoch == self.epoch:
                 self.acknowledged[places] = True
@@ -100,8 +100,8 @@ class Known(NamedTuple):
 
 
 class Window:
-    """Which messages may come again, after the connection broke before the broker knew that we have them:
-    never more than the receive window. In the steady state nothing is looked up."""
+    """Window of messages that may be redelivered, because the connection broke before the broker received
+    their PUBACKs: never more than the receive maximum. In the steady state nothing is looked up."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -109,7 +109,7 @@ class Window:
         self._messages = 0
         self._epochs: dict[int, int] = {}
         self._index: dict[tuple[bytes, int], Known] = {}
-        """After a new connection, until all that came before it has left the window."""
+        """Set after a new connection, until all messages from before it have left the window."""
         self._index_until = 0
         self._seen = 0
 
@@ -123,7 +123,7 @@ class Window:
             self._index = {}
 
     def again(self, messages: Messages, lane: int, epoch: int) -> dict[int, Known]:
-        """Which of these have come before, by their places here. They are this connection's from now on."""
+        """Redelivered messages among these, by index. From now on they belong to this connection."""
         if self._epochs.get(lane, epoch) != epoch:
             self._build()
         self._epochs[lane] = epoch
@@ -152,7 +152,7 @@ class Window:
 
 
 class Settling:
-    """What of each arrival is durable now, gathered to be acknowledged in the order of arrival."""
+    """Collects the durable messages of each arrival, to be acknowledged in the order of arrival."""
 
     def __init__(self) -> None:
         self._places: dict[Arrival, list[Sequence[int]]] = {}

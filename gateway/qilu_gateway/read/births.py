@@ -1,11 +1,11 @@
-"""The alias tables of births: which name and type an alias stands for, per edge node and per device.
+"""Alias tables of births: the name and type that an alias stands for, per edge node and per device.
 
-A table takes effect at once, and is durable before its birth is acknowledged. It stays valid across restarts
-of the gateway, until the next birth replaces it or a death closes it. A table is closed when its `session`
-is not the edge node's: the death of a node closes all of its tables by adding one to a single number.
+A table takes effect at once, and is durable before its birth is acknowledged. It survives restarts of the
+gateway, until the next birth replaces it or a death closes it. A table is closed when its `session` differs
+from the edge node's: the death of a node closes all of its tables by incrementing one number.
 
-Devices alike differ by their first alias at most: their tables share one layout (`layouts.py`), and of each
-admitted unit four numbers are kept, for ever. Others' tables are kept as they are.
+Identical devices differ at most in their first alias, so their tables share one layout (`layouts.py`), and
+four numbers are kept per admitted unit, permanently. Other tables are kept whole.
 """
 
 from __future__ import annotations
@@ -52,18 +52,19 @@ CREATE TABLE IF NOT EXISTS sessions (
 ) WITHOUT ROWID;
 """
 )
-"""`born`: key is county/node/device, and `first` the birth's first alias. `sessions`: of edge nodes, `device`
-is empty."""
+"""`born`: key is county/node/device, and `first` is the birth's first alias. `sessions`: `device` is empty
+for edge nodes."""
 DEAD = -1
-"""The session of a device that has died: no edge node has it."""
+"""Session number of a dead device; no edge node has it."""
 AMBIGUOUS_MS = 3600 * 1000
-"""How long after an alias got another meaning a redelivered message is not decoded by guess."""
+"""Time after an alias changed its meaning during which a redelivered message is not decoded, because its
+meaning would be a guess."""
 HISTORY = "~"
-"""Before the county of what came as history: its births and aliases are its own."""
+"""Prefix of the county for history, which has separate births and aliases."""
 TOGETHER = 5000
-"""Tables that one query reads."""
+"""Maximum number of tables read by one query."""
 NONE, FILED = -1, -2
-"""In place of a layout's number: there is no table, or it is ambiguous; it is in the state file alone."""
+"""Values in place of a layout's number: no table, or an ambiguous one; table only in the state file."""
 
 Key = tuple[str, str, str]
 """County, node, device (empty for the node's own)."""
@@ -74,17 +75,17 @@ class BirthTable:
     key: Key
     meanings: Meanings
     layout: int
-    """Its number; 0: it has none, because there are too many."""
+    """Number of the layout; 0: none, because there are too many."""
     first: int
     session: int = 0
     redefined_ms: int = 0
-    """When a birth gave an alias another meaning than the birth before it; 0 for never."""
+    """Time at which a birth last changed the meaning of an alias; 0: never."""
     ambiguous: bool = False
-    """The meaning changed shortly before this process started, and no birth has come since: a message that
-    an earlier process did not acknowledge may mean either.
+    """The meaning changed shortly before this process started, and no birth has come since: a message that an
+    earlier process left unacknowledged may have either meaning.
     """
     said_ms: int | None = None
-    """The birth's own time, as long as this is the birth that is being stored."""
+    """Time of the birth, while the birth itself is being stored."""
 
     @property
     def aliases(self) -> Aliases:
@@ -103,7 +104,7 @@ class Durable(NamedTuple):
     """Tables of units, by the units' numbers."""
 
     layouts: NDArray[np.int32]
-    """0: not looked for yet; or NONE, FILED."""
+    """Layout numbers; 0: not looked up yet; or NONE, FILED."""
     firsts: Ints
     sessions: NDArray[np.int32]
     nodes: Rows
@@ -114,7 +115,7 @@ class Durable(NamedTuple):
 
 
 class BornRows(NamedTuple):
-    """Births of many units, as the state file keeps them."""
+    """Births of many units, in the form of the state file."""
 
     rows: Rows
     """Numbers of the units."""
@@ -129,7 +130,7 @@ class BornRows(NamedTuple):
 
 
 Change = BirthTable | BornRows | SessionRow
-"""What `save` writes."""
+"""A change that `save` writes."""
 
 
 class _Saved(NamedTuple):
@@ -143,7 +144,7 @@ class _Saved(NamedTuple):
 
 
 class Births:
-    """Answers at once. What is not durable yet is kept apart from what is."""
+    """Alias tables by key. Look-ups never wait; tables that are not durable yet are kept separately."""
 
     def __init__(self, state: StateFile, units: Units | None = None) -> None:
         self._state = state
@@ -151,21 +152,21 @@ class Births:
         self.nodes = EdgeNodes(state)
         self.layouts = Layouts(state)
         self._tables: dict[Key, BirthTable] = {}
-        """Of edge nodes, and of devices that are no admitted units."""
+        """Tables of edge nodes, and of devices that are not admitted units."""
         self._unsaved: dict[Key, BirthTable] = {}
         empty, firsts = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
         self._durable = {history: Durable(empty, firsts, empty, empty) for history in (False, True)}
-        """Whether it is history: those of the present apart from those."""
+        """Durable tables of units, by whether they belong to history."""
         self._odd: dict[tuple[bool, int], BirthTable] = {}
-        """Of units, but ambiguous, or redefined; by history and number."""
+        """Ambiguous or redefined tables of units, by history and number."""
         self._started_ms = time.time_ns() // 1_000_000
 
     def node(self, county: str, name: str) -> EdgeNode:
-        """The edge node as its births and deaths left it; a new one when nothing is known of it."""
+        """The edge node in the state that its births and deaths left; a new one if it is unknown."""
         return self.nodes.find(county, name)
 
     def learn(self, key: Key, aliases: Aliases, said_ms: int | None = None, session: int = 0) -> BirthTable:
-        """A birth's table, in effect from now on; `saved` or `forget` must follow."""
+        """Put a birth's table into effect; the caller must call `saved` or `forget` afterwards."""
         layout, first = layout_of(aliases)
         table = self._table(key, layout, first, session)
         table.said_ms = said_ms
@@ -205,18 +206,18 @@ class Births:
         return table
 
     def saved(self, table: BirthTable) -> None:
-        """The table is durable now."""
+        """Mark the table as durable."""
         self._keep(table)
         if self._unsaved.get(table.key) is table:
             del self._unsaved[table.key]
 
     def forget(self, table: BirthTable) -> None:
-        """The birth was refused: what was known before is valid again."""
+        """Revert a birth that was rejected: the table before it is valid again."""
         if self._unsaved.get(table.key) is table:
             del self._unsaved[table.key]
 
     def died(self, table: BirthTable) -> None:
-        """The device of this table, which `find` gave, is dead."""
+        """Close the table of a device that died; `find` returned the table."""
         table.session = DEAD
         number = self._number(table.key)
         if number is not None:
@@ -236,7 +237,7 @@ class Births:
     # -- by number
 
     def durable(self, rows: Rows, *, history: bool) -> Durable:
-        """Of these units, in this order. Raises sqlite3.OperationalError."""
+        """Durable tables of these units, in this order. Raises sqlite3.OperationalError."""
         durable = self._of(history)
         unknown = rows[durable.layouts[rows] == 0]
         if len(unknown):
@@ -244,19 +245,20 @@ class Births:
         return durable.take(rows)
 
     def is_odd(self, rows: Rows, *, history: bool) -> NDArray[np.bool_]:
-        """Which of these have a table that is ambiguous, or was redefined."""
+        """Mask of the units whose table is ambiguous or was redefined."""
         if not self._odd:
             return np.zeros(len(rows), dtype=bool)
         return np.array([(history, row) in self._odd for row in rows.tolist()], dtype=bool)
 
     def learn_rows(self, born: BornRows) -> None:
-        """Births of units that `durable` was asked for, in effect from now on; none of them is odd."""
+        """Put births of units into effect. The caller has looked the units up with `durable`, and none of
+        them is odd."""
         durable = self._of(born.history)
         durable.layouts[born.rows], durable.firsts[born.rows] = born.layouts, born.firsts
         durable.sessions[born.rows] = born.sessions
 
     def unsaved_units(self) -> set[str]:
-        """Devices with a birth that is not durable yet."""
+        """Units with a birth that is not durable yet."""
         return {device for _, _, device in self._unsaved if device}
 
     def _of(self, history: bool) -> Durable:
@@ -273,7 +275,7 @@ class Births:
         return number if (county, enterprise) == (key[0].removeprefix(HISTORY), key[1]) else None
 
     def _look_for(self, rows: Rows, history: bool) -> None:
-        """Tables of units in the state file, many with one query."""
+        """Look up tables of units in the state file, many per query."""
         durable, before = self._of(history), HISTORY if history else ""
         owners = [(before + county, node) for county, node in self._units.owners(rows)]
         by_owner = {owner: self.nodes.find(*owner).number for owner in set(owners)}
@@ -318,7 +320,7 @@ class Births:
         else:
             self._odd.pop((history, number), None)
         durable.sessions[number], durable.firsts[number] = table.session, table.first
-        # Only the plain way knows of what is ambiguous.
+        # Ambiguous tables are known to the plain path only.
         durable.layouts[number] = NONE if table.ambiguous else table.layout or FILED
 
     def _table(self, key: Key, layout: Layout, first: int, session: int) -> BirthTable:
@@ -336,7 +338,7 @@ class Births:
         return table
 
     def _load(self, keys: Sequence[str]) -> Iterator[_Saved]:
-        """What the state file holds of these."""
+        """Rows of these keys in the state file."""
         rows = self._state.read_all(
             "SELECT born.* FROM json_each(?) AS asked CROSS JOIN born ON born.key = asked.value",
             (msgspec.json.encode(keys).decode(),),
@@ -344,13 +346,13 @@ class Births:
         for row in rows:
             try:
                 yield msgspec.convert(row, type=_Saved)
-            except msgspec.MsgspecError as error:  # as if there were none, and a rebirth is asked for
+            except msgspec.MsgspecError as error:  # treated as missing: a rebirth is requested
                 log.error("a birth in the state file cannot be read", of=str(row[0]), error=str(error))
 
     # -- in the state file's thread
 
     def save(self, connection: sqlite3.Connection, changes: Iterable[Change]) -> None:
-        """Write these, in their order, inside the caller's transaction."""
+        """Write changes in their order, inside the caller's transaction."""
         used: dict[int, Layout] = {}
         for kind, some in groupby(changes, type):
             rows: list[tuple[object, ...]] = []
@@ -365,7 +367,7 @@ class Births:
                 else:
                     connection.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", change)
             if kind is not SessionRow:
-                rows.sort(key=itemgetter(0))  # in their order on the disk; of equal keys the last one stays
+                rows.sort(key=itemgetter(0))  # in key order, as on disk; of equal keys the last one wins
                 connection.executemany("INSERT OR REPLACE INTO born VALUES (?, ?, ?, ?, ?)", rows)
         bodies = [(id_, layouts.encode(layout)) for id_, layout in used.items()]
         connection.executemany("INSERT OR IGNORE INTO layouts VALUES (?, ?)", bodies)

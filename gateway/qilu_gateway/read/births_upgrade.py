@@ -1,4 +1,4 @@
-"""What earlier versions kept of births in the state file, and what is kept no longer than it is needed."""
+"""Upgrades birth tables that earlier versions wrote to the state file, and removes unused layouts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ log = structlog.get_logger()
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Before births are read: take over what is kept as a whole table for each device, and forget layouts
-    that no birth has any more, when they are many."""
+    """Convert tables that were kept whole for each device, and remove unused layouts when they are many. To
+    be called before births are read."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'births'").fetchone():
         rows = connection.execute(
             "SELECT county || '/' || node || '/' || device, aliases, coalesce(session, 0), redefined_ms "

@@ -1,7 +1,8 @@
-"""The fast way in: from messages to columns, all at once. It takes what nearly every message is: plain JSON,
-a birth of a device, or data of one whose birth is in use, of a unit that is admitted, delivered for the first
-time, with readings that are good in every respect. What is in any way different is left to the plain way
-(`decoding.py`), which comes to the same.
+"""The fast path: decodes many messages into columns at once.
+
+It handles nearly all messages: plain JSON, a device's birth, or data of a device whose birth is in use. The
+unit must be admitted, the message delivered for the first time, and every reading good. All other messages
+take the plain path (`decoding.py`), which gives the same result.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class Reader:
         self._units, self._births, self._max_payload_bytes = units, births, max_payload_bytes
         self._sparkplug = SparkplugReader(units, births)
         self._topics: dict[bytes, int] = {}
-        """Topics of admitted units' own data: the unit's number, and the kind in the lowest bits."""
+        """Data topics of admitted units: the unit's number, with the kind in the lowest bits."""
 
     def learn(self, name: bytes, topic: Topic) -> bool:
-        """Whether the topic is an admitted unit's own. One of data is known from now on."""
+        """Whether the topic belongs to an admitted unit. A data topic is cached."""
         number = self._units.numbers.get(topic.unit)
         if number is None or self._units.owner(number) != (topic.county, topic.enterprise):
             return False
@@ -44,12 +45,12 @@ class Reader:
         return True
 
     def node(self, topic: bytes) -> EdgeNode | None:
-        """The edge node whose topic it is, if anything is known of it."""
+        """The edge node of the topic, if it is known."""
         key = unit_topics.node(topic)
         return None if key is None else self._births.nodes.known(*key)
 
     def born_or_dead(self, names: Iterable[bytes]) -> set[tuple[str, str]]:
-        """Nodes of which a birth or death is among these topics."""
+        """Nodes with a birth or death among these topics."""
         return unit_topics.born_or_dead(name for name in names if name not in self._topics)
 
     def read(
@@ -61,10 +62,10 @@ class Reader:
         *,
         followed: bool = False,
     ) -> Found:
-        """What becomes of the messages at these places (None: of all). `latest_ms`: readings later than this
-        are not believed. `may_wait`: whether messages of a unit that is not admitted are held; else they go
-        the plain treatment. `followed`: their sequence numbers are known. Nothing has changed when it raises
-        sqlite3.OperationalError, because births cannot be read."""
+        """Decode the messages at these indices (None: all). Readings later than `latest_ms` are rejected.
+        `may_wait`: whether messages of a unit that is not admitted are held; otherwise they take the plain
+        path. `followed`: their sequence numbers have been checked already. Raises sqlite3.OperationalError
+        when births cannot be read; then nothing has changed."""
         messages = arrival.messages
         places = np.arange(len(messages)) if which is None else np.array(which, dtype=np.int64)
         names = messages.topics if which is None else [messages.topics[place] for place in which]
@@ -120,7 +121,7 @@ class Reader:
             self._read_json(part, json, strangers, treatment)
 
     def _unlearn(self, treatment: Treatment, which: NDArray[np.bool_]) -> None:
-        """Births of these messages are understood one after the other: until then they are not known."""
+        """Revert the births of these messages, which the plain path decodes one at a time."""
         for learned in treatment.learned:
             mine = which[learned.at]
             if mine.any():
@@ -205,8 +206,9 @@ class Reader:
     def _keep_in_order(
         self, part: Part, treatment: Treatment, strangers: dict[int, Topic], others: set[str]
     ) -> None:
-        """A unit's messages are written in their order: when one of them goes the plain way, all others of
-        the arrival do, too. `others`: units of which one does that has no number."""
+        """Keep each unit's messages in order: if one of them takes the plain path, all other messages of the
+        unit in this arrival do as well. `others`: units without a number that have a message on the plain
+        path."""
         plain = ~treatment.read & ~treatment.held
         numbers = [self._units.numbers[unit] for unit in others if unit in self._units.numbers]
         odd = np.union1d(part.numbers[plain & (part.numbers >= 0)], np.array(numbers, dtype=np.int64))
@@ -219,7 +221,7 @@ class Reader:
 
 
 def _newest(treatment: Treatment) -> Ints:
-    """Of each message with a birth, the time of its newest reading."""
+    """The time of the newest reading of each message with a birth."""
     found = np.zeros(len(treatment.read), dtype=np.int64)
     for some in treatment.readings:
         if some.said_ms is not None:
@@ -228,7 +230,6 @@ def _newest(treatment: Treatment) -> Ints:
 
 
 def _born(ts_ms: Ints, said_ms: Ints, newest: Ints, latest_ms: int) -> Floats:
-    """The newest reading of each birth says when the birth was said: at its sample's time, when the birth
-    gives no time that can be."""
+    """Birth times, for the newest reading of each birth: the sample's time if the birth has no valid time."""
     said_ms = np.where((ts_ms <= said_ms) & (said_ms <= latest_ms), said_ms, ts_ms)
     return np.where(ts_ms == newest, said_ms, np.nan)

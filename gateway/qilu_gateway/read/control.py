@@ -1,5 +1,5 @@
-"""Everything that messages say beside readings: STATE of hosts, the run's clock, marks, gaps, births that are
-missing.
+"""Handles everything in messages besides readings: STATE of hosts, the run's clock, marks, sequence gaps, and
+missing births.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qilu_gateway.read.edge_nodes import Followed
 from qilu_gateway.read.rebirths import Rebirths
 
 AFTER_CONNECT_S = 10.0
-"""So long after a connection was made a gap in sequence numbers is no reason to ask for a rebirth."""
+"""Time after a connection was made during which a sequence gap does not trigger a rebirth request."""
 
 
 class Control:
@@ -38,9 +38,9 @@ class Control:
         self._neighbours, self._rebirths, self._answer_mark = neighbours, rebirths, answer_mark
         self.clock = JudgingClock()
         self._hears_apart = False
-        """The clock comes on its own way: what comes of it among the data is older."""
+        """The clock has a separate session; clock messages among the data are older and ignored."""
         self._heard: tuple[RunClock, int] | None = None
-        """The run's clock, when it is not in the state file yet."""
+        """The run's clock, if it is not in the state file yet."""
 
     def heed(self, decoded: Decoded, payload: bytes) -> None:
         counters = self._counters
@@ -62,7 +62,7 @@ class Control:
             self._rebirths.ask(node)
 
     def follow(self, found: Iterable[Followed]) -> None:
-        """What sequence numbers showed."""
+        """Act on sequence gaps and on gaps that have closed."""
         for node, gap, complete in found:
             self._follow((node.county.removeprefix(HISTORY), node.name), gap, complete)
 
@@ -75,14 +75,14 @@ class Control:
             self._rebirths.complete(node)
 
     def hear_clock(self, payload: bytes) -> None:
-        """The run's clock, on a way of its own: among the data it would wait behind them, and a broker that
-        has a backlog of these may never hand it over."""
+        """Take the run's clock from its separate session: among the data it would wait behind them, and a
+        broker with a backlog might never deliver it."""
         with suppress(BadReading):
             self._hear(clock.decode(payload))
             self._hears_apart = True
 
     def unsaved_clock(self) -> tuple[RunClock, int] | None:
-        """The run's clock, and when it was heard, if the state file is to be told."""
+        """The run's clock and its time of receipt, if they are not in the state file yet."""
         heard, self._heard = self._heard, None
         return heard
 

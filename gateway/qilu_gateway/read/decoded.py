@@ -1,4 +1,4 @@
-"""What one message says, and how it came."""
+"""Result of decoding one message, and how the message was delivered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qilu_gateway.read.edge_nodes import SessionRow
 
 
 class Delivery(NamedTuple):
-    """How a message came: see `Decoder.decode`."""
+    """How a message was delivered; see `Decoder.decode`."""
 
     dup: bool
     retained: bool
@@ -25,12 +25,12 @@ class Delivery(NamedTuple):
 
     @property
     def present(self) -> bool:
-        """It changes births, deaths and sequence numbers."""
+        """Whether it changes births, deaths and sequence numbers."""
         return not self.retained and self.past_ms is None
 
 
 class Decoded(msgspec.Struct):
-    """What one message says. Without readings, refusals and birth it is a control message."""
+    """Content of one message. Without readings, refusals and birth it is a control message."""
 
     unit: str | None = None
     county: str = ""
@@ -38,29 +38,29 @@ class Decoded(msgspec.Struct):
     readings: list[Reading] = []
     refused: list[BadReading] = []
     remarks: dict[Remark, tuple[str, int]] = {}
-    """What was left out, with the first one's detail and how many there were."""
+    """Values left out, by kind, with the detail of the first and their count."""
     birth: BirthTable | None = None
     units: dict[str, str] = {}
     """Units of measurement that a birth gives, by name."""
     clock: clock.RunClock | None = None
     sessions: list[SessionRow] = []
-    """What a birth or death changes about the edge node or device."""
+    """Change that a birth or death makes to the edge node or device."""
     gap: bool = False
     """The edge node's sequence number shows that a message is missing."""
     complete: bool = False
-    """It is the last of the messages that were missing."""
+    """It closes the gap: no message is missing any more."""
     history: bool = False
-    """It came on the topics of history, and says nothing about who is there now."""
+    """It came on the history topics and does not affect the present state of nodes and units."""
     host: str = ""
-    """Whose STATE it is."""
+    """The host whose STATE it is."""
     death: bool = False
-    """The unit is gone, or the edge node with all its units."""
+    """Death of the unit, or of the edge node with all its units."""
     ignored_death: bool = False
     """The will of an earlier connection of the edge node, or a retained death."""
     mark: Mark | None = None
-    """The edge node wants to know that we have come to here."""
+    """Mark: the edge node requests an answer when the gateway reaches this message."""
     rebirth: bool = False
-    """The aliases are not known: the edge node is to say its births again."""
+    """The aliases are unknown: a rebirth must be requested."""
 
     def remark(self, kind: Remark, detail: str) -> None:
         first, count = self.remarks.get(kind, (detail, 0))

@@ -1,5 +1,5 @@
-"""From a message to readings: topic, payload, births. Whether a unit is registered, and what its class says
-about the values, comes later (`admission.py`, `checking.py`).
+"""Decodes one message at a time into readings: topic, payload, births. Whether a unit is registered is
+checked later (`admission.py`), as are the values (`checking.py`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from qilu_gateway.read.decoded import Decoded, Delivery
 from qilu_gateway.read.sparkplug_decoding import SparkplugDecoder
 
 MAX_KEPT_TOPIC = 200
-"""Characters of a topic that is kept, taken apart: no unit's is longer, and what people make up is not."""
+"""Maximum length of a topic in the parser's cache. No unit's topic is longer, and invented ones are not
+cached."""
 
 
 class Decoder:
-    """Keeps what decoding needs from earlier messages: births and deaths, and each edge node's last sequence
-    number."""
+    """Decoder for single messages. Keeps the state from earlier messages: births, deaths, and each edge
+    node's last sequence number."""
 
     def __init__(self, births: Births, max_payload_bytes: int) -> None:
         self._sparkplug = SparkplugDecoder(births)
@@ -41,13 +42,14 @@ class Decoder:
         receipt: Callable[[], int] | None = None,
         followed: bool = False,
     ) -> Decoded:
-        """`dup`: the broker may have delivered this message before. `retained`: the broker kept it, and it
-        may be older than anything that is known. `past_ms`: it came then, and is taken again. Neither a
-        retained message nor one of the past changes births, deaths or sequence numbers; one of the past sets
-        no clock. `lane`: which connection of ours it came on; no two keep the order of each other's messages,
-        so the death of a node counts on the one on which its birth came. `receipt` is asked for the time of
-        receipt when a reading has no time of its own. `followed`: its sequence number is known already. What
-        cannot be decoded comes back as one refused reading.
+        """Decode a message. A message that cannot be decoded is returned as one refused reading.
+
+        `dup`: the broker may have delivered this message before. `retained`: the broker kept it, and it may
+        be older than anything that is known. `past_ms`: original time of receipt of a message that is
+        replayed. Neither a retained nor a replayed message changes births, deaths or sequence numbers; a
+        replayed one sets no clock. `lane`: the session on which it came. Order holds within one lane only, so
+        the death of a node counts on the lane on which its birth came. `receipt` is called for the time of
+        receipt when a reading has no timestamp. `followed`: its sequence number has been checked already.
         """
         delivery = Delivery(dup, retained, past_ms, lane, followed)
         decoded = Decoded()
@@ -56,7 +58,7 @@ class Decoder:
             if isinstance(parsed, StateTopic):
                 decoded.host = parsed.host
             elif isinstance(parsed, SparkplugTopic) and parsed.type in ("NCMD", "DCMD"):
-                pass  # said by hosts, to others
+                pass  # from hosts to others
             elif len(payload) > self._max_payload_bytes:
                 bound = f"{len(payload)} bytes, and {self._max_payload_bytes} is the bound"
                 bad = BadReading(Reason.TOO_LARGE, bound)
@@ -80,7 +82,7 @@ class Decoder:
     ) -> None:
         match topic:
             case JsonTopic(unit=unit):
-                # The broker kept a retained message for nobody knows how long.
+                # A retained message has an unknown age.
                 for item in json_payload.decode(unit, payload, None if delivery.retained else receipt):
                     if item is None:
                         decoded.remark(Remark.NO_VALUE, "every value is null")
@@ -88,17 +90,17 @@ class Decoder:
                         decoded.refused.append(item)
                     else:
                         decoded.readings.append(item)
-            case ClockTopic() if payload and delivery.past_ms is None:  # an empty one clears a retained one
+            case ClockTopic() if payload and delivery.past_ms is None:  # empty: clears a retained one
                 decoded.clock = clock.decode(payload)
             case SparkplugTopic():
-                if decoded.history:  # its births and aliases are its own: a live run may have others
+                if decoded.history:  # history has separate births and aliases: a live run may have others
                     topic = replace(topic, group=HISTORY + topic.group)
                 content = sparkplug.decode(payload, self._max_payload_bytes)
                 self._sparkplug.decode(decoded, topic, content, delivery)
 
 
 def _identify(decoded: Decoded, topic: str) -> Topic:
-    """Whose message it is. Raises BadReading(bad_topic)."""
+    """Identify the sender. Raises BadReading(bad_topic)."""
     decoded.history = topic.startswith(topics.HISTORY)
     parse = _parse if len(topic) <= MAX_KEPT_TOPIC else topics.parse
     parsed = parse(topic.removeprefix(topics.HISTORY))
@@ -112,7 +114,7 @@ def _identify(decoded: Decoded, topic: str) -> Topic:
 
 
 def _count_readings(topic: Topic, payload: bytes) -> int:
-    """How many readings a message holds that is not taken apart; one if that cannot be told."""
+    """Number of readings in a message that is not decoded; one if it cannot be determined."""
     try:
         if isinstance(topic, JsonTopic):
             content = msgspec.json.decode(payload, type=list[msgspec.Raw] | msgspec.Raw)
@@ -126,5 +128,6 @@ def _count_readings(topic: Topic, payload: bytes) -> int:
 
 @lru_cache(maxsize=100_000)
 def _parse(topic: str) -> Topic:
-    """Topics come again and again, and taking one apart costs as much as decoding a metric or two."""
+    """Parse a topic. Cached, because topics repeat and parsing one costs as much as decoding a metric or
+    two."""
     return topics.parse(topic)

@@ -1,4 +1,4 @@
-"""Edge nodes: in which session each is, and its last sequence number."""
+"""Sessions and sequence numbers of edge nodes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from qilu_gateway.statefile import StateFile
 
 
 class SessionRow(NamedTuple):
-    """What a birth or death of a node changes (`device` empty): how many of its connections are known to have
-    ended, and the bdSeq of its last birth. Of a device: that it is DEAD."""
+    """State that a birth or death changes. For a node (`device` is empty): the number of its connections
+    known to have ended, and the bdSeq of its last birth. For a device: DEAD."""
 
     county: str
     node: str
@@ -24,7 +24,7 @@ class SessionRow(NamedTuple):
 
 
 class EdgeNodes:
-    """Some 0.4 kB each, and all that were ever heard of by this process are kept."""
+    """All edge nodes that this process has seen; some 0.4 kB each, never evicted."""
 
     def __init__(self, state: StateFile) -> None:
         self._state = state
@@ -32,7 +32,7 @@ class EdgeNodes:
         self._all: list[EdgeNode] = []
         self.sessions: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self.last_seqs: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
-        """The last sequence number plus one; 0: none is known."""
+        """The last sequence number plus one; 0: unknown."""
 
     def find(self, county: str, name: str) -> EdgeNode:
         node = self._by_name.get((county, name))
@@ -72,25 +72,25 @@ class EdgeNode:
     ) -> None:
         self._nodes, self.number, self.county, self.name = nodes, number, county, name
         self.bd_seq = bd_seq
-        """Of its last birth; None when no birth is known, or it gave none."""
+        """bdSeq of its last birth; None if no birth is known or it had none."""
         self.missing: frozenset[int] = frozenset()
-        """Sequence numbers that were skipped and may still come."""
+        """Skipped sequence numbers that may still arrive."""
         self.lane: int | None = None
-        """The connection of ours on which its last birth came."""
+        """The lane on which its last birth came."""
         nodes.sessions[number] = session
 
     @property
     def session(self) -> int:
-        """How many of its connections are known to have ended."""
+        """Number of its connections known to have ended."""
         return int(self._nodes.sessions[self.number])
 
     def end_session(self) -> None:
-        """What was born in it is born no more."""
+        """End the current session; births in it become invalid."""
         self._nodes.sessions[self.number] += 1
 
     @property
     def last_seq(self) -> int | None:
-        """None: none is known."""
+        """The last sequence number; None if unknown."""
         last = int(self._nodes.last_seqs[self.number]) - 1
         return None if last < 0 else last
 
@@ -99,7 +99,7 @@ class EdgeNode:
         self._nodes.last_seqs[self.number] = seq % 256 + 1
 
     def count_anew(self) -> None:
-        """Its sequence numbers begin again."""
+        """Restart its sequence numbers."""
         self._nodes.last_seqs[self.number] = 0
         self.missing = frozenset()
 
@@ -107,12 +107,11 @@ class EdgeNode:
         return SessionRow(self.county, self.name, "", self.session, self.bd_seq)
 
     def follow(self, seq: int, dup: bool = False) -> tuple[bool, bool]:
-        """Notice skipped sequence numbers, and when all of them have come after all: whether there is a gap,
-        and whether what was missing is complete."""
+        """Check a sequence number; returns whether it opens a gap, and whether it closes the last one."""
         last, self.last_seq = self.last_seq, seq
         if last is None or seq == (last + 1) % 256:
             return False, False
-        if dup:  # the broker begins again somewhere before
+        if dup:  # a redelivery restarts at an earlier number
             self.missing = frozenset()
         elif seq in self.missing:
             self.last_seq = last
@@ -125,7 +124,7 @@ class EdgeNode:
 
 
 class Followed(NamedTuple):
-    """What sequence numbers showed of a node."""
+    """Result of checking the sequence numbers of a node."""
 
     node: EdgeNode
     gap: bool
@@ -133,11 +132,11 @@ class Followed(NamedTuple):
 
 
 class SequenceNumbers:
-    """Sequence numbers of many messages, in their order: those of each node are followed as far as wanted,
-    all that is left in the end."""
+    """Checks the sequence numbers of many messages in their order: per node up to a position, and the rest at
+    the end."""
 
     def __init__(self, nodes: EdgeNodes, places: Ints, numbers: Rows, seqs: NDArray[np.int16]) -> None:
-        """`places` of the messages, in which they come; `numbers` of their nodes; `seqs` 0 to 255."""
+        """`places`: indices of the messages, ascending; `numbers` of their nodes; `seqs`: 0 to 255."""
         order = np.argsort(numbers, kind="stable")
         self._nodes = nodes
         self._places, self._numbers, self._seqs = places[order], numbers[order], seqs[order]
@@ -147,10 +146,10 @@ class SequenceNumbers:
         self._steady = self._seqs == np.where(is_first, 0, np.roll(self._seqs, 1) + 1) % 256
         self._steady |= is_first
         self._started: dict[int, int] = {}
-        """By node, what is followed already."""
+        """Numbers already checked, by node."""
 
     def follow_until(self, node: EdgeNode, place: int) -> Iterator[Followed]:
-        """What came of a node before `place`."""
+        """Check the numbers of a node before index `place`."""
         at = int(np.searchsorted(self._numbers[self._begins], node.number))
         if at == len(self._begins) or self._numbers[self._begins[at]] != node.number:
             return

@@ -1,4 +1,4 @@
-"""What was taken from the broker and is not durable yet."""
+"""Tracks messages that were taken from the broker and are not durable yet."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class InFlight:
         self.counters = counters
         self._arrivals: deque[Arrival] = deque()
         self.messages = 0
-        """InFlightMessage and not settled."""
+        """Messages in flight."""
         self.bytes = 0
-        """Of their payloads."""
+        """Bytes of their payloads."""
         self.progress = asyncio.Event()
 
     def begin(self, arrival: Arrival) -> None:
@@ -39,7 +39,7 @@ class InFlight:
         self.bytes += arrival.bytes
 
     def accept(self, readings: int) -> None:
-        """So many are taken over; or fewer than was thought."""
+        """Count accepted readings; negative to correct an earlier count."""
         self.counters.accepted += readings
         self.counters.in_flight += readings
 
@@ -49,19 +49,19 @@ class InFlight:
         self.progress.set()
 
     async def move(self) -> None:
-        """Wait until something is settled."""
+        """Wait until a message is settled."""
         self.progress.clear()
         await self.progress.wait()
 
     def oldest_s(self) -> float:
-        """How long the message that was taken first among those in flight has waited."""
+        """Age of the oldest message in flight."""
         while self._arrivals and not self._arrivals[0].unsettled:
             self._arrivals.popleft()
         return time.monotonic() - self._arrivals[0].received_s if self._arrivals else 0.0
 
 
 class InFlightMessage(msgspec.Struct, eq=False):
-    """A message that was taken apart by itself, until it is acknowledged."""
+    """A message that was decoded by itself, until it is acknowledged."""
 
     topic: str
     payload: bytes
@@ -74,26 +74,25 @@ class InFlightMessage(msgspec.Struct, eq=False):
     """Readings, good and bad."""
     birth: BirthTable | None = None
     units: dict[str, str] = {}
-    """The units of measurement that the birth gives."""
+    """Units of measurement from the birth, by signal name."""
     death: bool = False
     sessions: list[SessionRow] = []
-    """What it changes about its edge node or device; kept with it."""
+    """Change to its edge node or device; made durable with it."""
     retained: bool = False
     history: bool = False
     arrival: Arrival | None = None
-    """With which others it came, and its place among these; None when nobody waits for its
-    acknowledgement."""
+    """The arrival it belongs to, and its index there; None if it need not be acknowledged."""
     place: int = 0
     admitted: Admitted | None = None
     points: list[Point] = []
     refused: dict[Reason, tuple[str, int]] = {}
-    """Readings refused, by reason, with the first one's detail."""
+    """Refused readings by reason, with the detail of the first."""
     remarks: dict[Remark, tuple[str, int]] = {}
-    """Readings stored about which the unit's owner is told something, likewise."""
+    """Remarks for the unit's owner on stored readings, by kind, with the detail of the first."""
     receipt: Receipt | None = None
-    """When it was received, if its reading has no time of its own."""
+    """Time of receipt, if its reading has no timestamp."""
     ended: asyncio.Future[frozenset[Reason]] | None = None
-    """Somebody waits for what becomes of it: why readings of it were refused."""
+    """Future of the reasons why its readings were refused; set once it is settled."""
 
     @property
     def weight(self) -> int:
@@ -138,8 +137,8 @@ class InFlightMessage(msgspec.Struct, eq=False):
         self.remarks[kind] = (first, count + 1)
 
     def mark_birth(self, birth: BirthTable, latest_ms: int) -> None:
-        """Let the newest of a birth's points say when the birth was said: at its sample's time, when the
-        birth gives no time or one that cannot be."""
+        """Add the birth time to the newest point of a birth: the sample's time if the birth has no valid
+        time."""
         if self.points:
             place = max(range(len(self.points)), key=lambda at: self.points[at].ts_ms)
             point, said_ms = self.points[place], birth.said_ms
@@ -149,7 +148,7 @@ class InFlightMessage(msgspec.Struct, eq=False):
 
     def letters(self) -> list[DeadLetter]:
         payload = self.payload
-        if self.receipt is not None:  # taken again, it must not get another time
+        if self.receipt is not None:  # a replay must use the same time
             payload = json_payload.with_time(payload, self.receipt.ts_ms)
         return [
             DeadLetter(
@@ -167,6 +166,6 @@ class InFlightMessage(msgspec.Struct, eq=False):
 
 
 def latest_ms(points: Sequence[Point]) -> int:
-    if len(points) == 1:  # as nearly always
+    if len(points) == 1:  # the usual case
         return points[0].ts_ms
     return max(point.ts_ms for point in points)

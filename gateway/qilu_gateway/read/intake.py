@@ -1,4 +1,4 @@
-"""First stage: messages are taken over, read and admitted, and gathered into batches."""
+"""First stage: accepts, decodes and admits messages, and passes them to the batcher."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from qilu_gateway.read.waiting import Waiting
 from qilu_gateway.write.batching import Batcher
 
 MAX_HELD_BYTES = 256 * 1024 * 1024
-"""Payloads of messages that are not durable yet; at the bound nothing more is taken until some are."""
+"""Maximum bytes of payloads in flight; at this bound intake waits (backpressure)."""
 AT_ONCE = 256
-"""Messages taken apart one at a time in one turn of the event loop: some milliseconds of work."""
+"""Messages decoded one at a time per turn of the event loop: some milliseconds of work."""
 Item = InFlightMessage | Read
 
 
 class Intake:
-    """`take` is called with messages in the order in which they came. Everything is done in that order, but
-    for units that wait."""
+    """First stage of the pipeline. `take` is called with messages in the order of arrival and processes them
+    in that order, except those of units that wait for the platform."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Intake:
         batcher: Batcher[Item],
         window: int,
     ) -> None:
-        """`window`: how many messages the broker may have to deliver again."""
+        """`window`: maximum number of messages that the broker may redeliver."""
         self._sessions, self._admission = sessions, admission
         self._reader, self._plain = reader, plain
         self._in_flight, self._batcher = in_flight, batcher
@@ -49,8 +49,8 @@ class Intake:
         self._turn = asyncio.Lock()
 
     async def take(self, messages: Messages, epoch: int, lane: int = 0) -> None:
-        """Take messages over, as the connection `epoch` delivered them; `lane` tells the sessions apart whose
-        connections these are. Waits while too much is in flight."""
+        """Accept messages that the connection `epoch` of the session `lane` delivered. Waits while too much
+        is in flight."""
         counters = self._in_flight.counters
         counters.messages += len(messages)
         counters.redelivered_messages += sum([flags & DUP != 0 for flags in messages.flags])
@@ -73,8 +73,8 @@ class Intake:
             await self._read(arrival, None)
 
     async def replay(self, topic: str, payload: bytes, past_ms: int) -> frozenset[Reason]:
-        """Take the message of a dead letter that first came at `past_ms` again, as one that may have come
-        before; returns why readings of it are refused now, once that and all else of it is durable."""
+        """Replay the message of a dead letter that was first received at `past_ms`, as a possible redelivery.
+        Returns the reasons why its readings are refused now, once the outcome is durable."""
         message = await self._plain.read_again(topic, payload, past_ms)
         if message.unit is not None:
             self._admission.distrust(message.unit)
@@ -83,20 +83,20 @@ class Intake:
         return await asyncio.shield(message.ended)
 
     async def release(self) -> None:
-        """Let go on what waits for the platform, as it answers; for ever."""
+        """Release held messages as the platform answers, until cancelled."""
         while True:
             await self._admission.answered.wait()
             async with self._turn:
                 await self._release(self._admission.pop_answers())
 
     async def drain(self) -> None:
-        """Return when all that is taken is brought to an end, except what waits for the platform."""
+        """Wait until all accepted messages are settled, except those that wait for the platform."""
         self._batcher.hurry()
         while self._in_flight.messages > self._waiting.messages:
             await self._in_flight.move()
 
     def _take_again(self, again: dict[int, Known], epoch: int) -> None:
-        """The connection broke before the broker knew that we have these messages."""
+        """Handle redelivered messages: the connection broke before the broker received their PUBACKs."""
         for arrival, place in again.values():
             self._in_flight.counters.redelivered += int(arrival.counts[place])
             if arrival.durable[place]:
@@ -136,7 +136,8 @@ class Intake:
         return not self._admission.is_unknown(unit)
 
     async def _read_plainly(self, arrival: Arrival, found: Found) -> None:
-        """What columns leave over. Sequence numbers are followed in the order of arrival."""
+        """Decode the messages that the fast path left. Sequence numbers are checked in the order of
+        arrival."""
         sequence = found.sequence
         for number, (place, is_followed) in enumerate(found.plain):
             if number % AT_ONCE == AT_ONCE - 1:
@@ -156,7 +157,7 @@ class Intake:
         return await self._plain.read(arrival, place, followed)
 
     async def _begin(self, message: InFlightMessage) -> None:
-        """Put it into a batch, unless it waits for the platform's word on its unit."""
+        """Put the message into a batch, unless it waits for the platform's answer about its unit."""
         self._in_flight.accept(message.count)
         unit = message.unit
         if unit is not None and (message.readings or message.birth or message.death):

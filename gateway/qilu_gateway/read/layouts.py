@@ -1,5 +1,5 @@
-"""What births say about aliases, kept once for devices alike, which differ by their first alias
-at most."""
+"""Layouts: names and types of a birth's aliases, kept once for identical devices, which differ at most in
+their first alias."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ log = structlog.get_logger()
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY, body BLOB NOT NULL);"
 MAX_LAYOUTS = 20_000
-"""That are kept in memory, about 2 kB each. Births with yet another one are looked up in the state file."""
+"""Maximum number of layouts in memory, about 2 kB each. Births with further layouts are looked up in the
+state file."""
 MAX_MEANINGS = 65_536
 INFORMATION = (
     *("bdSeq", "Node Control/", "Device Control/", "Node Info/", "Device Info/", "Properties/"),
@@ -26,10 +27,10 @@ INFORMATION = (
 )
 """Metrics that describe a node or device instead of measuring something."""
 Aliases = dict[int | str, tuple[str, int]]
-"""Name and datatype by alias, or by name for a metric that has no alias. An empty name: the birth gave the
-alias several meanings."""
+"""Name and datatype by alias, or by name for a metric without an alias. An empty name marks an alias with
+several meanings."""
 Layout = tuple[tuple[int | str, str, int], ...]
-"""Aliases less the first of them, names and datatypes, in the order of the aliases."""
+"""Aliases relative to the first, names and datatypes, in the order of the aliases."""
 _MOST_FIRST = 2**62
 _decode = msgspec.msgpack.Decoder(Layout).decode
 
@@ -52,7 +53,7 @@ def _by_alias(step: tuple[int | str, str, int]) -> tuple[bool, int | str]:
 
 
 class Meanings:
-    """What a birth says, in the ways in which it is asked for."""
+    """Content of a birth, indexed for look-ups."""
 
     __slots__ = ("aliases", "names", "types")
 
@@ -63,24 +64,24 @@ class Meanings:
         self.names: dict[int | str, str] = {
             alias: name for alias, (name, _) in self.aliases.items() if name and not is_information(name)
         }
-        """Of the aliases that stand for something measured."""
+        """Names by alias, for measured signals only."""
         self.types: dict[str, int] = {}
-        """Datatype by name; 0 for a name to which the birth gives several."""
+        """Datatype by name; 0 for a name with several datatypes."""
         for name, datatype in self.aliases.values():
             self.types[name] = datatype if self.types.get(name, datatype) == datatype else 0
 
 
 class Signals(NamedTuple):
-    """What the values of readings with the same metrics are."""
+    """Signals of readings with the same metrics."""
 
     names: tuple[str, ...]
     datatypes: tuple[int, ...]
-    """In which the values come."""
+    """Datatypes of the values as received."""
 
 
 class Layouts:
-    """By number, from 1, which this process gives; in the state file by an id that follows from what they
-    say."""
+    """Cache of layouts by number (from 1, valid in this process). In the state file their id is a hash of
+    their content."""
 
     def __init__(self, state: StateFile) -> None:
         self._state = state
@@ -90,10 +91,10 @@ class Layouts:
         self._by_id: dict[int, int] = {}
         self._signals: dict[tuple[int, int, Metrics], Signals | None] = {}
         self.meanings = lru_cache(maxsize=1024)(self._meanings)
-        """By number and first alias."""
+        """Meanings by layout number and first alias."""
 
     def number(self, layout: Layout) -> int:
-        """0: there are too many."""
+        """The number of a layout; 0 if there are too many."""
         found = self._numbers.get(layout, 0)
         if not found and len(self._layouts) <= MAX_LAYOUTS:
             found = self._numbers[layout] = len(self._layouts)
@@ -124,8 +125,8 @@ class Layouts:
         return Meanings(self._layouts[number], first)
 
     def signals(self, number: int, offset: int, metrics: Metrics) -> Signals | None:
-        """Of readings whose first alias lies so far behind the birth's first one; None unless all that they
-        hold is measured."""
+        """Signals of readings whose first alias is `offset` after the birth's first; None unless all metrics
+        are measured signals."""
         key = number, offset, metrics
         if key not in self._signals:
             if len(self._signals) >= MAX_MEANINGS:

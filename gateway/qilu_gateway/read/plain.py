@@ -1,5 +1,5 @@
-"""Messages one at a time: what columns leave over, and what is taken again. Also what columns are compared
-with."""
+"""The plain path: decodes one message at a time. It handles what the fast path leaves, and replays; tests
+compare the fast path with it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class PlainReader:
         self._receipts, self._in_flight = receipts, in_flight
 
     async def read(self, arrival: Arrival, place: int, followed: bool) -> InFlightMessage:
-        """A message of an arrival. What it says beside readings is heeded. `followed`: its sequence number is
-        known already."""
+        """Decode a message of an arrival and act on its control content. `followed`: its sequence number has
+        been checked already."""
         messages = arrival.messages
         topic = messages.topics[place].decode("utf-8", "replace")
         payload, mid, flags = messages.payloads[place], messages.mids[place], messages.flags[place]
@@ -66,15 +66,14 @@ class PlainReader:
         return message
 
     async def read_again(self, topic: str, payload: bytes, past_ms: int) -> InFlightMessage:
-        """The message of a dead letter, which came first at `past_ms`. Births and sequence numbers of the
-        past are not learned from it. `ended` is to be waited for."""
+        """Decode the message of a dead letter that was first received at `past_ms`. No births or sequence
+        numbers are learned from it. The caller waits for `ended`."""
         decoded = await when_readable(lambda: self._decoder.decode(topic, payload, dup=True, past_ms=past_ms))
         ended = asyncio.get_running_loop().create_future()
         return InFlightMessage.of(topic, payload, True, decoded, ended)
 
     def judge(self, message: InFlightMessage, admitted: Admitted | None) -> None:
-        """Whether its readings may be stored, and its birth or death believed, as far as that hangs on whose
-        they are."""
+        """Check by the owner whether its readings may be stored and its birth or death accepted."""
         try:
             if admitted is None:
                 raise BadReading(Reason.UNKNOWN_UNIT, f"{message.unit} is not registered, or is retired")
@@ -92,8 +91,8 @@ class PlainReader:
         if message.readings:
             message.refuse(bad, len(message.readings))
         elif message.death and bad.reason is Reason.UNKNOWN_UNIT:
-            self._in_flight.counters.ignored_deaths += 1  # a unit that was retired says farewell
-        elif not message.count:  # it counts as one reading, like what cannot be decoded
+            self._in_flight.counters.ignored_deaths += 1  # the death of a retired unit
+        elif not message.count:  # counts as one reading, like a message that cannot be decoded
             message.refuse(bad)
             message.count = 1
             if message.arrival is not None:
@@ -101,16 +100,17 @@ class PlainReader:
             self._in_flight.accept(1)
 
     def follow(self, found: Iterable[Followed]) -> None:
-        """What sequence numbers of messages by column showed."""
+        """Act on the sequence numbers of messages that were decoded by column."""
         self._control.follow(found)
 
     def latest_ms(self) -> int:
-        """Readings later than this are not believed."""
+        """Readings later than this are refused."""
         return self._control.clock.now_ms() + clock.MAX_AHEAD_MS
 
 
 async def when_readable(work: Callable[[], _T]) -> _T:
-    """What `work` returns, tried until births can be read: what an alias means is not guessed."""
+    """Call `work` until births can be read, because the meaning of an alias must not be guessed; returns its
+    result."""
     backoff = Backoff(most_s=2.0)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What is read of an arrival by column, and what it goes through on the way there."""
+"""Data structures of the fast path: the readings of an arrival by column, and the intermediate results."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Group(NamedTuple):
 
     columns: Columns
     of: Ints
-    """Of each, the place of its message in the arrival."""
+    """For each reading, the index of its message in the arrival."""
 
 
 class Read(NamedTuple):
-    """The messages of an arrival that came the fast way."""
+    """The messages of an arrival that took the fast path."""
 
     arrival: Arrival
     places: list[int]
     groups: list[Group]
     born: Sequence[BornRows] = ()
-    """What births among them change."""
+    """Changes that their births make."""
 
     @property
     def weight(self) -> int:
@@ -38,8 +38,7 @@ class Read(NamedTuple):
         return sum([len(group.of) for group in self.groups])
 
     def split(self, most: int) -> tuple[Read, Read | None]:
-        """The first of the messages, until they have so many readings, and the rest. Births are durable with
-        the first."""
+        """Split after the messages that hold at most `most` readings. Births belong to the first part."""
         readings = np.cumsum(self.arrival.counts[self.places])
         count = int(np.searchsorted(readings, most)) + 1
         if count >= len(self.places):
@@ -56,7 +55,7 @@ class Read(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A message that waits for the platform's word on its unit, not taken apart yet."""
+    """An undecoded message that waits for the platform's answer about its unit."""
 
     arrival: Arrival
     place: int
@@ -64,27 +63,28 @@ class Held(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What becomes of messages. `plain`: places, in their order, with whether their sequence number is
-    followed already."""
+    """Outcome for the messages of an arrival. `plain`: ascending indices, each with whether its sequence
+    number has been checked already."""
 
     read: Read
     plain: list[tuple[int, bool]]
     held: list[Held]
     sequence: SequenceNumbers | None
     births: int = 0
-    """Among those that are read."""
+    """Number of births among the messages read."""
     leading: Sequence[int] = ()
-    """Places of births of edge nodes that go the plain way before anything else is read, and nothing is."""
+    """Indices of births of edge nodes that the plain path must decode first; if there are any, nothing else
+    is decoded."""
 
 
 class Part:
-    """Messages on their way: of each its place in the arrival, and its unit's number (-1: it has none)."""
+    """Messages being decoded: for each its index in the arrival and its unit's number (-1: none)."""
 
     def __init__(self, arrival: Arrival, places: Ints, numbers: Ints) -> None:
         self.arrival, self.places, self.numbers = arrival, places, numbers
 
     def bodies(self, at: Ints) -> list[bytes]:
-        """Payloads of some of them."""
+        """Payloads of the messages at these indices."""
         payloads = self.arrival.messages.payloads
         if len(at) == len(payloads):
             return payloads
@@ -92,7 +92,7 @@ class Part:
 
 
 class Readings(NamedTuple):
-    """Readings that are to be checked; `of` counts from the part's first message."""
+    """Readings to be checked; `of` is the index of the message in the part."""
 
     class_: int
     names: tuple[str, ...]
@@ -100,35 +100,35 @@ class Readings(NamedTuple):
     ts_ms: Ints
     values: Floats
     bools: tuple[bool, ...] | None = None
-    """Which signals came as true or false; None: those of which the class says so."""
+    """Signals received as booleans; None: those that are bool in the class."""
     said_ms: Ints | None = None
-    """Of readings of births, when these were said."""
+    """Birth times, for readings of births."""
 
 
 class Learned(NamedTuple):
-    """Births that are in effect already."""
+    """Births already in effect."""
 
     at: Ints
     """Their messages."""
     now: BornRows
     before: BornRows
-    """What was known of the same units."""
+    """The tables of the same units before."""
 
 
 class Treatment:
-    """What each message goes through: it is read by column, or held, else taken apart by itself."""
+    """Treatment of each message: decoded by column, held, or decoded by itself."""
 
     def __init__(self, size: int) -> None:
         self.read = np.zeros(size, dtype=bool)
         self.held = np.zeros(size, dtype=bool)
         self.followed = np.zeros(size, dtype=bool)
-        """Its sequence number is among `seqs`, or it has none."""
+        """Whether its sequence number is in `seqs`, or it has none."""
         self.counts = np.zeros(size, dtype=np.int32)
-        """Readings of what is held."""
+        """Number of readings of held messages."""
         self.seqs: list[tuple[Ints, Rows, NDArray[np.int16]]] = []
         self.readings: list[Readings] = []
         self.learned: list[Learned] = []
 
     def reject(self, of: Ints) -> None:
-        """These are taken apart by themselves, with all of their readings."""
+        """Have these messages decoded by themselves, with all of their readings."""
         self.read[of] = False

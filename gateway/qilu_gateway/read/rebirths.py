@@ -1,5 +1,5 @@
-"""Asks edge nodes for their births, without a storm: each node at most once in a while, and a limited number
-a second in all. What is asked for in between is put off, not forgotten, until the node is born.
+"""Rebirth requests to edge nodes, rate-limited: at most one per node in an interval, and a limited number per
+second in total. Requests beyond the limit are delayed, not dropped, until the node is born.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Node = tuple[str, str]
 """County and enterprise."""
 JITTER_S = 1.0
 QUIET_S = 60.0
-"""A node that does not answer is asked again no sooner than this, and up to half as much later."""
+"""Minimum interval for a node that does not answer; jitter adds up to half of it."""
 ANSWERED_S = 5.0
-"""A node that has answered by its birth is asked again no sooner than this; assumed."""
+"""Minimum interval for a node that answered with its birth; assumed."""
 TICK_S = 0.1
 MOST_PER_TICK = 20
 MAX_WAITING = 100_000
-"""Nodes that are to be asked, and nodes that were asked lately; beyond, requests are dropped: whoever still
-sends unknown aliases comes back with its next message.
+"""Maximum number of pending nodes, and of recently asked nodes. Further requests are dropped: a node that
+still sends unknown aliases triggers a request with its next message.
 """
 
 
@@ -38,38 +38,38 @@ class Rebirths:
         reorder_timeout_s: float = 0.0,
     ) -> None:
         """`send` returns whether the request was sent; `sent` is called after each request.
-        `reorder_timeout_s`: how long messages that were skipped may still come before their node is asked."""
+        `reorder_timeout_s`: time in which skipped messages may still arrive before a rebirth is requested."""
         self._send, self._sent = send, sent
         self._reorder_timeout_s = reorder_timeout_s
         self._due: dict[Node, float] = {}
         self._skipped: dict[Node, float] = {}
-        """When the time ends in which the missing messages of a node may come."""
+        """Deadline for the missing messages, by node."""
         self._quiet_until: dict[Node, float] = {}
 
     def ask(self, node: Node) -> None:
-        """The node's births are needed."""
+        """Request the births of a node."""
         if node not in self._due and len(self._due) < MAX_WAITING:
             soon_s = time.monotonic() + random.uniform(0, JITTER_S)
             self._due[node] = max(soon_s, self._quiet_until.get(node, 0.0))
 
     def skipped(self, node: Node) -> None:
-        """Messages of the node are missing: its births are needed, unless they come in time."""
+        """Request a rebirth unless the missing messages of the node arrive in time."""
         if len(self._skipped) < MAX_WAITING:
             self._skipped.setdefault(node, time.monotonic() + self._reorder_timeout_s)
 
     def complete(self, node: Node) -> None:
-        """What was missing has come."""
+        """Cancel the request: the missing messages have arrived."""
         self._skipped.pop(node, None)
 
     def born(self, node: Node) -> None:
-        """The node has said its birth, and those of its devices follow: nothing is needed any more."""
+        """Cancel the request: the node has published its birth, and those of its devices follow."""
         self._due.pop(node, None)
         self._skipped.pop(node, None)
         if node in self._quiet_until:
             self._quiet_until[node] = min(self._quiet_until[node], time.monotonic() + ANSWERED_S)
 
     async def run(self) -> None:
-        """Send the requests that are due, for ever."""
+        """Send the requests that are due, until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
             now_s = time.monotonic()

@@ -1,5 +1,5 @@
-"""The run's clock, kept in the state file. After a restart, readings of the run's present come again before
-the broker says how late the run has it, and must not pass for readings of the future.
+"""The run's clock in the state file. After a restart, readings of the run's present are redelivered before
+the broker sends the clock, and must not be taken for readings from the future.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ CREATE TABLE IF NOT EXISTS run_clock (
 
 
 def save(connection: sqlite3.Connection, clock: RunClock, heard_ms: int) -> None:
-    """`heard_ms` is the wall's time at which it was heard; in the caller's transaction."""
+    """Save the clock in the caller's transaction. `heard_ms` is the wall time of its receipt."""
     connection.execute("REPLACE INTO run_clock VALUES (1, ?, ?, ?)", (clock.now, clock.speed, heard_ms))
 
 
 def load(connection: sqlite3.Connection, into: JudgingClock) -> None:
-    """What an earlier process heard last, if any."""
+    """Load the clock that an earlier process received last, if any."""
     row = connection.execute("SELECT now_ms, speed, heard_ms FROM run_clock").fetchone()
     if row is not None:
         now_ms, speed, heard_ms = row

@@ -1,4 +1,4 @@
-"""Sparkplug messages one at a time: births, deaths, and data with the meaning that births gave to aliases."""
+"""Decodes single Sparkplug messages: births, deaths, and data with the aliases of the births."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from qilu_gateway.read.edge_nodes import EdgeNode, SessionRow
 from qilu_gateway.read.layouts import Aliases, is_information
 
 BD_SEQ = "bdSeq"
-"""The metric that says to which connection of its edge node a birth or death belongs."""
-_NOT_A_NODES = "an edge node has no signals of its own, publish them as a device's"
+"""The metric that ties a birth or death to a connection of its edge node."""
+_NOT_A_NODES = "an edge node has no signals, publish them as a device's"
 
 
 class SparkplugDecoder:
-    """Keeps births, deaths, and each edge node's last sequence number."""
+    """Decoder for single Sparkplug messages. Keeps births, deaths, and each edge node's last sequence
+    number."""
 
     def __init__(self, births: Births) -> None:
         self._births = births
@@ -78,7 +79,7 @@ class SparkplugDecoder:
     ) -> None:
         if topic.device is None:
             bd_seq = _bd_seq(payload.metrics)
-            if node.bd_seq not in (None, bd_seq):  # another connection: the one before has ended
+            if node.bd_seq not in (None, bd_seq):  # a new connection: the previous one has ended
                 node.end_session()
             node.bd_seq = bd_seq
             decoded.sessions = [node.row()]
@@ -97,7 +98,8 @@ class SparkplugDecoder:
         node: EdgeNode,
         table: BirthTable | None,
     ) -> None:
-        """A death closes the alias tables: what is born next may give the aliases other meanings."""
+        """Handle a death: it closes the alias tables, because the next birth may give the aliases other
+        meanings."""
         if topic.device is not None:
             decoded.death = True
             if table is not None:
@@ -107,10 +109,10 @@ class SparkplugDecoder:
         bd_seq = _bd_seq(payload.metrics, table)
         if node.bd_seq is not None and bd_seq is None:
             raise BadReading(
-                Reason.BAD_PAYLOAD, "an NDEATH without bdSeq: which connection has ended cannot be told"
+                Reason.BAD_PAYLOAD, "an NDEATH without bdSeq: which connection has ended is unknown"
             )
         if node.bd_seq not in (None, bd_seq):
-            # The will of an older connection may come after the birth on a newer one.
+            # The will of an older connection may arrive after the birth on a newer one.
             decoded.ignored_death = True
             return
         decoded.death = True
@@ -127,7 +129,7 @@ class SparkplugDecoder:
         metrics: Sequence[sparkplug.Metric],
         delivery: Delivery,
     ) -> list[tuple[str | None, sparkplug.Metric]]:
-        """Each metric with its name; raises BadReading(no_birth) when an alias is not known, or may have had
+        """Each metric with its name. Raises BadReading(no_birth) when an alias is unknown, or may have had
         another meaning when the message was published."""
         dup, retained, past_ms = delivery.dup, delivery.retained, delivery.past_ms
         if table is not None and table.ambiguous and dup and past_ms is None:
@@ -135,7 +137,7 @@ class SparkplugDecoder:
                 Reason.NO_BIRTH,
                 "delivered again around a birth that gave aliases another meaning: not guessed",
             )
-        # What comes again may have been published before the death.
+        # A redelivered message may have been published before the death.
         closed = table is not None and table.session != node.session and not dup
         unborn = (table is None or closed) and not dup
         decoded.rebirth = closed or (retained and unborn)
@@ -149,12 +151,12 @@ class SparkplugDecoder:
             if by_alias and metric.alias in aliases:
                 name = aliases[metric.alias][0]
             by_type = type(value) is int and not metric.datatype and not is_information(name)
-            if not (by_alias or by_type):  # it says all by itself
+            if not (by_alias or by_type):  # it is self-describing
                 named.append((name, metric))
                 continue
             if retained:
                 raise BadReading(
-                    Reason.NO_BIRTH, f"{where}: a retained message of aliases, whose birth cannot be told"
+                    Reason.NO_BIRTH, f"{where}: a retained message with aliases, whose birth is unknown"
                 )
             if closed:
                 raise BadReading(Reason.NO_BIRTH, f"{where}: it has died, and no birth came since")
@@ -184,8 +186,8 @@ class SparkplugDecoder:
         payload: sparkplug.Payload,
         named: Iterable[tuple[str | None, sparkplug.Metric]],
     ) -> None:
-        """Readings by the metrics' own timestamps, else the payload's. Null metrics say nothing, and a value
-        that its own edge node does not trust, or wants not to be stored, is left out."""
+        """Group metrics into readings by their timestamps, or else the payload's. Null metrics are skipped.
+        Values that the edge node marks as bad or transient are left out."""
         by_time: dict[int | None, dict[str, Any]] = {}
         nulls = False
         for name, metric in named:
@@ -222,7 +224,7 @@ def _follow(decoded: Decoded, node: EdgeNode, seq: int | None, delivery: Deliver
 
 
 def _aliases(metrics: Iterable[sparkplug.Metric]) -> Aliases:
-    """What a birth says about aliases; one that it gives to several metrics means none of them."""
+    """Aliases of a birth; an alias shared by several metrics has no meaning."""
     aliases: Aliases = {}
     for metric in metrics:
         if not metric.name:
@@ -238,8 +240,8 @@ def _aliases(metrics: Iterable[sparkplug.Metric]) -> Aliases:
 
 
 def _bd_seq(metrics: Iterable[sparkplug.Metric], birth: BirthTable | None = None) -> int | None:
-    """Which connection of its edge node a birth or death belongs to; a death may name the metric by the alias
-    that its birth gave it."""
+    """The bdSeq of a birth or death: the connection of its edge node. A death may give the metric by the
+    alias from its birth."""
     aliases = birth.aliases if birth is not None else {}
     for metric in metrics:
         name = metric.name

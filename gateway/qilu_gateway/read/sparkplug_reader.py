@@ -1,4 +1,4 @@
-"""Sparkplug by column: births of devices, and data of those whose birth is in use."""
+"""Decodes Sparkplug messages by column: births of devices, and data of devices whose birth is in use."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class SparkplugReader:
         *,
         history: bool,
     ) -> None:
-        """Read those of this `history`. `strangers`: messages of units that are not admitted, which are held.
-        `dirty`: nodes that are born or die among the messages. Nothing has changed when it raises
-        sqlite3.OperationalError."""
+        """Decode the messages of the present, or of `history`. `strangers`: messages of units that are not
+        admitted, which are held. `dirty`: nodes with a birth or death among the messages. Raises
+        sqlite3.OperationalError; then nothing has changed."""
         births, nodes = self._births, self._births.nodes
         kind = HISTORIC if history else LIVE
         has_number = part.numbers >= 0
@@ -109,7 +109,8 @@ class SparkplugReader:
         treatment.read[of] = part.numbers[of] >= 0
 
     def _strike_other_units(self, part: Part, at: Ints, table: Table, treatment: Treatment) -> None:
-        """Births that give another unit of measurement than their class has: there is something to remark."""
+        """Leave births whose units of measurement differ from their class's to the plain path, which makes a
+        remark."""
         of = at[table.of]
         of = of[part.numbers[of] >= 0]
         classes = self._units.classes[part.numbers[of]]
@@ -126,8 +127,8 @@ class SparkplugReader:
         treatment: Treatment,
         history: bool,
     ) -> None:
-        """Let births take effect, but for those that give aliases another meaning, or that come twice, or
-        after other messages of a unit that was not in use: one after the other they are understood."""
+        """Put births into effect, except those that change the meaning of aliases, come twice, or follow
+        other messages of a unit that was not in use: the plain path decodes these one at a time."""
         births, kept = self._births, treatment.read[at]
         layouts, firsts, sessions = (column[kept] for column in said)
         at = at[kept]
@@ -160,8 +161,8 @@ class SparkplugReader:
         treatment: Treatment,
         said_ms: Ints | None = None,
     ) -> None:
-        """Readings of admitted units, with their signals' names. `tables`: of each message, the layout and
-        first alias of its unit's birth."""
+        """Collect readings of admitted units with their signals' names. `tables`: for each message, the
+        layout and first alias of its unit's birth."""
         layouts, firsts = tables
         for group in groups:
             of = at[group.of]
@@ -203,7 +204,7 @@ def _has_its_units(class_name: str, units: tuple[tuple[str, str], ...]) -> bool:
 
 
 def _as_meant(values: Floats, metrics: Metrics, datatypes: Sequence[int]) -> tuple[Floats, _Mask]:
-    """Whole numbers by their datatypes, and which readings are understood."""
+    """Convert integers by their datatypes; also returns which readings could be interpreted."""
     good = np.ones(len(values), dtype=bool)
     for column, (type_, datatype) in enumerate(zip(metrics.types, datatypes, strict=True)):
         if type_ not in (DataType.FLOAT, DataType.DOUBLE, DataType.BOOLEAN):

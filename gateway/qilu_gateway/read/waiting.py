@@ -1,4 +1,4 @@
-"""Messages that wait for the platform's word on their unit, in their order."""
+"""Holds messages, in order, until the platform has answered about their unit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Waiting:
         if waiting is None:
             self._by_unit[unit] = [item]
             self._admission.ask([unit])
-        else:  # behind its predecessors
+        else:  # after its predecessors
             waiting.append(item)
 
     async def release(self, units: Iterable[str]) -> list[tuple[str, InFlightMessage | Held]]:
-        """What waits for these units, and does so no more. All of a unit is taken apart if one of them is:
-        they are written in their order."""
+        """Remove and return the held messages of these units. If one message of a unit is decoded by itself,
+        all of them are, because they are written in order."""
         found: list[tuple[str, InFlightMessage | Held]] = []
         for unit in units:
             items = self._by_unit.pop(unit, [])
@@ -41,8 +41,8 @@ class Waiting:
         return found
 
     async def make_way(self, nodes: set[tuple[str, str]]) -> None:
-        """A birth or death of these nodes, or of units of theirs, is to come: what is held of them is of the
-        birth before."""
+        """Decode the held messages of these nodes and their units before a birth or death takes effect: they
+        belong to the previous birth."""
         for items in list(self._by_unit.values()) if nodes else ():
             for place, item in enumerate(items):
                 if isinstance(item, Held) and (item.topic.group, item.topic.enterprise) in nodes:

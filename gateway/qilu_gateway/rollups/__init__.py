@@ -1,1 +1,1 @@
-"""Roll-ups and alarms of what was made durable."""
+"""Roll-ups and alarms, computed from durable readings."""

@@ -1,4 +1,4 @@
-"""Breaches of limits, from their begin to their end: which are open now, and the points of them."""
+"""Alarms: detects breaches of limits, tracks open ones, and makes their points."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ CREATE TABLE IF NOT EXISTS alarm (unit TEXT, signal TEXT, body BLOB NOT NULL, PR
 MAX_ALARMS = 200_000
 MAX_RATIO = 100.0
 WHILE_MS = 10 * 60_000
-"""How long a limit's `while` signal is believed without a new value of it (assumed)."""
+"""Validity of the last value of a limit's `while` signal (assumed)."""
 
 Key = tuple[str, str]
-"""Unit and signal."""
+"""Unit id and signal name."""
 
 
 class Alarm(msgspec.Struct):
-    """An open alarm, as it is kept in the state file too."""
+    """An open alarm; also its form in the state file."""
 
     class_name: str
     tags: tuple[str, ...]
@@ -51,14 +51,14 @@ class Alarm(msgspec.Struct):
 
 
 class Watch:
-    """The limits of one class, and what is remembered of its units, by their numbers in the class."""
+    """The limits of one class, and the state of its units, by their numbers in the class."""
 
     def __init__(self, class_name: str) -> None:
         self.limits = list(alarm_limits(class_name).items())
         self.gates = {limit.while_above_0: Gate() for _, limit in self.limits if limit.while_above_0}
         self._names = {signal for signal, _ in self.limits} | self.gates.keys()
         self.alarmed = np.zeros(1, dtype=np.bool_)
-        """Units with an open alarm, or a breach that is not one yet."""
+        """Units with an open alarm, or with a breach whose delay has not passed."""
 
     def make_room(self, units: int) -> None:
         self.alarmed = grown(self.alarmed, units + 1)
@@ -66,7 +66,7 @@ class Watch:
             gate.make_room(units)
 
     def suspects(self, columns: Columns, units: Rows) -> NDArray[np.bool_] | None:
-        """The points that may begin or end an alarm; None for no point."""
+        """Mask of the points that may begin or end an alarm; None if there are none."""
         found = self.alarmed[units]
         for signal, limit in self.limits:
             if signal in columns.names:
@@ -79,7 +79,7 @@ class Watch:
         return found if found.any() else None
 
     def readings(self, columns: Columns, units: Rows, rows: NDArray[np.intp]) -> Iterator[_Reading]:
-        """Some of the points, one at a time, with the signals that limits look at."""
+        """Iterate over some of the points, with the signals that have limits."""
         names = [name for name in columns.names if name in self._names]
         values = columns.values[rows][:, [columns.names.index(name) for name in names]]
         for ts_ms, unit, number, found, row in zip(
@@ -95,18 +95,18 @@ class Watch:
 
 
 class Gate:
-    """A signal without which a limit says nothing: when each unit's came last, and whether it was above 0."""
+    """The `while` signal of a limit: for each unit the time of its last value, and whether it was above 0."""
 
     def __init__(self) -> None:
         self._at_ms: Ints = np.zeros(1, dtype=np.int64)
-        """UTC; 0 for never."""
+        """Times (ms, UTC); 0: never."""
         self._open = np.zeros(1, dtype=np.bool_)
 
     def make_room(self, units: int) -> None:
         self._at_ms, self._open = grown(self._at_ms, units + 1), grown(self._open, units + 1)
 
     def hear(self, units: Rows, times: Ints, values: Floats) -> None:
-        """Of the same unit and time the last value counts."""
+        """Take values; for equal unit and time the last one wins."""
         there = ~np.isnan(values)
         units, times, values = units[there], times[there], values[there]
         order = np.argsort(times, kind="stable")
@@ -118,13 +118,13 @@ class Gate:
         self._at_ms[unit], self._open[unit] = ts_ms, value > 0
 
     def is_open(self, unit: int, ts_ms: int) -> bool | None:
-        """None when that is not known."""
+        """Whether the signal was above 0; None if unknown."""
         return bool(self._open[unit]) if ts_ms - int(self._at_ms[unit]) < WHILE_MS else None
 
 
 class Heard(NamedTuple):
-    """Points of a class in the order in which they came, with their units' numbers in the class, and the time
-    of the latest reading of each of those before (ms; 0: none)."""
+    """Points of a class in the order of arrival, with their units' numbers in the class, and the time of the
+    latest earlier reading of each unit (ms; 0: none)."""
 
     columns: Columns
     units: Rows
@@ -135,49 +135,50 @@ class _Reading(NamedTuple):
     ts_ms: int
     unit: str
     number: int
-    """The unit's, in the class."""
+    """The unit's number in the class."""
     values: dict[str, float]
     columns: Columns
     row: int
-    """Of the columns."""
+    """Row of the columns."""
 
 
 class Alarms:
-    """`look` is called with what is new; `write` gets the points."""
+    """Alarms of all classes. `look` is called with new readings; `write` receives the points."""
 
     def __init__(self, state: StateFile, write: Callable[[Point], None]) -> None:
         self._state, self._write = state, write
         self.watches = {name: Watch(name) for name in CATALOGUE}
         self._open: dict[Key, Alarm] = {}
         self._since: dict[Key, tuple[int, float]] = {}
-        """Where a limit has a delay: since when (ms) a value is past it while no alarm is open, with the
-        worst value since, or inside it while one is. A restart forgets it."""
+        """For limits with a delay: since when (ms) the value has been past the limit without an open alarm,
+        with the worst value since; or inside the limit with an open alarm. Lost on a restart."""
         self._units: dict[str, int] = {}
-        """How many alarms each unit has that has any."""
+        """Number of open alarms, by unit."""
         self._breached: Counter[str] = Counter()
-        """How many breaches each unit has that are no alarms yet."""
+        """Number of breaches whose delay has not passed, by unit."""
         self._changed: dict[Key, Alarm] = {}
-        """Open alarms whose worst value the store does not have yet."""
+        """Open alarms whose worst value is not written to the store yet."""
         self._to_keep: dict[Key, Alarm | None] = {}
-        """Alarms that have begun or ended (None) since the state file was told."""
+        """Alarms that began or ended (None) since the last save to the state file."""
         self.left_out = 0
-        """Breaches beyond MAX_ALARMS."""
+        """Breaches dropped beyond MAX_ALARMS."""
 
     def __len__(self) -> int:
         return len(self._open)
 
     def number(self, class_name: str, ids: Sequence[str], units: Rows, size: int) -> None:
-        """Units, by id, have been given these numbers; `size` is the highest of all."""
+        """Register the numbers of units, given by id; `size` is the highest number of all."""
         watch = self.watches[class_name]
         watch.make_room(size)
         if self._units or self._breached:
             watch.alarmed[units] = [unit in self._units or unit in self._breached for unit in ids]
 
     def look(self, heard: Sequence[Heard]) -> None:
-        """What these begin or end. A unit's readings come in order, or are repeated: only what is not older
-        than its latest counts. Those of a unit in several columns are taken in the order of their times."""
+        """Begin and end alarms from readings. Readings of a unit arrive in order or repeated: those older
+        than its latest are ignored. Readings of a unit in several columns are processed in the order of their
+        times."""
         suspects: dict[str, NDArray[np.bool_]] = {}
-        """By class, for each unit whether one of these points may begin or end an alarm."""
+        """By class and unit, whether one of these points may begin or end an alarm."""
         for columns, units, _ in heard:
             found = self.watches[columns.measurement].suspects(columns, units)
             if found is not None:
@@ -199,7 +200,7 @@ class Alarms:
             self._judge(reading)
 
     def _judge(self, reading: _Reading) -> None:
-        """What a reading begins or ends."""
+        """Begin or end alarms from one reading."""
         ts_ms, unit, number, values, columns, row = reading
         watch = self.watches[columns.measurement]
         for name, gate in watch.gates.items():
@@ -242,7 +243,7 @@ class Alarms:
             self._changed[key] = alarm
 
     def _remember_breach(self, key: Key, since_ms: int, worst: float) -> None:
-        """A breach that may become an alarm."""
+        """Record a breach that may become an alarm."""
         if key not in self._since:
             self._breached[key[0]] += 1
         self._since[key] = (since_ms, worst)
@@ -287,26 +288,27 @@ class Alarms:
         return Point("alarm", (PROVINCE, *alarm.tags, alarm.class_name, alarm.signal), alarm.since_ms, fields)
 
     def _forget_unit(self, unit: str) -> None:
-        """One alarm of it less."""
+        """Decrement the number of open alarms of the unit."""
         self._units[unit] -= 1
         if not self._units[unit]:
             del self._units[unit]
 
     def write_changes(self) -> None:
-        """Points of the open alarms that have begun or become worse."""
+        """Write points of the open alarms that began or became worse."""
         for alarm in self._changed.values():
             self._write(self._point(alarm))
         self._changed = {}
 
     async def load(self) -> None:
-        """The alarms that were open when the process before this one ended. Before the first `look`."""
+        """Load the alarms that were open when the previous process ended. To be called before the first
+        `look`."""
         bodies = await self._state.write(
             lambda connection: connection.execute("SELECT body FROM alarm").fetchall()
         )
         for (body,) in bodies:
             try:
                 alarm = msgspec.msgpack.decode(body, type=Alarm)
-            except msgspec.DecodeError as error:  # damaged: it opens again with the next breach
+            except msgspec.DecodeError as error:  # damaged: the alarm opens again with the next breach
                 log.error("an alarm in the state file cannot be read", error=str(error))
                 continue
             if alarm.signal in alarm_limits(alarm.class_name):
@@ -315,7 +317,7 @@ class Alarms:
                 self._units[unit] = self._units.get(unit, 0) + 1
 
     async def keep(self) -> None:
-        """Tell the state file what has begun and ended."""
+        """Save begun and ended alarms to the state file."""
         if not self._to_keep:
             return
         changes, self._to_keep = self._to_keep, {}
@@ -328,12 +330,12 @@ class Alarms:
 
         try:
             await self._state.write(work)
-        except (sqlite3.OperationalError, OSError):  # the disk is full, or away: the pipeline says so
+        except (sqlite3.OperationalError, OSError):  # the pipeline reports a full or missing disk
             self._to_keep = changes | self._to_keep
 
 
 def _newer(readings: Iterable[_Reading]) -> Iterator[_Reading]:
-    """But for those that are older than one of the same unit before them."""
+    """Skip readings that are older than an earlier one of the same unit."""
     latest_ms: dict[int, int] = {}
     for reading in readings:
         if reading.ts_ms >= latest_ms.get(reading.number, 0):

@@ -1,5 +1,6 @@
-"""One class's rows of the minutes that are open, and its units by number. What is kept of a unit is 60 bytes,
-in arrays; its id and tags are in the `Series` that its points come with."""
+"""Rows of the open minutes of one class, and its units by number.
+
+A unit takes 60 bytes, in arrays; its id and tags are in the `Series` of its points."""
 
 from __future__ import annotations
 
@@ -18,31 +19,31 @@ from qilu_gateway.rollups.meters import Meter
 from qilu_gateway.rollups.sums import Place, Table, joined, once, summed
 
 LATE_MINUTES = 2
-"""How far behind its class a reading may come and be rolled up."""
+"""Lateness: how far behind its class a reading may be and still be rolled up."""
 AHEAD_MINUTES = MAX_AHEAD_MS // MINUTE_MS + 5
-"""A minute that its class has yet to come to, by no more than this, stays open whatever came for it: a clock
-that goes ahead closes nobody else's minutes. The gateway takes what is MAX_AHEAD_MS ahead, and units of one
-class may be heard some minutes apart."""
+"""A minute that its class has yet to reach stays open, whatever arrived for it, if it is no further ahead
+than this: a clock that is ahead closes no minutes of other units. The gateway accepts readings up to
+MAX_AHEAD_MS ahead, and units of one class may send some minutes apart."""
 HEARD_S = 300.0
-"""Units that were not heard of for longer do not say where their class is."""
+"""Units that have been silent for longer do not count for the position of their class."""
 HOLD_S = 30.0
-"""A minute that something came for so lately stays open: a simulation at speed passes LATE_MINUTES in no
-time."""
+"""A minute stays open for this time after its last reading, because an accelerated simulation passes
+LATE_MINUTES quickly."""
 IDLE_S = 120.0
 MAX_CLOSED = 10_080
-"""Closed minutes remembered for each class (a week); everything before the oldest counts as closed."""
+"""Closed minutes remembered per class (a week); all minutes before the oldest count as closed."""
 
 
 @dataclass(slots=True)
 class _Minute:
-    """An open one."""
+    """An open minute."""
 
     touched_s: float = 0.0
-    """When something came for it."""
+    """Time of the last arrival for it."""
     tables: list[Table] = field(default_factory=list)
     rows: int = 0
     merged: int = 0
-    """How many of the tables have been made of smaller ones."""
+    """Number of tables that are already merged."""
 
     def add(self, table: Table, now_s: float) -> None:
         self.tables.append(table)
@@ -50,7 +51,7 @@ class _Minute:
         self.touched_s = now_s
 
     def merge(self) -> None:
-        """Make one table of those that came since the last time."""
+        """Merge the tables that arrived since the last call into one."""
         if len(self.tables) > self.merged + 1:
             self.tables[self.merged :] = [joined(self.tables[self.merged :])]
         self.merged = len(self.tables)
@@ -58,17 +59,16 @@ class _Minute:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Tables of minutes to be summed up, with what is needed for it: a thread can work on it while units are
-    added."""
+    """Tables of minutes to be summed, with the data for it. A thread can process it while units are added."""
 
     tables: Sequence[Table]
     places: Sequence[Place]
     place_of: Rows
-    """By unit. Numbers are only added to it."""
+    """By unit number; append-only."""
 
 
 class ClassRollup:
-    """The rows of one class. `add` runs in the event loop; `sum_up` may run in a thread, one call at a
+    """Roll-up of one class. `add` runs in the event loop; `sum_up` may run in a thread, one call at a
     time."""
 
     def __init__(self, class_name: str) -> None:
@@ -76,24 +76,24 @@ class ClassRollup:
         self.signals = KEY_SIGNALS[class_name]
         self.names = tuple(signal.name for signal in self.signals)
         self.known = 0
-        """Units have the numbers 1 to this one."""
+        """Highest unit number; numbers start at 1."""
         self.last_ms: Ints = np.zeros(1, dtype=np.int64)
-        """Of each unit's latest reading, whichever came last; UTC, 0 for none."""
+        """Time of each unit's latest reading by timestamp (UTC); 0: none."""
         self._clock: Rows = np.zeros(1, dtype=np.int32)
-        """Minute of the reading that each unit sent last."""
+        """Minute of each unit's last received reading."""
         self._heard_s = np.zeros(1, dtype=np.float32)
-        """When that came, in seconds since `_began_s`; 0 for those that are not among the active."""
+        """Time of its receipt in seconds since `_began_s`; 0 for inactive units."""
         self._began_s: float | None = None
         self._active: list[Rows] = []
-        """The units that have been heard of in the last HEARD_S, each once."""
+        """The units that sent within the last HEARD_S, each once."""
         self._places: dict[Place, int] = {}
         self._place_of: Rows = np.zeros(1, dtype=np.int32)
         self._awaited: dict[str, int] = {}
-        """Numbers, by id, of units that the process before this one knew and that have not come yet."""
+        """Numbers, by id, of units known to the previous process that have not sent yet."""
         self._minutes: dict[int, _Minute] = {}
         self._closed: set[int] = set()
         self._floor = -1
-        """Minutes up to this one are closed."""
+        """All minutes up to this one are closed."""
         self._meters = {place: Meter() for place, signal in enumerate(self.signals) if is_cumulative(signal)}
         self._columns: dict[tuple[str, ...], tuple[list[int], list[int]]] = {}
 
@@ -102,7 +102,7 @@ class ClassRollup:
         return sum(minute.rows for minute in self._minutes.values())
 
     def number(self, series: Series, rows: Rows) -> Rows:
-        """Numbers for units that have none yet."""
+        """Assign numbers to units that have none yet."""
         ids = series.tag("unit", rows).tolist()
         found = np.array([self._awaited.pop(unit, 0) for unit in ids], dtype=np.int32)
         new = np.flatnonzero(found == 0)
@@ -124,8 +124,8 @@ class ClassRollup:
         return minute <= self._floor or minute in self._closed
 
     def add(self, units: Rows, times: Ints, names: tuple[str, ...], values: Floats, now_s: float) -> int:
-        """Take rows over, but for those of minutes that are closed; returns how many those are. `values`: a
-        column for each name."""
+        """Add rows, except those of closed minutes; returns how many were excluded. `values`: a column for
+        each name."""
         if not len(units):
             return 0
         np.maximum.at(self.last_ms, units, times)
@@ -147,7 +147,7 @@ class ClassRollup:
         return 0
 
     def _key_columns(self, names: tuple[str, ...], values: Floats) -> Floats:
-        """Those of the class's key signals; NaN where there is none."""
+        """Columns of the class's key signals; NaN where absent."""
         known = self._columns.get(names)
         if known is None:
             there = [place for place, name in enumerate(self.names) if name in names]
@@ -171,9 +171,9 @@ class ClassRollup:
         self._heard_s[units] = now_s - self._began_s
 
     def _reached(self, now_s: float) -> int | None:
-        """The minute where the class is: a quarter of the units that were heard of lately are as far or
-        further, so that neither a few clocks that go ahead decide it nor units that have just gone silent.
-        None when none was heard of."""
+        """The position of the class (a minute): a quarter of the recently active units have reached it or are
+        further. So neither a few clocks that are ahead nor units that have just fallen silent determine it.
+        None without active units."""
         if self._began_s is None or not self._active:
             return None
         active = np.concatenate(self._active)
@@ -187,7 +187,7 @@ class ClassRollup:
         return int(np.partition(self._clock[active], place)[place])
 
     def closable(self, now_s: float) -> list[int]:
-        """Minutes to be closed now, oldest first."""
+        """Minutes that are due to close, oldest first."""
         quiet = {number: now_s - minute.touched_s for number, minute in self._minutes.items()}
         quiet = {minute: quiet[minute] for minute in sorted(quiet) if quiet[minute] >= HOLD_S}
         reached = self._reached(now_s) if quiet else None
@@ -195,7 +195,7 @@ class ClassRollup:
 
     @staticmethod
     def _is_over(minute: int, quiet_s: float, reached: int | None) -> bool:
-        """Nothing has come for the minute for `quiet_s`, at least HOLD_S."""
+        """Whether the minute can close. Nothing has arrived for it for `quiet_s`, at least HOLD_S."""
         if reached is None:
             return quiet_s >= IDLE_S
         return minute + LATE_MINUTES < reached or (
@@ -206,12 +206,12 @@ class ClassRollup:
         return sorted(self._minutes)
 
     def merge(self) -> None:
-        """Make one table of the many small ones that came, for each minute."""
+        """Merge the small tables of each minute into one."""
         for minute in self._minutes.values():
             minute.merge()
 
     def cut(self, minutes: list[int], keep: bool = False) -> Cut:
-        """The rows of some minutes, which are closed by it, unless `keep`."""
+        """Take the rows of some minutes. This closes them, unless `keep`."""
         tables = [table for minute in minutes for table in self._minutes[minute].tables]
         if not keep:
             for minute in minutes:
@@ -224,8 +224,7 @@ class ClassRollup:
         return Cut(tables, list(self._places), self._place_of)
 
     def sum_up(self, cut: Cut, gateway: str, remember: bool = True) -> list[Point]:
-        """The points of the rows' minutes. `remember` keeps the meters' last values for the minutes to
-        come."""
+        """The points of these minutes. `remember` keeps the meters' last values for later minutes."""
         if not cut.tables:
             return []
         table = once(joined(cut.tables))
@@ -239,8 +238,8 @@ class ClassRollup:
         return list(summed(self.class_name, self.signals, table, columns, places, gateway))
 
     def dump(self, series: Series, numbers: Rows) -> bytes:
-        """Everything that a new start needs: the open minutes' rows, which minutes are closed, the meters.
-        `numbers`: of the units of the series; 0 for others."""
+        """Serialize the state for the next start: rows of the open minutes, closed minutes, meters.
+        `numbers`: numbers in this class of the units of the series; 0 for others."""
         ids = np.full(self.known + 1, b"", dtype=object)
         mine = series.of_class(self.class_name)
         mine = mine[numbers[mine] > 0]
@@ -269,7 +268,7 @@ class ClassRollup:
         return body.getvalue()
 
     def load(self, body: bytes, now_s: float) -> None:
-        """Go on where `dump` was; a dump of another catalogue is left alone."""
+        """Restore the state of `dump`; a dump of a different catalogue is ignored."""
         with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
             if tuple(arrays["names"].tolist()) != self.names:
                 return

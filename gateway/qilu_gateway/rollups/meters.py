@@ -1,4 +1,4 @@
-"""What meters have added since the reading before."""
+"""Meters: increments of cumulative signals between readings."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from qilu_contract.columns import Floats, Ints, Rows, grown
 
 
 class Meter:
-    """One cumulative signal of the units of a class: time and value of each one's last reading."""
+    """A cumulative signal of the units of a class: time and value of each unit's last reading."""
 
     def __init__(self) -> None:
         self.times: Ints = np.zeros(0, dtype=np.int64)
-        """UTC milliseconds; 0: none yet."""
+        """Times in UTC milliseconds; 0: none yet."""
         self.values: Floats = np.zeros(0)
 
     def added(self, units: Rows, times: Ints, column: Floats, remember: bool) -> Floats:
-        """What was added since the unit's reading before; NaN where that is not known, or the meter began
-        anew. Rows are ordered by unit and time. Unless `remember`, the next call knows nothing of these."""
+        """Increments since the unit's previous reading; NaN where it is unknown or the meter was reset. Rows
+        are ordered by unit and time. Without `remember` the state is left unchanged."""
         found = np.full(len(column), np.nan)
         rows = np.flatnonzero(~np.isnan(column))
         if not len(rows):
@@ -42,6 +42,6 @@ class Meter:
         self.times, self.values = grown(self.times, size), grown(self.values, size)
 
     def of(self, size: int) -> tuple[NDArray[np.int64], Floats]:
-        """Of the first units: to be kept."""
+        """Times and values of the first `size` units, to be saved."""
         self._make_room(size)
         return self.times[:size], self.values[:size]

@@ -1,15 +1,17 @@
-"""Roll-ups of what the gateway has made durable, so that no dashboard has to read every series: `fleet`, a
-minute and an hour of a class's key signals in a place (`class_rollups.py`), and `alarm`, a breach of a
-limit from its begin to its end (`alarms.py`).
+"""Roll-ups of durable readings, so that no dashboard has to read every series: `fleet`, a class's key signals
+per place, minute and hour (`class_rollups.py`), and `alarm`, a breach of a limit from begin to end
+(`alarms.py`).
 
-A minute is one of event time. Its rows are held until it closes: nothing has come for it for HOLD_S, and its
-class is LATE_MINUTES past its end (or nothing has come for IDLE_S, as at the end of a run, and the class is
-not about to come to it). Where a class is, most of its units say, not the one whose clock is furthest ahead.
-Then it is summed up exactly (`sums.py`), each unit and time once however often they came, its points are
-written, and added to those of its hour. What comes for a closed minute is counted as late and rolled up no
-more. A clean stop writes the open minutes as they stand and keeps their rows, so that the next start goes on
-with them; a crash loses the rows of the open minutes from the roll-ups, and nothing else: readings themselves
-are in the store before they come here."""
+Minutes are minutes of event time. The rows of a minute are held until it closes: nothing has arrived for it
+for HOLD_S, and its class is LATE_MINUTES past its end (or nothing has arrived for IDLE_S, as at the end of a
+run, and the class is not about to reach it). Most units of a class determine its position, not the one whose
+clock is furthest ahead. A closed minute is summed exactly (`sums.py`), each unit and time once however often
+it arrived. Its points are written and added to those of its hour. Readings for a closed minute are counted as
+late and not rolled up.
+
+A clean stop writes the open minutes as they are and saves their rows, so that the next start continues them.
+A crash loses the rows of the open minutes from the roll-ups and nothing else: readings are in the store
+before they come here."""
 
 from __future__ import annotations
 
@@ -56,25 +58,26 @@ _UNREADABLE = (
     zlib.error,
     msgspec.MsgspecError,
 )
-"""What a damaged archive of numpy's, or a damaged message, can raise."""
+"""Exceptions raised by a damaged numpy archive or a damaged message."""
 _HOURS = "hours/"
-"""Before the name of a class, where its hours are kept."""
+"""Key prefix of a class's hours."""
 _WAITING = "waiting"
-"""Where the points are kept that a stop left unwritten."""
+"""Key of the points that a stop left unwritten."""
 SWEEP_S = 2.0
 MAX_ROWS = 2_000_000
-"""Rows held, about 80 bytes each; beyond, the oldest minutes close early."""
+"""Maximum number of rows held, about 80 bytes each; beyond it, the oldest minutes close early."""
 MAX_WAITING = 200_000
-"""Points that wait for a store that is away; beyond, the oldest are dropped, and said so."""
+"""Maximum number of points that wait for an unavailable store; beyond it, the oldest are dropped and the loss
+is logged."""
 WRITE_POINTS = 5_000
 FINISH_S = 6.0
-"""A run at speed ends with an hour of open minutes. With the drain before it, less than the ten seconds after
-which containers are killed."""
+"""Deadline of `finish`. An accelerated run ends with an hour of open minutes. Together with the drain before
+it, this is less than the ten seconds after which containers are killed."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Since the start: readings rolled up, late for their minute, left out at a bound."""
+    """Counts since the start: readings rolled up, late for their minute, and dropped at a bound."""
 
     rolled: int = 0
     late: int = 0
@@ -83,41 +86,42 @@ class Tally:
 
 
 class Writer(Protocol):
-    """The gate before the store."""
+    """The part of the store gate that roll-ups need."""
 
     async def write_good(self, points: Sequence[Point]) -> Sequence[Refused]:
-        """Returns those that the store refuses, with the reason. Raises Retryable."""
+        """Write points; returns those that the store rejects, with the reason. Raises Retryable."""
 
 
 class Rollups:
-    """`add_columns` is called with each batch once it is durable; `run` writes what is summed up."""
+    """Roll-ups of all classes. `add_columns` is called with each durable batch; `run` writes the sums."""
 
     def __init__(self, gateway: str, state: StateFile, store: Writer) -> None:
         self._gateway, self._state, self._store = gateway, state, store
         self._by_class = {name: ClassRollup(name) for name in CATALOGUE}
         self._alarms = Alarms(state, lambda point: self._wait([point]))
         self._waiting: OrderedDict[tuple[object, ...], Point] = OrderedDict()
-        """By what the store tells points apart by: a newer one takes the place of what still waits."""
+        """Points that wait, by identity in the store: a newer point replaces one that still waits."""
         self._hours: defaultdict[str, Hours] = defaultdict(Hours)
-        """By class: each comes to an hour in its own time."""
+        """By class, because each class reaches an hour at a different time."""
         self._series: Series | None = None
-        """What numbers the units."""
+        """The series that numbers the units."""
         self._number_of: Rows = np.zeros(1, dtype=np.int32)
-        """By the number in the series, each unit's number in its class; 0: none yet."""
+        """Each unit's number in its class, by its number in the series; 0: none yet."""
         self._summing = asyncio.Lock()
         self._finished = False
         self._refusal = ""
-        """Why the store refused rows the last time."""
+        """Reason of the store's last rejection."""
         self.tally = Tally()
 
     def add_columns(
         self, columns: Sequence[Columns], repeats: Sequence[NDArray[np.bool_] | None] | None = None
     ) -> None:
-        """All have the same series, in this call and in every other. `repeats`: for each of the columns which
-        points may repeat what came before, as those of a birth or of a retained message do; of these what is
-        not later than the unit's latest reading before this call is left out.
+        """Add durable points. All columns share one series, in this call and in every other. `repeats`: for
+        each of the columns, the mask of points that may repeat earlier ones, as those of a birth or a
+        retained message do; of these, points not later than the unit's latest reading before this call are
+        skipped.
 
-        Never waits. Costs about 0.1 microseconds a point."""
+        Never blocks. Costs about 0.1 microseconds per point."""
         now_s = time.monotonic()
         heard: list[Heard] = []
         for each, repeated in zip(columns, repeats or [None] * len(columns), strict=True):
@@ -141,7 +145,7 @@ class Rollups:
             self.tally.rolled += len(units) - late
 
     def _numbers(self, rollup: ClassRollup, columns: Columns) -> Rows:
-        """The points' units, as their class numbers them."""
+        """The points' units, by their numbers in the class."""
         series, rows = columns.series, columns.rows
         if self._series is None:
             self._series = series
@@ -161,11 +165,11 @@ class Rollups:
         return len(self._alarms)
 
     async def open(self) -> None:
-        """Go on where the last clean stop was. Before the first `add_columns`."""
+        """Restore the state of the last clean stop. To be called before the first `add_columns`."""
 
         def read(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
             found = connection.execute("SELECT name, body FROM rollup").fetchall()
-            # Rows are good for one start: after a crash they would be old.
+            # Rows are valid for one start only: after a crash they would be stale.
             connection.execute("DELETE FROM rollup")
             return found
 
@@ -184,14 +188,13 @@ class Rollups:
         await self._alarms.load()
 
     async def run(self) -> None:
-        """Close minutes and write points, until `finish`."""
+        """Close minutes and write points until `finish`."""
         while not self._finished:
             await asyncio.sleep(SWEEP_S)
             await self.sweep()
 
     async def sweep(self, now_s: float | None = None) -> None:
-        """One round: what can be closed is summed up and written; a store that is away is tried again
-        later."""
+        """Close, sum and write the minutes that are due; an unavailable store is retried later."""
         now_s = time.monotonic() if now_s is None else now_s
         async with self._summing:
             if self._finished:
@@ -220,8 +223,8 @@ class Rollups:
             self._wait(await asyncio.to_thread(self._sum_up, rollup, rows))
 
     def _sum_up(self, rollup: ClassRollup, cut: Cut, remember: bool = True) -> list[Point]:
-        """The points of minutes and of their hours. `remember` minutes that are closed for good, so that each
-        counts once."""
+        """The points of minutes and of their hours. `remember` is for minutes that are closed for good, so
+        that each counts once."""
         minutes = rollup.sum_up(cut, self._gateway, remember)
         return [*minutes, *self._hours[rollup.class_name].fold(minutes, remember=remember)]
 
@@ -243,7 +246,7 @@ class Rollups:
         while len(self._waiting) > MAX_WAITING:
             self._waiting.popitem(last=False)
             if not self.tally.points_dropped:
-                log.error("roll-up points are dropped: the store has been away for too long")
+                log.error("roll-up points are dropped: the store has been unavailable for too long")
             self.tally.points_dropped += 1
 
     async def _flush(self) -> None:
@@ -252,11 +255,11 @@ class Rollups:
             try:
                 refused = await self._store.write_good(batch)
             except Retryable:
-                return  # the pipeline says so; the points wait
+                return  # the pipeline reports it; the points wait
             if refused:
                 self.tally.points_dropped += len(refused)
                 reason = refused[0][1]
-                if reason != self._refusal:  # each minute's rows may be refused alike
+                if reason != self._refusal:  # each minute's rows may be rejected for the same reason
                     log.error("the store refuses roll-ups", points=len(refused), error=reason)
                 self._refusal = reason
             for point in batch:
@@ -264,7 +267,7 @@ class Rollups:
                     del self._waiting[point[:3]]
 
     async def finish(self) -> None:
-        """Write the open minutes as they stand, and keep their rows for the next start; within FINISH_S."""
+        """Write the open minutes as they are, and save their rows for the next start, within FINISH_S."""
         try:
             async with asyncio.timeout(FINISH_S):
                 async with self._summing:
@@ -272,9 +275,9 @@ class Rollups:
                     for rollup in self._by_class.values():
                         rows = rollup.cut(rollup.open_minutes(), keep=True)
                         self._wait(await asyncio.to_thread(self._sum_up, rollup, rows, False))
-                    # From now on nothing changes any more, so that the next start goes on with what is kept.
+                    # Nothing changes from here on, so that the next start continues from the saved state.
                     self._finished = True
-                # First of all, so that the next start counts nothing twice, whatever the store does.
+                # Save first, so that the next start counts nothing twice, whatever the store does.
                 series = self._series or Series()
                 self._number_of = grown(self._number_of, len(series))
                 bodies = [
@@ -294,15 +297,15 @@ class Rollups:
 
 
 def _finite(point: Point) -> Point:
-    """The point without sums that a float does not hold: no store takes the infinite."""
+    """The point without sums that overflow a float, because no store accepts infinity."""
     if all(map(math.isfinite, point.fields.values())):
         return point
     return point._replace(fields={name: each for name, each in point.fields.items() if math.isfinite(each)})
 
 
 def dead_letter_points(gateway: str, by_reason: Counter[Reason], ts_ms: int) -> list[Point]:
-    """Refused readings since the start, for every reason: after no zero a first refusal would be no
-    growth."""
+    """Points of refused readings since the start, for every reason including those with 0: otherwise the
+    first refusal would not show as an increase."""
     return [
         Point("dead_letter", (gateway, str(reason)), ts_ms, {"readings": by_reason[reason]})
         for reason in Reason

@@ -1,5 +1,4 @@
-"""What the rows of some minutes add up to: points of `fleet` for every place and key signal. Pure
-functions."""
+"""Sums the rows of minutes into points of `fleet` for every place and key signal. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ from qilu_contract.storage import Point
 
 Indices = NDArray[np.intp]
 Key = tuple[int, str]
-"""A minute, since 1970, and the code of a place."""
+"""Minute since 1970, and the code of a place."""
 
 
 class Place(NamedTuple):
-    """Where a unit is, and the industry that it belongs to: thousands of units share one."""
+    """Location and industry of a unit; shared by thousands of units."""
 
     county: str
     industry: str
@@ -37,16 +36,16 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """One signal's rows by group: a minute in a place."""
+    """Sums of one signal by group; a group is a minute in a place."""
 
     counts: Ints
-    """Of each group: different units, readings, readings out of range, and those in each bin."""
+    """For each group: distinct units, readings, readings out of range, and readings in each bin."""
     totals: Floats
     lows: Floats
     highs: Floats
 
     def merged(self, into: Indices, size: int) -> Sums:
-        """The sums of larger groups, of which `into` names one for each group."""
+        """The sums of larger groups; `into` gives the larger group of each group."""
         counts = np.zeros((size, self.counts.shape[1]), dtype=np.int64)
         np.add.at(counts, into, self.counts)
         lows, highs = np.full(size, np.nan), np.full(size, np.nan)
@@ -56,14 +55,14 @@ class Sums:
 
 
 class _Grouping(NamedTuple):
-    """Rows by minute and place of one level."""
+    """Rows grouped by minute and by place of one level."""
 
     keys: list[Key]
     which: Indices
     """The group of each row."""
     order: Indices
     starts: Indices
-    """The rows in the order of their groups, and where in it each group begins."""
+    """The rows in the order of their groups, and where each group begins in it."""
 
 
 def joined(tables: Sequence[Table]) -> Table:
@@ -72,9 +71,9 @@ def joined(tables: Sequence[Table]) -> Table:
 
 
 def once(table: Table) -> Table:
-    """Rows by unit and time, each pair once: as in the store, a later row's values replace an earlier one's,
-    and what it does not hold stays."""
-    order = np.lexsort((table.times, table.units))  # stable: what came later stands later
+    """Rows by unit and time, without duplicates: as in the store, a later row's values replace those of an
+    earlier one, and values it lacks remain."""
+    order = np.lexsort((table.times, table.units))  # stable: later arrivals come later
     units, times, values = table.units[order], table.times[order], table.values[order]
     again = np.zeros(len(units), dtype=np.bool_)
     again[1:] = (units[1:] == units[:-1]) & (times[1:] == times[:-1])
@@ -99,10 +98,10 @@ def summed(
     places: tuple[Sequence[Place], Rows],
     gateway: str,
 ) -> Iterator[Point]:
-    """The points of a table that `once` has made. `columns`: what is summed up of each signal, which is its
-    value, or what a meter has added. `places`: all there are, and which of them each row's unit is in."""
+    """The points of a table that `once` has made. `columns`: values to be summed for each signal, which are
+    its readings or the increments of a meter. `places`: all places, and the place of each row's unit."""
     minutes = table.times // MINUTE_MS
-    # Of one unit and minute, row after row: the first that has a value counts the unit.
+    # Rows of a unit and minute are adjacent: the first with a value counts the unit.
     spells = np.cumsum(np.append(1, (np.diff(table.units) != 0) | (np.diff(minutes) != 0)))
     counties = _grouped("county", minutes, *places)
     industries = _grouped("industry", minutes, *places)
@@ -118,8 +117,7 @@ def summed(
             ("province", provinces, by_province),
         ]
         if signal is signals[0]:
-            # The industries' rows say only how many units there are: a whole set would cost as much as
-            # counties.
+            # Rows by industry hold only the number of units: a full set would cost as much as the counties.
             levels.append(("industry", industries.keys, _sums(signal, industries, spells, column, values)))
         for level, keys, sums in levels:
             for (minute, code), fields in zip(keys, _fields(signal, sums), strict=True):
@@ -143,7 +141,7 @@ def _grouped(level: str, minutes: Ints, places: Sequence[Place], of_rows: Rows) 
 
 
 def _above(level: str, below: Sequence[Key]) -> tuple[list[Key], Indices]:
-    """The groups of the next level up, and which of them each group of the level below is in."""
+    """The groups of the next level up, and for each group of the level below the group that contains it."""
     numbers: dict[Key, int] = {}
     which = [
         numbers.setdefault((minute, city_of(code) if level == "city" else PROVINCE), len(numbers))
@@ -153,8 +151,8 @@ def _above(level: str, below: Sequence[Key]) -> tuple[list[Key], Indices]:
 
 
 def _sums(signal: Signal, grouping: _Grouping, spells: Indices, column: Floats, values: Floats) -> Sums:
-    """`spells`: a number for each row that grows when the unit or its minute is another. `values`: what the
-    range of the signal holds for."""
+    """`spells`: a number for each row that increases whenever unit or minute changes. `values`: those to
+    which the signal's range applies."""
     size = len(grouping.keys)
     there = ~np.isnan(column)
     which, found, spells = grouping.which[there], column[there], spells[there]

@@ -1,1 +1,1 @@
-"""What follows a durable batch: dead letters, first readings, reports, acknowledgements."""
+"""Settlement of durable batches: dead letters, first readings, reports, acknowledgements."""

@@ -1,4 +1,4 @@
-"""What became of readings, counted; and how old some of them were by then."""
+"""Counts the outcomes of readings, and observes the lag of a sample of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qilu_gateway.write.batches import Written
 from qilu_gateway.write.spool_file import Spooled
 
 LAG_SAMPLES = 20
-"""Readings of a batch whose lag is observed."""
+"""Number of readings per batch whose lag is observed."""
 
 
 class Accounts:
@@ -23,7 +23,7 @@ class Accounts:
         self._meter, self._clock = meter, clock
 
     def count(self, written: Written, refused: Sequence[InFlightMessage], evicted: int) -> None:
-        """A batch is durable; `refused`: messages with readings that are dead letters now."""
+        """Count a durable batch; `refused`: messages with readings that are dead letters now."""
         counters = self._meter.counters
         counters.evicted += evicted
         readings = len(written.batch.points) + sum(map(len, written.columns))
@@ -39,7 +39,7 @@ class Accounts:
         counters.in_flight -= sum([read.weight for read in written.batch.reads])
 
     def count_shipped(self, batch: Spooled, refused: int, evicted: int) -> None:
-        """What was spooled has reached the store, but for those that it refused."""
+        """Count a spooled batch that has reached the store, except for rejected readings."""
         counters = self._meter.counters
         counters.spooled -= batch.readings
         counters.stored += batch.readings - refused
@@ -58,7 +58,7 @@ class Accounts:
 
 
 def _times(written: Written, *, history: bool) -> Iterator[int]:
-    """Of the newest reading of each message, or of some of those that came by column."""
+    """Times of the newest reading of each message, or of some of the columnar readings."""
     for message in written.batch.plain:
         if message.points and message.history is history:
             yield latest_ms(message.points)

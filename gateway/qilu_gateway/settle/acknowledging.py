@@ -1,4 +1,4 @@
-"""The last of all: messages that are durable are acknowledged to the broker."""
+"""Last step: acknowledges durable messages to the broker."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Acknowledging:
         self._sessions, self._in_flight = sessions, in_flight
 
     def acknowledge(self, batch: Batch) -> None:
-        """All messages of the batch, in the order of arrival. Those of a connection that has ended come
-        again, and are acknowledged then."""
+        """Acknowledge all messages of the batch, in the order of arrival. Messages of a closed connection are
+        redelivered, and acknowledged then."""
         settling = Settling()
         for message in batch.plain:
             if message.arrival is not None:

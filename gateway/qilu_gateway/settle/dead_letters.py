@@ -1,7 +1,8 @@
-"""What could not be accepted, with the reason: nothing that reached the gateway vanishes without a row here.
+"""Dead letters: readings that were not accepted, with the reason. No message that reached the gateway
+disappears without a row here.
 
-The functions run in the state file's thread, inside its transaction; reading works from any process while
-the gateway runs.
+The functions run in the state file's thread, inside its transaction. Reading works from any process while the
+gateway runs.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from qilu_contract.errors import ConfigError, Reason
 
 MAX_ROWS = 1_000_000
 MAX_BYTES = 4 * 1024**3
-"""At either bound the oldest rows are evicted, and their readings counted as evicted."""
+"""Bounds of the table. At either bound the oldest rows are evicted, and their readings are counted as
+evicted."""
 MAX_KEPT_PAYLOAD = 16 * 1024 * 1024
-"""The largest that a gateway can be configured to decode, so that what was too large can be replayed; longer
-payloads are cut, and `payload_bytes` keeps their true size."""
+"""Maximum size of a stored payload: the largest that a gateway can be configured to decode, so that a payload
+above the configured limit can be replayed. Longer payloads are truncated, and `payload_bytes` keeps their
+true size."""
 MOST_LISTED_BYTES = 32 * 1024 * 1024
-"""Payloads that one list holds: large ones make it shorter."""
+"""Maximum bytes of payloads per list; large ones make it shorter."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS dead_letters (
@@ -60,13 +63,12 @@ CREATE TRIGGER IF NOT EXISTS dead_letter_gone AFTER DELETE ON dead_letters BEGIN
   UPDATE dead_letters_total SET letters = letters - 1, bytes = bytes - length(old.payload);
 END;
 """
-# The totals are kept by the file itself, so that a start does not count a million letters, and a transaction
-# that is undone undoes them, too.
+# Triggers maintain the totals, so that a start need not count a million letters and a rollback includes them.
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """`readings` of one message that were refused for one reason; a message that holds none counts as one."""
+    """Refused `readings` of one message, for one reason; a message without readings counts as one."""
 
     reason: Reason
     detail: str
@@ -75,16 +77,14 @@ class DeadLetter:
     readings: int
     unit: str | None = None
     redelivered: bool = False
-    """The broker said that it may have delivered this message before: then a row that is there is this
-    message's, and is not counted again.
-    """
+    """The message has the DUP flag: an existing row is then the same message's, and is not counted again."""
     replayable: bool = True
-    """Else its payload is not kept: taken again, its aliases would get meanings of another time."""
+    """Otherwise the payload is not kept: on a replay its aliases could have other meanings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A dead letter as it is kept: equal messages refused for one reason share a row, which counts them."""
+    """A stored dead letter. Equal messages refused for the same reason share a row, which counts them."""
 
     id: int
     reason: str
@@ -99,11 +99,11 @@ class Row:
 
     @property
     def whole(self) -> bool:
-        """The payload is all there, and can be taken again."""
+        """Whether the payload is complete and can be replayed."""
         return len(self.payload) == self.payload_bytes
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs: the payload as text, and exactly, in base64."""
+        """JSON form, with the payload as text and, exactly, in base64."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         content["payload"] = self.payload.decode(errors="backslashreplace")
         content["payload_base64"] = b64encode(self.payload).decode()
@@ -111,7 +111,7 @@ class Row:
 
 
 class Bounds:
-    """Keeps the table inside its bounds; used in the state file's thread."""
+    """Adds and removes dead letters within the table's bounds; used in the state file's thread."""
 
     def __init__(self, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES) -> None:
         self._max_rows, self._max_bytes = max_rows, max_bytes
@@ -145,7 +145,7 @@ class Bounds:
         return self._evict(connection)
 
     def remove(self, connection: sqlite3.Connection, ids: Sequence[int]) -> tuple[int, int]:
-        """Delete letters; returns how many there were, and how many readings they held."""
+        """Delete letters; returns their number and the number of their readings."""
         letters = readings = 0
         for id_ in ids:
             row = connection.execute(
@@ -179,7 +179,7 @@ def _digest(letter: DeadLetter) -> bytes:
 
 @contextmanager
 def open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """The state file `path` of a gateway, running or not. Raises ConfigError when there is none."""
+    """Open the state file `path` of a gateway, running or not. Raises ConfigError if it does not exist."""
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: give the --state of a gateway that has run.")
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
@@ -195,8 +195,8 @@ def list_rows(
     before_id: int | None = None,
     limit: int = 100,
 ) -> list[Row]:
-    """The newest rows first, at most `limit`, and fewer when they are large; go on with `before_id` = the
-    last row's id until there are none."""
+    """Rows, newest first: at most `limit`, and fewer when they are large. To continue, pass the last row's id
+    as `before_id` until no rows are returned."""
     found = connection.execute(
         "SELECT id, reason, detail, topic, unit, payload, payload_bytes, readings, first_seen_ms, "
         "last_seen_ms FROM dead_letters WHERE id < coalesce(?1, 1 << 62) AND (?2 IS NULL OR reason = ?2) "
@@ -215,7 +215,7 @@ def list_rows(
 
 
 def count_readings(connection: sqlite3.Connection) -> dict[Reason, int]:
-    """Readings by reason; reasons that never occurred are left out."""
+    """Readings by reason, without reasons that have not occurred."""
     found = connection.execute("SELECT reason, sum(readings) FROM dead_letters GROUP BY reason")
     return {Reason(reason): int(readings) for reason, readings in found}
 

@@ -1,4 +1,4 @@
-"""Which units of a batch have not been reported as on cloud."""
+"""First readings: units of a batch that have not been reported as on cloud."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qilu_gateway.admit.units import Tags, Units
 
 
 def firsts_of(units: Units, points: Sequence[Point], columns: Sequence[Columns]) -> dict[str, int]:
-    """Units of which no reading has been reported, with the time of their first one here (ms)."""
+    """Units without a reported reading, with the time of their first reading here (ms)."""
     firsts: dict[str, int] = {}
     for each in columns:
         new = ~units.on_cloud[each.rows]

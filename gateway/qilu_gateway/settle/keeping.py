@@ -1,5 +1,5 @@
-"""What must be durable on our own disk before messages are acknowledged, beside readings: dead letters,
-births, first readings, the run's clock.
+"""Saves to the state file what must be durable before messages are acknowledged, besides readings: dead
+letters, births, first readings, the run's clock.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Keeping:
         self._state, self._bounds, self._births, self._control = state, bounds, births, control
 
     async def keep(self, batch: Batch, refused: Sequence[InFlightMessage], firsts: Mapping[str, int]) -> int:
-        """Returns how many readings were evicted from the dead letters for these. `firsts`: times (ms) of
-        first readings by unit."""
+        """Save in one transaction; returns how many readings were evicted from the dead letters to make room.
+        `firsts`: times (ms) of first readings by unit."""
         letters = [letter for message in refused for letter in message.letters()]
         changes = _changes(batch)
         heard = self._control.unsaved_clock()
@@ -48,7 +48,7 @@ class Keeping:
 
 
 def _changes(batch: Batch) -> list[Change]:
-    """Of births and deaths, in their order."""
+    """Changes by births and deaths, in their order."""
     found: list[Change] = []
     for item in batch.items:
         if isinstance(item, Read):

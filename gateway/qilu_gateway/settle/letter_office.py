@@ -1,5 +1,5 @@
-"""What people do about dead letters: read them, have them taken again once the cause is mended, throw them
-away. Served by the running gateway, over its endpoint.
+"""Administration of dead letters: list, replay once the cause is fixed, and purge. The running gateway serves
+it on its endpoint.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from qilu_gateway.settle.dead_letters import MOST_LISTED_BYTES, Bounds, Row, lis
 from qilu_gateway.statefile import StateFile
 
 TOGETHER = 100
-"""Letters that are under way at a time: each waits for a batch to end."""
+"""Letters replayed concurrently; each waits for a batch to settle."""
 MOST_AT_ONCE = 1000
-"""Letters that one call takes again or throws away; the answer says whether there may be more."""
+"""Maximum number of letters that a call replays or purges; the answer tells whether there may be more."""
 
 
 class Choice(msgspec.Struct, forbid_unknown_fields=True):
-    """Which letters are meant: those that fit all that is given, of `before_id` and earlier."""
+    """Selection of letters: those that match all given fields, up to and including `before_id`."""
 
     id: int | None = None
     reason: Reason | None = None
@@ -34,8 +34,8 @@ class Choice(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Outcome(msgspec.Struct):
-    """`done` letters with `readings` are gone from the dead letters; `kept` are refused again, or were too
-    long to be kept whole. Go on with `before_id` unless it is None."""
+    """Result of a call: `done` letters with `readings` were removed; `kept` ones were refused again or are
+    truncated. Continue with `before_id` unless it is None."""
 
     done: int = 0
     readings: int = 0
@@ -50,12 +50,12 @@ class LetterOffice:
         bounds: Bounds,
         replay: Callable[[str, bytes, int], Awaitable[frozenset[Reason]]],
     ) -> None:
-        """`replay` takes a message again that first came at a time (ms), and says why readings of it are
-        refused now."""
+        """`replay` decodes a message again that was first received at a time (ms), and returns the reasons
+        why its readings are refused now."""
         self._state, self._bounds, self._replay = state, bounds, replay
 
     def routes(self, key: str) -> list[Route]:
-        """For whoever shows the key."""
+        """Routes for callers with the key."""
         return [
             Route("/dead-letters", keyed(self._list, key)),
             Route("/dead-letters/replay", keyed(self._serve_replay, key), methods=["POST"]),
@@ -63,7 +63,7 @@ class LetterOffice:
         ]
 
     async def replay(self, choice: Choice) -> Outcome:
-        """Have letters taken again, the oldest of them first; those that are accepted now are gone."""
+        """Replay letters, oldest first; those that are accepted now are removed."""
         rows, outcome = await self._choose(choice)
         rows.reverse()
         for start in range(0, len(rows), TOGETHER):
@@ -75,13 +75,14 @@ class LetterOffice:
         return outcome
 
     async def _take_again(self, row: Row) -> frozenset[Reason]:
-        """Why readings of it are refused now; for any reason when it is not all there."""
+        """Replay one letter; returns the reasons why its readings are refused now, or all reasons if it is
+        truncated."""
         return (
             await self._replay(row.topic, row.payload, row.first_seen_ms) if row.whole else frozenset(Reason)
         )
 
     async def purge(self, choice: Choice) -> Outcome:
-        """Throw letters away."""
+        """Delete letters."""
         rows, outcome = await self._choose(choice)
         await self._remove(rows, outcome)
         return outcome

@@ -1,5 +1,7 @@
-"""First readings that the platform does not know of yet: durable before their messages are acknowledged, and
-gone only when the platform has confirmed them. Beside them, best effort, the reports that a unit is active.
+"""Outbox of first readings for the platform.
+
+They are durable before their messages are acknowledged, and removed only when the platform has confirmed
+them. Reports of active units are sent as well, best effort.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from qilu_gateway.statefile import StateFile
 log = structlog.get_logger()
 
 ROW_UNITS = 5000
-"""The most units in one row: what a damaged page may cost."""
+"""Maximum number of units per row: the most that a damaged page may lose."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS first_readings
     (id INTEGER PRIMARY KEY, count INTEGER NOT NULL, units TEXT NOT NULL, ts_ms TEXT NOT NULL);
@@ -30,10 +32,12 @@ INSERT INTO first_readings (count, units, ts_ms)
     FROM (SELECT unit, ts_ms, (row_number() OVER () - 1) / 5000 AS part FROM outbox) GROUP BY part;
 DELETE FROM outbox;
 """
-"""Rows of many units: ids and times as JSON arrays. Earlier versions had one for each unit, in `outbox`."""
+"""Each row holds many units: ids and times as JSON arrays. Earlier versions had one row per unit, in
+`outbox`."""
 ACTIVITY_EVERY_S = 2.0
 MAX_ACTIVE_UNITS = 200_000
-"""Units whose activity waits to be reported; above it new ones are forgotten until their next hour."""
+"""Maximum number of units whose activity waits to be reported; beyond it, new ones are dropped until their
+next hour."""
 
 
 _list_of_ids = msgspec.json.Decoder(list[str]).decode
@@ -41,7 +45,7 @@ _list_of_times = msgspec.json.Decoder(list[int]).decode
 
 
 class _Waiting(NamedTuple):
-    """The oldest rows, as many as one call may hold. `last`: the id of the last of them, 0 without any."""
+    """The oldest rows, up to the maximum of one call. `last`: the id of the last row, 0 without rows."""
 
     last: int
     units: list[str]
@@ -49,8 +53,9 @@ class _Waiting(NamedTuple):
 
 
 def add(connection: sqlite3.Connection, units: Sequence[str], ts_ms: Sequence[int]) -> None:
-    """Units with the time of their first reading, in the caller's transaction; of a unit that is there twice
-    the earliest one. Of one that is added again later the platform keeps the time that it hears first."""
+    """Add units with the times of their first readings, in the caller's transaction. For duplicates the
+    earliest time counts. If a unit is added again later, the platform keeps the time that it receives
+    first."""
     if len(set(units)) != len(units):
         earliest: dict[str, int] = {}
         for unit, at_ms in zip(units, ts_ms, strict=True):
@@ -64,40 +69,42 @@ def add(connection: sqlite3.Connection, units: Sequence[str], ts_ms: Sequence[in
 
 
 def size(connection: sqlite3.Connection) -> int:
-    """How many reports wait."""
+    """Number of waiting reports."""
     [found] = connection.execute("SELECT coalesce(sum(count), 0) FROM first_readings").fetchone()
     return int(found)
 
 
 class Outbox:
-    """Ships what is in the table. A report may be repeated after a crash: the platform counts a unit once."""
+    """Sends the reports in the table. A report may be repeated after a crash; the platform counts a unit
+    once."""
 
     def __init__(self, state: StateFile, platform: PlatformApi, confirmed: Callable[[int], None]) -> None:
-        """`confirmed` is called with how many first readings the platform has just confirmed."""
+        """`confirmed` is called with the number of first readings that the platform has just confirmed."""
         self._state, self._platform, self._confirmed = state, platform, confirmed
         self._filled = asyncio.Event()
-        self._filled.set()  # a run before this one may have left some
+        self._filled.set()  # an earlier process may have left some
         self._active: dict[str, int] = {}
         self._dead: dict[str, None] = {}
 
     def notice(self) -> None:
-        """Something was added."""
+        """Wake `run`: reports were added."""
         self._filled.set()
 
     def active(self, unit: str, ts_ms: int) -> None:
-        """The unit was active then: reported with the next batch, unless the platform stays away too long."""
+        """Report that the unit was active at this time, with the next batch. Dropped if the platform is
+        unavailable for too long."""
         if len(self._active) < MAX_ACTIVE_UNITS or unit in self._active:
             self._active[unit] = ts_ms
             self._dead.pop(unit, None)
 
     def died(self, unit: str) -> None:
-        """The unit is gone: reported like activity."""
+        """Report that the unit died; sent like activity."""
         if len(self._dead) < MAX_ACTIVE_UNITS:
             self._active.pop(unit, None)
             self._dead[unit] = None
 
     async def run(self) -> None:
-        """Ship first readings, for ever."""
+        """Send first readings, until cancelled."""
         backoff = Backoff(most_s=15.0)
         away = False
         while True:
@@ -114,9 +121,7 @@ class Outbox:
                     continue
                 away = False
                 backoff.reset()
-                if (
-                    unknown
-                ):  # registered when their readings came; a registry that lost them cannot count them
+                if unknown:  # registered when their readings came: the registry has lost them
                     log.error("the platform does not know units that it admitted", units=unknown[:10])
                 last = (waiting.last,)
                 await self._state.hold(
@@ -127,8 +132,8 @@ class Outbox:
                 self._confirmed(len(waiting.units) - len(unknown))
 
     async def run_activity(self) -> None:
-        """Ship activity and deaths, for ever. What the platform does not take is tried again, newer times
-        replacing older ones.
+        """Send activity and deaths, until cancelled. Failed reports are retried, with newer times replacing
+        older ones.
         """
         while True:
             await asyncio.sleep(ACTIVITY_EVERY_S)
@@ -161,7 +166,7 @@ def _oldest(connection: sqlite3.Connection) -> _Waiting:
             of_row, times_of_row = _list_of_ids(ids), _list_of_times(ts_ms)
             if len(of_row) != len(times_of_row):
                 raise ValueError(f"{len(times_of_row)} times")
-        except ValueError as error:  # saved from a damaged file; later readings report these units again
+        except ValueError as error:  # salvaged from a damaged file; later readings report these units again
             log.error("first readings cannot be read", count=count, error=str(error))
             continue
         units += of_row

@@ -1,6 +1,8 @@
-"""What the owners of units should know: which readings were refused, or left out in part, and why. It goes to
-the platform. Best effort: nothing waits for it, and what is counted here is lost when the gateway ends. Every
-refused reading is in the dead letters all the same.
+"""Reports problems to the owners of units, through the platform: readings that were refused or left out in
+part, and why.
+
+Best effort: nothing waits for it, and the counts here are lost when the gateway ends. Every refused reading
+is in the dead letters in any case.
 """
 
 from __future__ import annotations
@@ -23,20 +25,22 @@ log = structlog.get_logger()
 EVERY_S = 2.0
 MAX_TOGETHER = 1000
 MAX_WAITING = 20_000
-"""Problems that wait for the platform, some 0.5 kB each; at the bound new ones are not taken."""
+"""Maximum number of problems that wait for the platform, some 0.5 kB each; at the bound new ones are
+dropped."""
 MAX_OF_ENTERPRISE = 1000
-"""Of one enterprise; what comes beyond counts as the enterprise's own, so that nobody crowds others out."""
+"""Maximum number per enterprise; further ones are counted for the enterprise as a whole, so that no
+enterprise crowds out others."""
 MAX_EXCERPT = 300
 MAX_SHOWN = 120
-"""Characters of a payload in an excerpt."""
+"""Length of a payload excerpt in characters."""
 NOT_TAKEN_S = 60.0
-"""An older platform does not know of problems: it is asked again after this."""
+"""Retry interval with a platform that predates problem reports."""
 
 
 class Problem(msgspec.Struct):
-    """The same thing was wrong `count` times since the last delivery: readings refused, or values left out or
-    out of range; the excerpt is of the latest. The unit is what the topic says, registered or not; for an
-    edge node's own messages, the node."""
+    """A problem that occurred `count` times since the last delivery: readings refused, or values left out or
+    out of range. The excerpt is of the latest. The unit is the topic's, registered or not; for an edge node's
+    own messages, the node."""
 
     unit: str
     enterprise: str
@@ -55,12 +59,12 @@ class Problems:
         self._offered = True
 
     def note_message(self, message: InFlightMessage) -> None:
-        """Everything that was wrong with a message."""
+        """Record all problems with a message."""
         shown = ""
         if message.topic.startswith("qilu/v1/"):
             shown = ": " + message.payload[:MAX_SHOWN].decode(errors="replace")
         for kind, (detail, count) in (*message.refused.items(), *message.remarks.items()):
-            if kind is Reason.WRONG_OWNER:  # whose it is instead is not the sender's business
+            if kind is Reason.WRONG_OWNER:  # do not disclose the owner to the sender
                 detail = f"{message.unit} is not a unit of {message.enterprise} in {message.county}"
             unit = message.unit or message.enterprise
             self.note(unit, message.enterprise, message.county, str(kind), detail + shown, count)
@@ -69,7 +73,7 @@ class Problems:
         self, unit: str, enterprise: str, county: str, reason: str, excerpt: str, readings: int = 1
     ) -> None:
         if not (is_id(unit) and is_id(enterprise) and len(county) == 6 and county.isdecimal()):
-            return  # nobody's
+            return  # no enterprise to report to
         key = (county, enterprise, unit, reason)
         if key not in self._waiting:
             if self._of_enterprise[enterprise] >= MAX_OF_ENTERPRISE and unit != enterprise:
@@ -85,14 +89,14 @@ class Problems:
         problem.excerpt = "".join(c if c.isprintable() else " " for c in excerpt[:MAX_EXCERPT])
 
     def drain(self) -> list[Problem]:
-        """At most MAX_TOGETHER of what waits, the oldest first; they wait no longer."""
+        """Remove and return the oldest waiting problems, at most MAX_TOGETHER."""
         keys = list(self._waiting)[:MAX_TOGETHER]
         found = [self._waiting.pop(key) for key in keys]
         self._of_enterprise -= Counter(problem.enterprise for problem in found)
         return found
 
     async def run(self) -> None:
-        """Deliver, for ever."""
+        """Deliver problems, until cancelled."""
         backoff = Backoff(first_s=EVERY_S, most_s=NOT_TAKEN_S)
         while True:
             await asyncio.sleep(EVERY_S)

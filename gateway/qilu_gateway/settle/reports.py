@@ -1,5 +1,5 @@
-"""What the platform is told of units: their first readings, activity and deaths, of readings that were stored
-at once and of those that came by way of the spool.
+"""Reports to the platform about units: first readings, activity and deaths, for readings stored directly and
+those shipped from the spool.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Reports:
         self._units, self._births, self._outbox = units, births, outbox
 
     def on_cloud(self, firsts: Mapping[str, int]) -> None:
-        """The first readings of these units, at these times (ms), are in the outbox. Their report says that
-        the unit was heard then."""
+        """Record that the first readings of these units, at these times (ms), are in the outbox. Their report
+        implies activity at that time."""
         if not firsts:
             return
         units = self._units
@@ -39,7 +39,7 @@ class Reports:
         self._outbox.notice()
 
     def heard(self, readings: Iterable[tuple[str, int]]) -> None:
-        """Units were heard at these times (ms)."""
+        """Report activity of units at these times (ms)."""
         units = self._units
         for unit, ts_ms in readings:
             number = units.numbers.get(unit)
@@ -48,7 +48,7 @@ class Reports:
                 self._outbox.active(unit, ts_ms)
 
     def heard_columns(self, columns: Sequence[Columns]) -> None:
-        """The same of readings of this process's units, by column."""
+        """Report activity from columnar readings, numbered by this process."""
         for each in columns:
             news = np.flatnonzero(each.ts_ms - self._units.active_ms[each.rows] >= ACTIVITY_MS)
             if len(news):
@@ -59,16 +59,16 @@ class Reports:
                 self.heard(zip(ids, last.values(), strict=True))
 
     def died(self, message: InFlightMessage) -> None:
-        """A device, or an edge node with all of its own."""
+        """Report the death of a device, or of an edge node with all of its devices."""
         try:
             gone = (
                 [message.unit] if message.unit else self._births.devices(message.county, message.enterprise)
             )
-        except sqlite3.OperationalError as error:  # their next reading tells that they are there
+        except sqlite3.OperationalError as error:  # their next reading reports them as active
             log.warning("state file cannot be read: a death is not reported", error=str(error))
             return
         for unit in gone:
             self._outbox.died(unit)
             number = self._units.numbers.get(unit)
             if number is not None:
-                self._units.active_ms[number] = 0  # its next reading is worth a report
+                self._units.active_ms[number] = 0  # its next reading is reported at once

@@ -1,5 +1,5 @@
-"""Last stage: what is stored or spooled is kept, counted, rolled up and reported, what is refused becomes
-dead letters, and the messages are acknowledged.
+"""Last stage: saves, counts, rolls up and reports stored or spooled batches, turns refused readings into dead
+letters, and acknowledges the messages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from qilu_gateway.write.spool_file import Spooled
 
 
 class Settlement:
-    """`settle` is called with one batch after the other, `shipped` with what has left the spool."""
+    """Last stage of the pipeline. `settle` is called with one batch after the other, `shipped` with batches
+    that have left the spool."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Settlement:
         if not written.spooled:
             self._reports.heard_columns(written.columns)
             for message in batch.plain:
-                if message.points and message.unit and not message.retained:  # else a death would be undone
+                if message.points and message.unit and not message.retained:  # retained: could undo a death
                     self._reports.heard([(message.unit, latest_ms(message.points))])
             self._accounts.observe_stored(written)
         for message in batch.plain:
@@ -64,8 +65,8 @@ class Settlement:
         self._acknowledging.acknowledge(batch)
 
     def _roll_up(self, written: Written) -> None:
-        """Of points with which a birth or a retained message repeats what came before sums count nothing
-        twice."""
+        """Roll up a batch. Points of births and retained messages may repeat earlier ones, which must not be
+        summed twice."""
         columns = list(written.columns)
         repeats = [np.ones(len(each), dtype=bool) if BORN in each.names else None for each in columns]
         for may_repeat in (False, True):
@@ -82,7 +83,7 @@ class Settlement:
             self._rollups.add_columns(columns, repeats)
 
     def shipped(self, batch: Spooled, refused: int, evicted: int) -> None:
-        """What was spooled has reached the store, except readings that it refused, now dead letters."""
+        """Settle a spooled batch that has reached the store; rejected readings are dead letters now."""
         self._accounts.count_shipped(batch, refused, evicted)
         self._reports.on_cloud(dict(batch.firsts))
         self._reports.heard(batch.heard())

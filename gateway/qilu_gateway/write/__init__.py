@@ -1,1 +1,1 @@
-"""Batches on their way to the store, directly or by way of the spool."""
+"""Writing of batches to the store, directly or through the spool."""

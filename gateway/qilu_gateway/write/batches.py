@@ -1,4 +1,4 @@
-"""A batch on its way to the store, and what became of it."""
+"""Batches on their way to the store, and their outcome."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from qilu_gateway.read.reads import Group, Read
 from qilu_gateway.write.store_gate import Refused
 
 LAST = 2**62
-"""In place of the number of an arrival: a dead letter that is taken again comes after all else."""
+"""Sort key in place of an arrival's number: a replayed dead letter comes last."""
 _TIME_BITS = 42
-"""Of a time in milliseconds, until the year 2109."""
+"""Bits of a time in milliseconds, enough until the year 2109."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages taken apart one at a time (`plain`), and the others by column."""
+    """A batch: messages decoded one at a time (`plain`), and the others by column."""
 
     items: Sequence[InFlightMessage | Read]
-    """In their order; apart by kind in what follows."""
+    """All items in order; the following fields hold them by kind."""
     plain: list[InFlightMessage]
     reads: list[Read]
     columns: list[Columns]
-    """Those of all reads, of one class and with the same signals together."""
+    """Columns of all reads; those of one class with the same signals are joined."""
     sources: list[list[tuple[Read, Group]]]
-    """What each of the columns is made of."""
+    """The parts that each of the columns was joined from."""
 
     @classmethod
     def of(cls, items: Sequence[InFlightMessage | Read]) -> Batch:
@@ -53,7 +53,7 @@ class Batch:
         return [point for message in self.plain for point in message.points]
 
     def keys(self, units: Units) -> list[Ints]:
-        """A number for unit and time of each point: an array for each of the columns, and one for the
+        """A number for the unit and time of each point: an array for each of the columns, and one for the
         points."""
         points = self.points
         rows = np.array([units.numbers.get(Tags(*point.tags).unit, -1) for point in points], dtype=np.int64)
@@ -62,16 +62,17 @@ class Batch:
         return [*found, (rows << _TIME_BITS) + times]
 
     def agree(self, keys: Sequence[Ints]) -> Batch:
-        """The same points, but where several hold a signal of one unit and time, all hold the value that came
-        last: so it stays, in whatever order the store takes points and columns."""
+        """The same points, except that points with equal unit, time and signal all hold the value that
+        arrived last. So the last value wins, whatever the order in which the store writes points and
+        columns."""
         if len(self.columns) + bool(len(keys[-1])) < 2:
-            return self  # written in their order
+            return self  # written in order
         ordered = np.sort(np.concatenate(keys))
         again = ordered[1:][ordered[1:] == ordered[:-1]]
         return self._agreed([np.isin(key, again) for key in keys]) if len(again) else self
 
     def _agreed(self, again: Sequence[NDArray[np.bool_]]) -> Batch:
-        """`again`: of columns and points, which may be there several times."""
+        """`again`: masks of the points, for columns and points, that may occur several times."""
         columns = [replace(each, values=each.values.copy()) for each in self.columns]
         found: list[tuple[int, int, Point, Columns | InFlightMessage, int]] = []
         for number, each in enumerate(columns):
@@ -101,7 +102,7 @@ class Batch:
         return replace(self, columns=columns)
 
     def source(self, column: int, place: int) -> tuple[Read, int]:
-        """From which message a point of the columns comes: its arrival, and its place there."""
+        """The message that a point of the columns comes from: its arrival, and its index there."""
         for read, group in self.sources[column]:
             if place < len(group.of):
                 return read, int(group.of[place])
@@ -111,18 +112,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A batch that is durable: stored, or `spooled`, but for what the store refused."""
+    """A durable batch: stored or `spooled`, except for points that the store rejected."""
 
     batch: Batch
     columns: list[Columns]
-    """Without what was refused."""
+    """The columns without rejected points."""
     spooled: bool = False
     refused: list[InFlightMessage] = field(default_factory=list)
-    """Messages of the columns with readings that the store refused."""
+    """Columnar messages with readings that the store rejected."""
 
     @classmethod
     def without(cls, batch: Batch, refused: Sequence[Refused]) -> Written:
-        """Stored but for these."""
+        """A stored batch without these rejected points."""
         places: dict[int, list[int]] = {}
         letters: dict[tuple[int, int], InFlightMessage] = {}
         points = batch.points
@@ -163,7 +164,7 @@ def _joined(columns: Sequence[Columns]) -> Columns:
 
 
 def _message(read: Read, place: int, tags: Tags) -> InFlightMessage:
-    """What is told of a message that came the fast way."""
+    """An InFlightMessage for a message that took the fast path, for its dead letter."""
     messages = read.arrival.messages
     topic = messages.topics[place].decode()
     return InFlightMessage(

@@ -1,4 +1,4 @@
-"""Gathering messages into batches, by size and by age."""
+"""Gathers messages into batches, by size and by age."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Generic, Protocol, TypeVar
 class Weighed(Protocol):
     @property
     def weight(self) -> int:
-        """How much of a batch it takes; at least 1."""
+        """Share of the batch size that it takes; at least 1."""
 
 
 _T = TypeVar("_T", bound=Weighed)
 
 
 class Batcher(Generic[_T]):
-    """One batch fills while its predecessor is written; then `add` waits. So at most two batches and one item
-    are ever held. `size` may be changed at any time.
+    """Batcher with backpressure: one batch fills while its predecessor is written; once it is full, `add`
+    waits. So it never holds more than two batches and one item. `size` may be changed at any time.
     """
 
     def __init__(self, size: int, age_s: float) -> None:
@@ -32,7 +32,7 @@ class Batcher(Generic[_T]):
         self._room.set()
 
     async def add(self, item: _T) -> None:
-        """Waits while the batch is full."""
+        """Add an item; waits while the batch is full."""
         await self.room()
         if not self._items:
             self._since_s = time.monotonic()
@@ -43,14 +43,15 @@ class Batcher(Generic[_T]):
             self._full.set()
 
     async def room(self) -> int:
-        """What fits into the batch; waits while it is full."""
+        """Free room in the batch; waits while it is full."""
         while self._weight >= self.size:
             self._room.clear()
             await self._room.wait()
         return self.size - self._weight
 
     async def next(self) -> list[_T]:
-        """The next batch, in the order of `add`: when it is full, or its first item is as old as may be."""
+        """The next batch, in the order of `add`, once it is full or its first item has reached the maximum
+        age."""
         await self._some.wait()
         if not self._full.is_set():
             try:
@@ -65,6 +66,6 @@ class Batcher(Generic[_T]):
         return batch
 
     def hurry(self) -> None:
-        """Let the batch that is filling go now, and do not wait for any to fill from now on."""
+        """Release the current batch now, and stop waiting for batches to fill."""
         self._age_s = 0.0
         self._full.set()

@@ -1,4 +1,4 @@
-"""What a class says about the values of its units' readings: which are good, and how they are stored."""
+"""Checks readings against their equipment class, and converts values to the form in which they are stored."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from qilu_contract.wire.sparkplug import Unreadable
 SIGNALS: Mapping[str, Mapping[str, Signal]] = {
     name: {signal.name: signal for signal in class_.signals} for name, class_ in CATALOGUE.items()
 }
-"""Signals by name, by class."""
+"""Signals by name, for each class."""
 INT64 = range(-(2**63), 2**63)
 MAX_NAMES = 160
-"""Characters of a class's signals that a refusal shows."""
+"""Maximum length of the list of signals in a refusal."""
 MOST = 2.0**52
-"""From here on a float is whole already."""
+"""Floats of this size and more have no fraction."""
 
 
 def _ignore(*_: object) -> None:
@@ -38,8 +38,8 @@ def check_all(
     latest_ms: int,
     remark: Callable[[int, Remark, str], None] = _ignore,
 ) -> list[dict[str, Value] | BadReading]:
-    """For each of the readings what `check` returns, or raises; `remark` is told the reading's place, too.
-    Those that hold the same signals are rounded together, at a third of the cost."""
+    """`check` for each reading; returns results or exceptions. `remark` also receives the reading's index.
+    Readings with the same signals are rounded together, at a third of the cost."""
     found: list[dict[str, Value] | BadReading | None] = [None] * len(readings)
     alike: dict[tuple[str, ...], list[int]] = {}
     for place, reading in enumerate(readings):
@@ -75,18 +75,18 @@ _FLOAT = frozenset((float,))
 
 
 def _in_int64(ts_ms: int) -> int:
-    return ts_ms if ts_ms in INT64 else -1  # as wrong as that
+    return ts_ms if ts_ms in INT64 else -1  # invalid in the same way
 
 
 class Checked(NamedTuple):
-    """Of each reading."""
+    """One entry per reading."""
 
     values: NDArray[np.float64]
-    """As they are stored."""
+    """Values in the form in which they are stored."""
     good: NDArray[np.bool_]
-    """`check` raises nothing, and leaves nothing out."""
+    """Whether `check` raises nothing and leaves nothing out."""
     usual: NDArray[np.bool_]
-    """Each value is in its signal's range."""
+    """Whether every value is in its signal's range."""
 
 
 def check_columns(
@@ -97,49 +97,49 @@ def check_columns(
     latest_ms: int,
     bools: tuple[bool, ...] | None = None,
 ) -> Checked:
-    """`check` for readings by column: a row each, NaN for a signal that is absent (each has one at least).
-    `bools`: of each column, whether it came as true or false, and not as numbers; else those of the bool
-    signals did. What is not good must be checked one by one, for the reasons (`check` takes a few that are
-    not good here: those of 2**52 steps and more)."""
+    """`check` for readings by column: one row per reading, NaN for an absent signal (each reading has at
+    least one signal). `bools`: for each column, whether it came as booleans and not as numbers; None: the
+    class's bool signals did. Readings that are not good must be checked one at a time to get the reasons.
+    (`check` accepts a few that are not good here: values of 2**52 steps and more.)"""
     signals = SIGNALS.get(class_name, {})
     limits = None
-    if all(name in signals for name in names):  # what devices make up is not kept in a cache
+    if all(name in signals for name in names):  # invented names are not cached
         limits = _limits(class_name, names, bools)
     if limits is None:
         return Checked(values, np.zeros(len(values), bool), np.zeros(len(values), bool))
     with np.errstate(over="ignore"):
         scaled = values * limits.steps
     good: NDArray[np.bool_] = (ts_ms >= MIN_TIME_MS) & (ts_ms <= latest_ms)
-    _strike(good, np.abs(scaled) >= MOST)  # what is not finite, too; what is absent compares as false
+    _strike(good, np.abs(scaled) >= MOST)  # also values that are not finite; absent ones compare as false
     whole = np.rint(scaled, out=scaled)
     if len(limits.ints):
         given = values[:, limits.ints]
         _strike(good, (whole[:, limits.ints] != given) & (given == given))
     whole /= limits.steps
-    whole += 0.0  # no zero below zero
+    whole += 0.0  # no negative zero
     usual = np.ones(len(values), dtype=bool)
     _strike(usual, (whole < limits.low) | (whole > limits.high))
     return Checked(whole, good, usual)
 
 
 def _strike(rows: NDArray[np.bool_], odd: NDArray[np.bool_]) -> None:
-    """Set to false the rows that have something odd."""
+    """Set rows with any odd value to false."""
     if odd.any():
         rows &= ~odd.any(axis=1)
 
 
 class _Limits(NamedTuple):
     steps: NDArray[np.float64]
-    """Per unit; 1 for what is no float."""
+    """Steps per unit; 1 for types other than float."""
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     ints: NDArray[np.intp]
-    """Columns that must be whole."""
+    """Columns that must hold integers."""
 
 
 @lru_cache(maxsize=10_000)
 def _limits(class_name: str, names: tuple[str, ...], bools: tuple[bool, ...] | None) -> _Limits | None:
-    """Of signals of the class; None if a signal that is bool came as numbers, or the reverse."""
+    """Limits of these signals; None if a bool signal came as numbers, or the reverse."""
     found = [SIGNALS[class_name][name] for name in names]
     if bools is not None and bools != tuple(signal.type == "bool" for signal in found):
         return None
@@ -169,11 +169,11 @@ def check(
     latest_ms: int,
     remark: Callable[[Remark, str], None] = _ignore,
 ) -> dict[str, Value]:
-    """The reading's values as they are stored: of the catalogue's types, rounded to its resolution (float32
-    on the wire comes back as the decimal that was meant).
+    """The reading's values in the form in which they are stored: with the catalogue's types, rounded to its
+    resolution (so that a float32 from the wire becomes the intended decimal).
 
-    What the class does not have is left out, a value outside of its signal's range is kept, and `remark` is
-    told of both. Raises BadReading for a value that its signal cannot hold, and when nothing is left.
+    Signals that the class lacks are left out, and values outside their signal's range are kept; `remark` is
+    called for both. Raises BadReading for a value that its signal cannot hold, and when no value is left.
     """
     if not MIN_TIME_MS <= reading.ts_ms <= latest_ms:
         raise BadReading(Reason.BAD_TIMESTAMP, _bad_time(reading.ts_ms, latest_ms))
@@ -212,7 +212,7 @@ def _value(signal: Signal, value: Any) -> Value:
         if signal.type == "float":
             return signal.round(number)
         if number.is_integer():
-            whole = int(value)  # to look for a float in a range walks the range
+            whole = int(value)  # `float in range` iterates over the range
             if whole in INT64:
                 return whole
             raise BadReading(Reason.WRONG_TYPE, f"{name} is {describe(value)}, which does not fit 64 bits")
@@ -232,8 +232,8 @@ def _compare(signal: Signal, value: Value, remark: Callable[[Remark, str], None]
 
 
 def check_units(class_name: str, units: Mapping[str, str], remark: Callable[[Remark, str], None]) -> None:
-    """Tell `remark` of signals that a birth gives in another unit of measurement than the class has. Their
-    values are stored as they come: how people write units is too various to refuse a device for it."""
+    """Call `remark` for signals whose unit of measurement in the birth differs from the class's. Their values
+    are stored as they are: spellings of units vary too much to reject a device for them."""
     signals = SIGNALS.get(class_name, {})
     for name, unit in units.items():
         if unit and name in signals and _spelled(unit) != _spelled(signals[name].unit):

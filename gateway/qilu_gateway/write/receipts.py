@@ -1,8 +1,7 @@
-"""Times of receipt of readings that have no time of their own, durable before the readings are stored.
+"""Times of receipt for readings without a timestamp, durable before the readings are stored.
 
-A message that the broker delivers again must get the time that it got before: else one reading becomes two.
-The broker delivers it again under its packet identifier, also to the next process of a gateway that was
-killed.
+A redelivered message must get the same time as before, or one reading would become two. The broker redelivers
+it under the same packet identifier, also to the next process of a gateway that was killed.
 """
 
 from __future__ import annotations
@@ -23,16 +22,17 @@ CREATE TABLE IF NOT EXISTS receipts (
 );
 """
 MAX_TOPICS = 100_000
-"""Units whose last time of receipt is known; beyond, those silent for longest are forgotten, and two messages
-of one of them may get the same millisecond."""
+"""Number of units whose last time of receipt is kept; beyond it, those silent for longest are forgotten, and
+two messages of such a unit may get the same millisecond."""
 
 BURST_MS = 10_000
-"""How far equal times may push each other ahead of the clock. A time further ahead is of a clock that has
+"""How far equal times may push each other ahead of the clock. A time further ahead means that the clock has
 gone back since."""
 
 
 class Receipt(NamedTuple):
-    """`packet` is the identifier under which the broker delivers the message `digest`; there are 65,535."""
+    """Time of receipt of the message with this `digest`. `packet` is its MQTT packet identifier (1 to
+    65,535)."""
 
     packet: int
     digest: bytes
@@ -45,13 +45,13 @@ class Receipts:
         self._last_ms: OrderedDict[str, int] = OrderedDict()
 
     def load(self, connection: sqlite3.Connection) -> None:
-        """What an earlier process kept."""
+        """Load the receipts that an earlier process saved."""
         for row in connection.execute("SELECT packet, digest, ts_ms FROM receipts"):
             self._by_packet[row[0]] = Receipt(*row)
 
     def receive(self, topic: str, payload: bytes, packet: int, dup: bool) -> Receipt:
-        """Now, or when the message came first; no two messages of a topic have one time. `packet` is 0 for a
-        message that is not delivered again."""
+        """Time of receipt: now, or that of the first delivery. Times are unique per topic. `packet` is 0 for
+        a message that cannot be redelivered."""
         digest = blake2b(topic.encode() + b"\0" + payload, digest_size=16).digest()
         known = self._by_packet.get(packet)
         if dup and known is not None and known.digest == digest:
@@ -69,5 +69,5 @@ class Receipts:
 
 
 def save(connection: sqlite3.Connection, receipts: Iterable[Receipt]) -> None:
-    """In the caller's transaction."""
+    """Save receipts in the caller's transaction."""
     connection.executemany("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?)", receipts)

@@ -1,4 +1,4 @@
-"""From the spool to the store: the oldest first, while new data goes its own way."""
+"""Ships batches from the spool to the store, oldest first, while new data is written directly."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from qilu_gateway.write.store_gate import StoreGate
 log = structlog.get_logger()
 
 WRITE_S = 60.0
-"""A write from the spool may take long: nobody waits for it."""
+"""Timeout of a write from the spool; it may be long, because nothing waits for it."""
 STUBBORN = 3
-"""So often a batch may fail while the store takes others, before the readings at fault are looked for."""
+"""Failures before a batch is bisected to find the rejected readings, while the store takes others."""
 SIFT_S = 60.0
 APART_S = 300.0
-"""A batch whose faulty readings are not found within SIFT_S lets others go first for this long."""
+"""A batch whose faulty readings are not found within SIFT_S is postponed by this time, so that others go
+first."""
 IDLE_S = 1.0
 
 
@@ -48,15 +49,15 @@ class Shipper:
         problems: Problems,
         shipped: Callable[[Spooled, int, int], None],
     ) -> None:
-        """`shipped` is called with batches that have left the spool, how many of their readings the store
-        refused, and how many were evicted from the dead letters for these."""
+        """`shipped` is called with batches that have left the spool, the number of their readings that the
+        store rejected, and the number evicted from the dead letters to make room."""
         self._spool, self._gate, self._state, self._bounds = spool, gate, state, bounds
         self._problems, self._shipped = problems, shipped
         self._apart: dict[int, float] = {}
 
     async def run(self) -> None:
-        """Ship what is spooled, for ever. A batch with which the store fails again and again holds no other
-        up."""
+        """Ship spooled batches, until cancelled. A batch with which the store fails repeatedly does not block
+        others."""
         backoff = Backoff(most_s=5.0)
         stubborn = 0
         while True:
@@ -93,7 +94,7 @@ class Shipper:
             refused = await self._gate.write_good(batch.points, batch.columns, within_s=WRITE_S)
         letters = [_letter(each.point, each.detail) for each in refused]
         firsts = batch.firsts
-        if refused:  # a unit none of whose readings were stored is not on cloud by them
+        if refused:  # a unit with all readings rejected is not on cloud by them
             stored = Counter(unit for unit, _ in batch.heard())
             stored.subtract(Tags(*each.point.tags).unit for each in refused)
             firsts = [(unit, ts_ms) for unit, ts_ms in firsts if stored[unit] > 0]
@@ -111,7 +112,8 @@ class Shipper:
 
 
 def _letter(point: Point, detail: str) -> DeadLetter:
-    """The message is gone, so the letter holds the reading as plain JSON, which says the same."""
+    """Dead letter for a point. The original message is gone, so the letter holds the equivalent plain
+    JSON."""
     tags = Tags(*point.tags)
     return DeadLetter(
         Reason.REFUSED_BY_STORE,
@@ -122,5 +124,5 @@ def _letter(point: Point, detail: str) -> DeadLetter:
         ),
         1,
         tags.unit,
-        redelivered=True,  # a batch that was shipped halfway is shipped again: its letters are there already
+        redelivered=True,  # a batch that was shipped in part is shipped again: its letters exist already
     )

@@ -1,10 +1,11 @@
-"""The spool: points on the gateway's own disk while the store is away or slow, oldest first out.
+"""The spool: a queue of points on disk for times when the store is unavailable or slow. The oldest leave
+first.
 
-One SQLite file in `--state`, `spool.sqlite`, one row a batch: how many readings it holds, a checksum, and its
-content (`spool_bodies`). A batch that was appended is on the disk (WAL, synchronous FULL) and survives the
-process. What can no longer be read is counted in readings (`corrupt`) and set aside, and the rest goes on. A
-second, tiny file (`spooled`) says how many readings have been acknowledged and not shipped: so a spool that
-was lost or cut off is noticed, too.
+It is one SQLite file in `--state`, `spool.sqlite`, with one row per batch: the number of readings, a
+checksum, and the content (`spool_bodies`). An appended batch is on disk (WAL, synchronous FULL) and survives
+the process. Unreadable batches are counted in readings (`corrupt`) and set aside, and the others remain
+available. A second, tiny file (`spooled`) holds the number of readings that were acknowledged and not
+shipped, so that the loss or truncation of the spool is detected as well.
 """
 
 from __future__ import annotations
@@ -31,23 +32,24 @@ from qilu_gateway.write.spool_file import Spooled, SpoolFile
 log = structlog.get_logger()
 
 NEARLY = 0.75
-"""Above this part of the bound the host's STATE goes offline; the rest is for what the broker still holds."""
+"""Fill level above which the host's STATE goes offline; the rest is for messages that the broker still
+holds."""
 NEARLY_FREE = 2
-"""So many times the disk space that must stay free count as nearly none."""
+"""Multiple of the disk space that must stay free, below which the disk counts as nearly full."""
 FULL_S = 5.0
-"""How long it is believed that there is no room."""
+"""Time for which the result "no room" is cached."""
 FILE_SYSTEM_EVERY_S = 0.5
 _T = TypeVar("_T")
 
 
 class Spool:
-    """Opened by `async with`. All work on the file runs in one thread of its own."""
+    """The spool, opened by `async with`. All work on the file runs in one dedicated thread."""
 
     def __init__(
         self, folder: Path, max_bytes: int, min_free_bytes: int, corrupted: Callable[[int], None]
     ) -> None:
-        """`max_bytes` 0: nothing is ever spooled, but what is there is shipped. `corrupted` is called with
-        how many readings have just turned out to be unreadable; `corrupt` holds those found at the
+        """With `max_bytes` 0 nothing is spooled, but existing batches are shipped. `corrupted` is called with
+        the number of readings that have just turned out to be unreadable; `corrupt` holds those found when
         opening."""
         self._folder = folder
         self._file = SpoolFile(folder, self._tell_corrupt)
@@ -61,7 +63,7 @@ class Spool:
         self.corrupt = 0
 
     async def __aenter__(self) -> Self:
-        """Raises sqlite3.OperationalError or OSError when the disk is full, read-only or away."""
+        """Raises sqlite3.OperationalError or OSError when the disk is full, read-only or unavailable."""
         self._loop = asyncio.get_running_loop()
         try:
             self.corrupt = await self._run(self._file.open)
@@ -97,12 +99,12 @@ class Spool:
 
     @property
     def full(self) -> bool:
-        """There was no room a moment ago."""
+        """Whether there was no room a moment ago."""
         return time.monotonic() < self._full_until_s
 
     @property
     def nearly_full(self) -> bool:
-        """Little is left: whoever can keep readings elsewhere should do so."""
+        """Whether little room is left: edge nodes should keep their readings."""
         return (
             self.full
             or self.bytes >= NEARLY * self._max_bytes
@@ -110,14 +112,15 @@ class Spool:
         )
 
     def age_s(self) -> float:
-        """How long the oldest batch has been here."""
+        """Age of the oldest batch."""
         oldest_ms = self._file.oldest_ms
         return max(0.0, (wall_ms() - oldest_ms) / 1000) if oldest_ms else 0.0
 
     async def append(
         self, points: Sequence[Point], columns: Sequence[Columns], firsts: Sequence[tuple[str, int]]
     ) -> bool:
-        """Whether the points are on the disk now; False when there is no room, by bound or on the disk."""
+        """Append points; returns whether they are on disk now. False when there is no room, within the bound
+        or on the disk."""
         if not self.enabled:
             return False
         taken = await self._run(lambda: self._append(points, columns, firsts))
@@ -131,15 +134,15 @@ class Spool:
         return taken
 
     async def oldest(self, most_readings: int, apart: Container[int] = ()) -> Spooled | None:
-        """The oldest batches, but for those set `apart`, with about so many readings in all; None when there
-        are none. Raises sqlite3.OperationalError when the disk does not answer."""
+        """The oldest batches except those set `apart`, with about `most_readings` in total; None without any.
+        Raises sqlite3.OperationalError when the disk cannot be read."""
         found = await self._run(lambda: self._file.oldest(most_readings, apart))
         if found is None and not self._file.batches:
             self.filled.clear()
         return found
 
     async def remove(self, ids: Sequence[int]) -> None:
-        """The batches are where they belong, and leave the spool."""
+        """Remove batches that have been shipped."""
         await self._run(lambda: self._file.remove(ids))
 
     # -- in the spool's thread

@@ -1,7 +1,7 @@
-"""The content of a spooled batch: points, columns and first readings, packed and with a checksum.
+"""Encoding of a spooled batch: points, columns and first readings, packed and with a checksum.
 
-MessagePack, compressed. Of a group of columns the arrays lie there as bytes (little-endian), and each unit's
-tags once. Bodies that earlier versions wrote hold no columns and are read like these.
+It is compressed MessagePack. A group of columns holds its arrays as bytes (little-endian), and each unit's
+tags once. Bodies from earlier versions hold no columns; they are decoded in the same way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qilu_contract.storage import Point
 class Body:
     points: list[Point]
     columns: list[Columns]
-    """Each with a `Series` of its own."""
+    """Columns, each with a separate `Series`."""
     firsts: list[tuple[str, int]]
 
 
@@ -29,13 +29,13 @@ class _Columns(msgspec.Struct, array_like=True):
     measurement: str
     names: tuple[str, ...]
     tags: list[tuple[str, ...]]
-    """Of each unit."""
+    """Tags of each unit."""
     rows: bytes
-    """Of each point, its unit's place in `tags` (int32)."""
+    """Index in `tags` of each point's unit (int32)."""
     ts_ms: bytes
     """int64."""
     values: bytes
-    """float64, a point after the other."""
+    """Values as float64, point after point."""
 
 
 class _Body(msgspec.Struct, array_like=True):
@@ -55,7 +55,7 @@ def encode(points: Sequence[Point], columns: Sequence[Columns], firsts: Sequence
 
 
 def decode(readings: int, checksum: bytes, body: bytes) -> Body | None:
-    """None when it is not what was written with this checksum."""
+    """Decode a body; None if it does not match the checksum."""
     if not isinstance(body, bytes) or checksum_of(readings, body) != checksum:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The spool's file, and the count beside it. All of this runs in the spool's own thread."""
+"""The spool's file, and the count file beside it. Everything here runs in the spool's thread."""
 
 from __future__ import annotations
 
@@ -37,23 +37,24 @@ log = structlog.get_logger()
 FILE_NAME = "spool.sqlite"
 COUNT_NAME = "spooled"
 MOST_BATCHES = 1000
-"""Batches that are shipped together, at most: small ones come when data is sparse."""
+"""Maximum number of batches shipped together; batches are small when data is sparse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """The oldest batches. `firsts`: units that were not on cloud when they were spooled, with the time of
-    their first reading here."""
+    """The oldest batches, read for shipping. `firsts`: units that were not on cloud when they were spooled,
+    with the time of their first reading here."""
 
     ids: tuple[int, ...]
     readings: int
     points: list[Point]
     columns: list[Columns]
-    """Each with a `Series` of its own: the gateway's numbers mean nothing here."""
+    """Columns, each with a separate `Series`, because unit numbers of the running gateway do not apply
+    here."""
     firsts: list[tuple[str, int]]
 
     def heard(self) -> Iterator[tuple[str, int]]:
-        """Of each point, its unit and time."""
+        """The unit and time of each point."""
         yield from ((Tags(*point.tags).unit, point.ts_ms) for point in self.points)
         for columns in self.columns:
             units = columns.series.tag("unit", columns.rows).tolist()
@@ -61,21 +62,22 @@ class Spooled:
 
 
 class SpoolFile:
-    """Which batches there are is kept in memory, too."""
+    """The file of the spool; an index of its batches is kept in memory."""
 
     def __init__(self, folder: Path, tell_corrupt: Callable[[int], None]) -> None:
-        """`tell_corrupt` is called with how many readings have just turned out to be unreadable."""
+        """`tell_corrupt` is called with the number of readings that have just turned out to be unreadable."""
         self._path = folder / FILE_NAME
         self._saved = folder / "spool.saved.sqlite"
         self._count = _Count(folder / COUNT_NAME)
         self._tell_corrupt = tell_corrupt
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity = ()
-        # By id, in order: readings, bytes, created_ms. A dict finds its first behind all that were removed.
+        # By id, in order: readings, bytes, created_ms. A plain dict finds its first key only after skipping
+        # all removed ones.
         self._rows: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
         self._undeleted: list[int] = []
         self.oldest_ms = 0
-        """When the oldest batch was appended; 0 without any."""
+        """Time at which the oldest batch was appended; 0 without batches."""
         self.readings = 0
         self.bytes = 0
 
@@ -84,10 +86,10 @@ class SpoolFile:
         return len(self._rows)
 
     def open(self) -> int:
-        """Returns how many readings are lost. Raises sqlite3.OperationalError or OSError when the disk is
-        full, read-only or away."""
+        """Open the file; returns the number of readings lost. Raises sqlite3.OperationalError or OSError when
+        the disk is full, read-only or unavailable."""
         corrupt = 0
-        if not self._path.exists() and self._saved.exists():  # a salvage that was cut off at its end
+        if not self._path.exists() and self._saved.exists():  # a salvage was interrupted at its end
             self._saved.rename(self._path)
         try:
             self._connect()
@@ -131,7 +133,7 @@ class SpoolFile:
             self._connection = None
 
     def _check_file(self) -> None:
-        """Notice that the file was removed or replaced while it is in use, and write it again."""
+        """Detect that the file was removed or replaced while in use, and write it again."""
         connection = self._connection_now()
         if identity(self._path) == self._identity:
             return
@@ -146,7 +148,7 @@ class SpoolFile:
         log.error("the spool was removed while in use, and was written again", file=str(self._path))
 
     def _forget(self, id_: int) -> int:
-        """The batch is gone from the file; returns how many readings it held."""
+        """Remove a batch from the index; returns the number of its readings."""
         readings, size, _ = self._rows.pop(id_, (0, 0, 0))
         self.readings -= readings
         self.bytes -= size
@@ -159,8 +161,8 @@ class SpoolFile:
         self.oldest_ms = next(iter(self._rows.values()), (0, 0, 0))[2]
 
     def append(self, readings: int, body: bytes) -> bool:
-        """Whether the batch is on the disk now; False when the file turned out to be damaged. Raises
-        sqlite3.DatabaseError or OSError while the disk takes nothing."""
+        """Append a batch; returns whether it is on disk now. False when the file turned out to be damaged.
+        Raises sqlite3.DatabaseError or OSError while the disk takes no writes."""
         created_ms = wall_ms()
         try:
             self._check_file()
@@ -194,7 +196,7 @@ class SpoolFile:
             self._connection.execute("ROLLBACK")
 
     def _drop(self, id_: int) -> None:
-        """The batch is not to be shipped: nobody was told that it is here."""
+        """Discard a batch that must not be shipped, because its append was reported as failed."""
         self._forget(id_)
         self._undeleted.append(id_)
 
@@ -218,7 +220,7 @@ class SpoolFile:
                 ids.append(id_)
                 batches.append(batch)
                 readings += size
-        if not ids and found:  # none of these could be read
+        if not ids and found:  # none of them was readable
             return self.oldest(most_readings, apart)
         if not ids:
             return None
@@ -231,7 +233,7 @@ class SpoolFile:
         )
 
     def _read(self, id_: int) -> Body | None:
-        """A batch; None, once it is counted and set aside, when its content is not what was written."""
+        """Read a batch. A damaged one is counted and set aside; then returns None."""
         row = self._execute("SELECT readings, checksum, body FROM batches WHERE id = ?", (id_,)).fetchone()
         if row is not None:
             batch = spool_bodies.decode(*row)
@@ -251,11 +253,12 @@ class SpoolFile:
             self._forget(id_)
         self._undeleted += ids
         try:
-            self._count.set(self.readings)  # before they are gone: what it counts is never missing
+            self._count.set(self.readings)  # before deleting, so that it never exceeds the content
             self._delete()
         except (sqlite3.DatabaseError, OSError) as error:
-            # A full disk has no room even for the journal of a deletion. What is not deleted now is deleted
-            # with the next, or at worst shipped once more after a restart, which stores nothing twice.
+            # A full disk has no room even for the journal of a deletion. Batches that cannot be deleted now
+            # are deleted with the next ones, or at worst shipped again after a restart, which stores nothing
+            # twice.
             self._roll_back()
             log.warning("shipped batches could not be deleted from the spool yet", error=str(error))
             if not self._rows:
@@ -268,28 +271,28 @@ class SpoolFile:
         self._connection_now().executemany("DELETE FROM heads WHERE id = ?", gone)
         self._execute("COMMIT")
         self._undeleted.clear()
-        if not self._rows:  # the space goes back to the disk
+        if not self._rows:  # return the space to the disk
             self._execute("PRAGMA incremental_vacuum").fetchall()
             self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _start_anew(self) -> None:
-        """Nothing in the file is needed any more."""
+        """Start with an empty file; its content is no longer needed."""
         self.close()
         with contextlib.suppress(OSError):
             remove_file(self._path)
             self._undeleted.clear()
 
     def _set_aside(self, error: Exception) -> None:
-        """The file is damaged while we use it."""
+        """Handle damage that is found while the file is in use."""
         held = max(self.readings, self._count.readings)
         self._salvage(error)
         self._count.set(self.readings)
-        # What was in memory tells exactly, whatever the file can still say.
+        # The index in memory is exact, whatever the file still returns.
         self._tell_corrupt(held - self.readings)
 
     def _salvage(self, error: Exception) -> int:
-        """Set the file aside and go on with what can be read of it; returns the readings of batches whose
-        content cannot, as far as their rows tell."""
+        """Set the file aside and continue with its readable batches; returns the number of readings in
+        unreadable batches, as far as their rows are readable."""
         self.close()
         remove_file(self._saved)
         try:
@@ -323,15 +326,15 @@ class SpoolFile:
 
 
 class _Count:
-    """How many readings are in the spool, at least, and were acknowledged: in a file of its own, on the disk
-    when `set` returns. Written in place, which a full disk allows."""
+    """Lower bound of the acknowledged readings in the spool, in a separate file that is on disk when `set`
+    returns. Written in place, which works on a full disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.readings = 0
 
     def open(self) -> None:
-        """What an earlier process said last; 0 when that cannot be read."""
+        """Load the last count of an earlier process; 0 if it cannot be read."""
         try:
             text, check = self._path.read_bytes().split()
             self.readings = int(text) if int(check, 16) == zlib.crc32(text) else 0

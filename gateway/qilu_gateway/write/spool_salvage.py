@@ -1,4 +1,4 @@
-"""The spool's file, opened; and what can be read of a damaged one."""
+"""Opens the spool's file, and salvages readable batches of a damaged one."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ CREATE TABLE IF NOT EXISTS batches (
 );
 CREATE TABLE IF NOT EXISTS heads (id INTEGER PRIMARY KEY, readings INTEGER NOT NULL);
 """
-# `heads` says again, on pages of its own, how many readings a batch holds: when a page of `batches` is
-# damaged, it still tells what is missing.
+# `heads` duplicates the number of readings per batch on separate pages: when a page of `batches` is damaged,
+# the loss is still known.
 
 
 def connect(path: Path, new: bool) -> sqlite3.Connection:
-    """`new`: there is no such file yet, or nothing in it."""
+    """Connect to the spool's file. `new`: the file does not exist yet, or is empty."""
     connection = open_private(path, check_same_thread=False, isolation_level=None)
     try:
-        # Nobody else opens the file, and so there is no index of the log beside it, for which a full disk
-        # has no room: what is spooled can be read and shipped all the same.
+        # No other process opens the file, so it needs no WAL index, for which a full disk has no room:
+        # spooled batches can be read and shipped even then.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        if new:  # a write, even where it changes nothing
+        if new:  # a write, even if it changes nothing
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -43,19 +43,19 @@ def connect(path: Path, new: bool) -> sqlite3.Connection:
 
 
 def save_readable(damaged: Path, target: sqlite3.Connection) -> int:
-    """Copy the batches of a damaged file that are as they were written; returns how many readings the others
-    held, as far as it says."""
+    """Copy the intact batches of a damaged file; returns the number of readings in the others, as far as it
+    is readable."""
     missing: dict[int, int] = {}
     with closing(sqlite3.connect(damaged, isolation_level=None)) as source:
         try:
-            source.execute("PRAGMA writable_schema = ON")  # else a file that lost its end is not read at all
+            source.execute("PRAGMA writable_schema = ON")  # otherwise a truncated file cannot be read at all
             ids = _ids(source)
         except sqlite3.DatabaseError as error:
             if is_passing(error):
                 raise
-            return 0  # not even the first page is one of ours
+            return 0  # not even the first page is intact
         target.execute("BEGIN")
-        # One look-up each: a damaged page hides its own rows only.
+        # One look-up per row: a damaged page hides only its own rows.
         for id_ in ids:
             row = _look_up(source, "SELECT readings FROM heads WHERE id = ?", id_)
             if row is not None:
@@ -84,7 +84,7 @@ def _look_up(connection: sqlite3.Connection, sql: str, id_: int) -> tuple[Any, .
 
 
 def _ids(connection: sqlite3.Connection) -> range:
-    """Where ids lie, as far as a damaged file tells."""
+    """Range of the ids, as far as a damaged file returns it."""
     ends = [
         row[0]
         for row in (

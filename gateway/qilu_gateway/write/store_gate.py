@@ -1,6 +1,6 @@
-"""The one way to the store: readings, what was spooled, roll-ups and the gateway's own figures all go through
-here. So a store that asks to be left alone is left alone by everybody, it is known in one place whether it
-takes anything, and batches are as large as it can take them.
+"""The gate to the store: readings, spooled batches, roll-ups and the gateway's own metrics are all written
+through it. So `Retry-After` of the store applies to all writers, one place knows whether the store takes
+writes, and the batch size follows the store's speed.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from qilu_gateway.metrics import Counters
 log = structlog.get_logger()
 
 LONGEST_REST_S = 60.0
-"""However long a store asks to be left alone, it is asked again after this."""
+"""Upper bound for the store's `Retry-After`."""
 PROBE_S = 10.0
 QUICK_S, SLOW_S = 0.25, 1.0
-"""A batch that takes less lets the next ones grow, one that takes more halves them: a write should be short
-beside the time after which it is given up."""
+"""Target duration of a write: a faster batch lets the next ones grow, a slower one halves them. It is short
+compared to the write timeout."""
 LEAST_SLOW_BATCH = 1000
-"""Batches are not made smaller than this because they are slow: where a busy machine is what makes them so,
-small ones would make it busier."""
+"""Batches do not shrink below this because they are slow: if a busy machine is the cause, small batches would
+make it busier."""
 LEAST_BATCH = 100
-"""Smaller batches cost a store more for each point than they spare it."""
+"""Smallest batch: below this, the cost per point outweighs the savings."""
 SIFT_WRITE_S = 10.0
 MOST_TOLD = 5
-"""Reasons told during one outage."""
+"""Maximum number of reasons logged during one outage."""
 
 
 class Refused(NamedTuple):
-    """A point that is refused even alone."""
+    """A point that the store rejects even when written alone."""
 
     point: Point
     detail: str
-    """What the store said."""
+    """The store's message."""
     group: int | None
-    """The place, in what was to be written, of the columns that it stands in; None: among the points."""
+    """Index of its columns in the batch; None: it is among the points."""
     place: int
-    """Its own place in these, or among the points."""
+    """Its index in these columns, or among the points."""
 
 
 class _Batch:
-    """Points and columns as one sequence, which can be halved."""
+    """Points and columns as one sequence that can be bisected."""
 
     def __init__(self, points: Sequence[Point], columns: Sequence[Columns]) -> None:
         self._points, self._columns = points, columns
@@ -69,7 +69,7 @@ class _Batch:
         return self._points[which.start : which.stop], inside
 
     def refused(self, which: range, detail: str) -> list[Refused]:
-        """All of these."""
+        """Mark all points of the range as rejected."""
         points, columns = self.part(which)
         each = [*points, *(point for some in columns for point in some.points())]
         return [Refused(point, detail, *self._place(at)) for at, point in zip(which, each, strict=True)]
@@ -96,7 +96,7 @@ class StoreGate:
         batch_size: int,
         spooling: bool,
     ) -> None:
-        """`figures` makes points of the gateway's own, which show whether the store takes anything.
+        """`figures` makes the points of the gateway's own metrics, which show whether the store takes writes.
         `spooling`: readings that it does not take go to the spool."""
         self._store, self._counters, self._figures = store, counters, figures
         self._most, self._spooling = batch_size, spooling
@@ -104,23 +104,24 @@ class StoreGate:
         self._told: set[str] = set()
         self._figures_refused = False
         self.batch_size = batch_size
-        """Points that should be written together now: follows the store's pace."""
+        """Current batch size in points; follows the store's speed."""
         self.failing = True
-        """It has not taken the last write, or none yet."""
+        """Whether the last write failed, or none has been made yet."""
         self.away = False
-        """It did not take the last write."""
+        """Whether the last write failed."""
         self.reason = ""
-        """Why it takes nothing now, and what follows, in one sentence; empty while it takes writes."""
+        """Why the store takes no writes now, and the consequence, in one sentence; empty while it does."""
 
     def rests_s(self) -> float:
-        """How long the store still asks to be left alone."""
+        """Remaining time of the store's `Retry-After`."""
         return max(0.0, self._rest_until_s - time.monotonic())
 
     async def write(
         self, points: Sequence[Point], columns: Sequence[Columns] = (), *, within_s: float | None = None
     ) -> None:
-        """Durable on return. Raises Retryable (without asking, while the store wants to be left alone; also
-        when it takes longer than `within_s`), Rejected when at least one point is refused, TooLarge."""
+        """Write points; durable on return. Raises Retryable (without a request during `Retry-After`, and when
+        the write takes longer than `within_s`), Rejected when the store rejects at least one point,
+        TooLarge."""
         rests_s = self.rests_s()
         if rests_s:
             raise Retryable("the store asked to be left alone", rests_s)
@@ -152,8 +153,8 @@ class StoreGate:
     async def write_good(
         self, points: Sequence[Point], columns: Sequence[Columns] = (), *, within_s: float | None = None
     ) -> list[Refused]:
-        """Write those that the store does not refuse for good; returns the others. Raises Retryable: then any
-        of them may be stored, and all are to be written again."""
+        """Write the points that the store accepts; returns those that it rejects permanently. Raises
+        Retryable: then some of the points may be stored, and all must be written again."""
         batch = _Batch(points, columns)
         return await self._write_good(batch, batch.whole, within_s)
 
@@ -161,7 +162,8 @@ class StoreGate:
         try:
             await self.write(*batch.part(which), within_s=within_s)
         except (Rejected, TooLarge) as error:
-            # All of them, as when they are older than what the store keeps: nothing to look for.
+            # All points are rejected, for example because they are older than the retention: no need to
+            # bisect.
             if len(which) == 1 or (isinstance(error, Rejected) and error.points == len(which)):
                 return batch.refused(which, str(error))
             first, second = _halves(which)
@@ -170,9 +172,9 @@ class StoreGate:
         return []
 
     async def sift(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> list[Refused]:
-        """As `write_good`, for points with which the store fails again and again (an inner error, no answer)
-        though it takes others: a point at which it fails even alone counts as refused. Raises Retryable when
-        the store takes nothing else either."""
+        """Like `write_good`, for points with which the store fails repeatedly (internal error, timeout)
+        although it takes others: a point with which it fails even alone counts as rejected. Raises Retryable
+        when the store takes no other writes either."""
         batch = _Batch(points, columns)
         return await self._sift(batch, batch.whole)
 
@@ -189,13 +191,13 @@ class StoreGate:
         return refused + await self._sift(batch, second)
 
     async def answers(self) -> bool:
-        """Whether the store takes the gateway's own figures now."""
+        """Write the gateway's own metrics; returns whether the store took them."""
         try:
             await self.write(self._figures(), within_s=PROBE_S)
         except Retryable:
             return False
         except StoreError as error:
-            if not self._figures_refused:  # they are written every two seconds
+            if not self._figures_refused:  # written every two seconds: log once
                 log.error("the store refuses the gateway's own figures", error=str(error))
             self._figures_refused = True
         else:
@@ -203,8 +205,8 @@ class StoreGate:
         return True
 
     def _shrink(self, points: int, least: int) -> None:
-        """After trouble with so many points. That a few of the gateway's own figures took long, say while a
-        start is busy with a backlog, tells nothing about batches."""
+        """Shrink the batch size after a failed or slow write of this many points. A slow write of the
+        gateway's own few metrics, for example during a busy start, is ignored."""
         if points * 2 >= self.batch_size:
             self.batch_size = min(self.batch_size, max(least, points // 2), self._most)
 
@@ -215,7 +217,7 @@ class StoreGate:
         if error.retry_after_s:
             rest_s = min(error.retry_after_s, LONGEST_REST_S)
             self._rest_until_s = max(self._rest_until_s, time.monotonic() + rest_s)
-        # Each reason once: a token that is refused is another matter than a server that is away.
+        # Log each reason once, because a rejected token and an unavailable server need different actions.
         self.reason = str(error)
         if len(self._told) < MOST_TOLD and self.reason not in self._told:
             self._told.add(self.reason)

@@ -1,4 +1,5 @@
-"""Second stage: batches are checked, and written to the store, or to the spool while that is away or slow."""
+"""Second stage: checks batches and writes them to the store, or to the spool while the store is unavailable
+or slow."""
 
 from __future__ import annotations
 
@@ -28,11 +29,12 @@ from qilu_gateway.write.spool import Spool
 from qilu_gateway.write.store_gate import StoreGate
 
 SLOW_S = 4.0
-"""A store that takes longer for a batch is slow: the batch is spooled. Less than a stall (`service.py`)."""
+"""Write timeout: if the store takes longer for a batch, the batch is spooled. Less than a stall
+(`health.py`)."""
 WRITES = 2
-"""Batches on their way to the store at once: while it works on one, it receives the next."""
+"""Concurrent writes: while the store processes one batch, it receives the next."""
 STUBBORN = 3
-"""So often a batch may fail while the store takes others, before the points at fault are looked for."""
+"""Failures before a batch is bisected to find the rejected points, while the store takes others."""
 
 Settle = Callable[[Written], Awaitable[None]]
 
@@ -50,9 +52,9 @@ class Writer:
         self._clock = judging
 
     async def run(self, units: Units, settle: Settle) -> None:
-        """Bring batches to an end, for ever: WRITES are written at once, unless both hold a reading of one
-        unit and time, of which the last is to stay; and each is handed to `settle` when the one before it is
-        settled."""
+        """Process batches, until cancelled. WRITES are written concurrently, unless both hold a reading of
+        the same unit and time, of which the last must win. Each is passed to `settle` once the one before it
+        is settled."""
         writing: dict[asyncio.Task[Written], Ints] = {}
         last: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
@@ -79,7 +81,7 @@ class Writer:
         return written
 
     def _check(self, batch: Sequence[InFlightMessage]) -> None:
-        """Make points of the readings that may be stored, and refuse the others."""
+        """Convert accepted readings to points, and refuse the others."""
         by_class: dict[str, tuple[list[InFlightMessage], list[Reading]]] = {}
         for message in batch:
             if message.admitted is not None:
@@ -101,7 +103,7 @@ class Writer:
                     check_units(message.admitted.class_name, message.units, message.remark)
 
     async def _write_or_spool(self, batch: Batch, units: Units) -> Written:
-        """Waits as long as neither store nor spool takes it."""
+        """Write the batch; waits while neither store nor spool takes it."""
         points, columns = batch.points, batch.columns
         if not points and not columns:
             return Written(batch, [])
@@ -126,14 +128,14 @@ class Writer:
                     await asyncio.sleep(max(backoff.delay_s(), self._gate.rests_s()))
 
     async def _to_spool(self, points: Sequence[Point], batch: Batch, units: Units) -> bool:
-        """Whether the batch is in the spool now. The reports of first readings go with it: they are made when
-        the store has the readings."""
+        """Append the batch to the spool; returns whether it is there now. First readings are spooled with it,
+        and reported when the store has the readings."""
         firsts = firsts_of(units, points, batch.columns)
         return await self._spool.append(points, batch.columns, list(firsts.items()))
 
 
 def _meet(keys: Ints, others: Ints) -> bool:
-    """Whether two sorted arrays have a number in common."""
+    """Whether two sorted arrays share a number."""
     if not len(keys) or not len(others):
         return False
     places = np.minimum(np.searchsorted(others, keys), len(others) - 1)
