@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     assumptions: Path | None = None
     """The programme model's figures, a CSV file that the console shows."""
 
+    gateway_state: Path | None = None
+    """State directory of a gateway on this machine, whose dead letters the API then lists and replays."""
+
     db_password: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_DB_PASSWORD"))
     store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))
     # Keys that others hold already when the platform starts: it makes sure that it knows them.

@@ -155,6 +155,7 @@ class Stack:
             fleet_key=SecretStr(self.keyring.key("fleet")),
             viewer_key=SecretStr(self.keyring.key("viewer")),
             assumptions=Path(str(files("qilu_programme").joinpath("data", "figures.csv"))),
+            gateway_state=state / "gateway",
         )
 
     def _gateway_settings(self, broker_url: str) -> GatewaySettings:

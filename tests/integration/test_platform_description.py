@@ -19,7 +19,7 @@ from pydantic import BaseModel, SecretStr
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import BRANCHES, COUNTIES
 from qilu_platform.app import create_app
-from qilu_platform.models import answers, bodies, catalogue, reports
+from qilu_platform.models import answers, bodies, catalogue, letters, reports
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 from schemathesis import Case
@@ -34,6 +34,8 @@ ADMIN = "the-admin-key-of-this-test"
 OWNER, UNIT = "370202-e00007", "370202-motor-0000123"
 EXAMPLES = int(os.environ.get("QILU_TEST_EXAMPLES", "8"))
 """Of each operation: few, for they are many operations; raise it to look harder."""
+NEEDS_MORE = {"/v1/dead-letters/replay"}
+"""Operations that a platform alone cannot do: they ask a gateway."""
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -151,7 +153,7 @@ def test_every_answer_has_a_schema_and_problems_have_one_together() -> None:
 
 def test_examples_are_what_their_models_take_and_name_signals_that_there_are() -> None:
     seen = 0
-    for module in (answers, bodies, catalogue, reports):
+    for module in (answers, bodies, catalogue, letters, reports):
         for model in vars(module).values():
             if isinstance(model, type) and issubclass(model, BaseModel):
                 config = model.model_config.get("json_schema_extra")
@@ -187,7 +189,7 @@ async def test_the_examples_of_the_description_run_as_they_are(tmp_path: Path) -
         paths = [*(f"/v1/{book}" for book in books), *sorted(described["paths"])]
         for path in dict.fromkeys(paths):
             body = described["paths"][path].get("post", {}).get("requestBody", {"content": {}})
-            if "{" in path.replace("{book}", ""):
+            if "{" in path.replace("{book}", "") or path in NEEDS_MORE:
                 continue
             for kind, content in body["content"].items():
                 model = content["schema"].get("$ref", "").rpartition("/")[2]

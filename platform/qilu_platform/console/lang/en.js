@@ -200,7 +200,6 @@ export default {
   "pipeline.again": "Redelivered",
   "pipeline.at": "As of",
   "pipeline.noDead": "No dead letters.",
-  "pipeline.replay": "Dead letters are read and replayed on the gateway's machine:",
 
   "connect.register": "Register a device",
   "connect.may": "Registering is for operators and for keys of enterprises.",
@@ -262,4 +261,17 @@ export default {
   "kiosk.go": "Go on",
   "kiosk.next": "Next",
   "kiosk.leave": "Leave",
+
+  "letters.list": "Dead letters: read and replay",
+  "letters.may": "Operators can read and replay dead letters: sign in with an operator's key.",
+  "letters.away": "The gateway does not answer.",
+  "letters.elsewhere": "This platform knows no gateway. Read and replay dead letters on the gateway's machine:",
+  "letters.reason": "Reason",
+  "letters.readings": "Readings",
+  "letters.message": "Message",
+  "letters.replay": "Replay",
+  "letters.replayAll": "Replay all of these",
+  "letters.replayed": "Accepted: {done}. Refused again: {kept}.",
+  "letters.bytes": "{n} bytes",
+  "letters.cut": "too long to be kept whole",
 };

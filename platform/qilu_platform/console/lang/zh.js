@@ -200,7 +200,6 @@ export default {
   "pipeline.again": "重复投递",
   "pipeline.at": "时间",
   "pipeline.noDead": "没有死信。",
-  "pipeline.replay": "死信可在网关所在机器上查看和重放：",
 
   "connect.register": "登记设备",
   "connect.may": "操作员和企业密钥可登记设备。",
@@ -262,4 +261,17 @@ export default {
   "kiosk.go": "继续",
   "kiosk.next": "下一页",
   "kiosk.leave": "退出",
+
+  "letters.list": "死信查看与重放",
+  "letters.may": "操作员可查看和重放死信，请使用操作员密钥登录。",
+  "letters.away": "网关无响应。",
+  "letters.elsewhere": "本平台未配置网关，请在网关所在机器上查看和重放死信：",
+  "letters.reason": "原因",
+  "letters.readings": "读数",
+  "letters.message": "消息内容",
+  "letters.replay": "重放",
+  "letters.replayAll": "全部重放",
+  "letters.replayed": "已接收 {done} 条，再次拒绝 {kept} 条。",
+  "letters.bytes": "{n} 字节",
+  "letters.cut": "过长，未完整保留",
 };

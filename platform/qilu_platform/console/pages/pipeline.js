@@ -4,10 +4,11 @@ import { get } from "../core/api.js";
 import { Chart } from "../core/chart.js";
 import { html, panel, say, svg } from "../core/dom.js";
 import { count, duration, has, rate, t, time } from "../core/language.js";
+import { letterList } from "../parts/letter_list.js";
 
 const BOXES = [["devices", 20], ["broker", 220], ["gateway", 420], ["store", 640]];
 
-export async function show(root) {
+export async function show(root, app) {
   const flow = flowPicture();
   const rates = new Chart({ label: t("pipeline.rates"), height: 220, fromZero: true, series: [
     { name: t("pipeline.accepted"), unit: "/s" }, { name: t("pipeline.stored"), unit: "/s" }] });
@@ -43,7 +44,8 @@ export async function show(root) {
     html("div", { class: "with-side" },
       panel(t("pipeline.gateways"), null, html("div", { class: "scroll", tabindex: 0 }, html("table", {}, html("thead", {}, html("tr", {},
         ["gateway", "accepted", "stored", "storedAll", "spooled", "dead", "again", "lag", "at"].map((key) => html("th", { scope: "col", class: key === "gateway" || key === "at" ? null : "num" }, t(`pipeline.${key}`))))), gateways))),
-      panel(t("pipeline.dead"), null, letters, html("p", { class: "note" }, t("pipeline.replay"), " ", html("code", {}, "qilu gateway dead-letters")))));
+      panel(t("pipeline.dead"), null, letters)),
+    panel(t("letters.list"), null, await letterList(app)));
   return {
     handlers: { pipeline: flow.paint },
     close() {

@@ -1,0 +1,72 @@
+// Messages that the gateway could not accept: to read, and to replay once their cause is mended.
+
+import { get, post } from "../core/api.js";
+import { html } from "../core/dom.js";
+import { count, has, t, time } from "../core/language.js";
+import { pagedTable } from "../core/table.js";
+
+const SHORT = 60;
+const reasonText = (reason) => (has(`reason.${reason}`) ? t(`reason.${reason}`) : reason);
+
+/** The list for those that may see it; for others, and where the platform knows no gateway, how to see it. */
+export async function letterList(app) {
+  if (!app.may("operator")) return html("p", { class: "note" }, t("letters.may"));
+  const reasons = new Set();
+  let first;
+  try {
+    first = await get("v1/dead-letters");
+  } catch (error) {
+    return html("p", { class: "fault", role: "alert" }, t("letters.away"), " ", error.message);
+  }
+  if (!first.gateway) {
+    return html("p", { class: "note" }, t("letters.elsewhere"), " ", html("code", {}, "qilu gateway dead-letters list"));
+  }
+  const said = html("p", { class: "note", role: "status" });
+  const filter = html("select", { "aria-label": t("letters.reason"), onchange: () => table.reload() }, html("option", { value: "" }, t("all")));
+  const all = html("button", { type: "button", class: "quiet", onclick: () => replay(filter.value ? { reason: filter.value } : {}) }, t("letters.replayAll"));
+
+  async function load(cursor) {
+    const page = first ?? (await get("v1/dead-letters", { reason: filter.value, before_id: cursor }));
+    first = null;
+    for (const { reason } of page.items) {
+      if (reasons.has(reason)) continue;
+      reasons.add(reason);
+      filter.append(html("option", { value: reason }, reasonText(reason)));
+    }
+    return page;
+  }
+
+  async function replay(choice) {
+    all.disabled = true;
+    const total = { done: 0, kept: 0 };
+    try {
+      let before = null;
+      do {
+        const outcome = await post("v1/dead-letters/replay", { ...choice, before_id: before });
+        total.done += outcome.done;
+        total.kept += outcome.kept;
+        before = outcome.before_id;
+      } while (before !== null);
+      said.textContent = t("letters.replayed", { done: count(total.done), kept: count(total.kept) });
+    } catch (error) {
+      said.textContent = error.message;
+    }
+    all.disabled = false;
+    table.reload();
+  }
+
+  const payload = ({ payload: text, payload_bytes: bytes, topic, whole }) => html("details", {},
+    html("summary", {}, html("code", {}, text.slice(0, SHORT) || "–", text.length > SHORT && "…")),
+    html("p", { class: "note" }, topic), html("pre", { tabindex: 0 }, html("code", {}, text)),
+    html("p", { class: "note" }, t("letters.bytes", { n: count(bytes) }), !whole && ` · ${t("letters.cut")}`));
+  const again = (letter) => html("button", { type: "button", class: "quiet", disabled: !letter.whole, onclick: () => replay({ id: letter.id }) }, t("letters.replay"));
+  const table = pagedTable(t("letters.list"), [
+    [t("pipeline.at"), (each) => time(each.last_seen_ms)],
+    [t("letters.reason"), (each) => html("span", {}, reasonText(each.reason), html("small", { lang: "en" }, each.detail))],
+    [t("unit"), (each) => (each.unit ? html("code", {}, each.unit) : "–")],
+    [t("letters.readings"), (each) => count(each.readings), "num"],
+    [t("letters.message"), payload],
+    ["", again],
+  ], load, t("pipeline.noDead"));
+  return html("div", { class: "letters" }, html("div", { class: "row filters" }, filter, all, said), table);
+}

@@ -1,0 +1,70 @@
+"""What is done in the console beside looking: dead letters, files, policies."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+from console_world import KEY, browsing, served, sign_in
+from gateway_world import Publisher, eventually, motor, online, telemetry
+from playwright.async_api import expect
+from qilu_gateway.settings import Settings as GatewaySettings
+
+
+async def test_a_dead_letter_is_read_and_replayed(
+    tmp_path: Path, chromium: str, mosquitto: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QILU_API_KEY", KEY)
+    mosquitto.start()
+    said: list[str] = []
+    state = tmp_path / "gateway"
+    async with served(tmp_path, gateway_state=state) as (url, _store, api), browsing(chromium, said) as page:
+        settings = GatewaySettings(
+            broker=mosquitto.url,
+            platform=url,
+            state=state,
+            store=f"duckdb:///{tmp_path}/gateway.duckdb",
+            http_port=0,
+            host_id=f"host-{secrets.token_hex(4)}",
+        )
+        works = {"id": "370202-e00001", "name": "Works", "county": "370202", "industry": "C34"}
+        assert (await api.post("/v1/enterprises", json=works)).status_code == 201
+        publisher = Publisher(mosquitto)
+        async with online(settings) as gateway:
+            publisher.send_all([telemetry("late", [motor(0), motor(1)])])
+            await eventually(lambda: gateway.counters.dead_lettered == 2, "refused")
+            await sign_in(page, url, api)
+            await page.goto(f"{url}/#/pipeline")
+            row = page.locator(".letters tbody tr")
+            await expect(row).to_contain_text("The unit is not registered")
+            await row.locator("summary").click()
+            await expect(row.locator("pre")).to_contain_text('"power_in"')
+
+            unit = {"id": "late", "class": "motor", "enterprise": works["id"]}
+            assert (await api.post("/v1/units", json=unit)).status_code == 201
+            await row.get_by_role("button", name="Replay").click()
+            await expect(page.locator(".letters [role=status]").first).to_have_text(
+                "Accepted: 1. Refused again: 0."
+            )
+            await expect(row).to_have_count(0)
+            await eventually(lambda: gateway.counters.stored == 2, "stored")
+            log = (await api.get("/v1/audit?subject=dead_letters")).json()["items"]
+            assert [each["detail"]["done"] for each in log] == [1]
+        # The gateway is away, and its endpoint's files say where it was.
+        answer = await api.get("/v1/dead-letters")
+        assert (answer.status_code, "gateway is away" in answer.json()["detail"]) == (503, True)
+        publisher.close()
+        assert said == []
+
+
+async def test_a_platform_without_a_gateway_says_how_to_see_dead_letters(
+    tmp_path: Path, chromium: str
+) -> None:
+    said: list[str] = []
+    async with served(tmp_path) as (url, _store, api), browsing(chromium, said) as page:
+        await sign_in(page, url, api)
+        await page.goto(f"{url}/#/pipeline")
+        await expect(page.get_by_text("qilu gateway dead-letters list")).to_be_visible()
+        assert said == []
