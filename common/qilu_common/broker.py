@@ -67,7 +67,7 @@ class BrokerAddress:
     def from_url(cls, url: str) -> Self:
         """From `mqtt://[user:password@]host[:port]` or `mqtts://…`; a log-in that the URL leaves out comes
         from the secrets QILU_MQTT_USER and QILU_MQTT_PASSWORD. Raises ConfigError when the URL names no
-        broker."""
+        broker, or when the files for TLS cannot be used."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -84,7 +84,9 @@ class BrokerAddress:
         tls = parts.scheme == "mqtts"
         user = unquote(parts.username) if parts.username else secret("QILU_MQTT_USER")
         password = unquote(parts.password) if parts.password else secret("QILU_MQTT_PASSWORD")
-        return cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
+        address = cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
+        address.tls_context()  # files that cannot be used end a start, not a connection later
+        return address
 
     def login_refused(self) -> ConfigError:
         """What to tell the user when the broker rejects the log-in."""

@@ -90,7 +90,7 @@ async def test_events_tell_a_change_and_the_service_stops_while_they_are_listene
             assert first["registered"]["enterprises"] == 0
             body = {"name": "E", "county": "370202", "industry": "C31"}
             assert (await client.post("/v1/enterprises", json=body)).status_code == 201
-            changed = await find(events, lambda _, value: value["registered"]["enterprises"] == 1)
+            changed = await find(events, lambda topic, value: topic == "programme" and value["registered"]["enterprises"] == 1)
             assert changed["by_city"]["370200"]["enterprises_registered"] == 1
             await service.__aexit__(None, None, None)
             # Streams were ended in good order, not torn.
@@ -349,7 +349,8 @@ async def test_the_pipeline_is_that_of_all_gateways_that_write(tmp_path: Path) -
         )
         told = await find(events, lambda topic, _: topic == "pipeline")
         rates = {"accepted_per_s": 8.0, "stored_per_s": 6.0}
-        assert told == {"dead_lettered": 5, "lag_ms": 50.0, "as_of_ms": now_ms} | rates
+        unknown = {"in_flight": None, "spooled": None}
+        assert told == {"dead_lettered": 5, "lag_ms": 50.0, "as_of_ms": now_ms} | rates | unknown
 
 
 async def test_the_programme_is_rolled_up_and_the_pipeline_is_told(tmp_path: Path) -> None:
@@ -378,6 +379,8 @@ async def test_the_programme_is_rolled_up_and_the_pipeline_is_told(tmp_path: Pat
                 "stored_per_s": 4.0,
                 "dead_lettered": 1,
                 "lag_ms": 2.0,
+                "in_flight": None,
+                "spooled": None,
                 "as_of_ms": START_MS,
             }
             province = {"scope": "province", "code": PROVINCE}
