@@ -90,7 +90,9 @@ async def test_events_tell_a_change_and_the_service_stops_while_they_are_listene
             assert first["registered"]["enterprises"] == 0
             body = {"name": "E", "county": "370202", "industry": "C31"}
             assert (await client.post("/v1/enterprises", json=body)).status_code == 201
-            changed = await find(events, lambda topic, value: topic == "programme" and value["registered"]["enterprises"] == 1)
+            changed = await find(
+                events, lambda topic, value: topic == "programme" and value["registered"]["enterprises"] == 1
+            )
             assert changed["by_city"]["370200"]["enterprises_registered"] == 1
             await service.__aexit__(None, None, None)
             # Streams were ended in good order, not torn.

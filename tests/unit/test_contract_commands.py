@@ -22,8 +22,8 @@ NAMES = st.text(st.characters(categories=["Ll", "Nd"], include_characters="_"), 
 NUMBERS = st.floats(allow_nan=False)
 COMMANDS = (
     st.sampled_from([Command("start"), Command("stop"), Command("reset")])
-    | st.builds(Command, st.just("set_point"), NAMES, NUMBERS, st.none())
-    | st.builds(Command, st.just("fault"), NAMES, NUMBERS, st.none() | NUMBERS)
+    | st.builds(Command, st.just("set_point"), NAMES, NUMBERS, st.none(), st.none())
+    | st.builds(Command, st.just("fault"), NAMES, NUMBERS, st.none() | NUMBERS, st.none() | NUMBERS)
 )
 
 
