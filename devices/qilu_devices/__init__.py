@@ -1,11 +1,11 @@
-"""Simulated equipment. For those who embed it in Python: docs/python.md.
+"""The public interface of the simulated equipment, for programs that embed it (docs/python.md).
 
     import qilu_devices
 
     day = qilu_devices.simulate("motor", start="2022-06-01T00:00:00+08:00", duration="1d")
 
-The names in `__all__` are the public interface and stay; everything else may change in any release. Importing
-this package is quick: a name is loaded when it is used.
+The names in `__all__` are stable; everything else may change in any release. Importing this package is fast,
+because a name is loaded at its first use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Commands to simulated units: whether a class takes one, and what becomes of it.
+"""Commands to simulated units: whether a class accepts one, and its effect.
 
-A command holds from a simulated time on, at which nothing of the unit has been computed yet. With that time
-it is a part of the run, as scenario, seed and start are: whoever computes the run again gets the same values.
+A command applies from a simulated time for which nothing of the unit has been computed yet. With that time it
+is part of the run, like scenario, seed and start: recomputing the run gives the same values.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from qilu_devices.faults import HOUR_MS, FaultPlan, Order
 
 MAX_FAULT_MS = 366 * 24 * HOUR_MS
 MAX_COMMANDS = 100_000
-"""Commands of one run: each is kept in the manifest, and every fault and repair is asked for at each step."""
+"""Maximum number of commands per run: the manifest holds each, and every fault and repair is checked at each
+step."""
 
 
 class ScheduledCommand(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A command as it holds for a unit from `at_ms` (UTC, simulated) on; the rest as in Command."""
+    """A command that applies to a unit from `at_ms` (UTC, simulated) on; the other fields are those of
+    Command."""
 
     unit: str
     at_ms: int
@@ -30,11 +32,12 @@ class ScheduledCommand(msgspec.Struct, frozen=True, omit_defaults=True):
     value: float = 1.0
     duration_ms: int = 0
     onset_ms: int = -1
-    """How long a fault takes to develop; -1 for its usual share of the duration."""
+    """Time in which a fault develops; -1 for its usual share of the duration."""
 
 
 def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -> ScheduledCommand:
-    """The command as it holds from `at_ms` on. Raises Refused with the reason."""
+    """Check a command; returns it with the time `at_ms` from which it applies. Raises Refused with the
+    reason."""
     name, value, duration_ms, onset_ms = command.name, command.value, 0, -1
     match command.kind:
         case "start" | "stop" if not equipment.stoppable:
@@ -79,7 +82,7 @@ def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -
 
 
 def with_commands(plan: FaultPlan, commands: Iterable[ScheduledCommand]) -> FaultPlan:
-    """What a scenario says of faults, and what commands say."""
+    """Combine the fault plan of a scenario with the faults and repairs of commands."""
     orders, repairs = [], []
     for given in commands:
         if given.kind == "fault":

@@ -1,4 +1,5 @@
-"""What commands have set at the units of one class, as the kernels ask for it."""
+"""Controls: start, stop and set points that commands have set for units of one class, as input of the
+kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ _BY_ITSELF, _STOPPED, _STARTED = 0, 1, 2
 
 
 class Controls:
-    """One array element a unit. A unit that no command has touched behaves, to the bit, as without any."""
+    """Controls of one class, one array element per unit. A unit without commands behaves bit for bit as if
+    this did not exist."""
 
     def __init__(self, units: int) -> None:
         self._units = units
@@ -21,11 +23,12 @@ class Controls:
         self._set: dict[str, Values] = {}
 
     def start(self, place: int) -> None:
-        """The unit works, by its calendar or, when that has it rest, until it next has it rest."""
+        """Start the unit: it runs by its calendar or, if the calendar has it stopped now, until the calendar
+        next stops it."""
         self._modes()[place] = _STARTED
 
     def stop(self, place: int) -> None:
-        """The unit rests until it is started."""
+        """Stop the unit until it is started."""
         self._modes()[place] = _STOPPED
 
     def set_point(self, place: int, name: str, value: float) -> None:
@@ -39,7 +42,7 @@ class Controls:
         return self._mode
 
     def take(self, places: NDArray[np.int64]) -> Controls:
-        """What holds now of these units, for others at these places."""
+        """Copy the present controls of these units, for a new array in this order."""
         if self._mode is None and not self._set:
             return AUTOMATIC
         taken = Controls(len(places))
@@ -48,7 +51,7 @@ class Controls:
         return taken
 
     def working(self, by_itself: Values) -> Values:
-        """1 for units at work, else 0; `by_itself` is what the calendar says. To be asked once a step."""
+        """1 for running units, else 0; `by_itself` is the calendar's value. To be called once per step."""
         if self._mode is None:
             return by_itself
         self._mode[(self._mode == _STARTED) & (by_itself > 0.0)] = _BY_ITSELF
@@ -56,7 +59,8 @@ class Controls:
         return np.where(self._mode == _STOPPED, 0.0, working)
 
     def allowed(self, by_itself: Values) -> Values:
-        """As `working` for what starting cannot bring about: wind, a mended thread."""
+        """Like `working`, for conditions that a start command cannot create, such as wind or a repaired
+        thread."""
         return by_itself if self._mode is None else np.where(self._mode == _STOPPED, 0.0, by_itself)
 
     @overload
@@ -76,4 +80,4 @@ class Controls:
 
 
 AUTOMATIC = Controls(0)
-"""No command has ever come."""
+"""Whether no command has been received."""

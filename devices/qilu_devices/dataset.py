@@ -1,4 +1,4 @@
-"""The files of an export: readings by class and day, and the list of units."""
+"""Writes the files of an export: readings by class and day, and the list of units."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qilu_devices.fleet import Unit
 from qilu_devices.parquet import quoted
 
 PART_VALUES = 4_000_000
-"""Values of a part at most, those that were not sampled counted too: 32 MB before they are compressed."""
+"""Maximum number of values per part, including those not sampled: 32 MB before compression."""
 
 _SQL_TYPES = {"float": "DOUBLE", "int": "BIGINT", "bool": "BOOLEAN"}
 _UNIT_COLUMNS = ("unit", "class", "enterprise", "county", "city", "industry")
@@ -32,8 +32,8 @@ Floats = NDArray[np.float64]
 
 
 class Parts:
-    """Readings gather until they are enough for a file; a file is written while the next one gathers. Inside
-    `with`; on its end everything is on disk. Raises ConfigError when a file cannot be written."""
+    """Buffers readings and writes them as part files; one file is written while the next one fills. A context
+    manager; when it ends, everything is on disk. Raises ConfigError when a file cannot be written."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,7 +65,7 @@ class Parts:
             self._connection.close()
 
     def begin(self, units: Sequence[Unit], nameplate: Mapping[str, Floats]) -> None:
-        """Units of one class, with what is known of them for good: the same properties of all units, NaN
+        """Begin with units of one class and their constant properties: the same properties for all units, NaN
         where a unit has none."""
         self.flush()
         self._equipment = CATALOGUE[units[0].class_name]
@@ -76,19 +76,19 @@ class Parts:
         self._units.append((units, nameplate))
 
     def add(self, places: Ints, times: Ints, values: Floats) -> None:
-        """Readings of these units, by their places: a row of `values` each; NaN is a signal that was not
+        """Add readings of units, by index: one row of `values` per reading; NaN marks a signal that was not
         sampled."""
         if not len(places):
             return
         if self._gathered and _day(int(times[0])) > _day(int(self._gathered[0][1][0])):
-            self.flush()  # only the units that are sampled around midnight have files of their own
+            self.flush()  # only units sampled around midnight get separate files
         self._gathered.append((places, times, values))
         self._size += values.size
         if self._size >= PART_VALUES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write the buffered readings."""
         if not self._gathered:
             return
         gathered, self._gathered, self._size = self._gathered, [], 0
@@ -111,7 +111,7 @@ class Parts:
         times = np.concatenate([part[1] for part in gathered])
         values = np.concatenate([part[2] for part in gathered])
         days = (times + SHANGHAI_MS) // DAY_MS
-        # By unit: files are smaller, and one unit's readings are read at once.
+        # Sorted by unit: files are smaller, and one unit's readings are contiguous.
         order = np.lexsort((times, rank[places], days))
         edges = np.flatnonzero(np.diff(days[order])) + 1
         for which in np.split(order, edges):
@@ -169,7 +169,7 @@ def _day(ts_ms: int) -> int:
 
 
 def _column(n: int, signal: Signal) -> str:
-    # What is no number becomes NULL: the signal was not sampled.
+    # NaN becomes NULL: the signal was not sampled.
     if signal.type == "float":
         return f'CASE WHEN isnan(s{n}) THEN NULL ELSE s{n} END AS "{signal.name}"'
     return f'TRY_CAST(s{n} AS BIGINT)::{_SQL_TYPES[signal.type]} AS "{signal.name}"'

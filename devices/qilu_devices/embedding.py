@@ -1,4 +1,4 @@
-"""One call for those who want equipment's readings in Python: no broker, no files."""
+"""`simulate`: readings of equipment in Python with one call, without broker or files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a unit's energy emits, in kg of CO2."""
+"""Emission factors: kg of CO2 for a unit's energy."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Elementary functions from exactly rounded operations, so that every processor gives the same bits.
 
-numpy computes exp, log, sin and pow by other instructions on other processors, and their last bits differ;
-+, −, ×, ÷, √ and rounding do not. The functions here use these alone, on scalars and arrays. They take the
-place of numpy's wherever a sample depends on them.
+numpy computes exp, log, sin and pow with different instructions on different processors, and their last bits
+differ; +, −, ×, ÷, √ and rounding do not. The functions here use these alone, on scalars and arrays. They
+take the place of numpy's wherever a sample depends on them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A run without a broker: its readings, its truth and what is known of its units, as Parquet files.
+"""Export: a run without a broker, written as Parquet files with its readings, ground truth and units.
 
-    OUT/class=motor/date=2022-06-01/part-00000.parquet   unit, ts (UTC), a column for each signal of the class
-    OUT/units.parquet        where each unit stands, and its nameplate
+OUT/class=motor/date=2022-06-01/part-00000.parquet   unit, ts (UTC), a column for each signal of the class
+    OUT/units.parquet        location of each unit, and its nameplate
     OUT/faults.parquet       which unit had which fault, and from when on it was visible
     OUT/transport.parquet    what happened on the way, if the scenario has transport faults
     OUT/run.json             what was simulated; written last, so its presence says that the export is whole
@@ -48,12 +48,12 @@ NAMEPLATE = {
     "volume_m3": "m³",
     "is_gas": "burns gas (1) or coal (0)",
 }
-"""What a kernel knows of its units that never changes, with its unit of measure."""
+"""Constant properties of units in kernels, with their units of measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportConfig:
-    """What is written where. `classes`: only units of these; empty for all."""
+    """Settings of an export. `classes`: only units of these classes; empty for all."""
 
     out: Path
     scenario: Scenario
@@ -66,7 +66,8 @@ class ExportConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """`values`: single signals' samples. `faults_visible`: those of `faults` that showed before the end."""
+    """Result of an export. `values`: samples of single signals. `faults_visible`: those of `faults` that
+    became visible before the end."""
 
     units: int
     readings: int
@@ -89,7 +90,7 @@ class DatasetManifest(Manifest, frozen=True):
 
 
 Progress = Callable[[int, int], None]
-"""Readings done, and in all."""
+"""Called with readings done and their total."""
 
 
 def export(config: ExportConfig, progress: Progress = lambda done, total: None) -> ExportReport:
@@ -159,7 +160,7 @@ def _new_folder(out: Path) -> None:
 
 
 def _samples_of(equipment: EquipmentClass, config: ExportConfig) -> int:
-    """Of one unit: as many, or one less."""
+    """Number of samples per unit: this many, or one less."""
     return 1 - (config.start_ms - config.until_ms) // (1000 * equipment.base_interval_s)  # rounded up
 
 
@@ -189,7 +190,7 @@ def _manifest(config: ExportConfig) -> DatasetManifest:
 
 
 class _Chunk:
-    """Some units of a class, from start to end."""
+    """The readings of some units of a class, from start to end."""
 
     def __init__(self, config: ExportConfig, name: str, units: Sequence[Unit]) -> None:
         equipment, plan = CATALOGUE[name], config.scenario.faults
@@ -207,8 +208,8 @@ class _Chunk:
             self.disturbance = Disturbance(units, config.seed, config.start_ms, config.scenario.transport)
 
     def readings(self, block: Block) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """Places of units, times, and values (a column for each signal, NaN where there is none) as they come
-        to be stored."""
+        """Indices of units, times, and values (a column for each signal, NaN where absent), as they are
+        stored."""
         if self.disturbance is None:
             values = np.full((len(block.times), self._width), np.nan)
             values[:, block.shape.positions] = block.rows
@@ -242,7 +243,7 @@ class _Chunk:
 
 
 def _joined(episodes: Sequence[Episode]) -> list[Episode]:
-    """Of edge nodes whose units were computed apart, what was found of one episode, together."""
+    """Merge the parts of an episode of edge nodes whose units were computed separately."""
 
     def key(each: Episode) -> tuple[int, str, str, str]:
         return each.start_ms, each.kind, each.node, each.unit or ""

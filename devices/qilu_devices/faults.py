@@ -1,5 +1,5 @@
-"""Faults: when each unit has which, and how far it has developed; the ground truth that telemetry never
-tells.
+"""Faults: which fault a unit has at which time, and how far it has developed. This is the ground truth, which
+telemetry never contains.
 
 Time is cut, for each kind of fault, into windows of four times its length (a day at least), the same for all
 units. In each window a unit has the fault at most once: with the probability that its mean time between
@@ -35,8 +35,7 @@ PEAK = (0.5, 1.0)  # A: faults that come by themselves peak between these
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One fault that a scenario asks for. `start_ms`: after the run's start, or of the clock (UTC) where
-    `absolute`."""
+    """A fault that a scenario orders. `start_ms`: relative to the run's start, or UTC if `absolute`."""
 
     unit: str
     fault: str
@@ -45,14 +44,14 @@ class Order:
     duration_ms: int
     severity: float
     onset_ms: int | None = None
-    """How long it takes to develop; None for the same share of its time as one that comes by itself."""
+    """Time in which it develops; None for the same share of its duration as a random fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
-    """What a scenario and commands say of faults: `rate` multiplies every hazard rate of the catalogue;
-    `peak` is the least and the largest severity that those come to; `repairs` are units with the times (UTC,
-    ms) at which whatever faults they have end."""
+    """Fault plan from a scenario and commands: `rate` multiplies every hazard rate of the catalogue; `peak`
+    is the range of peak severities of random faults; `repairs` are units with the times (UTC, ms) at which
+    all of their faults end."""
 
     rate: float = 0.0
     orders: tuple[Order, ...] = ()
@@ -65,7 +64,7 @@ NO_FAULTS = FaultPlan()
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """One fault of one unit, as it truly was: severity is 0 at `start_ms`, `severity` from `developed_ms`
+    """The ground truth of one fault of one unit: severity is 0 at `start_ms`, `severity` from `developed_ms`
     until `end_ms`, linear between, and 0 from `end_ms` on."""
 
     unit: str
@@ -76,7 +75,8 @@ class Occurrence:
     end_ms: int
     severity: float
     visible_ms: int | None = None
-    """The first sample that shows it (`visibility`); None where none did during the run, or nobody looked."""
+    """The first sample that shows it (`visibility`); None if none did during the run, or it was not
+    computed."""
 
     def severity_at(self, t_ms: int) -> float:
         if not self.start_ms <= t_ms < self.end_ms:
@@ -149,7 +149,7 @@ class _Timeline:
         self._from, self._until = ordered.first(), ordered.last()
 
     def window(self, number: int) -> Cases:
-        """What begins, and ends, in a window."""
+        """Faults of one window; each begins and ends in it."""
         everyone = np.arange(len(self._streams))
         numbers = np.full(len(everyone), number, dtype=np.int64)
         chance = self._streams.chance_of(f"{self._name}/occurs", everyone, numbers)
@@ -166,14 +166,14 @@ class _Timeline:
         return Cases(unit, start, start + self._develop_ms, start + self._length_ms, peak)
 
     def between(self, from_ms: int, until_ms: int) -> Iterator[Cases]:
-        """Everything that overlaps a time, and more."""
+        """Faults that overlap a period, and possibly others."""
         yield self._repaired(self._ordered)
         if self._probability > 0.0:
             for number in range(from_ms // self._window_ms, until_ms // self._window_ms + 1):
                 yield self._repaired(self.window(number))
 
     def _repaired(self, cases: Cases) -> Cases:
-        """What a repair finds under way ends there; how it had developed until then does not change."""
+        """End faults in progress at each repair; their development until then is unchanged."""
         for unit, at_ms in self._repairs:
             found = (cases.unit == unit) & (cases.start < at_ms) & (at_ms < cases.end)
             if found.any():
@@ -196,7 +196,7 @@ class _Timeline:
 
 
 class Schedule:
-    """The faults of some units of one class. `streams` are the units' own."""
+    """Fault schedule of some units of one class. `streams` are the units' random streams."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class Schedule:
         }
 
     def at(self, t_ms: Times) -> Severities:
-        """How far each fault has developed at the units' times."""
+        """Severity of each fault at the units' times."""
         if not self._timelines or not len(t_ms):
             return SOUND
         low, high = int(t_ms.min()), int(t_ms.max())
@@ -232,7 +232,7 @@ class Schedule:
                 columns = (getattr(cases, column).tolist() for column in Cases.__slots__)
                 for unit, start, developed, end, peak in zip(*columns, strict=True):
                     if start <= until_ms and end > from_ms:
-                        if end < developed:  # repaired before it came to its peak
+                        if end < developed:  # repaired before its peak
                             developed, peak = end, peak * ((end - start) / (developed - start))
                         yield Occurrence(
                             self._unit_ids[unit], self._class.name, name, start, developed, end, peak

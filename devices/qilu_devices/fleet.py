@@ -20,10 +20,10 @@ from qilu_contract.wire.ids import enterprise_id, unit_id
 
 from qilu_devices.noise import keys_of
 
-# How often each class stands in an industry's plants (A: the order of magnitude only; the class mix of a
-# scenario multiplies it). Motors, pumps and compressors are everywhere; wind turbines belong to power
-# producers, reactors to chemistry, looms to weavers, pasteurisers and ovens to food, machine tools and robots
-# to whoever makes machines and electronics. Classes that are sampled every second are few.
+# Frequency of each class in an industry's plants (A: the order of magnitude only; the class mix of a scenario
+# multiplies it). Motors, pumps and compressors are everywhere; wind turbines belong to power producers,
+# reactors to chemistry, looms to weavers, pasteurisers and ovens to food, machine tools and robots to
+# manufacturers of machines and electronics. Classes that are sampled every second are few.
 _AFFINITY: dict[str, dict[str, float]] = {
     "petrochemical": {"motor": 0.60, "boiler": 0.09, "pump": 0.20, "compressor": 0.05, "reactor": 0.06},
     "machinery": {
@@ -54,7 +54,7 @@ _AFFINITY: dict[str, dict[str, float]] = {
 }
 _IRON = "C31"
 _IRON_AFFINITY = {"motor": 0.72, "boiler": 0.05, "pump": 0.10, "compressor": 0.05, "blast_furnace": 0.08}
-_OWN_AFFINITY = 0.05  # A: a class of the user's own stands in every industry, like a compressor
+_OWN_AFFINITY = 0.05  # A: a custom class occurs in every industry, like a compressor
 
 # No more than this many in the province, whatever the fleet's size. With these the fleet of ten million adds
 # up to the province's figures (`qilu devices totals`; C: reckoned back from them): about 76 Mt of hot metal,
@@ -191,7 +191,7 @@ class _Maker:
         )
 
     def weights_of(self, enterprise: Enterprise) -> list[float]:
-        """How often each class of the catalogue stands there."""
+        """Weight of each class of the catalogue in the enterprise."""
         return self._class_weights[enterprise.industry]
 
     def units(self, enterprise: Enterprise, size: int) -> Iterator[Unit]:

@@ -1,4 +1,4 @@
-"""What a class of equipment is to the simulation: a kernel that advances all its units by one interval."""
+"""The kernel interface: a kernel simulates all units of an equipment class, one interval per step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def severities(found: Mapping[str, Values]) -> Severities:
 
 
 class Kernel(Protocol):
-    """All units of one class, one array element a unit.
+    """Simulation of all units of one class, one array element per unit.
 
     A kernel is built from the units' own streams and their enterprises' (an array of the same length), draws
     its units' parameters from them, and is stepped with k = 0, 1, 2, … in order, the units' sample times

@@ -14,7 +14,7 @@ from qilu_devices.simulation import TOGETHER, ClassRun
 from qilu_devices.visibility import Watch
 
 MOST_STEPS = 5_000
-"""Steps of kernels, about two seconds: a run that has ended keeps nobody waiting."""
+"""Maximum number of kernel steps, about two seconds, so that the end of a run is not delayed."""
 
 _log = structlog.get_logger(__name__)
 
@@ -28,9 +28,9 @@ def labelled(
     plan: FaultPlan,
     commands: Sequence[ScheduledCommand] = (),
 ) -> list[Occurrence]:
-    """The truth in its order, with when each fault became visible; those that ended without having been
-    visible are left out. `plan` is the scenario's. Classes whose steps are too many stay as they are, and are
-    logged: `qilu devices export` computes them, too. Blocks."""
+    """The ground truth in its order, with the time at which each fault became visible; faults that ended
+    without becoming visible are left out. `plan` is the scenario's. Classes that need too many steps are left
+    unchanged and logged: `qilu devices export` computes them. Blocks."""
     found: list[Occurrence] = []
     left = MOST_STEPS
     by_steps = sorted({case.class_name for case in truth}, key=lambda name: -CATALOGUE[name].base_interval_s)

@@ -31,7 +31,7 @@ NORMAL_BOUND = _SUM_MEAN / _SUM_SD
 
 
 def keys_of(seed: int, names: Iterable[str]) -> Keys:
-    """One key a name under a seed (any integer; its lowest 64 bits count)."""
+    """One key per name under a seed (any integer; its lowest 64 bits count)."""
     return mix(np.array([text_key(name) for name in names], dtype=np.uint64) ^ seed_key(seed))
 
 
@@ -52,30 +52,30 @@ class Streams:
         return keys
 
     def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> Values:
-        """One number a unit in [low, high), fixed for the unit's life."""
+        """One number per unit in [low, high), fixed for the unit's life."""
         return low + (high - low) * uniforms(mix(mix(self._keys ^ np.uint64(text_key(name)))))
 
     def pick(self, name: str, options: Sequence[float], weights: Sequence[float]) -> Values:
-        """One of the options a unit, fixed for its life, with probability by weight."""
+        """One of the options per unit, fixed for its life, with probability by weight."""
         edges = np.cumsum(np.asarray(weights, dtype=np.float64))
         index = np.searchsorted(edges / edges[-1], self.uniform(name), side="right")
         return np.asarray(options, dtype=np.float64)[np.minimum(index, len(options) - 1)]
 
     def normal(self, name: str, step: int) -> Values:
-        """One number a unit, mean 0, variance 1, for this step."""
+        """One number per unit and step, mean 0, variance 1."""
         return _normals(mix(self._stream(name) + np.uint64(step * GAMMA & MASK)))
 
     def chance(self, name: str, step: int) -> Values:
-        """One number a unit in [0, 1), for this step."""
+        """One number per unit and step in [0, 1)."""
         return uniforms(mix(self._stream(name) + np.uint64(step * GAMMA & MASK)))
 
     def normal_of(self, name: str, which: Indices, numbers: Indices) -> Values:
-        """One number for each of the units `which` (positions), mean 0, variance 1: of that unit's event of
+        """One number for each of the units `which` (indices), mean 0, variance 1, for the unit's event with
         that number (≥ 0)."""
         return _normals(self._of(name, which, numbers))
 
     def chance_of(self, name: str, which: Indices, numbers: Indices) -> Values:
-        """As `normal_of`, in [0, 1)."""
+        """Like `normal_of`, in [0, 1)."""
         return uniforms(self._of(name, which, numbers))
 
     def _of(self, name: str, which: Indices, numbers: Indices) -> Keys:

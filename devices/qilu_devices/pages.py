@@ -1,5 +1,5 @@
-"""The equipment's pages, as Markdown made from the catalogue and the kernels' own words:
-`qilu devices catalogue --write docs/equipment`."""
+"""Generator of the equipment pages, from the catalogue and the kernels' docstrings: `qilu devices catalogue
+--write docs/equipment`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def picture_name(fault: Fault) -> str:
 
 
 def texts(classes: Iterable[EquipmentClass]) -> dict[str, str]:
-    """File names and contents of the pages: the same at every call. The whole catalogue has an index."""
+    """File names and contents of the pages, deterministic. The whole catalogue has an index."""
     chosen = list(classes)
     pages = {page_name(equipment): "\n".join(_page(equipment)) + "\n" for equipment in chosen}
     if len(chosen) == len(CATALOGUE):
@@ -74,7 +74,7 @@ def _index(classes: list[EquipmentClass]) -> Iterator[str]:
     yield (
         "The simulated equipment classes, made from the code by "
         "`qilu devices catalogue --write docs/equipment`; `qilu devices catalogue` prints the same tables. "
-        "A class of your own: [own-classes.md](../own-classes.md)."
+        "Custom classes: [own-classes.md](../own-classes.md)."
     )
     yield ""
     yield from _table(
@@ -211,7 +211,7 @@ def _faults(equipment: EquipmentClass, pictures: str) -> Iterator[str]:
 
 
 def _words(name: str) -> tuple[str, str]:
-    """What the kernel says of itself: its module's words, and its equations."""
+    """Description of a kernel: its module's docstring, and its equations."""
     made = KERNELS[name]
     kernel = made.func if isinstance(made, partial) else made
     module = inspect.getdoc(sys.modules[kernel.__module__]) or ""

@@ -1,4 +1,4 @@
-"""Scenarios: YAML files that say what is simulated. A mistake is told with file, line and how to mend it."""
+"""Scenarios: YAML files that describe a simulation. Errors name the file, the line and the fix."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _Loaded = TypeVar("_Loaded")
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is simulated. `text` is the file as it was read; `sha256` is its fingerprint."""
+    """A scenario. `text` is the content of the file; `sha256` is its fingerprint."""
 
     name: str
     units: int
@@ -68,7 +68,7 @@ def load_scenario(path: Path | None = None) -> Scenario:
 
 
 def parse_scenario(text: str, source: str) -> Scenario:
-    """The scenario in `text`; `source` names it in messages. Raises ConfigError with the mistake's line."""
+    """Parse a scenario; `source` names it in messages. Raises ConfigError with the line of the error."""
     return _Parser(source).parse(text)
 
 
@@ -134,7 +134,7 @@ class _Parser(YamlParser):
             )
         known = [each.name for each in equipment.faults]
         if fault not in known:
-            mend = f"use one of {', '.join(known)}" if known else "a class of one's own has none"
+            mend = f"use one of {', '.join(known)}" if known else "a custom class has none"
             raise self._wrong(found["fault"], f"class {equipment.name} has no fault '{fault}': {mend}.")
         start_ms, absolute = self._fault_start(found["start"])
         duration_ms = self._duration(found["duration"], "duration")
@@ -179,7 +179,7 @@ class _Parser(YamlParser):
 
     def _weights(self, node: yaml.Node, what: str, allowed: tuple[str, ...]) -> dict[str, float]:
         weights = {}
-        hint = ", or give the file of a class of your own with --classes" if what == "class" else ""
+        hint = ", or give the file of a custom class with --classes" if what == "class" else ""
         for key, value_node in self._mapping(node, f"the {what} mix", allowed, hint=hint).items():
             value = self._scalar(value_node)
             number = isinstance(value, int | float) and not isinstance(value, bool)

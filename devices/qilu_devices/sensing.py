@@ -1,4 +1,4 @@
-"""What sensors say of what a kernel produced."""
+"""Sensors: limit and round the values of a kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a unit works: its enterprise's shifts, the working calendar, lunch, and stops for maintenance.
+"""Working hours of units: the enterprise's shifts, the working calendar, lunch, and stops for maintenance.
 
 A pure function of unit, enterprise and time. Marks: S source found, A assumed.
 """
@@ -43,7 +43,7 @@ _H_MS = 3_600_000.0
 
 
 class Shifts:
-    """The calendar of some units; all units of an enterprise have the same pattern."""
+    """Working hours of some units; all units of an enterprise have the same pattern."""
 
     def __init__(self, units: Streams, enterprises: Streams) -> None:
         self._units, self._all = units, np.arange(len(units))
@@ -109,7 +109,7 @@ class Shifts:
 
 
 class Hall:
-    """The air in the hall where a unit stands."""
+    """Air temperature in the halls of units."""
 
     def __init__(self, units: Streams, enterprises: Streams) -> None:
         self._mean_c = HALL_C + units.uniform("hall_c", -4.0, 6.0)  # A

@@ -2,7 +2,7 @@
 and commands.
 
 Sample 0 of every unit is taken at the start and holds all signals, so every unit can be born at once and no
-run reaches back into an earlier one. From then on a unit is sampled on a grid of its own: its class's base
+run reaches back into an earlier one. From then on each unit is sampled on a separate grid: its class's base
 interval Δ, shifted by a phase in [0, Δ) that is a multiple of 100 ms and comes from its id, so that a fleet's
 readings are spread over time. Sample k holds the signals whose interval, in multiples of Δ, divides k. (The
 first step is shorter than Δ; the kernels take it for a whole one.)
@@ -40,7 +40,8 @@ from qilu_devices.weather import Enterprises
 
 PHASE_STEP_MS = 100
 MOMENT = 10_000
-"""Readings of a moment at most: all units have their first at the start, and a large fleet has many."""
+"""Maximum number of readings per moment. All units have their first reading at the start, and a large fleet
+has many."""
 TOGETHER = 4096
 """Units of a class that are stepped together: few enough that a step's arrays stay in the processor's cache,
 and that a large fleet does not hold a step of all its units at once."""
@@ -48,16 +49,16 @@ and that a large fleet does not hold a step of all its units at once."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """Which signals a reading has: names, and their positions in the class's signals. Shared by all readings
-    that are alike."""
+    """The signals of a reading: names, and their positions in the class's signals. Shared by all readings
+    with the same signals."""
 
     names: tuple[str, ...]
     positions: tuple[int, ...]
 
 
 class Sample(NamedTuple):
-    """A reading as the simulation hands it out; `values` are in the order of `shape.names`, rounded to the
-    catalogue's resolution."""
+    """A simulated reading; `values` are in the order of `shape.names`, rounded to the catalogue's
+    resolution."""
 
     unit: Unit
     ts_ms: int
@@ -76,7 +77,7 @@ class Moment(NamedTuple):
 
 
 def phases_ms(units: Sequence[Unit], base_ms: int) -> Times:
-    """Where in the base interval each unit is sampled: of its id alone, not of the seed."""
+    """Phase of each unit in the base interval; it depends on the unit's id only, not on the seed."""
     slots = base_ms // PHASE_STEP_MS
     return np.array([text_key(f"phase/{unit.id}") % slots * PHASE_STEP_MS for unit in units], dtype=np.int64)
 
@@ -92,11 +93,11 @@ def _shape(names: tuple[str, ...], positions: tuple[int, ...]) -> Shape:
 
 
 class Block(NamedTuple):
-    """One step of some units of a class, by array. Nobody changes the arrays."""
+    """One step of some units of a class, as arrays that must not be changed."""
 
     units: Sequence[Unit]
     times: Times
-    """Of each unit, rising (UTC, ms)."""
+    """Time of each unit, ascending (UTC, ms)."""
     shape: Shape
     rows: NDArray[np.float64]
     """A row for each unit, a column for each name of the shape; rounded to the catalogue's resolution."""
@@ -128,7 +129,7 @@ class ClassRun:
         plan: FaultPlan,
         first: Times | None = None,
     ) -> None:
-        """`first`: of each unit its first grid time, where it is known."""
+        """`first`: the first grid time of each unit, if known."""
         self._equipment, self._start_ms, self._plan = equipment, start_ms, plan
         base_ms = equipment.base_interval_s * 1000
         first = first_times(units, base_ms, start_ms) if first is None else first
@@ -146,7 +147,7 @@ class ClassRun:
         self._faults = Schedule(equipment, self._ids, self._streams, start_ms, plan)
         self._controls = Controls(len(units))
         self._places: dict[str, int] = {}  # of the units that commands have named
-        self._waiting: list[ScheduledCommand] = []  # commands that hold from later than what was computed
+        self._waiting: list[ScheduledCommand] = []  # commands that apply after the computed steps
         self._computed: Times | None = None  # the units' latest times
         self._kernel = KERNELS[equipment.name](
             self._streams,
@@ -154,7 +155,7 @@ class ClassRun:
             float(equipment.base_interval_s),
         )
         self.watch: Watch | None = None
-        """Healthy twins that are stepped beside the units; to be set before the first step."""
+        """Healthy twins that are stepped with the units; to be set before the first step."""
         self._k = -1
         self._shape = self._shape_at(0)
         self._rows: NDArray[np.float64] | None = None
@@ -184,7 +185,7 @@ class ClassRun:
             self._faults = Schedule(self._equipment, self._ids, self._streams, self._start_ms, plan)
 
     def _control(self, times: Times) -> Controls:
-        """What holds at the units' times."""
+        """Controls at the units' times."""
         still = []
         for given in self._waiting:
             place = self._place(given.unit)
@@ -209,7 +210,7 @@ class ClassRun:
         return self._first + (k - 1) * self._base_ms
 
     def blocks(self, until_ms: int) -> Iterator[Block]:
-        """Step by step, up to and including `until_ms`. To be iterated once, and instead of `groups`."""
+        """Iterate over steps up to and including `until_ms`. Use it once, and instead of `groups`."""
         for k in count():
             inside = int(np.searchsorted(self._times(k), until_ms, side="right"))
             if not inside:
@@ -219,7 +220,8 @@ class ClassRun:
             yield Block(self.units[:inside], times[:inside], self._shape, self._rows[:inside])
 
     def groups(self) -> Iterator[_Group]:
-        """In time order, without end. `samples` is to be called with each, in this order."""
+        """Iterate over groups in time order, without end. `samples` must be called with each, in this
+        order."""
         for k in count():
             times = self._times(k)
             for begin, end in self._groups:
@@ -269,8 +271,8 @@ def first_values(
 def _class_runs(
     equipment: EquipmentClass, units: Sequence[Unit], seed: int, start_ms: int, plan: FaultPlan
 ) -> Iterator[ClassRun]:
-    """All units of a class, those together that are sampled at about the same time: so each run is done with
-    a step before the next one begins it."""
+    """Split the units of a class into runs by sample time, so that each run finishes a step before the next
+    one begins it."""
     first = first_times(units, equipment.base_interval_s * 1000, start_ms)
     order = np.argsort(first, kind="stable")
     for begin in range(0, len(units), TOGETHER):
@@ -313,11 +315,11 @@ class Simulation:
         return next(run for run in self._runs[class_name] if run.holds(unit))
 
     def free_from_ms(self, unit: Unit) -> int:
-        """The first time of a unit for which nothing has been computed yet: commands may hold from it on."""
+        """The first time of a unit for which nothing has been computed yet; commands may apply from it on."""
         return self._run_of(unit.class_name, unit.id).free_from_ms(unit.id)
 
     def obey(self, unit: Unit, given: ScheduledCommand) -> None:
-        """A command that comes while readings are computed. Its time is not before `free_from_ms`."""
+        """Add a command while readings are computed. Its time must not be before `free_from_ms`."""
         self._run_of(unit.class_name, unit.id).obey([given])
 
     def moments(self, until_ms: int | None) -> Iterator[Moment]:
@@ -332,7 +334,7 @@ class Simulation:
 def fleet_of(
     scenario: Scenario, seed: int | None = None, units: int | None = None, shard: Shard | None = None
 ) -> list[Unit]:
-    """The units that a run simulates; `seed` and `units` go before the scenario's own. Raises ConfigError
+    """The units that a run simulates; `seed` and `units` override the scenario's. Raises ConfigError
     when the scenario orders a fault of a unit that the whole fleet does not have."""
     slice_ = shard or Shard()
     made = make_units(
@@ -364,7 +366,7 @@ def samples(
     until_ms: int,
     commands: Sequence[ScheduledCommand] = (),
 ) -> dict[str, list[tuple[int, dict[str, Value]]]]:
-    """Every reading of some units (None: of all) up to `until_ms`, as it must be stored: unit → [(ts_ms,
+    """Every reading of some units (None: all) up to `until_ms`, as it must be stored: unit → [(ts_ms,
     {signal: value})]."""
     wanted = None if unit_ids is None else set(unit_ids)
     chosen = [unit for unit in fleet_of(scenario, seed, units) if wanted is None or unit.id in wanted]

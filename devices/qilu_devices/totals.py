@@ -1,4 +1,4 @@
-"""What a fleet of ten million units adds up to in a year, beside the province's figures.
+"""Yearly totals of a fleet of ten million units, compared with the province's figures.
 
 Classes are counted in a fleet drawn at random and scaled (with the caps of `qilu_devices.fleet`). Units of
 each class are drawn and run for a day, each on one of 52 days, one a week and all weekdays alike, so
@@ -36,7 +36,7 @@ _FIRED = frozenset({"boiler", "oven", "pasteuriser"})  # their meter counts heat
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One of the province's sums a year, with the figure it is held against."""
+    """A yearly total, with the published figure for comparison."""
 
     name: str
     value: float
@@ -48,7 +48,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class ClassTotal:
-    """One class of the scaled fleet: how many, and what each takes and emits in a mean hour."""
+    """One class of the scaled fleet: number of units, and mean consumption and emission of each per hour."""
 
     name: str
     units: int
@@ -68,7 +68,7 @@ def class_totals(classes: Mapping[str, float], cities: Mapping[str, float], seed
 
 
 def figures(found: list[ClassTotal], cities: Mapping[str, float], seed: int) -> list[Figure]:
-    """The sums that the province's statistics have too."""
+    """The totals for which the province has statistics."""
     hours = 24.0 * YEAR_DAYS
     counts = {each.name: each.units for each in found}
     electricity = sum(
@@ -130,7 +130,7 @@ def figures(found: list[ClassTotal], cities: Mapping[str, float], seed: int) -> 
 
 
 def _sample(name: str, cities: Mapping[str, float], seed: int) -> tuple[list[Unit], Values]:
-    """Units of one class of a fleet drawn at random, and the day of the year (ms) on which each is run."""
+    """Units of one class from a random fleet, and the day of the year (ms) on which each is run."""
     count = _UNITS.get(name, _USUAL_UNITS)
     units = list(make_units({name: 1.0}, cities, seed, count))
     week = np.floor(Streams(keys_of(seed, [unit.id for unit in units])).uniform("totals/week", 0.0, 52.0))
@@ -152,7 +152,7 @@ def _means(name: str, cities: Mapping[str, float], seed: int) -> tuple[float, fl
 
 
 def _hot_metal(cities: Mapping[str, float], seed: int) -> float:
-    """Tonnes an hour of a furnace in the mean."""
+    """Mean output of a furnace in tonnes per hour."""
     units, day_ms = _sample("blast_furnace", cities, seed)
     keys = Streams(keys_of(seed, [unit.id for unit in units]))
     kernel = KERNELS["blast_furnace"](keys, Enterprises(seed, [unit.enterprise.id for unit in units]), 600.0)
@@ -162,7 +162,7 @@ def _hot_metal(cities: Mapping[str, float], seed: int) -> float:
 
 
 def _coal(cities: Mapping[str, float], seed: int) -> float:
-    """Kilograms of coal an hour of a boiler in the mean, those of gas included."""
+    """Mean coal consumption of a boiler in kg per hour, over all boilers including gas-fired ones."""
     units, day_ms = _sample("boiler", cities, seed)
     keys = Streams(keys_of(seed, [unit.id for unit in units]))
     kernel = Boilers(keys, Enterprises(seed, [unit.enterprise.id for unit in units]), 600.0)

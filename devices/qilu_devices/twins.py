@@ -1,5 +1,5 @@
-"""One unit beside its twin: a normal day, and each fault beside the same unit without it (same seed, same
-weather, same chance). What pictures show and what can be checked of a signature."""
+"""Twins: a unit with a fault beside the same unit without it (same seed, weather and chance), and a normal
+day. Used for pictures and for checks of signatures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qilu_devices.kernel import Kernel, severities
 from qilu_devices.noise import Streams, Values, keys_of
 
 Series = dict[str, NDArray[np.float64]]
-"""By signal: step, unit."""
+"""Values by signal; axes: step, unit."""
 
 SEED = 11
 UNITS = 30
@@ -28,14 +28,14 @@ STEP_S = {
     **{"blast_furnace": 600, "wind_turbine": 600, "motor": 120, "boiler": 60, "compressor": 10, "cnc": 20},
     **{"robot": 7, "reactor": 180, "pump": 60, "loom": 10, "pasteuriser": 5, "oven": 20},
 }
-"""Between two steps of a fault's picture: longer than telemetry's where a class is slow; the equations take
-any."""
+"""Seconds between two steps of a fault's picture: longer than in telemetry for slow classes; the equations
+accept any."""
 
 DAY_STEP_S = {"compressor": 10, "cnc": 20, "loom": 10}
-"""Of a normal day, where a minute would be too long: between two steps a compressor has to see its limits."""
+"""Steps of a normal day for classes where a minute would be too long: a compressor must detect its limits."""
 
 ONSET, LONGEST, END = 40, 110, 240
-"""Steps of a fault's picture: before the onset, of the fault at most, in all."""
+"""Steps of a fault's picture: before the onset, maximum of the fault, total."""
 
 _SHORT = 5  # a fault that would be over in half of that has steps so much shorter
 _MOST_DEVELOPING = 0.6  # of a fault's time, so that there is something left to see of it
@@ -43,7 +43,7 @@ _MOST_DEVELOPING = 0.6  # of a fault's time, so that there is something left to 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """When a picture's fault is how severe: 0 at step ONSET, 1 from `developed` on, 0 from `repair` on."""
+    """Severity of a picture's fault over time: 0 at step ONSET, 1 from `developed` on, 0 from `repair` on."""
 
     step_s: int
     developed: int

@@ -82,11 +82,11 @@ class Watch:
 
     @property
     def done(self) -> bool:
-        """Nothing is left to be seen."""
+        """Whether no fault is left to watch."""
         return not self._open.any()
 
     def step(self, k: int, times: Times, positions: Sequence[int], controls: Controls) -> None:
-        """The twins' step, of units whose step this is."""
+        """Step the twins of the units that are being stepped."""
         at = times[self._places]
         ill: dict[str, Matrix] = {}
         for name, cases in self._others.items():
@@ -98,7 +98,7 @@ class Watch:
         self._twins = sensed([self._equipment.signals[i] for i in positions], produced)
 
     def compare(self, times: Times, positions: Sequence[int], rows: Matrix) -> None:
-        """What the units' own step gave."""
+        """Compare the result of the units' step with the twins."""
         at = times[self._places]
         active = self._open & (at >= self._start) & (at < self._end)
         if active.any():
@@ -157,7 +157,8 @@ def _others(cases: Sequence[Occurrence]) -> Mapping[str, Cases]:
 
 
 def _noise(equipment: EquipmentClass, lanes: Sequence[tuple[str, str]], seed: int, from_ms: int) -> Matrix:
-    """Of each lane's unit (rows) and each signal (columns): the deviation of a sample for no reason."""
+    """Noise of each signal (columns) of each lane's unit (rows): the deviation of a sample without a
+    cause."""
     day = (from_ms + SHANGHAI_MS) // DAY_MS
     while kind_of(np.array([day]))[0] != WORKDAY:
         day += 1

@@ -1,10 +1,10 @@
-"""The weather of the province's cities: outdoor temperature and wind, the same for every class that stands
-there, as pure functions of seed, city and time.
+"""Weather of the province's cities: outdoor temperature and wind, the same for every class in a city, as pure
+functions of seed, city and time.
 
 Temperature is climate (season and hour by city) plus an anomaly of two parts, weather fronts of days and
 spells of a week. Wind is a latent of variance 1: the synoptic wind that cities share by distance. Each part
-is a moving average of hashed shocks on a grid of three hours, so any moment can be asked of any process.
-Constants: S source found, C computed from data, N known but not checked, A assumed.
+is a moving average of hashed shocks on a grid of three hours, so it can be computed for any moment in any
+process. Constants: S source found, C computed from data, N known but not checked, A assumed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class _Shocks:
 
 
 class _Cities:
-    """The weather of all cities under one seed; shared by whoever asks for it."""
+    """The weather of all cities under one seed; a shared instance."""
 
     def __init__(self, seed: int) -> None:
         cities = Streams(keys_of(seed, [f"weather/{city}" for city in CITIES]))
@@ -153,7 +153,7 @@ def _cities(seed: int) -> _Cities:
 
 
 class Weather:
-    """Of units that each stand in a city, `places` in the order of `CITIES`."""
+    """Weather at units; `places` are indices of their cities in `CITIES`."""
 
     def __init__(self, seed: int, places: NDArray[np.int8]) -> None:
         self._places, self._cities = places, _cities(seed)
@@ -167,7 +167,7 @@ class Weather:
         return self._between(t_ms, KNOT_MS, self._cities.wind)
 
     def _between(self, t_ms: Times, step_ms: int, row_of: Callable[[int], Values]) -> Values:
-        """Linear in time between the cities' rows; units may stand at very different times."""
+        """Interpolate linearly in time between the cities' rows; the times of units may differ widely."""
         if not len(t_ms):
             return np.zeros(0)
         row = t_ms // step_ms
@@ -189,10 +189,10 @@ _PLACE_OF = {city[:4]: place for place, city in enumerate(CITIES)}
 
 
 class Enterprises(Streams):
-    """The streams of units' enterprises, with the weather where they stand."""
+    """The random streams of units' enterprises, with the weather at their location."""
 
     def __init__(self, seed: int, enterprise_ids: Sequence[str]) -> None:
-        """One element a unit; an id begins with its county's code."""
+        """One element per unit; an id begins with its county's code."""
         known = sorted(set(enterprise_ids))
         keys = dict(zip(known, keys_of(seed, (f"enterprise/{name}" for name in known)), strict=True))
         super().__init__(np.array([keys[name] for name in enterprise_ids], dtype=np.uint64))
@@ -202,7 +202,7 @@ class Enterprises(Streams):
 
 
 def weather_of(enterprises: Streams) -> Weather:
-    """The weather where enterprises stand; streams without an address stand in a city by chance."""
+    """The weather at enterprises; streams without an address get a random city."""
     if isinstance(enterprises, Enterprises):
         return enterprises.weather
     places = (enterprises.uniform("city") * len(CITIES)).astype(np.int8)

@@ -37,4 +37,4 @@ KERNELS: dict[str, Callable[[Streams, Streams, float], Kernel]] = {
     "oven": Ovens,
     **{name: partial(OwnUnits, own) for name, own in OWN.items()},
 }
-"""What makes the kernel of each class."""
+"""Factories of kernels, by class."""

@@ -198,12 +198,12 @@ class BlastFurnaces:
         # A: a hanging burden blocks a third as much again, a channel opens an eighth.
         blocked = (1.0 + 0.03 * burden) * (1.0 + 0.35 * hanging) * (1.0 - 0.12 * channel)
         drop_kpa = self._resistance_kpa * exact.power(np.maximum(relative, 1e-3), 1.8) * blocked
-        # A: the top's valve lets pressure follow half of the volume, and is set anew as the burden changes.
+        # A: the top's valve lets pressure follow half of the volume, and is adjusted as the burden changes.
         followed = (1.0 + 0.5 * (relative - 1.0) + 0.04 * self._top_valve.step(k)) * (0.1 + 0.9 * blown)
         top_kpa = self._top_kpa * followed * (1.0 + 0.002 * noise("top_noise", k)) + 15.0 * slip
         oxygen = blown * (controls.value("oxygen_enrichment", self._oxygen) + 0.3 * self._enrich.step(k))
 
-        # > 0: gas is used well, by the hour and by the day.
+        # > 0: gas is used well; one hourly and one daily component.
         gas = 0.6 * self._gas.step(k) + 0.8 * self._day_gas.step(k)
         eta = self._eta + 0.015 * gas - 0.002 * burden - 0.04 * channel  # A: gas in a channel reduces nothing
         need = 0.8 * self._control.step(k) - 0.6 * gas  # gas used badly is paid for in fuel

@@ -92,7 +92,7 @@ class Boilers:
         self._co2_kg_kwh = GJ_PER_KWH * np.where(self.is_gas, NATURAL_GAS_KG_PER_GJ, COAL_KG_PER_GJ)
         self._heats = units.uniform("heating") < HEATING_SHARE
         self._shifts, self._weather = Shifts(units, enterprises), weather_of(enterprises)
-        # A: where several boilers heat together, each is lit below an outdoor temperature of its own.
+        # A: where several boilers heat together, each is lit below a different outdoor temperature.
         self._lit_below_c = units.uniform("lit_below", -1.0, 15.0)
         self._overhaul = units.uniform("overhaul", 0.0, 365.25)
         self._is_on: Values | None = None

@@ -92,7 +92,7 @@ class CncMachines:
         )
         self._quality[which] = quality
         handling = 0.5 + 1.5 * self._units.chance_of("handling", which, numbers)
-        # What the last part took too long is the next one's time.
+        # The time by which the last part overran is taken from the next one.
         late = np.minimum(self._left_min[which], 0.0)
         self._left_min[which] = late + PART_MIN[quality] + self._handling_min[which] * handling
         torque = TORQUE_NM + PART_SD * self._units.normal_of("torque", which, numbers)

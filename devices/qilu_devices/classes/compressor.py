@@ -100,7 +100,7 @@ class Compressors:
         loaded = np.where(self.pressure_mpa <= load_mpa, 1.0, self.loaded)
         loaded = on * np.where(self.pressure_mpa >= unload_mpa, 0.0, loaded)
         if k > 0:
-            # What leaks and is drawn falls with pressure, so the balance never goes below none.
+            # Leakage and consumption fall with pressure, so the balance never becomes negative.
             leaving = drawn * np.minimum(self.pressure_mpa / LOAD_MPA, 1.0)
             change = FILL_MPA_S * self._interval_s * (self.loaded * flow / self.rated_flow - leaving)
             self.pressure_mpa = np.clip(self.pressure_mpa + change, 0.0, 0.85)  # A: the safety valve

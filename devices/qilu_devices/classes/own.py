@@ -1,4 +1,4 @@
-"""A class of a user's own: what its YAML file says of each signal
+"""Custom classes: the signals that a user's YAML file describes
 (`qilu_contract.catalogue.own_classes.Motion`), for all units at once.
 
 A signal is constant + daily swing + autoregression + noise + Σ factor·(another signal, after a first-order

@@ -108,7 +108,7 @@ STUCK = {
 }
 
 Row = tuple[tuple[int, float], ...]
-"""What is not zero of a row of a matrix: columns and values."""
+"""Non-zero elements of a matrix row: columns and values."""
 
 
 def _rows(name: str) -> list[list[str]]:
@@ -118,8 +118,8 @@ def _rows(name: str) -> list[list[str]]:
 
 @cache
 def _matrices() -> dict[str, tuple[Row, ...]]:
-    """Of normal operation, a row a signal: `keep` from step to step, `shock` and `sensor` for noise, `start`
-    for the first step."""
+    """Matrices of normal operation, one row per signal: `keep` from step to step, `shock` and `sensor` for
+    noise, `start` for the first step."""
     found: dict[str, list[Row]] = {}
     for matrix, _, *values in _rows("reactor_normal.csv"):
         row = tuple((column, float(text)) for column, text in enumerate(values) if float(text))
@@ -129,7 +129,8 @@ def _matrices() -> dict[str, tuple[Row, ...]]:
 
 @cache
 def _answers() -> dict[str, dict[str, Row]]:
-    """By input and signal: what each lag and wave of the input adds to the signal, in its deviations."""
+    """Coefficients by input and signal: the contribution of each lag and wave of the input to the signal, in
+    its deviations."""
     found: dict[str, dict[str, Row]] = {}
     for name, signal, *values in _rows("reactor_answers.csv"):
         row = tuple((part, float(text)) for part, text in enumerate(values) if float(text))
@@ -138,7 +139,7 @@ def _answers() -> dict[str, dict[str, Row]]:
 
 
 def _sum(row: Row, parts: list[Values]) -> Values:
-    """Added in the row's order, for every processor alike."""
+    """Sum in the row's order, so that every processor gives the same result."""
     total: Values | None = None
     for place, factor in row:
         total = factor * parts[place] if total is None else total + factor * parts[place]
@@ -186,7 +187,7 @@ class _Input:
         self.parts = [entering, *lags, *waves]
 
     def forget(self, still: Values) -> None:
-        """Units with 0 have been started anew."""
+        """Reset units with 0; they have been restarted."""
         self.parts = [part * still for part in self.parts]
 
 
@@ -266,7 +267,7 @@ class Reactors:
         return answers
 
     def _held(self, signals: dict[str, Values], faults: Severities) -> dict[str, Values]:
-        """Signals of plants that have tripped stand still until nothing is wrong with them any more."""
+        """Signals of tripped plants hold their values until all of the plant's faults have ended."""
         if self._tripped.any():
             wrong = sum(
                 (faults[fault] for fault in (*DISTURBANCES, *STICKING, "idv21")), np.zeros(len(self._units))
@@ -288,7 +289,7 @@ class Reactors:
         signals: dict[str, Values] = {}
         for (name, (base, sd, size)), noise in zip(_BASE.items(), self._normal.step(k), strict=True):
             if name == "feed_AC":
-                noise = noise * (1.0 - 0.8 * faults["idv21"])  # the valve stands still; the meter does not
+                noise = noise * (1.0 - 0.8 * faults["idv21"])  # the valve is stuck; the meter is not
             value = base + sd * noise
             signals[name] = value + size * answers[name] if name in answers else value
         base_c = _BASE["reactor_temp"][0]

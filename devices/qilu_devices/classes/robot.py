@@ -86,7 +86,7 @@ class Robots:
         hall = self._hall.temperature_c(t_ms)
         pace = 1.0 + 0.004 * self._pace.step(k)  # A
         cycle_ms = self._cycle_s * 1000.0 / faster
-        # C: a measured arm stood still half of the time, and the CV of its cycles was .39: in each cycle it
+        # C: a measured arm was idle half of the time, and the CV of its cycles was .39: in each cycle it
         # waits for a part or for others.
         cycles = t_ms / (
             self._cycle_s * 1000.0
@@ -95,7 +95,7 @@ class Robots:
         share = self._units.chance_of("moves", self._all, number)
         moves = ((cycles - number) < 0.15 + 0.7 * share).astype(np.float64)
         waits = self._units.chance_of("waits", self._all, number - 1)
-        # Ten moments up to the sample, one a row; programs start anew every hour.
+        # Ten moments up to the sample, one a row; programs restart every hour.
         phase = ((t_ms % 3_600_000) - BEFORE_MS[:, np.newaxis]) / cycle_ms
         torques: dict[str, Values] = {}
         temperatures: dict[str, Values] = {}

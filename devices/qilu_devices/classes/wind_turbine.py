@@ -4,11 +4,11 @@ temperatures.
 Faults: a worn gearbox bearing makes heat, a misaligned yaw loses cos² of the wind, ice on the blades (only
 when it freezes) and a limit from the grid take power, a stiff drive takes current. Wind: a Gaussian latent,
 mapped to a Weibull distribution and scaled by month and hour. Its slow part is the city's weather and the
-farm's own (so cities breathe together by distance); half of the fast part is the farm's, half the
-turbine's, and its shocks have heavy tails. Weights and time constants are fitted (C) to La Haute Borne's
-autocorrelation of 10-minute means of speed (0.970, 0.888, 0.612, 0.308 at 10 min, 1 h, 6 h, 24 h) and of
-power (0.969, 0.888, 0.635, 0.359). Turbines also stand still for repairs, and the grid holds farms back.
-Marks of constants: S source found, C computed, N standard named but not checked, A assumed.
+farm's own (so cities breathe together by distance); half of the fast part is the farm's, half the turbine's,
+and its shocks have heavy tails. Weights and time constants are fitted (C) to La Haute Borne's autocorrelation
+of 10-minute means of speed (0.970, 0.888, 0.612, 0.308 at 10 min, 1 h, 6 h, 24 h) and of power (0.969, 0.888,
+0.635, 0.359). Turbines are also stopped for repairs, and the grid curtails farms. Marks of constants: S
+source found, C computed, N standard named but not checked, A assumed.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class WindTurbines:
         return np.asarray(self._site * month * hour * np.interp(latent, _LATENT, _WEIBULL_MS))
 
     def _held(self, t_ms: Times) -> tuple[NDArray[np.bool_], Values]:
-        """Which turbines stand for repair, and what the grid lets each make."""
+        """Mask of turbines under repair, and the limit that the grid sets for each."""
         day, hour = day_of(t_ms), local_hour(t_ms)
         unit, farm = self._units.chance_of, self._enterprises.chance_of
         from_h = 24.0 * unit("stands_from", self._all, day)

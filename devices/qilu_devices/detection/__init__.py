@@ -1,1 +1,1 @@
-"""Detecting faults in an export: what a detector found is scored, and simple detectors to compare it with."""
+"""Fault detection in exports: scoring of detectors, and baseline detectors for comparison."""

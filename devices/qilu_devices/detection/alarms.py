@@ -1,4 +1,4 @@
-"""Alarms: what a detector says, from a file or from a baseline."""
+"""Alarms of a detector, from a file or a baseline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qilu_contract.errors import ConfigError
 from qilu_devices.parquet import quoted
 
 TOGETHER_MS = 600_000
-"""Detections of a unit (and of one fault, where that is named) that are no further apart are one alarm."""
+"""Maximum gap between detections of a unit (and fault, if named) that form one alarm."""
 MAX_DETECTIONS = 20_000_000  # memory: about 100 bytes each
 FORMATS = (
     "a CSV or Parquet file with the columns unit and start (with end or without) or time, and fault if known"
@@ -21,7 +21,7 @@ FORMATS = (
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`start_ms` to `end_ms`, both included. `fault`: which one it is, where the detector says so."""
+    """An alarm from `start_ms` to `end_ms`, both inclusive. `fault`: its name, if the detector gives one."""
 
     unit: str
     start_ms: int
@@ -30,8 +30,8 @@ class Alarm:
 
 
 def load_alarms(path: Path) -> list[Alarm]:
-    """The detections in a file, put together to alarms, in the order of unit and start. A time is a timestamp
-    (UTC without a zone), or milliseconds since 1970. Raises ConfigError for a file that cannot be used."""
+    """Load the detections in a file and merge them to alarms, ordered by unit and start. A time is a
+    timestamp (UTC without a zone), or milliseconds since 1970. Raises ConfigError for an unusable file."""
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file: give {FORMATS}.")
     reader = "read_parquet" if path.suffix == ".parquet" else "read_csv"
@@ -80,7 +80,7 @@ def _ms(name: str, columns: dict[str, str]) -> str:
 
 
 def together(detections: Iterable[Alarm]) -> list[Alarm]:
-    """Alarms, from detections in any order."""
+    """Merge detections, in any order, to alarms."""
     found: list[Alarm] = []
     last: dict[str | None, int] = {}  # by fault: place of its latest alarm of this unit
     unit = ""

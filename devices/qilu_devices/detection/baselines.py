@@ -1,8 +1,8 @@
-"""Simple detectors to compare others with. They run over an export as over a stream: each unit by itself, in
-the order of time, knowing nothing of faults.
+"""Baseline detectors for comparison. They process an export like a stream: each unit separately, in time
+order, without knowledge of faults.
 
-For the first quarter of the export they learn what is usual of each signal of each unit; then they raise
-alarms:
+In the first quarter of the export they learn the normal behaviour of each signal of each unit; then they
+raise alarms:
 
 - `threshold`: a signal leaves the range that it had until then by more than k of its deviations, for three
   samples;
@@ -10,8 +10,8 @@ alarms:
   usual level;
 - `random`: as many alarms as there are faults, at any time, of any unit.
 
-k is one number for all units and signals: the one of a few that has the best F1 on the truth itself. No
-detector in use knows it, so a baseline's score is the best that the method can have."""
+k is one number for all units and signals: the one of a few candidates with the best F1 on the truth itself. A
+real detector does not know it, so a baseline's score is the upper bound of the method."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """`k`: the one that did best."""
+    """Result of a baseline; `k` is the best candidate."""
 
     name: str
     k: float | None
@@ -58,15 +58,15 @@ class Baseline:
 
 
 def learnt_ms(truth: Truth) -> int:
-    """When the baselines begin to raise alarms."""
+    """Time at which the baselines begin to raise alarms."""
     return truth.start_ms + round(LEARN_SHARE * (truth.until_ms - truth.start_ms))
 
 
 def run_baselines(
     folder: Path, truth: Truth, tolerance_ms: int, progress: Progress = lambda done, total: None
 ) -> list[Baseline]:
-    """Each baseline over the export in `folder`, scored on what can be found after they have learnt. Blocks.
-    Raises ConfigError when the folder is no export."""
+    """Run each baseline over the export in `folder`, and score it on the faults after the learning period.
+    Blocks. Raises ConfigError when the folder is not an export."""
     ids = _units(folder)
     rest = truth.after(learnt_ms(truth))
     raised: dict[str, dict[float, list[Alarm]]] = {
@@ -93,8 +93,9 @@ def run_baselines(
 def alarms_of(
     equipment: EquipmentClass, unit: str, times: Ints, values: Floats, from_ms: int
 ) -> dict[str, dict[float, list[Alarm]]]:
-    """By baseline and k, the alarms of one unit from a time on, before which it learns. `values`: a row for
-    each of `times` (rising), a column for each signal of the class; NaN where it was not sampled."""
+    """Alarms of one unit by baseline and k, from a time on; the data before it is for learning. `values`: a
+    row for each of `times` (ascending), a column for each signal of the class; NaN where it was not
+    sampled."""
     learning = times < from_ms
     nothing: dict[str, dict[float, list[Alarm]]] = {"threshold": {}, "ewma": {}}
     if learning.sum() < 2 or learning.all():
@@ -130,7 +131,8 @@ def _raised(
 
 
 def _held(values: Floats) -> Floats:
-    """With the last value where there is none; the first one before it. A signal without any is 0."""
+    """Fill gaps with the last value, and those at the beginning with the first. A signal without values is
+    0."""
     rows = np.where(np.isnan(values), 0, np.arange(len(values))[:, None])
     held = np.take_along_axis(values, np.maximum.accumulate(rows, axis=0), axis=0)
     first = np.take_along_axis(values, np.argmin(np.isnan(values), axis=0)[None, :], axis=0)
@@ -138,7 +140,7 @@ def _held(values: Floats) -> Floats:
 
 
 def _trailing_min(values: Floats, over: int) -> Floats:
-    """The least of the last `over` values, or of those that there are."""
+    """Minimum of the last `over` values, or of as many as exist."""
     found, have = values.copy(), 1
     while have < over:
         step = min(have, over - have)
@@ -194,7 +196,7 @@ def _units(folder: Path) -> dict[str, list[str]]:
 def _series(
     folder: Path, equipment: EquipmentClass, units: Sequence[str], truth: Truth
 ) -> Iterator[tuple[str, Ints, Floats]]:
-    """Of each unit: times, and values as a column for each signal."""
+    """For each unit, times and values, with a column for each signal."""
     steps = (truth.until_ms - truth.start_ms) / (1000 * equipment.base_interval_s) + 2
     together_ = max(1, int(BATCH_VALUES / (steps * len(equipment.signals))))
     files = quoted(str(folder / f"class={equipment.name}" / "**" / "*.parquet"))

@@ -1,4 +1,4 @@
-"""How good alarms are, against the truth of `faults.parquet`: event by event, not sample by sample.
+"""Scores alarms against the ground truth of `faults.parquet`, by event, not by sample.
 
 An alarm is judged by the moment at which it begins. Of each fault, from `visible` to its end is what can be
 found:
@@ -35,7 +35,7 @@ TOLERANCE_MS = 600_000
 
 @dataclass(frozen=True, slots=True)
 class TrueFault:
-    """`visible_ms`: None where it did not become visible."""
+    """A fault of the ground truth. `visible_ms`: None if it did not become visible."""
 
     unit: str
     class_name: str
@@ -47,7 +47,7 @@ class TrueFault:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Faults, and of what: so many units, watched from `start_ms` through `until_ms`."""
+    """The ground truth: the faults of a number of units, from `start_ms` through `until_ms`."""
 
     faults: tuple[TrueFault, ...]
     units: int
@@ -55,10 +55,10 @@ class Truth:
     until_ms: int
 
     def after(self, ms: int) -> Truth:
-        """What is left to be found from a time on: a fault that could be found before is none of it."""
+        """The truth from a time on, without faults that could be found earlier."""
         kept = tuple(
             each if each.visible_ms is None or each.visible_ms >= ms
-            # Under way already: it is neither missed nor a false alarm.
+            # Already in progress: it counts neither as missed nor as a false alarm.
             else TrueFault(each.unit, each.class_name, each.fault, each.start_ms, each.end_ms, None)
             for each in self.faults
             if each.end_ms > ms
@@ -68,9 +68,9 @@ class Truth:
 
 @dataclass(slots=True)
 class Score:
-    """Delays are in seconds, None without a fault found. `by_fault`: class/fault → [found, there].
-    `named_right`: share of the faults found that the detector called by their name, None where it named
-    none."""
+    """Scores of a detector. Delays are in seconds, None if no fault was found. `by_fault`: class/fault →
+    [found, total]. `named_right`: share of the found faults that the detector named correctly, None if it
+    named none."""
 
     faults: int = 0
     found: int = 0
@@ -90,7 +90,7 @@ class Score:
 
 
 def load_truth(path: Path) -> Truth:
-    """The truth in `faults.parquet`. Raises ConfigError for a file that is none."""
+    """Load the ground truth in `faults.parquet`. Raises ConfigError for any other file."""
     if not path.is_file():
         raise ConfigError(
             f"--truth {path}: there is no such file: give the faults.parquet of an export or a run."
@@ -113,8 +113,7 @@ def load_truth(path: Path) -> Truth:
 
 
 def score(alarms: Iterable[Alarm], truth: Truth, tolerance_ms: int = TOLERANCE_MS) -> Score:
-    """Judge alarms, which may come in any order. Those that begin outside of the truth's time are left
-    out."""
+    """Score alarms, in any order. Alarms that begin outside the truth's period are ignored."""
     of_unit: dict[str, list[TrueFault]] = {}
     for fault in truth.faults:
         of_unit.setdefault(fault.unit, []).append(fault)

@@ -1,1 +1,1 @@
-"""Edge nodes: what they publish, and how."""
+"""Simulated Sparkplug edge nodes."""

@@ -1,11 +1,11 @@
-"""What an edge node has to publish, in order, and what became of its readings. No I/O.
+"""Backlog of an edge node: the queue of messages to publish, and the accounting of its readings. No I/O.
 
-Readings wait here until the broker has acknowledged them. What was published and not acknowledged when a
-connection ends comes back to the head of the queue, so a reading leaves by its PUBACK alone, or by the bound
-of the buffer: when that is full, the oldest reading is dropped and counted.
+Readings stay here until the broker has acknowledged them. When a connection ends, readings without a PUBACK
+return to the head of the queue. So a reading leaves only by its PUBACK, or at the bound of the buffer: when
+it is full, the oldest reading is dropped and counted.
 
-Sample 0 of a unit is published by its birth and by nothing else. Births repeat acknowledged values with their
-own sample times, so they never carry a reading that is not counted.
+Sample 0 of a unit is published only by its birth. Births repeat acknowledged values with their own sample
+times, so they never carry a reading that is not counted.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from qilu_devices.transport.disturbance import NO_READING, Sending, Treatment
 
 ALIASES_A_UNIT = 32
 MAX_ANSWERS = 1000
-"""Answers to commands that may wait for the host; the oldest is dropped when one more comes."""
+"""Maximum number of answers to commands that wait for the host; beyond it, the oldest is dropped."""
 NODE_BIRTH, MARK = "NBIRTH", "mark"
 Item = Sample | Sending | Answer | Device | str
-"""What a message in flight is about: a reading, an answer, a unit's birth, the node's birth or a mark."""
+"""Content of a message in flight: a reading, an answer, a unit's birth, the node's birth or a mark."""
 
 
 def made_ms(item: Sample | Sending) -> int:
-    """When a reading was sampled, whatever its timestamp says."""
+    """Sample time of a reading, whatever its timestamp."""
     return item.made_ms if isinstance(item, Sending) else item.ts_ms
 
 
 class Backlog:
-    """`offer` adds readings, `next` gives what to publish, `acknowledged` and `take_back` what became of it.
-    `online` is set by the owner: connected, and the host takes readings."""
+    """Backlog of one edge node. `offer` adds readings, `next` returns the next message to publish,
+    `acknowledged` and `take_back` report the outcome. The owner sets `online`: connected, and the host is
+    online."""
 
     def __init__(self, units: Sequence[Unit], messages: NodeMessages, capacity: int) -> None:
         self._messages, self._capacity = messages, capacity
@@ -59,13 +60,13 @@ class Backlog:
         self._late_until_ms = 0  # what was sampled up to here waited for the connection or the host
         self.online = False
         self.disconnect_due = False
-        """A transport fault breaks the connection off."""
+        """Set when a transport fault must break the connection."""
 
         self.made = 0
         self.acked = 0
         self.dropped = 0
         self.unfit = 0
-        """Acknowledged readings that a transport fault made unfit for the gateway."""
+        """Acknowledged readings that the gateway refuses because of a transport fault."""
         self.births = 0
         self.made_until_ms = 0
 
@@ -76,12 +77,12 @@ class Backlog:
 
     @property
     def has_more(self) -> bool:
-        """Whether there may be something to publish."""
+        """Whether there may be messages to publish."""
         return bool(self._buffer or self._births or self._answers)
 
     def acked_through_ms(self, in_flight: Sequence[Any]) -> int:
-        """Every reading sampled up to here is acknowledged (or dropped, if `dropped` says so), when these
-        items are not."""
+        """Time up to which every reading is acknowledged (or dropped, if `dropped` is above 0), given that
+        these items are not."""
         waiting = [made_ms(item) for item in _readings(in_flight)]
         ahead = islice(self._buffer, 1 if self._in_order else None)
         waiting += [made_ms(item) for item in ahead if isinstance(item, Sample) or item.counts]
@@ -96,7 +97,7 @@ class Backlog:
     # -- in
 
     def offer(self, sample: Sample | Sending) -> None:
-        """Take a reading; samples of a unit come in time order, the first one undisturbed."""
+        """Add a reading; samples of a unit come in time order, the first one undisturbed."""
         if isinstance(sample, Sending):
             self._offer_disturbed(sample)
             return
@@ -124,7 +125,7 @@ class Backlog:
         self._drop_oldest()
 
     def skip(self, sample: Sample | Sending) -> None:
-        """Take a reading that an earlier process has published, and the broker acknowledged."""
+        """Skip a reading that an earlier process has published, with a PUBACK."""
         self.made_until_ms = max(self.made_until_ms, made_ms(sample))
         device = self.devices[sample.unit.id]
         if isinstance(sample, Sending):
@@ -147,20 +148,20 @@ class Backlog:
         self._answers.append(answer)
 
     def add_births(self) -> None:
-        """The node's birth is due, and that of every unit which has a reading and is not lost."""
+        """Queue the birth of the node, and of every unit that has a reading and is not lost."""
         for device in self.devices.values():
             device.born = device.last is not None and not device.lost
         self._births = deque(device for device in self.devices.values() if device.born)
         self._node_birth_due = True
 
     def mark_late(self) -> None:
-        """What waits now has waited for the connection or the host."""
+        """Mark the waiting readings as late: they have waited for the connection or the host."""
         if self._buffer:
             self._late_until_ms = made_ms(self._buffer[-1])
 
     def _queue_birth(self, device: Device) -> None:
-        """Of a unit that has no birth on this connection, or that the node had lost: of its first reading, or
-        of one whose earlier readings an earlier process has published."""
+        """Queue the birth of a unit that has none on this connection, or that the node had lost: with its
+        first reading, or with one whose predecessors an earlier process has published."""
         if self.online and device.last is not None:
             device.born, device.lost = True, False
             self._births.append(device)
@@ -173,7 +174,7 @@ class Backlog:
     # -- out
 
     def next(self, bd_seq: int, limit_ms: int) -> tuple[str, bytes, Item] | None:
-        """Topic, payload and item of the next message: births before data, nothing from beyond `limit_ms`."""
+        """Topic, payload and item of the next message: births before data, nothing later than `limit_ms`."""
         if self._node_birth_due:
             self._node_birth_due = False
             return *self._messages.birth(bd_seq, self.made_until_ms), NODE_BIRTH
@@ -199,7 +200,7 @@ class Backlog:
             if treatment is not Treatment.OFFLINE:
                 return *self._encode(device, sample), sample
             was_born, device.born, device.lost = device.born, False, True
-            if was_born:  # else nobody has seen the unit on this connection
+            if was_born:  # otherwise the unit is not known on this connection
                 return *self._messages.device_death(device, sample.ts_ms), sample
         return None
 
@@ -244,7 +245,7 @@ class Backlog:
         self._drop_oldest()
 
     def forget_births(self) -> None:
-        """Births and marks that are due mean nothing on another connection."""
+        """Drop queued births and marks, which are invalid on another connection."""
         self._births.clear()
         self._node_birth_due, self._mark_due = False, None
 

@@ -1,4 +1,4 @@
-"""A unit as its edge node knows it."""
+"""State of a unit in its edge node."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from qilu_devices.simulation import Sample, Shape
 
 
 class Device:
-    """`last`: the latest acknowledged sample of each shape; sample 0 until it is acknowledged, None before
-    there is one. `first_pending`: sample 0 is not acknowledged yet. `born`: its birth was published on this
-    connection, or is queued. `lost`: the node has published its death, and publishes nothing of it until it
-    makes a reading again."""
+    """State of a unit. `last`: the latest acknowledged sample of each shape; sample 0 until it is
+    acknowledged, None before there is one. `first_pending`: sample 0 is not acknowledged yet. `born`: its
+    birth was published on this connection, or is queued. `lost`: the node has published its death, and
+    publishes nothing for it until there is a new reading."""
 
     __slots__ = ("alias", "born", "data_topic", "equipment", "first_pending", "last", "lost", "unit")
 

@@ -45,12 +45,13 @@ from qilu_devices.simulation import Sample
 from qilu_devices.transport.disturbance import Sending
 
 WINDOW = 256
-"""Messages in flight to the broker per node: enough to hide the round trip, few enough to publish again."""
+"""Maximum number of messages in flight per node: enough to hide the round trip, few enough to publish
+again."""
 FAREWELL_S = 1.0
 RECEIVE_MAXIMUM = 100
 """Commands that the broker may deliver before they are acknowledged."""
 REBIRTH_PAUSE_S = 2.0
-"""At least this time passes between two rebirths, however many are commanded."""
+"""Minimum time between two rebirths, however many are requested."""
 
 _log = structlog.get_logger(__name__)
 
@@ -65,10 +66,10 @@ def _refuse_none(_unit: Unit | None, _id: str, _payload: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """What the edge nodes of a run share. `capacity`: readings that a node keeps. `connecting` bounds how
-    many connect at once, `sessions` numbers their connections. `strict`: Sparkplug to the letter: births and
-    data go at QoS 0, so a reading counts as acknowledged when it is sent. `historical`: data of the past, on
-    the topics of history."""
+    """Settings that the edge nodes of a run share. `capacity`: readings that a node keeps. `connecting`
+    limits how many connect at once, `sessions` numbers their connections. `strict`: Sparkplug to the letter:
+    births and data use QoS 0, so a reading counts as acknowledged when it is sent. `historical`: data of the
+    past, on the history topics."""
 
     broker: BrokerAddress
     capacity: int
@@ -79,7 +80,8 @@ class NodeConfig:
 
 
 class EdgeNode:
-    """See the module. `progress` is called when the backlog shrinks, and when the connection changes."""
+    """A simulated Sparkplug edge node; see the module. `progress` is called when the backlog shrinks, and
+    when the connection changes."""
 
     def __init__(
         self,
@@ -113,7 +115,7 @@ class EdgeNode:
 
     @property
     def online(self) -> bool:
-        """Connected, and the host takes readings."""
+        """Whether the node is connected and the host is online."""
         return self.backlog.online
 
     @property
@@ -149,7 +151,7 @@ class EdgeNode:
         self.wake()
 
     def stop(self) -> None:
-        """Publish the death and end `run`. What is pending stays pending."""
+        """Publish the death and end `run`. Pending readings stay pending."""
         self._stop.set()
 
     async def run(self) -> None:

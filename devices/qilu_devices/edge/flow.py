@@ -1,8 +1,8 @@
-"""How far a host is behind what was made for it, and how much more may be made.
+"""Flow control to a host: measures how far it is behind, and how many more readings may be made.
 
-A broker acknowledges long before the host has a reading, so a PUBACK says nothing about the host's pace.
-Marks do (`qilu_contract.wire.marks`): they travel among the data, and come back when the
-host has come to them.
+A broker acknowledges long before the host has a reading, so a PUBACK tells nothing about the host's pace.
+Marks do (`qilu_contract.wire.marks`): they are published among the data, and the host returns them when it
+reaches them.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from qilu_contract.wire.marks import Mark
 from qilu_contract.wire.topics import HOST_ID
 
 AHEAD_S = 1.0
-"""What the host takes in this time may be ahead of it."""
+"""Readings in transit are limited to what the host takes in this time."""
 AHEAD_MIN = 250
-"""Readings that may always be ahead: enough to keep a host busy between two marks."""
+"""Readings that may always be in transit: enough to keep a host busy between two marks."""
 TICK_S = 0.1
 RATE_OVER_S = 3.0
 REPEAT_S = 2.0
-"""Without anything new a mark is sent so often: one may be lost."""
+"""Interval of marks without new readings, because a mark may be lost."""
 UNANSWERED_S = 10.0
-"""A host that answers none of the first marks within this knows no marks, and what it believes of the clock
-cannot be known."""
+"""A host that answers none of the first marks within this time does not support marks, and its run clock is
+unknown."""
 EXPECTED_S = 2.0
-"""So long nothing much is made in expectation of the first answer."""
+"""Time to hold back readings while waiting for the first answer."""
 MAX_OPEN = 1_000
 
 
 class Marker(Protocol):
-    """An edge node, as far as the flow to its host goes."""
+    """The part of an edge node that flow control needs."""
 
     @property
     def acked(self) -> int:
@@ -48,18 +48,19 @@ class Marker(Protocol):
         """Readings made, and neither acknowledged nor dropped."""
 
     def mark(self, number: int) -> None:
-        """Publish a mark behind what was published so far."""
+        """Publish a mark after all messages published so far."""
 
 
 class Flow:
-    """To one host, from the `nodes` that follow it. `moved` is called when the host has come further."""
+    """Flow control to one host, for the `nodes` that follow it. `moved` is called when the host has
+    advanced."""
 
     def __init__(self, host: str = HOST_ID, moved: Callable[[], None] = lambda: None) -> None:
         self.host = host
         self.nodes: list[Marker] = []
         self._moved = moved
         self._announced_ms = 0
-        self._heard_ms = 0  # the run's clock, as the host said last
+        self._heard_ms = 0  # the run's clock, as last reported by the host
         self._answers = False
         self._first_mark_s = float("inf")
         # From anywhere: a mark of an earlier process may still come back.
@@ -74,46 +75,46 @@ class Flow:
         self._next_node = 0
 
     def limit_ms(self) -> int:
-        """Up to where readings may be published: a receiver judges the future by the later of wall and
-        announced clock, so a reading waits until its host has the announcement that makes it believable."""
+        """Time up to which readings may be published. A receiver judges the future by the later of wall clock
+        and announced clock, so a reading waits until its host has a clock that is late enough."""
         known_ms = self._announced_ms
         if self._answers or not self._unanswered_s > UNANSWERED_S:
             known_ms = min(known_ms, self._heard_ms)
-        # Half of what a receiver allows: the other half is for its own clock being late.
+        # Half of what a receiver allows; the other half is for a late clock of the receiver.
         return max(wall_ms(), known_ms) + MAX_AHEAD_MS // 2
 
     def announced(self, ms: int) -> None:
-        """The broker has the announcement of this time."""
+        """Record that the broker has the announcement of this time."""
         self._announced_ms = ms
         if ms > wall_ms():
             self._mark()
 
     def made(self) -> None:
-        """A reading was given to one of the nodes."""
+        """Count a reading that was passed to one of the nodes."""
         self._ahead += 1
 
     @property
     def is_full(self) -> bool:
-        """No more is to be made until the host has come further. A host that is away holds up nobody."""
+        """Whether readings must wait until the host has advanced. An offline host blocks nothing."""
         if not self._some_online or not (self._answers or 0.0 < self._unanswered_s < EXPECTED_S):
             return False
         return self._ahead > max(AHEAD_MIN, AHEAD_S * self._rate)
 
     @property
     def _unanswered_s(self) -> float:
-        """How long ago the first mark was sent; below 0 before that."""
+        """Time since the first mark was sent; below 0 before that."""
         return asyncio.get_running_loop().time() - self._first_mark_s
 
     @property
     def _rate(self) -> float:
-        """Readings a second that the host took lately."""
+        """Readings per second that the host took recently."""
         if len(self._answered) < 2:
             return 0.0
         (first_s, first), (last_s, last) = self._answered[0], self._answered[-1]
         return (last - first) / max(last_s - first_s, TICK_S)
 
     async def run(self) -> None:
-        """Send marks, for ever."""
+        """Send marks, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK_S)
@@ -122,7 +123,7 @@ class Flow:
                 self._mark()
 
     def _look(self) -> None:
-        """Count what is ahead of the host: what waits at nodes that are online, and what the broker has and
+        """Count the readings in transit: those that wait in online nodes, and those that the broker has and
         the host is not known to have."""
         online = [node for node in self.nodes if node.online]
         self._acked = sum([node.acked for node in self.nodes])
@@ -144,7 +145,7 @@ class Flow:
                 return
 
     def answered(self, mark: Mark) -> None:
-        """The host has come to this mark."""
+        """Record that the host has reached this mark."""
         self._answers = True
         self._heard_ms = mark.clock_ms
         acked = dict(self._open).get(mark.number)
@@ -159,5 +160,5 @@ class Flow:
         self._look()
 
     def forget(self) -> None:
-        """The host went away: what it knows when it comes back is to be learned anew."""
+        """Reset after the host went offline: its state must be learned again when it returns."""
         self._heard_ms = 0

@@ -1,4 +1,4 @@
-"""The messages of one edge node: topics, payloads, and Sparkplug's sequence numbers."""
+"""Encoder for the messages of one edge node: topics, payloads, and Sparkplug's sequence numbers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Encoded = tuple[str, bytes]
 
 
 class NodeMessages:
-    """Each method but `topic`, `death` and `birth` uses up a sequence number. A `historical` node publishes
-    on the topics of history, and marks all data as historical."""
+    """Encodes the messages of one edge node. Every method except `topic`, `death` and `birth` consumes a
+    sequence number. A `historical` node publishes on the history topics, and marks all data as historical."""
 
     def __init__(self, group: str, node: str, historical: bool) -> None:
         self._group, self._node, self._historical = group, node, historical
@@ -31,7 +31,7 @@ class NodeMessages:
         return self.topic("NDEATH"), payloads.node_death(bd_seq, ts_ms)
 
     def birth(self, bd_seq: int, ts_ms: int) -> Encoded:
-        """The node's; sequence numbers start again from 0."""
+        """The node's birth; sequence numbers restart from 0."""
         self._seq = 0
         return self.topic("NBIRTH"), payloads.node_birth(bd_seq, ts_ms, 0)
 
@@ -55,7 +55,7 @@ class NodeMessages:
         return device.data_topic, layout.encode(sample, self._next_seq())
 
     def disturbed(self, device: Device, sending: Sending, late: bool) -> Encoded:
-        """A reading as a transport fault has left it. Garbage has no sequence number."""
+        """A reading changed by a transport fault. Garbage has no sequence number."""
         sample = sending.sample
         if sending.treatment is Treatment.GARBAGE:
             return self.topic("NDATA"), payloads.garbage(sample)

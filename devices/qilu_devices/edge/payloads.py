@@ -26,14 +26,14 @@ def _datatype(signal: Signal) -> DataType:
 
 
 def _typed(signal: Signal, value: Value) -> Value:
-    """The simulation computes in floats; on the wire a value has its signal's type."""
+    """Convert a value to its signal's type, because the simulation computes in floats."""
     if signal.type == "float" or not isinstance(value, float):
         return value
     return bool(value) if signal.type == "bool" else int(value)
 
 
 Dated = tuple[int, Value]
-"""A signal's last value and when it was sampled."""
+"""A signal's last value and its sample time."""
 
 
 def node_birth(bd_seq: int, ts_ms: int, seq: int) -> bytes:
@@ -57,12 +57,12 @@ def answer(given: Answer, seq: int) -> bytes:
 
 
 def node_death(bd_seq: int, ts_ms: int) -> bytes:
-    """The will as well as the farewell; a death has no sequence number."""
+    """NDEATH, for both the will and a clean stop; it has no sequence number."""
     return encode(Payload(ts_ms, None, [Metric(name=BD_SEQ, datatype=DataType.INT64, value=bd_seq)]))
 
 
 def device_death(ts_ms: int, seq: int) -> bytes:
-    """The node has lost a unit."""
+    """DDEATH: the node has lost a unit."""
     return encode(Payload(ts_ms, seq, []))
 
 
@@ -81,7 +81,7 @@ def device_birth(equipment: EquipmentClass, alias: int, last: Sequence[Dated], s
 
 def data(sample: Sample, alias: int, seq: int, is_historical: bool, *, as_text: str | None = None) -> bytes:
     """One reading by aliases; the timestamp of payload and metrics is the sample's. The signal `as_text` is
-    sent as what it is not."""
+    sent as text instead of its type."""
     signals = CATALOGUE[sample.unit.class_name].signals
     metrics = [
         Metric(
@@ -99,15 +99,15 @@ def data(sample: Sample, alias: int, seq: int, is_historical: bool, *, as_text: 
 
 
 def garbage(sample: Sample) -> bytes:
-    """Bytes that are no payload, others before each reading: no protobuf message begins with a 7 (field 0,
-    of a wire type that there is not)."""
+    """Bytes that are not a payload, different for each reading: no protobuf message begins with a 7 (field 0,
+    with an invalid wire type)."""
     return b"\x07" + blake2b(f"{sample.unit.id} {sample.ts_ms}".encode(), digest_size=32).digest()
 
 
 class DataLayout:
-    """`data` for one shape and first alias: between two readings only time, sequence number and floats
-    change, so the bytes between them are laid out once. A class with signals that are no floats has no such
-    layout, nor has a time that takes more or fewer bytes: each of their readings is laid out anew."""
+    """Precomputed `data` for one shape and first alias: between two readings only time, sequence number and
+    floats change, so the other bytes are encoded once. A class with other types than floats has no such
+    layout, nor has a time that takes more or fewer bytes: their readings are encoded individually."""
 
     def __init__(self, equipment: EquipmentClass, shape: Shape, alias: int, is_historical: bool) -> None:
         self._alias, self._is_historical = alias, is_historical

@@ -1,5 +1,5 @@
-"""The sessions of edge nodes, numbered: Sparkplug's bdSeq, by which a death is told from the death of an
-earlier connection. It goes on over restarts, so the last one of each node is kept in a file.
+"""Session numbers of edge nodes: Sparkplug's bdSeq, which ties a death to its connection. It continues across
+restarts, so the last number of each node is kept in a file.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _NUMBER = 3  # digits, so that a number is written over its predecessor
 
 
 class Sessions:
-    """`next` gives the number of a node's next connection: in a text file with a line for each node, in
-    `folder`; without one, in memory. Written before the connection is made, and without fsync: it outlives
-    the process, killed or not.
+    """Generator of session numbers. `next` returns the number of a node's next connection. They are kept in a
+    text file in `folder`, one line per node; without a folder, in memory. Written before the connection is
+    made, without fsync: the file survives the process, even if it is killed.
     """
 
     def __init__(self, folder: Path | None, nodes: Iterable[str]) -> None:
@@ -51,7 +51,7 @@ class Sessions:
         """0 to 255; 0 for a node's first."""
         self._last[node] = number = (self._last[node] + 1) % 256
         if self._file is not None:
-            with suppress(OSError):  # a disk that fails now costs the number's meaning after a restart
+            with suppress(OSError):  # if the disk fails now, the number is wrong only after a restart
                 os.pwrite(self._file, f"{number:0{_NUMBER}}".encode(), self._places[node])
         return number
 

@@ -1,1 +1,1 @@
-"""A run: its clock, its registration, its record."""
+"""Runs of a simulation: clock, registration, edge nodes, manifest."""

@@ -1,5 +1,5 @@
-"""History: a run over a time that has passed, published as fast as it is taken, which goes on where an
-earlier process was stopped or killed."""
+"""Backfill: a run over a past period, published at full speed; it resumes where an earlier process was
+stopped or killed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DAY_MS = 86_400_000
 
 
 def backfill(config: RunConfig, days: int) -> RunConfig | None:
-    """The run of `days` days of history that `config` asks for (they end now, or `days` after its start), or
-    what is left of it after an earlier process; None when nothing is left. Raises ConfigError when it would
-    reach into the future, or when `config.state` holds a run that is not this one."""
+    """The run of `days` days of history for `config` (ending now, or `days` after its start), or the rest of
+    it after an earlier process; None when nothing is left. Raises ConfigError when it would reach into the
+    future, or when `config.state` holds a different run."""
     earlier = _earlier(config, days)
     if earlier is not None and earlier.finished:
         return None
@@ -64,6 +64,6 @@ def _earlier(config: RunConfig, days: int) -> Manifest | None:
     if other:
         raise ConfigError(
             f"{config.state} holds a backfill with another {' and '.join(other)}: "
-            "give the same flags to go on with it, or another --state."
+            "give the same flags to continue it, or another --state."
         )
     return found

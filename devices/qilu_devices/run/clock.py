@@ -1,5 +1,4 @@
-"""The run's clock: wall time as an adapter to simulated time, and its announcement on the retained clock
-topic."""
+"""The run's clock: maps simulated time to wall time, and announces it on the retained clock topic."""
 
 from __future__ import annotations
 
@@ -22,26 +21,25 @@ _log = structlog.get_logger(__name__)
 
 
 class Pace:
-    """Maps simulated to wall time: `speed` simulated seconds a second, None for as fast as it goes. Starts
-    with `begin`, or when it is first asked. A run that cannot keep up falls behind; it never skips."""
+    """Maps simulated time to wall time: `speed` simulated seconds per second, None for full speed. Starts
+    with `begin`, or at its first use. A run that cannot keep up falls behind; it never skips."""
 
     def __init__(self, start_ms: int, speed: float | None) -> None:
         self._start_ms, self._speed = start_ms, speed
         self._began_s: float | None = None
-        self._due_s = float("inf")  # when the moment that was asked for last is due
-        self._told = (float("-inf"), 0.0)  # when the speed was told, and by how much the run was late then
+        self._due_s = float("inf")  # when the last requested moment is due
+        self._told = (float("-inf"), 0.0)  # time of the last speed, and how late the run was then
 
     def begin(self) -> None:
         self._began_s = asyncio.get_running_loop().time()
 
     @property
     def late_s(self) -> float:
-        """By how much the run is behind the wall's clock: what could not be made at its time."""
+        """How far the run is behind the wall clock, because readings could not be made in time."""
         return max(0.0, asyncio.get_running_loop().time() - self._due_s)
 
     def speed_now(self) -> float:
-        """Simulated seconds that passed in a second since this was asked last; at full speed 0, since nobody
-        can extrapolate it."""
+        """Simulated seconds per second since the last call; 0 at full speed, which cannot be extrapolated."""
         if self._speed is None:
             return 0.0
         now_s, late_s = asyncio.get_running_loop().time(), self.late_s
@@ -64,11 +62,11 @@ class Pace:
 
 
 class Announcer:
-    """Keeps the retained clock topic at the run's time: once a second, and at once when readings have come
-    to where they wait for it.
+    """Publishes the run's time on the retained clock topic: once per second, and at once when readings wait
+    for it.
 
-    `speed` is asked how many simulated seconds pass in a second now; `announced` is called with what the
-    broker has. Has a connection of its own and reconnects by itself.
+    `speed` returns the present simulated seconds per second; `announced` is called with the time that the
+    broker has. It has a separate connection and reconnects automatically.
     """
 
     def __init__(
@@ -87,18 +85,19 @@ class Announcer:
         self._now_ms = 0
 
     def made(self, ts_ms: int) -> None:
-        """Simulated time has come to `ts_ms`."""
+        """Record that simulated time has reached `ts_ms`."""
         self._now_ms = ts_ms
         if ts_ms > max(wall_ms(), self._announced_ms) + MAX_AHEAD_MS // 2:
             self._wanted.set()
 
     def stop(self) -> None:
-        """Announce once more that time stands still, then end `run`."""
+        """Announce a last time that the clock has stopped, then end `run`."""
         self._stopping = True
         self._wanted.set()
 
     async def run(self) -> None:
-        """After `stop` it tries once more: nobody may extrapolate a clock whose run has ended."""
+        """Announce until `stop`, then once more, so that no receiver extrapolates the clock of a run that has
+        ended."""
         await keep_connected(self._broker, self._announce, self._ended, failed=self._on_failure)
 
     def _on_failure(self, _: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What a run is given, and what it reports."""
+"""Settings of a run, and its reports."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DRAIN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What is run against what. `broker` and `platform` are URLs; without `platform` nothing is registered,
-    and without `api_key` the secret QILU_API_KEY is used. `seed`, `units` and `start_ms` go before the
-    scenario's own; without any start the run begins now. `speed`: simulated seconds a second, None for as
-    fast as it goes. `for_s`: simulated duration, None for ever. `state`: the folder of the manifest and of
-    the ground truth of faults. `commands`: of an earlier run, to be carried out again at their times.
-    `backfill`: the readings are of the past, and no clock is announced. `resume`: the manifest of a run
-    like this one that did not come to its end: what it has published is not published again."""
+    """Settings of a run. `broker` and `platform` are URLs; without `platform` nothing is registered, and
+    without `api_key` the secret QILU_API_KEY is used. `seed`, `units` and `start_ms` override the scenario's;
+    without any start the run begins now. `speed`: simulated seconds per second, None for full speed. `for_s`:
+    simulated duration, None for no end. `state`: the directory of the manifest and of the ground truth of
+    faults. `commands`: those of an earlier run, to be repeated at their times. `backfill`: the readings are
+    of the past, and no clock is announced. `resume`: the manifest of the same run, which an earlier process
+    did not finish: readings that it published are not published again."""
 
     broker: str
     scenario: Scenario
@@ -44,9 +44,9 @@ class RunConfig:
     backfill: bool = False
     resume: Manifest | None = None
     gateways: int = 1
-    """How many gateways share the counties: each edge node follows the one that has its own."""
+    """Number of gateways that share the counties: each edge node follows the gateway of its county."""
     strict: bool = False
-    """Sparkplug to the letter, at QoS 0: what the broker loses is lost."""
+    """Sparkplug to the letter, at QoS 0: messages that the broker loses are lost."""
 
     def check(self) -> None:
         """Raises ConfigError for settings that cannot work."""
@@ -61,7 +61,7 @@ class RunConfig:
 
     @property
     def unit_count(self) -> int:
-        """In the whole fleet, of which this process may simulate a shard."""
+        """Units of the whole fleet, of which this process may simulate a shard."""
         return self.scenario.units if self.units is None else self.units
 
     @property
@@ -75,9 +75,8 @@ class RunConfig:
 
 @dataclass(slots=True)
 class Reached:
-    """How far a run has come, in simulated time (ms). `until_ms`: the time of the last sample.
-    `whole_until_ms`: every reading up to here was made. `resumed_until_ms`: an earlier process of the run
-    came this far."""
+    """Progress of a run in simulated time (ms). `until_ms`: the time of the last sample. `whole_until_ms`:
+    every reading up to here was made. `resumed_until_ms`: the progress of an earlier process of the run."""
 
     start_ms: int
     until_ms: int
@@ -94,14 +93,14 @@ class Reached:
 
     @property
     def catching_up(self) -> bool:
-        """The run has not come to where an earlier process was."""
+        """Whether the run has not reached the progress of an earlier process yet."""
         return self.until_ms <= self.resumed_until_ms
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a run did, so far or in all. A reading is one unit at one time: `readings_acked` are those that
-    the broker acknowledged, counted once, births included; made = acked + dropped + pending."""
+    """Report of a run, during it or at its end. A reading is one unit at one time. `readings_acked` counts
+    those that the broker acknowledged, once each, births included; made = acked + dropped + pending."""
 
     units: int
     enterprises: int = 0
@@ -116,7 +115,7 @@ class RunReport:
     seconds: float = 0.0
     speed: float | None = None
     late_s: float = 0.0
-    """How far simulated time is behind where it would be at that speed: it waits for what a gateway takes."""
+    """How far simulated time lags behind that speed, because it waits for a gateway."""
 
 
 @dataclass(frozen=True, slots=True)

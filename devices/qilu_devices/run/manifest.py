@@ -1,7 +1,7 @@
 """The manifest of a run, `run.json`: what was simulated and how far each node was acknowledged.
 
-It holds the scenario's text and those of the user's own classes, so what must be stored can be computed again
-from the manifest alone.
+It holds the text of the scenario and of the user's custom classes, so that the readings to be stored can be
+recomputed from the manifest alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ScenarioRecord(msgspec.Struct, frozen=True):
 
 
 def class_records(scenario: Scenario) -> tuple[ClassRecord, ...]:
-    """The files of the user's own classes that a scenario names."""
+    """The files of the custom classes that a scenario names."""
     return tuple(
         ClassRecord(name, own.file, own.sha256, own.text)
         for name, own in OWN.items()
@@ -46,8 +46,9 @@ def class_records(scenario: Scenario) -> tuple[ClassRecord, ...]:
 
 
 class NodeRecord(msgspec.Struct, frozen=True):
-    """`acked_through_ms`: every reading sampled up to here was acknowledged, unless `dropped` counts some.
-    `unfit`: so many of the acknowledged ones a transport fault has made unfit for the store."""
+    """Progress of an edge node. `acked_through_ms`: every reading sampled up to here was acknowledged, except
+    the number in `dropped`. `unfit`: number of acknowledged readings that a transport fault made unfit for
+    the store."""
 
     acked_through_ms: int
     readings_made: int
@@ -57,9 +58,9 @@ class NodeRecord(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """`until_ms` is the time of the last sample made. `finished`: the run ended by itself with all
-    acknowledged or dropped. `beyond_ms`: so far timestamps may lie outside start and until, where clocks are
-    skewed. `backfill_until_ms`: a backfill, and where it ends."""
+    """Manifest of a run. `until_ms` is the time of the last sample made. `finished`: the run ended normally,
+    with all readings acknowledged or dropped. `beyond_ms`: how far timestamps may be outside start and until
+    because of skewed clocks. `backfill_until_ms`: marks a backfill, and its end."""
 
     scenario: ScenarioRecord
     seed: int
@@ -72,7 +73,7 @@ class Manifest(msgspec.Struct, frozen=True):
     nodes: dict[str, NodeRecord]
     beyond_ms: int = 0
     classes: tuple[ClassRecord, ...] = ()
-    """The user's own classes that the scenario names."""
+    """The custom classes that the scenario names."""
     commands: list[ScheduledCommand] = []
     backfill_until_ms: int | None = None
 
@@ -89,16 +90,15 @@ class Manifest(msgspec.Struct, frozen=True):
             ) from error
 
     def fleet(self) -> list[Unit]:
-        """The units of the run, computed again. Raises ConfigError when the scenario's text is not what the
-        run had."""
+        """Recompute the units of the run. Raises ConfigError when the scenario's text is not the run's."""
         return self._simulated()[1]
 
     def readings(self, refused: Counter[Reason] | None = None) -> Iterator[Reading]:
-        """Every reading that was acknowledged and must be stored, as transport faults left it, in the order
-        of its timestamp, computed again. `refused` is told what must be dead-lettered. Nodes that dropped
-        readings are included: for them some are not expected. Raises ConfigError as `fleet` does."""
+        """Recompute every reading that was acknowledged and must be stored, as transport faults left it, in
+        timestamp order. `refused` counts the readings that must be dead-lettered. Nodes that dropped readings
+        are included: some of theirs are not expected. Raises ConfigError like `fleet`."""
         simulation, disturbance = self._repeated()
-        ahead: list[tuple[int, int, Reading]] = []  # what skewed clocks may still have to be put before
+        ahead: list[tuple[int, int, Reading]] = []  # readings that skewed clocks may still precede
         order = count()
         for moment in simulation.moments(self.until_ms):
             for sample in moment.samples:
@@ -116,16 +116,16 @@ class Manifest(msgspec.Struct, frozen=True):
             yield heapq.heappop(ahead)[2]
 
     def ground_truth(self) -> list[Occurrence]:
-        """Which unit had which fault until the last sample, computed again: what `faults.parquet` holds.
-        Raises ConfigError as `readings` does."""
+        """Recompute the faults of all units until the last sample, as in `faults.parquet`. Raises ConfigError
+        like `readings`."""
         scenario, units = self._simulated()
         classes = {unit.id: unit.class_name for unit in units}
         plan = with_commands(scenario.faults, self.commands)
         return ground_truth(classes, self.seed, self.start_ms, self.until_ms, plan)
 
     def transport_truth(self) -> list[Episode]:
-        """What transport faults did until the last sample, computed again: what `transport.parquet` holds.
-        Raises ConfigError as `readings` does."""
+        """Recompute the effects of transport faults until the last sample, as in `transport.parquet`. Raises
+        ConfigError like `readings`."""
         simulation, disturbance = self._repeated()
         for moment in simulation.moments(self.until_ms):
             for sample in moment.samples:
@@ -133,7 +133,7 @@ class Manifest(msgspec.Struct, frozen=True):
         return disturbance.ground_truth()
 
     def _repeated(self) -> tuple[Simulation, Disturbance]:
-        """The run's beginning."""
+        """The simulation and the disturbance at the run's beginning."""
         scenario, units = self._simulated()
         return (
             Simulation(units, self.seed, self.start_ms, scenario.faults, self.commands),

@@ -22,13 +22,13 @@ from qilu_devices.simulation import Sample
 from qilu_devices.transport.disturbance import Sending
 
 BUFFERED_READINGS = 2_000_000
-"""Readings that all nodes together may keep while the broker or the host is unavailable, about half a
-kilobyte each.
+"""Maximum number of readings that all nodes together keep while the broker or the host is unavailable, about
+half a kilobyte each.
 """
 NODE_CAPACITY_MAX, NODE_CAPACITY_MIN = 50_000, 500
 HIGH_WATER = 2_000
-"""Pending readings of a node before an online fleet waits for it: simulated time falls behind rather than
-lose."""
+"""Pending readings of a node at which an online fleet waits for it: simulated time falls behind, and no
+readings are lost."""
 CONNECTING_AT_ONCE = 64
 ONLINE_EVERY_S = 2.0
 """How long to wait for one more edge node to come online before simulated time begins."""
@@ -36,7 +36,7 @@ OTHER_FILES = 256  # besides the connections of edge nodes; the embedded stack s
 
 
 class Nodes:
-    """`ending` is set when the run ends: then nothing waits any more."""
+    """The edge nodes of a run. `ending` is set when the run ends; then nothing waits any more."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Nodes:
         resumed = {} if config.resume is None else config.resume.nodes
         self._published = {id_: node.acked_through_ms for id_, node in resumed.items()}
         self.moved = asyncio.Event()
-        """Something was acknowledged, a node came online, or a host has come further."""
+        """Set when a reading was acknowledged, a node came online, or a host has advanced."""
         self.flows: dict[str, Flow] = {}  # by host
         self._flow_of: dict[str, Flow] = {}  # by edge node
         self._nodes: dict[str, EdgeNode] = {}
@@ -88,21 +88,21 @@ class Nodes:
         self._sessions.close()
 
     def announced(self, ms: int) -> None:
-        """The broker has the announcement of this time."""
+        """Record that the broker has the announcement of this time."""
         for flow in self.flows.values():
             flow.announced(ms)
         self.flow_moved()
 
     def flow_moved(self) -> None:
-        """Readings that were too far ahead may be published now, and others made."""
+        """Publish readings that had to wait for the host, and allow new ones."""
         self.moved.set()
         if self._reached.until_ms > wall_ms():
             for node in self._nodes.values():
                 node.wake()
 
     async def offer(self, reading: Sample | Sending) -> None:
-        """Give a reading to its node, unless an earlier process has published it; wait while the node has
-        much to publish."""
+        """Pass a reading to its node, unless an earlier process has published it; wait while the node has
+        many pending."""
         node = self._nodes[reading.unit.enterprise.id]
         if made_ms(reading) <= self._published.get(node.id, -1):
             node.backlog.skip(reading)
@@ -113,8 +113,8 @@ class Nodes:
             await self._make_room(node)
 
     async def come_online(self) -> None:
-        """Wait while edge nodes come online, one or more in ONLINE_EVERY_S: else the first readings of a
-        fleet that takes long to connect would come to its host all at once."""
+        """Wait while edge nodes come online, at least one every ONLINE_EVERY_S. Otherwise a fleet that takes
+        long to connect would send all its first readings to the host at once."""
         online = -1
         while not self._ending.is_set() and online < len(self._nodes):
             before = online
@@ -127,14 +127,14 @@ class Nodes:
                 return
 
     async def keep_pace(self) -> None:
-        """Hold simulated time while as much is ahead of a host as may be."""
+        """Hold simulated time while a host has the maximum number of readings in transit."""
         while any(flow.is_full for flow in self.flows.values()) and not self._ending.is_set():
             self.moved.clear()
             await self.moved.wait()
 
     async def _make_room(self, node: EdgeNode) -> None:
-        """Hold simulated time while a node that can send has much to send. At a given speed time does not
-        wait for one that is cut off: its buffer's bound decides. At full speed it does."""
+        """Hold simulated time while an online node has many pending readings. At a given speed, time does not
+        wait for a disconnected node, whose buffer drops readings at its bound. At full speed it does."""
         while (
             node.pending > min(HIGH_WATER, self._capacity // 2)
             and (node.online or self._full_speed)
@@ -144,7 +144,7 @@ class Nodes:
             await self.moved.wait()
 
     async def drain(self, timeout_s: float) -> None:
-        """Wait until everything is acknowledged, or the time is over."""
+        """Wait until everything is acknowledged, or until the timeout."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while any(node.pending for node in self._nodes.values()):

@@ -1,4 +1,4 @@
-"""Makes a run's readings, each at its time."""
+"""Producer of a run's readings, each at its time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ YIELD_EVERY = 5_000  # readings between two turns of the event loop: some 20 ms
 
 
 class Producer:
-    """From the simulation through transport faults to the edge nodes. `ending` is set when it has ended."""
+    """Passes readings from the simulation through transport faults to the edge nodes. `ending` is set when it
+    has ended."""
 
     def __init__(
         self,
@@ -31,7 +32,7 @@ class Producer:
         self._since_yield = 0
 
     async def run(self, announcer: Announcer, until_ms: int | None, stop: asyncio.Event) -> bool:
-        """Make readings up to `until_ms`, None for no end; True when `stop` came before."""
+        """Make readings up to `until_ms` (None: no end); returns True if `stop` was set earlier."""
         stopping = asyncio.ensure_future(stop.wait())
         making = asyncio.ensure_future(self._make(announcer, until_ms))
         try:
@@ -44,7 +45,7 @@ class Producer:
             await making
 
     async def _make(self, announcer: Announcer, until_ms: int | None) -> None:
-        """Offer each reading at its time, to the end or until `ending`: then the present millisecond is still
+        """Offer each reading at its time, to the end or until `ending`. The present millisecond is still
         completed, so that the readings have no gaps before `until_ms`."""
         pace, reached, ending = self._pace, self._reached, self._ending
         await self._nodes.come_online()

@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Recorder:
-    """Writes to the run's state folder; without one, nothing. `commands` grows while the run takes
+    """Writes to the run's state directory, if there is one. `commands` grows while the run accepts
     commands."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Recorder:
         self._save_fails = False
 
     def keep(self) -> None:
-        """Save the manifest of a run that goes on, and goes on when the disk takes nothing."""
+        """Save the manifest during the run. A disk that takes no writes does not stop the run."""
         try:
             self.save(finished=False)
         except ConfigError as error:
@@ -52,7 +52,7 @@ class Recorder:
 
     def save(self, *, finished: bool) -> None:
         config, reached = self._config, self._reached
-        if config.state is None or reached.catching_up:  # what is there says more
+        if config.state is None or reached.catching_up:  # the existing manifest is further ahead
             return
         scenario = config.scenario
         held = self._disturbance.held()
@@ -84,8 +84,8 @@ class Recorder:
         ).save(config.state)
 
     def save_end(self, *, finished: bool) -> None:
-        """The manifest, and beside it which unit truly had which fault until the last sample, and what
-        happened on the way."""
+        """Save the manifest, and beside it the ground truth of faults and of transport faults until the last
+        sample."""
         self.save(finished=finished)
         config, reached = self._config, self._reached
         if config.state is not None and not reached.catching_up:

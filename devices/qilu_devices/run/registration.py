@@ -16,7 +16,7 @@ from qilu_devices.fleet import Enterprise, Unit
 
 CHUNK_LINES = 5000  # a quarter of what the platform takes in one call
 START_DEADLINE_S = 120.0
-"""How long the platform may take to come up, or to come back."""
+"""Time that the platform may take to start, or to become available again."""
 
 PROVIDERS = (
     ("provider-sim-01", "Taishan Cloud"),
@@ -29,7 +29,7 @@ _OTHER_KINDS = ("infrastructure", "platform", "business")
 _OTHER_SHARE = 0.3  # A: share of enterprises that have each of the other kinds, too
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is registered, how many are done, and how many there are."""
+"""Called with the kind of resource, the number registered, and the total."""
 
 
 class BulkLineError(msgspec.Struct):
@@ -53,8 +53,8 @@ def enterprise_line(enterprise: Enterprise) -> dict[str, Any]:
 
 
 def contract_lines(enterprise: Enterprise) -> Iterator[dict[str, Any]]:
-    """Every enterprise has an equipment contract, for its units are on cloud by it; some have others. Of the
-    id alone."""
+    """Contracts of an enterprise, from its id alone. Each has an equipment contract, by which its units are
+    on cloud; some have others."""
     for kind in ("equipment", *_OTHER_KINDS):
         draw = text_key(f"contract/{kind}/{enterprise.id}")
         if kind == "equipment" or draw % 1000 < 1000 * _OTHER_SHARE:

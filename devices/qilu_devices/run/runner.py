@@ -23,13 +23,13 @@ from qilu_devices.transport.disturbance import Disturbance
 
 REPORT_EVERY_S = 1.0
 SAVE_EVERY_S, SAVE_SHARE = 1.0, 0.02
-"""How often the manifest is saved: less often where saving would take more than this share of the time."""
+"""Interval of saving the manifest; longer if saving would take more than this share of the time."""
 STOP_DRAIN_S = 2.0
 FAREWELL_S = 3.0
 
 
 class _Run:
-    """A run from its first simulated moment on."""
+    """A run, from its first simulated moment on."""
 
     def __init__(
         self, config: RunConfig, progress: Progress, broker: BrokerAddress, units: list[Unit]
@@ -75,7 +75,7 @@ class _Run:
         return report
 
     async def _live(self, stop: asyncio.Event) -> bool:
-        """From the first connection to the last; True when `stop` came before the end."""
+        """Run from the first connection to the last; returns True if `stop` was set before the end."""
         config, nodes = self._config, self._nodes
         until_ms = None if config.for_s is None else self._reached.start_ms + round(config.for_s * 1000.0)
         async with asyncio.TaskGroup() as group:
@@ -143,7 +143,7 @@ class _Run:
 
 
 async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
-    """Whether `work` has ended; it is cancelled when `stop` is set before. Raises what it raises."""
+    """Run `work`, and cancel it when `stop` is set; returns whether it ended. Raises its errors."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Takes a run's commands: each is carried out from a simulated time on, or refused."""
+"""Receiver of a run's commands: each is applied from a simulated time on, or refused."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from qilu_devices.simulation import Simulation
 
 
 class Switchboard:
-    """`commands` are those that the run began with; accepted ones are appended to the same list. `now_ms` is
-    the simulated time of the last reading, None while no command can be taken. `save` makes the list durable:
-    it is called from the event loop, once for all commands that came together, before anything else
-    happens."""
+    """Accepts or refuses commands. `commands` are those that the run began with; accepted ones are appended
+    to the same list. `now_ms` is the simulated time of the last reading, None while no command can be
+    accepted. `save` makes the list durable. It is called from the event loop, once for all commands that
+    arrived together, before anything else happens."""
 
     def __init__(
         self,
@@ -33,8 +33,8 @@ class Switchboard:
         self._unsaved = False
 
     def obey(self, unit: Unit | None, id_: str, body: bytes) -> Answer | None:
-        """Carry out the DCMD `body` to a unit, or refuse it with a reason (`unit` None: it is not one of the
-        edge node's). None when `body` is not a Sparkplug payload."""
+        """Apply the DCMD `body` to a unit, or refuse it with a reason (`unit` is None if the edge node does
+        not have it). Returns None when `body` is not a Sparkplug payload."""
         try:
             payload = sparkplug.decode(body)
         except BadReading:

@@ -1,1 +1,1 @@
-"""Transport faults: what happens to readings on their way."""
+"""Transport faults: disturbances of readings between equipment and broker."""

@@ -1,7 +1,7 @@
-"""Transport faults as a wrapper between the simulation and the edge nodes: what becomes of each reading on
-its path to the gateway. Without faults every reading passes unchanged.
+"""Applies transport faults to readings between the simulation and the edge nodes. Without faults every
+reading passes unchanged.
 
-The first reading of a unit, which its birth carries, is never touched.
+The first reading of a unit, which its birth carries, is never changed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from qilu_devices.transport.episodes import Episode, Kind, Timeline, TransportPl
 
 
 class Treatment(Enum):
-    """How an edge node is to treat what it is given."""
+    """How an edge node must treat a reading."""
 
-    SHIFTED = auto()  # a reading, with another timestamp than its own
-    LATE = auto()  # a reading, said to be historical
+    SHIFTED = auto()  # a reading with a shifted timestamp
+    LATE = auto()  # a reading marked as historical
     OVERTAKEN = auto()  # a reading that comes after a later one
     COPY = auto()  # a reading that was sent already
     WRONG_TYPE = auto()  # a reading with one signal as text: refused whole
@@ -40,9 +40,9 @@ _REFUSED = {Treatment.WRONG_TYPE: Reason.WRONG_TYPE, Treatment.GARBAGE: Reason.B
 
 
 class Sending(NamedTuple):
-    """What an edge node is to do out of the ordinary. `sample` is the reading as it is to be sent; of
-    garbage, disconnection and death, the one before which they come. `made_ms`: when it was sampled;
-    `due_ms`: when it is sent. `signal`: which one is of a wrong type."""
+    """A disturbed reading, or an event, for an edge node. `sample` is the reading to be sent; for garbage,
+    disconnection and death, the reading that they precede. `made_ms`: sample time; `due_ms`: time of sending.
+    `signal`: the one with a wrong type."""
 
     sample: Sample
     made_ms: int
@@ -60,17 +60,17 @@ class Sending(NamedTuple):
 
     @property
     def refused(self) -> Reason | None:
-        """Why a gateway dead-letters it."""
+        """The reason why a gateway dead-letters it, if it does."""
         return _REFUSED.get(self.treatment)
 
     @property
     def counts(self) -> bool:
-        """It is a reading of its own, or stands for one in the dead letters."""
+        """Whether it counts as a reading, stored or dead-lettered."""
         return self.treatment not in (Treatment.COPY, Treatment.DISCONNECT, Treatment.OFFLINE)
 
 
 def outcome(item: Sample | Sending) -> Sample | Reason | None:
-    """What is left of it in the end: a reading to be stored, a dead letter, or nothing of its own."""
+    """Final outcome: a reading to be stored, a dead letter, or None."""
     if isinstance(item, Sample):
         return item
     return item.refused or (item.sample if item.counts else None)
@@ -78,8 +78,8 @@ def outcome(item: Sample | Sending) -> Sample | Reason | None:
 
 class Disturbance:
     """The transport faults of some units from a run's start on: a pure function of plan, seed, start and
-    units. Moments are to be given once, in the order of time. Holds what is late: no more than the fleet
-    makes in the longest episode.
+    units. Moments must be passed once, in time order. It holds late readings: no more than the fleet makes in
+    the longest episode.
     """
 
     def __init__(self, units: Sequence[Unit], seed: int, start_ms: int, plan: TransportPlan) -> None:
@@ -101,18 +101,18 @@ class Disturbance:
         self._truth: list[Episode] = []
 
     def through(self, moment: Moment) -> Iterable[Sample | Sending]:
-        """What edge nodes are to be given at this moment, in order."""
+        """The readings and events for edge nodes at this moment, in order."""
         return self._through(moment) if self._timelines else moment.samples
 
     def rest(self) -> Iterator[Sending]:
-        """What is still held when the run ends; nothing is held afterwards."""
+        """Release the readings that are still held when the run ends."""
         while self._late:
             yield heapq.heappop(self._late)[2]
         yield from self._overtaken.values()
         self._overtaken.clear()
 
     def held(self) -> dict[str, int]:
-        """When the oldest reading that is held was made, by edge node."""
+        """Sample time of the oldest held reading, by edge node."""
         oldest: dict[str, int] = {}
         for sending in (*(entry[2] for entry in self._late), *self._overtaken.values()):
             node = sending.unit.enterprise.id
@@ -120,7 +120,7 @@ class Disturbance:
         return oldest
 
     def ground_truth(self) -> list[Episode]:
-        """What was disturbed until now, in the order of start, kind, node and unit."""
+        """The episodes until now, in the order of start, kind, node and unit."""
         touched = (episode for episode in self._truth if episode.readings)
         return sorted(touched, key=lambda each: (each.start_ms, each.kind, each.node, each.unit or ""))
 
@@ -146,7 +146,8 @@ class Disturbance:
                     yield self._overtaken.pop(item.unit.id)
 
     def judge(self, sample: Sample) -> Sequence[Sample | Sending]:
-        """What becomes of a reading, whenever that is sent. In the order of time, each reading once."""
+        """Disturb a reading; returns the resulting readings and events, whenever they are sent. To be called
+        once for each reading, in time order."""
         made_ms = sample.ts_ms
         if not self._timelines or made_ms == self._start_ms or self._is_quiet(sample.unit.id, made_ms):
             return (sample,)
@@ -178,7 +179,7 @@ class Disturbance:
         return found
 
     def _is_quiet(self, unit_id: str, ts_ms: int) -> bool:
-        """No episode of any kind; asked of all readings, so most answers are found at once."""
+        """Whether no episode of any kind applies. Called for every reading, so most results are cached."""
         if ts_ms < self._quiet_until.get(unit_id, 0):
             return True
         places = self._places[unit_id]
@@ -187,7 +188,7 @@ class Disturbance:
         return ts_ms < until
 
     def _stuck_at(self, sample: Sample) -> Sample:
-        """The sample with what a stuck sensor says: the value of the episode's first reading."""
+        """The sample with the value of a stuck sensor: that of the episode's first reading."""
         episode = self._episode(Kind.STUCK_SENSOR, sample)
         if episode is None or episode.signal is None:
             return sample
@@ -206,7 +207,7 @@ class Disturbance:
         if episode is None:
             return sample
         ts_ms = made_ms + episode.shift_at(made_ms)
-        # Of all timestamps only the first may be no whole step: it is passed by, to an odd rest.
+        # Only the first timestamp may not be a whole step; an odd remainder avoids it.
         return sample._replace(ts_ms=ts_ms + (ts_ms == self._start_ms))
 
     def _touched(self, kind: Kind, sample: Sample) -> Episode | None:

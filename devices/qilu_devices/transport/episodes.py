@@ -1,10 +1,10 @@
-"""Transport faults: what goes wrong between the equipment and the broker, when, to whom; and their ground
-truth, which telemetry never tells.
+"""Episodes of transport faults: which unit or node is affected, and when; and their ground truth, which
+telemetry never contains.
 
-Time is cut, for each kind, into windows of `every`, the same for all. In each window each unit (or edge
-node) has one episode, `for` long, at a time that is a hash of (seed, unit or node, kind, window): so episodes
-do not depend on the fleet, the shard, the speed or when a run begins. A reconnect storm begins for all nodes
-at once. What an episode does to readings is in `disturbance`.
+Time is cut, for each kind, into windows of `every`, the same for all. In each window each unit (or edge node)
+has one episode, `for` long, at a time that is a hash of (seed, unit or node, kind, window): so episodes do
+not depend on the fleet, the shard, the speed or when a run begins. A reconnect storm begins for all nodes at
+once. `disturbance` implements its effect on readings.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from qilu_devices.noise import Streams, keys_of
 FILE_NAME = "transport.parquet"
 SHORTEST_WINDOW_MS = 60_000
 LARGEST_SHIFT_MS = 240_000
-"""A clock further ahead is not believed by receivers (ten minutes), or for long not by the gate (five)."""
+"""A larger skew would be rejected by receivers (ten minutes) or, for a long time, by the gate (five)."""
 LARGEST_DRIFT_PPM = 10_000
 SHIFT_STEP_MS = 100
-"""Units are sampled at whole multiples of it (`simulation.PHASE_STEP_MS`). A shift is a multiple and a rest
-that is none, so a shifted timestamp never meets another reading's."""
+"""Units are sampled at multiples of this (`simulation.PHASE_STEP_MS`). A shift is a multiple plus a
+remainder, so a shifted timestamp never equals another reading's."""
 _RESTS = 49
-"""So many windows until a rest comes again: longer than any shift."""
+"""Number of windows until a remainder repeats: longer than any shift."""
 
 
 class Kind(StrEnum):
-    """In the order in which they go before each other, where a reading lies in several episodes."""
+    """Kinds of transport faults, in order of precedence where a reading is in several episodes."""
 
     RECONNECT_STORM = "reconnect_storm"
     GARBAGE_PAYLOAD = "garbage_payload"
@@ -47,14 +47,14 @@ class Kind(StrEnum):
 
     @property
     def is_of_node(self) -> bool:
-        """Edge nodes have it, not units."""
+        """Whether it affects edge nodes, not units."""
         return self in (Kind.RECONNECT_STORM, Kind.GARBAGE_PAYLOAD, Kind.CLOCK_SKEW)
 
 
 @dataclass(frozen=True, slots=True)
 class TransportFault:
-    """One kind, switched on. `by_ms` and `drift_ppm` are of clock skew: the largest shift that an episode
-    begins with, and by how much it grows; `share` is of reconnect storms: of the nodes."""
+    """Settings of an enabled kind. For clock skew, `by_ms` is the largest initial shift of an episode, and
+    `drift_ppm` its growth; for reconnect storms, `share` is the share of nodes."""
 
     every_ms: int
     for_ms: int
@@ -64,7 +64,7 @@ class TransportFault:
 
     @property
     def largest_shift_ms(self) -> int:
-        """No timestamp is further from the truth than this."""
+        """Bound of the shift of any timestamp."""
         return self.by_ms + self.drift_ppm * self.for_ms // 1_000_000 + SHIFT_STEP_MS if self.by_ms else 0
 
 
@@ -73,9 +73,9 @@ TransportPlan = Mapping[Kind, TransportFault]
 
 @dataclass(slots=True)
 class Episode:
-    """One fault as it truly was. `readings` that it changed, or messages that it added (garbage); a storm
-    has 1. Those that lie in several episodes are counted by each that changed them. `signal` is of stuck
-    sensors and wrong types; `shift_ms` (at the start) and `drift_ppm` are of clock skew."""
+    """Ground truth of one episode. `readings`: number that it changed, or of messages that it added
+    (garbage); 1 for a storm. A reading in several episodes is counted by each that changed it. `signal` is
+    set for stuck sensors and wrong types; `shift_ms` (at the start) and `drift_ppm` for clock skew."""
 
     kind: Kind
     unit: str | None
@@ -88,7 +88,7 @@ class Episode:
     drift_ppm: int | None = None
 
     def shift_at(self, ts_ms: int) -> int:
-        """How far the clock is off by then."""
+        """Shift of the clock at this time."""
         assert self.shift_ms is not None
         assert self.drift_ppm is not None
         grown_ms = self.drift_ppm * (ts_ms - self.start_ms) // 1_000_000 // SHIFT_STEP_MS * SHIFT_STEP_MS
@@ -96,7 +96,7 @@ class Episode:
 
 
 class Timeline:
-    """The episodes of one kind, of units or nodes by their place. Asked in the order of time."""
+    """The episodes of one kind, for units or nodes by index. Calls must be in time order."""
 
     def __init__(self, kind: Kind, fault: TransportFault, seed: int, ids: Sequence[str]) -> None:
         self.fault = fault
@@ -108,7 +108,7 @@ class Timeline:
         self._starts: list[int] = []
 
     def start(self, place: int, ts_ms: int) -> int | None:
-        """When the episode began that `ts_ms` lies in; None outside of episodes."""
+        """Start of the episode that contains `ts_ms`; None outside of episodes."""
         number = ts_ms // self.fault.every_ms
         if number != self._number:
             self._load(number)
@@ -116,20 +116,20 @@ class Timeline:
         return start_ms if start_ms <= ts_ms < start_ms + self.fault.for_ms else None
 
     def quiet_until(self, place: int, ts_ms: int) -> int:
-        """No episode before this; `ts_ms` itself inside of one."""
+        """Time before which no episode begins; `ts_ms` itself within one."""
         if self.start(place, ts_ms) is not None:
             return ts_ms
         start_ms, next_ms = self._starts[place], (self._number + 1) * self.fault.every_ms
         return start_ms if ts_ms < start_ms < next_ms else next_ms
 
     def draw(self, what: str, place: int, ts_ms: int) -> float:
-        """A number in [0, 1) of the episode."""
+        """A random number in [0, 1) for the episode."""
         number = np.array([ts_ms // self.fault.every_ms])
         return float(self._streams.chance_of(f"{self._name}/{what}", np.array([place]), number)[0])
 
     def shift_ms(self, place: int, ts_ms: int) -> int:
-        """What a clock is off by when the episode begins: between half of `by` and all of it, either way, in
-        whole steps and a rest of 2 to 98 ms that the next windows do not have."""
+        """Shift of the clock at the start of the episode: between half of `by` and `by`, in either direction,
+        in whole steps plus a remainder of 2 to 98 ms that the next windows do not have."""
         draw = 2.0 * self.draw("shift", place, ts_ms)
         size_ms = int(self.fault.by_ms * (0.5 + 0.5 * (draw % 1.0))) // SHIFT_STEP_MS * SHIFT_STEP_MS
         rest_ms = 2 * (1 + ts_ms // self.fault.every_ms % _RESTS)
