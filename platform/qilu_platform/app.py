@@ -27,6 +27,7 @@ from qilu_platform.api import (
     overview,
     pages,
     pipeline,
+    policies,
     programme,
     readings,
     registry,
@@ -102,6 +103,7 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
         overview,
         sessions,
         pipeline,
+        policies,
     ):
         app.include_router(part.router, dependencies=[Depends(check_query)])
     app.include_router(certificates.public, dependencies=[Depends(check_query)])

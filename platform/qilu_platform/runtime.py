@@ -38,6 +38,7 @@ from qilu_platform.models.fields import Role
 from qilu_platform.monitoring import alarms
 from qilu_platform.monitoring.live import LiveUnits
 from qilu_platform.monitoring.overview import Activity
+from qilu_platform.monitoring.policies import PolicyModel
 from qilu_platform.monitoring.ticker import Ticker
 from qilu_platform.registry.keys import ensure_keys
 from qilu_platform.settings import Settings
@@ -74,6 +75,7 @@ class Runtime:
     authority: Authority
     revocation_list: RevocationList
     commander: Commander | None
+    model: PolicyModel | None
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
 
@@ -119,6 +121,7 @@ async def open_runtime(
             authority,
             RevocationList(authority),
             commander,
+            PolicyModel(settings.model) if settings.model else None,
             made,
         )
         steps = _steps(runtime)

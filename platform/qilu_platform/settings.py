@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     assumptions: Path | None = None
     """The programme model's figures, a CSV file that the console shows."""
 
+    model: tuple[str, ...] = ()
+    """Command that computes a policy's outcome: JSON on stdin, JSON on stdout. Empty: there is no model."""
     gateway_state: Path | None = None
     """State directory of a gateway on this machine, whose dead letters the API then lists and replays."""
 

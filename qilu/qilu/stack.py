@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -155,6 +156,7 @@ class Stack:
             fleet_key=SecretStr(self.keyring.key("fleet")),
             viewer_key=SecretStr(self.keyring.key("viewer")),
             assumptions=Path(str(files("qilu_programme").joinpath("data", "figures.csv"))),
+            model=(sys.executable, "-m", "qilu_programme.policy"),
             gateway_state=state / "gateway",
         )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +69,26 @@ async def test_a_platform_without_a_gateway_says_how_to_see_dead_letters(
         await sign_in(page, url, api)
         await page.goto(f"{url}/#/pipeline")
         await expect(page.get_by_text("qilu gateway dead-letters list")).to_be_visible()
+        assert said == []
+
+
+async def test_two_policies_are_compared(tmp_path: Path, chromium: str) -> None:
+    said: list[str] = []
+    model = (sys.executable, "-m", "qilu_programme.policy")
+    async with served(tmp_path, model=model) as (url, _store, api), browsing(chromium, said) as page:
+        await sign_in(page, url, api)
+        await page.goto(f"{url}/#/programme")
+        await page.get_by_role("link", name="What if").click()
+        county = page.get_by_label("Voucher share of the county").last
+        await expect(county).to_have_value("10")  # as in the plan
+        await county.focus()
+        await page.keyboard.press("Home")
+        await page.get_by_role("button", name="Compare").click()
+        row = page.locator("tbody tr", has_text="Enterprises on cloud")
+        await expect(row).to_contain_text("340,470")
+        # Fewer enterprises for less money, and the address says how.
+        await expect(page.locator(".verdict")).to_contain_text("Money saved per enterprise fewer")
+        await expect(page).to_have_url(re.compile("a=10-10-10-100-30&b=10-10-0-100-30"))
+        too_much = {"shares": {"province": 0.5, "city": 0.4}}
+        assert (await api.post("/v1/what-if", json=too_much)).status_code == 422
         assert said == []

@@ -19,6 +19,7 @@ const ROUTES = [
   ["/connect", "connect"],
   ["/pipeline", "pipeline"],
   ["/programme", "programme"],
+  ["/what-if", "what_if"],
   ["/model", "model"],
   ["/search", "search"],
   ["/sign-in", "enter"],

@@ -2,7 +2,7 @@
 // colours from the page's style and can be read by a screen reader.
 
 import { html, svg } from "./dom.js";
-import { clockText, dayText, t, timeText, value } from "./language.js";
+import { clockText, compact, dayText, t, timeText, value } from "./language.js";
 
 const MARGIN = { top: 10, right: 14, bottom: 24, left: 54 };
 const STEPS_MS = [1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5, 6048e5, 2592e6, 7776e6, 31536e6];
@@ -104,7 +104,7 @@ export class Chart {
     }
     for (const at of ticks(low, high, Math.max(2, tall / 46))) {
       parts.push(svg("line", { class: "grid", x1: MARGIN.left, x2: MARGIN.left + wide, y1: y(at), y2: y(at) }));
-      parts.push(svg("text", { class: "tick", x: MARGIN.left - 8, y: y(at) + 4, "text-anchor": "end" }, value(at)));
+      parts.push(svg("text", { class: "tick", x: MARGIN.left - 8, y: y(at) + 4, "text-anchor": "end" }, Math.abs(at) < 1e6 ? value(at) : compact(at)));
     }
     const step = STEPS_MS.find((each) => (last - first) / each <= wide / 110) ?? STEPS_MS.at(-1);
     const offset = 8 * 36e5; // days begin in Shanghai

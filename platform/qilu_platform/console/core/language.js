@@ -46,6 +46,12 @@ export const compact = (n) =>
   n == null ? "–" : n < 10_000 ? count(n) : format({ notation: "compact", maximumSignificantDigits: 3 }).format(n);
 export const rate = (n) => (n == null ? "–" : format({ maximumFractionDigits: n < 10 ? 1 : 0 }).format(n));
 
+export const signed = (n) => format({ maximumFractionDigits: 0, signDisplay: "exceptZero" }).format(n);
+export const percent = (ratio) => format({ style: "percent", maximumFractionDigits: 0 }).format(ratio);
+/** Money in yuan, `withSign` where it is a difference. */
+export const yuan = (n, withSign = false) =>
+  format({ style: "currency", currency: "CNY", currencyDisplay: "narrowSymbol", maximumFractionDigits: 0, signDisplay: withSign === true ? "exceptZero" : "auto" }).format(n);
+
 /** A measured value: four digits that matter, no more. */
 export function value(n) {
   if (n == null || Number.isNaN(n)) return "–";

@@ -41,7 +41,7 @@ export async function show(root, app) {
   };
   const [units, enterprises] = [chart(t("growth.units"), 1), chart(t("growth.enterprises"), 3)];
   const head = (keys) => html("thead", {}, html("tr", {}, keys.map(([key, style]) => html("th", { scope: "col", class: style }, key && t(key)))));
-  root.append(html("h1", {}, t("nav./programme")), html("div", { class: "halves" },
+  root.append(html("div", { class: "panel-head" }, html("h1", {}, t("nav./programme")), html("a", { class: "button", href: "#/what-if" }, t("whatif"))), html("div", { class: "halves" },
     panel(t("programme.targets"), null, html("table", {}, head([["programme.target"], ["onCloud.count", "num"], ["programme.wanted", "num"], [""], ["programme.share", "num"]]), targets)),
     html("div", { class: "stack" }, panel(t("growth.units"), null, units.root), panel(t("growth.enterprises"), null, enterprises.root),
       panel(t("programme.vouchers"), null, html("table", {}, head([["programme.payer"], ...MONEY.map((name) => [`voucher.${name}`, "num"])]), vouchers)))));

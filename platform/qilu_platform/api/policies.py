@@ -1,0 +1,43 @@
+"""What if: policies tried on the programme's model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.problems import Problem
+from qilu_platform.models.fields import Role
+from qilu_platform.models.policy import ModelOut, OutcomeOut, PolicyIn
+from qilu_platform.monitoring.policies import ModelBusy, ModelFailed
+from qilu_platform.registry.keys import Caller
+
+router = APIRouter(prefix="/v1/what-if", tags=["programme"], responses=PROBLEMS)
+
+Person = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
+
+
+@router.get("", response_model=ModelOut)
+async def get_model(runtime: RuntimeDep, _caller: Person) -> Response:
+    """Whether this platform can compute outcomes."""
+    return answer({"available": runtime.model is not None})
+
+
+@router.post("", response_model=OutcomeOut, responses=NOT_FOUND)
+async def compute_outcome(runtime: RuntimeDep, _caller: Person, body: PolicyIn) -> Response:
+    """What the model makes of a policy, within seconds; an outcome that was computed before comes at once."""
+    if runtime.model is None:
+        raise Problem(
+            404,
+            "This platform has no model of the programme: `qilu up` starts one that has, and "
+            "`qilu programme compare` needs none.",
+        )
+    policy = body.model_dump(exclude_none=True)
+    try:
+        return answer(await runtime.model.outcome(policy))
+    except ModelBusy as error:
+        detail = "Others wait for the model: try again in some seconds."
+        raise Problem(503, detail, headers={"Retry-After": "5"}) from error
+    except ModelFailed as error:
+        raise Problem(503, f"The model gave no outcome: {error}.") from error

@@ -1,0 +1,128 @@
+// What if: two policies, tried on the programme's model, with the money per additional enterprise and unit.
+
+import { get, post } from "../core/api.js";
+import { Chart } from "../core/chart.js";
+import { html, panel, say } from "../core/dom.js";
+import { count, named, percent, signed, t, yuan } from "../core/language.js";
+
+const LEVELS = ["province", "city", "county"];
+const MAX_SHARES = 80;
+/** Name, most, step; in percent but for the centres. */
+const SLIDERS = [["province", 60, 1], ["city", 60, 1], ["county", 60, 1], ["pools", 300, 5], ["centres", 60, 1]];
+const SIDES = ["a", "b"];
+
+export async function show(root, app, { query }) {
+  root.append(html("h1", {}, t("whatif")), html("p", {}, t("whatif.about")));
+  if (!app.session.signed_in) {
+    root.append(app.signInFirst());
+    return {};
+  }
+  if (!(await get("v1/what-if")).available) {
+    root.append(html("section", { class: "panel hint-panel" }, html("p", {}, t("whatif.elsewhere"), " ",
+      html("code", {}, "qilu programme compare default county-share-cut"))));
+    return {};
+  }
+  const plan = await post("v1/what-if", {});
+  const outcomes = new Map([[text(valuesOf(plan.policy)), plan]]);
+  const sides = SIDES.map((side) => sliders(side, parse(query.get(side)) ?? valuesOf(plan.policy), app));
+  const go = html("button", { type: "submit" }, t("whatif.compare"));
+  const said = html("p", { class: "note", role: "status" });
+  const result = html("div", { class: "stack", hidden: true });
+  const charts = [chart("growth.enterprises"), chart("growth.units")];
+
+  async function outcome(values) {
+    const key = text(values);
+    if (!outcomes.has(key)) outcomes.set(key, await post("v1/what-if", bodyOf(values)));
+    return outcomes.get(key);
+  }
+
+  async function compare(event) {
+    event?.preventDefault();
+    go.disabled = true;
+    say(said, t("whatif.running"));
+    try {
+      const both = [];
+      for (const side of sides) both.push(await outcome(side.values()));
+      app.remember(Object.fromEntries(sides.map((side, at) => [SIDES[at], text(side.values())])));
+      paint(...both);
+      say(said, "");
+    } catch (error) {
+      say(said, error.message);
+    }
+    go.disabled = false;
+  }
+
+  function paint(a, b) {
+    result.hidden = false;
+    charts.forEach((each, at) => each.set(a.months.map((row, month) => [Date.parse(`${row[0]}-01`), row[at + 1], b.months[month][at + 1]])));
+    result.querySelector(".verdict").replaceChildren(...verdict(a, b));
+    result.querySelector("tbody").replaceChildren(...rows(a, b, app.catalogue));
+  }
+
+  root.append(html("form", { onsubmit: compare }, html("div", { class: "halves" }, sides.map((side) => side.root)),
+    html("p", { class: "row go" }, go, said)), result);
+  result.append(html("ul", { class: "cards verdict", "aria-live": "polite" }),
+    html("div", { class: "halves" }, charts.map((each) => panel(each.label, null, each.root))),
+    panel(t("whatif.outcome"), null, html("div", { class: "scroll", tabindex: 0 }, html("table", {}, html("thead", {}, html("tr", {},
+      ["programme.target", "whatif.a", "whatif.b", "whatif.difference", "whatif.reachedA", "whatif.reachedB"].map((key, at) =>
+        html("th", { scope: "col", class: at ? "num" : null }, t(key))))), html("tbody")))));
+  if (query.get("b")) compare();
+  return { close: () => charts.forEach((each) => each.close()) };
+}
+
+const chart = (key) => new Chart({ label: t(key), height: 220, fromZero: true, series: [{ name: t("whatif.a") }, { name: t("whatif.b") }] });
+
+/** The five figures of one policy, as sliders. */
+function sliders(side, start, app) {
+  const fault = html("p", { class: "fault", role: "alert" });
+  const inputs = SLIDERS.map(([name, most, step], at) => {
+    const shown = html("output", {});
+    const input = html("input", { type: "range", name: `${side}-${name}`, min: 0, max: most, step, value: start[at], oninput: () => change() });
+    return { input, shown, box: html("label", { class: "slider" }, html("span", {}, t(`whatif.${name}`)), input, shown) };
+  });
+  const values = () => inputs.map(({ input }) => Number(input.value));
+  function change() {
+    values().forEach((n, at) => say(inputs[at].shown, SLIDERS[at][0] === "centres" ? count(n) : percent(n / 100)));
+    const shares = values().slice(0, LEVELS.length).reduce((sum, n) => sum + n, 0);
+    say(fault, shares > MAX_SHARES ? t("whatif.tooMuch", { n: percent(MAX_SHARES / 100) }) : "");
+    inputs[0].input.setCustomValidity(fault.textContent);
+  }
+  change();
+  return { values, root: panel(t(`whatif.${side}`), null, inputs.map(({ box }) => box), fault) };
+}
+
+/** What one more enterprise and one more unit cost; where the second policy brings fewer, what each of them saves. */
+function verdict(a, b) {
+  const money = funds(b) - funds(a);
+  const card = (title, number, of) => html("li", { class: "card" }, html("h3", {}, title), html("p", { class: "number" }, number), html("p", { class: "of" }, of));
+  const each = (name) => {
+    const more = value(b, name) - value(a, name);
+    const key = more < 0 && money < 0 ? "saved" : "more";
+    return card(t(`whatif.${key}.${name}`), more ? yuan(money / more) : "–", t(`whatif.of.${name}`, { n: signed(more) }));
+  };
+  return [card(t("whatif.money"), yuan(money, true), t("whatif.moneyOf", { a: yuan(funds(a)), b: yuan(funds(b)) })),
+    each("enterprises_on_cloud"), each("units_on_cloud")];
+}
+
+function rows(a, b, catalogue) {
+  const line = (title, first, second, show, reached = []) => html("tr", {}, html("th", { scope: "row" }, title),
+    [show(first), show(second), signed(second - first), ...[0, 1].map((at) => reached[at] ?? "–")].map((cell) => html("td", { class: "num" }, cell)));
+  return [
+    ...a.targets.map(({ name, value: first, reached_in: when }, at) =>
+      line(named(catalogue.targets.get(name), name), first, b.targets[at].value, count, [when, b.targets[at].reached_in])),
+    line(t("whatif.vouchers"), a.vouchers_cny, b.vouchers_cny, yuan),
+    line(t("whatif.awards"), a.awards_cny, b.awards_cny, yuan),
+  ];
+}
+
+const funds = (each) => each.vouchers_cny + each.awards_cny;
+const value = (each, name) => each.targets.find((target) => target.name === name).value;
+const text = (values) => values.join("-");
+const valuesOf = (policy) => [...LEVELS.map((level) => Math.round(100 * policy.shares[level])), Math.round(100 * policy.pools), policy.centres];
+const bodyOf = ([province, city, county, pools, centres]) =>
+  ({ shares: { province: province / 100, city: city / 100, county: county / 100 }, pools: pools / 100, centres });
+
+function parse(given) {
+  const values = (given ?? "").split("-").map(Number);
+  return values.length === SLIDERS.length && values.every((n, at) => n >= 0 && n <= SLIDERS[at][1]) ? values : null;
+}

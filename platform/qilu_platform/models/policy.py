@@ -1,0 +1,70 @@
+"""What is asked of the programme's model, and what it answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_SHARES = 0.8
+_Share = Annotated[float, Field(ge=0, le=0.6, allow_inf_nan=False)]
+
+
+class SharesIn(BaseModel):
+    """Of the price of a first contract; a level that is missing pays as in the plan."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    province: _Share | None = None
+    city: _Share | None = None
+    county: _Share | None = None
+
+
+class PolicyIn(BaseModel):
+    """What is missing is as in the plan."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"shares": {"county": 0.0}}]})
+
+    shares: SharesIn = SharesIn()
+    pools: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 1.0
+    """Voucher budgets, as a multiple of the plan's."""
+    centres: Annotated[int, Field(ge=0, le=60)] | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> PolicyIn:
+        given = self.shares
+        if sum(share or 0.0 for share in (given.province, given.city, given.county)) > MAX_SHARES + 1e-9:
+            raise ValueError(f"the three levels together pay at most {MAX_SHARES} of the price")
+        return self
+
+
+class SharesOut(BaseModel):
+    province: float
+    city: float
+    county: float
+
+
+class PolicyOut(BaseModel):
+    shares: SharesOut
+    pools: float
+    centres: int
+
+
+class ReachedOut(BaseModel):
+    name: str
+    value: int
+    reached_in: str | None = Field(description="The first month, or null.")
+
+
+class OutcomeOut(BaseModel):
+    policy: PolicyOut
+    targets: list[ReachedOut] = Field(description="Counts at the end of 2022.")
+    vouchers_cny: int = Field(description="Redeemed, less what was clawed back; all levels.")
+    awards_cny: int
+    months: list[tuple[str, int, int]] = Field(description="Month, enterprises and units on cloud.")
+
+
+class ModelOut(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"available": True}]})
+
+    available: bool = Field(description="False where the platform has no model of the programme.")
