@@ -1,7 +1,7 @@
-"""A policy in five figures, and what the model makes of it.
+"""A policy in five figures, and its outcome on the programme's model.
 
 `python -m qilu_programme.policy` reads a policy as JSON from stdin, such as `{"shares": {"county": 0}}`, and
-prints its outcome as JSON. What is missing is as in the default scenario. Takes a few seconds.
+prints its outcome as JSON. Missing figures are those of the default scenario. Takes a few seconds.
 """
 
 from __future__ import annotations

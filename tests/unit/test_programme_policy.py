@@ -12,7 +12,7 @@ from qilu_programme.scenario import load_scenario
 PLAN = load_scenario()
 
 
-def test_what_is_missing_is_as_in_the_plan() -> None:
+def test_missing_figures_are_those_of_the_plan() -> None:
     assert replace(scenario_of(Policy()), name=PLAN.name) == PLAN
     changed = scenario_of(Policy(shares={"county": 0.0}))
     assert changed.shares == {"province": 0.1, "city": 0.1, "county": 0.0}

@@ -26,7 +26,7 @@ async def get_model(runtime: RuntimeDep, _caller: Person) -> Response:
 
 @router.post("", response_model=OutcomeOut, responses=NOT_FOUND)
 async def compute_outcome(runtime: RuntimeDep, _caller: Person, body: PolicyIn) -> Response:
-    """What the model makes of a policy, within seconds; an outcome that was computed before comes at once."""
+    """The outcome of a policy on the programme's model, within seconds; at once if it was computed before."""
     if runtime.model is None:
         raise Problem(
             404,

@@ -1,4 +1,4 @@
-"""What is asked of the programme's model, and what it answers."""
+"""Policies as the API takes them, and their outcomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Share = Annotated[float, Field(ge=0, le=0.6, allow_inf_nan=False)]
 
 
 class SharesIn(BaseModel):
-    """Of the price of a first contract; a level that is missing pays as in the plan."""
+    """Of the price of a first contract; a missing level pays as in the plan."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -21,7 +21,7 @@ class SharesIn(BaseModel):
 
 
 class PolicyIn(BaseModel):
-    """What is missing is as in the plan."""
+    """Missing figures are those of the plan."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"shares": {"county": 0.0}}]})
 
