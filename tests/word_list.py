@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 
-CLEAN = ("CHANGELOG.md", "docs", "dashboards", "devices", "gateway", "programme")
+CLEAN = ("CHANGELOG.md", "docs", "dashboards", "devices", "gateway", "programme", "qilu")
 """Files and folders that are checked; add a folder once it is clean."""
 
 

@@ -1,4 +1,4 @@
-"""The embedded stack's broker: Mosquitto where a recent one is installed, else one that comes with pip
+"""The broker of the embedded stack: Mosquitto if a recent version is installed, otherwise one from pip
 (iotcore).
 """
 
@@ -34,15 +34,16 @@ log = structlog.get_logger()
 BrokerKind = Literal["mosquitto", "builtin"]
 
 FILES_FOR_SERVICES = 100
-"""Open files that connections of edge nodes leave to services and to the broker itself: who fills the
-listener for edge nodes, with a certificate or without, keeps no gateway out."""
+"""Open files reserved for services and the broker itself, so that clients that fill the listener for edge
+nodes, with or without a certificate, cannot lock out the gateway."""
 WATCH_S = 0.2
 
 START_S = STOP_S = 60.0
-"""A broker that does not answer by then does not start; one that has not ended by then is killed. Mosquitto
-reads its queue from disk and writes it there: half a million messages take it one to three seconds."""
+"""Timeouts: a broker that does not answer within the first fails to start; one that does not end within the
+second is killed. Mosquitto reads its queue from disk and writes it there: half a million messages take one to
+three seconds."""
 MAX_RESTARTS, RESTART_WINDOW_S = 5, 600.0
-"""A broker that ended by itself is started again so many times within the window; then it is at fault."""
+"""Maximum number of restarts of a broker within the window; then the stack fails."""
 
 # rumqttd's log has bounded segments, and who falls behind them loses silently: 10 x 100 MiB is what lost
 # nothing in a stall of 20 s at 20,000 messages/s (docs/decisions/003-brokers.md). MQTT 5 only: its protocol
@@ -71,9 +72,8 @@ dynamic_filters = true
 
 
 def choose_broker(wanted: str) -> tuple[BrokerKind, str]:
-    """What `--broker auto|mosquitto|builtin` means on this machine, and the reason in a few words.
-
-    Raises ConfigError for other words, and when Mosquitto is wanted and cannot be used.
+    """Choose a broker for `--broker auto|mosquitto|builtin`; also returns the reason in a few words. Raises
+    ConfigError for other values, and when Mosquitto is requested and cannot be used.
     """
     if wanted not in ("auto", "mosquitto", "builtin"):
         raise ConfigError(f"--broker {wanted}: use auto, mosquitto, builtin or mqtt://host:1883.")
@@ -110,7 +110,7 @@ def free_port(preferred: int, chosen: Collection[int] = ()) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NodeListener:
-    """Where edge nodes come in by TLS. `server.crt`, `server.key` and `ca.crt` lie in the broker's home;
+    """The TLS listener for edge nodes. `server.crt`, `server.key` and `ca.crt` are in the broker's home;
     `rules` holds `nodes.acl` and `crl.pem`, which the platform keeps up to date."""
 
     host: str
@@ -118,15 +118,15 @@ class NodeListener:
     rules: Path
 
     def stamp(self) -> tuple[int, ...]:
-        """Other numbers whenever the platform has written."""
+        """Version of the rules; changes whenever the platform writes them."""
         return tuple((self.rules / name).stat().st_mtime_ns for name in ("nodes.acl", "crl.pem"))
 
 
 @asynccontextmanager
 async def sole_broker(home: Path) -> AsyncIterator[int]:
-    """The right to run a broker in `home`, as a file descriptor that the broker inherits: it is taken for as
-    long as any process has it. Waits for the broker of a stack that was killed: it still writes its queue to
-    disk, and has the ports. Raises ConfigError when it does not end."""
+    """A lock for running a broker in `home`, as a file descriptor that the broker inherits: it is held while
+    any process has it open. Waits for the broker of a killed stack, which still writes its queue to disk and
+    holds the ports. Raises ConfigError when it does not end."""
     with await asyncio.to_thread(_lock_file, home) as file:
         deadline = time.monotonic() + STOP_S
         while True:
@@ -149,8 +149,8 @@ def _lock_file(home: Path) -> IO[str]:
 
 
 class EmbeddedBroker:
-    """A broker on loopback as a child process, with passwords from the keyring; Mosquitto also listens to
-    edge nodes. `async with` starts and ends it; in between it is started again when it ends by itself."""
+    """A broker on loopback as a child process, with passwords from the keyring; Mosquitto also has a listener
+    for edge nodes. `async with` starts and ends it; in between it is restarted if it ends by itself."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class EmbeddedBroker:
         self._log = log
         self._inherits = inherits
         self.tell: Callable[[str], None] = lambda _: None
-        """Shows the user a sentence about a restart."""
+        """Called with a sentence for the user about a restart."""
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -183,7 +183,7 @@ class EmbeddedBroker:
 
     @property
     def pid(self) -> int | None:
-        """Of its process, while it runs."""
+        """Process id, while it runs."""
         return None if self._process is None else self._process.pid
 
     async def __aenter__(self) -> EmbeddedBroker:
@@ -205,12 +205,12 @@ class EmbeddedBroker:
             await end(self._process, within_s=STOP_S)
 
     async def wait(self) -> None:
-        """Until the broker has ended for good; raises QiluError with the reason."""
+        """Wait until the broker has ended permanently; raises QiluError with the reason."""
         assert self._keeping is not None, "not started"
         await asyncio.shield(self._keeping)
 
     async def _start(self) -> asyncio.subprocess.Process:
-        """A new process that answers. Raises ConfigError; then no process is left."""
+        """Start a new process and wait until it answers. Raises ConfigError; then no process is left."""
         command = self._prepare_mosquitto() if self.kind == "mosquitto" else self._prepare_builtin()
         since = size(self._log)
         with self._log.open("ab") as log:
@@ -261,18 +261,18 @@ class EmbeddedBroker:
             self._process = process = await self._start()
 
     async def _watch(self, nodes: NodeListener) -> None:
-        """Hand on what the platform writes."""
+        """Apply the rules that the platform writes."""
         while True:
-            with suppress(OSError):  # no new rules, no change: those that it has go on
+            with suppress(OSError):  # on failure the existing rules stay in effect
                 process = self._process
-                # One that is only being started takes them by itself, and a signal would end it.
+                # A broker that is starting reads them itself, and a signal would end it.
                 if process is not None and process.returncode is None and nodes.stamp() != self._taken:
                     self._take_rules(nodes)
                     process.send_signal(signal.SIGHUP)
             await asyncio.sleep(WATCH_S)
 
     def _take_rules(self, nodes: NodeListener) -> None:
-        # Copies of its own: Mosquitto wants rules that nobody else can read.
+        # Separate copies, because Mosquitto requires rules that only it can read.
         stamp = nodes.stamp()
         for name in ("nodes.acl", "crl.pem"):
             write_private(self._home / name, (nodes.rules / name).read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ _FAULT_FIELDS = ("name", "signature", "source")
 
 
 def as_data(classes: Iterable[EquipmentClass]) -> list[dict[str, object]]:
-    """What `--json` prints."""
+    """The catalogue in the format of `--json`."""
     return [
         {
             "class": class_.name,
@@ -33,7 +33,7 @@ def as_data(classes: Iterable[EquipmentClass]) -> list[dict[str, object]]:
 
 
 def tables(classes: Iterable[EquipmentClass]) -> Iterator[RenderableType]:
-    """Signals, set points and faults of each class, and what the marks mean."""
+    """Tables of signals, set points and faults of each class, and the meaning of the marks."""
     for class_ in classes:
         title = f"{class_.title} {class_.title_zh} ({class_.name})"
         yield _table(
@@ -87,7 +87,7 @@ def _table(title: str, columns: dict[str, list[str]]) -> Table:
 
 
 def totals_tables(classes: Sequence[ClassTotal], sums: Sequence[Figure]) -> Iterator[RenderableType]:
-    """A scaled fleet by class, and its sums beside the province's figures."""
+    """Tables of a scaled fleet by class, and its totals beside the province's figures."""
     yield _table(
         "A fleet of 10,000,000 units",
         {

@@ -1,5 +1,5 @@
-"""Child processes of the embedded stack: none outlives it, none is waited for without end, and none ends
-without a reason that is told."""
+"""Child processes of the embedded stack: none outlives it, every wait has a timeout, and every exit is
+reported with its reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def die_with_parent() -> None:
 
 
 async def end(process: asyncio.subprocess.Process, within_s: float) -> None:
-    """Ask a child to end, and make it end when it does not."""
+    """Terminate a child; kill it when it does not end in time."""
     if process.returncode is not None:
         return
     process.terminate()
@@ -33,7 +33,7 @@ async def end(process: asyncio.subprocess.Process, within_s: float) -> None:
 
 
 def ended_by(code: int) -> str:
-    """An exit code in words: `killed by SIGKILL` or `exit code 3`."""
+    """Describe an exit code: `killed by SIGKILL` or `exit code 3`."""
     if code >= 0:
         return f"exit code {code}"
     try:

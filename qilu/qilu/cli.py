@@ -1,4 +1,4 @@
-"""The entry point of `qilu`: its commands, and what a mistake prints."""
+"""The entry point of `qilu`: its commands and error output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run must have stored beside what a store holds, whole columns at a time."""
+"""Comparison of the expected points of a run with a store, by column."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _COUNTY, _UNIT = UNIT_TAGS.index("county"), UNIT_TAGS.index("unit")
 
 
 class Found(NamedTuple):
-    """Points of a store, all of one measurement."""
+    """Points found in a store, all of one measurement."""
 
     units: list[str]
     counties: list[str]
     ts_ms: Ints
     places: Ints
-    """Of each, which of the expected points has its unit and time; -1: none."""
+    """For each, the index of the expected point with its unit and time; -1: none."""
     again: Mask
-    """It is not the first one that was found for that."""
+    """Mask of points that are not the first for their unit and time."""
 
 
 class Expected:
-    """Points that must be stored, no two of one unit and time, and what was found for each."""
+    """Expected points, unique by unit and time, with the points found for each."""
 
     def __init__(self, columns: Sequence[Columns]) -> None:
         self._columns = columns
@@ -50,9 +50,9 @@ class Expected:
         self._order = np.argsort(keys, kind="stable")
         self._sorted = keys[self._order]
         self.found: Ints = np.zeros(len(units), dtype=np.int64)
-        """How many points have its unit and time."""
+        """Number of found points with its unit and time."""
         self.good: Mask = np.zeros(len(units), dtype=np.bool_)
-        """One of them is as it was made."""
+        """Whether one of them equals the expected point."""
 
     def __len__(self) -> int:
         return len(self.found)
@@ -63,7 +63,7 @@ class Expected:
         return np.concatenate(parts) if parts else np.zeros(0, dtype=object)
 
     def in_order_of_time(self, which: Mask) -> list[int]:
-        """Of the same time, in the order of classes."""
+        """Indices in time order; for equal times in the order of classes."""
         classes = np.repeat(
             [_CLASSES.index(each.measurement) for each in self._columns], list(map(len, self._columns))
         )
@@ -72,7 +72,7 @@ class Expected:
         return found
 
     def by_place(self, places: Ints) -> Counter[tuple[str, str]]:
-        """How many of these are of each class and county."""
+        """Counts of these by class and county."""
         counts: Counter[tuple[str, str]] = Counter()
         for columns, (start, end) in zip(self._columns, pairwise(self._starts), strict=True):
             some = places[(places >= start) & (places < end)] - start
@@ -81,7 +81,7 @@ class Expected:
         return counts
 
     def find(self, chunk: Chunk, *, marks: bool) -> Iterator[Found]:
-        """Count points of a store. `marks`: the mark of a birth is no difference."""
+        """Match and count points of a store. `marks`: ignore differences in the mark of a birth."""
         for columns in chunk.columns:
             units, counties = (columns.series.tag(tag, columns.rows).tolist() for tag in ("unit", "county"))
             places = self._places(units, columns.ts_ms)
@@ -113,7 +113,7 @@ class Expected:
         return places
 
     def _count(self, places: Ints) -> Mask:
-        """Returns which of them are not the first for their place."""
+        """Count matches; returns the mask of those that are not the first for their index."""
         again = np.zeros(len(places), dtype=np.bool_)
         hit = np.flatnonzero(places >= 0)
         _, firsts = np.unique(places[hit], return_index=True)
@@ -147,7 +147,7 @@ class Expected:
 
 
 def _values_alike(mine: Columns, theirs: Columns, marks: bool) -> Mask:
-    """Which points have the same fields and values."""
+    """Mask of points with equal fields and values."""
     alike = np.ones(len(mine), dtype=np.bool_)
     for name in {*mine.names, *theirs.names}:
         if name == BORN and marks and name not in mine.names:

@@ -1,4 +1,5 @@
-"""`qilu doctor`: checks this machine for what the embedded stack needs, and says how to mend it."""
+"""`qilu doctor`: checks this machine for the requirements of the embedded stack, and explains how to fix
+problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flags mean, the same everywhere: durations, speeds, times, files."""
+"""Parsers for flags of all commands: durations, speeds, times, files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def new_file(path: Path | None, flag: str) -> None:
-    """A file that is written at the end can be: found out at the beginning. Raises ConfigError."""
+    """Check at the beginning that a file can be written at the end. Raises ConfigError."""
     if path is None:
         return
     folder = path.absolute().parent
@@ -92,8 +92,8 @@ def state_folder(path: Path) -> None:
 
 @contextmanager
 def settings(prefix: str) -> Iterator[None]:
-    """Around a service's settings, which also come from variables that begin with `prefix`. Raises
-    ConfigError for a value that cannot be used."""
+    """Context for reading a service's settings, which also come from variables that begin with `prefix`.
+    Raises ConfigError for an invalid value."""
     from pydantic import ValidationError  # not every part has it installed
 
     try:

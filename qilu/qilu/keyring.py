@@ -18,7 +18,7 @@ API_KEYS = ("admin", "ingest", "fleet", "viewer")
 """Roles at the platform, each with its own key."""
 
 MQTT_USERS = SERVICE_USERS
-"""Who may log in at the broker with a password."""
+"""Users of the broker with a password."""
 
 # Mosquitto's own default number of PBKDF2-SHA512 rounds; the passwords are random, so more would protect
 # nothing.
@@ -26,13 +26,13 @@ _ROUNDS = 101
 
 
 class Keyring:
-    """The secrets in `directory`, one a file with mode 0600."""
+    """The secrets in `directory`, one per file with mode 0600."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def make(self) -> None:
-        """Make what is missing and keep what is there."""
+        """Create missing secrets and keep existing ones."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for role in API_KEYS:
             self._make_once(self.key_file(role), f"qilu_{secrets.token_urlsafe(32)}")

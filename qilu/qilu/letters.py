@@ -1,5 +1,5 @@
-"""Dead letters from the command line: read from the state file; moved by the running gateway, or, while none
-runs, by ourselves.
+"""Dead letters on the command line: read from the state file; replayed or purged by the running gateway, or
+purged here while none runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qilu_gateway.settle.letter_office import Choice, LetterOffice, Outcome
 from qilu_gateway.statefile import FILE_NAME, StateFile
 
 PATIENCE = httpx2.Timeout(150, connect=5)
-"""Longer than the gateway's own patience with a replay."""
+"""Timeout; longer than the gateway's timeout of a replay."""
 
 
 def read(
@@ -29,7 +29,7 @@ def read(
     unit: str | None = None,
     limit: int = 100,
 ) -> list[Row]:
-    """The latest letters of the gateway with this state folder. Raises ConfigError."""
+    """Read the latest letters of the gateway with this state directory. Raises ConfigError."""
     with dead_letters.open_for_reading(state / FILE_NAME) as connection:
         return dead_letters.list_rows(connection, id=id, reason=_reason(reason), unit=unit, limit=limit)
 
@@ -37,7 +37,7 @@ def read(
 async def move(
     what: Literal["replay", "purge"], state: Path, *, id: int | None, reason: str | None, unit: str | None
 ) -> Outcome:
-    """Replay or purge all letters that fit. Raises ConfigError, or QiluError when the gateway does not do
+    """Replay or purge all letters that match. Raises ConfigError, or QiluError when the gateway fails to do
     so."""
     choice = Choice(id=id, reason=_reason(reason), unit=unit)
     total = Outcome()
@@ -54,7 +54,7 @@ async def move(
 
 
 async def _ask(what: str, state: Path, choice: Choice) -> Outcome | None:
-    """What the running gateway answers; None when none runs."""
+    """Call the running gateway; returns its answer, or None when none runs."""
     try:
         address = (state / ADDRESS_FILE).read_text(encoding="utf-8").strip()
         key = (state / KEY_FILE).read_text(encoding="utf-8").strip()
@@ -85,7 +85,7 @@ async def _ask(what: str, state: Path, choice: Choice) -> Outcome | None:
 async def _purge(what: str, state: Path, choice: Choice) -> Outcome:
     if what == "replay":
         raise QiluError(f"No gateway with --state {state} runs: start it, it takes its dead letters itself.")
-    if not (state / FILE_NAME).is_file():  # a moment, in a process of its own
+    if not (state / FILE_NAME).is_file():  # quick, in a separate process
         raise ConfigError(f"{state / FILE_NAME} does not exist: give the --state of a gateway that has run.")
     async with StateFile(state, STATE_SCHEMAS) as file:
         return await LetterOffice(file, Bounds(), _nobody).purge(choice)

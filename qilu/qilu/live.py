@@ -1,7 +1,7 @@
 """`qilu programme run --live`: the programme played through the real pipeline.
 
-Three processes share the work: one holds broker, gateway and store (or somebody else runs them), one is the
-platform, one plays. The latter is this same command, told where platform and broker are.
+Three processes share the work: one runs broker, gateway and store (unless they run elsewhere), one is the
+platform, and one plays. The last is this same command with the addresses of platform and broker.
 """
 
 from __future__ import annotations
@@ -41,17 +41,18 @@ from qilu.stack_child import STOP_CHILD_S
 from qilu.stack_config import Child, StackConfig
 
 UNIT_BYTES = 300
-"""Disk of one unit: registry, readings and what lies between them for a while (C: docs/benchmarks.md)."""
+"""Disk space of one unit: registry, readings and temporary data between them (C: docs/benchmarks.md)."""
 ENTERPRISE_BYTES = 1_000
-"""Disk of one enterprise with its contracts and their entries (C)."""
+"""Disk space of one enterprise with its contracts and their entries (C)."""
 RESERVE_BYTES = 2 * 1024**3
-"""What is left to others: the gateway stops taking data at 0.5 GB free, and the broker keeps files too."""
+"""Disk space reserved for others: the gateway stops taking data at 0.5 GB free, and the broker keeps files as
+well."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveConfig:
-    """What is played and how: `speed` in simulated seconds a second (None: as fast as it goes), `until` the
-    last month. `room`: the folder of the stack that keeps the data, if it is on this machine."""
+    """Settings of a live run: `speed` in simulated seconds per second (None: full speed), `until` the last
+    month. `room`: the directory of the stack that stores the data, if it is on this machine."""
 
     scenario: Scenario
     scale: float
@@ -79,7 +80,7 @@ def open_record(config: LiveConfig, replay: Replay) -> RunRecord:
     if (record.text, record.seed, record.scale) != asked:
         raise ConfigError(
             f"{config.state / FILE_NAME} is of a run of {record.scenario}, seed {record.seed}, scale "
-            f"{record.scale:g}: go on with those, or choose another folder with --state."
+            f"{record.scale:g}: continue with those, or choose another folder with --state."
         )
     return record
 
@@ -95,7 +96,7 @@ def check_room(needed: int, free: int, folder: Path) -> None:
 
 
 def bytes_needed(replay: Replay, record: RunRecord) -> int:
-    """Disk of what is still to come."""
+    """Disk space that the rest of the run needs."""
     done = record.months[-1].counts if record.months else {"units_on_cloud": 0, "enterprises_on_cloud": 0}
     return (replay.units - done["units_on_cloud"]) * UNIT_BYTES + (
         replay.enterprises - done["enterprises_on_cloud"]
@@ -103,10 +104,10 @@ def bytes_needed(replay: Replay, record: RunRecord) -> int:
 
 
 def play(config: LiveConfig, platform: str, broker: str, console: Console) -> RunRecord:
-    """Play until the last month, or a signal. SIGUSR1 pauses and goes on. Raises QiluError."""
+    """Play until the last month, or a signal. SIGUSR1 pauses and resumes. Raises QiluError."""
     began_s = time.monotonic()
     become_service()
-    # What goes well is on the screen already.
+    # Successes are on the screen already.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(log_stream(sys.stderr)),
@@ -141,7 +142,7 @@ async def _play(
         def toggle() -> None:
             paused = player.running.is_set()
             (player.running.clear if paused else player.running.set)()
-            console.print("Paused: once more goes on." if paused else "Going on.")
+            console.print("Paused. Press Ctrl-Z again to resume." if paused else "Resumed.")
 
         for number in (signal.SIGUSR1, signal.SIGTSTP):
             loop.add_signal_handler(number, toggle)
@@ -149,7 +150,7 @@ async def _play(
 
 
 class _Line:
-    """A bar with the time that is left on a terminal; elsewhere a line a month."""
+    """A progress bar with the remaining time on a terminal; elsewhere one line per month."""
 
     def __init__(self, console: Console, units: int) -> None:
         self._console = console
@@ -189,16 +190,16 @@ class _Line:
 
 
 def play_embedded(stack: StackConfig, words: list[str], console: Console) -> dict[str, Any]:
-    """Bring up a stack, have the programme played into it, and report. Raises QiluError; leaves with the
-    player's own exit code when that has said what is wrong."""
+    """Start a stack, play the programme into it, and report. Raises QiluError; exits with the player's exit
+    code when the player has printed the error."""
     child = Child("programme", [*words, "--room", str(stack.state)], role="admin", shown=True, afresh=False)
     return asyncio.run(_embedded(replace(stack, child=child), console))
 
 
 async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
     stopping = stop_signal()
-    # Until somebody listens, a wish for a pause is nothing: neither the end of the player, who inherits this,
-    # nor a halt of this process, which says that the stack is up before the handler below is set.
+    # Ignore a pause until a handler is set: it must neither end the player, which inherits this, nor stop
+    # this process, which reports that the stack is up before the handler below is set.
     for number in (signal.SIGUSR1, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     async with Stack(config, console) as stack:
@@ -213,7 +214,7 @@ async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
             console.print("Stopping …")
             await end(stack.child.process, STOP_CHILD_S)
         elif (code := stack.child.process.returncode) is not None and code < 0:
-            raise QiluError(f"The player ended ({ended_by(code)}): the same command goes on from there.")
+            raise QiluError(f"The player ended ({ended_by(code)}): the same command continues from there.")
         elif code:
             raise typer.Exit(code)
         record = RunRecord.load(config.state / "programme")
@@ -253,7 +254,7 @@ async def _embedded(config: StackConfig, console: Console) -> dict[str, Any]:
 
 
 def as_report(record: RunRecord) -> dict[str, Any]:
-    """What the record alone can say."""
+    """The part of the report that the record alone gives."""
     counts = record.months[-1].counts if record.months else {}
     return {
         "scenario": record.scenario,
@@ -274,8 +275,8 @@ def as_report(record: RunRecord) -> dict[str, Any]:
 
 
 async def _compare(store: Store, record: RunRecord) -> tuple[int, int]:
-    """How many readings of the run's months the store holds, and how many of those that must be there are
-    not: by class and county once the run is finished, until then by class."""
+    """Number of readings of the run's months in the store, and number of missing ones: counted by class and
+    county once the run is finished, until then by class."""
     start_ms, end_ms = month_start_ms(0), month_start_ms(MONTHS)
     stored = lost = 0
     counts = record.months[-1].counts if record.months else {}

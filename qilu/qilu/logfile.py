@@ -1,4 +1,4 @@
-"""Where log lines go: to a stream that drops them, instead of ending the program, while its disk is full."""
+"""Log streams that drop lines while the disk is full, instead of ending the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 
 
 def log_stream(stream: TextIO) -> TextIO:
-    """What structlog may print to. A line that the disk has no room for is lost; later ones are written."""
+    """Wrap a stream for structlog. Lines that do not fit on a full disk are lost; later ones are written."""
     return cast(TextIO, _LogStream(stream))
 
 
@@ -59,7 +59,7 @@ class _Stderr(io.TextIOBase):
 
 
 class _LogStream:
-    """As much of a stream as structlog uses."""
+    """The part of a stream that structlog uses."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""The equipment that joins in a month of a replay, in blocks that are registered and published together."""
+"""Equipment that joins in a month of a replay, in blocks that are registered and published together."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from qilu_programme.world import COUNTY_CODES
 CHINA = timezone(timedelta(hours=8))
 """Months of the programme are Asia/Shanghai's, which knows no summer time."""
 SPOKEN_MS = 60_000
-"""All first readings of a month lie in so much time."""
+"""Period that contains all first readings of a month."""
 BLOCK_UNITS = 20_000
 _PARTS = (60, 30, 20, 15, 12, 10, 6, 5, 4, 3, 2, 1)
-"""Into how many blocks a month may be cut: each is a whole number of milliseconds."""
+"""Maximum number of blocks per month; each spans a whole number of milliseconds."""
 _COUNTIES = np.array(COUNTY_CODES, dtype=object)
 _CITIES = np.array([city_of(county) for county in COUNTY_CODES], dtype=object)
 
@@ -46,7 +46,7 @@ class Unit(NamedTuple):
     county: str
     industry: str
     ts_ms: int
-    """When it speaks for the first time."""
+    """Time of its first reading."""
 
 
 class Readings(NamedTuple):
@@ -54,19 +54,19 @@ class Readings(NamedTuple):
 
     class_name: str
     places: Whole
-    """Of the units in the block."""
+    """Indices of the units in the block."""
     values: NDArray[np.float64]
     """A row for each unit, a column for each of the class's signals, in their order."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Units that speak from `start_ms` up to, not including, `end_ms`, in the order of their times. They come
-    in runs: `sizes[n]` units of one class of one enterprise, numbered from `first[n]` on."""
+    """Units with first readings from `start_ms` up to, not including, `end_ms`, in time order. They are
+    grouped in runs: `sizes[n]` units of one class of one enterprise, numbered from `first[n]` on."""
 
     fleet: Fleet
     rows: Whole
-    """The run's enterprise: a row of the fleet."""
+    """The enterprise of each run, as a row of the fleet."""
     classes: Whole
     first: Whole
     sizes: Whole
@@ -111,7 +111,7 @@ class Block:
         return "".join(found).encode()
 
     def topics(self) -> list[str]:
-        """Where each unit speaks."""
+        """Topic of each unit."""
         found: list[str] = []
         at = 0
         for row, _, _, size in self._runs():
@@ -123,7 +123,7 @@ class Block:
         return found
 
     def payloads(self, seed: int) -> list[bytes]:
-        """What each unit says there: a reading as plain JSON."""
+        """Payload of each unit: a reading as plain JSON."""
         found = np.empty(len(self), dtype=object)
         encode_lines = msgspec.json.Encoder().encode_lines
         for class_name, places, values in self.readings(seed):
@@ -144,7 +144,7 @@ class Block:
             yield Readings(CLASSES[class_], places, values)
 
     def columns(self, seed: int) -> list[Columns]:
-        """What the store must hold of it."""
+        """Expected points of the block in the store."""
         found = []
         runs, ids = np.repeat(self.rows, self.sizes), np.array(self.ids, dtype=object)
         owners, industries = (np.array(each, dtype=object) for each in (self.fleet.ids, self.fleet.industry))

@@ -1,4 +1,4 @@
-"""Mosquitto: which one is installed, and its configuration, for the embedded stack and the compose stack.
+"""Mosquitto: detects the installed version, and writes the configuration of the embedded and compose stacks.
 
 Mosquitto before 2.0.21 is refused: with a backlog it ignores how many unacknowledged messages its client
 takes, so that a gateway which acknowledges late is disconnected over and over.
@@ -17,14 +17,15 @@ from qilu_common.broker import MAX_PACKET_BYTES
 
 OLDEST = (2, 0, 21)
 
-# Settings of both listeners, and what services log in with (docs/decisions/003-brokers.md, 054, 055).
+# Settings of both listeners, and the log-in of services (docs/decisions/003-brokers.md, 054, 055).
 # - per_listener_settings: with `true`, an offline session received nothing.
 # - plugin: gives services their rights, which a reload then cannot take from a session; the acl_file has edge
 #   nodes, whose rules change at run time.
 # - inflight: the gateway's whole receive window.
-# - queued: what waits for a gateway that is away, as much as memory has room for: 1.2 GB at 200 bytes a
-#   message. Beyond that Mosquitto acknowledges and drops, and its log says so (a notice).
-# - autosave_interval: every second but one; a kill of the broker loses at most what came since the last save.
+# - queued: messages for an offline gateway, as much as memory has room for: 1.2 GB at 200 bytes per message.
+#   Beyond that Mosquitto acknowledges and drops, and its log reports it (a notice).
+# - autosave_interval: every second but one; a kill of the broker loses at most the messages since the last
+#   save.
 _SERVICES = """\
 per_listener_settings false
 listener {listener}
@@ -46,8 +47,8 @@ log_type notice
 connection_messages false
 """
 
-# For edge nodes, which prove who they are by a certificate. Its common name is user name and client id, so
-# that nobody takes over another's session. CRL and rules are read anew on SIGHUP.
+# For edge nodes, which authenticate with a certificate. Its common name is user name and client id, so that
+# no node can take over another's session. CRL and rules are read again on SIGHUP.
 _NODES = """\
 listener {listener}
 max_connections {most}
@@ -64,8 +65,8 @@ use_username_as_clientid true
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """What Mosquitto reads and writes. `keys`: `passwords`, `services.json`, `ca.crt`, `server.crt`,
-    `server.key`; `rules`: `nodes.acl`, `crl.pem`; `data`: its queue."""
+    """Directories that Mosquitto reads and writes. `keys`: `passwords`, `services.json`, `ca.crt`,
+    `server.crt`, `server.key`; `rules`: `nodes.acl`, `crl.pem`; `data`: its queue."""
 
     keys: str
     rules: str

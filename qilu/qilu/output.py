@@ -1,4 +1,4 @@
-"""What commands print, for people and for programs."""
+"""Output of commands, for people and for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @cache
 def console() -> Console:
-    """Where commands print for people. A service that prints nothing starts without rich."""
+    """The console for people. Imported late, so that a service that prints nothing starts without rich."""
     from rich.console import Console
 
     return Console()

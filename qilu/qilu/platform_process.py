@@ -1,4 +1,4 @@
-"""The platform of an embedded stack in a process of its own, so that it and the gateway have a core each."""
+"""The platform of an embedded stack in a separate process, so that it and the gateway have a core each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ STOP_S = 5.0
 
 
 class _Order(msgspec.Struct):
-    """What the process is told on stdin, secrets included: they stand in no environment and no argument."""
+    """Message to the process on stdin, including secrets, which must not be in the environment or in
+    arguments."""
 
     settings: dict[str, Any]
     store_url: str
@@ -31,7 +32,7 @@ class _Order(msgspec.Struct):
 
 
 class PlatformProcess:
-    """Runs inside `async with`, and answers as a PlatformService does."""
+    """The platform's process, inside `async with`; has the interface of PlatformService."""
 
     def __init__(self, settings: Settings, door: StoreDoor, log: Path) -> None:
         self._settings, self._door, self._log = settings, door, log
@@ -80,7 +81,7 @@ class PlatformProcess:
         await end(self._process, STOP_S)
 
     async def wait(self) -> None:
-        """Until it has ended, which it does only by a fault. Raises QiluError."""
+        """Wait until it has ended, which it does only by a fault. Raises QiluError."""
         code = await self._process.wait()
         raise QiluError(f"The platform ended by itself ({ended_by(code)}): {self._log} says more.")
 

@@ -1,8 +1,8 @@
 """Plays the programme into a platform and a broker: each month's registrations by the API, its equipment by
 MQTT, until the platform's counts are the model's; then the next month.
 
-Everything that is sent has an id (or a unit and a time) that a repetition has too, so a month that was broken
-off is played again from its beginning, and nothing counts twice. What is done is in the run's record.
+Everything is sent with an id (or a unit and a time) that a repetition shares, so an interrupted month is
+played again from its beginning, and nothing counts twice. The run's record holds the finished months.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from qilu.uplink import Uplink
 BULK_LINES = 10_000
 ENDINGS = 5_000
 WINDOW_UNITS = 75_000
-"""Units that may be published and not yet counted: enough to keep the gateway busy, and far below what any
-broker keeps."""
+"""Maximum number of published units that are not counted yet: enough to keep the gateway busy, and far below
+the queue of any broker."""
 CALL_TIMEOUT_S = 120.0
 AWAY_S = 180.0
-"""How long the platform may be away before the run gives up."""
+"""Time that the platform may be unavailable before the run gives up."""
 STUCK_S = 60.0
-"""Without any progress of the counts: then the month's equipment is published once more, then no more."""
+"""Time without progress of the counts after which the month's equipment is published again, once."""
 POLL_MIN_S, POLL_MAX_S = 0.02, 0.1
 _T = TypeVar("_T")
 Done = Callable[[Month, int, int], None]
-"""Called with the month, and how many of the run's units are published and counted."""
+"""Called with the month, and the numbers of the run's units that are published and counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the run is played to. `key` is an API key of role operator."""
+    """Target of a run. `key` is an API key of role operator."""
 
     platform: str
     broker: str
@@ -57,7 +57,7 @@ class Target:
 
 
 class Platform:
-    """The calls that a run makes; each may be repeated, and is while the platform is away."""
+    """The platform calls of a run; each is idempotent, and repeated while the platform is unavailable."""
 
     def __init__(self, target: Target) -> None:
         self._http = PlatformHttp(target.platform, target.key, "operator", CALL_TIMEOUT_S)
@@ -80,7 +80,7 @@ class Platform:
                 self._refused(book, len(answer["errors"]), answer["errors"][0]["detail"])
 
     async def load(self, book: str, columns: Sequence[str], lines: bytes) -> None:
-        """A file of CSV lines: the fastest way in."""
+        """Import CSV lines as a file, which is the fastest way."""
         body = (",".join(columns) + "\n").encode() + lines
         sent = await self._call("POST", f"/v1/imports?book={book}", content=body, type_="text/csv")
         job = sent.json()
@@ -112,7 +112,7 @@ class Platform:
 
 
 class Player:
-    """Plays a replay from where its record stands. `running` is cleared to pause it."""
+    """Plays a replay from the position of its record. `running` is cleared to pause it."""
 
     def __init__(
         self, replay: Replay, record: RunRecord, target: Target, folder: Path, speed: float | None, done: Done
@@ -135,8 +135,8 @@ class Player:
         self.running.set()
 
     async def play(self, until: int, stop: asyncio.Event) -> None:
-        """Months up to and including number `until`, or until `stop`. Raises QiluError when something stays
-        away or does not come out even."""
+        """Play months up to and including number `until`, or until `stop`. Raises QiluError when a service
+        stays unavailable or counts differ from the model."""
         announcing = asyncio.create_task(self._announcer.run(), name="programme clock")
         playing = asyncio.create_task(self._play(until), name="programme")
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -188,12 +188,12 @@ class Player:
             if found[name] > month.expected[name]:
                 raise ConfigError(
                     f"The platform counts {found[name]:,} {name.replace('_', ' ')}, more than this run has "
-                    f"brought by {month.label}: play into an empty platform, or go on with the run (--state) "
+                    f"brought by {month.label}: play into an empty platform, or continue the run (--state) "
                     "that filled it."
                 )
 
     async def _register_enterprises(self, month: Month) -> None:
-        """Before their units."""
+        """Register enterprises, before their units."""
         if lines := month.enterprises:
             await self._platform.load("enterprises", _ENTERPRISE, _csv(lines, _ENTERPRISE))
 
@@ -208,8 +208,8 @@ class Player:
         await platform.bulk("disbursements", month.disbursements)
 
     async def _speak(self, month: Month) -> None:
-        """Register the month's equipment and publish what it says, block after block. While one is published
-        the next is registered, and the one after that computed."""
+        """Register the month's equipment and publish its readings, block by block. While one block is
+        published, the next is registered, and the one after that computed."""
         async with aclosing(ahead(self._registered(month))) as blocks:
             while True:
                 with self._stage("computing and registering units"):
@@ -236,7 +236,7 @@ class Player:
             yield await asyncio.to_thread(_Spoken.of, block, self._record.seed)
 
     async def _hold(self, month: Month, more: int) -> None:
-        """Wait until no more is under way than may be."""
+        """Wait until the number of units in flight is within the limit."""
         seen, moved_s = -1, time.monotonic()
         while self._published + more - self._counted > max(WINDOW_UNITS, more):
             self._counted = (await self._platform.counts())["units_on_cloud"]
@@ -244,12 +244,12 @@ class Player:
             if self._counted != seen:
                 seen, moved_s = self._counted, now_s
             elif now_s - moved_s > 2 * STUCK_S:
-                return  # what is missing is looked for at the month's end
+                return  # missing units are checked at the month's end
             self._done(month, self._published, self._counted)
             await asyncio.sleep(POLL_MAX_S)
 
     async def _settle(self, month: Month) -> Counts:
-        """Wait until every count is the model's. What a broker forgot is published once more."""
+        """Wait until every count equals the model's. Messages that a broker lost are published once more."""
         for again in (False, True):
             if again:
                 await self._speak(month)
@@ -269,8 +269,8 @@ class Player:
                 delay_s = min(1.5 * delay_s, POLL_MAX_S)
         more = f", and {len(wrong) - 3} counts more" if len(wrong) > 3 else ""
         raise QiluError(
-            f"{month.label} does not come out even: {'; '.join(wrong[:3])}{more}. Look at the gateway's dead "
-            "letters and log; the same command plays the month again."
+            f"{month.label}: the counts differ from the model: {'; '.join(wrong[:3])}{more}. Look at the "
+            "gateway's dead letters and log; the same command plays the month again."
         )
 
     def _keep(self, month: Month, counts: Counts) -> None:
@@ -304,7 +304,7 @@ def _csv(lines: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
 
 
 class _Spoken(NamedTuple):
-    """A block as the registry and the gateway get it."""
+    """A block in the form in which registry and gateway receive it."""
 
     lines: bytes
     topics: list[str]
@@ -316,7 +316,7 @@ class _Spoken(NamedTuple):
 
 
 async def ahead(items: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
-    """The items, each of which is begun as soon as the one before it is handed on."""
+    """The items of an async generator, prefetching one: the next begins as soon as one is passed on."""
     async with aclosing(items):
         coming = asyncio.create_task(_next_of(items))
         try:

@@ -1,4 +1,4 @@
-"""What every process that serves or simulates sets up for itself."""
+"""Process setup of every service and simulation."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Callable
 from contextlib import suppress
 
 MAX_FILES = 65_536
-"""Far above what a process of ours opens; some systems allow a billion, for which libraries reserve
-memory."""
+"""Maximum limit of open files; far above what our processes open. Some systems allow a billion, for which
+libraries reserve memory."""
 
 
 def become_service() -> None:
-    """Files that this process and its children make are for their owner only, and they may open as many as
-    the machine allows."""
+    """Restrict new files of this process and its children to their owner, and raise the limit of open files
+    as far as the machine allows."""
     os.umask(0o077)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):  # some systems allow less than they say
+        with suppress(OSError, ValueError):  # some systems allow less than they report
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
@@ -42,8 +42,8 @@ def on_stop_signals(stop: Callable[[], None]) -> None:
 
 
 def _leave_terminal() -> None:
-    """What is printed from now on to a terminal goes nowhere: it may be closed, and printing to it would be
-    an error. Files and pipes stay."""
+    """Discard further output to a terminal: it may be closed, and printing to it would fail. Files and pipes
+    are kept."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What the programme's model found, as tables for a terminal."""
+"""Results of the programme's model, as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 
 def targets_table(ensemble: Ensemble) -> Table:
-    """Each target, what the runs reach and when."""
+    """Each target, the value that the runs reach, and when."""
     many = len(ensemble.tables) > 1
     title = f"{ensemble.scenario.name}, end of 2022" + (
         f": median of {len(ensemble.tables)} runs" if many else ""

@@ -1,5 +1,5 @@
-"""What long work shows: `qilu devices run` a bar while the fleet registers, then one line of how the
-run goes; `qilu devices backfill` a bar of its days; `qilu platform import` a bar of its file."""
+"""Progress displays of long tasks: `qilu devices run` shows a bar while the fleet registers, then one status
+line of the run; `qilu devices backfill` a bar of its days; `qilu platform import` a bar of its file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:  # an import needs no simulator on its machine
     from qilu_devices.run.config import RunProgress, RunReport
 
 SPEED_OVER = 10
-"""Reports, a second apart, over which a run's own speed is told."""
+"""Number of reports, one second apart, over which a run's speed is averaged."""
 
 
 def slower(speed: float, wanted: float | None) -> str:
-    """That a run goes slower than wanted, if it does by much."""
+    """A note if a run is much slower than requested, else empty."""
     if wanted is None or speed > 0.85 * wanted:
         return ""
     return f"running at {speed:.2g}x instead of {wanted:g}x"
@@ -37,7 +37,7 @@ def slower(speed: float, wanted: float | None) -> str:
 
 @contextmanager
 def file_bar(console: Console, title: str, size: int) -> Iterator[Callable[[int], None]]:
-    """A bar of bytes with the time that is left, on a terminal only; told how many are done."""
+    """A progress bar of bytes with the remaining time, on a terminal only; call it with the bytes done."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=size)
@@ -46,8 +46,8 @@ def file_bar(console: Console, title: str, size: int) -> Iterator[Callable[[int]
 
 @contextmanager
 def unit_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of units with the time that is left, on a terminal only; told how many are done, and of how
-    many."""
+    """A progress bar of units with the remaining time, on a terminal only; call it with the units done and
+    the total."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
@@ -55,7 +55,7 @@ def unit_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None
 
 
 class RunLine:
-    """On a terminal only: where the output is a file, the log says enough."""
+    """Status line of a run, on a terminal only; elsewhere the log is enough."""
 
     def __init__(self, console: Console, *, whole: bool = False) -> None:
         """`whole`: progress is a share of simulated time, not of readings."""

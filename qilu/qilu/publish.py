@@ -1,4 +1,4 @@
-"""One JSON reading of a device made by hand, sent to the broker."""
+"""Publishes one JSON reading of a hand-made device to the broker."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What a replay of the programme brings to the platform and the broker, month by month, and what must be
-counted after each month. All of it is a pure function of scenario and scale: a replay that is broken off is
-computed anew, and goes on with the same ids, times and values.
+"""A replay of the programme: the registrations and readings of each month, and the expected counts after it.
+All of it is a pure function of scenario and scale: an interrupted replay is computed again, and continues
+with the same ids, times and values.
 
 A scale below 1 takes that share of the enterprises, with their contracts and fleets; providers, centres,
-platforms, what they publish, and the money of vouchers come whole. A month's equipment speaks within the
-first minute of the month, in the order of registration, so that neither the store nor the roll-ups have to
-look far.
+platforms, their applications, and voucher amounts are not scaled. A month's equipment publishes within the
+first minute of the month, in the order of registration, so that store and roll-ups handle a short period
+only.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _RECOGNISED = {
     NoticeKind.CLUSTER: "cluster",
 }
 _TIERS = {"enterprise": "enterprise_level"}
-"""What the platform calls a tier, where it is not what the model calls it."""
+"""The platform's names of tiers, where they differ from the model's."""
 
 
 @dataclass(frozen=True)
 class Month:
-    """All that a month brings, ready to be registered in this order, and what is counted afterwards."""
+    """The content of a month, to be registered in this order, and the expected counts afterwards."""
 
     month: int
     providers: list[Line]
@@ -74,7 +74,7 @@ class Month:
 
 @dataclass
 class _Standing:
-    """What the months before have brought."""
+    """Totals of the earlier months."""
 
     known: Mask
     begun: Mask  # enterprise × kind
@@ -84,7 +84,7 @@ class _Standing:
 
 
 class Replay:
-    """Computes the whole run when it is made (seconds); `months` may be iterated again and again."""
+    """A replay. The constructor computes the whole run (seconds); `months` may be iterated repeatedly."""
 
     def __init__(self, scenario: Scenario, scale: float) -> None:
         self.scenario, self.scale = scenario, scale
@@ -101,8 +101,8 @@ class Replay:
         )
 
     def _part(self, events: MonthEvents, pilots: set[str] | None) -> MonthEvents:
-        """The events of the chosen enterprises (`pilots` are their ids, None for all), and those of nobody in
-        particular."""
+        """The events of the chosen enterprises (`pilots` are their ids, None for all), and those without an
+        enterprise."""
         contracts, equipment = events.contracts, events.equipment
         mine, theirs = self._chosen[contracts.enterprise], self._chosen[equipment.enterprise]
         return replace(
@@ -206,7 +206,7 @@ class Replay:
         counts = self._model.classes[members]
         cells = self._world.cells_of(enterprises)
         county = self._world.county[cells]
-        # How many of the class the enterprises before it, in its county, bring in this month.
+        # Number of units of the class that earlier enterprises of its county bring in this month.
         before = np.cumsum(counts, axis=0) - counts
         begins = np.searchsorted(county, county, side="left")
         first = standing.numbers[county] + before - before[begins] + 1
@@ -248,7 +248,7 @@ def _centre(notice: Notice) -> Line:
 
 
 def _recognition(notice: Notice) -> Line | None:
-    """The platform's line, or None for what is none: providers, centres, money."""
+    """The platform's line, or None for notices that are not recognitions: providers, centres, money."""
     if notice.kind is NoticeKind.PLATFORM:
         kind = _TIERS.get(notice.detail, notice.detail)
         id_ = f"{notice.id}-{kind.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""What must be counted after each month of a replay, and what the platform counts, by the same names."""
+"""Expected counts after each month of a replay, and the platform's counts, by the same names."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def counted(programme: Mapping[str, Any]) -> Counts:
 
 
 def differences(expected: Counts, found: Counts) -> list[str]:
-    """What does not agree, in words."""
+    """Describe the counts that differ."""
     return [
         f"{name}: the model has {expected.get(name, 0):,}, the platform {found.get(name, 0):,}"
         for name in sorted({*expected, *found})

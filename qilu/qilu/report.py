@@ -1,4 +1,4 @@
-"""What a run of the embedded stack reports at its end."""
+"""Report of a run of the embedded stack."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qilu_contract.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Readings and units of one run. `lost` is what the broker took over from the equipment (its
-    acknowledgements, counted at the edge) and neither the store nor the dead letters hold; `duplicates` stand
-    twice, under two tag sets. `refused` are the equipment's dead letters, but for those that a transport
-    fault sent for that; `stored` are readings of the equipment; `taken` is what the gateway stored in all,
-    other devices' readings included."""
+    """Readings and units of one run. `lost`: readings that the broker acknowledged to the equipment (counted
+    at the edge) and that are neither in the store nor in the dead letters. `duplicates`: readings stored
+    twice, under two tag sets. `refused`: dead letters of the equipment, except those that a transport fault
+    made on purpose. `stored`: stored readings of the equipment. `taken`: all readings that the gateway
+    stored, including those of other devices."""
 
     accepted: int
     stored: int

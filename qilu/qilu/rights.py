@@ -1,4 +1,4 @@
-"""What each service may do at Mosquitto, as the configuration of its dynamic security plugin.
+"""Permissions of each service at Mosquitto, as the configuration of its dynamic security plugin.
 
 The plugin looks a user up at each message. Rights in an `acl_file` belong to a session instead, and a reload
 (SIGHUP) takes them from one that was restored from disk and is not connected again: what comes for the

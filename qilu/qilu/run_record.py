@@ -1,5 +1,5 @@
-"""What a live run of the programme has done so far: one file, from which it goes on after a stop or a crash,
-and from which it can be verified."""
+"""Record of a live run of the programme: one file, from which it continues after a stop or a crash, and from
+which it can be verified."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ KIND = "programme"
 
 
 class MonthRecord(msgspec.Struct):
-    """A month that is done: the platform's counts at its end, which were the model's, and when that was."""
+    """A finished month: the platform's counts at its end, which equalled the model's, and the time of
+    that."""
 
     month: str
     counts: dict[str, int]
@@ -55,7 +56,7 @@ class RunRecord(msgspec.Struct):
             ) from error
 
     def save(self, folder: Path) -> None:
-        """Durably, in one step."""
+        """Save durably and atomically."""
         write_private(folder / FILE_NAME, msgspec.json.encode(self))
 
     def loaded(self) -> Scenario:

@@ -16,9 +16,10 @@ from qilu_platform.client import Programme
 from qilu.report import Report, count_duplicates, count_stored
 
 SETTLE_S = 30.0
-"""How long the end of a run waits for what is in flight while none of it moves: a store that is away, say."""
+"""Time that the end of a run waits for readings in flight without progress, for example while the store is
+unavailable."""
 QUIET_S = 5.0
-"""When nothing is in flight and nothing has arrived for so long, nothing will."""
+"""Time without readings in flight or arrivals after which none are expected."""
 
 
 class Node(msgspec.Struct):
@@ -28,8 +29,8 @@ class Node(msgspec.Struct):
 
 
 class RunFile(msgspec.Struct):
-    """What is read here of the manifest of `qilu devices run`: readings that the broker acknowledged, by edge
-    node."""
+    """The part of the manifest of `qilu devices run` that is used here: readings that the broker
+    acknowledged, by edge node."""
 
     start_ms: int
     until_ms: int
@@ -38,7 +39,7 @@ class RunFile(msgspec.Struct):
 
     @property
     def span_ms(self) -> tuple[int, int]:
-        """Between which times its readings lie."""
+        """Time span of its readings."""
         return self.start_ms - self.beyond_ms, self.until_ms + self.beyond_ms
 
 
@@ -84,7 +85,7 @@ async def settle(
 async def report(
     run: RunFile, gateway: GatewayService, store: Store, counts: Programme, absent: int, seconds: float
 ) -> Report:
-    """Count what has arrived of a run. `absent`: as `settle` returned it."""
+    """Count the readings of a run that have arrived. `absent`: the result of `settle`."""
     counters = gateway.counters
     stored = await count_stored(store, *run.span_ms)
     unfit = sum(node.unfit for node in run.nodes.values())

@@ -77,11 +77,11 @@ class Stack:
         self.store: Store
         self.child: StackChild
         self.broker: EmbeddedBroker | None = None
-        """Unless somebody else's is used."""
+        """Set unless an external broker is used."""
         self._http: httpx2.AsyncClient
         self._moved: list[str] = []
         self._ports: set[int] = set()
-        """Which ports were taken, and what is used instead."""
+        """Notes on ports that were in use, and their replacements."""
         self._metrics_port = self._port(config.metrics_port, "metrics")
         self._batch_age_s = 0.2
         self._speeds: deque[float] = deque(maxlen=SPEED_OVER)  # of the run, a second apart
@@ -98,12 +98,12 @@ class Stack:
 
     @property
     def platform_pid(self) -> int | None:
-        """Of the platform, where it has a process of its own."""
+        """Process id of the platform, if it has a separate process."""
         return self.platform.pid if isinstance(self.platform, PlatformProcess) else None
 
     @property
     def broker_pid(self) -> int | None:
-        """Of our own broker's process."""
+        """Process id of our broker."""
         return None if self.broker is None else self.broker.pid
 
     def _port(self, wanted: int, what: str) -> int:
@@ -225,13 +225,13 @@ class Stack:
         )
 
     def _mqtt_login(self, user: str) -> tuple[str | None, str | None]:
-        """Our own broker knows our users; another's log-in comes with its URL or from the environment."""
+        """Log-in of a user at our broker; that of an external broker is in its URL or the environment."""
         if "://" in self._config.broker:
             return None, None
         return user, self.keyring.password(user)
 
     def _write_env(self, broker_url: str) -> None:
-        """What a shell needs to talk to this stack, as variables: files of secrets, never the secrets."""
+        """Write variables for a shell that uses this stack: names of secret files, never the secrets."""
         lines = {
             "QILU_PLATFORM": self.platform.url,
             "QILU_BROKER": shlex.quote(broker_url),
@@ -244,7 +244,7 @@ class Stack:
         write_private(self._config.state / "env", text)
 
     async def _console_link(self) -> str:
-        """The console's address, which signs in whoever opens it first."""
+        """A one-time link to the console, which signs in its first visitor."""
         admin_key = secret("QILU_API_KEY") or self.keyring.key("admin")
         headers = {"Authorization": f"Bearer {admin_key}"}
         answer = await self._http.post("/v1/session/links", headers=headers)
@@ -273,7 +273,7 @@ class Stack:
         self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     def broken(self, part: str, error: BaseException | None) -> QiluError:
-        """What is said when a part that must go on has ended."""
+        """Error for a part that has ended although it must keep running."""
         if isinstance(error, QiluError):
             return error
         log.error("a part ended by itself", part=part, exc_info=error)
@@ -337,12 +337,12 @@ class Stack:
 
 
 def _content_of(file: Path) -> str:
-    """For a shell: what is in the file."""
+    """A shell expression for the content of a file."""
     return f'"$(cat {shlex.quote(str(file.resolve()))})"'
 
 
 def _server_names(nodes: NodeListener) -> list[str]:
-    """What the broker's certificate is for; first what edge nodes are told."""
+    """Names in the broker's certificate; the first one is given to edge nodes."""
     everywhere = nodes.host in ("0.0.0.0", "::")  # noqa: S104
     first = socket.gethostname() if everywhere else nodes.host
     return list(dict.fromkeys([first, LOOPBACK, "::1", "localhost", socket.gethostname()]))
@@ -362,8 +362,8 @@ def stop_signal() -> asyncio.Event:
 async def attend(
     stack: Stack, stopping: asyncio.Event, each: Callable[[], Awaitable[None]] | None = None
 ) -> None:
-    """Until the child has ended, or it is to be stopped. `each` is awaited every second. Raises QiluError
-    with the reason when another part ends by itself."""
+    """Wait until the child has ended, or a stop is requested. `each` is awaited every second. Raises
+    QiluError with the reason when another part ends by itself."""
     ended = asyncio.create_task(stack.child.process.wait(), name="child")
     stop = asyncio.create_task(stopping.wait(), name="stop")
     parts = [
@@ -387,8 +387,8 @@ async def attend(
 
 
 async def run_stack(config: StackConfig, console: Console) -> Report:
-    """Run until the equipment's time is over (`--for`), a signal comes, or the equipment fails; returns what
-    came of it. Raises QiluError when nothing can be said about it."""
+    """Run until the equipment's time is over (`--for`), a signal arrives, or the equipment fails; returns the
+    report. Raises QiluError when there can be no report."""
     started, stopping = time.monotonic(), stop_signal()
     async with Stack(config, console) as stack:
         with StatusLine(console) as line:

@@ -1,4 +1,4 @@
-"""What a stack is asked for, and its folder."""
+"""Settings of a stack, and its state directory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from qilu.brokers import choose_broker
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """The command that fills a stack: `qilu` with `words`, told where broker and platform are and given a
-    folder (`name`, in the stack's own) as --state, the broker's log-in of a fleet, and an API key of `role`.
-    What it prints goes to a log file unless it is `shown`; `afresh`: the run.json that an earlier one left
-    there goes first."""
+    """The command that fills a stack: `qilu` with `words`. It gets the addresses of broker and platform, a
+    directory (`name`, in the stack's) as --state, the broker log-in of a fleet, and an API key of `role`. Its
+    output goes to a log file unless it is `shown`; with `afresh` the run.json of an earlier one is deleted
+    first."""
 
     name: str
     words: list[str]
@@ -32,12 +32,12 @@ class Child:
     shown: bool = False
     afresh: bool = True
     speed: float | None = None
-    """Simulated seconds a second that are wanted of it; None for as fast as it goes."""
+    """Requested simulated seconds per second; None for full speed."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackConfig:
-    """What a stack was asked for; None and empty mean the default."""
+    """Settings of a stack; None and empty mean the default."""
 
     state: Path
     broker: str = "auto"
@@ -49,7 +49,7 @@ class StackConfig:
     mqtts: str = "127.0.0.1:8883"
     child: Child = field(default_factory=lambda: Child("devices", ["devices", "run"]))
     bulk: bool = False
-    """Units join by the thousand each second: the platform has a process of its own, batches are large."""
+    """Thousands of units join per second: the platform has a separate process, and batches are large."""
 
     def check(self) -> None:
         """Raises ConfigError for what cannot work, before anything starts."""
@@ -74,7 +74,7 @@ def mqtts_address(address: str) -> tuple[str, int]:
 
 
 def make_state(state: Path, child: str) -> None:
-    """Make a stack's folders, for nobody else. Raises ConfigError."""
+    """Make a stack's directories, accessible to the owner only. Raises ConfigError."""
     for folder in (state, state / "log", state / child, state / "gateway"):
         flags.state_folder(folder)
 
@@ -94,7 +94,7 @@ def set_aside(state: Path) -> Path | None:
 
 @contextmanager
 def sole_stack(state: Path) -> Iterator[None]:
-    """Nobody else runs a stack in this directory: two brokers would write one file. The lock ends with the
+    """Lock a stack's directory, because two brokers would write the same file. The lock ends with the
     process."""
     with (state / "lock").open("a") as file:
         try:

@@ -1,5 +1,5 @@
-"""The door to an embedded store: DuckDB's file has one owner, the process of the gateway. What the platform
-reads and writes from another process of the same stack goes through here, over HTTP on this machine.
+"""HTTP access to an embedded store for the platform in another process of the same stack. DuckDB's file has
+one owner, the process of the gateway, so the platform reads and writes through this local endpoint.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ _CALLS: dict[str, tuple[Any, Any]] = {
     "newest": (tuple[str, dict[str, str | int], int, int, int], list[Point]),
     "count_by": (tuple[str, str, int, int], dict[str, int]),
 }
-"""What can be asked: arguments and answer of each."""
+"""The calls, with the types of arguments and answer."""
 _REFUSED, _WRONG, _AWAY = 422, 400, 503
-"""How Rejected (as all else that waiting does not mend), ValueError and Retryable travel."""
+"""HTTP status codes for Rejected (and all other errors that a retry does not fix), ValueError and
+Retryable."""
 
 
 class StoreDoor:
-    """Serves a store inside `async with`, to those who have the key."""
+    """Serves a store inside `async with`, to callers with the key."""
 
     def __init__(self, store: PlatformStore) -> None:
         self._store = store
@@ -92,8 +93,8 @@ class StoreDoor:
 
 
 class StoreBehindDoor:
-    """The same store, from another process. Opened by `async with`; raises as the store does, and Retryable
-    while the door is shut."""
+    """Client of StoreDoor in another process, opened by `async with`. Raises the store's errors, and
+    Retryable while the server is unavailable."""
 
     def __init__(self, url: str, key: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
@@ -183,7 +184,7 @@ class _Packed(msgspec.Struct):
 
 
 async def _packed(chunks: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
-    """Each chunk, its length before it; nothing at the end, so that a stream that broke off is known."""
+    """Each chunk with its length before it, and an empty one at the end, so that truncation is detected."""
     async for chunk in chunks:
         columns = [
             _PackedColumns(
@@ -207,7 +208,7 @@ async def _following(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[
 
 
 async def _parts(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """What `_packed` put together. Raises Retryable when the stream ends before its end."""
+    """Split a stream of `_packed` into its parts. Raises Retryable when the stream is truncated."""
     held = bytearray()
     async for piece in stream:
         held += piece

@@ -1,9 +1,9 @@
-"""The programme's way to the broker: one connection under the fleet's identity, which speaks for equipment
-that joins.
+"""The programme's connection to the broker, under the fleet's identity: it publishes for equipment that
+joins.
 
-A unit that joins says one reading, as plain JSON: births would cost the gateway an alias table of each unit,
-for nothing. Messages go out at QoS 1, only while the gateway's STATE is online; what a broken connection left
-open is published again, which stores nothing twice.
+A unit that joins publishes one reading as plain JSON, because births would needlessly cost the gateway an
+alias table per unit. Messages are sent at QoS 1, only while the gateway's STATE is online. Messages without a
+PUBACK when a connection breaks are published again, which stores nothing twice.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from qilu_contract.wire.host_state import State
 from qilu_contract.wire.topics import state as state_topic
 
 AWAY_S = 120.0
-"""How long broker or gateway may be away before the run gives up."""
+"""Time that broker or gateway may be unavailable before the run gives up."""
 WINDOW = 2_000
-"""Messages in flight to the broker: enough to hide the way there and back."""
+"""Maximum number of messages in flight: enough to hide the round trip."""
 STUCK_S = 30.0
-"""A broker that confirms nothing for so long has lost us."""
+"""Time without a PUBACK after which the connection counts as lost."""
 
 
 class Uplink:
@@ -42,7 +42,7 @@ class Uplink:
         self._moved = asyncio.Event()
         self._host_since_ms = -1
         self._open: set[int] = set()
-        """What the broker has not confirmed, by its place in the block."""
+        """Unacknowledged messages, by index in the block."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,8 +53,8 @@ class Uplink:
         await self._hang_up()
 
     async def publish(self, topics: Sequence[str], payloads: Sequence[bytes]) -> None:
-        """Each payload under its topic. Returns when the broker has acknowledged every message. Raises
-        ConfigError when it rejects our log-in, QiluError when broker or gateway stay away."""
+        """Publish each payload on its topic. Returns when the broker has acknowledged every message. Raises
+        ConfigError when it rejects the log-in, QiluError when broker or gateway stay unavailable."""
         self._open = set(range(len(topics)))
         done, loop = asyncio.Event(), asyncio.get_running_loop()
         deadline_s, left = loop.time() + AWAY_S, len(topics)
@@ -78,7 +78,7 @@ class Uplink:
                 deadline_s, left = loop.time() + AWAY_S, len(self._open)
             elif loop.time() > deadline_s:
                 raise QiluError(
-                    f"The broker {self._broker} or its gateway is away since {AWAY_S:.0f} s "
+                    f"The broker {self._broker} or its gateway has been unavailable for {AWAY_S:.0f} s "
                     f"({error or type(error).__name__}): the same command continues the run."
                 ) from error
 
@@ -122,7 +122,7 @@ class Uplink:
         return self._connection
 
     def _take(self, messages: Messages) -> None:
-        """STATE of the gateway; nothing else was asked for."""
+        """Handle STATE of the gateway, the only subscription."""
         for message in messages:
             state = State.decode(message.payload)
             if state is None or state.timestamp < self._host_since_ms:

@@ -1,8 +1,8 @@
-"""Verification of a run: what must be stored is computed again from the run's manifest, and compared with
-what the store holds, point by point and value by value.
+"""Verification of a run: recomputes the expected readings from the run's manifest, and compares them with the
+store, point by point and value by value.
 
-Both sides are gone through in the same windows of time, each class once a window, so memory stays bounded
-however long the run was.
+Both sides are read in the same time windows, each class once per window, so memory stays bounded however long
+the run was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from qilu_devices.run.manifest import Manifest
 from qilu.comparison import Expected, Found, Mask
 
 WINDOW_READINGS = 100_000
-"""Readings of one window, about half a kilobyte each; more where a single moment has more."""
+"""Maximum number of readings per window, about half a kilobyte each; exceeded only if a single moment has
+more."""
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class Counts:
     - expected: made and acknowledged by the broker;
     - stored: points of the run's units and time that are expected, or should not be there;
     - lost: expected, and not stored under any tags;
-    - duplicated: points that stand beside another of the same unit and time under other tags;
+    - duplicated: points in addition to another of the same unit and time under other tags;
     - altered: stored, but nowhere with the values and tags that were made;
     - unexpected: points of the run's units at times at which nothing was made;
     - unacknowledged: stored although the broker's acknowledgement never reached the edge node, which is
@@ -62,7 +63,7 @@ class Counts:
 
 @dataclass(slots=True)
 class Verdict:
-    """What came of a verification. `by_place` counts by class and county."""
+    """Result of a verification. `by_place` counts by class and county."""
 
     by_place: dict[tuple[str, str], Counts] = field(default_factory=lambda: defaultdict(Counts))
     dropped: dict[str, int] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Verdict:
     others: int = 0
     """Points in the run's time of units that the run does not have."""
     refused: Counter[Reason] = field(default_factory=Counter)
-    """What transport faults made unfit for the store: so many must be dead letters of the gateway."""
+    """Readings that transport faults made unfit for the store: they must be dead letters of the gateway."""
 
     @property
     def total(self) -> Counts:
@@ -126,7 +127,7 @@ async def verify(manifest: Manifest, store: Store, window_readings: int = WINDOW
 
 
 _Window = dict[tuple[str, int], Mapping[str, Value]]
-"""Values that must be stored, by unit and time, in the order of time."""
+"""Expected values by unit and time, in time order."""
 
 
 class _Verification:
@@ -136,7 +137,7 @@ class _Verification:
         self._series, self._numbers = Series(), dict[str, int]()
         self._verdict = Verdict()
         self._verdict.dropped = {id_: node.dropped for id_, node in manifest.nodes.items() if node.dropped}
-        # Of a run that did not end, skewed clocks may have said so much less than when it was.
+        # In an unfinished run, skewed clocks may have set timestamps earlier by this much.
         self._doubtful_ms = 0 if manifest.finished else manifest.beyond_ms
         self._forgiven = dict(self._verdict.dropped)
 
@@ -181,7 +182,7 @@ class _Verification:
             self._judge_stranger(found.units[place], ts_ms[place])
 
     def _judge_stranger(self, unit_id: str, ts_ms: int) -> None:
-        """A point for which nothing was made."""
+        """Count a point that was not expected."""
         manifest = self._manifest
         if not manifest.start_ms <= ts_ms <= manifest.until_ms:
             return  # where only readings of skewed clocks are looked for
@@ -203,7 +204,8 @@ class _Verification:
         self._verdict.close(expected, lost)
 
     def _dropped(self, expected: Expected, lost: Mask) -> Mask:
-        """Those among the lost that were dropped, as far as anybody can know: the first ones."""
+        """Mask of lost readings that count as dropped: the first ones, because the dropped ones are not known
+        individually."""
         dropped = np.zeros(len(expected), dtype=np.bool_)
         enterprises = expected.tags("enterprise")
         for place in expected.in_order_of_time(lost):

@@ -1,5 +1,5 @@
-"""Verification of a live run of the programme: every first reading that must be stored is computed again from
-the run's record, and compared with the store, value by value.
+"""Verification of a live run of the programme: recomputes every expected first reading from the run's record,
+and compares it with the store, value by value.
 
 Some blocks of a month's equipment at a time, so memory stays bounded however large the run is.
 """
@@ -22,14 +22,14 @@ from qilu.run_record import RunRecord
 from qilu.verify import Verdict
 
 Done = Callable[[int, int], None]
-"""Called with how many units are verified, and how many there are."""
+"""Called with the number of units verified, and the total."""
 WINDOW_UNITS = 50_000
-"""Units that are compared together, about: a question to the store costs as much as a thousand of them."""
+"""Approximate number of units compared together: a query to the store costs as much as a thousand of them."""
 
 
 async def verify_live(record: RunRecord, store: Store, done: Done) -> Verdict:
-    """Of the months that the record calls done. What else stands in the first minute of such a month is
-    unexpected. Raises ConfigError for a record that was changed, StoreError when the store does not
+    """Verify the months that the record lists as finished. Other points in the first minute of such a month
+    are unexpected. Raises ConfigError for a record that was changed, StoreError when the store does not
     answer."""
     replay = Replay(record.loaded(), record.scale)
     verdict, verified = Verdict(), 0

@@ -231,5 +231,5 @@ def test_a_run_pauses_and_goes_on(tmp_path: Path, free_port: Callable[[], int]) 
     finally:
         run.process.kill()
         run.process.wait()
-    assert "Going on." in run.output.read_text()
+    assert "Resumed." in run.output.read_text()
     assert len(run.months()) == LABELS.index("2018-04") + 1

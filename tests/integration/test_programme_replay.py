@@ -174,7 +174,7 @@ def test_a_folder_holds_one_run(tmp_path: Path) -> None:
     assert again == record
     assert again.loaded() == DEFAULT
     for other in (config(tmp_path, scale=0.5), config(tmp_path, seed=1)):
-        with pytest.raises(ConfigError, match="go on with those, or choose another folder"):
+        with pytest.raises(ConfigError, match="continue with those, or choose another folder"):
             open_record(other, small())
     (tmp_path / "run.json").write_text(json.dumps({"scenario_sha256": "of equipment"}))
     assert not is_live_run(tmp_path)

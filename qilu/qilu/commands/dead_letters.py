@@ -89,8 +89,8 @@ def replay(
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """Have the running gateway process dead letters again, once their cause is fixed. What it accepts now is
-    stored and leaves the list; the rest stays.
+    """Have the running gateway process dead letters again, once their cause is fixed. Readings that it
+    accepts now are stored and leave the list; the others stay.
 
     Example: qilu gateway dead-letters replay --reason unknown_unit
     """

@@ -53,7 +53,7 @@ LiveState = Annotated[
 ]
 LivePlatform = Annotated[
     str | None,
-    typer.Option("--platform", help="With --live: URL of a running platform; default: a stack of its own"),
+    typer.Option("--platform", help="With --live: URL of a running platform; default: a separate stack"),
 ]
 LiveBroker = Annotated[
     str,

@@ -70,7 +70,7 @@ def _content(path: Path) -> str | None:
 
 
 def _stack_url(state: Path) -> str | None:
-    """Where the stack in `state` serves its platform: another port than usual if that was taken."""
+    """URL of the platform of the stack in `state`; its port differs from the default if that was in use."""
     for line in (_content(state / "env") or "").splitlines():
         name, _, value = line.removeprefix("export ").partition("=")
         if name == "QILU_PLATFORM":

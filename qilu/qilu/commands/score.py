@@ -1,4 +1,4 @@
-"""`qilu score`: how good a detector of faults is."""
+"""`qilu score`: scores of a fault detector."""
 
 from __future__ import annotations
 
