@@ -92,3 +92,31 @@ async def test_two_policies_are_compared(tmp_path: Path, chromium: str) -> None:
         too_much = {"shares": {"province": 0.5, "city": 0.4}}
         assert (await api.post("/v1/what-if", json=too_much)).status_code == 422
         assert said == []
+
+
+async def test_a_file_with_bad_rows_is_uploaded_in_pieces(tmp_path: Path, chromium: str) -> None:
+    said: list[str] = []
+    rows = ["id,class,enterprise,name", *(f"motor-{n},motor,works,{'Pump-' * 20}" for n in range(12_000))]
+    rows[7] = "motor-x,motor,nobody,Pump"
+    rows[11_000] = "motor-y,turnip,works,Pump"
+    file = tmp_path / "units.csv"
+    file.write_text("\n".join(rows))
+    sent: list[str] = []
+    async with served(tmp_path) as (url, _store, api), browsing(chromium, said) as page:
+        page.on("request", lambda request: sent.append(request.method))
+        works = {"id": "works", "name": "Works", "county": "370202", "industry": "C34"}
+        assert (await api.post("/v1/enterprises", json=works)).status_code == 201
+        await sign_in(page, url, api)
+        await page.goto(f"{url}/#/connect")
+        form = page.locator(".upload")
+        await form.locator('input[type="file"]').set_input_files(file)
+        await form.get_by_role("button", name="Upload").click()
+        await expect(form.get_by_role("status")).to_have_text(
+            "Registered: 11,998. There already: 0. Bad lines: 2."
+        )
+        assert sent.count("PATCH") == -(-file.stat().st_size // 2**20)
+        errors = form.locator("tbody tr")
+        await expect(errors.first).to_contain_text("nobody")
+        await expect(errors.last).to_contain_text("11,001")
+        await expect(errors.last).to_contain_text("class")
+        assert said == []

@@ -302,4 +302,18 @@ export default {
   "whatif.reachedB": "B reaches it in",
   "whatif.vouchers": "Vouchers paid, less clawed back",
   "whatif.awards": "Awards",
+
+  upload: "Many at once: a file",
+  "upload.book": "The lines are",
+  "upload.file": "CSV or NDJSON file, in UTF-8",
+  "upload.columns": "Columns, for example:",
+  "upload.choose": "Choose a file",
+  "upload.go": "Upload",
+  "upload.progress": "Progress of the upload",
+  "upload.lines": "{share}, {n} lines",
+  "upload.done": "Registered: {created}. There already: {existing}. Bad lines: {bad}.",
+  "upload.bad": "{n} of {all} bad lines. Correct them and upload the file again: what is registered stays as it is.",
+  "upload.line": "Line",
+  "upload.column": "Column",
+  "upload.reason": "Reason",
 };

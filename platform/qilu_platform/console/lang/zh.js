@@ -302,4 +302,18 @@ export default {
   "whatif.reachedB": "乙达标时间",
   "whatif.vouchers": "云服务券兑付（扣除追回）",
   "whatif.awards": "奖补资金",
+
+  upload: "批量导入",
+  "upload.book": "文件内容",
+  "upload.file": "CSV 或 NDJSON 文件（UTF-8）",
+  "upload.columns": "列名示例：",
+  "upload.choose": "选择文件",
+  "upload.go": "上传",
+  "upload.progress": "上传进度",
+  "upload.lines": "{share}，{n} 行",
+  "upload.done": "新登记 {created}，已存在 {existing}，错误行 {bad}。",
+  "upload.bad": "错误行 {all} 条，显示 {n} 条。改正后可重新上传整个文件，已登记的不受影响。",
+  "upload.line": "行",
+  "upload.column": "列",
+  "upload.reason": "原因",
 };

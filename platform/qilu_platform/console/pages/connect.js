@@ -6,6 +6,7 @@ import { enterpriseName, named, t, time, unitText, value } from "../core/languag
 import { icon } from "../core/icons.js";
 import { problemList } from "../parts/problem_list.js";
 import { snippets } from "../parts/snippets.js";
+import { upload } from "../parts/upload.js";
 
 export async function show(root, app, { query }) {
   root.append(html("h1", {}, t("nav./connect")));
@@ -76,7 +77,8 @@ function register(root, app, query) {
     panel(t("connect.register"), null, html("form", { class: "fields", onsubmit: submit },
       field(t("class"), kind), field(t("enterprise"), choice), html("div", {}, owner, found), makes,
       field(t("connect.unitName"), name), html("button", { type: "submit" }, t("connect.go")), fault)),
-    panel(t("connect.class"), null, picture, about)));
+    html("div", { class: "stack" }, panel(t("connect.class"), null, picture, about),
+      app.may("operator", "fleet") && panel(t("upload"), null, upload()))));
 }
 
 const field = (title, box) => html("label", { class: "field" }, html("span", {}, title), box);
