@@ -24,13 +24,14 @@ from qilu_devices.shifts import Hall, Shifts
 SIZES_M3_H = (12.5, 25.0, 50.0, 100.0, 200.0, 400.0)  # N: rated flows of ISO 2858
 SIZE_WEIGHTS = (2.0, 3.0, 3.0, 3.0, 1.5, 0.5)  # A
 SYNCHRONOUS_RPM = 1500.0
-SHUT_OFF = 1.25  # A: head at no flow, of rated head, of a flat curve
+SHUT_OFF = 1.35  # A: head at no flow, of rated head, of a flat curve
+CONVERTER_SPEED = 0.72  # A: 47.5 Hz at the usual flow; the rest is the reserve of a converter
 STEEPEST = 1.5  # A: of a steep one, whose power hardly changes with flow
 STATIC = (0.2, 0.5)  # A: what the network lifts whatever the flow, of rated head; the rest is friction
 WATER_KW = 1000.0 * 9.81 / 3.6e6  # C: kW for 1 m³/h lifted by 1 m
 MOTOR_EFFICIENCY, VOLTAGE_V = 0.92, 380.0  # A; N
-MAGNETISING = 0.45  # A: reactive power that a motor takes whatever its load, of rated power
-REACTIVE_SLOPE = 0.13  # A: more of it at rated load, where the power factor is 0.86
+MAGNETISING = 0.6  # A: reactive power that a motor takes whatever its load, of rated power
+REACTIVE_SLOPE = 0.13  # A: more of it at rated load, where the power factor is 0.81
 THROTTLED = 1.0  # C: a valve that is throttled doubles the network's friction: flow falls by 2-23 % (SKAB)
 SUCTION_KPA = 30.0  # A
 CAVITATES_BELOW_M = 0.4  # A: margin at which bubbles are heard
@@ -53,11 +54,26 @@ def flow_share(
     return np.asarray(np.sqrt(spare / (kept * (shut_off - 1.0) + friction)))
 
 
-def efficiency(best: Values, share: Values, speed: Values) -> Values:
-    """Falls with the square of the distance from the best flow, which goes with speed; not below 0.1 of the
-    best."""
-    away = share / speed - 1.0
-    return np.asarray(best * np.maximum(1.0 - 0.8 * away * away, 0.1))
+def converter_speed(
+    shut_off: Values, wanted: Values, static: Values, friction: Values, kept: Values | float = 1.0
+) -> Values:
+    """Speed (share of rated) at which `flow_share` is the wanted one, up to the rated speed."""
+    lifted = static / kept + (shut_off - 1.0 + friction / kept) * wanted * wanted
+    return np.minimum(np.sqrt(lifted / shut_off), 1.0)
+
+
+def shaft_power(shut_off: Values | float, share: Values, speed: Values) -> Values:
+    """Shaft power, of rated: n³·(s + (1 − s)·q/n). A pump that is best at its rated flow takes s = 2·(a − 1)
+    of its power with its valve shut (C: the derivative of q·h/p is 0 at q = 1): most of it with a flat curve,
+    all of it with a steep one. Recirculation and the friction of the impeller take it."""
+    shut = 2.0 * (shut_off - 1.0)
+    return np.asarray(speed * speed * (shut * speed + (1.0 - shut) * share))
+
+
+def efficiency(best: Values, share: Values, speed: Values, shut_off: Values | float = SHUT_OFF) -> Values:
+    """Hydraulic power over shaft power; the best flow goes with speed."""
+    head = head_m(np.ones_like(share), share, speed, shut_off)
+    return np.asarray(best * share * head / shaft_power(shut_off, share, speed))
 
 
 class Pumps:
@@ -67,7 +83,8 @@ class Pumps:
 
         H = H0·(a·n² − (a − 1)·q²)                      n speed, q flow, each of rated: affinity laws
         k·(a·n² − (a − 1)·q²) = h + f·(1 + closed²)·q²  the network, k = (1 − 0.42·bubbles)·(1 − 0.1·worn)
-        η = η_best·(1 − 0.8·(q/n − 1)²)
+        n of a converter holds the wanted flow, up to rated speed
+        η = η_best·q·(a·n² − (a − 1)·q²)/(n³·(s + (1 − s)·q/n)), s = 2·(a − 1)
         P = ρ·g·Q·H/(η·η_motor);  I = √(P² + Q_m²)/(√3·U), Q_m mostly magnetising
         q: first-order (5-25 s) after the network's
         NPSH margin = m0 − 0.8·(q² − 1) − s·(2 − s)·(m0 + 1.6), s starved;  bubbles from below 0.4 m
@@ -116,7 +133,7 @@ class Pumps:
         # A: 1.5 % within the hour, 4 % from day to day.
         own = self._demand * (1.0 + 0.015 * self._flow.step(k) + 0.04 * self._orders.step(k))
         wanted = controls.value("flow", own, 0.01)
-        speed = np.where(self._converter, np.minimum(0.75 + 0.25 * wanted, 1.0), 1.0)
+        usual = np.where(self._converter, np.minimum(CONVERTER_SPEED + 0.25 * wanted, 1.0), 1.0)
         # A: NPSHr grows with the square of flow; a starved suction loses its margin and 1.6 m more. Half
         # starved (the least that is labelled) it has lost three quarters, which is enough for bubbles.
         margin = self._suction_m + 0.15 * self._tank.step(k) - 0.8 * (self._share * self._share - 1.0)
@@ -126,15 +143,21 @@ class Pumps:
         kept = (1.0 - 0.42 * bubbles) * (1.0 - 0.1 * worn)
         steepness = self._shut_off - 1.0
         friction = np.maximum(
-            (self._shut_off * speed * speed - self._static) / (wanted * wanted) - steepness, 0.05
+            (self._shut_off * usual * usual - self._static) / (wanted * wanted) - steepness, 0.05
         )
         friction = friction * (1.0 + THROTTLED * closed * closed)
+        held = converter_speed(self._shut_off, wanted, self._static, friction, kept)
+        speed = np.where(self._converter, held, 1.0)
         # The water in the pipes follows with a lag.
         settled = self._pipes.step(flow_share(self._shut_off, speed, self._static, friction, kept))
         self._share = settled
         share = settled * (1.0 - 0.13 * bubbles * noise("bubbles", k))  # C: bubbles shake the rig's flow
         head = head_m(self._head_m, share, speed, self._shut_off) * kept
-        eta = efficiency(self._best, share, speed) * (1.0 - 0.12 * bubbles) * (1.0 - 0.07 * worn)  # A
+        eta = (
+            efficiency(self._best, share, speed, self._shut_off)
+            * (1.0 - 0.12 * bubbles)
+            * (1.0 - 0.07 * worn)
+        )  # A
         flow = self.rated_m3_h * share
         shaft_kw = running * WATER_KW * flow * head / eta
         power = shaft_kw / MOTOR_EFFICIENCY
