@@ -1,7 +1,7 @@
 """Makes the stack's keys, passwords and certificates once, into the volume at /keys, which nothing
 else mounts, and the first rules for edge nodes into the one at /rules.
 
-Every service has a volume of its own, here a folder of /run/qilu, with the secrets that it needs: its user
+Every service has a separate volume, here a folder of /run/qilu, with the secrets that it needs: its user
 alone can read them, and no other service sees them. Runs as root before everything else; running it again
 changes no secret.
 """
@@ -24,11 +24,11 @@ ROOT = Path("/run/qilu")
 RULES = Path("/rules")
 BROKER = Folders(keys="/run/qilu/mosquitto", rules="/tmp/rules", data="/mosquitto/data")  # noqa: S108
 NODES_LISTENER = ("8883", 18_000)
-"""Fewer connections than the open files that docker-compose.yml allows: who fills this listener keeps no
-gateway out."""
+"""Fewer connections than the open files that docker-compose.yml allows, so that clients that fill this
+listener cannot lock out the gateway."""
 PLUGIN = "/usr/lib/mosquitto_dynamic_security.so"
 BROKER_NAMES = ["mosquitto", "localhost", "127.0.0.1", "::1"]
-"""What the broker's certificate is for, beside QILU_MQTTS_HOST."""
+"""Names in the broker's certificate, in addition to QILU_MQTTS_HOST."""
 
 # The users that the images run as; InfluxDB and PostgreSQL read their secrets as root, before they step down.
 USERS = {
@@ -60,13 +60,14 @@ def certificates(folder: Path, host: str) -> dict[str, dict[str, str]]:
 
 
 def first_rules(rules: Path, folder: Path) -> None:
-    """Nobody may speak, nobody is revoked; the platform keeps both files up to date from then on."""
+    """Initial rules: no node may publish, and none is revoked; from then on the platform keeps both files up
+    to date."""
     if not (rules / "crl.pem").exists():
         write_rules(rules, Authority.open(folder / "ca"), [], [])
 
 
 def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
-    """What each service may read, by file name."""
+    """Files that each service may read, by file name."""
     tls = certificates(keyring.directory, host)
     own = {name: make_once(keyring.directory / name) for name in PASSWORDS}
     operator = keyring.password("operator")

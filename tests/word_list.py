@@ -17,7 +17,19 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 
-CLEAN = ("CHANGELOG.md", "docs", "dashboards", "devices", "gateway", "programme", "qilu")
+CLEAN = (
+    "CHANGELOG.md",
+    "docs",
+    "common",
+    "compose",
+    "contract",
+    "dashboards",
+    "devices",
+    "gateway",
+    "programme",
+    "qilu",
+    "stores",
+)
 """Files and folders that are checked; add a folder once it is clean."""
 
 

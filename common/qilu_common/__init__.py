@@ -1,1 +1,1 @@
-"""What several parts share that is no agreement: the MQTT connection, the HTTP server, secrets, files."""
+"""Shared code that is not part of the contract: the MQTT connection, the HTTP server, secrets, files."""

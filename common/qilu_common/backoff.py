@@ -1,4 +1,4 @@
-"""Waiting longer after each failure, and never in step with others."""
+"""Exponential backoff with jitter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the broker is, and who we are to it."""
+"""Broker address, credentials and limits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from qilu_contract.errors import ConfigError
 from qilu_common.secrets import secret
 
 SERVICE_USERS = ("gateway", "devices", "platform", "operator")
-"""Who logs in with a password; `operator` is the person at the machine, for devices made by hand."""
+"""Users with a password; `operator` is the person at the machine, for hand-made devices."""
 MAX_PAYLOAD_BYTES = 256 * 1024
 """The largest payload that a gateway decodes, unless it is configured otherwise."""
 MAX_PACKET_BYTES = MAX_PAYLOAD_BYTES + 4096
 """The largest packet that our brokers take: that payload, its topic and some properties. A client that sends
 more is disconnected instead of being thanked for what nobody will store."""
 _SERVICE_PREFIX = "qilu-"
-"""Of services' client ids."""
+"""Prefix of services' client ids."""
 
 
 def is_service(name: str) -> bool:
@@ -89,7 +89,7 @@ class BrokerAddress:
         return address
 
     def login_refused(self) -> ConfigError:
-        """What to tell the user when the broker rejects the log-in."""
+        """Error for the user when the broker rejects the log-in."""
         return ConfigError(
             f"The broker {self} refuses user {self.user!r}: set QILU_MQTT_USER and QILU_MQTT_PASSWORD, or "
             "name them in the broker's URL."

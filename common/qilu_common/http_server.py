@@ -65,7 +65,7 @@ class _Connection(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._fruitless = 0
         """Bytes since the last that ended a head or a request, or were a part of a body: the parser, which
-        has no bound of its own, keeps them."""
+        has no bound for them, keeps them."""
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -215,13 +215,13 @@ class HttpServer:
         await self._serving
 
     async def wait(self) -> None:
-        """Until the server ends, which it does only by a fault of its own, or until cancelled."""
+        """Wait until the server ends, which it does only by a fault, or until cancelled."""
         assert self._serving is not None, "enter the server first"
         await asyncio.shield(self._serving)
 
     def listen(self) -> socket.socket:
-        """Take the port before everything else that may fail; whoever calls this and does not enter closes
-        the socket. Raises ConfigError."""
+        """Bind the port before any other step that may fail; a caller that does not enter the server
+        afterwards must close the socket. Raises ConfigError."""
         try:
             family, *_, address = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)[0]
             listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)

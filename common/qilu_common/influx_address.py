@@ -1,4 +1,4 @@
-"""Where an InfluxDB is: the address as users write it."""
+"""Address of an InfluxDB, as users write it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class InfluxAddress:
-    """What `influxdb://user:password@host:8086/database` says (`influxdbs://` for TLS)."""
+    """The parts of `influxdb://user:password@host:8086/database` (`influxdbs://` for TLS)."""
 
     url: str
     """Without the log-in: `http://host:8086`."""

@@ -11,10 +11,10 @@ SWITCH_S = 0.0005
 """How long a thread computes while others wait for the interpreter. Python's own 5 ms are paid again at every
 statement to a database, of which a request makes several."""
 GARBAGE = (20_000, 50, 50)
-"""How often Python looks for cycles. What is in flight in a gateway is some hundred thousand objects without
-any, and going through them at every seven hundredth new one took a third of its time; going through all
-that a platform holds keeps every request waiting for a tenth of a second. Requests leave no cycles behind
-(decision 077), but asyncio's exceptions and what else goes wrong do, so that it is not left off either."""
+"""Thresholds of Python's garbage collector. Messages in flight in a gateway are some hundred thousand objects
+without cycles, and traversing them at every seven hundredth new object took a third of its time; traversing
+all objects of a platform delays every request by a tenth of a second. Requests leave no cycles behind
+(decision 077), but asyncio's exceptions and other errors do, so it is not disabled."""
 
 
 def serve_evenly() -> None:
@@ -25,7 +25,7 @@ def serve_evenly() -> None:
 
 def import_lean(*libraries: str) -> None:
     """Import libraries without rich and pygments, which structlog would load for colourful tracebacks and
-    httpx2 for a command line of its own: a sixth of what a start of a gateway computes. Both can be imported
+    httpx2 for its command line: a sixth of what a start of a gateway computes. Both can be imported
     as ever afterwards."""
     modules: dict[str, Any] = sys.modules  # None there: an import fails as if it were not installed
     hidden = [name for name in ("rich", "pygments") if name not in modules]

@@ -1,4 +1,4 @@
-"""Where the platform is."""
+"""Address of the platform."""
 
 from __future__ import annotations
 

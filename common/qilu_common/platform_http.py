@@ -1,6 +1,6 @@
-"""HTTP to the platform: how a client is set up, what an answer means, and when a call is made again.
+"""HTTP client for the platform: setup, interpretation of answers, and retries.
 
-Typed clients stand on it: `qilu_platform.client` for people's programs, and those of the gateway, of
+Typed clients are built on it: `qilu_platform.client` for people's programs, and those of the gateway, of
 equipment and of the programme, which make few calls each and may not import the platform.
 """
 
@@ -35,7 +35,7 @@ class PlatformError(QiluError):
 
 class PlatformAway(PlatformError):
     """The platform does not answer or is busy; the same call may succeed later, after `retry_after_s` if the
-    platform said so."""
+    platform sent it."""
 
     def __init__(self, sentence: str, status: int = 0, retry_after_s: float | None = None) -> None:
         super().__init__(sentence, status)

@@ -1,3 +1,3 @@
-"""What the parts agree on: topics, payloads, equipment catalogue, storage schema. Imports nothing else of
-ours.
+"""The contract between the parts: topics, payloads, equipment catalogue, storage schema. Imports none of our
+other packages.
 """

@@ -1,5 +1,5 @@
-"""Points by column: what the gateway makes of many messages, and what stores, the spool and the roll-ups take
-of it at once. A `Point` is the same, one at a time.
+"""Points by column: the form in which the gateway passes many readings to stores, spool and roll-ups at once.
+A `Point` is the same for a single reading.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Rows = NDArray[np.int32]
 _Number = TypeVar("_Number", bound=np.generic)
 
 Head = tuple[str, ...]
-"""Measurement and tags of a unit, but for its id, which is the last of UNIT_TAGS."""
+"""Head: measurement and tags of a unit without its id, which is the last of UNIT_TAGS."""
 _HEAD_TAGS = UNIT_TAGS[:-1]
 _MEASUREMENT, _TEXT = "measurement", "text"
 """Beside the tags of a head; the text is what its lines begin with."""
@@ -32,9 +32,9 @@ EXACT = 2**53
 
 
 class Series:
-    """Units by number, in the order in which they came: class and tags. A number stands for the same unit for
-    ever. What the units of one enterprise, class and place have in common, their head, is kept once: a unit
-    takes twelve bytes, and its id."""
+    """Registry of units by number, in the order of arrival: class and tags. A number permanently denotes the
+    same unit. The head that units of one enterprise, class and place share is kept once: a unit takes twelve
+    bytes, and its id."""
 
     def __init__(self) -> None:
         self._size = 0
@@ -115,7 +115,7 @@ class Series:
         return found
 
     def line_starts(self, rows: Rows) -> tuple[list[str], list[str]]:
-        """What a line of line protocol begins with, for each of these series, in two parts."""
+        """The beginning of a line in line protocol, for each of these series, in two parts."""
         heads, texts = self._head_of[rows], self._head_tags[_TEXT]
         found: list[str | None] = texts[heads].tolist()
         if None in found:
@@ -148,12 +148,12 @@ class _TagColumns(Series):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """Points of one class with the same fields; nobody changes them once they are made."""
+    """Points of one class with the same fields; immutable."""
 
     measurement: str
     series: Series
     rows: Rows
-    """Of each point, the number of its unit in `series`."""
+    """For each point, the number of its unit in `series`."""
     ts_ms: Ints
     """UTC."""
     names: tuple[str, ...]
@@ -183,7 +183,7 @@ class Columns:
         return np.full(len(self), np.nan)
 
     def points(self) -> list[Point]:
-        """The same, one at a time."""
+        """The same as a list of points."""
         types = [MEASUREMENTS[self.measurement].fields[name] for name in self.names]
         found = []
         for number, ts_ms, values in zip(

@@ -1,4 +1,4 @@
-"""Errors by what the caller does about them."""
+"""Errors, typed by what the caller does about them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from enum import StrEnum
 
 
 class QiluError(Exception):
-    """Base of every error of ours. Its text is one sentence for a person: what is wrong, where, how to mend
-    it.
-    """
+    """Base of all our errors. Its text is one sentence for users: what is wrong, where, how to fix it."""
 
 
 class ConfigError(QiluError):
@@ -32,8 +30,8 @@ class Reason(StrEnum):
 
 
 class Remark(StrEnum):
-    """What the owner of a unit is told about a reading of which all or a part is stored. The list is short
-    and fixed; words that `Reason` has, too, mean the same here.
+    """Remarks for the owner of a unit about a reading that was stored, completely or in part. The list is
+    short and fixed; words that `Reason` shares have the same meaning here.
     """
 
     UNKNOWN_SIGNAL = "unknown_signal"
@@ -55,11 +53,12 @@ class BadReading(QiluError):
 
 
 class StoreError(QiluError):
-    """Base of what a store answers when a write or a query fails."""
+    """Base of errors of a store, for a failed write or query."""
 
 
 class Retryable(StoreError):
-    """The store is away, busy or hanging: keep the points, try again, not before `retry_after_s` if given."""
+    """The store is unavailable, busy or hanging: keep the points and retry, not before `retry_after_s` if
+    given."""
 
     def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
@@ -67,11 +66,11 @@ class Retryable(StoreError):
 
 
 class Denied(Retryable):
-    """The store refuses our credentials (401/403): keep the points, say so loudly, try again slowly."""
+    """The store rejects our credentials (401/403): keep the points, log an error, and retry slowly."""
 
 
 class TooLarge(StoreError):
-    """The store wants smaller batches (413): split and write again."""
+    """The store requires smaller batches (413): split and write again."""
 
 
 class Rejected(StoreError):

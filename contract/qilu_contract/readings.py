@@ -1,4 +1,4 @@
-"""The unit of account."""
+"""The reading: the unit of account."""
 
 from __future__ import annotations
 

@@ -22,13 +22,14 @@ FieldType = Literal["float", "int", "bool"]
 UNIT_TAGS = ("city", "county", "industry", "enterprise", "unit")
 
 BORN = "born_ms"
-"""A field beside a class's signals, in the newest point of each birth of a unit (DBIRTH of Sparkplug): when
-the birth was said, UTC milliseconds. The last one is when the unit was born last, and costs no series."""
+"""A field beside a class's signals, in the newest point of each birth of a unit (DBIRTH of Sparkplug): the
+time of the birth, UTC milliseconds. The latest value is the time of the unit's last birth; it needs no
+separate series."""
 
 
 HOURLY = "_hourly"
-"""What follows the name of a measurement that is written again and again, for its rows by the hour
-(`hours.py`): `fleet` has a row for each minute, `fleet_hourly` one for each hour."""
+"""Suffix of the measurements with hourly rows (`hours.py`): `fleet` has a row for each minute, `fleet_hourly`
+one for each hour."""
 
 Fold = Literal["last", "sum", "min", "max", "mean"]
 
@@ -41,8 +42,8 @@ class Measurement:
     counted_by: str
     """A field that every regular point holds, so that counting it counts the points."""
     hourly: Mapping[str, Fold] | None = None
-    """How an hour's values of a field become one, for the measurement of rows by the hour; of a field that is
-    not named the last is kept. None: there is no such measurement."""
+    """Aggregation of a field's values over an hour, for the measurement with hourly rows; fields that are not
+    named keep the last value. None: there is no such measurement."""
 
 
 class Point(NamedTuple):
@@ -95,7 +96,7 @@ def _measurements() -> dict[str, Measurement]:
             },
         )
     )
-    # The programme's counts as they stood: scope is province, city, class, kind (of cloud action or of
+    # The programme's counts at a time: scope is province, city, class, kind (of cloud action or of
     # recognition) or level (of who pays a voucher, in yuan), code says which one.
     found.append(
         Measurement(
@@ -283,7 +284,7 @@ def _prefix(measurement: str, tags: tuple[str, ...]) -> str:
 
 
 def line_prefix(measurement: str, tags: Sequence[str]) -> str:
-    """What a line begins with: measurement and tags. Raises KeyError, ValueError as `line_protocol`."""
+    """The beginning of a line: measurement and tags. Raises KeyError, ValueError like `line_protocol`."""
     names = MEASUREMENTS[measurement].tags
     return ",".join(
         [measurement, *(f"{name}={escaped_tag(value)}" for name, value in zip(names, tags, strict=True))]
@@ -294,7 +295,7 @@ _TAG_ESCAPES = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
 
 
 def escaped_tag(value: str) -> str:
-    """As it stands in a line. Raises ValueError."""
+    """The tag, escaped for a line. Raises ValueError."""
     if not value or any(ord(letter) < 32 for letter in value) or value.endswith("\\"):
         raise ValueError(f"{value!r} cannot be a tag: tags are not empty and hold no control characters")
     return value.translate(_TAG_ESCAPES)

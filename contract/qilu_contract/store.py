@@ -1,4 +1,4 @@
-"""What a store does, whatever keeps the points."""
+"""The interface of a store, for all implementations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Chunk(NamedTuple):
     """Points as `scan` finds them."""
 
     points: list[Point]
-    """What fits no column: fields that the schema does not have, integers from 2^53 on."""
+    """Points that do not fit into columns: with fields that are not in the schema, or integers from 2^53
+    on."""
     columns: list[Columns]
 
     def all(self) -> list[Point]:
@@ -43,8 +44,8 @@ class Chunk(NamedTuple):
 
 
 class PlatformStore(Protocol):
-    """As much of a store as the platform uses. Every call may raise Retryable (away, busy, denied), which
-    loses nothing."""
+    """The part of a store that the platform uses. Every call may raise Retryable (unavailable, busy, denied),
+    which loses nothing."""
 
     async def write(self, points: Sequence[Point]) -> None:
         """See `Store.write`."""
@@ -96,7 +97,7 @@ class Store(PlatformStore, Protocol):
 
     async def __aenter__(self) -> Self:
         """Connect, and make the database where that is the store's custom (DuckDB, InfluxDB 1.x). A store
-        that is away does not fail here.
+        that is unavailable does not fail here.
         """
 
     async def __aexit__(
@@ -116,8 +117,8 @@ class Store(PlatformStore, Protocol):
         """
 
     async def count_duplicates(self, measurement: str) -> int:
-        """How many points stand beside another of the same unit and time under other tags. Scans: for reports
-        and tests.
+        """Number of points in addition to another of the same unit and time under other tags. Scans: for
+        reports and tests.
         """
 
     async def ping(self) -> None:

@@ -1,4 +1,5 @@
-"""Where readings are kept: DuckDB on one machine, any InfluxDB else. Both pass one contract test suite."""
+"""Stores for readings: embedded DuckDB on one machine, or any InfluxDB. Both pass the same contract test
+suite."""
 
 from __future__ import annotations
 

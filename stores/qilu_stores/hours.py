@@ -1,9 +1,9 @@
-"""Rows of roll-ups by the hour, in measurements of their own (`fleet_hourly` beside `fleet`), so that a graph
-of a month does not read a month of minutes.
+"""Hourly rows of roll-ups, in separate measurements (`fleet_hourly` beside `fleet`), so that a graph of a
+month does not read a month of minutes.
 
-A writer that does not know what was folded before, as after a crash, begins a row of its own in the same
-hour, and both stay: sums and counts add up, and of all else the row that began last is asked. So what a crash
-makes come again for a minute that was closed is in the hour twice."""
+A writer without the earlier state, for example after a crash, begins a new row in the same hour, and both
+stay: sums and counts add up, and for other fields the row that began last counts. So readings of a closed
+minute that are redelivered after a crash are in the hour twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qilu_contract.wire.clock import wall_ms
 
 SECOND_MS, HOUR_MS = 1_000, 3_600_000
 KEPT = 2
-"""Hours that are added to, those that were last; what comes for another one begins a row of its own."""
+"""Maximum number of open hours, the most recent ones; points of another hour begin a new row."""
 
 _Series = tuple[str, tuple[str, ...]]
 """Measurement and tags."""
@@ -29,8 +29,8 @@ class _Row(msgspec.Struct):
 
 
 class Hours:
-    """What one writer of points has folded so far. `shared` is for writers who all write the same, of which
-    nothing adds up: their rows take each other's place."""
+    """Hourly rows of one writer. `shared` is for writers that all write the same points, which must not add
+    up: their rows replace each other."""
 
     def __init__(self, *, shared: bool = False) -> None:
         self._shared = shared
@@ -40,8 +40,8 @@ class Hours:
         """So that the row of another writer that began with the same point stays."""
 
     def fold(self, points: Iterable[Point], *, remember: bool = True) -> list[Point]:
-        """The rows of the points' hours, with these points in them: each to be written in place of what was
-        returned for it before. What is not remembered is not in what is returned later."""
+        """The rows of the points' hours, with these points in them: each replaces the row returned for it
+        before. Points that are not remembered are missing from later results."""
         changed: dict[tuple[int, _Series], _Row] = {}
         for point in sorted(points, key=lambda point: point.ts_ms):
             hour, series = point.ts_ms // HOUR_MS, (point.measurement + HOURLY, point.tags)
@@ -72,12 +72,12 @@ class Hours:
         return point.ts_ms // SECOND_MS * SECOND_MS + self._apart_ms
 
     def dump(self) -> bytes:
-        """What a new start needs to go on with the same rows."""
+        """Serialize the state, so that the next start continues the same rows."""
         hours = [(hour, list(rows.items())) for hour, rows in self._hours.items()]
         return msgspec.msgpack.encode((self._apart_ms, hours))
 
     def load(self, body: bytes) -> None:
-        """Go on where `dump` was."""
+        """Restore the state of `dump`."""
         kept = tuple[int, list[tuple[int, list[tuple[_Series, _Row]]]]]
         self._apart_ms, hours = msgspec.msgpack.decode(body, type=kept)
         self._hours = {hour: dict(rows) for hour, rows in hours}

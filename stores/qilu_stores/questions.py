@@ -1,4 +1,5 @@
-"""Checks of what a caller asks of a store, the same for all: names come from outside and go into queries."""
+"""Validation of queries, the same for all stores, because names come from outside and become part of
+queries."""
 
 from __future__ import annotations
 

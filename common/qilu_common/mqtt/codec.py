@@ -16,7 +16,7 @@ from qilu_common.mqtt.errors import FAILURE, ConnectRefused, MqttError
 from qilu_common.mqtt.messages import Messages
 
 NEVER = 0xFFFF_FFFF
-"""Session expiry: the broker keeps the session for ever."""
+"""Session expiry: the broker keeps the session forever."""
 DISCONNECT_WITH_WILL = 0x04
 """Reason code of a DISCONNECT after which the broker publishes the will."""
 PING = b"\xc0\x00"
@@ -47,7 +47,7 @@ class Will:
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """What a client tells the broker in its CONNECT, apart from user name and password. `receive_maximum`:
+    """Settings in a client's CONNECT, except user name and password. `receive_maximum`:
     how many messages the broker may deliver before they are acknowledged."""
 
     client_id: str
@@ -121,7 +121,7 @@ def encode_disconnect(reason: int) -> bytes:
 
 
 class Connack(NamedTuple):
-    """What the broker sets for an accepted connection; None where it sets nothing."""
+    """Settings of the broker in its CONNACK; None where it sets nothing."""
 
     receive_maximum: int | None
     max_packet_bytes: int | None

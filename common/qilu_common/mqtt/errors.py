@@ -1,4 +1,4 @@
-"""What can go wrong with an MQTT connection."""
+"""Errors of an MQTT connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping a connection to a broker: one after another, with growing pauses while that fails."""
+"""Reconnects to a broker, with backoff after failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qilu_common.broker import BrokerAddress
 from qilu_common.mqtt.errors import MqttError
 
 LASTING_S = 15.0
-"""The pauses begin anew after a connection that lasted this long."""
+"""Duration of a connection after which the backoff is reset."""
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""What a class of equipment is: its signals and its faults."""
+"""Equipment classes: signals, faults and set points."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKS = {
     "N": "a standard is named but the number was not checked against it",
     "A": "assumed",
 }
-"""Where a figure comes from."""
+"""The mark of a figure's source."""
 
 _EXACT_IN_FLOAT32 = 2**23
 
@@ -75,7 +75,7 @@ WAYS: dict[Way, str] = {
     "=": "not touched",
     "^": "its peak is lower",
 }
-"""What a fault does to a signal."""
+"""Effect of a fault on a signal."""
 
 
 class Sign(NamedTuple):

@@ -1,5 +1,4 @@
-"""What roll-ups summarise: the key signals of each class, and where the boundaries of their distributions
-lie."""
+"""Contents of roll-ups: the key signals of each class, and the bin edges of their distributions."""
 
 from __future__ import annotations
 
@@ -9,10 +8,10 @@ from qilu_contract.catalogue.limits import LIMITS
 MINUTE_MS = 60_000
 
 LEVELS = ("province", "city", "county", "industry")
-"""What the places of a roll-up are: their codes are those of GB/T 2260, an industry's that of GB/T 4754."""
+"""Levels of places in roll-ups: their codes are those of GB/T 2260, an industry's that of GB/T 4754."""
 
 CUMULATIVE = ("energy_kWh", "co2_kg")
-"""Signals that only grow, like a meter: their roll-up is what was added in the minute."""
+"""Signals that only grow, like a meter: their roll-up holds the increment of the minute."""
 
 BINS = 10
 """Steps of a distribution, from the signal's low to its high."""
@@ -20,8 +19,8 @@ BINS = 10
 BIN_FIELDS = tuple(f"bin_{number}" for number in range(BINS))
 
 _FIRST_SIGNALS = 4
-"""A class's first signals are its key ones (the catalogue lists what matters first); those with limits and
-the cumulative ones come on top. Every one costs a point a minute for each place."""
+"""A class's first signals are its key signals (the catalogue lists the most important first), in addition to
+those with limits and the cumulative ones. Each costs one point per minute and place."""
 
 
 def is_cumulative(signal: Signal) -> bool:

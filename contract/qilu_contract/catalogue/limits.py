@@ -1,7 +1,7 @@
-"""What a signal should not pass, as data (`data/limits.csv`): emission limits, vibration zones, temperatures.
+"""Limits of signals, as data (`data/limits.csv`): emission limits, vibration zones, temperatures.
 
-A catalogue signal's `low` and `high` are physical bounds, which say what can be measured; a limit says what
-is in order. Rows of a class or a signal that the catalogue does not have are left out, so that the table
+A catalogue signal's `low` and `high` are physical bounds of what can be measured; a limit is the bound of
+normal operation. Rows of a class or a signal that the catalogue does not have are left out, so that the table
 may name equipment before the catalogue does.
 """
 
@@ -34,8 +34,8 @@ class Limit:
     """How long a value must be past the limit before an alarm begins, and inside it before the alarm ends
     (assumed): what only touches the limit, or comes back for a moment, is neither."""
     while_above_0: str
-    """A signal without which the limit says nothing: what stands still may be cold. Empty: it always
-    holds."""
+    """The limit applies only while this signal is above 0, because a stopped unit may be cold. Empty: it
+    always applies."""
     title: str
     title_zh: str
     mark: str

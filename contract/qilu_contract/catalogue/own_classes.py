@@ -30,7 +30,7 @@ NO_SIGNALS = ("city", "county", "enterprise", "industry", "unit", "time", "ts", 
 """Tags, times and the mark of a birth: no signal may have their names."""
 
 MAX_NAME = 17
-"""What an id of 32 characters has room for, beside the county and the number."""
+"""Maximum length of a class name, so that an id of 32 characters has room for county and number."""
 
 MAX_SIGNALS = 64
 _CLASS = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", re.ASCII)
@@ -52,7 +52,7 @@ class Follows:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What another signal adds up to: `factor` times its value an hour, from 0 on."""
+    """A counter of another signal: `factor` times its value per hour, starting at 0."""
 
     signal: str
     factor: float
@@ -109,7 +109,7 @@ class _Manifest(msgspec.Struct):
 
 def load_own_classes(sources: str, built_in: Iterable[str]) -> list[OwnClass]:
     """The classes in `sources` (paths, parted as in PATH), in the order of their names. Raises ConfigError
-    with the mistake's file, line and mend."""
+    with the file, the line and the fix."""
     found: list[OwnClass] = []
     for path in map(Path, filter(None, sources.split(os.pathsep))):
         for file, text in _texts(path):
@@ -183,7 +183,8 @@ class _Parser(YamlParser):
             if name.startswith(other + "_") or other.startswith(name + "_"):
                 raise self._wrong(
                     node,
-                    f"the name '{name}' cannot be told from '{other}' in units' ids: choose another one.",
+                    f"the name '{name}' cannot be distinguished from '{other}' in units' ids: "
+                    "choose another one.",
                 )
         return name
 
@@ -229,8 +230,8 @@ class _Parser(YamlParser):
         if counts is not None and (len(parts) > 1 or at_work or type_ == "bool" or low != 0.0):
             raise self._wrong(
                 parts["counts"],
-                f"a counter stands alone: take everything but 'counts' from '{name}', and let its range "
-                "begin at 0.",
+                f"a counter has no other terms: remove all keys but 'counts' from '{name}', and let its "
+                "range begin at 0.",
             )
         if counts is None and name in _METERS:
             raise self._wrong(found["value"], f"'{name}' is a meter, which only grows: give 'counts'.")

@@ -11,9 +11,9 @@ from qilu_contract.catalogue.tables import read_table
 @dataclass(frozen=True, slots=True)
 class Target:
     """A row of the programme's documents (`row` is its name there). `more`: the target itself is not enough
-    ("more than 500"). `most` is the upper end where the document names a range. `recognised_as` is the kind
-    of recognition that counts towards it, if it is one; `current`: those that still stand are meant, not all
-    that ever were.
+    ("more than 500"). `most` is the upper end if the document gives a range. `recognised_as` is the kind of
+    recognition that counts towards it, if any; `current`: only recognitions still in force count, not all
+    that were ever granted.
     """
 
     name: str

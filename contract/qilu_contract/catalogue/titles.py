@@ -1,4 +1,4 @@
-"""What people call signals, set points and faults, in English and Chinese (`data/titles.csv`)."""
+"""Titles of signals, set points and faults in English and Chinese (`data/titles.csv`)."""
 
 from __future__ import annotations
 

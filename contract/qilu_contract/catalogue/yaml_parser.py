@@ -1,4 +1,4 @@
-"""YAML files that people write, read node by node: a mistake is told with its line and how to mend it."""
+"""Parser for hand-written YAML files, node by node: errors name the line and the fix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Loaded = TypeVar("_Loaded")
 
 
 def read_text(path: Path, what: str, mend: str = "") -> str:
-    """The text of a file; `what` says what it is, `mend` what to do where it cannot be read. Raises
+    """Read a file; `what` describes it, and the last argument is the advice if it cannot be read. Raises
     ConfigError."""
     try:
         return path.read_text(encoding="utf-8")
@@ -30,8 +30,8 @@ def read_text(path: Path, what: str, mend: str = "") -> str:
 
 
 class YamlParser:
-    """What the parsers of all such files have in common. `source` names the file in messages. Every method
-    raises ConfigError."""
+    """Base of the parsers of such files. `source` names the file in messages. Every method raises
+    ConfigError."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -47,7 +47,7 @@ class YamlParser:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark is not None else 1
             raise self._wrong(
-                line, f"this is not YAML ({error.problem}): mend the line or the one above."
+                line, f"this is not YAML ({error.problem}): fix this line or the one above."
             ) from error
         except (yaml.YAMLError, RecursionError) as error:
             raise self._wrong(1, f"this is not YAML: {str(error).splitlines()[0]}.") from error
@@ -157,7 +157,7 @@ class YamlParser:
         read: Callable[[yaml.Node], _Loaded],
         mend: str,
     ) -> _Loaded:
-        """What stands at `key`, which must be there."""
+        """The value at `key`, which is required."""
         if key not in found:
             raise self._wrong(root, f"'{key}' is missing: add {mend}.")
         return read(found[key])

@@ -1,1 +1,1 @@
-"""What travels over MQTT: topics, payloads, commands, marks, the run's clock."""
+"""The MQTT contract: topics, payloads, commands, marks, the run's clock."""

@@ -20,8 +20,8 @@ MAX_SPEED = 1e9
 
 
 class RunClock(msgspec.Struct, frozen=True):
-    """What the clock topic carries: the run's time and how many simulated seconds pass in one of the wall's
-    (0: standing).
+    """Payload of the clock topic: the run's time, and its simulated seconds per second of wall time (0:
+    stopped).
     """
 
     now: int
@@ -47,7 +47,7 @@ class JudgingClock:
     """The later of the wall's clock and the run's, as last announced and extrapolated by its speed.
 
     It is extrapolated by no more than MAX_AHEAD_MS, since a run publishes nothing that lies further ahead of
-    what it announced. So a run whose announcer has died is not believed to go on.
+    what it announced. So the clock of a run without announcements stops.
     """
 
     _announced: RunClock | None = None

@@ -28,7 +28,7 @@ _STATE, _REASON = "Command/State", "Command/Reason"
 ANSWER_METRICS = (_ID, _UNIT, _COMMAND, _STATE, _REASON)
 """All are texts; the payload's timestamp is the time from which an accepted command holds."""
 MAX_TEXT = 200
-"""Letters of an id, name or reason that are read: whoever sends more means harm."""
+"""Maximum length of an id, name or reason; longer texts are truncated as a protection."""
 
 
 class Refused(QiluError):
@@ -51,7 +51,8 @@ class Command(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a unit says to a command. `at_ms`: from when on it holds; `reason` is empty when it does."""
+    """A unit's answer to a command. `at_ms`: time from which it applies; `reason` is empty if it was
+    accepted."""
 
     id: str
     unit: str

@@ -1,4 +1,4 @@
-"""Identifiers: `[a-z0-9-]{1,32}`, never reused, never changed. They stand in topics and tags as they are."""
+"""Identifiers: `[a-z0-9-]{1,32}`, never reused, never changed. They are used unchanged in topics and tags."""
 
 from __future__ import annotations
 

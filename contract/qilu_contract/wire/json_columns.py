@@ -1,6 +1,6 @@
-"""Many JSON messages of one class at once, as columns: the fast way for what nearly every message is. What is
-in any way different (no `ts`, ISO 8601, a key that is no signal or is there twice, null, text, times beyond
-2**53, …) is left to `json_payload.decode`, message by message; where this answers, it answers the same.
+"""Fast path for JSON: decodes many messages of one class into columns, for the form of nearly all messages.
+Any other form (no `ts`, ISO 8601, a key that is not a signal or is duplicated, null, text, times beyond
+2**53, …) is left to `json_payload.decode`, one message at a time. Results of both are the same.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.columns import EXACT, Floats, Ints
 
 MAX_LAYOUTS = 8
-"""Sets of signals among the readings of one call that become groups of their own; when there are more, all
-readings are one group, with NaN for what is absent."""
+"""Maximum number of groups per call, one per set of signals; beyond it, all readings form one group, with NaN
+for absent signals."""
 
 
 class Group(NamedTuple):
@@ -72,7 +72,7 @@ def decode(class_name: str, bodies: Sequence[bytes]) -> Decoded:
 
 
 def _parsed(parse: Callable[[bytes], Any], bodies: Sequence[bytes]) -> tuple[list[Any], list[int]]:
-    """What is parsed, and the places of what cannot be."""
+    """Parsed messages, and the indices of those that cannot be parsed."""
     found: list[Any] = []
     rest: list[int] = []
     left = iter(bodies)
@@ -115,7 +115,7 @@ def _groups(names: tuple[str, ...], of: Ints, ts_ms: Ints, values: Floats) -> It
 
 class _Form:
     """A class's readings as msgspec parses them, signals that are absent as NaN; and all their numbers by one
-    encoding into MessagePack, where each takes nine bytes at a place of its own (a bool: one byte)."""
+    encoding into MessagePack, where each takes nine bytes at a fixed position (a bool: one byte)."""
 
     def __init__(self, names: Sequence[str], bools: Sequence[bool]) -> None:
         self.names = tuple(names)

@@ -69,8 +69,8 @@ def _content(body: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        # Python's own parser tells of keys that are there twice, and lets NaN and 1e999 stand as one bad
-        # value in a message that may hold good ones.
+        # Python's own parser reports duplicate keys, and accepts NaN and 1e999 as one bad value in a message
+        # that may hold good ones.
         return json.loads(body.decode(), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise BadReading(Reason.BAD_PAYLOAD, f"not JSON: {error}") from error

@@ -1,4 +1,5 @@
-"""How several gateways share one platform: each has every n-th county, and is a Sparkplug host of its own."""
+"""Partitions: several gateways share one platform; each serves every n-th county and is a separate Sparkplug
+host."""
 
 from __future__ import annotations
 

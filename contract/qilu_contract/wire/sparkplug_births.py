@@ -1,6 +1,6 @@
-"""Many births of devices at once, as columns: those of equipment alike differ in times, aliases and values
-only. What is in any way different (names without alias, text, null, a quality that is not good, …) is left to
-`sparkplug.decode`; where this answers, it answers the same.
+"""Fast path for births of devices: decodes many into columns, because births of identical equipment differ
+only in times, aliases and values. Any other form (names without alias, text, null, a quality that is not
+good, …) is left to `sparkplug.decode`. Results of both are the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qilu_contract.wire.sparkplug_layouts import Layout, metrics_of
 
 
 class Said(NamedTuple):
-    """What births say about their metrics, the same in all of a layout."""
+    """Descriptions of metrics in births, equal for all births of a layout."""
 
     names: tuple[str, ...]
     datatypes: tuple[int, ...]
@@ -38,7 +38,7 @@ class Table(NamedTuple):
     first: Ints
     """Alias, of each birth."""
     said_ms: Ints
-    """When each was said: the payload's time."""
+    """Time of each birth: the payload's."""
 
 
 class BirthLayout(Layout):
@@ -50,8 +50,8 @@ class SparkplugBirths(LayoutColumns[BirthLayout]):
         super().__init__(learn)
 
     def decode(self, bodies: Sequence[bytes]) -> tuple[Decoded, list[Table]]:
-        """The readings of DBIRTH messages, of whatever units, and what they say beside. What is among the
-        rest is in no table."""
+        """The readings of DBIRTH messages of any units, and their other content. Tables omit the messages
+        that are left to the plain path."""
         found = Found(bodies)
         tables: list[Table] = []
         for layout, matrix, places in self._by_layout(bodies, found):

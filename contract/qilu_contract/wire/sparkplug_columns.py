@@ -1,8 +1,8 @@
-"""Many Sparkplug data messages at once, as columns: the fast way for what nearly every DDATA is. Metrics by
-alias, fields in the order of their numbers, floats, booleans and small whole numbers, of one reading or many.
-Between messages of one layout only times, aliases, sequence number and values change, at places of their own,
-so a layout is learned once, and from then on compared, for all messages of a length at once. What is in any
-way different is left to `sparkplug.decode`; where this answers, it answers the same.
+"""Fast path for Sparkplug: decodes many data messages into columns, for the form of nearly all DDATA. Metrics
+by alias, fields in the order of their numbers, floats, booleans and small whole numbers, of one reading or
+many. Between messages of one layout only times, aliases, sequence number and values change, at fixed
+positions. So a layout is learned once, and then compared with all messages of a length at once. Any other
+form is left to `sparkplug.decode`. Results of both are the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ MAX_LAYOUTS = 4096
 MAX_ALIKE = 8
 """Layouts of one length: each may be compared with every message of that length."""
 MAX_LEARNED, MAX_LEARNED_ALIKE = 64, 4
-"""Messages from which one call learns, in all and of one length: it costs as much as the plain way."""
+"""Maximum number of messages from which one call learns, in total and of one length: learning costs as much
+as the plain path."""
 BLOCK_BYTES, MIN_ROWS = 256 * 1024, 16
 """Of messages that are worked on at once: more would leave the processor's cache between two steps."""
 
@@ -166,8 +167,8 @@ class SparkplugColumns(LayoutColumns[Layout]):
 
 
 def _sequence(text: NDArray[np.uint8], ends: Ints) -> tuple[Any, Ints]:
-    """Sequence numbers of messages that end there, and how many bytes they take with their tag. What is none
-    may look like one; then the bytes before it are no message."""
+    """Sequence numbers of messages that end there, and their size in bytes with the tag. Other bytes may look
+    like a sequence number; then the bytes before them are not a valid message."""
     last, before = text[ends - 1].astype(np.int16), text[ends - 2].astype(np.int16)
     is_long = (last == 1) & (before > 0x7F) & (text[ends - 3] == SEQ)
     is_short = (last <= 0x7F) & (before == SEQ)

@@ -1,6 +1,6 @@
-"""Layouts of Sparkplug data messages: between two of one layout only times, aliases and values change, at
-places of their own. One is learned from one message, and then reads all that fit, a row each, by numpy alone.
-The sequence number at the end is no part of it.
+"""Layouts of Sparkplug data messages: between two messages of one layout only times, aliases and values
+change, at fixed positions. A layout is learned from one message, and then decodes all that match, one row
+each, with numpy alone. The sequence number at the end is not part of it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ WHOLE = (DataType.UNKNOWN, *range(DataType.INT8, DataType.UINT64 + 1))
 
 
 class Metrics(NamedTuple):
-    """What readings hold beside times and values: units alike, whatever aliases theirs begin with, have the
-    same."""
+    """Content of readings besides times and values; equal for identical units, whatever their first alias."""
 
     steps: tuple[int, ...]
     """Of each value, its alias less the reading's first; the first is 0, and no two are the same."""
@@ -55,7 +54,7 @@ class Part(NamedTuple):
 
 
 class Birth(NamedTuple):
-    """What births of one layout and pattern say beside readings."""
+    """Content of births of one layout and pattern, besides readings."""
 
     rows: Ints
     said_ms: Ints
@@ -101,7 +100,7 @@ class _Fields:
 
 
 def _numbers(raw: Ints, size: int) -> Ints:
-    """What the bytes mean; none has more than `size`."""
+    """Decode the bytes as numbers; none has more than `size`."""
     if size > 1:
         raw = (raw & 0x007F007F007F007F) | (raw & 0x7F007F007F007F00) >> 1
     if size > 2:
@@ -118,7 +117,7 @@ class _Block(NamedTuple):
     pattern: Ints
     """Equal where the aliases have the same steps, and the times change at the same metrics."""
     times: Ints
-    """Of each metric, as bytes; a single column if no metric has a time of its own."""
+    """Times of each metric, as bytes; a single column if no metric has a separate time."""
     aliases: Ints
     values: Floats
 
@@ -242,7 +241,7 @@ class Layout:
             yield Part(block.rows, None)
             return
         if len(readings) > 1 or len(readings[0].begins) > 1:
-            # What has a time that was there before belongs to the reading of that time.
+            # Metrics with a time seen before belong to the reading of that time.
             begins = [begin for reading in readings for begin in reading.begins]
             ordered = np.sort(block.times[:, begins], axis=1)
             distinct = (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)

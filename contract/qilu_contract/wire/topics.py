@@ -11,10 +11,10 @@ from qilu_contract.wire.ids import is_id
 NAMESPACE = "spBv1.0"
 HOST_ID = "qilu"
 CLOCK = "qilu/v1/clock"
-"""Retained: the clock of the run that is going on."""
+"""Retained: the clock of the current run."""
 
 HISTORY = "qilu/history/"
-"""Begins the topics of edge nodes that publish history, which a host takes apart from the present."""
+"""Prefix of the topics of edge nodes that publish history, which a host takes in a separate session."""
 
 MessageType = Literal["NBIRTH", "NDEATH", "DBIRTH", "DDEATH", "NDATA", "DDATA", "NCMD", "DCMD"]
 _TYPES = frozenset(get_args(MessageType))

@@ -30,13 +30,13 @@ log = structlog.get_logger()
 
 _T = TypeVar("_T")
 MEMORY_LIMIT = "1GiB"
-"""What DuckDB may hold of its file, and for its answers: beyond, it drops what it can read again and puts the
-rest beside the file. Its own bound is 80 % of the machine, which grows to that with the file."""
+"""Memory limit of DuckDB for cached file content and query results: beyond it, DuckDB drops cached content
+and spills the rest beside the file. Its default is 80 % of the machine, and usage grows to that with the
+file."""
 _BROKEN = (duckdb.FatalException, duckdb.InternalException)
-"""After one of these a connection answers nothing any more, whatever becomes of the disk: the file has to be
-opened again."""
+"""Errors after which a connection is unusable, even if the disk recovers: the file must be opened again."""
 _OUR_FAULT = (duckdb.ProgrammingError, duckdb.DataError, duckdb.IntegrityError, duckdb.NotSupportedError)
-"""What is not the disk's or the memory's."""
+"""Errors that are not caused by disk or memory."""
 # A sum of many large values is infinite, and a power of two changes no digit of what it scales.
 _AGGREGATES: dict[Aggregate, str] = {
     "mean": "avg({0} * 2.3283064365386963e-10) * 4294967296.0",
@@ -50,8 +50,8 @@ _AGGREGATES: dict[Aggregate, str] = {
 class DuckStore:
     """Implements `Store`. Writes run in one thread, reads in another; both block only their own callers.
 
-    A file that cannot be opened or written now (the disk is full, read-only or damaged) is a store that is
-    away: the next call opens it again.
+    If the file cannot be opened or written now (the disk is full, read-only or damaged), the store counts as
+    unavailable: the next call opens it again.
     """
 
     def __init__(self, path: str) -> None:

@@ -1,10 +1,10 @@
-"""DuckDB's tables, one a measurement, and how points come into them and are found again.
+"""DuckDB's tables, one per measurement: writing and reading of points.
 
-A unit's points are appended, without a look at what is there: a look costs more the larger the table is.
-What is written again is a row more, and becomes one point when it is read: of each field, the value that was
-written last. Rows are numbered (`rowid`) in the order in which they were written.
+A unit's points are appended without a look-up, which would cost more the larger the table is. A point that is
+written again adds a row; rows are merged to one point when read: for each field, the value that was written
+last. Rows are numbered (`rowid`) in the order in which they were written.
 
-All else is merged: few rows, many of which are written again every few seconds.
+Other measurements are merged on write: they have few rows, many of which are written again every few seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What becomes of a DuckDB file of an older version when it is opened."""
+"""Upgrades a DuckDB file of an older version when it is opened."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _COARSE = "hour-day-week-year"
 
 
 def move_hourly_rows(connection: duckdb.DuckDBPyConnection) -> None:
-    """Rows by the hour were once in the tables of those by the minute, with another value of a tag: move them
-    to their own tables, which are there already."""
+    """Move hourly rows, which used to be in the tables of rows per minute with another value of a tag, to
+    their own tables, which exist already."""
     found = connection.execute(
         "SELECT table_name FROM duckdb_columns() WHERE column_name = ?", [_TAG]
     ).fetchall()

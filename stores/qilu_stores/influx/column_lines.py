@@ -14,7 +14,7 @@ from qilu_contract.columns import NUMPY_TYPES, Columns
 from qilu_contract.storage import MEASUREMENTS, line_protocol
 
 FEW = 8
-"""Points that lack the same fields: if they are fewer, on average, the plain way is cheaper."""
+"""Minimum average number of points that lack the same fields; below it, the plain path is cheaper."""
 CHUNK = 1000
 """Points woven at once: the texts of more no longer fit into a core's cache."""
 _encode = msgspec.json.Encoder().encode

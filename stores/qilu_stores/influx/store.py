@@ -45,7 +45,7 @@ class InfluxStore:
         self._database = address.database
         self._at = f"InfluxDB at {address.url}"
         self._caller = address.caller(token)
-        # Loopback or a network of our own: a proxy from the environment has no business here.
+        # Loopback or a private network: ignore proxies from the environment.
         self._http = httpx2.AsyncClient(
             base_url=address.url, headers=address.headers(token), timeout=_TIMEOUT, trust_env=False
         )
@@ -288,7 +288,7 @@ class InfluxStore:
         raise self._error(path, answer)
 
     def _error(self, path: str, answer: httpx2.Response) -> StoreError:
-        """What an answer that is no success means to the caller."""
+        """Map an unsuccessful answer to an error for the caller."""
         status, text = answer.status_code, answer.text[:300].strip()
         detail = f"{self._at} answered {status}: {text}"
         if any(words in text.lower() for words in _STORE_FULL):
@@ -354,7 +354,7 @@ _chunks = msgspec.json.Decoder(_Chunk)
 
 
 def _chunk(line: str) -> list[_Series]:
-    """What one line of a chunked answer holds."""
+    """Parse one line of a chunked answer."""
     if not line.strip():
         return []
     try:
@@ -382,7 +382,7 @@ def _scanned(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequenc
 
 
 def _points(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Point]:
-    # Also fields that the schema does not have: whoever verifies wants to see them.
+    # Also fields that are not in the schema, because verification needs them.
     time = columns.index("time")
     tags = [columns.index(tag) if tag in columns else None for tag in schema.tags]
     fields = [
