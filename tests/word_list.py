@@ -26,6 +26,7 @@ CLEAN = (
     "dashboards",
     "devices",
     "gateway",
+    "platform",
     "programme",
     "qilu",
     "stores",

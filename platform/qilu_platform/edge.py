@@ -79,7 +79,7 @@ class Edge:
             except ClientDisconnect:
                 status = 499  # as proxies call it: nobody is left to answer
             except Exception:
-                # The last place that can answer: said once, counted below as a 500, and the caller gets no
+                # The last place that can answer: log the error once, count it below as a 500, and send no
                 # traceback.
                 log.exception("request failed", method=scope["method"], path=scope["path"])
                 if not status:

@@ -7,7 +7,7 @@ from qilu_contract.errors import QiluError
 
 
 class Refused(QiluError):
-    """What is asked cannot be done."""
+    """The request is invalid."""
 
 
 class NotFound(Refused):
@@ -15,7 +15,7 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """What is there already does not allow it."""
+    """The request conflicts with existing data."""
 
 
 class Invalid(Refused):

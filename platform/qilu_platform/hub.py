@@ -25,7 +25,7 @@ HEARTBEAT_S = 15.0
 
 
 class _Stream:
-    """What waits for one client."""
+    """Queue of one client."""
 
     def __init__(self, client: str) -> None:
         self.client = client
@@ -82,14 +82,14 @@ class Hub:
         self._streams.pop(last)
 
     async def stream(self, client: str) -> AsyncIterator[bytes]:
-        """What one client (its address) receives: the latest event of every topic, then what comes, until
-        the hub closes, or the client opens too many others."""
+        """The events of one client (by address): the latest event of every topic, then new ones, until the
+        hub closes, or the client opens too many other streams."""
         stream = _Stream(client)
         self._make_room(client)
         self._streams[stream] = None
         self._gauge.set(len(self._streams))
         try:
-            # Taken together with the place in the queue: what comes later stands there, and only there.
+            # Read together with joining the queue: later events are in the queue, and only there.
             for event in [b"retry: 2000\n\n", *self._latest.values()]:
                 yield event
             while not (self._closed or stream.ended):

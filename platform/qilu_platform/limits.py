@@ -23,7 +23,7 @@ class Buckets:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str) -> int:
-        """0 if the request may go on, else the seconds (at least 1) after which another one may."""
+        """0 if the request is allowed, else the seconds (at least 1) until the next one is."""
         if not self._per_s:
             return 0
         now = self._clock()

@@ -1,4 +1,4 @@
-"""What `/metrics` shows, in a registry of its own: several services may live in one process."""
+"""Metrics of `/metrics`, in a separate registry, because several services may run in one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running platform holds, and what it does beside answering."""
+"""The runtime of a platform: its resources, and its background tasks."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ ROOM_S = 1.0
 STEP_TIMEOUT_S = 10.0
 """A round of a background task that takes longer has failed: the store or the database hangs."""
 _FORESEEN = (StoreError, SQLAlchemyError, DatabaseBusy, TimeoutError, OSError)
-"""Store or database are away or slow, or a disk is full: worth a line, not a traceback."""
+"""Store or database are unavailable or slow, or a disk is full: log a line without a traceback."""
 GATEWAY_GONE_MS = 15_000
-"""A gateway writes its figures every two seconds; one that did not for so long does not count any more."""
+"""Time after which a gateway no longer counts; it writes its metrics every two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ async def open_runtime(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            # What was counted since the last round stands in the roll-ups, too.
+            # The counts since the last round are in the roll-ups, too.
             for name, _, step in steps:
                 if name == ROLL_UP:
                     await _farewell(name, step)
@@ -152,7 +152,7 @@ async def _open_database(stack: AsyncExitStack, url: str, password: str | None) 
 
 
 async def _when_it_has_room(work: Callable[[], Awaitable[_T]]) -> _T:
-    """What `work` returns, tried again while the registry's disk is full."""
+    """Run `work`, retrying while the registry's disk is full; returns its result."""
     told = False
     while True:
         try:
@@ -257,7 +257,8 @@ def _steps_with_store(runtime: Runtime, store: PlatformStore, ticker: Ticker) ->
 
 
 async def _repeat(name: str, interval_s: float, step: Step, metrics: Metrics) -> None:
-    """Run `step` for ever. Failures are counted, logged when they begin and end, and harm nothing else."""
+    """Run `step` repeatedly, until cancelled. Failures are counted, logged when they begin and end, and harm
+    nothing else."""
     well = True
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The platform as a service: in a process of its own, or in the event loop of another."""
+"""The platform service: runs in its own process, or in the event loop of another."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PlatformService:
         serve_evenly()
         async with self._stack as stack:
             stack.callback(self._server.listen().close)
-            # Entered here and not by the server: its errors are told to whoever starts the service.
+            # Entered here and not by the server, so that its errors reach the caller that starts the service.
             await stack.enter_async_context(self._app.router.lifespan_context(self._app))
             self._runtime = self._app.state.runtime
             await stack.enter_async_context(self._server)
@@ -65,7 +65,7 @@ class PlatformService:
         return await self._stack.__aexit__(kind, error, trace)
 
     async def wait(self) -> None:
-        """Until the server ends, which it does only by a fault of its own, or until cancelled."""
+        """Wait until the server ends, which it does only by a fault, or until cancelled."""
         await self._server.wait()
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""What the platform is told when it starts."""
+"""Settings of the platform."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Settings(BaseSettings):
     broker_rules: Path | None = None
     """Where the rules for Mosquitto are written, if anywhere."""
     broker_for_nodes: str | None = "127.0.0.1:8883"
-    """The broker's TLS listener as edge nodes reach it: stands in the example that comes with a
-    certificate. None when it has no such listener: then no certificates are issued."""
+    """The broker's TLS listener as edge nodes reach it; used in the example that comes with a certificate.
+    None when it has no such listener: then no certificates are issued."""
 
     assumptions: Path | None = None
     """The programme model's figures, a CSV file that the console shows."""

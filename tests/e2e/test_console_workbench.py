@@ -56,7 +56,7 @@ async def test_a_dead_letter_is_read_and_replayed(
             assert [each["detail"]["done"] for each in log] == [1]
         # The gateway is away, and its endpoint's files say where it was.
         answer = await api.get("/v1/dead-letters")
-        assert (answer.status_code, "gateway is away" in answer.json()["detail"]) == (503, True)
+        assert (answer.status_code, "gateway is unavailable" in answer.json()["detail"]) == (503, True)
         publisher.close()
         assert said == []
 

@@ -160,7 +160,7 @@ async def test_a_suspended_unit_is_neither_admitted_nor_current_until_it_is_resu
         for what in ("suspend", "resume"):
             refused = await client.post(f"/v1/units/u-2/{what}")
             assert refused.status_code == 409
-            assert "for good" in refused.json()["detail"]
+            assert "permanently" in refused.json()["detail"]
             assert (await client.post(f"/v1/units/nothing/{what}")).status_code == 404
         history = (await client.get("/v1/units/u-1/history")).json()["items"]
         assert [each["event"] for each in history] == ["registered", "on_cloud", "suspended", "resumed"]

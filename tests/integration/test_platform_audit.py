@@ -170,7 +170,7 @@ TAMPERINGS = {
     ),
     "two tiers": (
         "UPDATE recognitions SET ended_ms = NULL",
-        "1 platforms stand in two tiers, or twice in one: platform",
+        "1 platforms are in two tiers, or twice in one: platform",
         True,
     ),
     "a unit moved to another county": (

@@ -1,4 +1,4 @@
-"""What bodies may name: equipment classes, counties, industries. For everybody."""
+"""Catalogue routes: the values that bodies may use for equipment classes, counties and industries. Public."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["catalogue"], responses=INVALID)
 
 
 def _items(model: type[BaseModel], rows: Iterable[Any]) -> Response:
-    """What `model` shows of each row."""
+    """Convert rows to `model`."""
     shown = [model.model_validate(row, from_attributes=True).model_dump() for row in rows]
     return answer({"items": shown}, headers={"Cache-Control": "no-cache"})
 
@@ -44,5 +44,5 @@ async def list_counties(city: CityCode | None = None) -> Response:
 
 @router.get("/industries", response_model=IndustriesOut)
 async def list_industries() -> Response:
-    """What an enterprise's `industry` may be (GB/T 4754-2017)."""
+    """Valid values of an enterprise's `industry` (GB/T 4754-2017)."""
     return _items(IndustryOut, BRANCHES.values())

@@ -171,7 +171,7 @@ async def revoke_certificate(runtime: RuntimeDep, caller: Holder, serial: Serial
 
 @public.get("/ca.pem", response_class=Response, responses=_pem("The authority's own certificate."))
 async def get_ca(runtime: RuntimeDep) -> Response:
-    """Who signs; needs no key."""
+    """The certificate authority's certificate. Needs no key."""
     return Response(runtime.authority.pem, media_type=_PEM)
 
 

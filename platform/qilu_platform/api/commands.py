@@ -29,8 +29,8 @@ AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 @router.post("/{id}/commands", status_code=201, response_model=CommandOut, responses=NOT_FOUND | CONFLICT)
 async def send_command(runtime: RuntimeDep, caller: Operator, id: AnId, body: CommandIn) -> Response:
-    """Sends it to the unit's edge node. The unit's answer, accepted or refused with the reason, stands in the
-    list of the unit's commands as soon as it is there; what nobody answers stays `sent`."""
+    """Sends the command to the unit's edge node. The unit's answer, accepted or refused with the reason,
+    appears in the list of the unit's commands; a command without an answer stays `sent`."""
     unit = await _unit(runtime, caller, id)
     if unit["state"] == "retired":
         raise Problem(409, f"unit {id} is retired.")
@@ -38,7 +38,7 @@ async def send_command(runtime: RuntimeDep, caller: Operator, id: AnId, body: Co
     if commander is None:
         raise Problem(503, "The platform runs without a broker: start it with --broker.")
     if not commander.connected:
-        raise Problem(503, "The broker is away: nothing was sent.", headers={"Retry-After": "5"})
+        raise Problem(503, "The broker is unavailable: nothing was sent.", headers={"Retry-After": "5"})
     asked = body.model_dump(exclude_none=True)
     id_ = await runtime.database.write(lambda found: commanding.enter(found, caller, id, asked))
     default = Command(body.command)

@@ -1,4 +1,4 @@
-"""What all routes share: the runtime, who asks, and how answers are written."""
+"""Shared by all routes: the runtime, the caller's identity, and the form of responses."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ CONSOLE_HEADER = "X-Qilu-Console"
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "title": "Problem",
-    "description": "RFC 9457: what is wrong, where, and how to mend it.",
+    "description": "RFC 9457: what is wrong, where, and how to fix it.",
     "required": ["type", "title", "status", "detail"],
     "properties": {
         "type": {"type": "string"},
-        "title": {"type": "string", "description": "What the status says."},
+        "title": {"type": "string", "description": "Meaning of the status."},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "One sentence for a person."},
         "errors": {
@@ -50,7 +50,7 @@ Responses = dict[int | str, dict[str, Any]]
 INVALID: Responses = {
     422: _PROBLEM | {"description": "The request does not fit; the detail says where and why."}
 }
-AWAY: Responses = {503: _PROBLEM | {"description": "The database or the store is away; try again."}}
+AWAY: Responses = {503: _PROBLEM | {"description": "The database or the store is unavailable; try again."}}
 PROBLEMS: Responses = {
     401: _PROBLEM | {"description": "No key, or not a valid one."},
     403: _PROBLEM | {"description": "The key's role does not allow this."},
@@ -59,9 +59,7 @@ PROBLEMS: Responses = {
     **AWAY,
 }
 NOT_FOUND: Responses = {404: _PROBLEM | {"description": "There is no such thing."}}
-CONFLICT: Responses = {
-    409: _PROBLEM | {"description": "What is there already does not allow it; the detail says what."}
-}
+CONFLICT: Responses = {409: _PROBLEM | {"description": "Conflict with existing data; see the detail."}}
 STREAM: Responses = {
     200: {
         "content": {"text/event-stream": {"schema": {"type": "string"}}},

@@ -1,4 +1,5 @@
-"""Messages that the gateway could not accept: to read, and to replay once their cause is mended."""
+"""Dead letter routes: list messages that the gateway could not accept, and replay them once their cause is
+fixed."""
 
 from __future__ import annotations
 
@@ -71,4 +72,4 @@ def _counts(outcome: dict[str, int | None]) -> dict[str, int | None]:
 
 
 def _away(error: GatewayAway) -> Problem:
-    return Problem(503, f"The gateway is away: {error}.", headers={"Retry-After": "5"})
+    return Problem(503, f"The gateway is unavailable: {error}.", headers={"Retry-After": "5"})

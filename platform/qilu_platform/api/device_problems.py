@@ -1,4 +1,5 @@
-"""What gateways could not take of what devices sent, and why, for the owners of the devices."""
+"""Problem routes: messages of devices that gateways refused or took in part, with the reason, for the owners
+of the devices."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 @router.post("/problems", status_code=204, tags=["ingest"])
 async def report_problems(runtime: RuntimeDep, _caller: Gateway, body: ProblemsIn) -> Response:
-    """What a gateway refused, or took only in part, since it last reported. Each `count` is added."""
+    """Report readings that a gateway refused, or took only in part, since its last report. Each `count` is
+    added."""
     await runtime.database.write(lambda connection: record(connection, body.problems))
     return Response(status_code=204)
 

@@ -1,4 +1,4 @@
-"""What changes, as it changes."""
+"""Event stream: server-sent events about changes."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ async def export_readings(
     chosen = Chosen(CATALOGUE[class_], units, city, county, enterprise)
     rows = _chosen(runtime.store, chosen, start_ms, end_ms)
     made = _csv(chosen.equipment, rows) if format == "csv" else _parquet(chosen.equipment, rows)
-    # What goes wrong with the first part is an answer of its own; afterwards the stream breaks off.
+    # An error in the first part becomes an error response; afterwards it truncates the stream.
     first = await anext(made)
     kind = "text/csv; charset=utf-8" if format == "csv" else "application/vnd.apache.parquet"
     headers = {"Content-Disposition": f'attachment; filename="{class_}.{format}"'}

@@ -125,11 +125,11 @@ async def create_import(
     runtime: RuntimeDep,
     caller: Fleet,
     request: Request,
-    book: Annotated[ABook, Query(description="What the lines are.")],
+    book: Annotated[ABook, Query(description="Type of the lines.")],
     encoding: ContentEncoding = "identity",
 ) -> Response:
     """Registers a file of any size as it arrives. Without a body it only opens a job (201), which
-    `PATCH /v1/imports/{id}` fills: the way to go on after a broken connection."""
+    `PATCH /v1/imports/{id}` fills: the way to continue after a broken connection."""
     empty = request.headers.get("content-length") == "0" or (
         "content-length" not in request.headers and "transfer-encoding" not in request.headers
     )
@@ -163,7 +163,7 @@ async def continue_import(
     ] = "?1",
     encoding: ContentEncoding = "identity",
 ) -> Response:
-    """Sends the file on from the job's offset, which stands at the beginning of a line."""
+    """Sends the rest of the file from the job's offset, which is at the beginning of a line."""
     whole = complete == "?1"
     return await _run(runtime, caller, id, request, offset=offset, gzipped=encoding == "gzip", complete=whole)
 
@@ -260,11 +260,11 @@ async def export_book(
         Query(description="Begin CSV with a byte order mark: Excel takes it for another encoding without."),
     ] = False,
 ) -> Response:
-    """Everything, as a stream. Rows that change meanwhile may be told as before or after. With
+    """All rows, as a stream. Rows that change meanwhile may appear in the old or the new state. With
     `columns=id,class,enterprise,name` the answer is a file that an import takes.
 
-    A name that a spreadsheet would run as a formula (it begins with =, +, - or @) stands in CSV after an
-    apostrophe, which an import takes away again."""
+    A name that a spreadsheet would run as a formula (it begins with =, +, - or @) is prefixed with an
+    apostrophe in CSV; an import removes it."""
     known = _EXPORTED[book]
     names = known if columns is None else tuple(columns.split(","))
     if unknown := [name for name in names if name not in known]:

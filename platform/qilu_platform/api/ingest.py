@@ -53,9 +53,10 @@ async def list_barred(
         int | None, Query(ge=0, le=MAX_INTEGER, description="`next` of the answer before.")
     ] = None,
 ) -> Response:
-    """Who was suspended or retired since: their admission is to be asked for anew. Up to 5,000 at a time;
-    without `after` nobody, only where to go on from. When `epoch` is another one than before, or `next` is
-    less than `after`, the registry may have been restored from a backup: doubt every answer from before."""
+    """Units and enterprises suspended or retired since `after`, whose admission must be requested again. Up
+    to 5,000 at a time; without `after` none, only the position to continue from. If `epoch` has changed, or
+    `next` is less than `after`, the registry may have been restored from a backup: discard all earlier
+    answers."""
     return answer(await runtime.database.read(lambda connection: barred_after(connection, after)))
 
 
@@ -91,7 +92,7 @@ _decode_units = msgspec.json.Decoder(_Units).decode
 
 
 def _body(example: dict[str, Any], *schemas: dict[str, Any]) -> dict[str, Any]:
-    """What an operation takes, for the description of the API: any of `schemas`."""
+    """Request body of an operation for the API description: any of `schemas`."""
     content = {"schema": {"anyOf": list(schemas)}, "example": example}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
@@ -116,8 +117,8 @@ _UNITS = _body({"units": ["370202-motor-0000123"]}, AdmissionColumnsIn.model_jso
 
 
 def _explained(body: bytes, model: type[BaseModel]) -> RequestValidationError:
-    """What is wrong with a body that msgspec did not take, and where. msgspec is several times as fast as a
-    model, and these are the busiest of all bodies."""
+    """Describe the error in a body that msgspec rejected. msgspec is several times as fast as a model, and
+    these are the most frequent bodies."""
     try:
         model.model_validate_json(body)
     except ValidationError as error:
@@ -169,13 +170,13 @@ async def report_first_readings(runtime: RuntimeDep, _caller: Gateway, request: 
 
 @router.post("/activity", response_model=ActivityOut, openapi_extra=_READINGS)
 async def report_activity(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
-    """Units that were heard of lately; a unit is worth reporting once an hour."""
+    """Report recently active units; once per hour and unit is enough."""
     done = await _report(runtime, request, first=False)
     return answer({"updated": done.active})
 
 
 @router.post("/deaths", response_model=DeathsOut)
 async def report_deaths(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn) -> Response:
-    """Units that are gone, as their edge nodes say: they are not active until they are heard of again."""
+    """Report units that died, according to their edge nodes: they are inactive until their next reading."""
     stale = await runtime.database.write(lambda connection: fall_silent(connection, body.units))
     return answer({"stale": stale})

@@ -24,7 +24,7 @@ _SECRET = {"Cache-Control": "no-store"}
 
 @router.get("/whoami", response_model=WhoamiOut)
 async def whoami(runtime: RuntimeDep, caller: Anybody) -> Response:
-    """What the key of this request is, and may."""
+    """The key of this request, and its rights."""
     name = await runtime.database.read(lambda connection: keys.name_of(connection, caller.key))
     return answer({"key": caller.key, "name": name, "role": caller.role, "enterprise": caller.enterprise})
 

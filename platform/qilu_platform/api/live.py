@@ -22,7 +22,8 @@ router = APIRouter(prefix="/v1/units", tags=["readings"], responses=PROBLEMS | N
 )
 async def stream_unit_events(runtime: RuntimeDep, caller: Reader, id: AnId) -> StreamingResponse:
     """Server-sent events: `latest` (each signal's last value) at once, `readings` (a table of new ones)
-    within about a second of their storage, `store` when the store of readings is away (`error`) or back."""
+    within about a second of their storage, `store` when the store of readings becomes unavailable (`error`)
+    or available again."""
     runtime.hub.check_open()
     unit = await unit_of(runtime, caller, id)
     if runtime.live is None:

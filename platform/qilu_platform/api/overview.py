@@ -47,7 +47,7 @@ async def get_place_history(
 async def get_place_energy(
     runtime: RuntimeDep, code: APlace, from_: Annotated[Ms, Query(alias="from")] = None, to: Ms = None
 ) -> Response:
-    """What its equipment used and emitted, hour by hour: a day without `from` and `to`."""
+    """Hourly consumption and emissions of its equipment; one day without `from` and `to`."""
     start_ms, end_ms = _span(from_, to, 24 * _HOUR_MS)
     async with asking(runtime) as store:
         return answer(await overview.energy(store, code, start_ms, end_ms))

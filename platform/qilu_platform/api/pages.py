@@ -24,7 +24,8 @@ _CONSOLE = Path(__file__).parent.parent / "console"
 
 class _Console(StaticFiles):
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        # Asked for anew each time (304 when unchanged): pages and modules of two versions must not meet.
+        # Revalidated each time (304 when unchanged), because pages and modules of two versions must not be
+        # mixed.
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "no-cache"
         return response
@@ -60,7 +61,7 @@ async def province_map() -> Response:
 
 @router.get("/console/catalogue.json")
 async def catalogue(request: Request) -> Response:
-    """What the console names things by, which does not change while the platform runs."""
+    """Names that the console displays; constant while the platform runs."""
     body, tag = console_catalogue()
     headers = {"Cache-Control": "no-cache", "ETag": tag}
     if request.headers.get("if-none-match") == tag:
@@ -78,8 +79,8 @@ async def healthz(runtime: RuntimeDep) -> Response:
 
 @router.get("/readyz")
 async def readyz(runtime: RuntimeDep) -> Response:
-    """200 while requests should come here; 503 while the database is away or too many wait for it, and when
-    the platform is stopping."""
+    """Readiness: 200 while the platform accepts requests; 503 while the database is unavailable or too many
+    requests wait for it, and when the platform is stopping."""
     runtime.hub.check_open()
     await runtime.database.read(lambda connection: connection.execute(text("SELECT 1 FROM counters")).first())
     return answer({"status": "ready"})

@@ -1,5 +1,5 @@
-"""What gateways take, refuse and store, and the figures of the programme's model: for everybody, because they
-name nobody."""
+"""Pipeline routes: rates of accepted, refused and stored readings, and the figures of the programme's model.
+Public, because they name no enterprise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1", tags=["programme"], responses=INVALID | AWAY)
 Ms = Annotated[int | None, Query(ge=0, le=MAX_TIME_MS, description="Milliseconds since 1970, UTC.")]
 _RATES = ("accepted_per_s", "stored_per_s", "lag_ms")
 _SILENT_MS = 60_000
-"""A gateway that wrote nothing for so long is not listed."""
+"""Time without writes after which a gateway is not listed."""
 
 
 @router.get("/pipeline", response_model=PipelineOut)
@@ -65,8 +65,8 @@ async def get_pipeline(
 
 @router.get("/assumptions", response_model=AssumptionsOut)
 async def get_assumptions(runtime: RuntimeDep) -> Response:
-    """The figures that the programme's model computes with: name, value, unit, mark, source. None where
-    the platform was told of no file."""
+    """The figures that the programme's model computes with: name, value, unit, mark, source. None if the
+    platform has no such file."""
     file = runtime.settings.assumptions
 
     def read() -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What if: policies tried on the programme's model."""
+"""What-if routes: policies computed with the programme's model."""
 
 from __future__ import annotations
 

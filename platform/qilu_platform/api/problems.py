@@ -1,5 +1,5 @@
-"""Errors as the caller sees them: RFC 9457 `application/problem+json`, one sentence that says what is wrong,
-where, and how to mend it."""
+"""Error responses: RFC 9457 `application/problem+json` with one sentence that says what is wrong, where, and
+how to fix it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 
 async def _store_away(_request: Request, error: Exception) -> Response:
-    return problem_response(503, f"The store of readings is away: {error}", headers={"Retry-After": "5"})
+    return problem_response(
+        503, f"The store of readings is unavailable: {error}", headers={"Retry-After": "5"}
+    )
 
 
 async def _database_away(_request: Request, error: Exception) -> Response:
@@ -91,7 +93,7 @@ async def _database_away(_request: Request, error: Exception) -> Response:
             headers={"Retry-After": "10"},
         )
     return problem_response(
-        503, "The registry's database is away or busy; try again soon.", headers={"Retry-After": "2"}
+        503, "The registry's database is unavailable or busy; try again soon.", headers={"Retry-After": "2"}
     )
 
 

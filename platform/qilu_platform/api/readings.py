@@ -59,7 +59,7 @@ async def get_readings(
     every: Annotated[
         str | None, Query(description="Bucket, such as 30s, 1m, 2h, 1d; else single readings.")
     ] = None,
-    fn: Annotated[Aggregate, Query(description="What a bucket shows.")] = "mean",
+    fn: Annotated[Aggregate, Query(description="Aggregate of a bucket.")] = "mean",
 ) -> Response:
     """Rows in the order of time; a signal that was not sampled then is null."""
     unit = await unit_of(runtime, caller, id)

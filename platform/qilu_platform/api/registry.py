@@ -100,7 +100,7 @@ def _narrowed(filters: Filters, text: str) -> Filters:
         node, enterprise, unit = parse_identifier(text)
     except ValueError as error:
         raise Invalid(f"identifier: {error}.") from error
-    # What contradicts itself finds nothing.
+    # Contradictory filters match nothing.
     node_fits = node in CITIES and filters.city in (None, node)
     enterprise_fits = filters.enterprise in (None, enterprise)
     return replace(
@@ -195,7 +195,7 @@ RESOURCES = (
         page=RecognitionPage,
         writers=_BY_FLEETS,
         filters=_recognitions,
-        created="A platform that is recognised in a higher tier leaves the one it stood in.",
+        created="A platform that is recognised in a higher tier leaves its previous tier.",
     ),
     Resource(
         book="disbursements",

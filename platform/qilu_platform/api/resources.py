@@ -39,7 +39,7 @@ RepeatKey = Annotated[
 
 
 def _anything(_caller: Caller, _body: Any) -> None:
-    """What most kinds check of who creates what, beside the role: nothing."""
+    """Default check of the creator besides the role: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +52,13 @@ class Resource:
     page: type[BaseModel]
     writers: tuple[Role, ...]
     renamers: tuple[Role, ...] = ()
-    """Who may change its name; nobody where it has none."""
+    """Roles that may change its name; empty if it has none."""
     filters: Callable[..., Filters]
     """A dependency: the query parameters that narrow a list."""
     check: Callable[[Caller, Any], None] = _anything
     """Raises Problem for a body that this caller may not register."""
     created: str = ""
-    """What the description says of creating one."""
+    """Description of its creation in the API documentation."""
     listed: str = "In the order of ids."
 
     @property

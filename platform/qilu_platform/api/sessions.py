@@ -25,7 +25,7 @@ class SignIn(BaseModel):
 
     key: Annotated[str, Field(max_length=256)] | None = Field(None, description="A key of the platform.")
     link: Annotated[str, Field(max_length=256)] | None = Field(
-        None, description="What POST /v1/session/links made: good for one session."
+        None, description="One-time code from POST /v1/session/links, valid for one session."
     )
 
     @model_validator(mode="after")
@@ -51,7 +51,7 @@ class LinkOut(BaseModel):
 
 @router.get("", response_model=SessionOut)
 async def get_session(runtime: RuntimeDep, request: Request) -> Response:
-    """Who this browser is; an answer for everybody."""
+    """The session of this browser. Public."""
     cookie = request.cookies.get(COOKIE, "")
     found = await runtime.database.read(lambda connection: sessions.find(connection, cookie))
     return answer(_shown(found), headers={"Cache-Control": "no-store"})

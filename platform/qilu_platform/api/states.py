@@ -1,4 +1,4 @@
-"""What becomes of registered things: suspended, resumed, retired, ended; and a unit's history."""
+"""State routes: suspend, resume, retire and end registered resources; and a unit's history."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def resume_enterprise(runtime: RuntimeDep, caller: Operator, id: AnId) -> 
 
 @router.get("/units/{id}/history", response_model=HistoryOut, responses=NOT_FOUND)
 async def get_unit_history(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
-    """What happened to it, oldest first, with the key that did it where one did."""
+    """Its history, oldest first, with the acting key if there was one."""
 
     def work(connection: Connection) -> list[dict[str, Any]] | None:
         row = connection.execute(select(units).where(units.c.id == id)).one_or_none()

@@ -1,7 +1,7 @@
-"""Holds the ledger, the counters and the registry's rows against each other, and repairs what was derived.
+"""Audit: compares the ledger, the counters and the registry's rows, and repairs derived data.
 
-The registry's rows are the truth: what stands in them is counted anew, and the columns that follow from other
-rows are computed anew. Units are read in a few grouped scans, whatever their number.
+The registry's rows are the truth: their content is counted again, and columns derived from other rows are
+computed again. Units are read in a few grouped scans, whatever their number.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def ledger_lines(connection: Connection) -> tuple[Lines, list[Finding]]:
 
 
 def registry_lines(connection: Connection) -> Lines:
-    """What the ledger would hold if the registry as it stands had been made in one go."""
+    """Expected content of the ledger if the present registry had been made at once."""
     lines: list[tuple[Entry, int]] = []
 
     def number(*where: ColumnElement[bool]) -> ColumnElement[int]:

@@ -48,8 +48,8 @@ _Cell = tuple[str | None, ...]
 
 
 def repair(engine: Engine, *, dry: bool) -> tuple[list[str], list[Finding]]:
-    """What has to change so that everything agrees with the registry's rows, and what nobody but a person can
-    decide. Changes it, and says so in the audit log, unless `dry`.
+    """Compute the changes that make everything agree with the registry's rows, and the findings that a person
+    must decide. Applies the changes, with an entry in the audit log, unless `dry`.
 
     Blocks; other writers wait until it is done.
     """
@@ -82,7 +82,7 @@ def _mend_seals(connection: Connection) -> list[str]:
 
 
 def _cells(lines: Lines) -> Counter[tuple[str, _Cell]]:
-    """What the lines add to each counter, by place."""
+    """Sums of the lines by counter and place."""
     totals: Counter[tuple[str, _Cell]] = Counter()
     for entry, count in lines:
         for name, step in EFFECTS[entry.event].items():

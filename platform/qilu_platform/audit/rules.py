@@ -1,4 +1,4 @@
-"""What holds for every row of the registry, and how it is restored."""
+"""Invariants of the registry's rows, and their repair."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What holds for every row; `broken` selects the ids for which it does not."""
+    """An invariant of every row; `broken` selects the ids that violate it."""
 
     text: str
     """A sentence about `{number}` things: `{ids}`."""
@@ -134,7 +134,7 @@ RULES: Final[Sequence[Rule]] = (
         _of_contracts.where(enterprises.c.on_cloud_ms.is_(None) != _signed.c.id.is_(None)),
     ),
     Rule(
-        "{number} platforms stand in two tiers, or twice in one: {ids}",
+        "{number} platforms are in two tiers, or twice in one: {ids}",
         select(recognitions.c.subject.label("id"))
         .where(*_standing)
         .group_by(recognitions.c.subject)

@@ -25,11 +25,12 @@ from qilu_contract.errors import ConfigError
 CA_YEARS = 20
 SERVER_DAYS = 730
 RENEW_SERVER_DAYS = 60
-"""A broker's certificate with fewer days left is made anew."""
+"""A broker's certificate with fewer days left is renewed."""
 CRL_DAYS = 30
-"""A broker refuses everybody once its list is older: it is signed anew every day, and may miss 29."""
+"""Validity of the revocation list, after which a broker rejects all clients. The list is signed every day, so
+29 failures are tolerated."""
 CLOCK_SKEW = timedelta(minutes=5)
-"""A certificate is valid from so long ago: devices' clocks are late."""
+"""Backdating of certificates, because devices' clocks may be late."""
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 """NIST SP 800-57: 2048 bits at least. More than 8192 cost a broker too much in each handshake (assumed)."""
 RSA_EXPONENT = 65537
@@ -40,7 +41,7 @@ _PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519Publi
 
 
 class BadRequest(ValueError):
-    """A certificate signing request that is none, or whose key is too weak; the sentence says which."""
+    """A certificate signing request is malformed, or its key is too weak; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +216,8 @@ class Authority:
         }
 
     def ensure_server(self, folder: Path, names: Sequence[str]) -> None:
-        """`server.key` (mode 0600) and `server.crt` in `folder`, and `ca.crt` beside them; made anew when
-        they are near their end or for other names."""
+        """`server.key` (mode 0600) and `server.crt` in `folder`, and `ca.crt` beside them; renewed when they
+        are near their end or the names change."""
         key_file, certificate_file = folder / "server.key", folder / "server.crt"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "ca.crt").write_bytes(self.pem)

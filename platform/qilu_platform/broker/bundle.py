@@ -1,5 +1,5 @@
-"""A zip with everything that a device needs to speak for an enterprise: key, certificate, the authority's
-certificate, and a script that publishes a reading as it stands."""
+"""A zip file with everything that a device needs to publish for an enterprise: key, certificate, the
+authority's certificate, and a ready-to-run script that publishes a reading."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ unit=${{1:{unit}}}
 values=${{2:-'{values}'}}
 reading="{{\\"ts\\": $(date +%s)000, $values}}"
 # It warns, and ends with 0, when the broker refuses the reading.
-said=$(mosquitto_pub -V mqttv5 -h {host} -p {port} --cafile ca.crt --cert node.crt --key node.key -q 1 \\
-  -t "qilu/v1/{county}/{enterprise}/$unit/telemetry" -m "$reading" 2>&1) && [ -z "$said" ] || {{
-  echo "$said" >&2
+output=$(mosquitto_pub -V mqttv5 -h {host} -p {port} --cafile ca.crt --cert node.crt --key node.key -q 1 \\
+  -t "qilu/v1/{county}/{enterprise}/$unit/telemetry" -m "$reading" 2>&1) && [ -z "$output" ] || {{
+  echo "$output" >&2
   exit 1
 }}
 """
@@ -36,9 +36,9 @@ said=$(mosquitto_pub -V mqttv5 -h {host} -p {port} --cafile ca.crt --cert node.c
 _README = """\
 Edge node {enterprise}, group {county}. Broker: mqtts://{host}:{port}
 
-  node.key   the private key: whoever has it speaks for {enterprise}; the platform keeps no copy
+  node.key   the private key: any client with it can publish for {enterprise}; the platform keeps no copy
   node.crt   the certificate, valid until {ends}
-  ca.crt     who signed the broker's certificate
+  ca.crt     the authority that signed the broker's certificate
 
 sh publish.sh UNIT '"power_in": 11.2' publishes one reading with Mosquitto's client. Any MQTT 5 client does
 the same with these three files, on qilu/v1/{county}/{enterprise}/<unit>/telemetry (JSON) or as Sparkplug B

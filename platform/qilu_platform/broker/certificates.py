@@ -126,8 +126,8 @@ def nodes(connection: Connection) -> list[Node]:
 
 
 def revocations(connection: Connection) -> list[Revoked]:
-    """What a revocation list names: revoked certificates until they end, and those of suspended enterprises,
-    on hold."""
+    """Entries of a revocation list: revoked certificates until they expire, and those of suspended
+    enterprises, on hold."""
     query = (
         select(certificates.c.id, certificates.c.revoked_ms, enterprises.c.suspended_ms)
         .join(enterprises, certificates.c.enterprise == enterprises.c.id)

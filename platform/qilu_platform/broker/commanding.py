@@ -1,7 +1,7 @@
-"""Commands on their way to units, and the answers on their way back.
+"""Sends commands to units, and receives their answers.
 
-Commands leave as Sparkplug says, at QoS 0: what an edge node that is away does not hear stays `sent`. Answers
-come as data of the edge nodes, at QoS 1, into a session that outlives a short absence of the platform.
+Commands use QoS 0, as Sparkplug requires: a command to an offline edge node stays `sent`. Answers are data
+messages of the edge nodes, at QoS 1, to a session that survives a short outage of the platform.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 TIMEOUT_S = 10.0
 SESSION_S = 3600
-"""How long the broker keeps answers for a platform that is away."""
+"""Session expiry: how long the broker keeps answers for an offline platform."""
 MAX_WAITING = 10_000
 """Answers that wait for the database; beyond, they are lost and their commands stay `sent`."""
 RETRY_S = 5.0
@@ -47,7 +47,8 @@ class BrokerAway(Exception):
 
 
 class Commander:
-    """`run` keeps the connection and takes answers, for ever; `send` sends while it stands."""
+    """The connection for commands. `run` keeps it and receives answers, until cancelled; `send` works while
+    connected."""
 
     def __init__(self, broker: BrokerAddress, database: Database, metrics: Metrics, port: int) -> None:
         self._broker, self._database, self._metrics = broker, database, metrics
@@ -61,7 +62,7 @@ class Commander:
     async def send(self, unit: dict[str, Any], command: Command, id_: str) -> None:
         """Raises BrokerAway."""
         if self._client is None:
-            raise BrokerAway(f"the broker {self._broker} is away")
+            raise BrokerAway(f"the broker {self._broker} is unavailable")
         topic = topics.sparkplug("DCMD", unit["county"], unit["enterprise"], unit["id"])
         body = sparkplug.encode(command_payload(command, id_, wall_ms()), datatypes=False)
         try:
@@ -147,7 +148,7 @@ def enter(connection: Connection, caller: Caller, unit: str, command: dict[str, 
 
 
 def note(connection: Connection, place: topics.SparkplugTopic, answer: Answer) -> bool:
-    """What a unit said, once; False, and nothing done, if the edge node is not the one that speaks for it."""
+    """Record a unit's answer, once; returns False, and does nothing, if the edge node is not the unit's."""
     owner = connection.execute(
         select(units.c.county, units.c.enterprise).where(units.c.id == answer.unit)
     ).one_or_none()

@@ -1,7 +1,7 @@
-"""What Mosquitto has to know of the registry, as files: which edge node may use which topics (`nodes.acl`),
-and which certificates are revoked (`crl.pem`).
+"""Mosquitto's rules from the registry, as files: the topics of each edge node (`nodes.acl`), and revoked
+certificates (`crl.pem`).
 
-Mosquitto takes them as `acl_file` and `crlfile`, and reads them anew on SIGHUP, which whoever runs it sends
+Mosquitto uses them as `acl_file` and `crlfile`, and reads them again on SIGHUP, which its supervisor sends
 when a file has changed. A node that lost its right loses its lines, so its open connections are muted as
 well. Rights of services do not belong in `nodes.acl`: a reload takes them from a session that was restored
 from disk and is offline (docs/decisions/054-rights-that-survive-a-reload.md).
@@ -24,15 +24,15 @@ from qilu_platform.database.transactions import Database
 log = structlog.get_logger()
 
 MAX_LINES_FOR = 10_000
-"""Nodes with lines of their own. For each line that it reads Mosquitto searches all users before it: 10,000
-nodes take it half a second of CPU, in which it does nothing else, ten times as many a hundred times as long
-(docs/decisions/043-broker-rules.md)."""
+"""Maximum number of nodes with separate lines. For each line that it reads Mosquitto searches all users
+before it: 10,000 nodes take it half a second of CPU, in which it does nothing else, ten times as many a
+hundred times as long (docs/decisions/043-broker-rules.md)."""
 SIGN_AGAIN = timedelta(days=1)
 LOOK_AGAIN_S = 3600.0
 """Certificates end by themselves, without a change in the registry."""
 
 _FOR_ALL = """\
-# Too many edge nodes for lines of their own: this holds each to its name, and the gateway to its group.
+# Too many edge nodes for separate lines: this limits each to its name, and the gateway checks its group.
 pattern readwrite spBv1.0/+/+/%u/#
 pattern write qilu/v1/+/%u/+/telemetry
 """
@@ -55,9 +55,9 @@ def acl(found: Sequence[Node]) -> str:
 def write_rules(
     folder: Path, authority: Authority, found: Sequence[Node], revoked: Sequence[Revoked]
 ) -> bool:
-    """Write both files, each whole or not at all; returns whether anything was written. A file that says what
-    it should is left alone, since the broker reads its rules anew for every write: the list is signed again
-    only when its entries changed or it is a day old."""
+    """Write both files, each atomically; returns whether anything was written. An unchanged file is not
+    written, because the broker reads its rules again after every write: the list is signed again only when
+    its entries changed or it is a day old."""
     folder.mkdir(parents=True, exist_ok=True)
     written = False
     if not authority.vouches_for(_content(folder / "crl.pem"), revoked, SIGN_AGAIN):

@@ -4,8 +4,8 @@
         works = platform.create_enterprise("My works", county="370202", industry="C34", id="my-works")
         motor = platform.create_unit("motor", works.id, id="my-motor")
 
-What the platform refuses is raised as PlatformError with its own sentence; KeyRefused and PlatformAway are
-kinds of it. Times are milliseconds since 1970, UTC.
+A refusal of the platform is raised as PlatformError with the platform's sentence; KeyRefused and PlatformAway
+are kinds of it. Times are milliseconds since 1970, UTC.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the platform answers, typed."""
+"""Typed answers of the platform."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Latest(msgspec.Struct, frozen=True):
 
 
 class DeviceProblem(msgspec.Struct, frozen=True):
-    """What a gateway refused, or took only in part, of what a unit sent."""
+    """A problem: messages of a unit that a gateway refused, or took only in part."""
 
     unit: str
     enterprise: str
@@ -134,7 +134,7 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """The only time that the key itself is told."""
+    """The key itself; shown this once only."""
 
     id: str
     key: str

@@ -144,8 +144,8 @@ class Platform:
         *,
         wait_s: float = 0.0,
     ) -> Command:
-        """start, stop, reset, set_point (name, value) or fault (name, severity, duration, onset); as it
-        stands once the unit has answered, or after `wait_s`."""
+        """start, stop, reset, set_point (name, value) or fault (name, severity, duration, onset). Returns its
+        state once the unit has answered, or after `wait_s`."""
         path = f"/v1/units/{unit}/commands"
         given = {"name": name, "value": value, "duration_s": duration_s, "onset_s": onset_s}
         body = {"command": command} | {field: each for field, each in given.items() if each is not None}
@@ -184,7 +184,7 @@ class Platform:
         return list(self._pages(County, "/v1/counties"))
 
     def industries(self) -> list[Industry]:
-        """What an enterprise may be in."""
+        """Valid industries of an enterprise."""
         return list(self._pages(Industry, "/v1/industries"))
 
     # -- keys
@@ -240,8 +240,9 @@ class Platform:
         return self._call(Import, "POST", "/v1/imports", params={"book": book})
 
     def import_file(self, path: Path, job: str, progress: Progress = lambda _sent: None) -> Import:
-        """Send a file from where the job stands to its end, and go on by itself when the connection breaks.
-        The job as it is then; raises PlatformError when it is refused, or nothing moves for two minutes."""
+        """Send a file from the job's offset to its end, and continue automatically when the connection
+        breaks. Returns the job's state; raises PlatformError when it is refused, or without progress for two
+        minutes."""
         kind = content_type(path)
         offset, backoff, deadline_s = -1, Backoff(most_s=RETRY_MOST_S), time.monotonic() + GIVE_UP_S
         # An answer is read when all is sent, and what is no such file is refused for its beginning: so that

@@ -40,5 +40,5 @@ def file_parts(path: Path, offset: int, progress: Progress) -> Iterator[bytes]:
                 progress(raw.tell())
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ConfigError(
-                f"{path} is damaged gzip ({error}): make it anew; what was registered of it stays."
+                f"{path} is damaged gzip ({error}): make it again; rows that were registered stay."
             ) from error

@@ -1,7 +1,7 @@
-"""The gauge of active units: how many were last heard of in which hour.
+"""The gauge of active units: number of units for each hour of their last reading.
 
 An hour is that of a reading's own time, so a run at speed fills hours that are ahead of the wall's clock.
-They are the present for as long as such reports come; a run that is over is not believed for ever.
+They count as the present while such reports arrive; after the end of a run they expire.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def move(connection: Connection, moved: Counter[int], *, heard: bool = False) ->
 
 
 def active_hours(connection: Connection) -> dict[int, int]:
-    """The hours whose units are active, and how many those are: heard of within a day before the present, and
-    within a day by the wall's clock."""
+    """The hours whose units are active, and the number of those units: with a reading within a day before the
+    present, and within a day by the wall clock."""
     now_ms = wall_ms()
     wall = now_ms // HOUR_MS
     columns = (activity.c.hour, activity.c.units, func.coalesce(activity.c.heard_ms, 0))

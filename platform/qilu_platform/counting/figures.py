@@ -1,4 +1,4 @@
-"""What the platform writes about itself and about the programme's milestones, beside the counts."""
+"""Points that the platform writes besides the counts: its own metrics and the programme's milestones."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ from qilu_platform.database.statements import insert_rows
 
 class Event(StrEnum):
     ENTERPRISE_REGISTERED = "enterprise_registered"
-    ENTERPRISE_ONBOARDED = "enterprise_onboarded"  # its first contract, once and for ever
+    ENTERPRISE_ONBOARDED = "enterprise_onboarded"  # its first contract, once only
     ENTERPRISE_LEFT = "enterprise_left"  # its last current contract ended
     ENTERPRISE_RETURNED = "enterprise_returned"  # a contract again after that
     ENTERPRISE_SUSPENDED = "enterprise_suspended"  # current and suspended, in whichever order
     ENTERPRISE_RESUMED = "enterprise_resumed"
     UNIT_REGISTERED = "unit_registered"
-    UNIT_ONBOARDED = "unit_onboarded"  # its first reading, once and for ever
+    UNIT_ONBOARDED = "unit_onboarded"  # its first reading, once only
     UNIT_LEFT = "unit_left"  # on cloud and retired, in whichever order the two became known
     UNIT_SUSPENDED = "unit_suspended"  # on cloud and suspended, likewise
     UNIT_RESUMED = "unit_resumed"
@@ -76,14 +76,14 @@ EFFECTS: Final[Mapping[str, Mapping[str, int]]] = {
     **{str(event): effects for event, effects in _EFFECTS.items()},
     **{correction(name): {name: 1} for effects in _EFFECTS.values() for name in effects},
 }
-"""What one occurrence adds to which counter."""
+"""Increments of counters by one entry."""
 
 VOUCHERS: Final[Mapping[str, Event]] = {
     "granted": Event.VOUCHERS_GRANTED,
     "redeemed": Event.VOUCHERS_REDEEMED,
     "clawed_back": Event.VOUCHERS_CLAWED_BACK,
 }
-"""What a disbursement's columns of money are about."""
+"""Meaning of a disbursement's columns of money."""
 
 
 class Entry(NamedTuple):

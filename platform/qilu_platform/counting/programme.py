@@ -46,10 +46,10 @@ _COUNTERS = {field: counter for counter, field in _FIELDS.items()}
 
 
 def counted_by(target: Target) -> tuple[Counted, Counted]:
-    """What counts towards a target, and what of that is current."""
+    """Counters of a target, in total and current."""
     scope, code, field = target.counted_in
     counter = _COUNTERS[field]
-    # What has no other counter for it is current already, or nothing ever ends it.
+    # Counts without a separate counter are current already, or never end.
     return (scope, code, counter), (scope, code, _COUNTERS.get(f"{field}_current", counter))
 
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import ArgumentError
 
 
 def back_up(db_url: str, copy: Path) -> None:
-    """Write the SQLite database as it stands at this moment into the new file `copy`, compacted. Blocks; the
-    platform that owns it goes on serving, reads and writes alike.
+    """Write a snapshot of the SQLite database into the new file `copy`, compacted. Blocks; the platform that
+    owns it continues to serve reads and writes.
 
     Raises ConfigError for another database or a `copy` that exists, QiluError when it cannot be written.
     """

@@ -62,7 +62,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     # synchronous is set by each write: see _begin_sqlite.
     connection.execute("PRAGMA foreign_keys = ON")
-    # KiB. What an import touches, the ends of two trees, stays in memory; the default, 2 MB, is too small.
+    # KiB. Keeps the pages that an import touches, the ends of two trees, in memory; the default, 2 MB, is too
+    # small.
     connection.execute("PRAGMA cache_size = -32768")
     # Pages, 16 MB. Each block of an import touches most of its county's part of the index by enterprise: this
     # way those pages go from the log into the file once for several blocks.

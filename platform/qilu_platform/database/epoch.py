@@ -1,6 +1,6 @@
-"""The registry's epoch: another one whenever a platform starts. By it gateways notice that the registry may
-have gone back, restored from a backup, and doubt what they were told before. A restored registry comes with
-the epoch of its backup, but no registry is restored under a platform that runs.
+"""The registry's epoch: a new one whenever a platform starts. It shows gateways that the registry may have
+been restored from a backup, so that they discard earlier answers. A restored registry comes with the epoch of
+its backup, but no registry is restored under a platform that runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is wrong when the database refuses: a full disk, a damaged file, nobody there."""
+"""Classifies database errors: a full disk, a damaged file, an unavailable server."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The registry's tables. Migrations make them; a test holds the two together.
 
 Ids that we make sort by county and class, so that primary keys grow at their ends and serve pages of a city,
-a county or a class: such units are `regular` and stand in no index for it. A city is the first four digits of
-a county's code and is not stored.
+a county or a class: such units are `regular` and need no index for it. A city is the first four digits of a
+county's code and is not stored.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ recognitions = Table(
     Column("ended_ms", BigInteger),  # a platform that rises leaves its tier
     Index("recognitions_by_subject", "subject", "id"),
 )
-# A platform stands in one tier.
+# A platform is in one tier.
 STANDING = text("ended_ms IS NULL AND kind IN ('enterprise_level', 'cross_industry', 'comprehensive')")
 Index(
     "recognitions_standing",
@@ -127,7 +127,7 @@ Index(
     postgresql_where=STANDING,
 )
 
-# Voucher money in yuan, by who pays. Nothing changes a line: what is taken back is a figure of its own.
+# Voucher money in yuan, by payer. Lines never change: clawed back money is a separate figure.
 disbursements = Table(
     "disbursements",
     metadata,
@@ -154,7 +154,7 @@ ledger = Table(
     Column("count", _Long, nullable=False),  # things, or yuan
 )
 
-# What the ledger adds up to, for each scope; changed in the transaction that appends to it.
+# Sums of the ledger for each scope; updated in the transaction that appends to it.
 counters = Table(
     "counters",
     metadata,
@@ -173,7 +173,7 @@ seals = Table(
     Column("digest", BigInteger, nullable=False),
 )
 
-# How many units were last heard of in that hour: a gauge, not in the ledger.
+# Number of units with their last reading in that hour: a gauge, not in the ledger.
 activity = Table(
     "activity",
     metadata,
@@ -228,7 +228,7 @@ audit_log = Table(
     Index("audit_by_subject", "subject", "seq"),
 )
 
-# What bars somebody from speaking, which gateways ask about every second.
+# Suspensions and retirements, which gateways request every second.
 BARRING = text("action IN ('suspended', 'retired')")
 Index("audit_barring", audit_log.c.seq, sqlite_where=BARRING, postgresql_where=BARRING)
 
@@ -325,7 +325,7 @@ device_problems = Table(
     Index("device_problems_by_age", "enterprise", "last_ms"),
 )
 
-# What people did about the alarms of a unit's signal; the alarms themselves are in the store.
+# Actions on the alarms of a unit's signal; the alarms themselves are in the store.
 alarm_notes = Table(
     "alarm_notes",
     metadata,

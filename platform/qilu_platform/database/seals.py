@@ -1,10 +1,10 @@
 """Seals: for each table, how many rows were written and the sum of their digests, kept by the transactions
 that write them.
 
-What never changes in a row is sealed. So the audit notices rows that were changed, added or removed by hand
-where no count tells: a unit given to another enterprise of the same place, the time of a line of the ledger,
-a line of the audit log that is gone. It notices mistakes and clumsy hands: who can write the tables can write
-the seals as well.
+Columns that never change are sealed. So the audit detects rows that were changed, added or removed by hand
+without an effect on counts: a unit given to another enterprise of the same place, the time of a line of the
+ledger, a line of the audit log that is gone. It detects mistakes, not attacks: anyone who can write the
+tables can write the seals as well.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def stored(connection: Connection) -> dict[str, Sum]:
 
 
 def counted(connection: Connection) -> dict[str, Sum]:
-    """What the seals would be if the rows as they stand had been written in one go. Scans the tables."""
+    """Expected seals of the present rows. Scans the tables."""
     found = {}
     for name, columns in SEALED.items():
         table: Table = metadata.tables[name]

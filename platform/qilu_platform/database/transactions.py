@@ -88,7 +88,7 @@ class Database:
         await asyncio.to_thread(close)
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
-        """What `fn` returns, from one transaction that changes nothing."""
+        """Run `fn` in one read-only transaction; returns its result."""
 
         def run() -> T:
             with self.engine.connect() as connection:
@@ -97,15 +97,17 @@ class Database:
         return await self._run(self._readers, run)
 
     async def compute(self, fn: Callable[[], T]) -> T:
-        """What `fn` returns, in a thread: work beside the database that is too long for the event loop."""
+        """Run `fn` in a thread; returns its result. For work besides the database that is too long for the
+        event loop."""
         return await self._run(self._readers, fn)
 
     async def write(self, fn: Callable[[Connection], T], *, resumed: bool = False) -> T:
-        """What `fn` returns, durable. `fn` may run more than once: all it does must be in the transaction.
+        """Run `fn` in one transaction; returns its result once it is durable. `fn` may run more than once:
+        all its effects must be in the transaction.
 
-        `resumed` is for steps of work that goes on from where it durably stands: they do not wait for the
-        disk, and when the power goes the last of them may be undone, in order and as a whole. The next write
-        without it makes them durable too.
+        `resumed` is for steps of work that can resume from its last durable state: they do not wait for the
+        disk, and a power failure may undo the last of them, in order and as a whole. The next write without
+        it makes them durable as well.
         """
         writing = self._writing.execution_options(**{RESUMED: True}) if resumed else self._writing
         relaxed = resumed and self._file is None

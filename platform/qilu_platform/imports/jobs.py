@@ -1,9 +1,9 @@
 """Import jobs: a file of enterprises or units, registered block by block as it arrives.
 
 The transaction that registers a block's rows notes its bad lines and moves the job's offset on, too. So a
-connection may break anywhere: the job stands after its last whole block, and goes on from there, by whichever
-replica; and what is sent twice is registered once. While the database takes a block, the next ones are read,
-checked and made ready for it.
+connection may break anywhere: the job's offset is after its last whole block, and it continues from there on
+any replica; rows that are sent twice are registered once. While the database writes a block, the next ones
+are read, checked and prepared.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ def count_jobs(connection: Connection) -> dict[str, int]:
 
 
 class Elsewhere(Conflict):
-    """The job is not where the request would go on. `offset` is where it is, if that is known."""
+    """The job's offset differs from the request's. `offset` is the job's, if known."""
 
     def __init__(self, id_: str, offset: int | None) -> None:
-        where = "another request goes on with it" if offset is None else f"its offset is {offset}"
-        super().__init__(f"import {id_} stands elsewhere: {where}; GET it and send on from there.")
+        where = "another request continues it" if offset is None else f"its offset is {offset}"
+        super().__init__(f"import {id_} is at another offset: {where}; GET it and continue from there.")
         self.offset = offset
 
 
@@ -113,9 +113,9 @@ class Import:
     ) -> None:
         """Read `body` to its end. `complete` says that the file ends with it.
 
-        Raises NotFound for an unknown job, Conflict if it stands elsewhere or has ended, Invalid for what is
-        not such a file, which ends the job; and BrokenOff when the connection breaks, after the whole lines
-        that came were registered.
+        Raises NotFound for an unknown job, Conflict if its offset differs or it has ended, Invalid for an
+        invalid file, which ends the job; and BrokenOff when the connection breaks, after the complete lines
+        were registered.
         """
         await self._begin(format_, offset)
         splitter = Splitter(gzipped=gzipped)
@@ -175,7 +175,7 @@ class Import:
         if job["offset"] != offset:
             raise Elsewhere(self._id, job["offset"])
         if job["format"] not in (None, format_):
-            raise Invalid(f"Content-Type: this import began as {job['format']}: go on with that.")
+            raise Invalid(f"Content-Type: this import began as {job['format']}: continue with that.")
         job["format"] = format_
         self._read = job["lines"]
         self._unchecked -= offset
@@ -269,7 +269,7 @@ class Import:
             )
         )
         if moved.rowcount != 1:
-            # Takes the rows back as well: another request goes on with the job.
+            # Rolls the rows back as well: another request continues the job.
             raise Elsewhere(self._id, None)
         entries: Counter[Entry] = Counter()
         for loaded in done:
@@ -286,7 +286,7 @@ class Import:
         if job["lines"]:
             detail += (
                 f" The {job['lines']} lines before were taken: {job['created']} registered, "
-                f"{job['existing']} there already, {job['bad']} bad. Mend the file and send all of it again: "
+                f"{job['existing']} there already, {job['bad']} bad. Fix the file and send all of it again: "
                 "what is registered is not registered twice."
             )
         return Invalid(detail)

@@ -45,8 +45,8 @@ _INSERTED: Mapping[str, tuple[Sequence[str], Mapping[str, int]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A block that only has to be entered: `rows` as the database takes them when all are new, and `entries`
-    what the ledger is told then. Made before the transaction, which is short for it."""
+    """A block ready to be inserted: `rows` for the database if all are new, and their `entries` for the
+    ledger. Prepared before the transaction, to keep it short."""
 
     book: str
     size: int
@@ -65,7 +65,7 @@ class Loaded:
     existing: int = 0
     errors: list[LineError] = field(default_factory=list)
     entries: Counter[Entry] = field(default_factory=Counter)
-    """What the ledger is still to be told, at the end of the transaction."""
+    """Ledger entries to be written at the end of the transaction."""
     sealed: seals.Sum = (0, 0)
     """Likewise the seal of the table."""
 
@@ -135,7 +135,7 @@ def _look_up(connection: Connection, ids: Iterable[Any], owners: Owners) -> None
 def _owned(
     numbers: Sequence[int], columns: Columns, owners: Owners, errors: list[LineError]
 ) -> tuple[Sequence[int], Columns]:
-    """What is left without the lines whose enterprise is not registered; those become errors."""
+    """Remove lines whose enterprise is not registered; they become errors."""
     given = columns["enterprise"] if numbers else ()
     if owners.keys() >= set(given):
         return numbers, columns

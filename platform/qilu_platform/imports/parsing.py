@@ -49,7 +49,7 @@ Columns = Mapping[str, Sequence[Value]]
 
 @dataclass(slots=True)
 class Block:
-    """Whole lines of a file, parsed: `numbers[n]` is the line that the n-th row of `columns` stood on."""
+    """Whole lines of a file, parsed: `numbers[n]` is the line number of the n-th row of `columns`."""
 
     size: int
     """Bytes."""
@@ -61,8 +61,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class LineFormat:
-    """What lines of one kind hold. `line` and `check` look at many together: `check` finds a fault in columns
-    without saying which."""
+    """Format of lines of one kind. `line` and `check` process many together: `check` detects an error in
+    columns without locating it."""
 
     needed: tuple[str, ...]
     optional: tuple[str, ...]
@@ -166,12 +166,12 @@ _FORMULA = re.compile(r"'*[=+\-@]")
 
 
 def guard(name: str | None) -> str | None:
-    """A name as CSV shows it: one that a spreadsheet would run as a formula stands after an apostrophe."""
+    """A name in CSV: one that a spreadsheet would run as a formula is prefixed with an apostrophe."""
     return f"'{name}" if name and _FORMULA.match(name) else name
 
 
 def unguard(name: Value) -> Value:
-    """What `guard` was given."""
+    """Reverse of `guard`."""
     return name[1:] if name and name[0] == "'" and _FORMULA.match(name) else name
 
 
@@ -202,7 +202,7 @@ def read_header(book: str, block: bytes) -> tuple[list[str], int]:
 
 def parse(book: str, names: Sequence[str] | None, block: bytes, first_line: int) -> Block:
     """Whole lines of a file, the first numbered `first_line`; CSV with the columns `names`, else NDJSON.
-    Never raises: what is wrong is told by line."""
+    Never raises: errors are reported per line."""
     lines = block.count(b"\n") + (not block.endswith(b"\n"))
     if not block.strip():
         return Block(len(block), lines)

@@ -11,11 +11,11 @@ from qilu_platform.errors import Invalid
 BLOCK = 128 * 1024
 """Bytes that are parsed and registered together: some 3,000 units, 20 ms of the database's one writer."""
 FREE_EXPANSION, MAX_EXPANSION = 16 * 1024 * 1024, 200
-"""Bytes that any gzip body may come to, and how many more for each of its own: files of units come to 20."""
+"""Maximum size of any expanded gzip body, and maximum expansion ratio beyond it: files of units reach 20."""
 
 
 class WrongFile(Invalid):
-    """What arrives is no such file, and would be none if it were sent again."""
+    """The body is not a valid file, and a repetition would not be either."""
 
 
 class Splitter:
@@ -49,7 +49,7 @@ class Splitter:
             piece = self._inflate.decompress(data, BLOCK)
         except zlib.error as error:
             raise Invalid(
-                "The body is not gzip, or damaged: leave out `Content-Encoding`, or send it anew."
+                "The body is not gzip, or damaged: leave out `Content-Encoding`, or send it again."
             ) from error
         left = self._inflate.unconsumed_tail or self._inflate.unused_data
         self._kept += piece
@@ -79,7 +79,7 @@ class Splitter:
     def finish(self, *, complete: bool) -> Iterator[bytes]:
         """What is left. A stream that was cut off leaves out its last line, which may be half of one."""
         if complete and self._inflate is not None and not self._inflate.eof:
-            raise Invalid("The gzip body ends too early: send it anew, from the job's offset.")
+            raise Invalid("The gzip body ends too early: send it again, from the job's offset.")
         yield from self._cut()
         end = len(self._kept) if complete else self._kept.rfind(b"\n") + 1
         if end:

@@ -1,1 +1,1 @@
-"""What the API takes and shows: types of fields, bodies, answers."""
+"""Models of the API: types of fields, bodies, answers."""

@@ -1,4 +1,4 @@
-"""What the API shows. For its description: answers are built from rows, and not checked again."""
+"""Models of answers, for the API description only: answers are built from rows, and not validated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API takes, checked at the door. Everything inside works with plain rows."""
+"""Models of request bodies, validated at the edge. All code inside uses plain rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from qilu_platform.models.fields import (
 
 
 class Body(BaseModel):
-    """What becomes a row."""
+    """Base of bodies that become a row."""
 
     model_config = ConfigDict(extra="forbid", use_enum_values=True)
 
@@ -154,7 +154,7 @@ class KeyIn(Body):
 class RotationIn(Body):
     model_config = _example(grace_s=3600)
 
-    grace_s: int = Field(0, ge=0, le=30 * 86_400, description="Seconds that the old key goes on working.")
+    grace_s: int = Field(0, ge=0, le=30 * 86_400, description="Seconds that the old key stays valid.")
 
 
 class CertificateIn(Body):
@@ -218,7 +218,7 @@ class ProblemIn(BaseModel):
     count: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True, description="Since the last report.")]
     last_ms: TsMs
     excerpt: Annotated[Text, Field(max_length=1_000)] = Field(
-        description="What was wrong, and the beginning of what was sent."
+        description="The error, and the beginning of the message."
     )
 
 
@@ -241,7 +241,7 @@ class ProblemsIn(Body):
 
 
 class CommandIn(BaseModel):
-    """What a unit is told to do. Whether it takes it, and within which range, is the unit's to say."""
+    """A command to a unit. The unit decides whether it accepts it, and within which range."""
 
     model_config = ConfigDict(extra="forbid")
 

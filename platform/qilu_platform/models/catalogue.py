@@ -1,4 +1,4 @@
-"""What the API shows of the catalogue, which holds what bodies may name."""
+"""Models of the catalogue, which holds the valid values for bodies."""
 
 from __future__ import annotations
 

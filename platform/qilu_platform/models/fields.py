@@ -96,7 +96,7 @@ class Kind(StrEnum):
 
 
 class Recognised(StrEnum):
-    """What the programme recognises; the first three are the tiers of platforms, the lowest first."""
+    """Kinds of recognition; the first three are the tiers of platforms, the lowest first."""
 
     ENTERPRISE_LEVEL = "enterprise_level"
     CROSS_INDUSTRY = "cross_industry"
@@ -110,11 +110,11 @@ class Recognised(StrEnum):
 
 
 TIERS = (Recognised.ENTERPRISE_LEVEL, Recognised.CROSS_INDUSTRY, Recognised.COMPREHENSIVE)
-"""One-Ten-Hundred: a platform stands in the highest tier that it was recognised in."""
+"""One-Ten-Hundred: a platform is in the highest tier that it was recognised in."""
 
 
 class Level(StrEnum):
-    """Who pays of a voucher."""
+    """Payers of a voucher."""
 
     PROVINCE = "province"
     CITY = "city"

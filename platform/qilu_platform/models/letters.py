@@ -65,7 +65,7 @@ class ReplayIn(BaseModel):
     reason: Reason | None = None
     unit: Id | None = None
     before_id: LetterId | None = None
-    """Only letters with a lower id: goes on where the call before it stopped."""
+    """Only letters with a lower id: continues after the previous call."""
 
 
 class ReplayOut(BaseModel):
@@ -76,4 +76,4 @@ class ReplayOut(BaseModel):
     done: int = Field(description="Letters that the gateway accepted; they are gone.")
     readings: int
     kept: int = Field(description="Letters that were refused again, or were too long to be kept whole.")
-    before_id: int | None = Field(description="Go on with this unless it is null.")
+    before_id: int | None = Field(description="Continue with this unless it is null.")

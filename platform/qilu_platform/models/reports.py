@@ -1,5 +1,5 @@
-"""What the API shows beside registered things: counts, readings, commands, keys, files, the catalogue. As in
-`answers.py`, for its description only."""
+"""Models of other answers: counts, readings, commands, keys, files, the catalogue. As in `answers.py`, for
+the API description only."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ProgrammeOut(BaseModel):
     as_of_ms: int
     targets: list[TargetOut]
     registered: RegisteredOut
-    active: int = Field(description="Units that were heard of in the last 24 hours.")
+    active: int = Field(description="Units with a reading in the last 24 hours.")
     contracts: dict[Kind, StandOut]
     vouchers: dict[Level, VouchersOut] = Field(description="By who pays.")
     by_city: dict[str, CityCountsOut] = Field(description="By the city's code.")
@@ -189,7 +189,7 @@ class DeviceProblemOut(BaseModel):
     count: int = Field(description="How often it was seen.")
     first_ms: int
     last_ms: int
-    excerpt: str = Field(description="What was wrong, and the beginning of the latest message.")
+    excerpt: str = Field(description="The error, and the beginning of the latest message.")
 
 
 class DeviceProblemsOut(BaseModel):
@@ -370,7 +370,7 @@ class ImportOut(BaseModel):
     key: str
     begun_ms: int
     changed_ms: int
-    errors: str = Field(description="Where the bad lines are told.")
+    errors: str = Field(description="URL of the bad lines.")
 
 
 class ImportsOut(BaseModel):

@@ -1,1 +1,1 @@
-"""What people watch: counts of places, alarms, readings as they come, what happens."""
+"""Monitoring data for people: counts of places, alarms, live readings, events."""

@@ -88,7 +88,7 @@ def acknowledge(connection: Connection, caller: Caller, unit: str, signal: str, 
 
 
 def shelve(connection: Connection, caller: Caller, unit: str, signal: str, for_s: int) -> None:
-    """Alarms of this signal count as shelved for so long; 0 ends it."""
+    """Shelve alarms of this signal for this time; 0 ends it."""
     until_ms = wall_ms() + for_s * 1000 if for_s else None
     _note(connection, unit, signal, {"shelved_until_ms": until_ms, "shelved_by": caller.key})
     action = "shelved" if for_s else "unshelved"

@@ -1,4 +1,4 @@
-"""What the console is told once: places, industries, targets, and classes with everything that they have."""
+"""Catalogue that the console loads once: places, industries, targets, and complete classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters of the gateway on this machine, asked of the gateway's endpoint."""
+"""Dead letters of the gateway on this machine, requested from the gateway's endpoint."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ class LiveUnits:
         self._watched: dict[str, _Watched] = {}
 
     async def stream(self, unit: str, class_name: str) -> AsyncIterator[bytes]:
-        """Server-sent events: `latest` at once, `readings` as they come, `store` when it is away or back.
-        Raises TooManyWatched at the first step."""
+        """Server-sent events: `latest` at once, `readings` as they come, `store` when it becomes
+        unavailable or available. Raises TooManyWatched at the first step."""
         watched = self._watched.get(unit)
         if watched is None:
             if len(self._watched) >= MAX_WATCHED:

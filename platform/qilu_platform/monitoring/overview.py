@@ -25,7 +25,7 @@ NAMES = {
 }
 HISTORY = ("units_on_cloud", "units_registered", "enterprises_on_cloud", "enterprises_registered")
 FINE_MS = 12 * 3_600_000
-"""A longer time is answered from the rows by the hour."""
+"""Longer periods use hourly rows."""
 _MINUTE_MS = 60_000
 
 
@@ -64,7 +64,7 @@ async def history(store: PlatformStore, code: str, start_ms: int, end_ms: int, r
 
 
 async def energy(store: PlatformStore, code: str, start_ms: int, end_ms: int) -> dict[str, Any]:
-    """What the equipment of a place used and emitted, hour by hour, and by class."""
+    """Consumption and emissions of a place's equipment, by hour and class."""
     hours: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
     classes: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     at = MEASUREMENTS["fleet"].tags.index("class")

@@ -1,4 +1,4 @@
-"""Outcomes of policies, computed by the programme's model in a process of its own."""
+"""Outcomes of policies, computed by the programme's model in a separate process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 TIME_LIMIT_S = 60.0
 """A run takes 3 s on an idle machine."""
 MAX_WAITING = 4
-"""Callers that wait for the run of another; beyond, they are told to come back."""
+"""Maximum number of callers that wait for another run; further ones must retry later."""
 MAX_KEPT = 200
 """Outcomes that are remembered; one has 2 kB."""
 NICENESS = 10

@@ -1,5 +1,5 @@
-"""What happens: units and enterprises that come on cloud, contracts, targets that are reached, alarms that
-begin. It names places and classes, and nobody.
+"""The ticker: events such as units and enterprises on cloud, contracts, targets reached, alarms. It names
+places and classes, but no enterprise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TOLD = {
     ("city", "enterprises_onboarded"): "enterprises",
     ("kind", "contracts_onboarded"): "contracts",
 }
-"""Counters whose rise is told, and what an item of it is called."""
+"""Counters whose increase is reported, and the name of an item."""
 _TAGS = MEASUREMENTS["alarm"].tags
 
 

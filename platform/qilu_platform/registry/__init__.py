@@ -1,1 +1,1 @@
-"""What is registered, by whom, and what state it is in."""
+"""The registry: registered resources, their owners and states."""

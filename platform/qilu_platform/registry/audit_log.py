@@ -51,9 +51,9 @@ def latest(
 
 
 def barred_after(connection: Connection, after: int | None) -> dict[str, Any]:
-    """{"epoch", "next", "units", "enterprises"}: who was suspended or retired after the line numbered
-    `after`, up to MAX_BARRED; with None nobody, only where to go on from. `next` is less than `after` when
-    there is no such line: the registry has gone back."""
+    """{"epoch", "next", "units", "enterprises"}: units and enterprises suspended or retired after line
+    `after`, up to MAX_BARRED; with None none, only the position to continue from. `next` is less than `after`
+    if that line does not exist, because the registry was restored from a backup."""
     found: dict[str, list[str]] = {"units": [], "enterprises": []}
     if after is not None:
         lines = select(audit_log.c.seq, audit_log.c.subject).where(BARRING, audit_log.c.seq > after)
@@ -69,10 +69,10 @@ def barred_after(connection: Connection, after: int | None) -> dict[str, Any]:
 
 
 def history(connection: Connection, unit: RowMapping) -> list[dict[str, Any]]:
-    """What happened to a unit, oldest first.
+    """The history of a unit, oldest first.
 
-    Registration and first reading stand in its row, in columns that are written once: ten million lines would
-    say the same here. What came after is read from the audit log.
+    Registration and first reading come from its row, whose columns are written once, instead of ten million
+    lines in the audit log. Later events come from the audit log.
     """
     found = [{"event": "registered", "at_ms": unit["registered_ms"], "key": None}]
     if unit["on_cloud_ms"] is not None:

@@ -1,5 +1,5 @@
-"""Creates that carry an `Idempotency-Key`: the first answer is kept for a day, and given again to whoever
-repeats the request."""
+"""Idempotency of creates with an `Idempotency-Key`: the first answer is kept for a day, and returned to
+repeated requests."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Repeatable:
     row: dict[str, Any]
 
     def run(self, connection: Connection, work: Work) -> tuple[dict[str, Any], int]:
-        """What `work` returns, or what it returned before. Raises Invalid when the key stood for another
-        request. What failed is not kept: the transaction takes it back."""
+        """Run `work`, or return its earlier result. Raises Invalid when the key belongs to another request.
+        Failures are not kept, because the transaction is rolled back."""
         if self.key is None:
             return work(connection)
         request = hashlib.sha256(self.path.encode() + b"\n" + msgspec.json.encode(self.row)).hexdigest()

@@ -26,7 +26,7 @@ secrets."""
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the key's id, its role, and the enterprise that it is confined to (role `enterprise`)."""
+    """The caller: the key's id, its role, and the enterprise that it is restricted to (role `enterprise`)."""
 
     key: str
     role: Role
@@ -95,7 +95,7 @@ def _admins(connection: Connection) -> int:
 
 
 def find_caller(connection: Connection, key: str) -> Caller | None:
-    """Who holds `key`; None if nobody does, or it was revoked."""
+    """The holder of `key`; None if it is unknown or revoked."""
     digest = _digest(key)
     row = connection.execute(select(api_keys).where(api_keys.c.sha256 == digest)).one_or_none()
     if row is None or not hmac.compare_digest(row.sha256, digest):

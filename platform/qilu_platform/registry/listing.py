@@ -2,7 +2,7 @@
 however large the registry is.
 
 Regular units' ids begin with county and class, so the primary key itself holds every city, county and class
-as key ranges, one after the other. Units whose ids were chosen otherwise are found by an index of their own.
+as key ranges, one after the other. Units with other ids are found by a separate index.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from qilu_platform.counting.activity import HOUR_MS, active_hours
 from qilu_platform.database.schema import centres, contracts, enterprises, units
 
 LOOK_AT = 8_000
-"""Units that one page looks at for a filter that no index serves; then the page ends, perhaps short, with a
-cursor to go on from."""
+"""Maximum number of units that one page scans for a filter without an index; then the page ends, possibly
+short, with a cursor to continue from."""
 _AFTER_ALL = "~"
 """Sorts after every id."""
 
@@ -32,7 +32,7 @@ KeyRange = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a page is restricted to; None leaves it open."""
+    """Filters of a page; None: no filter."""
 
     county: str | None = None
     city: str | None = None
@@ -242,7 +242,7 @@ def _active(connection: Connection, table: Table) -> Collection[int]:
 
 
 def shown(table: Table, row: RowMapping, active: Collection[int]) -> dict[str, Any]:
-    """A row as the API shows it; units last heard of in one of the hours `active` are active."""
+    """A row in the form of the API; units with their last reading in one of the hours `active` are active."""
     if table is units:
         heard, state = row["last_hour"], state_of(row)
         return {

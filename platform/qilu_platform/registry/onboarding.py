@@ -1,4 +1,4 @@
-"""Units that were heard of: for the first time, which puts them on cloud, and lately."""
+"""Reports of readings: first readings, which put units on cloud, and recent activity."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
 
 _Told = Sequence[tuple[str, int | None, int]]
 _NEVER = 2**31 - 1
-"""An hour that is none: nothing is ahead of it."""
+"""Placeholder for no hour; nothing is ahead of it."""
 
 
 def _found(connection: Connection, told: _Told) -> CTE:
-    """The units that were told of, locked, as they were; `first_ms` and `heard` is what was told."""
+    """The reported units, locked, in their previous state; `first_ms` and `heard` are the reports."""
     given = rows_table(connection, [units.c.id, units.c.on_cloud_ms, units.c.last_hour], told)
     return (
         select(
@@ -120,16 +120,16 @@ def _found(connection: Connection, told: _Told) -> CTE:
 
 
 def _alike(found: CTE) -> Select[Any]:
-    """(county, class, on cloud, suspended, retired, last hour, told hour, how many, sum of the digests of
-    first readings): what counting needs to know, in one row for all that are alike instead of one each."""
+    """(county, class, on cloud, suspended, retired, last hour, reported hour, number, sum of the digests of
+    first readings): the input of counting, one row for all equal units instead of one each."""
     columns = [column for column in found.c if column.name not in ("id", "first_ms", "digest")]
     sums = (func.count().label("number"), func.coalesce(func.sum(found.c.digest), 0).label("digest"))
     return select(*columns, *sums).group_by(*columns)
 
 
 def _hear(connection: Connection, told: _Told, now: int) -> Sequence[Any]:
-    """Set on_cloud_ms and last_hour of the units that were told of, where that is news; what they were
-    before, as `_alike` says. An hour after `now` gives way to `now` and the one before it.
+    """Set on_cloud_ms and last_hour of the reported units where they change; returns the previous state in
+    the form of `_alike`. An hour after `now` gives way to `now` and the one before it.
 
     On PostgreSQL this is one statement, so that it counts the units that it changes and no others.
     """
@@ -170,8 +170,8 @@ def _hear(connection: Connection, told: _Told, now: int) -> Sequence[Any]:
 
 
 def fall_silent(connection: Connection, ids: Sequence[str]) -> int:
-    """Units whose edge node, or the node on their behalf, said that they are gone: stale until they are heard
-    of again. Returns how many were active, or could have been."""
+    """Mark units as stale whose death was reported, by themselves or with their edge node, until their next
+    reading. Returns how many were active, or could have been."""
     found = _found(connection, [(id_, None, 0) for id_ in sorted(set(ids))])
     silent = (
         update(units)

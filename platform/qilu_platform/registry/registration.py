@@ -133,7 +133,7 @@ def register_enterprises(connection: Connection, lines: Sequence[Line]) -> Outco
 
 
 def irregular(id_: str, county: str, class_: str) -> int | None:
-    """What stands in the column of that name: None for an id that sorts by the unit's county and class."""
+    """Value of the column of that name: None for an id that sorts by the unit's county and class."""
     return None if id_.startswith(id_prefix(county, class_)) else 1
 
 
@@ -207,7 +207,7 @@ def register_contracts(connection: Connection, lines: Sequence[Line]) -> Outcome
 
 
 def register_recognitions(connection: Connection, lines: Sequence[Line]) -> Outcome:
-    """A platform that is recognised in a higher tier leaves the one it stood in; a recognition in a tier that
+    """A platform that is recognised in a higher tier leaves its previous tier; a recognition in a tier that
     is no higher has ended when it is entered."""
     batch, now_ms = _Batch(lines), wall_ms()
     rank = {kind.value: place for place, kind in enumerate(TIERS)}
@@ -290,7 +290,7 @@ def _owners(connection: Connection, batch: _Batch, *, lock: bool) -> dict[str, R
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Ids that the platform makes: numbers of their own, in a form of their own."""
+    """Ids that the platform makes, with a separate number sequence and form."""
 
     name: str
     first: int

@@ -41,7 +41,7 @@ class Session(NamedTuple):
 
 
 def make_link(connection: Connection, caller: Caller) -> Opened:
-    """For the key that asks: whoever opens the link first has its rights."""
+    """Make a link for the caller's key: the first visitor of the link gets its rights."""
     return _insert(connection, caller.key, "link", LINK_MS)
 
 
@@ -64,7 +64,7 @@ def open_by_link(connection: Connection, link: str) -> Opened | None:
 
 
 def find(connection: Connection, secret: str) -> Session | None:
-    """Who has a session; None if nobody does, or it has ended."""
+    """The holder of a session; None if it is unknown or has ended."""
     if not secret:
         return None
     return _find(connection, secret, "session")

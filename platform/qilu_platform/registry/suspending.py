@@ -81,7 +81,7 @@ def _owner_suspended_ms(connection: Connection, unit: Row[Any]) -> int | None:
 
 def _refuse_retired(unit: Row[Any]) -> None:
     if unit.retired_ms is not None:
-        raise Conflict(f"unit {unit.id} is retired, for good: register what takes its place anew.")
+        raise Conflict(f"unit {unit.id} is retired permanently: register a new unit in its place.")
 
 
 def _of_unit(unit: Row[Any], event: Event) -> Entry:
@@ -131,7 +131,7 @@ def _suspend_all(
     event: Event,
     step: int,
 ) -> Counter[Entry]:
-    """Set `suspended_ms` of many units and move the gauge; what the ledger has to be told of them."""
+    """Set `suspended_ms` of many units and move the gauge; returns the entries for the ledger."""
     columns = [units.c[name] for name in ("id", "county", "class", "on_cloud_ms", "last_hour")]
     locked = select(*columns).where(*which).order_by(units.c.id).with_for_update(key_share=True)
     rows = connection.execute(locked).all()

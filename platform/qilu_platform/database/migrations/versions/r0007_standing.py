@@ -1,4 +1,5 @@
-"""A platform stands in one tier, held by the database; when an hour of activity was last heard of.
+"""A platform is in one tier, enforced by the database; and the time at which an hour of activity was last
+reported.
 
 Where two replicas had placed a platform in two tiers at once, it keeps the higher one: the other recognition
 ends, and the ledger and the counters say so.

@@ -1,4 +1,4 @@
-"""What the console keeps: sessions of browsers, and what people did about alarms."""
+"""Data of the console: sessions of browsers, and actions on alarms."""
 
 from __future__ import annotations
 
