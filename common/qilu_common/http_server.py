@@ -1,5 +1,5 @@
-"""The HTTP server that platform and gateway run in their event loop: uvicorn, with bounds on what a client
-may hold without saying anything.
+"""The HTTP server that platform and gateway run in their event loop: uvicorn, with limits on the resources
+that a silent client can hold.
 
 A connection waits for its client while a request is not complete, and between requests. It waits no longer
 than the timeouts below; when connections run out, those that wait are closed first, the longest waiting
@@ -190,7 +190,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """As this machine reaches it."""
+        """URL on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host)  # noqa: S104
         host = host or (f"[{self._host}]" if ":" in self._host else self._host)
         return f"http://{host}:{self.port}"

@@ -1,4 +1,4 @@
-"""Python's interpreter in a process that serves: what it imports at the start, how it shares its time out."""
+"""Interpreter settings of service processes: imports at the start, thread switching, garbage collection."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class PlatformHttp:
         await self._http.aclose()
 
     async def send(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        """One attempt. Raises PlatformError, ConfigError."""
+        """Send a request once. Raises PlatformError, ConfigError."""
         with transport_errors(self.url):
             answer = await self._http.request(method, path, **more)
         return check(self.url, answer, self._role)

@@ -1,4 +1,4 @@
-"""Every secret is given as NAME or NAME_FILE."""
+"""Reads secrets, each from the variable NAME or the file in NAME_FILE."""
 
 from __future__ import annotations
 

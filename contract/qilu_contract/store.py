@@ -23,9 +23,7 @@ SCAN_ROWS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One point as it is stored (or one bucket of an aggregation, by its start): fields that hold nothing are
-    left out.
-    """
+    """A stored point (or a bucket of an aggregation, by its start), without empty fields."""
 
     ts_ms: int
     values: dict[str, Value]

@@ -1,5 +1,5 @@
-"""Around every request: its id, the prefix under which a reverse proxy serves us, the bound on its body, its
-metrics, and the answer when our own code fails."""
+"""Middleware around every request: its id, the prefix of a reverse proxy, the limit of its body, its metrics,
+and the response to internal errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _max_body(path: str) -> int | None:
 
 
 def _path(scope: Scope) -> str:
-    """As our routes know it: without the prefix."""
+    """The path without the proxy's prefix, as our routes use it."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 

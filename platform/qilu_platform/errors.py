@@ -1,5 +1,5 @@
-"""Why the platform refuses what it is asked: one sentence for the caller each. The API answers with it, under
-the status that fits (`api/problems.py`)."""
+"""Domain errors: reasons for refusing a request, each with one sentence for the caller. The API maps them to
+HTTP statuses (`api/problems.py`)."""
 
 from __future__ import annotations
 

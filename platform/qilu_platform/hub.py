@@ -1,5 +1,5 @@
-"""Server-sent events: each topic has one producer, is encoded once, and a slow client loses its oldest
-events, nobody else's."""
+"""Hub of server-sent events: each topic has one producer and is encoded once; a slow client loses its oldest
+events without an effect on others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Stream:
 
 
 class Hub:
-    """Everything here happens in the event loop."""
+    """Not thread-safe: everything here runs in the event loop."""
 
     def __init__(self, clients: Gauge) -> None:
         self._streams: dict[_Stream, None] = {}

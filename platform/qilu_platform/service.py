@@ -37,7 +37,7 @@ class PlatformService:
 
     @property
     def url(self) -> str:
-        """Where it is served, once it runs: also when the port was 0."""
+        """URL of the running service, also if the port setting is 0."""
         return self._server.url
 
     @property

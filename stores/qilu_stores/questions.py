@@ -55,7 +55,7 @@ def check_newest(
 
 
 def aggregated(schema: Measurement, fields: Sequence[str], aggregate: Aggregate) -> list[str]:
-    """Those of the fields that the aggregate is defined for: a boolean has no mean."""
+    """The fields for which the aggregate is defined; a boolean has no mean."""
     found = [name for name in fields if aggregate != "mean" or schema.fields[name] != "bool"]
     if not found:
         raise ValueError("a boolean has no mean: ask for its last value, or for min, max or count")

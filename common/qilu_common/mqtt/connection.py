@@ -1,4 +1,4 @@
-"""One MQTT 5 connection on asyncio: what equipment and gateway need of the protocol, no more.
+"""An MQTT 5 connection on asyncio, limited to the parts of the protocol that equipment and gateway need.
 
 QoS 0 and 1 in both directions, acknowledgements by hand, no client-side session, no reconnecting:
 `reconnecting.py` replaces a connection that has ended, and the owner decides what to send again. Messages are
@@ -89,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def in_flight(self) -> int:
-        """How many sent messages the broker has not acknowledged."""
+        """Number of sent messages without a PUBACK."""
         return len(self._in_flight)
 
     @property
@@ -99,7 +99,8 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def room(self) -> int:
-        """How many messages may be sent now, by the broker's receive maximum and the socket's buffer."""
+        """Number of messages that may be sent now, by the broker's receive maximum and the socket's
+        buffer."""
         return 0 if self._socket_full or not self.is_open else self._window - len(self._in_flight)
 
     def send_qos1(self, topic: str, payload: bytes, item: Any, retain: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Equipment classes of a user's own: a YAML file gives the signals and how they move.
+"""Custom equipment classes: a YAML file defines the signals and their behaviour.
 
 Every service reads the same files, which the environment variable QILU_CLASSES names: a file, a folder of
 them, or the manifest of a run that had them; several are parted as in PATH.
@@ -60,7 +60,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """How a signal moves: the sum of what is given, within the signal's range; or a counter.
+    """Behaviour of a signal: the sum of the given terms, within the signal's range; or a counter.
 
     `constant`: a number that each unit draws once, evenly between two. `daily`: half the daily swing, and the
     local hour of the highest value. `walk`: standard deviation and memory (s) of a first-order
@@ -95,7 +95,7 @@ class OwnClass:
 
 
 class ClassRecord(msgspec.Struct, frozen=True):
-    """How a run's manifest keeps the file of a class."""
+    """The file of a custom class in a run's manifest."""
 
     name: str
     file: str

@@ -1,4 +1,5 @@
-"""The programme's countable targets: what its documents want by 2022, and when a count has reached it."""
+"""The programme's countable targets for 2022 from its documents, and the check whether a count reaches
+one."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ class Target:
 
     @property
     def counted_in(self) -> tuple[str, str, str]:
-        """Where the measurement `programme` holds its count: scope, code, field."""
+        """Scope, code and field of its count in the measurement `programme`."""
         if self.recognised_as is None:
             return "province", PROVINCE, self.name
         return "kind", self.recognised_as, "recognitions_current" if self.current else "recognitions"

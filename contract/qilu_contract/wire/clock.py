@@ -71,8 +71,8 @@ class JudgingClock:
         return max(self._both_ms())
 
     def age_ms(self, ts_ms: int) -> int:
-        """How old a reading is, by the clock that its sender seems to have: the one that is closer to it. 0
-        when it is ahead of that."""
+        """Age of a reading by its sender's presumed clock, which is the closer one. 0 if it is ahead of
+        that."""
         return max(0, min((now_ms - ts_ms for now_ms in self._both_ms()), key=abs))
 
     def _both_ms(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""STATE of a Sparkplug host application: whether it takes data."""
+"""STATE of a Sparkplug host application: online or offline."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Identities that the world outside gives or knows: unified social credit codes of enterprises, and `88.`
-identifiers of units."""
+"""External identifiers: unified social credit codes of enterprises, and `88.` identifiers of units."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ def check_id(value: str, what: str) -> str:
 
 
 def check_new_id(value: str, what: str) -> str:
-    """As `check_id`, for an id that is being given: one with a hyphen in front would be taken for an option
-    on a command line. Older ones stay what they are."""
+    """Like `check_id`, for new ids: a leading hyphen would be parsed as an option on a command line. Existing
+    ids stay valid."""
     if check_id(value, what).startswith("-"):
         raise ValueError(f"{what} {value!r} begins with a hyphen: begin an id with a letter or a digit")
     return value
@@ -39,7 +39,7 @@ def unit_id(county: str, class_name: str, number: int) -> str:
 
 
 def id_prefix(county: str, class_name: str) -> str:
-    """How the ids that we give to a county's units of a class begin."""
+    """Prefix of generated ids of a county's units of a class."""
     return f"{county}-{class_name.replace('_', '-')}-"
 
 

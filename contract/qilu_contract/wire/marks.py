@@ -1,9 +1,9 @@
-"""Marks: how an edge node learns how far its host is.
+"""Marks: show an edge node how far its host has advanced.
 
-It publishes a number among its data, as an NDATA; the host that comes to it sends the number back as an NCMD,
-with the run's clock as it knows it. So what was published before the mark lies behind the host, whatever the
-broker acknowledged, and readings that this clock makes believable may follow. Any edge node may use them;
-nothing but its own topics is in it.
+A node publishes a number among its data, as an NDATA; the host returns it as an NCMD when it reaches it,
+with the last run clock that it received. So the host has received everything published before the mark,
+whatever the broker acknowledged, and readings up to this clock's limit may follow. Any edge node may use
+marks; they need only its own topics.
 """
 
 from __future__ import annotations

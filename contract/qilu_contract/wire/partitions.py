@@ -44,7 +44,7 @@ def parse(text: str) -> Partition:
 
 
 def of_group(group: str, count: int) -> Partition:
-    """Which of `count` gateways has the county."""
+    """The partition, of `count`, that has the county."""
     return Partition(_PLACE[group] % count + 1, count)
 
 

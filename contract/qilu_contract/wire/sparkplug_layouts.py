@@ -126,7 +126,7 @@ class _Block(NamedTuple):
 
 
 class _Metric(NamedTuple):
-    """Where the parts of one metric are, and the size of what has no fixed one."""
+    """Positions of the parts of a metric, and the sizes of those of variable size."""
 
     alias_at: int
     alias_size: int
@@ -166,12 +166,12 @@ class Layout:
         self._patterns: dict[bytes, list[_Reading]] = {}
 
     def fits(self, matrix: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Of each row, whether its message has this layout."""
+        """Mask of rows whose message has this layout."""
         found: NDArray[np.bool_] = ((matrix & self._mask) == self.expected).all(axis=1)
         return found
 
     def readings(self, matrix: NDArray[np.uint8]) -> Iterator[Part]:
-        """Of messages of this layout."""
+        """The readings of messages of this layout."""
         for block, is_plain in self._blocks(matrix):
             if is_plain:
                 yield from self._of_pattern(block)
@@ -179,7 +179,7 @@ class Layout:
                 yield Part(block.rows, None)
 
     def births(self, matrix: NDArray[np.uint8]) -> Iterator[tuple[Birth, list[Part]]]:
-        """The same of births, with what they say beside readings."""
+        """The readings and other content of births of this layout."""
         said_ms = _numbers(
             np.ndarray((len(matrix), 1), "<i8", np.ascontiguousarray(matrix[:, 1:9])) & _TIME_MASK, _TIME
         )
@@ -346,13 +346,13 @@ def _learn_metric(body: bytes, at: int, mask: NDArray[np.uint8], named: bool) ->
 
 
 def _skipped(body: bytes, at: int) -> int:
-    """Where a field ends that begins there with its tag and its length."""
+    """End of the length-delimited field that begins there."""
     length, at = _varint(body, at + 1)
     return at + length
 
 
 def _fixed(body: bytes, at: int, size: int, mask: NDArray[np.uint8]) -> int:
-    """Where a number of that size ends; raises IndexError if it has another one."""
+    """End of the number of this size; raises IndexError if its size differs."""
     end = at + size
     if body[end - 1] > 0x7F or any(digit < 0x80 for digit in body[at : end - 1]):
         raise IndexError

@@ -1,1 +1,1 @@
-"""The platform's HTTP API, a module for each part of it."""
+"""The platform's HTTP API, one module per part."""

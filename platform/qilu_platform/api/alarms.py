@@ -1,4 +1,4 @@
-"""Alarms: what breaches its limit, and what people do about it."""
+"""Alarm routes: breaches of limits, and the actions of people on them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def list_alarms(
 async def acknowledge_alarm(
     runtime: RuntimeDep, caller: Keeper, id: AnId, signal: ASignal, body: Acknowledgement
 ) -> Response:
-    """Says that somebody knows of it and cares."""
+    """Acknowledges an alarm: somebody handles it."""
 
     def work(connection: Connection) -> None:
         _check(connection, caller, id)

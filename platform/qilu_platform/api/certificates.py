@@ -1,4 +1,4 @@
-"""Client certificates of edge nodes, and what everybody may have of the authority."""
+"""Certificate routes: client certificates of edge nodes, and the authority's public certificate."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _check_own(caller: Caller, enterprise: str) -> None:
 
 
 def _listener(runtime: Runtime) -> str:
-    """Where the certificate is good for. Raises Problem."""
+    """The listener that the certificate is valid for. Raises Problem."""
     if runtime.settings.broker_for_nodes is None:
         raise Problem(
             409,
@@ -135,7 +135,7 @@ async def list_certificates(
         int | None, Query(ge=0, le=100_000, description="Only valid ones that end so soon: time to renew.")
     ] = None,
 ) -> Response:
-    """In the order of their serial numbers."""
+    """List certificates in the order of their serial numbers."""
     if caller.enterprise is not None:
         if enterprise not in (None, caller.enterprise):
             return answer({"items": [], "next": None})

@@ -1,4 +1,4 @@
-"""Commands to units."""
+"""Routes for commands to units."""
 
 from __future__ import annotations
 

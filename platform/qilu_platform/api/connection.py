@@ -1,4 +1,4 @@
-"""Where devices connect to."""
+"""Connection settings for devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The description of the API: OpenAPI as a document, and as a page that needs nothing from elsewhere."""
+"""The API description: the OpenAPI document, and a page for it without external resources."""
 
 from __future__ import annotations
 

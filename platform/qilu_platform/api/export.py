@@ -55,7 +55,7 @@ _EXPORT: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which readings; None leaves it open."""
+    """Filter of readings; None: no restriction."""
 
     equipment: EquipmentClass
     units: frozenset[str] | None

@@ -1,4 +1,4 @@
-"""Whole files in and out: imports as jobs that survive a broken connection, exports as streams."""
+"""Routes for whole files: imports as resumable jobs, exports as streams."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def list_imports(
 
 @router.get("/imports/{id}", response_model=ImportOut, responses=NOT_FOUND)
 async def get_import(runtime: RuntimeDep, _caller: Fleet, id: AnId) -> Response:
-    """How far it has come."""
+    """Progress of an import."""
     return await _job(runtime, id, 200)
 
 

@@ -1,4 +1,5 @@
-"""For gateways: who may speak, who spoke. Safe to repeat: a unit counts once, whatever is delivered twice."""
+"""Routes for gateways: admission of units, first readings and activity. Idempotent: a unit counts once,
+whatever is delivered twice."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
 
 @router.post("/admission", response_model=AdmissionOut)
 async def admit(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn) -> Response:
-    """Of the units asked for, those that may speak; unknown and retired ones are absent."""
+    """The admitted units among the requested ones; unknown and retired ones are absent."""
     found = await runtime.database.read(lambda connection: admission(connection, body.units))
     return answer({"units": found})
 
@@ -150,8 +151,8 @@ async def _report(runtime: Runtime, request: Request, *, first: bool) -> Report:
     openapi_extra=_UNITS,
 )
 async def admit_columns(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
-    """Each of the units asked for, in their order: its class and its owner (enterprise, county, city,
-    industry) as places in `classes` and `owners`; -1 for one that may not speak."""
+    """For each requested unit, in order: its class and its owner (enterprise, county, city, industry) as
+    indices in `classes` and `owners`; -1 if it is not admitted."""
     body = await request.body()
     try:
         asked = _decode_units(body).units

@@ -1,4 +1,4 @@
-"""API keys and the audit log, for the admin."""
+"""Routes for API keys and the audit log (role `admin`)."""
 
 from __future__ import annotations
 

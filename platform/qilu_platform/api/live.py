@@ -1,4 +1,4 @@
-"""Readings of one unit as they arrive."""
+"""Live readings of one unit, as server-sent events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts of places as they are and as they grew: for everybody, because they name nobody."""
+"""Routes for counts of places and their history. Public, because they name no enterprise."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def get_place_history(
     to: Ms = None,
     rows: Annotated[int, Query(ge=2, le=1000)] = 200,
 ) -> Response:
-    """How its counts grew, for the province and cities: the last hour without `from` and `to`."""
+    """History of counts, for the province and cities; the last hour without `from` and `to`."""
     start_ms, end_ms = _span(from_, to, _HOUR_MS)
     async with asking(runtime) as store:
         return answer(await overview.history(store, code, start_ms, end_ms, rows))

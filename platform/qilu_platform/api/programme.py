@@ -1,4 +1,4 @@
-"""The programme's counts: for everybody, because they name nobody."""
+"""Routes for the programme's counts. Public, because they name no enterprise."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Enterprises, units, providers, contracts, centres, recognitions, disbursements: one by one, in pages, in
-bulk."""
+"""Routes for enterprises, units, providers, contracts, centres, recognitions and disbursements: singly, in
+pages, in bulk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes that every kind of registered thing has (create, get, list), made from its description."""
+"""Generic routes of registered resources (create, get, list), made from their descriptions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _anything(_caller: Caller, _body: Any) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """One kind of registered thing. `book` names it in the registry and in paths."""
+    """Description of a kind of registered resource. `book` is its name in the registry and in paths."""
 
     book: str
     body: type[Body]
@@ -161,7 +161,7 @@ async def _create(
 
 
 async def show(runtime: Runtime, caller: Caller, book: str, id_: str) -> Response:
-    """One thing. Raises NotFound also for what the caller may not see."""
+    """Get one resource. Raises NotFound also if the caller may not see it."""
     table = BOOKS[book].table
     item = await runtime.database.read(lambda connection: get_row(connection, table, id_))
     if item is None or not caller.sees(owner_of(table, item)):

@@ -1,4 +1,4 @@
-"""Signing in with a browser."""
+"""Routes for signing in with a browser."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SignIn(BaseModel):
 
 
 class SessionOut(BaseModel):
-    """For the API's description."""
+    """Model for the API description."""
 
     signed_in: bool
     role: Role | None

@@ -111,7 +111,8 @@ async def retire_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Respons
 
 @router.post("/contracts/{id}/end", response_model=ContractOut, responses=NOT_FOUND)
 async def end_contract(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
-    """With its last contract an enterprise is no longer currently on cloud; onboarded it stays."""
+    """Ends a contract. Without contracts an enterprise is no longer currently on cloud; it stays
+    onboarded."""
     await change(runtime, caller, f"contracts/{id}", "ended", lambda found: endings.end_contract(found, id))
     return await show(runtime, caller, "contracts", id)
 

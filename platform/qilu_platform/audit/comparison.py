@@ -1,4 +1,4 @@
-"""Holds the ledger, the counters and the registry's rows against each other."""
+"""Compares the ledger, the counters and the registry's rows."""
 
 from __future__ import annotations
 

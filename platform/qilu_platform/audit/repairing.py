@@ -1,4 +1,4 @@
-"""Repairs what was derived from the registry's rows."""
+"""Repairs data that is derived from the registry's rows."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Rule:
     """Restores it, and tells what it changes; None where only a person knows which of two rows is right."""
 
     def look(self, connection: Connection) -> tuple[int, list[str]]:
-        """How many break it, and the first ids."""
+        """Number of rows that violate it, and the first ids."""
         found = self.broken.subquery()
         number = connection.scalar(select(func.count()).select_from(found)) or 0
         if not number:

@@ -49,7 +49,7 @@ time.
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an edge node speaks: its group, and a unit to begin with if it has one."""
+    """Group of an edge node, and one of its units as an example, if there is one."""
 
     enterprise: str
     county: str

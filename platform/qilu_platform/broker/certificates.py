@@ -1,4 +1,4 @@
-"""Client certificates of edge nodes: who may have one, which are valid, which are revoked."""
+"""Client certificates of edge nodes: issuing, validity and revocation."""
 
 from __future__ import annotations
 

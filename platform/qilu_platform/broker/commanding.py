@@ -74,7 +74,7 @@ class Commander:
         await keep_connected(self._broker, self._use_connection, asyncio.Event())
 
     async def _use_connection(self) -> None:
-        """One connection, to its end. Raises MqttError."""
+        """Use one connection until it ends. Raises MqttError."""
         try:
             await self._take_answers()
         except aiomqtt.MqttError as error:

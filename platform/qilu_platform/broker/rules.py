@@ -40,8 +40,8 @@ _HOST = "pattern read spBv1.0/STATE/+\n"
 
 
 def acl(found: Sequence[Node]) -> str:
-    """Each node reads and writes the topics of its own name in its own group, and reads whether the host is
-    there."""
+    """The ACL: each node reads and writes the topics of its own name in its own group, and reads the host's
+    STATE."""
     if len(found) > MAX_LINES_FOR:
         return _FOR_ALL + _HOST
     return _HOST + "".join(

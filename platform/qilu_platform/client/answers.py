@@ -141,7 +141,7 @@ class NewKey(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """Of an edge node; `id` is its serial number, `state` valid, expired or revoked."""
+    """A certificate of an edge node; `id` is its serial number, `state` valid, expired or revoked."""
 
     id: str
     enterprise: str
@@ -152,7 +152,7 @@ class Certificate(msgspec.Struct, frozen=True):
 
 
 class IssuedCertificate(Certificate, frozen=True):
-    """With what was signed, in PEM."""
+    """A new certificate, with its PEM text."""
 
     certificate: str
     ca: str

@@ -57,8 +57,8 @@ class _Page(msgspec.Struct):
 
 
 class Platform:
-    """One platform, as the holder of one key sees it. Opened by `with`; every call blocks for a minute at
-    most and raises PlatformError."""
+    """Client of a platform with one API key, opened by `with`. Every call blocks for a minute at most and may
+    raise PlatformError."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self._url = platform_url(url)
@@ -119,7 +119,7 @@ class Platform:
         return self._call(Unit, "POST", f"/v1/units/{id}/resume")
 
     def retire_unit(self, id: str) -> Unit:
-        """For good."""
+        """Retire a unit permanently."""
         return self._call(Unit, "POST", f"/v1/units/{id}/retire")
 
     def problems(self, unit: str) -> list[DeviceProblem]:
@@ -127,7 +127,7 @@ class Platform:
         return list(self._pages(DeviceProblem, f"/v1/units/{unit}/problems"))
 
     def enterprise_problems(self, enterprise: str) -> list[DeviceProblem]:
-        """Those of all units that send as this enterprise."""
+        """Problems of all units that send as this enterprise."""
         return list(self._pages(DeviceProblem, f"/v1/enterprises/{enterprise}/problems"))
 
     def latest(self, unit: str) -> Latest:
@@ -209,7 +209,7 @@ class Platform:
     # -- client certificates of edge nodes
 
     def sign_certificate(self, enterprise: str, csr: str, days: int = 365) -> IssuedCertificate:
-        """For the key of a signing request in PEM."""
+        """Issue a certificate for a signing request in PEM."""
         body = {"csr": csr, "days": days}
         return self._call(IssuedCertificate, "POST", f"/v1/enterprises/{enterprise}/certificates", json=body)
 

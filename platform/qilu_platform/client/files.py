@@ -1,4 +1,4 @@
-"""Files of an import, in parts."""
+"""Reads files of an import in parts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The programme's ledger and what is counted by it."""
+"""The programme's ledger, and the counts from it."""

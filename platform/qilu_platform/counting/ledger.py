@@ -1,4 +1,4 @@
-"""The programme's ledger: what happened, append-only, and the counters that it adds up to.
+"""The programme's append-only ledger of events, and the counters that are its sums.
 
 Both change in one transaction with the registry's own rows, so a crash neither loses nor doubles a count, and
 `audit` compares the three: replayed ledger, counters, registry.
@@ -87,7 +87,7 @@ VOUCHERS: Final[Mapping[str, Event]] = {
 
 
 class Entry(NamedTuple):
-    """One kind of thing that happened in one place; what does not apply is None."""
+    """A ledger entry: an event in one place; fields that do not apply are None."""
 
     event: str
     county: str | None = None

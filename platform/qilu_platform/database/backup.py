@@ -1,4 +1,4 @@
-"""A copy of an embedded registry while it serves."""
+"""Online backup of an embedded registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks that all platforms of one PostgreSQL share; SQLite has one writer, which needs none."""
+"""Locks shared by all platforms on one PostgreSQL; SQLite has one writer and needs none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RECOGNISING_LOCK = _START_LOCK + 3
 
 
 def lock_start(connection: Connection) -> None:
-    """Until the transaction ends, no other platform does what is done once when one starts."""
+    """Lock the steps of a start that must run once, until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _START_LOCK})
 
@@ -38,6 +38,6 @@ def lock_suspensions(connection: Connection, *, shared: bool) -> None:
 
 
 def lock_recognitions(connection: Connection) -> None:
-    """Until the transaction ends, no other one places a platform in a tier."""
+    """Lock the assignment of platforms to tiers, until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_RECOGNISING_LOCK)))

@@ -1,4 +1,4 @@
-"""The schema, brought up to date by Alembic."""
+"""Migrates the schema with Alembic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements with many rows or values in one parameter, and digests of rows, alike on both databases."""
+"""Statements with many rows or values in one parameter, and digests of rows, the same for both databases."""
 
 from __future__ import annotations
 

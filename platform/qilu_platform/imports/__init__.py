@@ -1,1 +1,1 @@
-"""Files and lines of many things, checked and registered."""
+"""Bulk imports: files and lines are checked and registered."""

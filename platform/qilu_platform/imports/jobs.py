@@ -95,7 +95,7 @@ class BrokenOff(Exception):
 
 
 class Import:
-    """One request's share of a job: the bytes from `offset` on."""
+    """The part of a job in one request: the bytes from `offset` on."""
 
     def __init__(self, database: Database, caller: Caller, id_: str) -> None:
         self._database, self._caller, self._id = database, caller, id_
@@ -228,8 +228,8 @@ class Import:
             await self._database.refresh_statistics(BOOKS[job["book"]].table)
 
     def _enter(self, connection: Connection, group: Sequence[Ready], *, new: bool) -> list[Loaded]:
-        """As many of the blocks as there is time for, at least one: while nobody waits for the writer they
-        share a transaction, which writes what they have in common once."""
+        """Insert as many blocks as time allows, at least one: while no other writer waits, they share a
+        transaction, which writes common data once."""
         job = self._job
         done: list[Loaded] = []
         for ready in group:

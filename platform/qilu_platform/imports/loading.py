@@ -1,4 +1,4 @@
-"""Registering columns: a block of an import in one transaction, at the speed of the database.
+"""Registers a block of an import by column, in one transaction, at the speed of the database.
 
 The common block holds new things only. It goes in by the fastest statement there is, which fails when
 anything in it is there already, and the whole transaction with it. The next try compares the block with what
@@ -71,7 +71,7 @@ class Loaded:
 
 
 class NotNewError(Exception):
-    """Something is there already: roll the transaction back, and try again with `new=False`."""
+    """A row exists already: the caller rolls the transaction back, and retries with `new=False`."""
 
 
 def register_lines(connection: Connection, book: str, lines: bytes) -> Outcome:
@@ -184,7 +184,7 @@ def _copied(filled: _Filled) -> str:
 
 
 def _insert(connection: Connection, ready: Ready) -> None:
-    """In one statement, during which other threads of ours run. Raises NotNewError."""
+    """Insert with one statement, during which other threads run. Raises NotNewError."""
     table, (names, constants) = BOOKS[ready.book].table, _INSERTED[ready.book]
     added = {**constants, "registered_ms": wall_ms()}
     columns = ", ".join(f'"{name}"' for name in (*names, *added))

@@ -1,4 +1,4 @@
-"""Bytes of a CSV or NDJSON file as checked columns, a block of whole lines at a time.
+"""Parses CSV or NDJSON into checked columns, one block of whole lines at a time.
 
 A block whose lines are all good is checked by the column, in a handful of calls that run in C. Of a block
 with a fault a few lines at a time are, and only what is left is looked at line by line, to say which line,
@@ -137,7 +137,7 @@ def _good_enterprises(columns: Columns) -> bool:
 
 
 def _line_format(body: type[Body]) -> LineFormat:
-    """One whose lines are always checked one by one: few come at a time."""
+    """A format whose lines are always checked one at a time, because there are few."""
     fields = {field.alias or name: field.is_required() for name, field in body.model_fields.items()}
     needed = tuple(name for name, required in fields.items() if required or name == "id")
     optional = tuple(name for name in fields if name not in needed)

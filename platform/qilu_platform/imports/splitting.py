@@ -1,4 +1,4 @@
-"""A stream of bytes, cut into blocks of whole lines; files of other kinds are refused here."""
+"""Splits a stream of bytes into blocks of whole lines; other types of files are refused here."""
 
 from __future__ import annotations
 

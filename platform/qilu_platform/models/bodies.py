@@ -36,7 +36,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", use_enum_values=True)
 
     def row(self) -> dict[str, Any]:
-        """As the registry's columns are called."""
+        """The body as a row, by the names of the registry's columns."""
         return self.model_dump(by_alias=True)
 
 
@@ -196,7 +196,7 @@ class ReadingsIn(Body):
 
 
 class ReadingColumnsIn(Body):
-    """The same by column: as many times as units."""
+    """First or recent readings by column, with as many times as units."""
 
     model_config = _example(units=["370202-motor-0000123"], ts_ms=[1767225600000])
 

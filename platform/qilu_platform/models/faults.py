@@ -1,4 +1,4 @@
-"""Pydantic's errors as sentences."""
+"""Converts pydantic's errors to sentences."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def faults(errors: Sequence[Any]) -> list[dict[str, str]]:
 
 
 def sentence(found: Sequence[Mapping[str, str]]) -> str:
-    """All faults of one object in a line."""
+    """All errors of one object, in one sentence."""
     return "; ".join(f"{fault['where']}: {fault['what']}" for fault in found)

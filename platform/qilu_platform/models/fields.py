@@ -1,4 +1,4 @@
-"""Types of the fields of bodies, and the words that they may hold."""
+"""Types of fields in bodies, and their valid values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_COLUMNS = 20_000
 
 
 def _one_of(known: Any, what: str) -> AfterValidator:
-    """Of few: the error names them all."""
+    """Validator for one of a few values; the error lists them all."""
 
     def check(value: str) -> str:
         if value not in known:

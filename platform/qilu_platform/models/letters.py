@@ -1,4 +1,4 @@
-"""Dead letters as the API shows them, and what it takes about them."""
+"""Models of dead letters, and of requests about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policies as the API takes them, and their outcomes."""
+"""Models of policies and their outcomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Share = Annotated[float, Field(ge=0, le=0.6, allow_inf_nan=False)]
 
 
 class SharesIn(BaseModel):
-    """Of the price of a first contract; a missing level pays as in the plan."""
+    """Shares of the price of a first contract; a missing level pays as in the plan."""
 
     model_config = ConfigDict(extra="forbid")
 

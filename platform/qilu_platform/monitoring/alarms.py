@@ -1,5 +1,5 @@
-"""Alarms as people see them: breaches of limits, which gateways write to the store, and what was done about
-them, which the registry keeps.
+"""Alarms for people: breaches of limits, which gateways write to the store, with the actions on them, which
+the registry keeps.
 
 An acknowledgement is of one alarm, named by the time at which it began; a shelf is of a unit's signal, until
 a time. Neither changes what gateways write.
@@ -77,7 +77,7 @@ def with_notes(connection: Connection, points: Iterable[Point]) -> list[dict[str
 
 
 def acknowledge(connection: Connection, caller: Caller, unit: str, signal: str, since_ms: int) -> None:
-    """Somebody knows of the alarm that began at `since_ms`."""
+    """Acknowledge the alarm that began at `since_ms`."""
     done = {
         "acknowledged_since_ms": since_ms,
         "acknowledged_ms": wall_ms(),

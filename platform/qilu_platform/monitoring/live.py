@@ -1,5 +1,5 @@
-"""Readings of single units as they come, for pages that show them: read from the store, once for all who
-watch a unit, and not at all while nobody does.
+"""Live readings of single units for pages: polled from the store, once for all watchers of a unit, and not at
+all without watchers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TooManyWatched(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Watched:
-    """One unit that somebody watches."""
+    """A watched unit."""
 
     unit: str
     class_name: str
@@ -53,7 +53,7 @@ class _Watched:
 
 
 class LiveUnits:
-    """Everything here happens in the event loop."""
+    """Not thread-safe: everything here runs in the event loop."""
 
     def __init__(self, store: PlatformStore) -> None:
         self._store = store

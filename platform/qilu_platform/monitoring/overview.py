@@ -1,5 +1,5 @@
-"""Counts of one place, how they grew, what its equipment used, and where readings arrive: from counters and
-roll-ups, never from the rows of units.
+"""Overview of a place: counts and their history, consumption of its equipment, and activity by place.
+Computed from counters and roll-ups, never from the rows of units.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def place(connection: Connection, code: str) -> dict[str, Any]:
 
 
 async def history(store: PlatformStore, code: str, start_ms: int, end_ms: int, rows: int) -> dict[str, Any]:
-    """How the counts of the province or a city grew, in about so many rows; the last of each step."""
+    """History of the counts of the province or a city, in about `rows` rows; the last value of each step."""
     hourly = end_ms - start_ms > FINE_MS
     every_ms = max((end_ms - start_ms) // rows, 3_600_000 if hourly else 10_000)
     measurement = "programme" + (HOURLY if hourly else "")

@@ -53,7 +53,7 @@ class Ticker:
             )
 
     def hear_alarms(self, open_alarms: Iterable[Point]) -> None:
-        """All that are open now."""
+        """Take the list of alarms that are open now."""
         found = {(point.tags, point.ts_ms) for point in open_alarms}
         before, self._open = self._open, found
         if before is None:

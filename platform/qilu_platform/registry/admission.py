@@ -1,4 +1,4 @@
-"""Which units may speak."""
+"""Admission: units whose readings gateways may accept."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def admission(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str,
 
 
 def admission_columns(connection: Connection, ids: Sequence[str]) -> dict[str, list[Any]]:
-    """The same as columns in the order of `ids`: `class` and `owner` are places in `classes` and `owners`
-    (enterprise, county, city, industry), -1 for a unit that may not speak."""
+    """The same as columns in the order of `ids`: `class` and `owner` are indices in `classes` and `owners`
+    (enterprise, county, city, industry), -1 for a unit that is not admitted."""
     classes: dict[str, int] = {}
     owners: dict[tuple[str, str, str], int] = {}
     found = {

@@ -18,7 +18,7 @@ from qilu_platform.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class Endings:
-    """How many contracts ended now and before, and those that are not registered."""
+    """Result: number of contracts ended now and earlier, and ids that are not registered."""
 
     ended: int
     already: int

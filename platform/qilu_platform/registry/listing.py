@@ -1,5 +1,5 @@
-"""Reading the registry: one thing by its id, or pages in the order of ids. A page costs its own length,
-however large the registry is.
+"""Queries of the registry: one resource by its id, or pages in the order of ids. The cost of a page is
+proportional to its length, however large the registry is.
 
 Regular units' ids begin with county and class, so the primary key itself holds every city, county and class
 as key ranges, one after the other. Units with other ids are found by a separate index.
@@ -169,7 +169,7 @@ def _is_placed(filters: Filters) -> bool:
 
 
 def _key_ranges(filters: Filters) -> list[KeyRange]:
-    """Where the regular units lie that the filters leave, in order."""
+    """Key ranges of the regular units that match the filters, in order."""
     if not _is_placed(filters):
         return [("", _AFTER_ALL)]
     if filters.class_ is not None:
@@ -201,7 +201,8 @@ def _conditions(table: Table, filters: Filters) -> list[ColumnElement[bool]]:
 
 
 def _begins(column: Column[Any], prefix: str) -> list[ColumnElement[bool]]:
-    """As a key range, which an index serves; U+10FFFF sorts after every character that a name may hold."""
+    """Prefix filter as a key range, which an index serves; U+10FFFF sorts after every character that a name
+    may hold."""
     return [column >= prefix, column < prefix + "\U0010ffff"]
 
 

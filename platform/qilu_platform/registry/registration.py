@@ -1,4 +1,4 @@
-"""Entering things into the registry, one or many at a time, by the same set-based statements.
+"""Registers resources, one or many at a time, with the same set-based statements.
 
 A line is a row as the API took it, with its number in the body for the answer. Same id and same content is
 already there and fine; same id and other content is an error of that line.
@@ -299,7 +299,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """One of the registry's kinds of thing."""
+    """A kind of registered resource."""
 
     table: Table
     register: Callable[[Connection, Sequence[Line]], Outcome]

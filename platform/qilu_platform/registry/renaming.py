@@ -1,4 +1,4 @@
-"""Names, which are the only part of a registered thing that its owner may change."""
+"""Renaming: the name is the only field of a registered resource that its owner may change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qilu_platform.errors import NotFound
 
 
 def rename(connection: Connection, table: Table, id_: str, name: str) -> str | None:
-    """Give a registered thing another name; the one that it had. Raises NotFound."""
+    """Rename a registered resource; returns the previous name. Raises NotFound."""
     query = select(table.c.name).where(table.c.id == id_).with_for_update(key_share=True)
     row = connection.execute(query).one_or_none()
     if row is None:

@@ -1,4 +1,4 @@
-"""Sessions of browsers: a cookie in the place of a key, and links that open one session each.
+"""Sessions of browsers: a cookie instead of a key, and one-time links that open a session.
 
 Both are 32 random bytes, kept as SHA-256 only, and have the rights of the key that they were made with. They
 end by themselves, and with that key.

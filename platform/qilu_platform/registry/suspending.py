@@ -1,4 +1,5 @@
-"""Taking units and enterprises out of the current counts: for good, or until they are resumed."""
+"""Suspends and retires units and enterprises, which removes them from the current counts until they are
+resumed, or permanently."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class DuckStore:
             self._connection = None
 
     def _reopen(self) -> None:
-        """In the writer's thread. The reader, which has but one thread, is between two questions while the
+        """Reopen the file, in the writer's thread. The reader has only one thread, so no query runs while the
         file is closed. Raises Retryable."""
         if self._connection is not None and not self._broken:
             return

@@ -55,8 +55,8 @@ def points_of(schema: Measurement, fields: Iterable[str], where: str) -> str:
 
 
 def all_points_of(schema: Measurement, fields: Iterable[str], where: str) -> str:
-    """As `points_of`, for questions about many: only rows whose hash is there twice are put together, as a
-    rule none. `where` holds no parameters."""
+    """Like `points_of`, for queries of many points: only rows with duplicate hashes are merged, usually none.
+    `where` holds no parameters."""
     fields = tuple(fields)
     key = _key(schema)
     columns = ", ".join(["ts", *schema.tags, *(f'"{name}"' for name in fields)])
@@ -73,7 +73,7 @@ def _key(schema: Measurement) -> str:
 
 
 def read_chunk(cursor: duckdb.DuckDBPyConnection, schema: Measurement, where: str) -> Chunk:
-    """All points in these rows. `where` holds no parameters."""
+    """Read all points in these rows. `where` has no parameters."""
     # To plan how rows are put together costs more than to read thousands of them, and as a rule none need it.
     sql = f'SELECT *, {_key(schema)} AS "the key" FROM "{schema.name}" WHERE {where}'  # noqa: S608
     found = cursor.execute(sql).fetchnumpy()
@@ -110,7 +110,7 @@ def _chunk(schema: Measurement, found: Mapping[str, Any]) -> Chunk:
 
 
 def write(cursor: duckdb.DuckDBPyConnection, points: Sequence[Point], columns: Sequence[Columns]) -> None:
-    """In one transaction. Raises Rejected for what does not fit the schema, duckdb.Error."""
+    """Write in one transaction. Raises Rejected for data that does not match the schema, duckdb.Error."""
     try:
         batches = [*_by_points(points), *_by_columns(columns)]
     except _UNFIT as error:

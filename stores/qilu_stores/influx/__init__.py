@@ -1,1 +1,1 @@
-"""InfluxDB 1.x, 2.x and 3.x, by one dialect."""
+"""InfluxDB 1.x, 2.x and 3.x in one dialect."""

@@ -1,5 +1,5 @@
-"""Line protocol woven from columns: all numbers of a group are written by one call, and their texts are set
-between the fields' names by slice assignment. Half the cost of writing each point's line.
+"""Line protocol from columns: one call formats all numbers of a group, and slice assignment interleaves them
+with the field names. Half the cost of writing each point's line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def column_lines(columns: Columns) -> bytes:
 
 
 def _alike(columns: Columns, patterns: Any, number: Any) -> Iterator[Columns]:
-    """Those with the same fields together, without gaps."""
+    """Split into columns of points with the same fields, without gaps."""
     for place, present in enumerate(patterns):
         some = columns.take(number == place)
         names = tuple(name for name, here in zip(columns.names, present, strict=True) if here)
@@ -51,7 +51,7 @@ def _chunks(columns: Columns) -> bytes:
 
 
 def _woven(columns: Columns) -> bytes:
-    """Of points that lack no field."""
+    """Lines of points with all fields."""
     fields = MEASUREMENTS[columns.measurement].fields
     types = [fields[name] for name in columns.names]
     if not types:

@@ -1,1 +1,1 @@
-"""The registry's schema, step by step; run when the platform starts."""
+"""Migrations of the registry's schema; run when the platform starts."""
