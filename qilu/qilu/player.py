@@ -12,7 +12,7 @@ import resource
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,9 +21,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 import httpx2
 import msgspec
 from qilu_common.broker import BrokerAddress
-from qilu_common.platform_http import PlatformAway, PlatformHttp
+from qilu_common.platform_http import PlatformAway, PlatformError, PlatformHttp
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_devices.run.clock import Announcer
+from qilu_programme.months import MONTHS
 
 from qilu.month_fleet import Block
 from qilu.replay import Line, Month, Replay
@@ -88,6 +89,11 @@ class Platform:
             errors = await self._call("GET", job["errors"])
             first = msgspec.json.decode(errors.content.split(b"\n")[0])
             self._refused(book, job["bad"], first["reason"])
+
+    async def tell(self, standing: dict[str, Any]) -> None:
+        """Where the run stands, for people who watch: a platform that does not listen is no trouble."""
+        with suppress(PlatformError):
+            await self._http.send("PUT", "/v1/programme/replay", json=standing)
 
     async def end(self, contracts: Sequence[str]) -> None:
         rest = iter(contracts)
@@ -175,6 +181,7 @@ class Player:
             with self._stage("settling"):
                 counts = await self._settle(month)
             self._keep(month, counts)
+            await self._platform.tell(self._standing(month))
             self._done(month, self._published, self._counted)
             if self._speed is not None:
                 wall_s = (month.end_ms - month.start_ms) / 1000 / self._speed
@@ -272,6 +279,17 @@ class Player:
             f"{month.label}: the counts differ from the model: {'; '.join(wrong[:3])}{more}. Look at the "
             "gateway's dead letters and log; the same command plays the month again."
         )
+
+    def _standing(self, month: Month) -> dict[str, Any]:
+        record = self._record
+        return {
+            "scenario": record.scenario,
+            "scale": record.scale,
+            "month": month.label,
+            "done": month.month + 1,
+            "months": MONTHS,
+            "speed": self._speed,
+        }
 
     def _keep(self, month: Month, counts: Counts) -> None:
         record = self._record

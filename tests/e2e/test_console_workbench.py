@@ -120,3 +120,24 @@ async def test_a_file_with_bad_rows_is_uploaded_in_pieces(tmp_path: Path, chromi
         await expect(errors.last).to_contain_text("11,001")
         await expect(errors.last).to_contain_text("class")
         assert said == []
+
+
+async def test_a_played_run_shows_its_month_and_one_scale(tmp_path: Path, chromium: str) -> None:
+    said: list[str] = []
+    async with served(tmp_path) as (url, _store, api), browsing(chromium, said) as page:
+        for path, body in (
+            ("/v1/providers", {"id": "cloud", "name": "Cloud"}),
+            ("/v1/enterprises", {"id": "works", "name": "Works", "county": "370202", "industry": "C34"}),
+            ("/v1/contracts", {"id": "c", "enterprise": "works", "provider": "cloud", "kind": "platform"}),
+        ):
+            assert (await api.post(path, json=body)).status_code == 201
+        await page.goto(f"{url}/#/programme")
+        enterprises = page.locator('tr[data-key="enterprises_on_cloud"] td').first
+        await expect(enterprises).to_have_text("1")
+        await expect(page.get_by_text("Scale 1:1")).to_be_visible()
+        standing = {"scenario": "default", "scale": 0.01, "month": "2019-10", "done": 25, "months": 63}
+        assert (await api.put("/v1/programme/replay", json=standing)).status_code == 204
+        await expect(page.locator(".replay .number")).to_have_text("October 2019")
+        await expect(enterprises).to_have_text("100")
+        await expect(page.locator('tr[data-key="providers"] td').first).to_have_text("1")  # comes in full
+        assert said == []

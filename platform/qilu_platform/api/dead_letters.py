@@ -11,7 +11,7 @@ from qilu_contract.errors import Reason
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.models.fields import Id, Role
-from qilu_platform.models.letters import LetterId, LettersOut, ReplayIn, ReplayOut
+from qilu_platform.models.letters import LetterId, LettersIn, LettersOut, LettersReplayedOut
 from qilu_platform.monitoring import dead_letters
 from qilu_platform.monitoring.dead_letters import GatewayAway
 from qilu_platform.registry import audit_log
@@ -43,8 +43,8 @@ async def list_dead_letters(
         raise _away(error) from error
 
 
-@router.post("/replay", response_model=ReplayOut, responses=NOT_FOUND)
-async def replay_dead_letters(runtime: RuntimeDep, caller: Operator, body: ReplayIn) -> Response:
+@router.post("/replay", response_model=LettersReplayedOut, responses=NOT_FOUND)
+async def replay_dead_letters(runtime: RuntimeDep, caller: Operator, body: LettersIn) -> Response:
     """The gateway processes the letters again, as if they had just arrived; those that it accepts are gone.
     404 where the platform knows no gateway."""
     state = runtime.settings.gateway_state

@@ -54,7 +54,7 @@ class LettersOut(BaseModel):
     next: int | None = Field(description="`before_id` of the next page; null: there is none.")
 
 
-class ReplayIn(BaseModel):
+class LettersIn(BaseModel):
     """The dead letters that match everything given, at most 1,000 in one call."""
 
     model_config = ConfigDict(
@@ -68,7 +68,7 @@ class ReplayIn(BaseModel):
     """Only letters with a lower id: continues after the previous call."""
 
 
-class ReplayOut(BaseModel):
+class LettersReplayedOut(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"done": 6, "readings": 6, "kept": 1, "before_id": None}]}
     )

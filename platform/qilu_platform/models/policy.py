@@ -1,4 +1,4 @@
-"""Models of policies and their outcomes."""
+"""Models of policies, their outcomes, and the progress of a played run."""
 
 from __future__ import annotations
 
@@ -68,3 +68,33 @@ class ModelOut(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"available": True}]})
 
     available: bool = Field(description="False where the platform has no model of the programme.")
+
+
+class ReplayIn(BaseModel):
+    """Where a run of the model stands that is played into this platform."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "scenario": "default",
+                    "scale": 0.01,
+                    "month": "2019-10",
+                    "done": 25,
+                    "months": 63,
+                    "speed": 2.6e6,
+                }
+            ]
+        },
+    )
+
+    scenario: Annotated[str, Field(min_length=1, max_length=200)]
+    scale: Annotated[float, Field(gt=0, le=1)]
+    """Share of the enterprises that is played, with their contracts and equipment; the rest is whole."""
+    month: Annotated[str, Field(pattern=r"^\d{4}-\d{2}$")]
+    """The last month that is complete."""
+    done: Annotated[int, Field(ge=1, le=1000)]
+    months: Annotated[int, Field(ge=1, le=1000)]
+    speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Simulated seconds per second; null: as fast as possible."""

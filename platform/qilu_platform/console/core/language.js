@@ -86,6 +86,10 @@ const clock = new Intl.DateTimeFormat(LOCALES[lang], { ...SHANGHAI, dateStyle: "
 const short = new Intl.DateTimeFormat(LOCALES[lang], { ...SHANGHAI, timeStyle: "medium" });
 const day = new Intl.DateTimeFormat(LOCALES[lang], { ...SHANGHAI, dateStyle: "medium" });
 
+const months = new Intl.DateTimeFormat(LOCALES[lang], { timeZone: "UTC", year: "numeric", month: "long" });
+
+/** The month in which an instant (UTC) lies. */
+export const monthText = (ms) => months.format(ms);
 export const timeText = (ms) => (ms == null ? "–" : clock.format(ms));
 export const clockText = (ms) => short.format(ms);
 export const dayText = (ms) => day.format(ms);

@@ -316,4 +316,13 @@ export default {
   "upload.line": "Line",
   "upload.column": "Column",
   "upload.reason": "Reason",
+
+  replay: "The model, played",
+  "replay.progress": "Months of the run",
+  "replay.scenario": "Scenario {name}",
+  "replay.fast": "as fast as possible",
+  "replay.speed": "{n} months a second",
+  "replay.over": "the run is over",
+  "replay.scale": "Scale: one enterprise in {n} is played. Enterprises, units and pilots are multiplied by {n} here, so that every count is on the scale of the province; pages of places and the map show what is registered.",
+  "replay.whole": "Scale 1:1: every count is what is registered on this platform.",
 };

@@ -316,4 +316,13 @@ export default {
   "upload.line": "行",
   "upload.column": "列",
   "upload.reason": "原因",
+
+  replay: "模型回放",
+  "replay.progress": "回放进度（月）",
+  "replay.scenario": "情景 {name}",
+  "replay.fast": "最快速度",
+  "replay.speed": "每秒 {n} 个月",
+  "replay.over": "回放已结束",
+  "replay.scale": "比例：每 {n} 家企业回放 1 家。本页的企业、设备和试点数量已乘以 {n}，所有数字均按全省规模显示；地区页面和地图显示实际登记数。",
+  "replay.whole": "比例 1:1：所有数字均为本平台的实际登记数。",
 };
