@@ -91,7 +91,7 @@ class Platform:
             self._refused(book, job["bad"], first["reason"])
 
     async def tell(self, standing: dict[str, Any]) -> None:
-        """Where the run stands, for people who watch: a platform that does not listen is no trouble."""
+        """Tell viewers the progress of the run. A platform that does not answer is no trouble."""
         with suppress(PlatformError):
             await self._http.send("PUT", "/v1/programme/replay", json=standing)
 

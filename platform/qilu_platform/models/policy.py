@@ -71,7 +71,7 @@ class ModelOut(BaseModel):
 
 
 class ReplayIn(BaseModel):
-    """Where a run of the model stands that is played into this platform."""
+    """Progress of a run of the model that is played into this platform."""
 
     model_config = ConfigDict(
         extra="forbid",
