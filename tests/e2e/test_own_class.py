@@ -96,4 +96,4 @@ def test_a_class_from_a_file_is_registered_counted_stored_verified_and_drawn(
 def test_the_repositorys_dashboards_stay_as_they_are() -> None:
     said = qilu("dashboards", "build", "--classes", KILN)
     assert said.returncode == 2
-    assert "give a folder of yours with --to" in said.stderr
+    assert "give another folder with --to" in said.stderr
