@@ -85,6 +85,11 @@ async def test_a_newcomer_connects_a_device_and_breaks_a_pump(up: Up, chromium: 
         await connects_a_device(up, page)
         await breaks_a_pump(page)
         url = link.split("/#")[0]
+        await page.goto(f"{url}/#/pipeline")
+        await expect(page.locator(".letters tbody tr").first).to_contain_text("looks like seconds")
+        assert await page.evaluate("fetch('v1/what-if').then((answer) => answer.json())") == {
+            "available": True
+        }
         assert said == []
         assert [each for each in asked if not each.startswith((f"{url}/", f"blob:{url}/"))] == []
 
