@@ -32,11 +32,11 @@ from qilu.children import end, ended_by
 from qilu.logfile import log_stream
 from qilu.month_fleet import month_start_ms
 from qilu.player import Player, Target
-from qilu.process import become_service, on_stop_signals
+from qilu.process import become_service, on_stop_signals, stop_signal
 from qilu.replay import Month, Replay
 from qilu.report import count_duplicates
 from qilu.run_record import FILE_NAME, KIND, RunRecord
-from qilu.stack import Stack, attend, stop_signal
+from qilu.stack import Stack, attend
 from qilu.stack_child import STOP_CHILD_S
 from qilu.stack_config import Child, StackConfig
 

@@ -15,7 +15,7 @@ from qilu_platform.settings import Settings
 
 from qilu.children import die_with_parent, end, ended_by, last_words, size
 from qilu.logfile import log_as_json, log_stream
-from qilu.process import become_service, on_stop_signals
+from qilu.process import become_service, stop_signal, until_stopped
 from qilu.store_door import StoreBehindDoor, StoreDoor
 
 START_S = 60.0
@@ -87,19 +87,13 @@ class PlatformProcess:
 
 
 async def _serve(order: _Order) -> None:
-    stopping = asyncio.Event()
-    on_stop_signals(stopping.set)
+    stopping = stop_signal()
     async with (
         StoreBehindDoor(order.store_url, order.store_key) as store,
         PlatformService(Settings(**order.settings), store) as service,
     ):
         print(service.url, flush=True)  # noqa: T201  # the stack waits for this line
-        served = asyncio.create_task(service.wait(), name="served")
-        stop = asyncio.create_task(stopping.wait(), name="stop")
-        await asyncio.wait((served, stop), return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if served.done():
-            served.result()
+        await until_stopped(service.wait(), stopping)
 
 
 def main() -> None:

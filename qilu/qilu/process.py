@@ -7,8 +7,9 @@ import os
 import resource
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 MAX_FILES = 65_536
 """Maximum limit of open files; far above what our processes open. Some systems allow a billion, for which
@@ -39,6 +40,24 @@ def on_stop_signals(stop: Callable[[], None]) -> None:
 
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, hung_up)
+
+
+def stop_signal() -> asyncio.Event:
+    """An event that SIGINT, SIGTERM and a closed terminal set."""
+    stopping = asyncio.Event()
+    on_stop_signals(stopping.set)
+    return stopping
+
+
+async def until_stopped(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+    """Run a service until `stopping` is set, or until it ends by itself; raises what it raises."""
+    served = asyncio.create_task(work, name="served")
+    stop = asyncio.create_task(stopping.wait(), name="stop")
+    await asyncio.wait((served, stop), return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if served.done():
+        served.result()
+    served.cancel()
 
 
 def _leave_terminal() -> None:

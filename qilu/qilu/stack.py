@@ -43,7 +43,7 @@ from qilu.brokers import BrokerKind, EmbeddedBroker, NodeListener, choose_broker
 from qilu.children import end
 from qilu.keyring import Keyring
 from qilu.platform_process import PlatformProcess
-from qilu.process import on_stop_signals
+from qilu.process import stop_signal
 from qilu.progress import SPEED_OVER, slower
 from qilu.report import Report
 from qilu.settling import read_run, settle
@@ -350,13 +350,6 @@ def _server_names(nodes: NodeListener) -> list[str]:
 
 def _with_login(url: str, user: str | None, password: str | None) -> str:
     return url if user is None else url.replace("mqtt://", f"mqtt://{user}:{password}@", 1)
-
-
-def stop_signal() -> asyncio.Event:
-    """An event that SIGINT, SIGTERM and a closed terminal set."""
-    stopping = asyncio.Event()
-    on_stop_signals(stopping.set)
-    return stopping
 
 
 async def attend(

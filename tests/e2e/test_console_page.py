@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from console_world import ARGUMENTS
 from playwright.async_api import Page, async_playwright, expect
 from pydantic import SecretStr
 from qilu_contract.catalogue.classes import CATALOGUE
@@ -23,7 +24,6 @@ from qilu_platform.settings import Settings
 from qilu_stores import open_store
 
 KEY = "a-key-for-the-console-test-only"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server"]
 PATIENCE_MS = 30_000
 KINDS = ("infrastructure", "platform", "business", "equipment")
 IMAGES = Path(__file__).parents[2] / "docs" / "images"

@@ -15,10 +15,10 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+from console_world import ARGUMENTS
 from playwright.async_api import Page, async_playwright, expect
 
 QILU = Path(sys.executable).parent / "qilu"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server"]
 START_S = 120.0
 SCENARIO = 'name: pumps\nunits: 6\nseed: 5\nclasses: {pump: 1}\ncities: {"370200": 1}\n'
 

@@ -11,30 +11,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+from console_world import ARGUMENTS, KEY, served, sign_in
 from playwright.async_api import Page, async_playwright, expect
-from pydantic import SecretStr
 from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.storage import Point
 from qilu_contract.store import Store
-from qilu_platform.service import PlatformService
-from qilu_platform.settings import Settings
-from qilu_stores import open_store
 
-KEY = "a-key-for-the-console-test-only"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server"]
 TAGS = ("370200", "370202", "C34", "works", "motor-1")
 
 
 @contextlib.asynccontextmanager
 async def console(tmp_path: Path) -> AsyncIterator[tuple[str, Store, httpx.AsyncClient]]:
     """A platform with one motor, its store, and a client with the admin key."""
-    settings = Settings(db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=0, api_key=SecretStr(KEY))
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with (
-        open_store(f"duckdb:///{tmp_path}/readings.duckdb", None) as store,
-        PlatformService(settings, store) as service,
-        httpx.AsyncClient(base_url=service.url, headers=headers, timeout=60.0, trust_env=False) as api,
-    ):
+    async with served(tmp_path) as (url, store, api):
         works = {"id": "works", "name": "Shinan District Manufacture of metal No. 1", "county": "370202"}
         for path, body in (
             ("/v1/enterprises", {**works, "industry": "C34"}),
@@ -42,7 +31,7 @@ async def console(tmp_path: Path) -> AsyncIterator[tuple[str, Store, httpx.Async
         ):
             answer = await api.post(path, json=body)
             assert answer.status_code == 201, answer.text
-        yield service.url, store, api
+        yield url, store, api
 
 
 @pytest.fixture
@@ -57,12 +46,6 @@ async def page(chromium: str) -> AsyncIterator[Page]:
 
 def reading(ts_ms: int, **values: float) -> Point:
     return Point("motor", TAGS, ts_ms, values)
-
-
-async def sign_in(page: Page, url: str, api: httpx.AsyncClient) -> None:
-    link = (await api.post("/v1/session/links")).json()["link"]
-    await page.goto(f"{url}/#/enter/{link}")
-    await expect(page.locator("#account")).to_have_text("Administrator")
 
 
 async def test_a_reading_is_on_the_units_page_as_soon_as_it_is_stored(tmp_path: Path, page: Page) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from console_world import ARGUMENTS
 from playwright.async_api import async_playwright, expect
 from pydantic import SecretStr
 from qilu_platform.broker.authority import Authority
@@ -24,7 +25,6 @@ from qilu_platform.settings import Settings
 ROOT = Path(__file__).parents[2]
 ADMIN = "the-admin-key-of-this-test"
 HUNG_S = 60.0
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-proxy-server"]
 
 CONF = """\
 daemon off; pid {home}/pid; error_log stderr warn; {user}

@@ -79,7 +79,7 @@ def encode_connect(options: ConnectOptions, user: str | None, password: str | No
     credentials = b"".join(_text(value) for value in (user, password) if value is not None)
     head = _text("MQTT") + bytes((5, flags)) + options.keepalive_s.to_bytes(2, "big")
     return _packet(
-        _CONNECT, head + _varint(len(properties)) + properties + _text(options.client_id) + will + credentials
+        _CONNECT, head + varint(len(properties)) + properties + _text(options.client_id) + will + credentials
     )
 
 
@@ -100,7 +100,7 @@ def encode_publish(
     else:
         identifier = b"\0"
         head = b"\x31" if retain else b"\x30"
-    return head, _varint(length), len(name).to_bytes(2, "big"), name, identifier, payload
+    return head, varint(length), len(name).to_bytes(2, "big"), name, identifier, payload
 
 
 def encode_subscribe(packet_id: int, filters: Iterable[str], no_local: bool) -> bytes:
@@ -301,7 +301,8 @@ def _read_varint(data: bytes, place: int) -> tuple[int, int]:
         shift += 7
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first: MQTT's lengths, and the integers of Protocol Buffers."""
     if number < 0x80:
         return bytes((number,))
     if number < 0x4000:
@@ -323,4 +324,4 @@ def _binary(value: bytes) -> bytes:
 
 
 def _packet(kind: int, body: bytes) -> bytes:
-    return bytes((kind,)) + _varint(len(body)) + body
+    return bytes((kind,)) + varint(len(body)) + body

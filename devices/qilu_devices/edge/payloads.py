@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
+from qilu_common.mqtt.codec import varint
 from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass, Signal
 from qilu_contract.readings import Value
 from qilu_contract.wire import marks
@@ -119,9 +120,9 @@ class DataLayout:
         codes: list[str] = []
         self._parts: list[bytes | float] = []  # of each metric: up to its time, the time, the tag, the value
         for position, is_wide in zip(shape.positions, wide, strict=True):
-            head = b"\x10" + _varint(alias + position) + b"\x18"
+            head = b"\x10" + varint(alias + position) + b"\x18"
             tag = history + (b"\x69" if is_wide else b"\x65")
-            head = b"\x12" + _varint(len(head) + _TIME_BYTES + len(tag) + (8 if is_wide else 4)) + head
+            head = b"\x12" + varint(len(head) + _TIME_BYTES + len(tag) + (8 if is_wide else 4)) + head
             codes.append(f"{len(head)}s{_TIME_BYTES}s{len(tag)}s{'d' if is_wide else 'f'}")
             self._parts += (head, b"", tag, 0.0)
         self._pack = struct.Struct("<" + "".join(codes)).pack
@@ -140,23 +141,14 @@ def layout(class_name: str, shape: Shape, alias: int, is_historical: bool) -> Da
     return DataLayout(CATALOGUE[class_name], shape, alias, is_historical)
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 _TIME_BYTES = 6
 _FIXED_TIMES = range(1 << 35, 1 << 42)  # from 1971 to 2109: what takes six bytes
 
 
 @lru_cache(maxsize=256)  # many units are sampled in the same millisecond
 def _timestamp(ts_ms: int) -> bytes:
-    return _varint(ts_ms)
+    return varint(ts_ms)
 
 
 # Fields of Payload: timestamp 1, seq 3.
-_SEQUENCE = [b"\x18" + _varint(seq) for seq in range(256)]
+_SEQUENCE = [b"\x18" + varint(seq) for seq in range(256)]

@@ -16,7 +16,7 @@ from qilu.commands import certificates, keys
 from qilu.commands.options import LOCAL_PLATFORM, Classes, Db, Json, Platform, use_classes
 from qilu.logfile import log_to_stderr
 from qilu.output import console, print_json
-from qilu.process import become_service, on_stop_signals
+from qilu.process import become_service, stop_signal, until_stopped
 
 if TYPE_CHECKING:
     from qilu_platform.settings import Settings
@@ -64,19 +64,12 @@ async def _serve(settings: Settings) -> None:
     """Until a signal comes, or the server ends by itself."""
     from qilu_platform.service import PlatformService
 
-    stopping = asyncio.Event()
-    on_stop_signals(stopping.set)
+    stopping = stop_signal()
     async with PlatformService(settings) as service:
         if service.first_admin_key is not None:
             console().print(f"The first admin key, shown once: {service.first_admin_key}", highlight=False)
         console().print(f"The platform serves at {service.url}", highlight=False)
-        served = asyncio.create_task(service.wait(), name="served")
-        stop = asyncio.create_task(stopping.wait(), name="stop")
-        await asyncio.wait((served, stop), return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if served.done():
-            served.result()
-        served.cancel()
+        await until_stopped(service.wait(), stopping)
 
 
 @app.command()
