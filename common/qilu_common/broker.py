@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from qilu_contract.errors import ConfigError
 
+from qilu_common.addresses import BROKER_PORT, BROKER_TLS_PORT
 from qilu_common.secrets import secret
 
 SERVICE_USERS = ("gateway", "devices", "platform", "operator")
@@ -84,7 +85,7 @@ class BrokerAddress:
         tls = parts.scheme == "mqtts"
         user = unquote(parts.username) if parts.username else secret("QILU_MQTT_USER")
         password = unquote(parts.password) if parts.password else secret("QILU_MQTT_PASSWORD")
-        address = cls(parts.hostname, port or (8883 if tls else 1883), tls, user, password)
+        address = cls(parts.hostname, port or (BROKER_TLS_PORT if tls else BROKER_PORT), tls, user, password)
         address.tls_context()  # files that cannot be used end a start, not a connection later
         return address
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from qilu_common.addresses import INFLUX_PORT
+
 
 @dataclass(frozen=True, slots=True)
 class InfluxAddress:
@@ -26,7 +28,7 @@ class InfluxAddress:
         if parts.scheme not in ("influxdb", "influxdbs") or not parts.hostname or not database:
             return None
         try:
-            port = parts.port or 8086
+            port = parts.port or INFLUX_PORT
         except ValueError:
             return None
         scheme = "https" if parts.scheme == "influxdbs" else "http"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from msgspec import Meta
+from qilu_common.addresses import GATEWAY_PORT, LOCAL_BROKER, LOCAL_PLATFORM
 from qilu_common.broker import MAX_PAYLOAD_BYTES
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire import partitions
@@ -26,10 +27,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     again.
     """
 
-    broker: str = "mqtt://127.0.0.1:1883"
+    broker: str = LOCAL_BROKER
     store: str = ""
     """Store URL; empty only if an open store is passed."""
-    platform: str = "http://127.0.0.1:8000"
+    platform: str = LOCAL_PLATFORM
     state: Path = Path("var/gateway")
     host_id: str = HOST_ID
     shard: str = "1/1"
@@ -39,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`strict`: a second connection, which follows Sparkplug to the letter, speaks for the host and takes
     messages at QoS 0; the first one continues to take messages at QoS 1."""
     http_host: str = "127.0.0.1"
-    http_port: Annotated[int, Meta(ge=0, le=65535)] = 8081
+    http_port: Annotated[int, Meta(ge=0, le=65535)] = GATEWAY_PORT
     """Port of /metrics and /healthz; 0 takes a free port."""
     batch_size: Annotated[int, Meta(ge=1, le=15_000)] = 5000
     """Points per batch. Four batches must fit into MQTT's receive maximum of 65,535 messages."""

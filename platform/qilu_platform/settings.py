@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from qilu_common.addresses import LOCAL_BROKER_TLS, PLATFORM_PORT
 from qilu_common.secrets import secret
 
 
@@ -28,7 +29,7 @@ class Settings(BaseSettings):
     """`mqtt://host:1883`, log-in from the URL or QILU_MQTT_USER and QILU_MQTT_PASSWORD; without one commands
     are answered 503."""
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: int = Field(default=PLATFORM_PORT, ge=0, le=65535)
     """0 takes any free port; the service tells which."""
     rate_per_s: float = Field(default=500.0, ge=0)
     """Requests a second that one key may make of this replica; 0 for no limit. Far above what a gateway or a
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
     SQLite file, else `var/ca`."""
     broker_rules: Path | None = None
     """Where the rules for Mosquitto are written, if anywhere."""
-    broker_for_nodes: str | None = "127.0.0.1:8883"
+    broker_for_nodes: str | None = LOCAL_BROKER_TLS
     """The broker's TLS listener as edge nodes reach it; used in the example that comes with a certificate.
     None when it has no such listener: then no certificates are issued."""
 

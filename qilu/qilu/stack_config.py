@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from qilu_common.addresses import BROKER_PORT, GATEWAY_PORT, LOCAL_BROKER_TLS, PLATFORM_PORT
 from qilu_common.broker import BrokerAddress
 from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
@@ -43,10 +44,10 @@ class StackConfig:
     broker: str = "auto"
     store: str | None = None
     db: str | None = None
-    port: int = 8000
-    mqtt_port: int = 1883
-    metrics_port: int = 8081
-    mqtts: str = "127.0.0.1:8883"
+    port: int = PLATFORM_PORT
+    mqtt_port: int = BROKER_PORT
+    metrics_port: int = GATEWAY_PORT
+    mqtts: str = LOCAL_BROKER_TLS
     child: Child = field(default_factory=lambda: Child("devices", ["devices", "run"]))
     bulk: bool = False
     """Thousands of units join per second: the platform has a separate process, and batches are large."""
@@ -69,7 +70,7 @@ def mqtts_address(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"--mqtts {address}: give address and port, such as 127.0.0.1:8883.")
+        raise ConfigError(f"--mqtts {address}: give address and port, such as {LOCAL_BROKER_TLS}.")
     return host, int(port)
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from qilu_common.addresses import LOCAL_PLATFORM
 from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
 
-from qilu.commands.options import LOCAL_PLATFORM, Json, Platform
+from qilu.commands.options import Json, Platform
 from qilu.output import console, print_json
 
 app = typer.Typer(

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from qilu_common.addresses import LOCAL_BROKER, LOCAL_PLATFORM
 from qilu_contract.errors import ConfigError
 
 from qilu import flags
 from qilu.commands.options import (
-    LOCAL_BROKER,
-    LOCAL_PLATFORM,
     Broker,
     Classes,
     CommandsOf,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
+from qilu_common.addresses import BROKER_PORT, BROKER_TLS_PORT, GATEWAY_PORT, PLATFORM_PORT
 
 from qilu.commands.options import Json, State
 from qilu.output import console, print_json
 
-_PORTS = (1883, 8883, 8000, 8081)
+_PORTS = (BROKER_PORT, BROKER_TLS_PORT, PLATFORM_PORT, GATEWAY_PORT)
 _SIGNS = {"good": "[green]✓[/]", "note": "[yellow]•[/]", "bad": "[bold red]✗[/]"}
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from qilu_common.addresses import GATEWAY_PORT, LOCAL_BROKER, LOCAL_INFLUX, LOCAL_PLATFORM
 
 from qilu.commands import dead_letters
 from qilu.commands.options import (
-    LOCAL_BROKER,
-    LOCAL_PLATFORM,
     Broker,
     Classes,
     Platform,
@@ -33,10 +32,12 @@ app.add_typer(dead_letters.app, name="dead-letters")
 @app.command()
 def run(
     broker: Broker = LOCAL_BROKER,
-    store: StoreUrl = "influxdb://127.0.0.1:8086/qilu",
+    store: StoreUrl = LOCAL_INFLUX,
     platform: Platform = LOCAL_PLATFORM,
     state: State = Path("var/gateway"),
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of /metrics and /healthz")] = 8081,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of /metrics and /healthz")
+    ] = GATEWAY_PORT,
     host: Annotated[str, typer.Option(help="Address of /metrics and /healthz")] = "127.0.0.1",
     classes: Classes = None,
     shard: Annotated[

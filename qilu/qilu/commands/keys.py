@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from qilu_common.addresses import LOCAL_PLATFORM
 
 from qilu import flags
-from qilu.commands.options import LOCAL_PLATFORM, Json, Platform
+from qilu.commands.options import Json, Platform
 from qilu.output import console, print_json
 
 if TYPE_CHECKING:

@@ -9,9 +9,6 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-LOCAL_BROKER = "mqtt://127.0.0.1:1883"
-LOCAL_PLATFORM = "http://127.0.0.1:8000"
-
 Broker = Annotated[
     str,
     typer.Option(envvar="QILU_BROKER", help="Broker URL: mqtt://host:1883, or mqtts://host:8883 with TLS"),

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from qilu_common.addresses import LOCAL_PLATFORM, PLATFORM_PORT
 from qilu_contract.errors import ConfigError, QiluError
 
 from qilu import flags
 from qilu.commands import certificates, keys
-from qilu.commands.options import LOCAL_PLATFORM, Classes, Db, Json, Platform, use_classes
+from qilu.commands.options import Classes, Db, Json, Platform, use_classes
 from qilu.logfile import log_to_stderr
 from qilu.output import console, print_json
 from qilu.process import become_service, stop_signal, until_stopped
@@ -42,7 +43,7 @@ def run(
         typer.Option(envvar="QILU_BROKER", help="Broker URL for commands to units: mqtt://host:1883"),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on")] = PLATFORM_PORT,
     classes: Classes = None,
 ) -> None:
     """Serve registry, counts, API and console. The first admin key of an empty database is QILU_API_KEY;

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
+from qilu_common.addresses import BROKER_PORT, PLATFORM_PORT
 from qilu_contract.errors import ConfigError
 
 from qilu.commands.options import Json, write_report
@@ -107,8 +108,8 @@ def run(
     state: LiveState = Path("var/live"),
     platform: LivePlatform = None,
     broker: LiveBroker = "auto",
-    port: Port = 8000,
-    mqtt_port: MqttPort = 1883,
+    port: Port = PLATFORM_PORT,
+    mqtt_port: MqttPort = BROKER_PORT,
     report: LiveReport = None,
     room: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:

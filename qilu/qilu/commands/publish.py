@@ -6,9 +6,10 @@ import asyncio
 from typing import Annotated
 
 import typer
+from qilu_common.addresses import LOCAL_BROKER, LOCAL_PLATFORM
 from qilu_contract.errors import ConfigError
 
-from qilu.commands.options import LOCAL_BROKER, LOCAL_PLATFORM, Broker, Platform
+from qilu.commands.options import Broker, Platform
 from qilu.output import console
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from qilu_common.addresses import LOCAL_PLATFORM
 from qilu_contract.errors import ConfigError
 
-from qilu.commands.options import LOCAL_PLATFORM, Json
+from qilu.commands.options import Json
 from qilu.output import console, print_json
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
+from qilu_common.addresses import BROKER_PORT, GATEWAY_PORT, LOCAL_BROKER_TLS, PLATFORM_PORT
 from qilu_contract.errors import QiluError
 
 from qilu import flags
@@ -71,10 +72,10 @@ def up(
     start: Start = None,
     speed: Speed = "1",
     duration: For = None,
-    port: Port = 8000,
-    mqtt_port: MqttPort = 1883,
-    metrics_port: MetricsPort = 8081,
-    mqtts: Mqtts = "127.0.0.1:8883",
+    port: Port = PLATFORM_PORT,
+    mqtt_port: MqttPort = BROKER_PORT,
+    metrics_port: MetricsPort = GATEWAY_PORT,
+    mqtts: Mqtts = LOCAL_BROKER_TLS,
     fresh: Fresh = False,
     report: ReportFile = None,
 ) -> None:

@@ -1,0 +1,25 @@
+"""Ports and names of a stack's parts.
+
+The embedded stack and every command take their defaults from here. docker-compose.yml, `compose/` and
+Grafana's data source cannot import Python: `tests/unit/test_stack_settings.py` compares them with this
+module.
+"""
+
+from __future__ import annotations
+
+BROKER_PORT = 1883
+BROKER_TLS_PORT = 8883
+PLATFORM_PORT = 8000
+GATEWAY_PORT = 8081
+"""/metrics and /healthz."""
+INFLUX_PORT = 8086
+GRAFANA_PORT = 3000
+
+DATABASE = "qilu"
+"""The InfluxDB bucket (or database) and its organization, and the PostgreSQL database and its user."""
+
+LOCAL_BROKER = f"mqtt://127.0.0.1:{BROKER_PORT}"
+LOCAL_BROKER_TLS = f"127.0.0.1:{BROKER_TLS_PORT}"
+"""Mosquitto's listener for edge nodes, as they reach it."""
+LOCAL_PLATFORM = f"http://127.0.0.1:{PLATFORM_PORT}"
+LOCAL_INFLUX = f"influxdb://127.0.0.1:{INFLUX_PORT}/{DATABASE}"
