@@ -1,5 +1,5 @@
-"""What a message comes to, the plain way: decoded and checked by itself, one reading after the other. The
-oracle for every way that takes many messages at once.
+"""The outcome of a message on the plain path: decoded and checked alone, one reading after the other. The
+oracle for every path that decodes many messages at once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def of_readings(class_name: str, readings: Iterable[Reading], latest_ms: int, in
 
 
 def of_decoded(class_name: str, decoded: Decoded, latest_ms: int) -> Outcome:
-    """What the gateway's decoder made of a message, checked."""
+    """The result of the gateway's decoder for one message, checked."""
     found = Outcome(remarks=dict(decoded.remarks))
     for bad in decoded.refused:
         found.refuse(bad)

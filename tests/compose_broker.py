@@ -1,5 +1,5 @@
 """Mosquitto as the compose stack runs it (compose/): its configuration, rules and certificates by `init.py`,
-and `mosquitto.sh`, which hands on what the platform writes. All in one folder, on ports of its own."""
+and `mosquitto.sh`, which passes on what the platform writes. All in one folder, on free ports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ComposeBroker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """What the service `init` does, and the configuration with our paths and ports."""
+        """Do the work of the service `init`, and write the configuration with our paths and ports."""
         self.keyring.make()
         spec = importlib.util.spec_from_file_location("compose_init", ROOT / "compose" / "init.py")
         assert spec is not None
@@ -62,7 +62,7 @@ class ComposeBroker:
         }
         command = ["sh", str(ROOT / "compose" / "mosquitto.sh"), str(self.folder / "mosquitto.conf")]
         with (self.folder / "broker.log").open("ab") as log:
-            # A group of its own, which is killed as a whole, as a container is.
+            # A separate process group, which is killed as a whole, as a container is.
             self._process = subprocess.Popen(
                 command, env=os.environ | environment, stdout=log, stderr=log, start_new_session=True
             )

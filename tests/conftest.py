@@ -1,4 +1,4 @@
-"""Real servers for the tests: started on free ports in directories of their own, ended by process id.
+"""Real servers for the tests: started on free ports in separate directories, ended by process id.
 
 A server that is not installed skips the tests that ask for it; with CI=true it fails them. `tests/servers.sh`
 installs what is missing.
@@ -214,7 +214,7 @@ class BuiltinBroker(Server):
 
 @pytest.fixture(params=["mosquitto", "builtin"])
 def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """Each of the brokers that the embedded stack may have, in turn; the built-in one anew for each test."""
+    """Each of the brokers that the embedded stack may have, in turn; each test gets a new built-in one."""
     if request.param == "mosquitto":
         server: Server = request.getfixturevalue("mosquitto")
         server.start()
@@ -404,7 +404,7 @@ def chromium() -> str:
 
 
 class SmallDisk:
-    """A file system of its own, of some megabytes, that can grow, be filled, and be made read-only."""
+    """A file system of some megabytes that can grow, be filled, and be made read-only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

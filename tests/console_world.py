@@ -38,7 +38,7 @@ async def served(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[str, St
 async def browsing(
     chromium: str, said: list[str], width: int = 1440, height: int = 900
 ) -> AsyncIterator[Page]:
-    """A page whose complaints are added to `said`."""
+    """A page whose errors and warnings are added to the list."""
     expect.set_options(timeout=30_000)
     async with (
         async_playwright() as playwright,

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class Wire:
-    """Listens on loopback and passes everything on to `port`, from a thread of its own."""
+    """Listens on loopback and passes everything on to `port`, from a separate thread."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -30,11 +30,11 @@ class Wire:
         self._call(self._cut)
 
     def hold(self) -> None:
-        """Connections stand, and nothing passes."""
+        """Connections stay open, and nothing passes."""
         self._call(self._flows.clear)
 
     def mute(self) -> None:
-        """What the client sends is held back; what is sent to it passes."""
+        """Hold back what the client sends; what is sent to it passes."""
         self._call(self._heard.clear)
 
     def mend(self) -> None:

@@ -14,7 +14,7 @@ Answer = tuple[int, dict[str, str], str]
 STORED: Answer = (204, {}, "")
 _BOTH = ("pipeline", "dead_letter", "rollup", "fleet")
 OWN_FIGURES = ("alarm,", *(f"{name}{end}" for name in _BOTH for end in (",", "_hourly,")))
-"""What the gateway writes of itself: not what the tests ask about."""
+"""Measurements about the gateway itself, which the tests do not look at."""
 
 
 class FakeInflux:
@@ -35,7 +35,7 @@ class FakeInflux:
         self.own_lines: set[str] = set()
         self.ping_answer: Answer = (204, {"X-Influxdb-Version": "1.fake"}, "")
         self.query_answer: Answer | None = None
-        """What every query is answered with, if not that it is done."""
+        """Answer to every query; default: success without rows."""
         self.every_write: Callable[[], None] = lambda: None
         """Called for every write, the gateway's own figures and roll-ups included."""
         fake = self
@@ -78,7 +78,7 @@ class FakeInflux:
                     answer = connection.getresponse()
                     return answer.status, {}, answer.read().decode()
                 except OSError:
-                    return 503, {}, "the store is away"
+                    return 503, {}, "the store is unavailable"
                 finally:
                     connection.close()
 

@@ -1,5 +1,5 @@
 """The world around a gateway under test: a platform (a fake: a small HTTP server that speaks the ingest API
-and keeps units in a dictionary), a publisher, readings, and a gateway as a process of its own.
+and keeps units in a dictionary), a publisher, readings, and a gateway as a separate process.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from scripted_broker import Delivery
 
 T0 = 1_700_000_000_000
 NOW_MS = 1_900_000_000_000
-"""Of the run's clock, which stands still: what is too far in the future does not hang on the wall's."""
+"""Time of the run's clock, which is stopped: the limit for times in the future does not depend on the wall
+clock."""
 LATEST_MS = NOW_MS + 600_000
 COUNTIES = ("370202", "370102", "371702")
 PER_NODE = 5
@@ -110,7 +111,7 @@ class Province:
             class_ = classes[number % len(classes)]
             device = column_fuzz.Device(self.chance, class_, f"d{number}")
             speaks = self.chance.choice(["json", "sparkplug", "both", "sparkplug"])
-            if node.history:  # it has a session of its own: nothing is in order between the two
+            if node.history:  # it has a separate session: there is no order between the two
                 speaks = "sparkplug"
             unit = Unit(f"{node.county}-u{number:05d}", class_, node, device, speaks)
             node.units.append(unit)
@@ -195,7 +196,7 @@ class Province:
         return Delivery(topic.encode(), body, session=session)
 
     def _odd(self, unit: Unit) -> Delivery:
-        """Of strangers, in others' names, on topics that are none, too large."""
+        """From strangers, in others' names, on malformed topics, too large."""
         chance, data = self.chance, self._data(unit)
         topic = data.topic.decode()
         match chance.randrange(8):

@@ -2,8 +2,8 @@
 
     QILU_CLASSES=FOLDER python tests/one_way.py SEED MESSAGES FOLDER [plain]
 
-`plain`: every message goes the way on which each is taken apart by itself. What is written does not hang on
-time, nor on how messages fall into batches; so two runs of one seed write the same lines, whatever the way.
+`plain`: every message takes the path that decodes one message at a time. The output depends neither on time
+nor on how messages fall into batches, so two runs with one seed write the same lines on either path.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Platform(FakePlatform):
 
 
 class MoodyStore:
-    """A store that is away at times, and refuses all of some units for good."""
+    """A store that is sometimes unavailable, and refuses all points of some units permanently."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -76,7 +76,7 @@ class MoodyStore:
 
     async def write(self, points: Sequence[Any], columns: Sequence[Any] = ()) -> None:
         if self.away:
-            raise Retryable("the store is away")
+            raise Retryable("the store is unavailable")
         if self.refused:
             every = [*points, *(point for each in columns for point in each.points())]
             if any(point.tags[-1] in self.refused for point in every):
@@ -247,7 +247,7 @@ def letters(state: Path) -> Iterator[str]:
 
 
 def told(world: World, lines: Sequence[str]) -> Iterator[str]:
-    """What the platform was told, the counters, and what the gateway said to nodes."""
+    """Reports to the platform, the counters, and the gateway's messages to nodes."""
     for name, count in world.counted.items():
         yield f"counter {name} {count}"
     problems: dict[tuple[str, ...], tuple[int, str]] = {}
@@ -291,7 +291,7 @@ def read_nothing(
 
 
 def main() -> None:
-    writer.SLOW_S = 600.0  # on a busy machine, too, only a store that is away sends anything to the spool
+    writer.SLOW_S = 600.0  # on a busy machine, too, only an unavailable store sends anything to the spool
     seed, messages, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     if sys.argv[4:] == ["plain"]:
         Reader.read = read_nothing  # type: ignore[method-assign]

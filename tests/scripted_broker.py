@@ -34,7 +34,7 @@ class ScriptedBroker:
     """Used by `async with`."""
 
     def __init__(self, sessions: Sequence[str]) -> None:
-        """`sessions`: the endings of client ids that are told apart from the main session's."""
+        """`sessions`: the endings of client ids that are not the main session's."""
         self._sessions = sessions
         self._clients: dict[str, _Client] = {}
         self._mid = 0
@@ -42,7 +42,7 @@ class ScriptedBroker:
         self._moved = asyncio.Condition()
         self.acknowledged = 0
         self.published: list[tuple[str, bytes]] = []
-        """What clients have published."""
+        """Messages that clients have published."""
         self.port = 0
 
     async def __aenter__(self) -> ScriptedBroker:

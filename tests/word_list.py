@@ -30,8 +30,14 @@ CLEAN = (
     "programme",
     "qilu",
     "stores",
+    "tests",
+    "CONTRIBUTING.md",
+    "README.md",
 )
 """Files and folders that are checked; add a folder once it is clean."""
+
+EXAMPLES = ("word_list.py", "test_word_list.py")
+"""Files that contain the phrasings themselves."""
 
 
 class Pattern(NamedTuple):
@@ -116,7 +122,7 @@ def files() -> list[Path]:
             if path.is_file()
             else [p for s in ("md", "py", "yaml", "yml") for p in path.rglob(f"*.{s}")]
         )
-    return sorted(found)
+    return sorted(path for path in found if path.name not in EXAMPLES)
 
 
 def main() -> int:

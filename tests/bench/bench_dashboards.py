@@ -59,9 +59,8 @@ def units() -> Iterator[str]:
 
 
 def rollups() -> Iterator[str]:
-    """By the minute and by the hour. Of what the gateway writes only what a query reads when "All" is chosen,
-    for the rest would take an hour to fill: distributions of the province, counts of counties and
-    industries."""
+    """Roll-ups per minute and per hour. Only those that a query reads when "All" is chosen, because the
+    others would take an hour to write: distributions of the province, counts of counties and industries."""
     places = [("province", PROVINCE, PROVINCE)]
     places += [("city", city, city) for city in CITIES]
     places += [("county", county, city_of(county)) for county in PLACES]
@@ -101,7 +100,7 @@ def others() -> Iterator[str]:
 
 
 def counted(name: str, series: list[str], every_ms: int) -> Iterator[str]:
-    """What grows with time, in every field."""
+    """Points whose fields all grow with time."""
     types = MEASUREMENTS[name].fields.items()
     figures = ",".join(f"{field}=%d{'i' if type_ == 'int' else ''}" for field, type_ in types)
     for measurement, step_ms in ((name, every_ms), (name + HOURLY, HOUR_MS)):
@@ -127,7 +126,7 @@ def fill(http: str, database: str) -> None:
 
 
 VARIABLES = {"city": "370200", "days": "365"}
-"""What has no "All"."""
+"""Values of the variables that have no "All"."""
 
 
 def asked(board: dict[str, Any]) -> list[tuple[str, str, int | None]]:

@@ -1,22 +1,22 @@
-"""What the gateway costs, in one run on one machine. Prints, and writes JSON; asserts nothing about time.
+"""Cost of the gateway, in one run on one machine. Prints, and writes JSON; asserts nothing about time.
 
     make bench-gateway [ARGS="--json FILE"]
     make bench-gateway ARGS="--only json_1_10k --rounds 1"      one case, in about a minute
 
 Each case is a fleet (JSON or Sparkplug, one or fifty readings a message, so many units) whose messages wait
-in a real Mosquitto's queue before the gateway, a process of its own, starts. Every figure is a difference
+in a real Mosquitto's queue before the gateway, a separate process, starts. Every figure is a difference
 between two moments of that one run: *first contact* is the first pass over all units, *steady* what comes
 after that. So no start is in any figure. CPU seconds are the process's own, from /proc.
 
-- The null sink takes whatever is posted and keeps nothing. New units are registered and have never been heard
-  of: a first contact holds their admission and the report of their first reading. A Sparkplug unit is
+- The null sink takes whatever is posted and keeps nothing. New units are registered and have never sent a
+  reading: a first contact includes their admission and the report of their first reading. A Sparkplug unit is
   born in a run before; its first contact is its first data after a restart.
 - The share of the ceiling: points a second that a real InfluxDB, alone on one core, takes from the gateway,
   and from prepared bodies of the same shape, by turns. Broker, gateway, platform, publisher and the poster of
-  the bodies are on the other core. The CPU of InfluxDB stands beside.
+  the bodies are on the other core. The CPU of InfluxDB is shown beside.
 
-All that repeats does so up to three times, by turns; figures are medians. What does not fit into the time is
-left out, and said. A busy machine makes CPU seconds longer, too, by half and more: compare runs at like
+Cases are repeated up to three times, in turn; figures are medians. Cases that do not fit into the time are
+left out, and listed. A busy machine makes CPU seconds longer, too, by half and more: compare runs at like
 loads.
 """
 
@@ -106,7 +106,7 @@ class Findings:
     resident: dict[tuple[Kind, int], int] = field(default_factory=dict)
     duckdb: dict[str, float] = field(default_factory=dict)
     less: list[str] = field(default_factory=list)
-    """What was measured less than was wanted, or not at all."""
+    """Cases that were measured fewer times than planned, or not at all."""
     loads: list[float] = field(default_factory=list)
     spins_ms: list[float] = field(default_factory=list)
     """The same small piece of work, now and then: what the machine's speed was."""
@@ -390,7 +390,7 @@ def show(said: dict[str, Any]) -> None:
     console = Console(width=110)
     console.print(table)
     console.print(f"from the start to the first store: {said['start_to_first_store_s']} s")
-    console.print(f"DuckDB, µs a point: {said['duckdb_us_per_point']}")
+    console.print(f"DuckDB, µs per point: {said['duckdb_us_per_point']}")
     console.print(f"bytes a unit known: {said['memory_bytes_per_unit']}")
     for sentence in said["measured_less"]:
         console.print(f"measured less: {sentence}")

@@ -106,7 +106,9 @@ def bench_payload_columns() -> None:
     shapes = {"one reading": (["motor"], 2000, 1), "fifty readings": (["motor"], 60, 50)}
     shapes[f"one reading, {CLASSES} classes x 40"] = (list(CATALOGUE), 40, 1)
     heading = f"Payloads to checked columns, {SIGNALS} signals\n{machine()}, load {os.getloadavg()[0]:.1f}"
-    table = Table("µs of CPU a reading, median", "columns", "one by one", title=heading, title_justify="left")
+    table = Table(
+        "µs of CPU per reading, median", "columns", "one by one", title=heading, title_justify="left"
+    )
     for shape, (classes, messages, readings) in shapes.items():
         for as_json in (True, False):
             batch = {name: made(name, messages, readings, as_json=as_json) for name in classes}

@@ -1,6 +1,5 @@
-"""The way of readings out of the simulation: encoding, publishing to a real Mosquitto, many connections, and
-what a million units take of memory; beside each the plain way. On this machine, in one run. Prints; asserts
-nothing about time."""
+"""Publishing readings: encoding, a real Mosquitto, many connections, and the memory of a million units; each
+compared with the simple method. On this machine, in one run. Prints; asserts nothing about time."""
 
 from __future__ import annotations
 
@@ -122,7 +121,7 @@ def plain_publishing(broker: Mosquitto, samples: list[Sample]) -> tuple[float, f
 
 
 async def say_online(broker: Mosquitto) -> None:
-    # A subscriber that is away, at QoS 0: edge nodes keep what nobody subscribed to.
+    # An offline subscriber, at QoS 0: edge nodes keep messages without a subscriber.
     lasting = Properties(PacketTypes.CONNECT)
     lasting.SessionExpiryInterval = 3600
     subscriber = paho.Client(paho.CallbackAPIVersion.VERSION2, "bench-subscriber", protocol=paho.MQTTv5)
@@ -202,7 +201,7 @@ def bench_publishing(mosquitto: Mosquitto) -> None:
         table.append((f"reference: {way}, 200 B, no readings, quiet machine", f"{rate:,}", "", ""))
     show(
         "One process publishes at QoS 1 to Mosquitto",
-        ("way", "messages/s", "CPU µs a message", "ratio"),
+        ("way", "messages/s", "CPU µs per message", "ratio"),
         table,
     )
 

@@ -1,5 +1,5 @@
 """How fast a gateway that was killed is back: seconds from its start until it stores something new, and how
-long the rest takes. A publisher goes on at its own pace while the gateway is killed again and again.
+long the rest takes. A publisher continues at its own pace while the gateway is killed again and again.
 Prints; asserts only that nothing is lost.
 
     make bench-recovery ARGS="--messages 200000 --rate 7000 --kills 5 --units 2000"

@@ -98,7 +98,7 @@ def file_size(url: str) -> int:
 
 
 def cpu_s(pid: int) -> float:
-    """What the process used so far: on a busy machine the figure to trust."""
+    """CPU seconds of a process so far, which are more reliable than wall time on a busy machine."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -110,7 +110,7 @@ def p99(seconds: list[float]) -> float:
 
 @contextlib.contextmanager
 def serving(url: str, folder: Path) -> Iterator[tuple[str, int]]:
-    """The platform in a process of its own."""
+    """The platform in a separate process."""
     environment = os.environ | {"QILU_API_KEY": KEY, "QILU_PLATFORM_RATE_PER_S": "0"}
     port = random.randrange(20_000, 32_000)
     command = [str(QILU), "platform", "run", "--db", url, "--port", str(port)]
@@ -212,7 +212,7 @@ async def timed(call: Callable[[], Awaitable[httpx.Response]]) -> float:
 
 
 async def others(client: httpx.AsyncClient, stop: asyncio.Event) -> dict[str, list[float]]:
-    """What others ask meanwhile, 40 requests a second: reads, and single creates."""
+    """Requests of other clients meanwhile, 40 per second: reads, and single creates."""
     found: dict[str, list[float]] = {"GET programme": [], "GET unit": [], "GET page": [], "POST unit": []}
     county = sorted(COUNTIES)[0]
     owner, unit = enterprise_id(county, 0), unit_id(county, "boiler", 1)
@@ -252,15 +252,15 @@ async def measure(url: str, folder: Path, files: tuple[Path, Path, int], plain: 
             assert job["created"] == number
             rate = number / seconds
             rows.append(("import of units, end to end", f"{number:,} at {rate:,.0f}/s"))
-            rows.append(("its CPU in the platform", f"{used * 1e6:.1f} µs a unit"))
-            rows.append(("the plain way, a tenth of it", f"{plain:,.0f}/s (ratio {rate / plain:.1f})"))
+            rows.append(("its CPU in the platform", f"{used * 1e6:.1f} µs per unit"))
+            rows.append(("the simple method, a tenth of it", f"{plain:,.0f}/s (ratio {rate / plain:.1f})"))
             for name, each in waited.items():
                 rows.append((f"p99 of {name} meanwhile", f"{p99(each):.1f} ms of {len(each)}"))
             ids = await read_ids(client)
             before = cpu_s(pid)
             rows.append(("onboarding reports", f"{await onboard(client, ids):,.0f} units/s"))
             rows.append(
-                ("its CPU in the platform", f"{(cpu_s(pid) - before) / len(ids) * 1e6:.1f} µs a unit")
+                ("its CPU in the platform", f"{(cpu_s(pid) - before) / len(ids) * 1e6:.1f} µs per unit")
             )
             for name, path in queries(ids):
                 taken = [await timed(lambda p=path: client.get(next(p))) for _ in range(READS)]
@@ -273,7 +273,9 @@ async def measure(url: str, folder: Path, files: tuple[Path, Path, int], plain: 
     began = time.perf_counter()
     used = audited(url)
     took = time.perf_counter() - began
-    rows.append(("audit: time, and CPU of its process", f"{took:.1f} s, {used / number * 1e6:.1f} µs a unit"))
+    rows.append(
+        ("audit: time, and CPU of its process", f"{took:.1f} s, {used / number * 1e6:.1f} µs per unit")
+    )
     table = Table(title=f"Registry, {url.partition(':')[0]}\n{machine()}", title_justify="left")
     table.add_column("what")
     table.add_column("measured", justify="right")

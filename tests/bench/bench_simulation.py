@@ -1,4 +1,4 @@
-"""Making values: the kernels, which step many units together, beside the plain way, a Python loop over units.
+"""Making values: the kernels, which step many units together, compared with a Python loop over units.
 On this machine, in one run, on one core. Prints; asserts nothing about time."""
 
 from __future__ import annotations

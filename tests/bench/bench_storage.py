@@ -1,5 +1,5 @@
-"""Storing readings: our way beside the plain way, on this machine, in one run. Prints; asserts nothing about
-time."""
+"""Storing readings: the store compared with the simple method, on this machine, in one run. Prints; asserts
+nothing about time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.table import Table
 
 UNITS, STEPS, BATCH = 1_000, 50, 5_000
 PLAIN = 500
-"""Rows for the plain way into DuckDB: it is slow enough."""
+"""Rows for the simple method with DuckDB, which is slow."""
 FIELDS = {
     "power_in": 11.234,
     "slip": 1.9,

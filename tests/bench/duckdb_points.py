@@ -1,6 +1,6 @@
 """CPU of a point in DuckDB, as JSON on standard output: in order of time, and at random times into a table of
 so many rows, by column, with all that the store does between two batches. Run by `bench_gateway.py` in a
-process of its own.
+separate process.
 """
 
 from __future__ import annotations

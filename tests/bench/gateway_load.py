@@ -1,5 +1,5 @@
-"""What the gateway's benchmarks put around it: a fleet and all that it says, a publisher, a gateway as a
-process of its own, and a store that forgets everything at once.
+"""Load for the gateway's benchmarks: a fleet and its messages, a publisher, a gateway as a separate process,
+and a store that discards everything.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _seq(number: int) -> bytes:
 
 
 class Fleet:
-    """Motors, and all that they say, in order: each call of `births` and `messages` goes on where the one
+    """Motors and their messages, in order: each call of `births` and `messages` continues where the one
     before ended, and each begins with another pass over all units. Neighbours in a pass are no neighbours in
     the store."""
 
@@ -205,7 +205,7 @@ def serve_sink(port: int) -> None:
 
 
 class Sink:
-    """A store that keeps nothing, in a process of its own."""
+    """A store that keeps nothing, in a separate process."""
 
     def __init__(self) -> None:
         port = _free_port()
@@ -238,7 +238,7 @@ def pin(pid: int, core: int | None) -> None:
 
 
 class Gateway:
-    """One gateway in a process of its own: the same session and state at each start."""
+    """One gateway in a separate process: the same session and state at each start."""
 
     def __init__(self, broker: str, platform: str, folder: Path) -> None:
         self._port = _free_port()
@@ -305,7 +305,7 @@ class Gateway:
         return time.monotonic()
 
     def check(self, deadline: float) -> None:
-        """That it runs, and may go on until then."""
+        """Assert that it runs and that `deadline` has not passed."""
         assert self._process is not None, "not started"
         assert self._process.poll() is None, self._log.read_text()[-2000:]
         assert time.monotonic() < deadline, self._log.read_text()[-2000:]

@@ -98,7 +98,7 @@ def test_nothing_but_the_built_package_gets_into_an_image() -> None:
     text = DOCKERFILE.read_text(encoding="utf-8")
     assert not re.search(r"^\s*(COPY|ADD)\b", text, re.MULTILINE)
     assert not re.search(r"PASSWORD|TOKEN|SECRET|_KEY", text)
-    # What the build sees: our packages' folders, so nothing that a running stack leaves beside them.
+    # The build context: our packages' folders only, without the files of a running stack.
     first, *rest = [
         line
         for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
@@ -115,7 +115,7 @@ def test_nothing_but_the_built_package_gets_into_an_image() -> None:
 
 
 class Stack:
-    """One project of `docker compose`, with ports and volumes of its own."""
+    """One project of `docker compose`, with separate ports and volumes."""
 
     def __init__(self, engine: dict[str, str], free_port: Callable[[], int]) -> None:
         self._ports = {
@@ -145,7 +145,7 @@ class Stack:
         )
 
     def docker(self, *arguments: str) -> bytes:
-        """What `docker` prints."""
+        """Output of `docker`."""
         done = subprocess.run(
             ["docker", *arguments], env=self._environment, capture_output=True, timeout=300, check=False
         )
@@ -162,7 +162,7 @@ class Stack:
         self.compose("down", "--volumes", "--timeout", "10")
 
     def inside(self, service: str, *command: str) -> str:
-        """What a command prints that runs in a service's container, as that service's user."""
+        """Output of a command in a service's container, run as that service's user."""
         done = self.compose("exec", "-T", service, *command)
         assert done.returncode == 0, f"{service}: {' '.join(command)}: {done.stderr}"
         return done.stdout
@@ -195,7 +195,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[dict[str, str]]:
-    """What `docker` needs in its environment; an engine is started where there is none and one can be."""
+    """Environment for `docker`. Starts an engine if none runs and one is installed."""
     for probe in (["docker", "compose", "version"], ["docker", "info"]):
         try:
             usable = subprocess.run(probe, capture_output=True, timeout=60, check=False).returncode == 0
@@ -275,7 +275,7 @@ def test_a_device_with_a_certificate_comes_in_by_tls(stack: Stack, tmp_path: Pat
         api.create_unit("motor", "tls-works", id="tls-motor")
         zipfile.ZipFile(io.BytesIO(api.certificate_bundle("tls-works"))).extractall(tmp_path)
         deadline = time.monotonic() + PATIENCE_S
-        while True:  # until the broker has heard of it, and the gateway of the reading
+        while True:  # until the broker has the new rules, and the gateway the reading
             script = ["sh", str(tmp_path / "tls-works" / "publish.sh")]
             subprocess.run(script, capture_output=True, timeout=60, check=False)
             try:

@@ -20,7 +20,7 @@ WALLS = ((1920, 1080), (3840, 1080))
 
 
 async def test_nothing_on_a_wall_is_cut_or_below_the_fold(tmp_path: Path, chromium: str) -> None:
-    """With QILU_KEEP_SCREENSHOT=1 the documentation's picture is made anew."""
+    """With QILU_KEEP_SCREENSHOT=1 the documentation's picture is made again."""
     said: list[str] = []
     found: list[tuple[int, str, int, str]] = []
     async with served(tmp_path) as (url, _store, api), browsing(chromium, said) as page:
@@ -57,7 +57,7 @@ async def test_views_come_in_turn_and_can_be_stopped(tmp_path: Path, chromium: s
 
 
 async def cut(page: Page) -> list[str]:
-    """What sticks out of the window, or out of the panel that holds it."""
+    """Elements that extend beyond the window, or beyond their panel."""
     found: list[str] = await page.evaluate(
         """() => {
           const wrong = [];

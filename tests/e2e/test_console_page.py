@@ -172,7 +172,7 @@ async def test_the_page_says_when_the_platform_is_gone_and_comes_back(
 async def test_nothing_sticks_out_of_a_narrow_page_and_a_picture_is_taken(
     tmp_path: Path, store: Store, chromium: str
 ) -> None:
-    """With QILU_KEEP_SCREENSHOT=1 the documentation's picture is made anew."""
+    """With QILU_KEEP_SCREENSHOT=1 the documentation's picture is made again."""
     keep = os.environ.get("QILU_KEEP_SCREENSHOT") == "1"
     wide, narrow = (IMAGES if keep else tmp_path) / "console.png", tmp_path / "console-narrow.png"
     wide.parent.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ async def test_a_reading_is_on_the_units_page_as_soon_as_it_is_stored(tmp_path: 
         await expect(page.locator(".chart")).to_have_attribute(
             "aria-label", re.compile("1.25 to 9.5, last 9.5")
         )
-        # Another signal's history is a click away, and an address of its own.
+        # Another signal's history is a click away, and has a separate address.
         await page.get_by_role("button", name="Winding temperature").click()
         await expect(page).to_have_url(re.compile("signal=winding_temp"))
         await expect(page.locator(".chart")).to_have_attribute(

@@ -1,4 +1,4 @@
-"""What is done in the console beside looking: dead letters, files, policies."""
+"""Actions in the console: dead letters, files, policies."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_dead_letter_is_read_and_replayed(
             await eventually(lambda: gateway.counters.stored == 2, "stored")
             log = (await api.get("/v1/audit?subject=dead_letters")).json()["items"]
             assert [each["detail"]["done"] for each in log] == [1]
-        # The gateway is away, and its endpoint's files say where it was.
+        # The gateway is down, and the files of its endpoint give its last address.
         answer = await api.get("/v1/dead-letters")
         assert (answer.status_code, "gateway is unavailable" in answer.json()["detail"]) == (503, True)
         publisher.close()

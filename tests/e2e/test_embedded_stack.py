@@ -64,10 +64,10 @@ async def test_a_small_province_is_counted_and_stored_value_by_value(
     assert (report["lost"], report["duplicates"], report["spooled"], report["dead_lettered"]) == (0, 0, 0, 0)
     assert report["units_on_cloud"] == report["units_registered"] == 2000
 
-    # Which unit truly had which fault stands beside the run, and nowhere else.
+    # Only a file beside the run holds the true faults of each unit.
     assert (state / "devices" / "faults.parquet").stat().st_size > 0
 
-    # What the simulation says must be stored, from the run's own manifest and nothing else.
+    # Readings that must be stored, computed from the run's manifest alone.
     manifest = json.loads((state / "devices" / "run.json").read_text())
     scenario = load_scenario()
     until_ms = manifest["until_ms"]
@@ -240,7 +240,7 @@ def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(
     with Platform(running.env["QILU_PLATFORM"], running.env["QILU_API_KEY"]) as client:
         deadline = time.monotonic() + START_S
         while client.latest("my-motor").values["power_in"] != 11.3:
-            # The broker may have been told of it later than the README promises, on a busy machine.
+            # On a busy machine the broker may get the rules later than the README promises.
             assert time.monotonic() < deadline
             again = ["sh", tmp_path / "my-works" / "publish.sh", "my-motor", '"power_in": 11.3']
             subprocess.run(again, check=False, timeout=30)
@@ -253,7 +253,7 @@ def test_a_device_made_by_hand_is_registered_published_read_back_and_counted(
     for text in (listed, *(path.read_text() for path in logs)):
         assert [secret for secret in hidden if secret in text] == []
 
-    # The same by another client, and a reading that is none: the count stays, the letter says why.
+    # The same by another client, and a bad reading: the count stays, the dead letter gives the reason.
     env = running.env
     port = env["QILU_BROKER"].rsplit(":", 1)[1]
     topic = "qilu/v1/370202/my-works/my-motor/telemetry"

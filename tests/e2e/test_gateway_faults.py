@@ -1,8 +1,8 @@
 """Faults: the gateway and everything around it dies, hangs, refuses and comes back while equipment publishes.
 After each, `qilu verify` finds every acknowledged reading once, unaltered, and the platform's count is exact.
 
-Gateway, platform and equipment are processes of their own, broker and InfluxDB are real. One platform, broker
-and database serve all tests; each test has a slice of the fleet and a gateway with a state folder of its own.
+Gateway, platform and equipment are separate processes, broker and InfluxDB are real. One platform, broker and
+database serve all tests; each test has a slice of the fleet and a gateway with a separate state folder.
 The short form runs with all tests; `make soak` (QILU_SOAK=1) runs ten times as many faults. Both are seeded.
 """
 
@@ -103,8 +103,8 @@ class World:
         self.gateway = None
 
     def begin(self, *, state: Path | None = None, store: str | None = None, **more: str) -> None:
-        """A gateway with a `state` of its own, `more` in its environment; equipment that runs until
-        `finish`."""
+        """Start a gateway with its own `state` folder and `more` in its environment, and equipment that runs
+        until `finish`."""
         self.slices += 1
         self.run_folder = self.folder / f"devices-{self.slices}"
         self.state = state if state is not None else self.folder / f"gateway-{self.slices}"
@@ -183,7 +183,7 @@ class World:
         return verdict
 
     def command(self, words: list[str]) -> str:
-        """What a command prints."""
+        """Output of a command."""
         log = self.folder / f"command-{secrets.token_hex(4)}.log"
         child = self.nursery.start(words, {"QILU_API_KEY": KEYS["admin"], "COLUMNS": "200"}, log)
         eventually(lambda: child.code is not None, "the command ends")
@@ -344,7 +344,7 @@ def test_whatever_a_store_answers_nothing_is_lost(world: World) -> None:
             store.answer = lambda _: STORED
             wake.set()
             world.flowing()
-            # Readings that it refuses for good, and some with which it fails for ever; then it is mended.
+            # Readings that it always refuses, and some that always make it fail; then it is repaired.
             units: list[str] = []
 
             def dislike(lines: list[str], units: list[str] = units) -> Answer:
@@ -437,7 +437,7 @@ def test_a_disk_that_is_full_stalls_and_loses_nothing(small_disk: Path, world: W
     eventually(lambda: world.metric("messages") >= 0 or world.gateway.code is not None, "started")  # type: ignore[union-attr]
     ballast.unlink()
     if world.gateway is not None and world.gateway.code is not None:
-        world.start_gateway()  # whoever keeps services running does
+        world.start_gateway()  # as a service manager does
     world.influxdb.start()
     assert_nothing_is_wrong(world.finish())
 

@@ -1,6 +1,6 @@
-"""The gateway's memory stays flat, whatever happens around it: messages in plenty, a store that goes away and
-comes back, refusals. Half of the units speak JSON, half Sparkplug. Gateway and publisher are processes of
-their own, the broker is real; the store answers at once.
+"""The gateway's memory stays flat, whatever happens around it: messages in plenty, a store that fails and
+comes back, refusals. Half of the units speak JSON, half Sparkplug. Gateway and publisher are separate
+processes, the broker is real; the store answers at once.
 
 The short form sends five minutes' worth of messages six times as fast; the long form (QILU_SOAK=1, or
 QILU_SOAK_MINUTES=n for another length) sends at a steady rate for an hour. Both print the resident size over
@@ -49,12 +49,12 @@ client.max_inflight_messages_set(1000)
 client.connect(host, port)
 client.loop_start()
 node = "{COUNTY}", "{ENTERPRISE}"
-pending, said = [], 0
+pending, sent = [], 0
 
 def say(kind, unit, ts_ms, metrics):
-    global said
-    body = sparkplug.encode(Payload(ts_ms, said % 256, metrics))
-    said += 1
+    global sent
+    body = sparkplug.encode(Payload(ts_ms, sent % 256, metrics))
+    sent += 1
     pending.append(client.publish(topics.sparkplug(kind, *node, unit), body, 1))
 
 say("NBIRTH", None, 1_600_000_000_000, [Metric("bdSeq", None, None, DataType.INT64, 0)])
@@ -165,7 +165,7 @@ def test_resident_memory_stays_flat(
         gateway.child.end(signal.SIGTERM)
         if feeder is not None:
             feeder.wait(30)
-    # What a process needs in all it has seen in the first part: full windows, a full batch, an outage.
+    # The first part has every peak of memory: full windows, a full batch, an outage.
     warm = [resident for minute, count, resident, _ in samples if count <= _warm_up(messages)]
     later = [resident for minute, count, resident, _ in samples if count > _warm_up(messages)]
     assert max(later) <= max(warm) * GROWTH, samples

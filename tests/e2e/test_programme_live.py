@@ -37,7 +37,7 @@ ADMIN, INGEST = "the-admin-key-of-this-test", "the-gateway-key-of-this-test"
 
 @cache
 def model_month_by_month() -> list[dict[str, int]]:
-    """What the model counts for one enterprise in a thousand, from its events and nothing else."""
+    """Counts of the model for one enterprise in a thousand, from its events alone."""
     model = Model(load_scenario())
     chosen = model.draws.uniform("replay", np.arange(model.world.enterprises)) < SCALE
     counter, ids, months = Counter(model.world), set(), []
@@ -121,7 +121,7 @@ def test_every_month_the_platform_counts_what_the_model_counts_through_two_kills
     run = LiveRun(tmp_path / "state", *ports, "--scale", "1/1000", "--speed", "max", "--broker", "mosquitto")
     report = tmp_path / "report.json"
     try:
-        # What holds broker, gateway, store and platform is gone at once, and the player with it.
+        # Broker, gateway, store and platform are killed at once, and the player with them.
         for months in (9, 30):
             run.start()
             run.kill_after(months)

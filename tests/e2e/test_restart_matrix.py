@@ -3,7 +3,7 @@ follow the host's STATE and devices that ignore it publish. Every message that t
 stored or a dead letter in the end, exactly; what a killed broker forgets is printed.
 
 Mosquitto runs as in the compose stack, with its rules and their reloads; the store is InfluxDB; platform and
-gateway are processes of their own. Edge nodes' rules change while a part is down, so a reload meets sessions
+gateway are separate processes. Edge nodes' rules change while a part is down, so a reload meets sessions
 that came back with the broker. The same is done to `qilu up` as a whole. The short form has each cell once,
 `make soak` (QILU_SOAK=1) 200 restarts and more in a random order.
 """
@@ -52,7 +52,7 @@ RESTARTS, STACK_RESTARTS = 200, 30
 SEED = 20260202
 PATIENCE_S = 120.0
 LOST_S = 3.0
-"""What has not arrived when the gateway is well and nothing has moved for so long is lost."""
+"""A reading is lost if it has not arrived after this time, in which the gateway was healthy and idle."""
 COUNTY = "370202"
 SPARKPLUG, PLAIN, BYSTANDER = "spark-works", "plain-works", "other-works"
 MOTOR = CATALOGUE["motor"]
@@ -88,8 +88,8 @@ def eventually(done: Callable[[], Any], what: str, patience_s: float = PATIENCE_
 
 
 class Device:
-    """Made by hand: paho-mqtt, plain JSON, a certificate, no idea of STATE. What the broker does not
-    acknowledge is sent again."""
+    """A hand-made device: paho-mqtt, plain JSON, a certificate; it ignores STATE. It sends messages again
+    that the broker has not acknowledged."""
 
     def __init__(self, world: World, unit: str, base_ms: int, version: int) -> None:
         self.unit, self._base_ms = unit, base_ms
@@ -132,7 +132,7 @@ class Device:
 
 
 class Node:
-    """A simulated edge node with one unit, in an event loop of its own."""
+    """A simulated edge node with one unit, in a separate event loop."""
 
     def __init__(self, world: World, unit: str, base_ms: int) -> None:
         self._base_ms = base_ms
@@ -216,14 +216,14 @@ class World(ABC):
 
     @property
     def rules(self) -> str:
-        """Edge nodes' rules as the broker was told to read them last."""
+        """Edge nodes' rules that the broker loaded last."""
         raise NotImplementedError
 
     def change_rules(self) -> None:
-        """Another enterprise loses its rights, or has them again. Returns when the broker was told."""
+        """Suspend or resume another enterprise. Returns when the broker has the new rules."""
         self._barred = not self._barred
         (self.platform.suspend_enterprise if self._barred else self.platform.resume_enterprise)(BYSTANDER)
-        eventually(lambda: (BYSTANDER in self.rules) is not self._barred, "the broker was told")
+        eventually(lambda: (BYSTANDER in self.rules) is not self._barred, "the broker has the new rules")
 
     def metric(self, name: str) -> float:
         """A figure of the gateway's; -1 while it does not answer."""
@@ -484,7 +484,7 @@ def test_nothing_acknowledged_is_lost_whatever_restarts(world: World) -> None:
         lost = world.play(cell)
         print(f"{type(world).__name__}: {', '.join(cell)}: lost {lost}", flush=True)  # noqa: T201
         outcome[cell] = Lost(*map(sum, zip(outcome.get(cell, Lost(0, 0)), lost, strict=True)))
-    # The stack's broker is told to end when the stack is killed; a machine's is killed with it.
+    # The stack's broker gets SIGTERM when the stack is killed; a machine's is killed with it.
     forgetful = ("broker", "all", BEHIND) if isinstance(world, Compose) else ()
     wrong = {
         cell: lost

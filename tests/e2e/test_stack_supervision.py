@@ -1,4 +1,4 @@
-"""What becomes of a stack whose parts die, whose terminal is closed, and whose parts do not start."""
+"""Supervision of a stack: parts that die or do not start, and a terminal that is closed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATIENCE_S = 90.0
 
 
 class Up:
-    """`qilu up` with 30 units in a folder of its own; its output goes to a file."""
+    """`qilu up` with 30 units in a separate folder; its output goes to a file."""
 
     def __init__(self, folder: Path, flags: list[str], **process: object) -> None:
         self.state = folder / "state of mine"  # whose path wants quoting
@@ -86,7 +86,7 @@ def start(tmp_path: Path, ports: list[str]) -> Iterator[Callable[..., Up]]:
 
 
 def stored(output: str) -> int:
-    """What the newest status line says is stored."""
+    """Number of stored readings in the newest status line."""
     found = re.findall(r"stored ([\d,]+)", output)
     return int(found[-1].replace(",", "")) if found else 0
 

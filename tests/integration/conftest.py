@@ -1,4 +1,4 @@
-"""What tests of gateway and platform stand in, for those that want it."""
+"""Fixtures for tests of gateway and platform."""
 
 from __future__ import annotations
 

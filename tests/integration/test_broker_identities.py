@@ -1,4 +1,4 @@
-"""Who may do what at a real Mosquitto with TLS, set up as the compose stack does it (compose/): rules from
+"""Permissions at a real Mosquitto with TLS, set up as in the compose stack (compose/): rules from
 the platform's registry, certificates from its authority."""
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def until(done: Callable[[], object], what: str) -> None:
 
 
 class World:
-    """A platform and a Mosquitto, each a process of its own, in one folder."""
+    """A platform and a Mosquitto, as separate processes, in one folder."""
 
     def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
         self.folder = folder
@@ -109,7 +109,7 @@ class World:
         return folder / enterprise
 
     def allowed(self, enterprise: str) -> bool:
-        """The broker has been told of the node."""
+        """The broker's rules contain the node."""
         return f"user {enterprise}\n" in (self.folder / "own" / "nodes.acl").read_text()
 
     def newest(self, enterprise: str) -> str:
@@ -355,7 +355,7 @@ def test_the_example_that_comes_with_a_certificate_runs_as_it_is(
     done = subprocess.run(["sh", files[A] / "publish.sh"], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
     assert operator.received.get(timeout=PATIENCE_S) == f"qilu/v1/{GROUP[A]}/{A}/motor-of-{A}/telemetry"
-    # What the broker refuses is no success: no unit's topic is under a unit.
+    # A topic that the broker refuses is an error: no unit's topic is below another unit's.
     refused = subprocess.run(
         ["sh", files[A] / "publish.sh", "motor/1"], capture_output=True, text=True, timeout=PATIENCE_S
     )
@@ -501,7 +501,7 @@ async def test_services_come_in_by_tls_and_the_gateway_refuses_a_suspended_enter
         await eventually(refused, "refused")
         before = gateway.counters.stored
         send(B)
-        await eventually(lambda: gateway.counters.stored == before + 1, "the other one goes on")
+        await eventually(lambda: gateway.counters.stored == before + 1, "the other one continues")
         world.platform.resume_enterprise(A)
 
         def accepted() -> bool:

@@ -1,4 +1,4 @@
-"""`qilu platform import` and `qilu platform keys`, against a platform in a process of its own."""
+"""`qilu platform import` and `qilu platform keys`, against a platform in a separate process."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def by_hand(
         said, wrong = capsys.readouterr()
         return ended.value.code, said, wrong
 
-    console.cache_clear()  # made anew, it writes where output is caught
+    console.cache_clear()  # a new console writes to the captured output
     yield run
     console.cache_clear()
 

@@ -144,7 +144,7 @@ async def test_commands_take_effect_in_stored_telemetry_and_their_answers_come_b
             ts_ms, power = await all_parts.latest(motor, "power_in")
             return bool(ts_ms >= stop["holds_from_ms"] and power == 0.0)
 
-        await eventually_async(stands, "the motor stands")
+        await eventually_async(stands, "the motor has stopped")
         started = await all_parts.answered(await all_parts.command(motor, command="start"))
         load = await all_parts.answered(
             await all_parts.command(motor, command="set_point", name="load", value=100.0)
@@ -176,9 +176,7 @@ async def test_commands_take_effect_in_stored_telemetry_and_their_answers_come_b
             return bool(power)
 
         await eventually_async(turns, "the motor turns again")
-        answer = await all_parts.answered(
-            unheard
-        )  # its node exists, so it is told that there is no such unit
+        answer = await all_parts.answered(unheard)  # its node exists, and answers that there is no such unit
         assert (answer["state"], "no unit of this edge node" in answer["reason"]) == ("refused", True)
 
         # All of it is in the books.
@@ -226,7 +224,7 @@ async def test_sloppy_and_hostile_commands_hurt_nobody(mosquitto: Any, tmp_path:
         async def stands() -> bool:
             return bool((await all_parts.latest(motor.id, "power_in"))[1] == 0.0)
 
-        await eventually_async(stands, "the motor stands")
+        await eventually_async(stands, "the motor has stopped")
         publisher.close()
         assert [given.kind for given in all_parts.manifest.commands] == ["stop"]
         assert not all_parts.running.done()

@@ -1,5 +1,5 @@
-"""`qilu dashboards push` against the shipped fake of Grafana's HTTP API. What a real Grafana
-makes of the dashboards is not shown here."""
+"""`qilu dashboards push` against the shipped fake of Grafana's HTTP API. It does not show
+how a real Grafana draws the dashboards."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Every query of the dashboards and alerts, asked as Grafana asks it, of a real InfluxDB that the real stack
-has filled: `qilu up` as a process of its own, simulating an hour, and beside the fleet two hand-made
+has filled: `qilu up` as a separate process, simulating an hour, and beside the fleet two hand-made
 devices that break their limits and one message that nobody can read. Nothing here is drawn by Grafana."""
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Filled:
     units: dict[str, str]
     """A unit of each class that has readings."""
     manifest: Manifest
-    """What was simulated: it can be computed again."""
+    """Manifest of the run, from which the simulation can be computed again."""
     answers: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Nothing is written any more: what was asked once need not be asked again."""
 
@@ -120,7 +120,7 @@ def until(condition: Any, what: str, seconds: float = 120) -> Any:
 
 
 def environment_of(state: Path) -> dict[str, str]:
-    """What the file for shells holds; secrets stand in files that it names."""
+    """Variables of the file for shells; secrets are read from the files that it names."""
     found = re.findall(r"^export (\w+)=(.*)$", (state / "env").read_text(encoding="utf-8"), re.MULTILINE)
     secret = re.compile(r"[\"']?\$\(cat [\"']?([^\"')]+)[\"']?\)[\"']?")
     return {
@@ -162,7 +162,7 @@ def own_devices(environment: dict[str, str], now_ms: int) -> None:
 
 
 def history(now_ms: int) -> list[Point]:
-    """What the platform would have written in the thirty days before, thinly: one roll-up an hour."""
+    """Points that the platform would have written in the thirty days before, with one roll-up per hour."""
     names = ["enterprises_onboarded", "units_onboarded", "units_registered", "units_active", "centres"]
     scopes = [("province", PROVINCE), ("city", "370100"), ("city", "370200"), ("class", "motor")]
     found = []

@@ -46,7 +46,7 @@ faults: {rate: 20}
 
 
 class Listener:
-    """What edge nodes and clocks say, heard by a client that has nothing to do with ours."""
+    """Messages of edge nodes and clocks, received by an independent client."""
 
     def __init__(self, broker: Any) -> None:
         self.data: list[tuple[str, bytes]] = []
@@ -137,7 +137,7 @@ async def test_a_killed_backfill_goes_on_where_it_stood(mosquitto: Any, tmp_path
         manifest = load_manifest(state)
         assert manifest.finished
         await eventually(lambda: gateway.counters.in_flight == 0, "all is stored")
-        # What the manifest has as acknowledged is not published again.
+        # Readings that the manifest records as acknowledged are not published again.
         heard = [(node, sparkplug.decode(body)) for node, body in listener.data]
         assert heard
         for node, payload in heard:

@@ -121,7 +121,7 @@ class Observer:
         return found
 
     def readings(self) -> Readings:
-        """What a host makes of births and data; a value that changes when it is repeated fails."""
+        """Readings as a host decodes them from births and data. Fails if a repeated value differs."""
         units = {unit.id: unit for unit in fleet_of(SCENARIO, units=4 * UNITS)}
         aliases: dict[tuple[str, int], str] = {}
         found: Readings = {}
@@ -186,7 +186,7 @@ async def test_every_reading_is_published_and_counted_once(mosquitto: Any, obser
     observer.host(online=True)
     report = await run(config(mosquitto, for_s=60.0))
     wanted = expected(START_MS + 60_000)
-    await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every farewell")
+    await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every NDEATH")
     assert observer.readings() == wanted
     assert report.readings_made == report.readings_acked == len(wanted)
     assert (report.pending, report.dropped, report.units) == (0, 0, UNITS)
@@ -200,7 +200,7 @@ async def test_births_come_before_data_and_seq_counts_every_message(
 ) -> None:
     observer.host(online=True)
     report = await run(config(mosquitto, for_s=120.0))
-    await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every farewell")
+    await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every NDEATH")
     nodes = {unit.enterprise.id for unit in fleet_of(SCENARIO, units=UNITS)}
     assert {topic.node for topic, _ in observer.of("NBIRTH")} == nodes
     for node in nodes:
@@ -244,7 +244,7 @@ async def test_a_device_that_its_node_loses_dies_and_is_born_again(
             unit = next(unit for unit in fleet_of(rough) if unit.enterprise.id == node.node)
             observer.command(unit, sparkplug.Metric("Node Control/Rebirth", value=True))
             report = await task
-        await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every farewell")
+        await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every NDEATH")
         assert (report.pending, report.dropped) == (0, 0)
         assert len(observer.of("DDEATH")) > 20
         alive: set[str | None] = set()
@@ -280,7 +280,7 @@ async def test_a_run_in_the_future_announces_its_clock_before_its_readings(
     begin_ms = clock.wall_ms() + 400 * 86_400_000
     report = await run(config(mosquitto, start_ms=begin_ms, for_s=7200.0, units=10))
     assert report.readings_acked == report.readings_made
-    await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every farewell")
+    await until(lambda: len(observer.of("NDEATH")) == report.enterprises, "every NDEATH")
     announced_ms = 0
     places = dict(zip(observer.clock_places, observer.clocks, strict=True))
     for i, (topic, payload) in enumerate(observer.messages):
@@ -359,7 +359,7 @@ async def test_the_host_going_away_and_coming_back_loses_and_invents_nothing(
         await until(lambda: len(observer.of("DDATA")) > 2 * UNITS, "data")
         nodes = {unit.enterprise.id for unit in fleet_of(SCENARIO, units=UNITS)}
         observer.say(topics.state(), observer.state(online=False), retain=True)  # of equal timestamp
-        await until(lambda: {topic.node for topic, _ in observer.of("NDEATH")} == nodes, "every farewell")
+        await until(lambda: {topic.node for topic, _ in observer.of("NDEATH")} == nodes, "every NDEATH")
         births = len(observer.of("NBIRTH"))
         observer.host(online=True)
         await until(lambda: len(observer.of("NBIRTH")) == births + len(nodes), "births on new connections")
@@ -497,7 +497,7 @@ async def test_a_cancelled_run_says_farewell_and_leaves_a_manifest(
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, PATIENCE_S)
     nodes = {unit.enterprise.id for unit in fleet_of(SCENARIO, units=UNITS)}
-    await until(lambda: {topic.node for topic, _ in observer.of("NDEATH")} == nodes, "every farewell")
+    await until(lambda: {topic.node for topic, _ in observer.of("NDEATH")} == nodes, "every NDEATH")
     manifest = load_manifest(tmp_path)
     assert not manifest.finished
     assert set(manifest.nodes) == nodes
@@ -545,7 +545,7 @@ async def test_readings_that_the_broker_refuses_are_kept_and_published_once_it_t
         ruled.allow("NBIRTH", "DBIRTH", "NDEATH")
         ruled.reload()
         await until(lambda: reports and reports[-1].pending > 20, "readings that stay at home")
-        # What the manifest says was acknowledged has arrived: the refused readings are not among it.
+        # All readings that the manifest counts as acknowledged have arrived, without the refused ones.
         arrived = set(observer.readings())
         manifest = load_manifest(tmp_path / "run")
         assert {(r.unit, r.ts_ms) for r in manifest.readings()} <= arrived

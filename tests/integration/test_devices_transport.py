@@ -147,7 +147,7 @@ Message = tuple[str | None, int | None, bool]
 
 
 class Wire:
-    """All data messages at the broker, by edge node, and which readings were said to be historical."""
+    """All data messages at the broker, by edge node, and which readings were marked as historical."""
 
     def __init__(self, broker: Any) -> None:
         self.messages: dict[str, list[Message]] = defaultdict(list)

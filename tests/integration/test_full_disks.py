@@ -1,5 +1,5 @@
-"""Disks that are full, read-only or damaged: nothing ends, nothing that was acknowledged is lost, and work
-goes on by itself once there is room."""
+"""Disks that are full, read-only or damaged: nothing ends, no acknowledged reading is lost, and work
+continues by itself once there is room."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def write_until_away(store: Store, first_ms: int) -> tuple[int, list[Point
 
 
 # The first disk is full for the log beside the file, the second one for the checkpoint, after which DuckDB
-# wants the file opened anew.
+# requires the file to be opened again.
 @pytest.mark.parametrize("megabytes", [4, 22])
 async def test_a_full_disk_is_a_duckdb_store_that_is_away_until_there_is_room(
     small_disk: Any, megabytes: int
@@ -208,7 +208,7 @@ async def test_a_full_store_disk_is_spooled_for_and_drained_when_there_is_room(
         small_disk.clear()
         await eventually(lambda: gateway.counters.stored == sender.sent, "all stored")
         sender.send(100)
-        await eventually(lambda: gateway.counters.stored == sender.sent, "and goes on")
+        await eventually(lambda: gateway.counters.stored == sender.sent, "and continues")
         assert "reasons" not in await health(gateway)
         assert gateway.counters.dead_lettered == 0
     assert await stored(settings) == sender.sent
@@ -249,7 +249,7 @@ async def full_and_then_not(
         [telemetry(f"nobody{number}", {**motor(), "note": "x" * 50_000}) for number in range(30)]
     )
     sender.send(500)
-    await eventually(lambda: "state file" in gateway.troubles(), "the state file is said to be in trouble")
+    await eventually(lambda: "state file" in gateway.troubles(), "the state file is reported")
     await eventually(lambda: not gateway.online, "offline")
     found = await health(gateway)
     assert found["status"] == "degraded"
@@ -278,7 +278,7 @@ async def test_a_full_spool_disk_holds_and_goes_on_when_there_is_room(
         await eventually(lambda: gateway.counters.spooled == 200, "spooled")
         small_disk.fill()
         sender.send(1000)
-        await eventually(lambda: "spool" in gateway.troubles(), "the spool is said to be full")
+        await eventually(lambda: "spool" in gateway.troubles(), "the full spool is reported")
         await eventually(lambda: gateway.counters.in_flight > 0, "held")
         found = await health(gateway)
         assert set(found["reasons"]) >= {"store", "spool"}
@@ -331,7 +331,7 @@ async def test_a_full_registry_disk_refuses_changes_and_counts_right_when_there_
             publisher.send_all([telemetry(f"u{number}", motor(1)) for number in range(60)])
             await eventually(lambda: gateway.counters.stored == 90, "the gateway stores all the same")
             assert await gateway.unreported() > 0, "what cannot be counted waits"
-            assert (await client.get("/v1/units/u5")).status_code == 200, "reading goes on"
+            assert (await client.get("/v1/units/u5")).status_code == 200, "reads still work"
             health = (await client.get("/healthz")).json()
             assert "full" in health["reasons"]["registry"]
             small_disk.clear()

@@ -1,4 +1,4 @@
-"""When a unit was born last stands in the store, beside its readings: in both kinds of store."""
+"""Both stores keep the time of a unit's last birth with its readings."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ async def test_the_newest_point_of_a_birth_says_when_it_was_said(
         publisher.send(*birth((0, 1), START_MS + 1500))
         publisher.send(*data("m1", 10, 7.0))
         publisher.send(*data("m1", 20, 8.0))
-        # A rebirth: the same values again, said later.
+        # A rebirth: the same values again, with a later timestamp.
         publisher.send(*birth((0, 10), START_MS + 33_000))
-        # No time of its own, and one that lies years ahead: the newest sample's counts.
+        # No time, and one that is years ahead: the newest sample's time counts.
         publisher.send(*birth((0, 40), None))
         publisher.send(*birth((0, 50), START_MS * 2))
         publisher.send(*telemetry("m2", motor()))

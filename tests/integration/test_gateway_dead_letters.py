@@ -1,4 +1,4 @@
-"""Dead letters, seen by whoever mends their cause: list, show, replay, purge."""
+"""Commands for dead letters: list, show, replay, purge."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_letters_are_taken_again_once_their_cause_is_mended(
             Reason.NO_BIRTH: 2,
         }
         state = settings.state
-        # Not mended yet: nothing changes, and nothing is counted twice.
+        # Not fixed yet: nothing changes, and nothing is counted twice.
         assert await run("replay", "--state", state, "--all") == {
             "done": 0, "readings": 0, "kept": 7, "before_id": None,
         }  # fmt: skip

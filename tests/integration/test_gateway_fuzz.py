@@ -1,6 +1,6 @@
-"""Whatever is published, on whatever topic: the gateway goes on, every reading is accounted for. Real broker,
-real store; random and mutated topics and payloads, seeded. 20,000 messages with all tests, 1,000,000 with
-QILU_SOAK=1.
+"""Whatever is published, on whatever topic: the gateway continues and accounts for every reading. Real
+broker, real store; random and mutated topics and payloads, seeded. 20,000 messages with all tests, 1,000,000
+with QILU_SOAK=1.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def topic(chance: random.Random) -> str:
 
 
 def messages(chance: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
-    """One in so many is a good reading of a unit that nothing else is said of."""
+    """One message in CANARY_EVERY is a good reading of a unit that occurs in no other message."""
     for place in range(count):
         if place % CANARY_EVERY == 0:
             yield telemetry("canary", motor(place))
@@ -216,7 +216,7 @@ async def test_nothing_that_is_published_stops_the_gateway_or_is_forgotten(
     assert sum(kept.values()) + evicted == dead_lettered
     assert len(kept) >= 8  # of eleven reasons
     assert canaries == 0
-    # What is stored of the canary is exactly what was sent of it.
+    # The store holds exactly the canary's readings that were sent.
 
     async with open_store(settings.store) as store:
         points = 0

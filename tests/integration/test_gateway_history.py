@@ -1,4 +1,4 @@
-"""History beside the present: a session and a window of its own, tables of its own."""
+"""History beside the present: with a separate session, window and tables."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_history_has_alias_tables_of_its_own_and_says_nothing_of_who_is_th
         publisher.send(*history((topics.sparkplug("NDEATH", COUNTY, ENTERPRISE), b"")))
         await eventually(lambda: gateway.counters.stored == 3, "history")
         publisher.send(*data("m1", 101, 7.0, first_alias=1))
-        await eventually(lambda: gateway.counters.stored == 4, "the present goes on")
+        await eventually(lambda: gateway.counters.stored == 4, "the present continues")
         publisher.send(*history(telemetry("m1", motor(2))))
         await eventually(lambda: gateway.counters.dead_lettered == 1, "no JSON among history")
         assert platform.gone == []

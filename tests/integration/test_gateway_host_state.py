@@ -81,9 +81,9 @@ def follower(any_broker: Any, settings: Settings) -> Iterator[Follower]:
 
 
 async def settled(broker: Any, follower: Follower, wanted: bool) -> None:
-    """Everybody is told the same: who has followed all along, and who comes now."""
+    """An earlier subscriber and a new one receive the same state."""
     await eventually(lambda: follower.online == wanted, f"online is {wanted}")
-    # What was published last may be on its way still: ask until the broker hands out the right one.
+    # The last message may still be on its way: ask until the broker delivers the right one.
     deadline = time.monotonic() + 60
     while True:
         with contextlib.closing(Follower(broker, follower.topic.rpartition("/")[2])) as late:

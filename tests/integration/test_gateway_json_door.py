@@ -1,4 +1,4 @@
-"""Hand-made devices at a running gateway: readings without a time, and what their owners are told."""
+"""Hand-made devices at a running gateway: readings without a time, and problems reported to owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway while the store is away or refuses: the spool, and what the store's answers mean."""
+"""The gateway while the store is unavailable or refuses: the spool, and the store's answers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_while_the_store_is_away_readings_are_spooled_and_reported_only_on
         assert "qilu_gateway_spooled 320.0" in text
         assert gateway.counters.in_flight == 0
     assert platform.counted == 1  # nothing is counted before it is stored
-    # Another process goes on with what it finds.
+    # Another process continues from the files.
     async with online(settings) as gateway:
         assert gateway.counters.recovered == gateway.counters.spooled == 320
         publisher.send(*telemetry("m3", motor(0)))

@@ -1,5 +1,5 @@
-"""Who may say what about which unit, and what a message is worth that the broker kept: on both brokers, with
-restarts of the gateway in between.
+"""Ownership: which messages count for which unit, retained ones included. On both brokers, with restarts of
+the gateway in between.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def alias(number: int, value: float) -> Metric:
 
 
 async def values(settings: Settings) -> dict[int, dict[str, float]]:
-    """What is stored of m1, by seconds after the start."""
+    """Stored values of m1, by seconds after the start."""
     async with open_store(settings.store) as store:
         names = ["speed", "power_in"]
         rows = await store.series("motor", {"unit": "m1"}, names, START_MS, START_MS + 3_600_000)
@@ -105,7 +105,7 @@ async def test_a_node_says_nothing_about_what_is_not_its_own(
         publisher.send("spBv1.0/STATE/Scada 1", b"OFFLINE")
         publisher.send(*message("DDATA", alias(1, 3.0), second=1))
         await eventually(lambda: gateway.counters.stored == 2, "its own data")
-        # The unit is retired, and its node says farewell: no reading, and no refusal.
+        # The unit is retired, and its node publishes its death: no reading, and no refusal.
         publisher.send(*message("DDEATH", unit="retired"))
         publisher.send(*message("DDEATH"))
         await eventually(lambda: platform.gone == ["m1"], "its own death")
@@ -158,7 +158,7 @@ async def test_what_the_broker_kept_gives_no_alias_another_meaning(
 async def test_deaths_and_births_are_remembered_through_restarts_of_gateway_and_broker(
     any_broker: Any, settings: Settings, platform: FakePlatform, publisher: Publisher
 ) -> None:
-    """Also what came while the gateway was away."""
+    """Also messages that arrived while the gateway was down."""
     platform.register("m1")
     async with online(settings) as gateway:
         publisher.send(*message("NBIRTH", bd_seq(9)))
@@ -174,7 +174,7 @@ async def test_deaths_and_births_are_remembered_through_restarts_of_gateway_and_
         publisher.send(*message("DDATA", alias(1, 2.0), second=1))
         await eventually(lambda: gateway.counters.stored == 1, "it lives")
         any_broker.stop()
-        await eventually(lambda: not gateway.online, "the broker is away")
+        await eventually(lambda: not gateway.online, "the broker is down")
         any_broker.start()
         publisher.close()
         publisher = Publisher(any_broker)

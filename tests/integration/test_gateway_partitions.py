@@ -74,7 +74,9 @@ async def test_two_gateways_share_the_counties_and_store_each_reading_once(
         assert [gateway.counters.accepted for gateway in gateways] == [300, 300]
         # A topic of another's county reaches nobody but its gateway.
         publisher.send(*telemetry(counties[0], f"{counties[1]}-m1", 0))
-        await eventually(lambda: gateways[0].counters.dead_lettered == 1, "refused by the county's gateway")
+        await eventually(
+            lambda: gateways[0].counters.dead_lettered == 1, "refused by the gateway of the county"
+        )
         assert gateways[1].counters.dead_lettered == 0
         assert "qilu_gateway_shared_groups 0.0" in (await get(gateways[0], "/metrics")).text
         states = {state["host"] for state in publisher.states if state["online"]}
@@ -164,7 +166,7 @@ async def test_a_host_that_somebody_else_calls_offline_says_that_it_is_not(
         said = len(publisher.states)
         wrong = json.dumps({"online": False, "timestamp": 1}).encode()
         publisher.send(topics.state(settings.host_id), wrong)
-        await eventually(lambda: len(publisher.states) >= said + 2, "said again")
+        await eventually(lambda: len(publisher.states) >= said + 2, "published again")
         assert publisher.states[-1]["online"]
 
 

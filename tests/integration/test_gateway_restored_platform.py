@@ -108,7 +108,7 @@ async def test_units_that_send_are_on_cloud_again_and_suspended_ones_are_refused
             gateway = await stack.enter_async_context(online(settings))
             await send_until(lambda: on_cloud(client, "m1", "m2"), "m1", "m2")
             assert gateway.counters.dead_lettered == 0
-        # What came meanwhile is stored, also without the platform.
+        # Readings that arrived meanwhile are stored, also without the platform.
         before = gateway.counters.stored
         publisher.send(*telemetry("m1", motor(next(seconds))))
         await eventually(lambda: gateway.counters.stored == before + 1, "stored")

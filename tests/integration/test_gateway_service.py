@@ -89,7 +89,7 @@ async def test_who_is_barred_is_refused_soon_and_not_when_the_answer_is_old(
         await eventually(refused, "refused")
         stored_before = gateway.counters.stored
         publisher.send(other, json.dumps(motor(1)).encode())
-        await eventually(lambda: gateway.counters.stored == stored_before + 1, "the other one goes on")
+        await eventually(lambda: gateway.counters.stored == stored_before + 1, "the other one continues")
         assert platform.asked > asked
 
 
@@ -173,7 +173,7 @@ async def test_the_runs_clock_moves_the_future(
         publisher.send(topics.CLOCK, json.dumps({"now": later_ms, "speed": 1.0}).encode())
         publisher.send(*telemetry("m1", motor() | {"ts": later_ms}))
         await eventually(lambda: gateway.counters.stored == 1, "a reading of the run's present")
-    # What waits at the broker comes before anything that the broker knows of the clock.
+    # Messages queued at the broker are delivered before its retained clock.
     publisher.send(*telemetry("m1", motor() | {"ts": later_ms + 1}))
     async with online(settings) as gateway:
         await eventually(lambda: gateway.counters.accepted == 1, "the next one taken")
@@ -224,7 +224,7 @@ async def test_what_dies_is_stale_at_the_platform_until_it_is_heard_of_again(
         await eventually(lambda: sorted(platform.gone) == ["m1", "m2", "m2"], "both gone")
         platform.active.clear()
         publisher.send_all([node("NBIRTH", 8), birth("m1", 1)])
-        await eventually(lambda: set(platform.active) == {"m1"}, "heard of again, within the hour")
+        await eventually(lambda: set(platform.active) == {"m1"}, "active again, within the hour")
         assert gateway.counters.dead_lettered == 0
 
 
@@ -267,7 +267,7 @@ async def test_without_a_spool_a_store_that_is_away_stalls_and_loses_nothing(
         await eventually(lambda: gateway.online, "online again")
         assert gateway.counters.redelivered == 0
     assert await stored(settings) == 501
-    assert publisher.states[-1]["online"] is False  # said goodbye
+    assert publisher.states[-1]["online"] is False  # the last STATE is offline
 
 
 async def test_without_a_spool_a_store_that_is_away_at_the_start_is_waited_for(

@@ -1,6 +1,6 @@
 """Messages by column and messages one by one come to the same: two gateways are given what a random province
 of odd and broken equipment publishes, delivered twice, out of order, across births, deaths, restarts, a store
-that is away or refuses; one of them takes every message apart by itself. Points, dead letters, problems,
+that is unavailable or refuses; one of them decodes every message alone. Points, dead letters, problems,
 first readings, counters and answers to marks are compared as text. A real DuckDB each; the broker is
 scripted, so that both get exactly the same. Thousands of messages with all tests, more than a million with
 QILU_SOAK=1.
@@ -45,7 +45,7 @@ def test_by_column_and_one_by_one_all_comes_to_the_same(seed: int, tmp_path: Pat
     differences = [f"columns: {line}" for line in columns - plain]
     differences += [f"plain:   {line}" for line in plain - columns]
     assert not differences, f"{len(differences)} lines differ\n" + "\n".join(sorted(differences)[:20])
-    # And much was said.
+    # And there was much output.
     kinds = Counter(line.split(" ", 1)[0] for line in plain)
     assert kinds["point"] > MESSAGES / 3
     assert len({line.split("'")[1] for line in plain if line.startswith("letter")}) >= 10

@@ -114,7 +114,7 @@ async def test_a_client_that_says_nothing_little_or_half_is_dropped_and_one_that
         for connection in (silent, drips, half, again):
             assert await closed(connection)
         dripping.cancel()
-        await app.gone.wait()  # who worked on the half request was told
+        await app.gone.wait()  # the handler of the half request was cancelled
         app.go_on.set()
         assert (await waits).endswith(b"done")
 

@@ -1,4 +1,4 @@
-"""What InfluxDB's answers mean: whether points are kept for later or refused, and what the user is told."""
+"""Meaning of InfluxDB's answers: are points kept for later or refused, and the message to the user."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def v2(code: str, message: str) -> str:
 
 
 ANSWERS: list[tuple[int, str, type[StoreError], str]] = [
-    # What can be written later, with what has to be mended.
+    # Can be written later; the text names what has to be fixed.
     (401, v2("unauthorized", "unauthorized access"), Denied, "QILU_INFLUX_TOKEN is not known there"),
     (403, v2("forbidden", "insufficient permissions for write"), Denied, "may not write to 'fake'"),
     (404, v2("not found", "no dbrp mapping found"), Retryable, "no bucket or database 'fake'.*QILU_INFLUX_"),
@@ -53,7 +53,7 @@ ANSWERS: list[tuple[int, str, type[StoreError], str]] = [
     (200, "<html>Welcome</html>", Retryable, "no InfluxDB"),
     (400, "Client sent an HTTP request to an HTTPS server.", Retryable, "TLS"),
     (400, "<html><center>nginx</center></html>", Retryable, "not InfluxDB's own"),
-    # What is refused for good, at least in part.
+    # Refused permanently, at least in part.
     (400, '{"error":"partial write: field type conflict: input field dropped=1"}', Rejected, "type conflict"),
     (400, '{"error":"partial write: points beyond retention policy dropped=1"}', Rejected, "retention"),
     (
@@ -223,7 +223,7 @@ async def test_an_influxdb_1x_with_users_is_written_and_read_by_whom_it_lets(
             async with open_store(address(server, "plant", log_in), token) as store:
                 await store.write([POINTS[0]._replace(ts_ms=number)])
                 assert await store.count("motor") == number + 1
-        # Who may not make databases is told once, and goes on.
+        # A user that may not create databases gets one warning, and work continues.
         assert [each["log_level"] for each in logs] == ([] if log_in.startswith("root") else ["warning"])
     for log_in, token, told in [
         ("reader:pw@", None, "the user 'reader' may not write to 'plant'"),

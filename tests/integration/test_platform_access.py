@@ -1,4 +1,4 @@
-"""Who may do how much, what is repeated, what is noted; and the life of a unit."""
+"""Rights and rate limits, repeated requests, the audit log; and the life of a unit."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_a_suspended_unit_is_neither_admitted_nor_current_until_it_is_resu
         assert await admitted() == {"u-2"}
         listed = (await client.get("/v1/units?state=suspended")).json()["items"]
         assert [each["id"] for each in listed] == ["u-1"]
-        # Stored before it was suspended, told after: onboarded, not current.
+        # Stored before the unit was suspended, reported after: onboarded, not current.
         await change("u-2", "suspend")
         await hear("u-2", now)
         assert await counts() == (2, 0, 0)
@@ -213,7 +213,7 @@ async def test_a_suspended_enterprise_and_its_units_are_out_until_it_is_resumed(
         assert nothing == told | {"enterprises": []}
         beyond = (await client.get("/v1/ingest/barred", params={"after": told["next"] + 10})).json()
         assert beyond == nothing  # who had got further knows that the registry has gone back
-        # What is registered and ended meanwhile balances, too.
+        # A unit that is registered and retired meanwhile is counted correctly, too.
         await do("units", {"id": "u-4", "class": "motor", "enterprise": OWNER})
         assert await admitted() == set()
         await do("contracts/c-1/end")
@@ -309,7 +309,7 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(tmp_path: Pa
         assert refused
         assert int(refused[0].headers["retry-after"]) >= 1
         assert refused[0].headers["content-type"] == "application/problem+json"
-        # What needs no key is not limited by one.
+        # A request that needs no key is not limited by one.
         assert (await client.get("/v1/programme")).status_code == 200
 
 

@@ -475,7 +475,7 @@ async def test_a_unit_counts_once_and_retiring_it_leaves_it_onboarded(
         assert await admitted(id_) == {}
         target = (await programme(client))["units_on_cloud"]
         assert (target["onboarded"], target["current"], target["reached"]) == (1, 0, False)
-        # Its reading was stored before it was retired, and is told after.
+        # Its reading was stored before it was retired, and is reported after.
         await client.post(f"/v1/units/{late['id']}/retire")
         assert (await report("first-readings", (late["id"], 60)))["counted"] == 1
         target = (await programme(client))["units_on_cloud"]
@@ -505,12 +505,12 @@ async def test_active_units_are_those_heard_of_in_a_day(database_url: str) -> No
         assert await hear((ids[0], now), (ids[1], now), (ids[1], now - HOUR_MS), (ids[2], 5), ("x", now)) == 3
         assert await active() == 2
         assert await hear((ids[0], now + 5), (ids[1], now - HOUR_MS)) == 0
-        # A run whose clock is ahead of the wall's: who was heard of by the wall's clock is a day old.
+        # A run whose clock is ahead of the wall clock: units active by the wall clock are a day old.
         assert await hear((ids[3], now + 30 * HOUR_MS)) == 1
         assert await active() == 1
         assert await hear((ids[0], now + 29 * HOUR_MS)) == 1
         assert await active() == 2
-        for stale, expected in ((1, 1), (0, 1)):  # gone, and not more gone when it is said again
+        for stale, expected in ((1, 1), (0, 1)):  # stale, and still one stale unit when reported again
             answer = await client.post("/v1/ingest/deaths", json={"units": [ids[3], "x"]})
             assert (answer.status_code, answer.json()) == (200, {"stale": stale})
             assert await active() == expected

@@ -1,4 +1,4 @@
-"""What was changed by hand is found, and repaired as far as the registry's rows tell what is right."""
+"""Changes by hand are found, and repaired as far as the registry's rows determine the right value."""
 
 from __future__ import annotations
 

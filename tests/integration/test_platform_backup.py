@@ -1,4 +1,4 @@
-"""A backup taken while the platform serves is whole: its books balance, and a platform starts on it."""
+"""A backup taken while the platform serves is complete: its counts agree, and a platform starts on it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """A large file with one bad line in a hundred, over a connection that breaks in the middle: every good line
-is registered once, every bad one told in order, and the platform's memory stays bounded.
+is registered once, every bad one is reported in order, and the platform's memory stays bounded.
 
 The short form has 100,000 lines; the long form (QILU_SOAK=1) has 10,000,000, and says how long it took.
 """
@@ -42,7 +42,7 @@ BAD = (
     (b"%s,motor,%s\n", None, "has 3 values"),
     (b"%s,motor,%s,\xff\n", None, "not UTF-8"),
 )
-"""Lines of a unit and its enterprise; the column that is told, and a word of the reason."""
+"""Lines of a unit and its enterprise; the column that is reported, and a word of the reason."""
 
 
 def bad_kind(number: int) -> int | None:
@@ -163,7 +163,7 @@ async def test_good_lines_are_registered_and_bad_ones_told_whatever_their_number
         assert most_mb < MOST_MB
         sys.stdout.write(
             f"\n{LINES:,} lines in {took_s:.0f} s (load {os.getloadavg()[0]:.1f}): {job['created']:,} units, "
-            f"{job['bad']:,} bad lines told; the platform's memory: {most_mb} MB at most\n"
+            f"{job['bad']:,} bad lines reported; the platform's memory: {most_mb} MB at most\n"
         )
     engine = open_engine(database_url)
     assert audit(engine) == []

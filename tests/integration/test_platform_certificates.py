@@ -63,7 +63,7 @@ def files_with(content: bytes, folder: Path) -> list[str]:
 
 
 async def revoked(client: httpx.AsyncClient) -> dict[str, x509.ReasonFlags | None]:
-    """What the revocation list names; it must be signed by the authority."""
+    """Serial numbers and reasons on the revocation list, which the authority must have signed."""
     ca = x509.load_pem_x509_certificate((await client.get("/v1/authority/ca.pem")).content)
     listed = x509.load_pem_x509_crl((await client.get("/v1/authority/crl.pem")).content)
     public: Any = ca.public_key()

@@ -146,7 +146,7 @@ async def test_eight_writers_with_duplicates_count_everything_once(new_database:
             return outcome
 
         async def write(seed: int) -> Counter[str]:
-            """Everything, each in an order of its own, in pieces that overlap with those of the others."""
+            """Write everything, in random order and in pieces that overlap with those of the other tasks."""
             order = random.Random(seed)
             done: Counter[str] = Counter()
 
@@ -240,7 +240,7 @@ class Programme(RuleBasedStateMachine):
         rows = [unit_row(f"u{n}", ["motor", "boiler"][n % 2], f"e{n % 6}") for n, _ in given]
         self.write(lambda connection: register_units(connection, numbered(*rows)))
         there = {row["id"]: row["enterprise"] for row in rows if row["enterprise"] in self.county}
-        # What is registered under a suspended enterprise is suspended with it.
+        # A unit registered under a suspended enterprise is suspended with it.
         self.suspended |= {unit for unit in there.keys() - self.owner if there[unit] in self.barred}
         self.owner |= there
 
@@ -403,7 +403,7 @@ def test_active_units_are_right_after_a_run_at_speed(new_database: NewDatabase) 
         assert active() == 1  # the real one: nobody is ahead any more
         hear("left", ahead_ms)
         assert active() == 1
-        for hours, expected in ((3, 2), (25, 1)):  # since the run was heard of last
+        for hours, expected in ((3, 2), (25, 1)):  # since the last report of the run
             aged = f"heard_ms = heard_ms - {hours * HOUR_MS} WHERE hour > {now_ms // HOUR_MS}"
             change = text(f"UPDATE activity SET {aged}")
             write(lambda found, change=change: found.execute(change))

@@ -33,7 +33,7 @@ from schemathesis.specs.openapi.checks import (
 ADMIN = "the-admin-key-of-this-test"
 OWNER, UNIT = "370202-e00007", "370202-motor-0000123"
 EXAMPLES = int(os.environ.get("QILU_TEST_EXAMPLES", "8"))
-"""Of each operation: few, for they are many operations; raise it to look harder."""
+"""Examples per operation: few, because there are many operations; raise it to test more."""
 NEEDS_MORE = {"/v1/dead-letters/replay", "/v1/what-if"}
 """Operations that a platform alone cannot do: they ask a gateway, or the programme's model."""
 CHECKS = [
@@ -106,7 +106,7 @@ LOOKED_AT = settings(
 )
 
 
-# What never ends is read below.
+# Streams without an end are read below.
 @schema.exclude(path_regex="/events$").parametrize()
 @LOOKED_AT
 def test_no_answer_is_ours_to_be_ashamed_of(case: Case, address: str) -> None:

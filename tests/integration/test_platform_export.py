@@ -136,7 +136,7 @@ async def test_a_client_writes_a_file_and_an_enterprise_sees_its_own(
 async def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path: Path) -> None:
     class Away:
         def scan(self, measurement: str, start_ms: int, end_ms: int) -> Any:
-            raise Retryable("the store is away")
+            raise Retryable("the store is unavailable")
 
     async with platform(tmp_path, None) as http:
         for wrong, status, word in (
@@ -152,4 +152,4 @@ async def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path: Path) 
     async with platform(tmp_path / "other", Away()) as http:  # type: ignore[arg-type]
         for format_ in ("csv", "parquet"):
             answer = await http.get("/v1/export/readings", params=SPAN | {"format": format_})
-            assert (answer.status_code, "the store is away" in answer.text) == (503, True), answer.text
+            assert (answer.status_code, "the store is unavailable" in answer.text) == (503, True), answer.text

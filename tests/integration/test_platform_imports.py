@@ -1,5 +1,5 @@
-"""Files of enterprises and units, in and out: what is bad is told by line, what broke off goes on, what is
-sent twice is registered once."""
+"""Import and export of enterprises and units: bad lines are reported by number, an interrupted import
+resumes, and lines that are sent twice are registered once."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ async def test_two_that_go_on_with_one_job_register_everything_once(database_url
         answers = await asyncio.gather(
             *(client.patch(path, content=content, headers=headers) for _ in range(2))
         )
-        # One of them is told so; or it came after the other had done it all.
+        # One of them gets 409, unless it arrived after the other had finished.
         assert sorted(answer.status_code for answer in answers)[0] in (200, 409)
         job = (await client.get(path)).json()
         while job["state"] != "done":

@@ -1,7 +1,7 @@
 """Two transactions on PostgreSQL, one of which commits between any two statements of the other: the counts,
 the ledger and the registry agree whichever statement it is.
 
-A rival that has to wait for a lock does so, and goes on when the first transaction has committed.
+A rival that has to wait for a lock does so, and continues when the first transaction has committed.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _pid(connection: Connection) -> int:
 
 
 class World:
-    """A migrated registry with cases, each of which has ids of its own."""
+    """A migrated registry with cases, each of which has separate ids."""
 
     def __init__(self, url: str, cases: int) -> None:
         self.engine = open_engine(url)

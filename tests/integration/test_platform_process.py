@@ -1,4 +1,4 @@
-"""The platform of a stack in a process of its own: it serves, uses the stack's store, and its end is told."""
+"""The platform of a stack in a separate process: serves, uses the stack's store, and its end is reported."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Replica(Server):
 
 
 class Workers:
-    """What they do, and what they were told."""
+    """Clients that register, and the answers they got."""
 
     def __init__(self, client: httpx.AsyncClient, replicas: list[Replica], seed: int) -> None:
         self._client, self._replicas, self._seed = client, replicas, seed

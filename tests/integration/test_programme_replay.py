@@ -1,4 +1,4 @@
-"""What a replay of the programme brings: the same whatever it is cut into, and checked before it starts."""
+"""Replay of the programme: the same result however it is divided, and a check before it starts."""
 
 from __future__ import annotations
 

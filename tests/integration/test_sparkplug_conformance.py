@@ -2,8 +2,8 @@
 test has an assertion's id in its name. Witnesses are the broker's own log and a client that hears everything.
 One scene is played once; the tests look at what was seen.
 
-What a host does about STATE of others, wills, sequence numbers and deaths is tested on both brokers in
-`test_gateway_host_state.py` (in both profiles) and `test_gateway_ownership.py`, and without one in
+Other tests cover a host's handling of others' STATE, wills, sequence numbers and deaths: on both brokers
+`test_gateway_host_state.py` (in both profiles) and `test_gateway_ownership.py`, and without a broker
 `tests/unit/test_gateway_edge_nodes.py` and `test_gateway_rebirths.py`, with the ids in the docstrings.
 """
 
@@ -66,7 +66,7 @@ class Scene:
     nodes: list[str] = field(default_factory=list)
     """Topics `{group}/{node}` of the edge nodes."""
     before_host: list[Heard] = field(default_factory=list)
-    """What edge nodes published before the host was online."""
+    """Messages that edge nodes published before the host was online."""
     contradicted_at: int = 0
     """So many messages had been heard when somebody called the host offline."""
     rebirth_at: int = 0
@@ -173,7 +173,7 @@ async def _play(
             "born again",
         )
         before = gateway.counters.stored
-        await eventually(lambda: gateway.counters.stored > before + 3 * UNITS, "data goes on")
+        await eventually(lambda: gateway.counters.stored > before + 3 * UNITS, "data continues")
         # Data of an edge node that nothing is known of makes the host ask for its birth.
         stranger = Payload(1_700_000_000_000, 1, [Metric(alias=7, value=1.0)])
         recorder.publish(
@@ -185,7 +185,7 @@ async def _play(
         )
         scene.stopped_ms = time.time_ns() // 1_000_000
         scene.stored = gateway.counters.stored
-    await eventually(lambda: not scene.states()[-1]["online"], "the farewell is heard")
+    await eventually(lambda: not scene.states()[-1]["online"], "STATE is offline")
     stop.set()
     await running
     async with open_store(settings.store) as store:
@@ -317,7 +317,7 @@ def test_tck_id_payloads_ncmd_qos_retain_and_seq(scene: Scene) -> None:
 
 
 def test_both_ways_are_taken_at_once(scene: Scene) -> None:
-    """What came at QoS 0, and what was published at QoS 1 meanwhile."""
+    """Messages at QoS 0, and those published at QoS 1 meanwhile."""
     assert scene.stored > 6 * UNITS
     assert scene.acknowledged_stored
 

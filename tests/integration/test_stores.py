@@ -379,7 +379,7 @@ async def test_survives_reopening(store: Store, write: Write, tmp_path: Path) ->
 
 
 async def test_a_file_of_an_older_version_is_gone_on_with(tmp_path: Path) -> None:
-    """Before there were last births, and rows by the hour in tables of their own."""
+    """A file without last births and without separate tables for hourly rows."""
     file = tmp_path / "readings.duckdb"
     async with open_store(f"duckdb:///{file}") as store:
         pipeline = Point("pipeline", ("qilu",), 1_000, {"accepted": 1})

@@ -93,7 +93,7 @@ def test_every_kind_of_difference_is_counted_exactly_by_class_and_county(
 
 def test_a_run_that_is_stored_as_it_was_made_is_good(store_url: str, tmp_path: Path) -> None:
     manifest = manifest_of(60)
-    # What births say beside the readings is nothing that was simulated.
+    # The time of birth in a point is not part of the simulation.
     points = [each._replace(fields={**each.fields, BORN: each.ts_ms}) for each in points_of(manifest)]
 
     async def fill() -> None:

@@ -47,7 +47,7 @@ def valve(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(lines: bytes) -> Counter[tuple[Any, ...]]:
-    """What lines say, each value with its type and sign."""
+    """Points in line protocol, each value with its type and sign."""
     found: list[tuple[Any, ...]] = []
     for line in lines.decode().split("\n"):
         beginning, _, rest = line.rpartition(" ")[0].rpartition(" ")

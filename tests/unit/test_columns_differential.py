@@ -174,7 +174,7 @@ def test_sparkplug_by_column_is_what_it_is_one_by_one(classes: list[EquipmentCla
         assert not {*found, *odd} & {*decoded.rest}
         for place, (owner, body) in enumerate(zip(owners, bodies, strict=True)):
             topic = topics.sparkplug("DDATA", "370202", "works", devices[owner].name)
-            # What is of the past is always taken apart metric by metric.
+            # Readings of the past are always decoded metric by metric.
             one = decoder.decode(topic, body, dup=False, past_ms=LATEST_MS)
             plain = column_oracle.of_decoded(devices[owner].class_.name, one, LATEST_MS)
             plain_ones += plain.is_plain

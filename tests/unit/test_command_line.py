@@ -1,4 +1,4 @@
-"""The command line: what flags mean, and what a mistake is told."""
+"""The command line: the meaning of flags, and the answers to mistakes."""
 
 from __future__ import annotations
 

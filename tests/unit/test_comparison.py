@@ -1,4 +1,4 @@
-"""What is expected beside what is found: by column the same as point by point."""
+"""Comparing expected with stored points: by column, with the same result as point by point."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def made(draw: random.Random) -> dict[tuple[str, int], Point]:
 
 
 def stored(expected: list[Point], draw: random.Random) -> list[Point]:
-    """What a store might hold of them."""
+    """Points that a store might hold: some missing, some altered, some added."""
     found = []
     for point in expected:
         name = next(iter(point.fields))
@@ -79,7 +79,7 @@ def chunks(points: list[Point], draw: random.Random) -> list[tuple[str, Chunk]]:
             some, rest = rest[:size], rest[size:]
             odd = [point for point in some if any(abs(value) >= 2**53 for value in point.fields.values())]
             plain = [point for point in some if point not in odd]
-            owners: dict[tuple[str, ...], list[Point]] = {}  # one unit may stand under several
+            owners: dict[tuple[str, ...], list[Point]] = {}  # one unit may be listed under several
             for point in plain:
                 owners.setdefault(point.tags[:-1], []).append(point)
             columns = [each for those in owners.values() for each in of_points(those, Series(), {})]

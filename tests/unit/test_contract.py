@@ -1,4 +1,4 @@
-"""What the parts agree on: topics, payloads, catalogue, places, storage."""
+"""The contract between the parts: topics, payloads, catalogue, places, storage."""
 
 from __future__ import annotations
 

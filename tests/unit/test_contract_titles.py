@@ -1,4 +1,4 @@
-"""What people call signals, set points and faults."""
+"""Titles of signals, set points and faults."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_a_name_that_the_schema_lacks_is_found(query: str, name: str) -> None:
 
 
 def test_a_graph_reads_rows_by_the_minute_or_by_the_hour_and_never_both() -> None:
-    """Each query that reads what has rows by the hour compares its step, unless it asks for the newest."""
+    """Each query of a measurement with hourly rows compares its step, unless it asks for the newest."""
     for place, query in [pair for board in boards() for pair in queries(board)]:
         read = re.findall(r'FROM "(\w+)"(?: WHERE \$__interval (<|>=) 1h)?', query)
         fine = {name for name, compared in read if compared == "<"}

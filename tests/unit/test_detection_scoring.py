@@ -138,7 +138,7 @@ def test_the_truth_of_a_run_is_read_back_and_nothing_else_is_taken_for_one(tmp_p
     assert found == Truth(
         (fault("a", 0, 2, 24), TrueFault("b", "motor", "overload", START, UNTIL + DAY, None)), 3, START, UNTIL
     )
-    # What could be found before is no more to be found, and is not false either.
+    # A fault that could be found earlier counts no more, and its alarm is not false either.
     assert [each.visible_ms for each in found.after(START + 3 * HOUR).faults] == [None, None]
     assert score([alarm("a", 4)], found.after(START + 3 * HOUR)).false_alarms == 0
     duckdb.sql(f"COPY (SELECT 1 AS unit) TO '{tmp_path}/other.parquet'")

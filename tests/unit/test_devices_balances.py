@@ -42,7 +42,7 @@ def observe(name: str, interval_s: int, steps: int, begin_ms: int = MONDAY_10_H)
 
 
 def balance(kernel: Kernel, step: Step, hours: float, used_kwh: NDArray[np.float64]) -> None:
-    """What goes in is what comes out, by the class's own law; `used_kwh` is what the meter added in the
+    """Input equals output by the class's own equation; `used_kwh` is the increase of the meter in this
     step."""
     match kernel:
         case BlastFurnaces():
@@ -69,7 +69,7 @@ def balance(kernel: Kernel, step: Step, hours: float, used_kwh: NDArray[np.float
             steam = steam_enthalpy(step["steam_pressure"], step["steam_temp"])
             taken = 1000.0 * step["steam_flow"] * (steam - water_enthalpy(step["feedwater_temp"]))
             given = kernel.efficiency * step["fuel_flow"] * kernel.lhv_kj_kg
-            hot = step["steam_temp"] > 150.0  # a vessel that stood is colder than its steam would be
+            hot = step["steam_temp"] > 150.0  # a vessel that was off is colder than its steam would be
             assert taken[hot] == pytest.approx(given[hot], rel=0.02)
             assert used_kwh == pytest.approx(step["fuel_flow"] * kernel.lhv_kj_kg / 3600.0 * hours)
         case Compressors():

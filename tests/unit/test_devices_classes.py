@@ -193,7 +193,7 @@ def test_top_gas_is_one_balance_of_carbon_nitrogen_and_hydrogen_and_eta_its_defi
     oxygen = 0.21 + series["oxygen_enrichment"] / 100.0
     gas_nm3 = (carbon - HOT_METAL_CARBON_KG) / 12.011 * NM3_PER_KMOL
     nitrogen = total * blast_nm3_per_t(carbon, oxygen) * (1.0 - oxygen) / gas_nm3
-    blown = (series["blast_volume"] > 1.5).all(axis=0)  # the others stand, their gas is purged
+    blown = (series["blast_volume"] > 1.5).all(axis=0)  # the others are off, their gas is purged
     assert blown.mean() > 0.8
     assert (total + nitrogen + series["top_gas_H2"])[:, blown] == pytest.approx(100.0)
     assert series["coke_rate"] + series["pci_rate"] == pytest.approx(series["fuel_rate"])

@@ -42,7 +42,7 @@ def play(
     class_name: str, hours: float, *commands: tuple[int, Command], count: int = 1, every_s: int = 10
 ) -> dict[str, np.ndarray]:
     """Each signal of some units over time (a row a step), and `ts_ms`, straight from the kernel, with
-    commands to the first unit by the minute at which they come."""
+    commands to the first unit, keyed by minute of arrival."""
     units = [unit for unit in FLEET if unit.class_name == class_name]
     if class_name == "boiler":  # one that is lit in June, round the clock: a large one of a process
         boilers = Boilers(*(Streams(keys_of(SEED, [unit.id for unit in units])) for _ in range(2)), 10.0)
@@ -85,7 +85,7 @@ def mean(values: dict[str, np.ndarray], name: str, from_ms: int) -> float:
     return float(values[name][values["ts_ms"] >= from_ms].mean())
 
 
-# What is zero at rest, and what cools to the air about it (all of it within the hours that follow).
+# Signals that are zero at rest, signals that cool to ambient temperature, and the hours within which all do.
 REST: dict[str, tuple[Sequence[str], Sequence[str], float]] = {
     "wind_turbine": (["rotor_speed"], ["gearbox_bearing_temp", "generator_bearing_temp"], 12),
     "motor": (["speed", "current", "power_in", "slip"], ["winding_temp"], 5),
@@ -158,7 +158,7 @@ def test_the_signal_of_a_set_point_follows_it(class_name: str, name: str) -> Non
     assert abs(free - expected) > near
 
 
-# What a low set point does beyond the signal it names, by the equations: ratio to the same unit left alone.
+# Effect of a low set point on other signals, by the equations: ratio to the same unit without the command.
 LOWER: dict[tuple[str, str], tuple[float, dict[str, tuple[float, float]]]] = {
     ("motor", "load"): (20.0, {"power_in": (0.1, 0.6), "current": (0.2, 0.9), "slip": (0.1, 0.6)}),
     ("boiler", "load"): (30.0, {"steam_flow": (0.3, 0.8), "fuel_flow": (0.3, 0.8)}),

@@ -86,7 +86,7 @@ def test_an_export_has_what_transport_faults_leave_and_says_what_they_did(tmp_pa
     manifest = msgspec.json.decode((out / "run.json").read_bytes(), type=DatasetManifest)
     nodes = {unit.enterprise.id for unit in fleet_of(scenario, SEED, 60)}
     whole = NodeRecord(START_MS + FOR_MS, 0, 0, 0)
-    # What must be in the store when every node was acknowledged to the end.
+    # Rows that the store must hold once every node's readings were acknowledged to the end.
     manifest = msgspec.structs.replace(manifest, nodes=dict.fromkeys(nodes, whole), beyond_ms=FOR_MS)
     expected: Rows = {}
     for reading in manifest.readings():

@@ -139,7 +139,7 @@ def test_a_blast_furnace_emits_the_carbon_that_does_not_leave_with_the_metal() -
     times = np.full(UNITS, MONDAY_10_H, dtype=np.int64)
     kernel.step(0, times)
     step = kernel.step(1, times + 60_000)
-    blown = step["blast_volume"] > 1.5  # the others stand
+    blown = step["blast_volume"] > 1.5  # the others are off
     assert blown.mean() > 0.8
     carbon = carbon_kg(step["coke_rate"], step["pci_rate"])[blown] - HOT_METAL_CARBON_KG
     blower = blower_kw(step["blast_volume"] * kernel.volume_m3, step["blast_pressure"])[blown]

@@ -31,7 +31,7 @@ def memory(values: NDArray[np.float64], lag: int, *, by_unit: bool = False) -> f
 
 @cache
 def wind() -> Series:
-    """Turbines that each begin on a day of their own, so that the year counts whole."""
+    """Turbines that start on different days, so that together they cover the whole year."""
     units = 200
     keys = [Streams(keys_of(11, [f"{prefix}{i}" for i in range(units)])) for prefix in ("unit", "enterprise")]
     kernel = KERNELS["wind_turbine"](keys[0], keys[1], 600.0)

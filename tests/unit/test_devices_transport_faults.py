@@ -66,7 +66,7 @@ def of(units: list[Unit]) -> list[Moment]:
 def disturbed(
     plan: TransportPlan, units: list[Unit] = FLEET
 ) -> tuple[list[tuple[int, Sample | Sending]], list[Episode]]:
-    """What edge nodes are given and when, and the ground truth."""
+    """The items that edge nodes get, with their times, and the ground truth."""
     disturbance = Disturbance(units, SEED, START_MS, plan)
     found = [(each.ts_ms, item) for each in of(units) for item in disturbance.through(each)]
     found += [(UNTIL_MS, item) for item in disturbance.rest()]
@@ -457,7 +457,7 @@ def test_an_edge_node_knows_what_waits_by_when_it_was_made() -> None:
     node.offer(Sending(others[0], others[0].ts_ms, others[0].ts_ms, Treatment.OVERTAKEN))
     node.offer(Sending(others[0], others[0].ts_ms, others[0].ts_ms, Treatment.COPY))
     assert (node.backlog.made, node.pending, node.backlog.made_until_ms) == (3, 3, others[2].ts_ms)
-    # What was sampled first is all that counts, wherever it stands.
+    # Only the earliest sample counts, wherever it is in the queue.
     node.backlog.devices[first.unit.id].first_pending = False
     assert node.acked_through_ms == others[0].ts_ms - 1
     # A full buffer drops readings; a copy that goes is no reading lost.

@@ -153,7 +153,7 @@ def test_a_pump_is_as_steady_and_as_slow_as_the_rig() -> None:
 
 @cache
 def furnaces() -> tuple[Series, NDArray[np.bool_]]:
-    """Six months of furnaces by the hour, and where their blast is on."""
+    """Six months of furnaces, hourly, and a mask of the hours with the blast on."""
     series = observed("blast_furnace", 12, 3600, 4392)
     return series, series["blast_volume"] > 0.8 * np.median(series["blast_volume"], axis=0)
 

@@ -1,4 +1,4 @@
-"""What many messages at once come to: sequence numbers, acknowledgements in order, what comes again."""
+"""Many messages at once: sequence numbers, acknowledgements in order, redeliveries."""
 
 from __future__ import annotations
 

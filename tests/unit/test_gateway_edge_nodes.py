@@ -1,6 +1,4 @@
-"""What the gateway believes of edge nodes: whose births and deaths count, and until when an alias has its
-meaning.
-"""
+"""The gateway's state of edge nodes: which births and deaths count, and how long an alias is valid."""
 
 from __future__ import annotations
 
@@ -103,7 +101,7 @@ async def test_a_retained_message_replaces_nothing_and_asks_when_nothing_is_know
     found = await gateway.hear("DDATA", data(a1=2.0))
     assert found.readings == [Reading(UNIT, T0, {"speed": 2.0})]
     assert not (await gateway.hear("NDEATH", bd_seq(4))).death
-    # Whose aliases they are cannot be told; names can.
+    # The owner of the aliases is unknown; names are unambiguous.
     assert refused(await gateway.hear("DDATA", data(a1=2.0), retained=True)) == [Reason.NO_BIRTH]
     kept = await gateway.hear("DDATA", [Metric("speed", None, T0, DataType.FLOAT, 3.0)], retained=True)
     assert (kept.readings, kept.rebirth) == ([Reading(UNIT, T0, {"speed": 3.0})], False)
@@ -176,7 +174,7 @@ async def test_after_a_death_aliases_mean_nothing_until_the_next_birth(
     # Names mean what they say, but somebody who sends data ought to be born.
     by_name = await gateway.hear("DDATA", [Metric("speed", None, T0, DataType.FLOAT, 3.0)])
     assert (len(by_name.readings), by_name.rebirth) == (1, True)
-    # What comes again may have been published before the death.
+    # A redelivered message may have been published before the death.
     again = await gateway.hear("DDATA", data(a1=2.0), dup=True)
     assert (again.readings, again.rebirth) == ([Reading(UNIT, T0, {"speed": 2.0})], False)
     await gateway.hear("DBIRTH", named(power_in=1))

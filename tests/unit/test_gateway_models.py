@@ -97,7 +97,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule()
     def die_and_come_back(self) -> None:
-        """What a killed process leaves is what the files hold at that moment."""
+        """A killed process leaves the content of its files at that moment."""
         left = self.folder.with_name(self.folder.name + "-left")
         shutil.copytree(self.folder, left)
         self.loop.run_until_complete(self.spool.__aexit__(None, None, None))

@@ -1,4 +1,4 @@
-"""What owners are told: bounded, fair, and counted once."""
+"""Problems reported to owners: bounded, fair, and counted once."""
 
 from __future__ import annotations
 

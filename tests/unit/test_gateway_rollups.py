@@ -76,7 +76,7 @@ class Opened:
         return rows[0].values if rows else {}
 
     async def hours(self, level: str, place: str) -> float:
-        """Readings in all rows by the hour."""
+        """Number of readings in all hourly rows."""
         wanted = {"level": level, "place": place, "signal": "power_in"}
         rows = await self.store.series("fleet_hourly", wanted, ["n"], START_MS - HOUR_MS, START_MS + HOUR_MS)
         return sum(float(row.values["n"] or 0) for row in rows)

@@ -26,7 +26,7 @@ TAGS = ("370200", "370202", "C34", "370202-e00001")
 
 
 class Told:
-    """How many readings were said to be unreadable."""
+    """Counts the readings that were reported as unreadable."""
 
     def __init__(self) -> None:
         self.readings = 0

@@ -1,4 +1,4 @@
-"""What outlives the gateway: dead letters, the outbox, the file they are in; and how things are counted."""
+"""State that survives a restart of the gateway: dead letters, the outbox, their file; and the counters."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class PickyStore:
 
 
 def batch(sizes: list[int]) -> tuple[list[Point], list[Columns]]:
-    """So many points, and columns of these sizes, each point at a time of its own."""
+    """Points and columns of these sizes; no two points have the same time."""
     points = [Point("motor", TAGS, ts_ms, {"power_in": 1.0 + ts_ms}) for ts_ms in range(sum(sizes))]
     groups = [points[sum(sizes[:at]) : sum(sizes[: at + 1])] for at in range(len(sizes))]
     return groups[0], [each for some in groups[1:] for each in of_points(some, Series(), {})]

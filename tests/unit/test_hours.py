@@ -1,4 +1,4 @@
-"""Rows by the hour: what they hold, whoever begins them."""
+"""Hourly rows: their content is the same whichever process starts them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pipeline(second: int, **fields: float) -> Point:
 
 
 def stored(written: list[Point]) -> dict[tuple[str, tuple[str, ...], int], Point]:
-    """What a store holds: a point with the same name, tags and time takes the place of the one before."""
+    """Points in a store: one with the same name, tags and time replaces the earlier one."""
     return {(point.measurement, point.tags, point.ts_ms): point for point in written}
 
 

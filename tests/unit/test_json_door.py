@@ -133,7 +133,7 @@ def test_each_reading_of_a_list_is_judged_by_itself() -> None:
     )
     assert [item.reason if isinstance(item, BadReading) else item and item.ts_ms for item in found] == [
         1,
-        2,  # whether the signal can hold NaN is said by whom it is checked
+        2,  # a later check decides whether the signal can hold NaN
         Reason.BAD_TIMESTAMP,
         Reason.BAD_PAYLOAD,
         Reason.BAD_PAYLOAD,

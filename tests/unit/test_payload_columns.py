@@ -1,4 +1,4 @@
-"""Payloads by column: what is taken at once, what is left to the plain way, and what is kept of it."""
+"""Payloads by column: which messages are decoded together, which take the plain path, and the result."""
 
 from __future__ import annotations
 

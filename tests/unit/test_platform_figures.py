@@ -1,4 +1,4 @@
-"""What the platform writes about itself, and the programme's milestones."""
+"""The platform's own measurements, and the programme's milestones."""
 
 from __future__ import annotations
 

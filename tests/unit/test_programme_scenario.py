@@ -1,4 +1,4 @@
-"""Scenarios of the programme: what ships is good, what is wrong is told with its line and the mend."""
+"""Scenarios of the programme: the shipped ones are valid; an error names its line and the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What long work says on a terminal: bars, and that a run goes slower than wanted."""
+"""Progress on a terminal: bars, and a note when a run is slower than requested."""
 
 from __future__ import annotations
 

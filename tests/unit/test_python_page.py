@@ -1,4 +1,4 @@
-"""docs/python.md: its code runs as it stands, and the packages' public names are those that it shows."""
+"""docs/python.md: its code runs unchanged, and the packages' public names are those that it shows."""
 
 from __future__ import annotations
 

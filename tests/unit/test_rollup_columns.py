@@ -35,7 +35,7 @@ def tags(class_name: str, number: int) -> tuple[str, ...]:
 
 
 def reading(draw: random.Random, class_name: str, number: int, ts_ms: int) -> Point:
-    """Some of the signals, in range and out of it; meters grow, and sometimes begin anew."""
+    """Some of the signals, in range and out of it; meters grow, and sometimes restart at 0."""
     fields: dict[str, Value] = {}
     for signal in CATALOGUE[class_name].signals:
         if draw.random() < 0.3:
@@ -110,7 +110,7 @@ def test_by_column_as_by_the_reading(class_name: str) -> None:
     sent = []
     for begin in range(0, len(points), 50):
         for columns in of_points(points[begin : begin + 50], series, numbers):
-            # Points of a batch with other fields stand apart, so this is the order in which they came.
+            # Points with other fields are in a separate group of the batch, so this is the order of arrival.
             sent += columns.points()
             new = np.unique(columns.rows[own[columns.rows] == 0])
             own[new] = rollup.number(series, new)
@@ -119,7 +119,7 @@ def test_by_column_as_by_the_reading(class_name: str) -> None:
             )
         if begin == 200:
             rollup.merge()
-        if begin == 300:  # a stop, and the next start, whose units are numbered anew
+        if begin == 300:  # a stop and a restart, which numbers the units again
             body = rollup.dump(series, own)
             rollup, series, numbers, own = ClassRollup(class_name), Series(), {}, np.zeros(20, dtype=np.int32)
             rollup.load(body, float(begin))

@@ -43,7 +43,7 @@ RANGES = {
     Type.UInt64: (0, 2**63 - 1),
 }
 FLOATS = (Type.Float, Type.Double)
-# What a birth says about its device: of every type that is not measured.
+# Properties of a device in its birth: one of every type that no signal has.
 PROPERTIES = {
     Type.String: "Jinan 济南",
     Type.Text: "",
@@ -276,7 +276,7 @@ class Sent:
 
 
 def compare_columns(columns: SparkplugColumns, sent: list[Sent]) -> int:
-    """What is taken by column is as it was meant; returns how many messages that were."""
+    """Columns hold what was sent; returns the number of messages decoded by column."""
     decoded = columns.decode([each.body for each in sent])
     found: dict[int, dict[int, dict[str, Any]]] = {}
     odd: set[int] = set()

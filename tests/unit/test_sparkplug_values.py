@@ -1,5 +1,5 @@
-"""What values mean: integers by their types, compressed payloads, quality, what is not a number, and what a
-class says about them."""
+"""Meaning of values: integers by their types, compressed payloads, quality, values that are not numbers, and
+the types that a class declares."""
 
 from __future__ import annotations
 
