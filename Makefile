@@ -6,7 +6,7 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up servers test soak check format bench bench-registry bench-gateway bench-recovery site lock clean
+.PHONY: help setup up servers test soak test-cluster check format bench bench-registry bench-gateway bench-recovery site lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,11 @@ SOAK = tests/e2e/test_gateway_faults.py tests/integration/test_gateway_fuzz.py t
 
 soak: setup servers ## ten times the faults, fuzzed messages by the million, ten million lines, an hour of memory; a part: ARGS="-k killed_again"
 	QILU_SOAK=1 $(BIN)/pytest $(SOAK) -s $(ARGS)
+
+CLUSTER = tests/integration/test_rabbitmq.py
+
+test-cluster: setup servers ## three RabbitMQ nodes from Debian 13 beside this system (root; kept in ~/.cache/qilu or $QILU_CACHE)
+	QILU_CLUSTER=1 $(BIN)/pytest $(CLUSTER) -s $(ARGS)
 
 check: setup ## formatting, lint, types, imports, wording
 	$(BIN)/ruff format --check .

@@ -7,8 +7,8 @@ import os
 import re
 import ssl
 from dataclasses import dataclass, field
-from typing import Self
-from urllib.parse import unquote, urlsplit
+from typing import NamedTuple, Self
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from qilu_contract.errors import ConfigError
 
@@ -32,6 +32,16 @@ def is_service(name: str) -> bool:
     return name in SERVICE_USERS or name.startswith(_SERVICE_PREFIX)
 
 
+def _one_by_one(url: str) -> list[SplitResult]:
+    """The URL once for each host in its list. Raises ValueError."""
+    parts = urlsplit(url)
+    login, at, hosts = parts.netloc.rpartition("@")
+    return [
+        parts._replace(netloc=f"{login if place == 0 else ''}{at if place == 0 else ''}{host}")
+        for place, host in enumerate(hosts.split(","))
+    ]
+
+
 @functools.cache
 def _context(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLContext:
     # One for all connections of a process: each holds its own copy of the public authorities otherwise.
@@ -53,6 +63,13 @@ def _context(ca: str | None, certificate: str | None, key: str | None) -> ssl.SS
     return context
 
 
+class Node(NamedTuple):
+    """One address of a broker; a cluster has several."""
+
+    host: str
+    port: int
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
     host: str
@@ -60,18 +77,27 @@ class BrokerAddress:
     tls: bool
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    others: tuple[Node, ...] = ()
+    """Further nodes of the same cluster, with the same log-in."""
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return ",".join(f"{node.host}:{node.port}" for node in self.nodes)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All addresses of the broker, in the order of the URL."""
+        return Node(self.host, self.port), *self.others
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """From `mqtt://[user:password@]host[:port]` or `mqtts://…`; a log-in that the URL leaves out comes
-        from the secrets QILU_MQTT_USER and QILU_MQTT_PASSWORD. Raises ConfigError when the URL names no
-        broker, or when the files for TLS cannot be used."""
+        """From `mqtt://[user:password@]host[:port]` or `mqtts://…`; a cluster has a list of hosts,
+        `mqtt://a,b:1884,c`. A log-in that the URL leaves out comes from the secrets QILU_MQTT_USER and
+        QILU_MQTT_PASSWORD. Raises ConfigError when the URL names no broker, or when the files for TLS cannot
+        be used."""
         try:
-            parts = urlsplit(url)
-            port = parts.port
+            first, *more = _one_by_one(url)
+            parts, port = first, first.port
+            further = [(other.hostname, other.port) for other in more]
         except ValueError as error:
             raise ConfigError(f"--broker names no broker ({error}): use mqtt://host:1883.") from error
         if parts.scheme in ("ws", "wss"):
@@ -79,13 +105,16 @@ class BrokerAddress:
                 f"--broker {parts.scheme}://{parts.hostname}: MQTT over WebSockets is not supported; use the "
                 "broker's TCP listener, mqtt://host:1883 or mqtts://host:8883."
             )
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
+        wrong = parts.path not in ("", "/") or not all(host for host, _ in further)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or wrong:
             shown = re.sub("//[^/@]*@", "//…@", url)  # without a log-in
             raise ConfigError(f"--broker {shown} names no broker: use mqtt://host:1883 or mqtts://host:8883.")
         tls = parts.scheme == "mqtts"
         user = unquote(parts.username) if parts.username else secret("QILU_MQTT_USER")
         password = unquote(parts.password) if parts.password else secret("QILU_MQTT_PASSWORD")
-        address = cls(parts.hostname, port or (BROKER_TLS_PORT if tls else BROKER_PORT), tls, user, password)
+        usual = BROKER_TLS_PORT if tls else BROKER_PORT
+        others = tuple(Node(host, port or usual) for host, port in further if host)
+        address = cls(parts.hostname, port or usual, tls, user, password, others)
         address.tls_context()  # files that cannot be used end a start, not a connection later
         return address
 

@@ -34,6 +34,7 @@ from qilu_gateway.read.decoding import Decoder
 from qilu_gateway.read.intake import Intake, Item
 from qilu_gateway.read.plain import PlainReader
 from qilu_gateway.read.rebirths import Rebirths
+from qilu_gateway.read.silence import Silence
 from qilu_gateway.rollups import rollups
 from qilu_gateway.rollups.rollups import Rollups
 from qilu_gateway.settings import Settings
@@ -141,13 +142,15 @@ async def put_together(
 
     writer = Writer(batcher, gate, spool, state, control.clock)
     shipping = Outbox(state, platform, meter.count_first_readings)
+    reports = Reports(units, born, shipping)
+    silence = Silence(born.nodes, connections.hearing_since_s, rebirths.ask, reports.node_died)
     problems = Problems(platform)
     settlement = Settlement(
         units,
         Keeping(state, disk.bounds, born, control),
         Accounts(meter, control.clock),
         rolling,
-        Reports(units, born, shipping),
+        reports,
         problems,
         Acknowledging(connections.by_lane, health.in_flight),
     )
@@ -168,6 +171,7 @@ async def put_together(
         "activity": shipping.run_activity(),
         "problems": problems.run(),
         "rebirths": rebirths.run(),
+        "silence": silence.run(),
         "host-state": speaking.run(),
         "rollups": rolling.run(),
         "http": server.wait(),

@@ -69,12 +69,12 @@ async def publish(broker: str, topic: str, values: dict[str, Value], ts_ms: int 
             heard = await connection.publish(topic, body)
     except (MqttError, OSError, TimeoutError) as error:
         raise QiluError(
-            f"the broker at {address.host}:{address.port} did not take it: {error or 'timeout'}. "
+            f"the broker at {address} did not take it: {error or 'timeout'}. "
             "Is the stack up, and are QILU_MQTT_USER and QILU_MQTT_PASSWORD_FILE set?"
         ) from error
     if not heard:
         raise QiluError(
-            f"nobody subscribes to {topic} at {address.host}:{address.port}: the reading is lost. "
+            f"nobody subscribes to {topic} at {address}: the reading is lost. "
             "Does a gateway run on this broker?"
         )
     return body

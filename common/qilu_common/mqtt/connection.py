@@ -9,20 +9,31 @@ costs a few microseconds and an idle connection a few kilobytes.
 from __future__ import annotations
 
 import asyncio
+import random
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from qilu_common.broker import BrokerAddress
+from qilu_common.broker import BrokerAddress, Node
 from qilu_common.mqtt import codec
 from qilu_common.mqtt.codec import ConnectOptions, Decoder
-from qilu_common.mqtt.errors import FAILURE, NO_SUBSCRIBERS, MessageRefused, MqttError
+from qilu_common.mqtt.errors import (
+    FAILURE,
+    NO_SUBSCRIBERS,
+    NOT_AUTHORISED,
+    ConnectRefused,
+    MessageRefused,
+    MqttError,
+)
 from qilu_common.mqtt.messages import Acknowledgements, Messages
 
 TIMEOUT_S = 20.0
 """To connect (TLS and CONNACK included), and for each reply that is awaited."""
+NODE_TIMEOUT_S = 5.0
+"""To connect to one node of a cluster: a node that was cut off does not even refuse."""
 GOODBYE_S = 1.0
 READ_BYTES = 256 * 1024
 """The most that is read from a socket at once."""
@@ -326,23 +337,37 @@ async def connect(
     acked: Callable[[list[Any]], None] = _nothing,
     moved: Callable[[], None] = _nothing,
 ) -> Connection:
-    """A connection that the broker has accepted, with the address's TLS and log-in. Raises ConnectRefused,
-    MqttError, OSError, TimeoutError; ConfigError when certificates cannot be used."""
-    packet = codec.encode_connect(options, broker.user, broker.password)
-    connection = Connection(options, packet, take, acked, moved)
-    tls = broker.tls_context()
+    """A connection that the broker has accepted, with the address's TLS and log-in. The nodes of a cluster
+    are tried in a random order, so that clients spread over them. Raises ConnectRefused, MqttError, OSError,
+    TimeoutError; ConfigError when certificates cannot be used."""
+    packet, tls = codec.encode_connect(options, broker.user, broker.password), broker.tls_context()
+    nodes = random.sample(broker.nodes, len(broker.nodes))
+    timeout_s = TIMEOUT_S if len(nodes) == 1 else NODE_TIMEOUT_S
+    while True:
+        node = nodes.pop()
+        connection = Connection(options, packet, take, acked, moved)
+        try:
+            await _open(connection, node, tls, timeout_s)
+        except (MqttError, OSError, TimeoutError) as error:
+            if not nodes or (isinstance(error, ConnectRefused) and error.reason in NOT_AUTHORISED):
+                raise
+        else:
+            return connection
+
+
+async def _open(connection: Connection, node: Node, tls: ssl.SSLContext | None, timeout_s: float) -> None:
+    """Connect to one node and wait for its CONNACK. Raises MqttError, OSError, TimeoutError."""
     shutdown_s = None if tls is None else GOODBYE_S
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             await asyncio.get_running_loop().create_connection(
-                lambda: connection, broker.host, broker.port, ssl=tls, ssl_shutdown_timeout=shutdown_s
+                lambda: connection, node.host, node.port, ssl=tls, ssl_shutdown_timeout=shutdown_s
             )
             await connection._accepted
     except BaseException:
         if connection._transport is not None:
             connection._transport.abort()
         raise
-    return connection
 
 
 def _settle_publish(done: asyncio.Future[bool], reason: int) -> None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -27,6 +28,18 @@ from qilu_gateway.settings import Settings
 
 CLOCK_WINDOW = 10
 SPARKPLUG = topics.NAMESPACE.encode()
+
+
+_SPLIT, _WHOLE = (f"{topics.HISTORY}{name}/".encode() for name in ("spBv1/0", topics.NAMESPACE))
+
+
+def as_published(messages: Messages) -> Messages:
+    """Messages with the topics of history as the edge nodes published them: RabbitMQ delivers the dot in
+    `qilu/history/spBv1.0` as a slash."""
+    messages.topics = [
+        _WHOLE + topic[len(_SPLIT) :] if topic.startswith(_SPLIT) else topic for topic in messages.topics
+    ]
+    return messages
 
 
 class Connections:
@@ -89,6 +102,10 @@ class Connections:
         """Whether all sessions are subscribed."""
         return all(session.subscribed for session in self._held())
 
+    def hearing_since_s(self) -> float:
+        """When the present connection was subscribed (monotonic clock); infinity without one."""
+        return self.main.up_since if self.main.subscribed else math.inf
+
     def _held(self) -> set[Session]:
         return {self.main, self.speaker} if self._alone else {self.main, self.speaker, self._history}
 
@@ -98,7 +115,8 @@ class Connections:
         if not self._alone:
             found["clock"] = self._hold(self._clock, self._hear_clock(control))
             found["history"] = self._hold(
-                self._history, lambda messages, epoch: intake.take(messages, epoch, HISTORY)
+                self._history,
+                lambda messages, epoch: intake.take(as_published(messages), epoch, HISTORY),
             )
         if self._strict:
             found["host-session"] = self._hold(self.speaker, self._unacknowledged_only(intake))
@@ -121,8 +139,10 @@ class Connections:
 
     def _acknowledged_only(self, intake: Intake) -> Take:
         """In the strict profile, the persistent session leaves messages at QoS 0 to the host session."""
-        if not self._strict:
+        if not self._strict and not self._alone:
             return intake.take
+        if not self._strict:
+            return lambda messages, epoch: intake.take(as_published(messages), epoch)
 
         async def take(messages: Messages, epoch: int) -> None:
             own = [

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 
 import structlog
@@ -27,6 +28,9 @@ CREATE TABLE IF NOT EXISTS host_state (
 ) WITHOUT ROWID;
 """
 CHECK_EVERY_S = 0.1
+REPEAT_S = 3.0
+"""Interval at which STATE is published again. Not every broker delivers retained messages: RabbitMQ keeps
+them on one node, and delivers them under another topic."""
 AHEAD_MS = 60_000
 """Timestamps further ahead of the wall clock than this are reported in /healthz; normal clock drift is
 smaller."""
@@ -80,6 +84,7 @@ class HostState:
         self._session, self._host_id, self._troubles = session, host_id, troubles
         self._timestamps, self._state = timestamps, state
         self._said: tuple[int, bool] | None = None
+        self._said_s = 0.0
         self._published: State | None = None
         self._contradicted = False
         """Another client has published under this host id since our last STATE."""
@@ -90,7 +95,8 @@ class HostState:
         """The last STATE that the broker confirmed."""
 
     async def run(self) -> None:
-        """Publish STATE whenever it changes and on every new connection, until the final one is published."""
+        """Publish STATE whenever it changes, on every new connection and every REPEAT_S, until the final one
+        is published."""
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
             if self._leaving:  # the final STATE has been published: do not reconnect
@@ -104,11 +110,12 @@ class HostState:
             troubles = self._troubles()
             epoch = self._session.epoch
             born = self._said is not None and self._said[0] == epoch
-            if self._said == (epoch, not troubles) and not self._contradicted:
+            changed = self._said != (epoch, not troubles) or self._contradicted
+            if not changed and time.monotonic() < self._said_s + REPEAT_S:
                 continue
             if troubles and self._birth_first and not born:
                 continue
-            if await self._say(not troubles):
+            if await self._say(not troubles) and changed:
                 log.info("host online" if self.online else "host offline", troubles=troubles)
 
     def hear(self, payload: bytes) -> None:
@@ -139,7 +146,7 @@ class HostState:
             if not await self._session.publish(topics.state(self._host_id), payload, retain=True):
                 self._contradicted = True  # assume the worst
                 return False
-            self._said, self.online = (epoch, online), online
+            self._said, self._said_s, self.online = (epoch, online), time.monotonic(), online
             await self._keep()  # afterwards, because the final STATE cannot wait for a slow disk
             return True
 

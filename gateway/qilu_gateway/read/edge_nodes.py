@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ class EdgeNodes:
         self.sessions: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
         self.last_seqs: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
         """The last sequence number plus one; 0: unknown."""
+        self.heard_s: NDArray[np.float64] = np.zeros(0, dtype=np.float64)
+        """When a node was heard last, on the monotonic clock; 0: not since its death, or the start."""
 
     def find(self, county: str, name: str) -> EdgeNode:
         node = self._by_name.get((county, name))
@@ -46,6 +49,7 @@ class EdgeNodes:
                 grown(self.sessions, number + 1),
                 grown(self.last_seqs, number + 1),
             )
+            self.heard_s = grown(self.heard_s, number + 1)
             node = EdgeNode(self, number, county, name, *(row or ()))  # type: ignore[arg-type]  # as the schema says
             self._by_name[county, name] = node
             self._all.append(node)
@@ -87,6 +91,7 @@ class EdgeNode:
     def end_session(self) -> None:
         """End the current session; births in it become invalid."""
         self._nodes.sessions[self.number] += 1
+        self._nodes.heard_s[self.number] = 0.0
 
     @property
     def last_seq(self) -> int | None:
@@ -109,6 +114,7 @@ class EdgeNode:
     def follow(self, seq: int, dup: bool = False) -> tuple[bool, bool]:
         """Check a sequence number; returns whether it opens a gap, and whether it closes the last one."""
         last, self.last_seq = self.last_seq, seq
+        self._nodes.heard_s[self.number] = time.monotonic()
         if last is None or seq == (last + 1) % 256:
             return False, False
         if dup:  # a redelivery restarts at an earlier number
@@ -142,6 +148,7 @@ class SequenceNumbers:
         self._places, self._numbers, self._seqs = places[order], numbers[order], seqs[order]
         is_first = np.diff(self._numbers, prepend=-1) != 0
         self._begins = np.flatnonzero(is_first)
+        nodes.heard_s[self._numbers[self._begins]] = time.monotonic()
         self._ends = np.append(self._begins[1:], len(order))
         self._steady = self._seqs == np.where(is_first, 0, np.roll(self._seqs, 1) + 1) % 256
         self._steady |= is_first

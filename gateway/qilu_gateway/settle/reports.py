@@ -60,14 +60,20 @@ class Reports:
 
     def died(self, message: InFlightMessage) -> None:
         """Report the death of a device, or of an edge node with all of its devices."""
+        if message.unit:
+            self._gone([message.unit])
+        else:
+            self.node_died(message.county, message.enterprise)
+
+    def node_died(self, county: str, enterprise: str) -> None:
+        """Report the death of an edge node's devices."""
         try:
-            gone = (
-                [message.unit] if message.unit else self._births.devices(message.county, message.enterprise)
-            )
+            self._gone(self._births.devices(county, enterprise))
         except sqlite3.OperationalError as error:  # their next reading reports them as active
             log.warning("state file cannot be read: a death is not reported", error=str(error))
-            return
-        for unit in gone:
+
+    def _gone(self, units: Iterable[str]) -> None:
+        for unit in units:
             self._outbox.died(unit)
             number = self._units.numbers.get(unit)
             if number is not None:

@@ -7,6 +7,7 @@ messages of the edge nodes, at QoS 1, to a session that survives a short outage 
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import socket
 from typing import Any
@@ -88,9 +89,10 @@ class Commander:
     async def _take_answers(self) -> None:
         lasting = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         lasting.SessionExpiryInterval = SESSION_S
+        node = random.choice(self._broker.nodes)
         async with aiomqtt.Client(
-            self._broker.host,
-            self._broker.port,
+            node.host,
+            node.port,
             username=self._broker.user,
             password=self._broker.password,
             identifier=self._identity,

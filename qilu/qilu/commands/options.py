@@ -11,7 +11,10 @@ import typer
 
 Broker = Annotated[
     str,
-    typer.Option(envvar="QILU_BROKER", help="Broker URL: mqtt://host:1883, or mqtts://host:8883 with TLS"),
+    typer.Option(
+        envvar="QILU_BROKER",
+        help="Broker URL: mqtt://host:1883, or mqtts://host:8883 with TLS; of a cluster mqtt://a,b,c",
+    ),
 ]
 StoreUrl = Annotated[
     str,
