@@ -52,6 +52,9 @@ def qilu(folder: Path, line: str, **environment: str) -> subprocess.CompletedPro
         ("devices run --state file", "--state file"),
         ("devices run --scenario folder", "folder"),
         ("devices backfill --days 1 --report folder", "--report folder"),
+        ("devices serve", "Nothing to serve"),
+        ("devices serve --opcua 127.0.0.1:4840", "opc.tcp://"),
+        ("devices serve --opcua opc.tcp://0.0.0.0:4840 --insecure", "loopback"),
         ("up --broker nope://me:secret@host", "//…@host"),
         ("gateway run --port 99999", "--port"),
         ("gateway run --broker wss://broker.example/mqtt", "WebSockets is not supported"),
@@ -123,6 +126,7 @@ SEEDED = (
     ("devices", "export"),
     ("up",),
     ("devices", "run"),
+    ("devices", "serve"),
     ("devices", "backfill"),
     ("programme", "run"),
 )

@@ -18,6 +18,7 @@ from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Unit
 from qilu_devices.run.config import Reached, RunConfig
+from qilu_devices.run.manifest import NodeRecord
 from qilu_devices.simulation import Sample
 from qilu_devices.transport.disturbance import Sending
 
@@ -83,6 +84,19 @@ class Nodes:
     @property
     def all(self) -> Sequence[EdgeNode]:
         return list(self._nodes.values())
+
+    def accounts(self) -> dict[str, NodeRecord]:
+        """Progress of each node."""
+        return {
+            node.id: NodeRecord(
+                node.acked_through_ms,
+                node.backlog.made,
+                node.acked,
+                node.backlog.dropped,
+                node.backlog.unfit,
+            )
+            for node in self._nodes.values()
+        }
 
     def close(self) -> None:
         self._sessions.close()

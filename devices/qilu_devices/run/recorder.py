@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
+from msgspec.structs import replace
 from qilu_contract.errors import ConfigError
 
 from qilu_devices import faults
@@ -13,7 +14,6 @@ from qilu_devices.fleet import Unit
 from qilu_devices.labels import labelled
 from qilu_devices.run.config import Reached, RunConfig
 from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord, class_records
-from qilu_devices.run.nodes import Nodes
 from qilu_devices.transport import episodes
 from qilu_devices.transport.disturbance import Disturbance
 
@@ -23,20 +23,20 @@ _log = structlog.get_logger(__name__)
 
 
 class Recorder:
-    """Writes to the run's state directory, if there is one. `commands` grows while the run accepts
-    commands."""
+    """Writes to the run's state directory, if there is one. `accounts` returns the progress of each edge
+    node; `commands` grows while the run accepts commands."""
 
     def __init__(
         self,
         config: RunConfig,
         reached: Reached,
         units: Sequence[Unit],
-        nodes: Nodes,
+        accounts: Callable[[], dict[str, NodeRecord]],
         disturbance: Disturbance,
         commands: list[ScheduledCommand],
     ) -> None:
         self._config, self._reached, self._units = config, reached, units
-        self._nodes, self._disturbance, self._commands = nodes, disturbance, commands
+        self._accounts, self._disturbance, self._commands = accounts, disturbance, commands
         self._save_fails = False
 
     def keep(self) -> None:
@@ -66,14 +66,13 @@ class Recorder:
             until_ms=reached.until_ms,
             finished=finished,
             nodes={
-                node.id: NodeRecord(
-                    min(node.acked_through_ms, reached.whole_until_ms, held.get(node.id, FOREVER_MS) - 1),
-                    node.backlog.made,
-                    node.acked,
-                    node.backlog.dropped,
-                    node.backlog.unfit,
+                id_: replace(
+                    record,
+                    acked_through_ms=min(
+                        record.acked_through_ms, reached.whole_until_ms, held.get(id_, FOREVER_MS) - 1
+                    ),
                 )
-                for node in self._nodes.all
+                for id_, record in self._accounts().items()
             },
             beyond_ms=max((fault.largest_shift_ms for fault in scenario.transport.values()), default=0),
             classes=class_records(scenario),

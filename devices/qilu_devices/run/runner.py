@@ -47,7 +47,9 @@ class _Run:
         simulation = Simulation(self._units, seed, start_ms, scenario.faults, config.commands)
         switchboard = Switchboard(simulation, commands, self._command_time_ms, lambda: self._recorder.keep())
         self._nodes = Nodes(config, broker, self._units, self._reached, self._ending, switchboard.obey)
-        self._recorder = Recorder(config, self._reached, self._units, self._nodes, disturbance, commands)
+        self._recorder = Recorder(
+            config, self._reached, self._units, self._nodes.accounts, disturbance, commands
+        )
         self._producer = Producer(
             simulation, disturbance, self._nodes, self._pace, self._reached, self._ending
         )

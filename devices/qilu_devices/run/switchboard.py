@@ -8,7 +8,7 @@ from collections.abc import Callable
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading
 from qilu_contract.wire import sparkplug
-from qilu_contract.wire.commands import Answer, Refused, command_id, parse_command
+from qilu_contract.wire.commands import Answer, Command, Refused, command_id, parse_command
 
 from qilu_devices.commands import MAX_COMMANDS, ScheduledCommand, accept
 from qilu_devices.fleet import Unit
@@ -39,26 +39,33 @@ class Switchboard:
             payload = sparkplug.decode(body)
         except BadReading:
             return None
-        now_ms = self._now_ms()
         text, id_of_command = "", command_id(payload)
         try:
             command = parse_command(payload)
             text = str(command)
             if unit is None:
                 raise Refused(f"{id_} is no unit of this edge node.")
+        except Refused as refused:
+            return Answer(id_of_command, id_, text, False, str(refused), self._now_ms() or 0)
+        return self.carry_out(unit, command, id_of_command)
+
+    def carry_out(self, unit: Unit, command: Command, id_of_command: str = "") -> Answer:
+        """Apply a command to a unit, or refuse it with a reason."""
+        now_ms = self._now_ms()
+        try:
             if now_ms is None or len(self._commands) >= MAX_COMMANDS:
                 raise Refused("The run takes no commands now.")
-            before = (earlier.at_ms + 1 for earlier in self._commands if earlier.unit == id_)
+            before = (earlier.at_ms + 1 for earlier in self._commands if earlier.unit == unit.id)
             at_ms = max(now_ms + 1, self._simulation.free_from_ms(unit), *before)
-            scheduled = accept(CATALOGUE[unit.class_name], id_, command, at_ms)
+            scheduled = accept(CATALOGUE[unit.class_name], unit.id, command, at_ms)
         except Refused as refused:
-            return Answer(id_of_command, id_, text, False, str(refused), now_ms or 0)
+            return Answer(id_of_command, unit.id, str(command), False, str(refused), now_ms or 0)
         self._simulation.obey(unit, scheduled)
         self._commands.append(scheduled)
         if not self._unsaved:
             self._unsaved = True
             asyncio.get_running_loop().call_soon(self._make_durable)
-        return Answer(id_of_command, id_, text, True, "", at_ms)
+        return Answer(id_of_command, unit.id, str(command), True, "", at_ms)
 
     def _make_durable(self) -> None:
         self._unsaved = False

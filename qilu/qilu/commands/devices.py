@@ -12,6 +12,7 @@ from qilu_common.addresses import LOCAL_BROKER, LOCAL_PLATFORM
 from qilu_contract.errors import ConfigError
 
 from qilu import flags
+from qilu.commands import serve
 from qilu.commands.options import (
     Broker,
     Classes,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from qilu_devices.run.config import RunConfig, RunReport
 
 app = typer.Typer(no_args_is_help=True, help="Simulated equipment.")
+app.command()(serve.serve)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""OPC UA server of simulated equipment (extra `opcua`)."""

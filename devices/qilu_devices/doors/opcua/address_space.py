@@ -1,0 +1,219 @@
+"""Address space: one object for each unit, laid out like a device of OPC UA for Devices (DI, OPC 10000-100).
+
+    Objects / Machines / <unit>
+        Identification    nameplate: Manufacturer, Model, SerialNumber, … (DI, Machinery)
+        ParameterSet      one variable for each signal of the class
+        MethodSet         Start, Stop, Reset, SetPoint, as far as the class has them
+
+The browse names are those of DI and Machinery, in their namespaces; the type models of these companion
+specifications are not loaded. Node ids are stable: `<unit>`, `<unit>.<signal>`, `<unit>.Start`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from asyncua import Server, ua
+from asyncua.common.node import Node
+from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass, Signal
+from qilu_contract.catalogue.limits import alarm_limits
+from qilu_contract.catalogue.places import COUNTIES
+from qilu_contract.catalogue.titles import titles
+from qilu_contract.wire.commands import Answer, Command
+
+from qilu_devices.fleet import Unit
+from qilu_devices.simulation import Sample
+
+NAMESPACE = "urn:clouds-in-qilu:equipment"
+DI = "http://opcfoundation.org/UA/DI/"
+MACHINERY = "http://opcfoundation.org/UA/Machinery/"
+MANUFACTURER = "Clouds in Qilu (simulated)"
+
+_TYPES = {
+    "float": (ua.VariantType.Double, ua.ObjectIds.Double),
+    "int": (ua.VariantType.Int64, ua.ObjectIds.Int64),
+    "bool": (ua.VariantType.Boolean, ua.ObjectIds.Boolean),
+}
+_PYTHON: dict[ua.VariantType, type[float] | type[int] | type[bool]] = {
+    ua.VariantType.Double: float,
+    ua.VariantType.Int64: int,
+    ua.VariantType.Boolean: bool,
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Obey = Callable[[Unit, Command], Answer]
+
+
+def time_of(ts_ms: int) -> datetime:
+    """The exact time, without the rounding of floats."""
+    return _EPOCH + timedelta(milliseconds=ts_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Namespaces:
+    own: int
+    di: int
+    machinery: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnitNodes:
+    """Nodes of one unit. `signals` and `types` are in the order of the class's signals."""
+
+    unit: ua.NodeId
+    signals: tuple[ua.NodeId, ...]
+    types: tuple[ua.VariantType, ...]
+
+    def data_values(self, sample: Sample, now: datetime) -> list[tuple[ua.NodeId, ua.DataValue]]:
+        """A sample as values of its signals, with the sample's time as source timestamp."""
+        at = time_of(sample.ts_ms)
+        found = []
+        for position, value in zip(sample.shape.positions, sample.values, strict=True):
+            type_ = self.types[position]
+            variant = ua.Variant(_PYTHON[type_](value), type_)
+            found.append(
+                (self.signals[position], ua.DataValue(variant, SourceTimestamp=at, ServerTimestamp=now))
+            )
+        return found
+
+
+class AddressSpace:
+    """Builds the nodes of a fleet in a server."""
+
+    def __init__(self, server: Server, obey: Obey) -> None:
+        self._server, self._obey = server, obey
+
+    async def build(self, units: Sequence[Unit]) -> dict[str, UnitNodes]:
+        """Nodes of each unit, by the unit's id."""
+        server = self._server
+        self._ns = _Namespaces(
+            own=await server.register_namespace(NAMESPACE),
+            di=await server.register_namespace(DI),
+            machinery=await server.register_namespace(MACHINERY),
+        )
+        machines = await server.nodes.objects.add_folder(
+            self._id("Machines"), ua.QualifiedName("Machines", self._ns.machinery)
+        )
+        types = {name: await self._type(CATALOGUE[name]) for name in {unit.class_name for unit in units}}
+        return {unit.id: await self._unit(machines, types[unit.class_name], unit) for unit in units}
+
+    def _id(self, text: str) -> ua.NodeId:
+        return ua.NodeId(text, self._ns.own)
+
+    def _name(self, text: str) -> ua.QualifiedName:
+        return ua.QualifiedName(text, self._ns.own)
+
+    async def _type(self, equipment: EquipmentClass) -> ua.NodeId:
+        name = "".join(word.capitalize() for word in equipment.name.split("_")) + "Type"
+        base = self._server.nodes.base_object_type
+        return (await base.add_object_type(self._id(name), self._name(name))).nodeid
+
+    async def _unit(self, machines: Node, type_: ua.NodeId, unit: Unit) -> UnitNodes:
+        equipment = CATALOGUE[unit.class_name]
+        node = await machines.add_object(self._id(unit.id), self._name(unit.id), type_)
+        await self._nameplate(node, unit, equipment)
+        parameters = await node.add_object(
+            self._id(f"{unit.id}.ParameterSet"), ua.QualifiedName("ParameterSet", self._ns.di)
+        )
+        for signal in equipment.signals:
+            await self._signal(parameters, unit, signal)
+        await self._methods(node, unit, equipment)
+        for name in alarm_limits(unit.class_name):
+            await node.add_object(self._id(f"{unit.id}.{name}.alarm"), self._name(f"{name} alarm"))
+        return UnitNodes(
+            node.nodeid,
+            tuple(self._id(f"{unit.id}.{signal.name}") for signal in equipment.signals),
+            tuple(_TYPES[signal.type][0] for signal in equipment.signals),
+        )
+
+    async def _nameplate(self, node: Node, unit: Unit, equipment: EquipmentClass) -> None:
+        """The properties of MachineIdentificationType that a simulated unit can fill."""
+        place = COUNTIES[unit.enterprise.county]
+        plate = await node.add_object(
+            self._id(f"{unit.id}.Identification"), ua.QualifiedName("Identification", self._ns.di)
+        )
+        texts: tuple[tuple[int, str, object], ...] = (
+            (self._ns.di, "Manufacturer", ua.LocalizedText(MANUFACTURER)),
+            (self._ns.di, "Model", ua.LocalizedText(equipment.title)),
+            (self._ns.di, "SerialNumber", unit.id),
+            (self._ns.di, "ProductInstanceUri", f"urn:clouds-in-qilu:unit:{unit.id}"),
+            (self._ns.di, "DeviceClass", equipment.name),
+            (self._ns.di, "AssetId", unit.id),
+            (self._ns.di, "ComponentName", ua.LocalizedText(equipment.title_zh, "zh")),
+            (self._ns.machinery, "Location", f"{place.name}, Shandong"),
+            (self._ns.own, "Enterprise", unit.enterprise.id),
+            (self._ns.own, "County", unit.enterprise.county),
+            (self._ns.own, "Industry", unit.enterprise.industry),
+        )
+        for namespace, name, value in texts:
+            await plate.add_property(
+                self._id(f"{unit.id}.Identification.{name}"), ua.QualifiedName(name, namespace), value
+            )
+
+    async def _signal(self, parameters: Node, unit: Unit, signal: Signal) -> None:
+        id_ = f"{unit.id}.{signal.name}"
+        variant, datatype = _TYPES[signal.type]
+        empty = ua.get_default_value(variant)
+        node = await parameters.add_variable(
+            self._id(id_), self._name(signal.name), empty, variant, ua.NodeId(datatype)
+        )
+        title = titles("signal", unit.class_name, signal.name)
+        await node.write_attribute(
+            ua.AttributeIds.DisplayName, ua.DataValue(ua.Variant(ua.LocalizedText(title.title)))
+        )
+        waiting = ua.StatusCode(ua.StatusCodes.BadWaitingForInitialData)
+        await self._server.write_attribute_value(node.nodeid, ua.DataValue(StatusCode=waiting))
+        if signal.type == "bool":
+            return
+        # UnitId -1: the catalogue gives units as text, without their UNECE code.
+        units = ua.EUInformation(
+            NamespaceUri=NAMESPACE, UnitId=-1, DisplayName=ua.LocalizedText(signal.unit or "1")
+        )
+        standard = {"EngineeringUnits": units, "EURange": ua.Range(signal.low, signal.high)}
+        for name, value in standard.items():
+            await node.add_property(self._id(f"{id_}.{name}"), ua.QualifiedName(name, 0), value)
+
+    async def _methods(self, node: Node, unit: Unit, equipment: EquipmentClass) -> None:
+        """Every method returns whether the command was accepted, else the reason, and the time from which it
+        holds."""
+        methods = await node.add_object(
+            self._id(f"{unit.id}.MethodSet"), ua.QualifiedName("MethodSet", self._ns.di)
+        )
+        outputs = [
+            _argument("Accepted", ua.ObjectIds.Boolean),
+            _argument("Reason", ua.ObjectIds.String),
+            _argument("HoldsFrom", ua.ObjectIds.UtcTime),
+        ]
+
+        def call(command: Command) -> list[ua.Variant]:
+            answer = self._obey(unit, command)
+            return [
+                ua.Variant(answer.accepted, ua.VariantType.Boolean),
+                ua.Variant(answer.reason, ua.VariantType.String),
+                ua.Variant(time_of(answer.at_ms), ua.VariantType.DateTime),
+            ]
+
+        def switch(kind: str) -> Callable[..., object]:
+            async def called(_parent: ua.NodeId) -> list[ua.Variant]:
+                return call(Command(kind))  # type: ignore[arg-type]  # one of the three below
+
+            return called
+
+        async def set_point(_parent: ua.NodeId, name: ua.Variant, value: ua.Variant) -> list[ua.Variant]:
+            return call(Command("set_point", str(name.Value), float(value.Value)))
+
+        switches = ("Start", "Stop", "Reset") if equipment.stoppable else ("Reset",)
+        for name in switches:
+            await methods.add_method(
+                self._id(f"{unit.id}.{name}"), self._name(name), switch(name.lower()), [], outputs
+            )
+        if equipment.set_points:
+            inputs = [_argument("Name", ua.ObjectIds.String), _argument("Value", ua.ObjectIds.Double)]
+            id_ = self._id(f"{unit.id}.SetPoint")
+            await methods.add_method(id_, self._name("SetPoint"), set_point, inputs, outputs)
+
+
+def _argument(name: str, datatype: int) -> ua.Argument:
+    return ua.Argument(Name=name, DataType=ua.NodeId(datatype), ValueRank=-1)
