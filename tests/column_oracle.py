@@ -11,8 +11,8 @@ from typing import Any
 from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import Reading, Value
 from qilu_contract.wire import json_payload
+from qilu_gateway.read.checking import SIGNALS, check
 from qilu_gateway.read.decoded import Decoded
-from qilu_gateway.write.checking import SIGNALS, check
 
 
 @dataclass

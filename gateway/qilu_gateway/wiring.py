@@ -26,7 +26,8 @@ from qilu_gateway.connect.neighbours import Neighbours
 from qilu_gateway.endpoint import MAX_CONNECTIONS
 from qilu_gateway.health import Figures, Health, Parts
 from qilu_gateway.metrics import Meter
-from qilu_gateway.read import births, births_upgrade, run_clock
+from qilu_gateway.read import births, births_upgrade, receipts, run_clock
+from qilu_gateway.read.batching import Batcher
 from qilu_gateway.read.births import Births
 from qilu_gateway.read.columnar import Reader
 from qilu_gateway.read.control import Control
@@ -34,6 +35,7 @@ from qilu_gateway.read.decoding import Decoder
 from qilu_gateway.read.intake import Intake, Item
 from qilu_gateway.read.plain import PlainReader
 from qilu_gateway.read.rebirths import Rebirths
+from qilu_gateway.read.receipts import Receipts
 from qilu_gateway.read.silence import Silence
 from qilu_gateway.rollups import rollups
 from qilu_gateway.rollups.rollups import Rollups
@@ -48,11 +50,8 @@ from qilu_gateway.settle.outbox import Outbox
 from qilu_gateway.settle.problems import Problems
 from qilu_gateway.settle.reports import Reports
 from qilu_gateway.settle.settlement import Settlement
+from qilu_gateway.settle.shipper import Shipper
 from qilu_gateway.statefile import StateFile
-from qilu_gateway.write import receipts
-from qilu_gateway.write.batching import Batcher
-from qilu_gateway.write.receipts import Receipts
-from qilu_gateway.write.shipper import Shipper
 from qilu_gateway.write.spool import Spool
 from qilu_gateway.write.store_gate import StoreGate
 from qilu_gateway.write.writer import Writer
@@ -87,6 +86,15 @@ class _Disk(NamedTuple):
     bounds: Bounds
 
 
+class _Connected(NamedTuple):
+    """The connections to the broker, and what is sent and heard on them besides readings."""
+
+    connections: Connections
+    host: HostState
+    rebirths: Rebirths
+    control: Control
+
+
 async def put_together(
     stack: AsyncExitStack,
     settings: Settings,
@@ -104,47 +112,16 @@ async def put_together(
     state, spool, gate, rolling = disk.state, disk.spool, disk.gate, disk.rollups
     platform = await stack.enter_async_context(PlatformApi(settings.platform, api_key))
     meter, when_possible = health.meter, health.when_possible
-
-    latest_ms = await when_possible(lambda: state.write(lambda opened: host.load(opened, settings.host)))
-    health.timestamps.seen(latest_ms)
-    connections = Connections(settings, broker, health.timestamps, health.stopping.set)
-    speaking = HostState(
-        connections.speaker,
-        settings.host,
-        health.troubles,
-        health.timestamps,
-        state,
-        birth_first=settings.profile == "strict",
-    )
-    neighbours = Neighbours(settings.host_id, settings.partition, speaking.hear)
-    meter.shared_groups = lambda: neighbours.shared_groups
-    rebirths = Rebirths(connections.speaker.send_qos0, meter.count_rebirth, settings.reorder_timeout_s)
-    control = Control(connections.main, meter.counters, neighbours, rebirths, connections.answer_mark)
-    await when_possible(lambda: state.write(lambda opened: run_clock.load(opened, control.clock)))
-
+    connected = await _connect(settings, health, broker, state)
+    connections, control = connected.connections, connected.control
     units = Units()
     admission, born = Admission(platform, units), Births(state, units)
     await when_possible(lambda: state.write(births_upgrade.upgrade))
-    batcher: Batcher[Item] = Batcher(settings.batch_size, settings.batch_age_s)
-    received = Receipts()
-    await when_possible(lambda: state.write(received.load))
-    most = settings.max_payload_bytes
-    plain = PlainReader(Decoder(born, most), born, control, received, health.in_flight)
-    intake = Intake(
-        connections.by_lane,
-        admission,
-        Reader(units, born, most),
-        plain,
-        health.in_flight,
-        batcher,
-        connections.window + settings.batch_size,
-    )
-
+    intake, batcher = await _read(settings, health, connected, admission, born, state)
     writer = Writer(batcher, gate, spool, state, control.clock)
-    shipping = Outbox(state, platform, meter.count_first_readings)
+    shipping, problems = Outbox(state, platform, meter.count_first_readings), Problems(platform)
     reports = Reports(units, born, shipping)
-    silence = Silence(born.nodes, connections.hearing_since_s, rebirths.ask, reports.node_died)
-    problems = Problems(platform)
+    silence = Silence(born.nodes, connections.hearing_since_s, connected.rebirths.ask, reports.node_died)
     settlement = Settlement(
         units,
         Keeping(state, disk.bounds, born, control),
@@ -161,7 +138,7 @@ async def put_together(
     app.routes.extend(LetterOffice(state, disk.bounds, intake.replay).routes(key))
     health.parts = Parts(connections, admission, state, gate, spool)
     tasks = {
-        **connections.parts(intake, control),
+        **connections.parts(intake.take, control.hear_clock),
         "released": intake.release(),
         "writer": writer.run(units, settlement.settle),
         "shipper": shipper.run(),
@@ -170,15 +147,15 @@ async def put_together(
         "outbox": shipping.run(),
         "activity": shipping.run_activity(),
         "problems": problems.run(),
-        "rebirths": rebirths.run(),
+        "rebirths": connected.rebirths.run(),
+        "host-state": connected.host.run(),
         "silence": silence.run(),
-        "host-state": speaking.run(),
         "rollups": rolling.run(),
         "http": server.wait(),
         "address": health.tell_address(server.url, key),
         "measure": _measure(meter, gate, state),
     }
-    return Wired(connections, intake, speaking, rolling, control, tasks)
+    return Wired(connections, intake, connected.host, rolling, control, tasks)
 
 
 async def _open_disk(stack: AsyncExitStack, settings: Settings, health: Health, store: Store | None) -> _Disk:
@@ -203,6 +180,53 @@ async def _open_disk(stack: AsyncExitStack, settings: Settings, health: Health, 
     rolling = Rollups(settings.host, state, gate)
     await when_possible(rolling.open)
     return _Disk(state, store, spool, gate, rolling, Bounds())
+
+
+async def _connect(settings: Settings, health: Health, broker: BrokerAddress, state: StateFile) -> _Connected:
+    meter, when_possible = health.meter, health.when_possible
+    latest_ms = await when_possible(lambda: state.write(lambda opened: host.load(opened, settings.host)))
+    health.timestamps.seen(latest_ms)
+    connections = Connections(settings, broker, health.timestamps, health.stopping.set)
+    speaking = HostState(
+        connections.speaker,
+        settings.host,
+        health.troubles,
+        health.timestamps,
+        state,
+        birth_first=settings.profile == "strict",
+    )
+    neighbours = Neighbours(settings.host_id, settings.partition, speaking.hear)
+    meter.shared_groups = lambda: neighbours.shared_groups
+    rebirths = Rebirths(connections.speaker.send_qos0, meter.count_rebirth, settings.reorder_timeout_s)
+    control = Control(connections.main, meter.counters, neighbours, rebirths, connections.answer_mark)
+    await when_possible(lambda: state.write(lambda opened: run_clock.load(opened, control.clock)))
+    return _Connected(connections, speaking, rebirths, control)
+
+
+async def _read(
+    settings: Settings,
+    health: Health,
+    connected: _Connected,
+    admission: Admission,
+    born: Births,
+    state: StateFile,
+) -> tuple[Intake, Batcher[Item]]:
+    """The stage that decodes messages, and the batcher into which it puts them."""
+    connections, most = connected.connections, settings.max_payload_bytes
+    batcher: Batcher[Item] = Batcher(settings.batch_size, settings.batch_age_s)
+    received = Receipts()
+    await health.when_possible(lambda: state.write(received.load))
+    plain = PlainReader(Decoder(born, most), born, connected.control, received, health.in_flight)
+    intake = Intake(
+        connections.by_lane,
+        admission,
+        Reader(admission.units, born, most),
+        plain,
+        health.in_flight,
+        batcher,
+        connections.window + settings.batch_size,
+    )
+    return intake, batcher
 
 
 async def _measure(meter: Meter, gate: StoreGate, state: StateFile) -> None:

@@ -17,7 +17,7 @@ from qilu_contract.readings import Reading
 from qilu_contract.wire import json_columns, json_payload, sparkplug
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_contract.wire.sparkplug_columns import SparkplugColumns
-from qilu_gateway.write import checking
+from qilu_gateway.read import checking
 from rich.console import Console
 from rich.table import Table
 

@@ -28,7 +28,7 @@ from qilu_contract.wire.ids import is_id
 from qilu_devices.fleet import Enterprise
 from qilu_devices.fleet import Unit as SimulatedUnit
 from qilu_devices.simulation import Simulation, first_values
-from qilu_gateway.write.checking import SIGNALS, check
+from qilu_gateway.read.checking import SIGNALS, check
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 from qilu_programme.months import MONTHS

@@ -20,9 +20,9 @@ from qilu_contract.catalogue.equipment import EquipmentClass
 from qilu_contract.wire import json_columns, sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType
 from qilu_contract.wire.sparkplug_columns import NO_SEQ, SparkplugColumns, integers
+from qilu_gateway.read import checking
 from qilu_gateway.read.births import Births, BirthTable
 from qilu_gateway.read.decoding import Decoder
-from qilu_gateway.write import checking
 
 PAYLOADS = 700_000 if os.environ.get("QILU_SOAK") == "1" else 10_000
 """Of JSON, and as many of Sparkplug."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qilu_contract.columns import Columns
 from qilu_contract.storage import Point
 from qilu_gateway.metrics import Counters
-from qilu_gateway.write.batching import Batcher
+from qilu_gateway.read.batching import Batcher
 from qilu_gateway.write.store_gate import LEAST_SLOW_BATCH, SLOW_S, StoreGate
 
 

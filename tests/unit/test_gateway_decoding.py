@@ -21,13 +21,12 @@ from qilu_contract.readings import MIN_TIME_MS, Reading, Value
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_gateway.admit.units import Tags, Units
-from qilu_gateway.read import births, births_upgrade, decoding
+from qilu_gateway.read import births, births_upgrade, checking, decoding
 from qilu_gateway.read.births import Births
+from qilu_gateway.read.checking import SIGNALS, check, check_all
 from qilu_gateway.read.decoded import Decoded
 from qilu_gateway.read.decoding import Decoder
 from qilu_gateway.statefile import StateFile
-from qilu_gateway.write import checking
-from qilu_gateway.write.checking import SIGNALS, check, check_all
 
 NODE = ("370202", "370202-e00001")
 UNIT = "370202-motor-0000001"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from qilu_contract.columns import Series, of_points
 from qilu_contract.storage import Point
-from qilu_gateway.write.batching import Batcher
+from qilu_gateway.read.batching import Batcher
 from qilu_gateway.write.spool import Spool
 from qilu_gateway.write.spool_file import Spooled
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from qilu_gateway.read import receipts
+from qilu_gateway.read.receipts import Receipts
 from qilu_gateway.settle.problems import MAX_EXCERPT, MAX_OF_ENTERPRISE, MAX_TOGETHER, MAX_WAITING, Problems
-from qilu_gateway.write import receipts
-from qilu_gateway.write.receipts import Receipts
 
 PLACE = ("works", "370202")
 

@@ -16,10 +16,10 @@ from qilu_contract.wire.clock import JudgingClock
 from qilu_gateway.admit.units import Tags, Units
 from qilu_gateway.metrics import Counters
 from qilu_gateway.read.arrivals import Arrival
+from qilu_gateway.read.batching import Batcher
 from qilu_gateway.read.reads import Group, Read
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.write.batches import Written
-from qilu_gateway.write.batching import Batcher
 from qilu_gateway.write.spool import Spool
 from qilu_gateway.write.store_gate import StoreGate
 from qilu_gateway.write.writer import Writer

@@ -11,7 +11,7 @@ from qilu_contract.wire import json_columns, sparkplug, sparkplug_columns
 from qilu_contract.wire.json_columns import MAX_LAYOUTS
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload, integer
 from qilu_contract.wire.sparkplug_columns import SparkplugColumns, integers
-from qilu_gateway.write.checking import check_columns
+from qilu_gateway.read.checking import check_columns
 
 T0 = 1_795_749_000_000
 MOTOR = [signal.name for signal in CATALOGUE["motor"].signals]

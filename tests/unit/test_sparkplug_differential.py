@@ -18,10 +18,10 @@ import pytest
 from qilu_contract.catalogue.classes import CATALOGUE, Signal
 from qilu_contract.readings import Reading
 from qilu_contract.wire.sparkplug_columns import SparkplugColumns, integers
+from qilu_gateway.read import checking
 from qilu_gateway.read.births import Births
+from qilu_gateway.read.checking import check_all, check_columns
 from qilu_gateway.read.decoding import Decoder
-from qilu_gateway.write import checking
-from qilu_gateway.write.checking import check_all, check_columns
 from sparkplub_b_packets.core import array_packer as packer
 from sparkplub_b_packets.core import sparkplug_b as tahu
 from sparkplub_b_packets.core import sparkplug_b_pb2 as tahu_pb

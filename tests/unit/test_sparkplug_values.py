@@ -20,9 +20,9 @@ from qilu_contract.readings import MIN_TIME_MS, Reading
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import COMPRESSED, DataType, Metric, Payload, Unreadable
 from qilu_gateway.read.births import Births
+from qilu_gateway.read.checking import SIGNALS, check, check_units
 from qilu_gateway.read.decoded import Decoded
 from qilu_gateway.read.decoding import Decoder
-from qilu_gateway.write.checking import SIGNALS, check, check_units
 
 NODE = ("370202", "370202-e00001")
 UNIT = "370202-motor-0000001"

@@ -36,7 +36,7 @@ not admitted.)"""
 
 class Admission:
     def __init__(self, platform: PlatformApi, units: Units) -> None:
-        self._platform, self._units = platform, units
+        self._platform, self.units = platform, units
         self._negative: dict[str, float] = {}
         self._asked: dict[str, None] = {}
         self._stale: dict[str, None] = {}
@@ -54,12 +54,12 @@ class Admission:
 
     def find(self, unit: str) -> Admitted | None:
         """The unit if it is known to be registered, else None."""
-        number = self._units.numbers.get(unit)
-        if number is None or not self._units.is_admitted(number):
+        number = self.units.numbers.get(unit)
+        if number is None or not self.units.is_admitted(number):
             return None
-        if self._units.checked_s[number] < self.fresh_s():
+        if self.units.checked_s[number] < self.fresh_s():
             self.refresh([unit])
-        return Admitted(self._units, number)
+        return Admitted(self.units, number)
 
     def fresh_s(self) -> float:
         """Answers older than this (monotonic clock) are requested again."""
@@ -72,9 +72,9 @@ class Admission:
 
     def refresh_rows(self, rows: Rows) -> None:
         """Request those of these units, given by number, whose answers are old."""
-        stale = self._units.checked_s[rows] < self.fresh_s()
+        stale = self.units.checked_s[rows] < self.fresh_s()
         if stale.any():
-            self.refresh(self._units.ids(rows[stale]))
+            self.refresh(self.units.ids(rows[stale]))
 
     def is_unknown(self, unit: str) -> bool:
         """Whether the platform answered within NEGATIVE_S that the unit does not exist."""
@@ -115,7 +115,7 @@ class Admission:
                 if barred.epoch != self._epoch or barred.next < self._after:
                     await self._begin_epoch()
                     log.info(
-                        "the platform started again: its answers are requested again", units=len(self._units)
+                        "the platform started again: its answers are requested again", units=len(self.units)
                     )
                     continue
             except PlatformAway as error:
@@ -138,10 +138,10 @@ class Admission:
 
     def _forget(self, barred: Barred) -> None:
         owners = set(barred.enterprises)
-        numbers = [number for unit in barred.units if (number := self._units.numbers.get(unit)) is not None]
+        numbers = [number for unit in barred.units if (number := self.units.numbers.get(unit)) is not None]
         if owners:
-            numbers += self._units.of_enterprises(owners).tolist()
-        self._units.checked_s[numbers] = 0.0
+            numbers += self.units.of_enterprises(owners).tolist()
+        self.units.checked_s[numbers] = 0.0
         self._barred_s = time.monotonic()
         log.info("barred", units=len(barred.units), enterprises=len(owners), forgotten=len(numbers))
 
@@ -181,7 +181,7 @@ class Admission:
             self.answered.set()
 
     def _learn(self, asked: Sequence[str], answers: Answers, checked_s: float) -> None:
-        units = self._units
+        units = self.units
         class_, owner = np.array(answers.class_, dtype=np.int64), np.array(answers.owner, dtype=np.int64)
         admitted = class_ >= 0
         for place in np.flatnonzero(~admitted).tolist():
@@ -217,9 +217,9 @@ class Admission:
         if len(self._negative) >= MAX_NEGATIVE:
             self._negative.clear()
         self._negative[unit] = time.monotonic() + NEGATIVE_S
-        number = self._units.numbers.get(unit)
+        number = self.units.numbers.get(unit)
         if number is not None:
-            self._units.checked_s[number] = 0.0
+            self.units.checked_s[number] = 0.0
 
 
 def _tags(owner: Owner) -> tuple[str, str, str, str]:

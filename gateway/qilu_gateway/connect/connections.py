@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from qilu_common.broker import BrokerAddress
@@ -22,12 +22,12 @@ from qilu_contract.wire.marks import Mark
 
 from qilu_gateway.connect.host import Timestamps, will
 from qilu_gateway.connect.session import HISTORY, HOST, Session, Take, filters, history_filters
-from qilu_gateway.read.control import Control
-from qilu_gateway.read.intake import Intake
 from qilu_gateway.settings import Settings
 
 CLOCK_WINDOW = 10
 SPARKPLUG = topics.NAMESPACE.encode()
+Intake = Callable[[Messages, int, int], Awaitable[None]]
+"""Takes messages, the epoch of their connection, and the lane of its session."""
 
 
 _SPLIT, _WHOLE = (f"{topics.HISTORY}{name}/".encode() for name in ("spBv1/0", topics.NAMESPACE))
@@ -109,14 +109,17 @@ class Connections:
     def _held(self) -> set[Session]:
         return {self.main, self.speaker} if self._alone else {self.main, self.speaker, self._history}
 
-    def parts(self, intake: Intake, control: Control) -> dict[str, Coroutine[Any, Any, None]]:
-        """The tasks that hold the connections, by name; each runs until cancelled."""
+    def parts(
+        self, intake: Intake, hear_clock: Callable[[bytes], None]
+    ) -> dict[str, Coroutine[Any, Any, None]]:
+        """The tasks that hold the connections, by name; each runs until cancelled. `hear_clock` is called
+        with announcements of a run's clock."""
         found = {"session": self._hold(self.main, self._acknowledged_only(intake))}
         if not self._alone:
-            found["clock"] = self._hold(self._clock, self._hear_clock(control))
+            found["clock"] = self._hold(self._clock, self._hear_clock(hear_clock))
             found["history"] = self._hold(
                 self._history,
-                lambda messages, epoch: intake.take(as_published(messages), epoch, HISTORY),
+                lambda messages, epoch: intake(as_published(messages), epoch, HISTORY),
             )
         if self._strict:
             found["host-session"] = self._hold(self.speaker, self._unacknowledged_only(intake))
@@ -129,20 +132,20 @@ class Connections:
             self.ousted = error
             self._oust()
 
-    def _hear_clock(self, control: Control) -> Take:
+    def _hear_clock(self, hear_clock: Callable[[bytes], None]) -> Take:
         async def take(messages: Messages, epoch: int) -> None:
             self._clock.acknowledge(epoch, messages.mids)
             for payload in filter(None, messages.payloads):
-                control.hear_clock(payload)
+                hear_clock(payload)
 
         return take
 
     def _acknowledged_only(self, intake: Intake) -> Take:
         """In the strict profile, the persistent session leaves messages at QoS 0 to the host session."""
         if not self._strict and not self._alone:
-            return intake.take
+            return lambda messages, epoch: intake(messages, epoch, 0)
         if not self._strict:
-            return lambda messages, epoch: intake.take(as_published(messages), epoch)
+            return lambda messages, epoch: intake(as_published(messages), epoch, 0)
 
         async def take(messages: Messages, epoch: int) -> None:
             own = [
@@ -150,7 +153,7 @@ class Connections:
                 for place, (mid, topic) in enumerate(zip(messages.mids, messages.topics, strict=True))
                 if mid or not topic.startswith(SPARKPLUG)
             ]
-            await intake.take(messages.take(own), epoch)
+            await intake(messages.take(own), epoch, 0)
 
         return take
 
@@ -168,7 +171,7 @@ class Connections:
                 if not mid or b"/NDEATH/" in topic
             )
             own.mids = [0] * len(own)
-            await intake.take(own, epoch, HOST)
+            await intake(own, epoch, HOST)
 
         return take
 

@@ -18,14 +18,14 @@ from qilu_contract.storage import BORN
 from qilu_contract.wire import json_columns
 
 from qilu_gateway.admit.units import CLASSES, Units
-from qilu_gateway.connect import unit_topics
-from qilu_gateway.connect.unit_topics import BIRTH, HISTORIC, JSON, LIVE, Topic
+from qilu_gateway.read import unit_topics
 from qilu_gateway.read.arrivals import Arrival
 from qilu_gateway.read.births import Births
+from qilu_gateway.read.checking import check_columns
 from qilu_gateway.read.edge_nodes import EdgeNode, SequenceNumbers
 from qilu_gateway.read.reads import Found, Group, Held, Part, Read, Readings, Treatment
 from qilu_gateway.read.sparkplug_reader import SparkplugReader
-from qilu_gateway.write.checking import check_columns
+from qilu_gateway.read.unit_topics import BIRTH, HISTORIC, JSON, LIVE, Topic
 
 
 class Reader:

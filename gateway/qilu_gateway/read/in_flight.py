@@ -11,7 +11,6 @@ import msgspec
 from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import Reading
 from qilu_contract.storage import BORN, Point
-from qilu_contract.wire import json_payload
 
 from qilu_gateway.admit.units import Admitted
 from qilu_gateway.metrics import Counters
@@ -19,8 +18,7 @@ from qilu_gateway.read.arrivals import Arrival
 from qilu_gateway.read.births import BirthTable
 from qilu_gateway.read.decoded import Decoded
 from qilu_gateway.read.edge_nodes import SessionRow
-from qilu_gateway.settle.dead_letters import DeadLetter
-from qilu_gateway.write.receipts import Receipt
+from qilu_gateway.read.receipts import Receipt
 
 
 class InFlight:
@@ -145,24 +143,6 @@ class InFlightMessage(msgspec.Struct, eq=False):
             if said_ms is None or not point.ts_ms <= said_ms <= latest_ms:
                 said_ms = point.ts_ms
             self.points[place] = point._replace(fields={**point.fields, BORN: said_ms})
-
-    def letters(self) -> list[DeadLetter]:
-        payload = self.payload
-        if self.receipt is not None:  # a replay must use the same time
-            payload = json_payload.with_time(payload, self.receipt.ts_ms)
-        return [
-            DeadLetter(
-                reason,
-                detail,
-                self.topic,
-                payload,
-                count,
-                self.unit,
-                self.dup,
-                replayable=not (self.retained and reason is Reason.NO_BIRTH),
-            )
-            for reason, (detail, count) in self.refused.items()
-        ]
 
 
 def latest_ms(points: Sequence[Point]) -> int:

@@ -9,15 +9,15 @@ from qilu_common.mqtt.messages import DUP, Messages
 from qilu_contract.errors import Reason
 
 from qilu_gateway.admit.admission import Admission
-from qilu_gateway.connect import unit_topics
 from qilu_gateway.connect.session import Session
+from qilu_gateway.read import unit_topics
 from qilu_gateway.read.arrivals import Arrival, Known, Window
+from qilu_gateway.read.batching import Batcher
 from qilu_gateway.read.columnar import Reader
 from qilu_gateway.read.in_flight import InFlight, InFlightMessage
 from qilu_gateway.read.plain import PlainReader, when_readable
 from qilu_gateway.read.reads import Found, Held, Read
 from qilu_gateway.read.waiting import Waiting
-from qilu_gateway.write.batching import Batcher
 
 MAX_HELD_BYTES = 256 * 1024 * 1024
 """Maximum bytes of payloads in flight; at this bound intake waits (backpressure)."""

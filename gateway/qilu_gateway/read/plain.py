@@ -21,7 +21,7 @@ from qilu_gateway.read.control import Control
 from qilu_gateway.read.decoding import Decoder
 from qilu_gateway.read.edge_nodes import Followed
 from qilu_gateway.read.in_flight import InFlight, InFlightMessage
-from qilu_gateway.write.receipts import Receipt, Receipts
+from qilu_gateway.read.receipts import Receipt, Receipts
 
 log = structlog.get_logger()
 _T = TypeVar("_T")

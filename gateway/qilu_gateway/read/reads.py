@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from qilu_contract.columns import Columns, Floats, Ints, Rows
 
-from qilu_gateway.connect.unit_topics import Topic
 from qilu_gateway.read.arrivals import Arrival
 from qilu_gateway.read.births import BornRows
 from qilu_gateway.read.edge_nodes import SequenceNumbers
+from qilu_gateway.read.unit_topics import Topic
 
 
 class Group(NamedTuple):

@@ -17,10 +17,10 @@ from qilu_contract.wire.sparkplug_columns import Group as Values
 from qilu_contract.wire.sparkplug_layouts import Metrics
 
 from qilu_gateway.admit.units import CLASSES, Units
-from qilu_gateway.connect.unit_topics import BIRTH, HISTORIC, LIVE, Topic
 from qilu_gateway.read.births import NONE, Births, BornRows
+from qilu_gateway.read.checking import check_units
 from qilu_gateway.read.reads import Learned, Part, Readings, Treatment
-from qilu_gateway.write.checking import check_units
+from qilu_gateway.read.unit_topics import BIRTH, HISTORIC, LIVE, Topic
 
 _MOST_OFFSET = 1 << 20
 _Mask = NDArray[np.bool_]

@@ -7,7 +7,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from qilu_contract.wire import clock
+from qilu_contract.errors import Reason
+from qilu_contract.wire import clock, json_payload
 
 from qilu_gateway.read import run_clock
 from qilu_gateway.read.births import Births, Change
@@ -15,7 +16,7 @@ from qilu_gateway.read.control import Control
 from qilu_gateway.read.in_flight import InFlightMessage
 from qilu_gateway.read.reads import Read
 from qilu_gateway.settle import outbox
-from qilu_gateway.settle.dead_letters import Bounds
+from qilu_gateway.settle.dead_letters import Bounds, DeadLetter
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.write.batches import Batch
 
@@ -27,7 +28,7 @@ class Keeping:
     async def keep(self, batch: Batch, refused: Sequence[InFlightMessage], firsts: Mapping[str, int]) -> int:
         """Save in one transaction; returns how many readings were evicted from the dead letters to make room.
         `firsts`: times (ms) of first readings by unit."""
-        letters = [letter for message in refused for letter in message.letters()]
+        letters = [letter for message in refused for letter in _letters(message)]
         changes = _changes(batch)
         heard = self._control.unsaved_clock()
         if not (letters or changes or firsts or heard):
@@ -45,6 +46,26 @@ class Keeping:
             if message.birth is not None:
                 self._births.saved(message.birth)
         return evicted
+
+
+def _letters(message: InFlightMessage) -> list[DeadLetter]:
+    """A dead letter for each reason why readings of the message were refused."""
+    payload = message.payload
+    if message.receipt is not None:  # a replay must use the same time
+        payload = json_payload.with_time(payload, message.receipt.ts_ms)
+    return [
+        DeadLetter(
+            reason,
+            detail,
+            message.topic,
+            payload,
+            count,
+            message.unit,
+            message.dup,
+            replayable=not (message.retained and reason is Reason.NO_BIRTH),
+        )
+        for reason, (detail, count) in message.refused.items()
+    ]
 
 
 def _changes(batch: Batch) -> list[Change]:

@@ -13,11 +13,11 @@ from qilu_gateway.read.in_flight import latest_ms
 from qilu_gateway.rollups.rollups import Rollups
 from qilu_gateway.settle.accounts import Accounts
 from qilu_gateway.settle.acknowledging import Acknowledging
-from qilu_gateway.settle.firsts import firsts_of
 from qilu_gateway.settle.keeping import Keeping
 from qilu_gateway.settle.problems import Problems
 from qilu_gateway.settle.reports import Reports
 from qilu_gateway.write.batches import Written
+from qilu_gateway.write.firsts import firsts_of
 from qilu_gateway.write.spool_file import Spooled
 
 

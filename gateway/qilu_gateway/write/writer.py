@@ -17,14 +17,14 @@ from qilu_contract.wire import clock
 from qilu_contract.wire.clock import JudgingClock
 
 from qilu_gateway.admit.units import Units
+from qilu_gateway.read.batching import Batcher
+from qilu_gateway.read.checking import check_all, check_units
 from qilu_gateway.read.in_flight import InFlightMessage
 from qilu_gateway.read.intake import Item
-from qilu_gateway.settle.firsts import firsts_of
+from qilu_gateway.read.receipts import save as save_receipts
 from qilu_gateway.statefile import StateFile
 from qilu_gateway.write.batches import Batch, Written
-from qilu_gateway.write.batching import Batcher
-from qilu_gateway.write.checking import check_all, check_units
-from qilu_gateway.write.receipts import save as save_receipts
+from qilu_gateway.write.firsts import firsts_of
 from qilu_gateway.write.spool import Spool
 from qilu_gateway.write.store_gate import StoreGate
 
