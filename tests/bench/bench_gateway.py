@@ -15,9 +15,9 @@ after that. So no start is in any figure. CPU seconds are the process's own, fro
   and from prepared bodies of the same shape, by turns. Broker, gateway, platform, publisher and the poster of
   the bodies are on the other core. The CPU of InfluxDB is shown beside.
 
-Cases are repeated up to three times, in turn; figures are medians. Cases that do not fit into the time are
-left out, and listed. A busy machine makes CPU seconds longer, too, by half and more: compare runs at like
-loads.
+All that repeats does so up to three times, by turns; figures are medians. The run ends within --minutes: what
+does not fit is null in the JSON, and `measured_less` names it. A busy machine makes CPU seconds longer, too,
+by half and more: compare runs at like loads.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from shutil import which
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 from bench_storage import machine
@@ -48,10 +48,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+_T = TypeVar("_T")
 STORE_CORE, GATEWAY_CORE = (0, 1) if (os.cpu_count() or 1) > 1 else (0, 0)
 SIZES = {"10k": 10_000, "100k": 100_000, "1m": 1_000_000}
 STEADY = 300_000
-"""Messages of one reading between the two marks of a steady run, or as many as there are units."""
+"""Messages of one reading between the two marks of a steady run, whatever the number of units."""
 LISTS = 30_000
 """Messages of fifty."""
 WARM = 20_000
@@ -59,9 +60,16 @@ WARM = 20_000
 EVERY_S = 0.25
 """Between two looks at the gateway."""
 ROUNDS = 3
+NOISE_BYTES = 16_000_000
+"""By so much the resident sizes of two gateways with equally many units differ; less than twice that
+between two sizes says nothing of a unit."""
 DUCKDB_ROWS = 10_000_000
 DUCKDB_S = 150
 """Seconds for these rows, or so many fewer rows."""
+
+
+class TimeIsOver(Exception):
+    """The run's time ended before a case was complete."""
 
 
 class Moment(NamedTuple):
@@ -135,7 +143,7 @@ class Station:
         self.gateway.subscribe(lab.sink.url)
         births = list(self.fleet.births())
         if births:
-            asyncio.run(publish(self.broker, births))
+            lab.within_time(publish(self.broker, births))
             moments = self.follow(lab.sink.url, size)
             span = between(moments, size / 20, size * 0.95)
             if span is not None:
@@ -145,7 +153,7 @@ class Station:
         """A pass of all units, and `count` messages more."""
         warm = WARM // readings
         said = chain(self.fleet.messages(self.fleet.size), self.fleet.messages(warm + count, readings))
-        asyncio.run(publish(self.broker, said))
+        self.lab.within_time(publish(self.broker, said))
         return self.follow(store, self.fleet.size + (warm + count) * readings, store_pid)
 
     def follow(self, store: str, total: int, store_pid: int | None = None) -> list[Moment]:
@@ -196,6 +204,18 @@ class Lab:
         self.influx = InfluxServer(influxd, folder / "influx")
         self._stations: dict[tuple[Kind, int], Station] = {}
 
+    def within_time(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Its result. Raises TimeIsOver."""
+
+        async def bounded() -> _T:
+            async with asyncio.timeout(self.deadline_s - time.monotonic()):
+                return await work
+
+        try:
+            return asyncio.run(bounded())
+        except TimeoutError as error:
+            raise TimeIsOver from error
+
     @staticmethod
     def label(size: int) -> str:
         return next(label for label, each in SIZES.items() if each == size)
@@ -221,7 +241,7 @@ class Lab:
         size, found = SIZES[label], self.found
         pin(os.getpid(), STORE_CORE)
         station = self.station(kind, size)
-        count = max(STEADY, size) if readings == 1 else LISTS
+        count = STEADY if readings == 1 else LISTS
         moments = station.run(self.sink.url, readings, count)
         name, begin = f"{kind}_{readings}_{label}", size + WARM
         spans = {name: (begin, begin + count * readings)}
@@ -247,8 +267,8 @@ class Lab:
         pin(self.influx.pid, STORE_CORE)
         pin(os.getpid(), GATEWAY_CORE)
         if cold:
-            asyncio.run(self._post(Fleet(kind, size), readings, count // 3))
-        ceiling = asyncio.run(self._post(Fleet(kind, size), readings, count))
+            self.within_time(self._post(Fleet(kind, size), readings, count // 3))
+        ceiling = self.within_time(self._post(Fleet(kind, size), readings, count))
         database = Influx(self.influx)
         moments = station.run(database.url, readings, count, self.influx.pid)
         _drop(database)
@@ -297,7 +317,13 @@ class Lab:
         if rows < DUCKDB_ROWS:
             self.found.less.append(f"duckdb: random order into {rows:,} rows instead of {DUCKDB_ROWS:,}")
         words = [sys.executable, "-m", "duckdb_points", f"duckdb:///{self.folder}/points.duckdb", str(rows)]
-        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        patience_s = self.deadline_s - time.monotonic() + 60
+        try:
+            said = subprocess.run(
+                words, check=True, capture_output=True, text=True, timeout=patience_s
+            ).stdout
+        except subprocess.TimeoutExpired as error:
+            raise TimeIsOver from error
         self.found.duckdb = json.loads(said)
 
 
@@ -316,8 +342,7 @@ class Step(NamedTuple):
 
 def steps(rounds: int = ROUNDS) -> list[Step]:
     found: list[Step] = []
-    kinds: tuple[Kind, Kind] = ("json", "sparkplug")
-    small = [(kind, readings) for readings in (1, 50) for kind in kinds]
+    small = [(kind, readings) for readings in (1, 50) for kind in KINDS]
     for kind, readings in small:
         name = f"{kind}_{readings}_10k"
         found.append(Step(name, 25, lambda lab, k=kind, r=readings: lab.to_sink(k, r, "10k"), rounds))
@@ -327,31 +352,57 @@ def steps(rounds: int = ROUNDS) -> list[Step]:
     large = [
         Step(f"{kind}_1_{label}", seconds, lambda lab, k=kind, n=label: lab.to_sink(k, 1, n), 1)
         for label, seconds in (("100k", 50), ("1m", 180))
-        for kind in kinds
+        for kind in KINDS
     ]
     return [*found, *large[:2], Step("duckdb", 120, Lab.in_duckdb, 1), *large[2:]]
 
 
-def report(found: Findings, took_s: float) -> dict[str, Any]:
-    def medians(figures: dict[str, list[float]], digits: int) -> dict[str, float]:
-        return {name: round(median(each), digits) for name, each in figures.items()}
+KINDS: tuple[Kind, Kind] = ("json", "sparkplug")
+SHARES = tuple(f"{kind}_{readings}_10k" for readings in (1, 50) for kind in KINDS)
+CPU = (
+    *SHARES,
+    *(f"{kind}_1_{label}" for label in ("100k", "1m") for kind in KINDS),
+    *(f"first_{kind}_100k" for kind in KINDS),
+)
+"""Figures that every report has; null when they were not measured."""
 
+
+def bytes_per_unit(resident: dict[int, int]) -> int | None:
+    """From the resident sizes at several numbers of units; None when they differ by noise alone."""
+    if len(resident) < 2:
+        return None
+    (few, least), *_, (many, most) = sorted(resident.items())
+    return round((most - least) / (many - few)) if most - least >= 2 * NOISE_BYTES else None
+
+
+def medians(figures: dict[str, list[float]], names: Sequence[str], digits: int) -> dict[str, float | None]:
+    found = {name: round(median(each), digits) for name, each in figures.items()}
+    return {**dict.fromkeys(names), **found}
+
+
+def report(found: Findings, took_s: float) -> dict[str, Any]:
     memory = {}
-    for kind in ("json", "sparkplug"):
-        sizes = sorted((size, most) for (of, size), most in found.resident.items() if of == kind)
-        if len(sizes) > 1:
-            (few, least), (many, most) = sizes[0], sizes[-1]
-            memory[kind] = round((most - least) / (many - few))
-            if many < SIZES["1m"]:
-                found.less.append(f"memory_bytes_per_unit {kind}: from {few:,} to {many:,} units")
-    late = f"random_order_{found.duckdb.get('rows', 0) / 1e6:g}m"
+    for kind in KINDS:
+        resident = {size: most for (of, size), most in found.resident.items() if of == kind}
+        memory[kind] = bytes_per_unit(resident)
+        if memory[kind] is None:
+            found.less.append(f"memory_bytes_per_unit {kind}: not measured")
+        elif max(resident) < SIZES["1m"]:
+            found.less.append(
+                f"memory_bytes_per_unit {kind}: from {min(resident):,} to {max(resident):,} units"
+            )
+    late = (
+        {f"random_order_{found.duckdb['rows'] / 1e6:g}m": found.duckdb["random_order"]}
+        if found.duckdb
+        else {}
+    )
     return {
-        "cpu_s_per_million": medians(found.cpu, 2),
-        "share_of_ceiling": medians(found.shares, 3),
+        "cpu_s_per_million": medians(found.cpu, CPU, 2),
+        "share_of_ceiling": medians(found.shares, SHARES, 3),
         "start_to_first_store_s": round(median(found.starts_s), 2) if found.starts_s else None,
         "duckdb_us_per_point": {
             "in_order": found.duckdb.get("in_order"),
-            late if found.duckdb else "random_order_10m": found.duckdb.get("random_order"),
+            **{"random_order_10m": None, **late},
         },
         "memory_bytes_per_unit": memory,
         "machine": machine(),
@@ -391,7 +442,8 @@ def show(said: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"from the start to the first store: {said['start_to_first_store_s']} s")
     console.print(f"DuckDB, µs per point: {said['duckdb_us_per_point']}")
-    console.print(f"bytes a unit known: {said['memory_bytes_per_unit']}")
+    for kind, size in said["memory_bytes_per_unit"].items():
+        console.print(f"bytes per unit, {kind}: {'not measured' if size is None else size}")
     for sentence in said["measured_less"]:
         console.print(f"measured less: {sentence}")
 
@@ -424,11 +476,14 @@ def main() -> None:
                     lab.found.look()
                     bar.update(task, description=f"{step.name} ({turn + 1} of {step.rounds})")
                     step_s = time.monotonic()
-                    if step_s + took_s.get(step.name, 15) < deadline_s:
+                    try:
+                        if step_s + took_s.get(step.name, 15) >= deadline_s:
+                            raise TimeIsOver
                         step.work(lab)
                         took_s.setdefault(step.name, time.monotonic() - step_s)
-                    elif turn == 0:
-                        lab.found.less.append(f"{step.name}: not measured, the time was over")
+                    except TimeIsOver:
+                        if turn == 0:
+                            lab.found.less.append(f"{step.name}: not measured, the time was over")
                     at += step.seconds
                     bar.update(task, completed=at)
             lab.found.look()
