@@ -1,7 +1,7 @@
 // The shell: which page is shown, in which language and colours, who has signed in, whether the platform is there.
 // A page is a module `pages/<name>.js` with `show(root, app, params)`, which may return {stream, handlers, close}.
 
-import { get, remove } from "./core/api.js";
+import { ApiError, get, remove } from "./core/api.js";
 import { loadCatalogue } from "./core/catalogue.js";
 import { html, say } from "./core/dom.js";
 import { count, lang, read, setLanguage, t, write } from "./core/language.js";
@@ -26,6 +26,8 @@ const ROUTES = [
   ["/enter/:link", "enter"],
 ];
 const NAVIGATION = ["/", "/alarms", "/connect", "/pipeline", "/programme", "/model"];
+/** A page that takes longer says so. */
+const SLOW_MS = 400;
 const THEMES = ["auto", "light", "dark"];
 
 const $ = (id) => document.getElementById(id);
@@ -62,7 +64,12 @@ const app = {
     html("p", {}, t("signInFirst")), html("p", {}, html("a", { class: "button", href: `#/sign-in?to=${encodeURIComponent(location.hash)}` }, t("signIn")))),
 };
 
+/** The platform was not there when the page was asked for. */
+let missed = false;
+
 const stream = new Stream((state) => {
+  // The whole document: a module that could not be fetched is not asked for again.
+  if (missed && state === "live") location.reload();
   $("stream").dataset.state = document.documentElement.dataset.stream = state;
   say($("stream-text"), t(`stream.${state}`));
 });
@@ -72,6 +79,7 @@ let run = 0;
 
 async function route() {
   const mine = ++run;
+  missed = false;
   const at = parse(location.hash);
   for (const link of $("nav").querySelectorAll("a")) {
     if (link.hash === `#${at.path}` || (at.path === "/" && link.hash === "#/")) link.setAttribute("aria-current", "page");
@@ -81,15 +89,19 @@ async function route() {
   const title = (text) => (document.title = text ? `${text} – ${t("brand")}` : t("brand"));
   title(has(`nav.${at.path}`) ? t(`nav.${at.path}`) : "");
   let next = {};
+  const slow = setTimeout(() => mine === run && $("main").replaceChildren(html("p", { class: "loading", role: "status" }, t("loading"))), shown ? SLOW_MS : 0);
   try {
     if (!at.page) throw new Error(t("noSuchPage"));
     const page = await import(`./pages/${at.page}.js`);
-    if (mine !== run) return;
+    if (mine !== run) return clearTimeout(slow);
     next = (await page.show(root, { ...app, title }, { ...at.params, query: at.query })) ?? {};
   } catch (error) {
+    missed = error.status === 0 || error instanceof TypeError;
+    if (missed) error = new ApiError(0, { detail: t("away") });
     root.replaceChildren(error.status === 401 && !app.session.signed_in ? app.signInFirst()
       : html("section", { class: "panel hint-panel", role: "alert" }, html("p", {}, error.message)));
   }
+  clearTimeout(slow);
   if (mine !== run) {
     next.close?.();
     return;
@@ -163,8 +175,14 @@ function paintShell() {
 }
 
 paintShell();
-const [catalogue, session] = await Promise.all([loadCatalogue(), get("v1/session")]);
-app.catalogue = catalogue;
-app.setSession(session);
-addEventListener("hashchange", route);
-await route();
+try {
+  const [catalogue, session] = await Promise.all([loadCatalogue(), get("v1/session")]);
+  app.catalogue = catalogue;
+  app.setSession(session);
+  addEventListener("hashchange", route);
+  await route();
+} catch (error) {
+  missed = true;
+  $("main").replaceChildren(html("section", { class: "panel hint-panel", role: "alert" }, html("p", {}, error.message)));
+  stream.follow("v1/events", {});
+}

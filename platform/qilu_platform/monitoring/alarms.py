@@ -7,6 +7,7 @@ a time. Neither changes what gateways write.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -106,15 +107,14 @@ def _note(connection: Connection, unit: str, signal: str, values: Mapping[str, A
 
 
 def counts(points: Iterable[Point]) -> dict[str, Any]:
-    """Open alarms by city and by class: it names no unit, so everybody may see it."""
-    by_city: dict[str, int] = {}
-    by_class: dict[str, int] = {}
-    city, class_, total = _TAGS.index("city"), _TAGS.index("class"), 0
+    """Open alarms by city, county and class: it names no unit, so everybody may see it."""
+    found: dict[str, Counter[str]] = {tag: Counter() for tag in ("city", "county", "class")}
+    total = 0
     for point in points:
         total += 1
-        by_city[point.tags[city]] = by_city.get(point.tags[city], 0) + 1
-        by_class[point.tags[class_]] = by_class.get(point.tags[class_], 0) + 1
-    return {"open": total, "by_city": by_city, "by_class": by_class}
+        for tag, by in found.items():
+            by[point.tags[_TAGS.index(tag)]] += 1
+    return {"open": total, **{f"by_{tag}": by for tag, by in found.items()}}
 
 
 def place_tags(place: str | None) -> dict[str, str]:

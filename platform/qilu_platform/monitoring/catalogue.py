@@ -12,6 +12,7 @@ from qilu_contract.catalogue.classes import CATALOGUE, OWN
 from qilu_contract.catalogue.equipment import EquipmentClass
 from qilu_contract.catalogue.limits import LIMITS
 from qilu_contract.catalogue.places import BRANCHES, CITIES, COUNTIES, PROVINCE
+from qilu_contract.catalogue.tables import read_table
 from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.catalogue.titles import titles
 
@@ -23,7 +24,7 @@ def console_catalogue() -> tuple[bytes, str]:
         {
             "province": {"code": PROVINCE, "name": "Shandong", "name_zh": "山东省"},
             "cities": list(CITIES.values()),
-            "counties": list(COUNTIES.values()),
+            "counties": _counties(),
             "industries": list(BRANCHES.values()),
             "targets": [
                 {
@@ -39,6 +40,15 @@ def console_catalogue() -> tuple[bytes, str]:
         }
     )
     return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+
+
+def _counties() -> list[dict[str, Any]]:
+    """With their approximate centres, from which the console draws a city's counties."""
+    centres = {row["code"]: row for row in read_table("county_points.csv")}
+    return [
+        asdict(each) | {name: float(centres[each.code][name]) for name in ("longitude", "latitude")}
+        for each in COUNTIES.values()
+    ]
 
 
 def _class(class_: EquipmentClass) -> dict[str, Any]:

@@ -24,9 +24,9 @@ NAMES = {
     "units_current": "units_on_cloud_current",
 }
 HISTORY = ("units_on_cloud", "units_registered", "enterprises_on_cloud", "enterprises_registered")
-FINE_MS = 12 * 3_600_000
+_MINUTE_MS, _HOUR_MS = 60_000, 3_600_000
+FINE_MS = 12 * _HOUR_MS
 """Longer periods use hourly rows."""
-_MINUTE_MS = 60_000
 
 
 def level_of(code: str) -> str:
@@ -72,7 +72,7 @@ async def energy(store: PlatformStore, code: str, start_ms: int, end_ms: int) ->
         having: dict[str, str | int] = {"level": level_of(code), "place": code, "signal": signal}
         for point in await store.newest("fleet" + HOURLY, having, start_ms, end_ms, MAX_ROWS):
             added = float(point.fields.get("sum", 0.0))
-            hours[point.ts_ms][column] += added
+            hours[point.ts_ms // _HOUR_MS * _HOUR_MS][column] += added
             classes[point.tags[at]][column] += added
     return {
         "code": code,
@@ -83,7 +83,7 @@ async def energy(store: PlatformStore, code: str, start_ms: int, end_ms: int) ->
 
 
 class Activity:
-    """Readings of the last whole minute by city, from the roll-ups of gateways."""
+    """Readings of the last whole minute by city and county, from the roll-ups of gateways."""
 
     def __init__(self, store: PlatformStore) -> None:
         self._store = store
@@ -96,20 +96,30 @@ class Activity:
             if not last:
                 return None
             self._minute_ms = last[0].ts_ms
-        points = await self._store.newest(
-            "fleet", {"level": "city"}, self._minute_ms - _MINUTE_MS, MAX_TIME_MS, MAX_ROWS
-        )
+        points: list[Point] = []
+        for signal in sorted({each.base_signal.name for each in CATALOGUE.values()}):
+            points += await self._store.newest(
+                "fleet",
+                {"level": "county", "signal": signal},
+                self._minute_ms - _MINUTE_MS,
+                MAX_TIME_MS,
+                MAX_ROWS,
+            )
         self._minute_ms = max([self._minute_ms, *(point.ts_ms for point in points)])
-        return {"minute_ms": self._minute_ms, "by_city": by_city(points, self._minute_ms)}
+        counties = by_county(points, self._minute_ms)
+        cities: dict[str, int] = defaultdict(int)
+        for code, n in counties.items():
+            cities[COUNTIES[code].city] += n
+        return {"minute_ms": self._minute_ms, "by_city": cities, "by_county": counties}
 
 
-def by_city(points: list[Point], minute_ms: int) -> dict[str, int]:
+def by_county(points: list[Point], minute_ms: int) -> dict[str, int]:
     """Every regular reading holds its class's base signal, whose row counts it."""
     tags = MEASUREMENTS["fleet"].tags
-    city, class_, signal = tags.index("place"), tags.index("class"), tags.index("signal")
+    county, class_, signal = tags.index("place"), tags.index("class"), tags.index("signal")
     found: dict[str, int] = defaultdict(int)
     for point in points:
         known = CATALOGUE.get(point.tags[class_])
         if point.ts_ms == minute_ms and known is not None and point.tags[signal] == known.base_signal.name:
-            found[point.tags[city]] += int(point.fields.get("n", 0))
-    return dict(found)
+            found[point.tags[county]] += int(point.fields.get("n", 0))
+    return {code: n for code, n in found.items() if code in COUNTIES}

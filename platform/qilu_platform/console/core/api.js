@@ -1,5 +1,7 @@
 // The platform's public API. Addresses are relative, so that a path prefix changes nothing.
 
+import { t } from "./language.js";
+
 export class ApiError extends Error {
   constructor(status, problem) {
     super(problem?.detail ?? `HTTP ${status}`);
@@ -17,7 +19,7 @@ async function call(method, path, body) {
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch {
-    throw new ApiError(0, null); // nobody answers
+    throw new ApiError(0, { detail: t("away") });
   }
   if (answer.status === 204) return null;
   const found = await answer.json().catch(() => null);

@@ -1,11 +1,10 @@
 // What does not change while the platform runs: places, industries, targets, classes with their signals.
 
+import { get } from "./api.js";
 import { named } from "./language.js";
 
 export async function loadCatalogue() {
-  const answer = await fetch("console/catalogue.json");
-  if (!answer.ok) throw new Error(`catalogue: ${answer.status}`);
-  const found = await answer.json();
+  const found = await get("console/catalogue.json");
   const by = (things, key) => new Map(things.map((each) => [each[key], each]));
   const [cities, counties, industries] = [by(found.cities, "code"), by(found.counties, "code"), by(found.industries, "code")];
   const [classes, targets] = [by(found.classes, "name"), by(found.targets, "name")];

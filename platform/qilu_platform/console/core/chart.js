@@ -6,6 +6,8 @@ import { clockText, compact, dayText, t, timeText, value } from "./language.js";
 
 const MARGIN = { top: 10, right: 14, bottom: 24, left: 54 };
 const STEPS_MS = [1e3, 2e3, 5e3, 1e4, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5, 72e5, 216e5, 432e5, 864e5, 6048e5, 2592e6, 7776e6, 31536e6];
+/** Around a single point. */
+const ALONE_MS = 1_800_000;
 let made = 0;
 
 /** Round numbers that divide a range into about `wanted` steps. */
@@ -72,7 +74,8 @@ export class Chart {
 
   scales() {
     const shown = this.values.flat().filter((each) => each != null);
-    const [first, last] = this.range ?? [this.times[0] ?? 0, this.times.at(-1) ?? 1];
+    let [first, last] = this.range ?? [this.times[0] ?? 0, this.times.at(-1) ?? 1];
+    if (last <= first) [first, last] = [first - ALONE_MS, first + ALONE_MS];
     let [low, high] = [Math.min(...shown), Math.max(...shown)];
     if (!shown.length) [low, high] = this.band ?? [0, 1];
     // A limit that is near is shown; one that is far would press the line flat.
@@ -127,17 +130,10 @@ export class Chart {
   }
 
   line(column, at, x, y) {
-    let path = "";
-    let pen = false;
-    let dots = 0;
-    column.forEach((n, i) => {
-      if (n == null) return;
-      path += `${pen ? "L" : "M"}${x(this.times[i]).toFixed(1)} ${y(n).toFixed(1)}`;
-      pen = true;
-      dots++;
-    });
-    if (dots === 1) path += "h.1"; // a single point is a dot
-    return svg("path", { class: `line line-${at}`, d: path, "clip-path": `url(#${this.clip})` });
+    const points = [];
+    column.forEach((n, i) => n == null || points.push([x(this.times[i]).toFixed(1), y(n).toFixed(1)]));
+    if (points.length === 1) return svg("circle", { class: `point line-${at}`, cx: points[0][0], cy: points[0][1], r: 4 });
+    return svg("path", { class: `line line-${at}`, d: points.length ? `M${points.map((each) => each.join(" ")).join("L")}` : "", "clip-path": `url(#${this.clip})` });
   }
 
   describe() {
@@ -226,11 +222,18 @@ export class Spark {
     this.root = svg("svg", { class: "spark", viewBox: "0 0 100 24", preserveAspectRatio: "none", "aria-hidden": "true" }, this.path);
   }
 
+  set(values) {
+    this.values = [];
+    this.push(...values);
+  }
+
   push(...values) {
     this.values = [...this.values, ...values].slice(-this.length);
+    if (!this.values.length) return;
     const [low, high] = [Math.min(...this.values), Math.max(...this.values)];
     const y = (n) => (high > low ? 21 - (18 * (n - low)) / (high - low) : 12);
     const step = 100 / Math.max(1, this.values.length - 1);
-    this.path.setAttribute("d", `M${this.values.map((n, i) => `${(i * step).toFixed(1)} ${y(n).toFixed(1)}`).join("L")}`);
+    if (this.values.length === 1) this.path.setAttribute("d", "M48 12h4"); // a short dash: one value so far
+    else this.path.setAttribute("d", `M${this.values.map((n, i) => `${(i * step).toFixed(1)} ${y(n).toFixed(1)}`).join("L")}`);
   }
 }

@@ -60,6 +60,9 @@ export function value(n) {
   return format({ maximumFractionDigits: digits }).format(n);
 }
 
+/** A value that comes as text: a number is printed as one, anything else as it is. */
+export const numberIn = (text) => (text.trim() !== "" && Number.isFinite(Number(text)) ? format({ maximumSignificantDigits: 15 }).format(Number(text)) : text);
+
 /** Share of a target; tiny but real progress is never shown as nothing. */
 export function share(part, all) {
   const style = (digits) => format({ style: "percent", maximumFractionDigits: digits });

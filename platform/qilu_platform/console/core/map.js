@@ -1,6 +1,8 @@
-// The map of the 16 cities: SVG paths from GeoJSON, coloured by units on cloud, with pulses where readings arrive.
+// The map of the province's cities, or of a city's counties: SVG paths coloured by units on cloud, with pulses where
+// readings and alarms arrive.
 
 import { html, svg } from "./dom.js";
+import { cells } from "./cells.js";
 import { compact, count, named, t } from "./language.js";
 
 const WIDTH = 800;
@@ -52,41 +54,71 @@ export function step(value, lower) {
   return reached === 0 ? 0 : STEPS - lower.length + reached;
 }
 
-/** Draws the cities once and recolours them afterwards; Enter or a click opens one, `onPoint(code | null)`. */
-export class CityMap {
-  constructor(features, onPoint, onOpen) {
+/** Areas as `PlaceMap` wants them: the cities, by their borders. */
+export function cityAreas(features) {
+  const { project, height } = projection(features);
+  const areas = features.map((feature) => ({
+    code: feature.properties.code, name: named(feature.properties).replace(/市$/, ""), d: outline(feature, project),
+    at: project(feature.properties.center), nudge: NUDGE[feature.properties.code],
+  }));
+  return { areas, height };
+}
+
+/**
+ * A city's counties: `counties` are {code, name, name_zh, longitude, latitude}. Their borders are not known, so each
+ * gets the part of the city that lies nearest to its centre (a Voronoi cell).
+ */
+export function countyAreas(feature, counties) {
+  const { project, height } = projection([feature]);
+  const points = counties.map((each) => project([each.longitude, each.latitude]));
+  const box = [[-9, -9], [WIDTH + 9, -9], [WIDTH + 9, height + 9], [-9, height + 9]];
+  const areas = cells(points, box).map((cell, i) => ({
+    code: counties[i].code, name: short(named(counties[i])), at: points[i],
+    d: `M${cell.map((point) => point.map((n) => n.toFixed(1)).join(" ")).join("L")}Z`,
+  }));
+  return { areas, height, clip: outline(feature, project) };
+}
+
+/** Names as they fit on a map: "Licheng District" is Licheng there. */
+const short = (name) => name.replace(/ (District|County|City)$/, "").replace(/Economic and Technological Development Zone/, "ETDZ")
+  .replace(/Economic Development Zone/, "EDZ").replace(/经济技术开发区/, "经开区").replace(/高新技术(产业)?开发区|高技术产业开发区/, "高新区").replace(/经济开发区/, "经开区");
+
+let maps = 0;
+
+/** Draws areas once and recolours them afterwards; Enter or a click opens one, `onPoint(code | null)`. */
+export class PlaceMap {
+  constructor({ areas, height, clip = null }, { label, onPoint, onOpen }) {
     this.onPoint = onPoint;
     this.onOpen = onOpen;
-    this.cities = new Map();
-    const { project, height } = projection(features);
-    this.root = svg("svg", { id: "map", role: "group", "aria-label": t("map.title"), viewBox: `-6 -6 ${WIDTH + 12} ${Math.ceil(height) + 12}` });
+    this.places = new Map();
+    this.root = svg("svg", { id: "map", class: clip ? "counties" : null, role: "group", "aria-label": label, viewBox: `-6 -6 ${WIDTH + 12} ${Math.ceil(height) + 12}` });
     this.legend = html("ul", { class: "legend", "aria-label": t("map.legend") });
     const labels = svg("g", { class: "labels", "aria-hidden": "true" });
     this.pulses = svg("g", { class: "pulses", "aria-hidden": "true" });
-    for (const feature of features) {
-      const { code, center } = feature.properties;
-      const name = named(feature.properties).replace(/市$/, "");
-      const [dx, dy] = NUDGE[code] ?? [0, 0];
-      const [x, y] = project(center);
-      const path = svg("path", { d: outline(feature, project), class: "city", tabindex: -1, role: "link", "data-code": code });
+    const id = `map-clip-${++maps}`;
+    const shapes = svg("g", { "clip-path": clip && `url(#${id})` });
+    if (clip) this.root.append(svg("clipPath", { id }, svg("path", { d: clip })));
+    for (const { code, name, d, at: [x, y], nudge: [dx, dy] = [0, 0] } of areas) {
+      const path = svg("path", { d, class: "city", tabindex: -1, role: "link", "data-code": code });
       const value = svg("tspan", { class: "value", x: x + dx, dy: "1.2em" });
       const label = svg("text", { x: x + dx, y: y + dy }, svg("tspan", { x: x + dx }, name), value);
       labels.append(label);
-      this.root.append(path);
-      this.cities.set(code, { path, label, value, name, at: [x, y] });
+      shapes.append(path);
+      this.places.set(code, { path, label, value, name, at: [x, y] });
       this.listen(code, path);
     }
-    // Drawn above all cities: borders are shared, and a focused path that is moved to the front loses the focus.
+    // Drawn above all areas: borders are shared, and a focused path that is moved to the front loses the focus.
     this.outline = svg("path", { class: "outline", "aria-hidden": "true" });
-    this.root.append(this.outline, this.pulses, labels);
-    this.cities.values().next().value.path.setAttribute("tabindex", 0);
+    shapes.append(this.outline);
+    this.root.append(shapes, clip && svg("path", { class: "rim", d: clip, "aria-hidden": "true" }), this.pulses, labels);
+    this.places.values().next().value.path.setAttribute("tabindex", 0);
   }
 
   listen(code, path) {
     path.addEventListener("pointerenter", () => this.point(code));
     path.addEventListener("pointerleave", () => this.point(null));
     path.addEventListener("focus", () => {
-      for (const city of this.cities.values()) city.path.setAttribute("tabindex", -1);
+      for (const place of this.places.values()) place.path.setAttribute("tabindex", -1);
       path.setAttribute("tabindex", 0);
       this.point(code);
     });
@@ -101,60 +133,62 @@ export class CityMap {
     });
   }
 
-  /** The city that lies nearest in a direction, within 60 degrees of it. */
+  /** The place that lies nearest in a direction, within 60 degrees of it. */
   neighbour(code, [dx, dy]) {
-    const [x0, y0] = this.cities.get(code).at;
+    const [x0, y0] = this.places.get(code).at;
     let best = null;
     let nearest = Infinity;
-    for (const [other, city] of this.cities) {
-      const [x, y] = [city.at[0] - x0, city.at[1] - y0];
+    for (const [other, place] of this.places) {
+      const [x, y] = [place.at[0] - x0, place.at[1] - y0];
       const distance = Math.hypot(x, y);
       if (other === code || x * dx + y * dy < 0.5 * distance || distance >= nearest) continue;
-      [best, nearest] = [city, distance];
+      [best, nearest] = [place, distance];
     }
     return best;
   }
 
   point(code) {
-    for (const [other, { path }] of this.cities) path.classList.toggle("shown", other === code);
-    this.outline.setAttribute("d", this.cities.get(code)?.path.getAttribute("d") ?? "");
+    for (const [other, { path }] of this.places) path.classList.toggle("shown", other === code);
+    this.outline.setAttribute("d", this.places.get(code)?.path.getAttribute("d") ?? "");
     this.onPoint(code);
   }
 
-  /** `within`: counts by city. */
+  /** `within`: counts by code. */
   update(within) {
     const onCloud = (code) => within[code]?.units_on_cloud ?? 0;
-    const largest = Math.max(0, ...[...this.cities.keys()].map(onCloud));
+    const largest = Math.max(0, ...[...this.places.keys()].map(onCloud));
     const lower = largest > 0 ? bounds(largest) : [];
-    for (const [code, city] of this.cities) {
+    for (const [code, place] of this.places) {
       const value = onCloud(code);
       const fill = String(step(value, lower));
-      city.path.dataset.step = city.label.dataset.step = fill;
-      city.value.textContent = compact(value);
+      place.path.dataset.step = place.label.dataset.step = fill;
+      place.value.textContent = compact(value);
       const all = count(within[code]?.units_registered ?? 0);
-      city.path.setAttribute("aria-label", t("map.city", { name: city.name, n: count(value), all }));
+      place.path.setAttribute("aria-label", t("map.city", { name: place.name, n: count(value), all }));
     }
     this.draw(lower);
   }
 
-  /** Rings that spread from cities: `kind` is reading, joined or alarm. Few at a time, none where motion is unwanted. */
+  /** Rings that spread from places: `kind` is reading, joined or alarm. Few at a time, none where motion is unwanted. */
   pulse(code, kind) {
-    const city = this.cities.get(code);
-    if (!city || document.hidden || this.pulses.childElementCount > 60 || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    const [x, y] = city.at;
+    const place = this.places.get(code);
+    if (!place || document.hidden || this.pulses.childElementCount > 60 || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    const [x, y] = place.at;
     const ring = svg("circle", { class: `pulse ${kind}`, cx: x, cy: y, r: 4 });
     ring.addEventListener("animationend", () => ring.remove());
     this.pulses.append(ring);
   }
 
-  /** Open alarms by city, as marks that stay. */
-  mark(byCity) {
+  /** Open alarms by place, as marks that stay; a ring where there are more than before. */
+  mark(byPlace) {
+    for (const [code, n] of Object.entries(byPlace)) if (this.marked && n > (this.marked[code] ?? 0)) this.pulse(code, "alarm");
+    this.marked = byPlace;
     this.root.querySelector(".alarm-marks")?.remove();
     const marks = svg("g", { class: "alarm-marks", "aria-hidden": "true" });
-    for (const [code, n] of Object.entries(byCity)) {
-      const city = this.cities.get(code);
-      if (!city || !n) continue;
-      const [x, y] = city.at;
+    for (const [code, n] of Object.entries(byPlace)) {
+      const place = this.places.get(code);
+      if (!place || !n) continue;
+      const [x, y] = place.at;
       marks.append(svg("circle", { cx: x + 34, cy: y - 16, r: 9 }), svg("text", { x: x + 34, y: y - 12 }, n > 99 ? "99+" : n));
     }
     this.root.append(marks);

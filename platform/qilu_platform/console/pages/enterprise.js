@@ -29,10 +29,10 @@ export async function show(root, app, { id: enterpriseId }) {
     [t("state"), stateChip],
   ], (cursor) => get("v1/units", { enterprise: enterpriseId, cursor, limit: 25 }));
   const contracts = pagedTable(t("contracts"), [
-    [t("kinds"), (each) => t(`kind.${each.kind}`)],
+    [t("kind"), (each) => t(`kind.${each.kind}`)],
     [t("provider"), (each) => each.provider],
     [t("since"), (each) => time(each.registered_ms)],
-    [t("until"), (each) => time(each.ended_ms)],
+    [t("ends"), (each) => time(each.ended_ms)],
   ], (cursor) => get("v1/contracts", { enterprise: enterpriseId, cursor, limit: 10 }));
   root.append(crumbs(app, enterprise.county, {}), html("h1", {}, name),
     html("div", { class: "halves" },

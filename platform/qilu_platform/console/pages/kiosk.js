@@ -4,9 +4,10 @@ import { get } from "../core/api.js";
 import { Chart } from "../core/chart.js";
 import { html, panel, say } from "../core/dom.js";
 import { clockText, count, dayText, duration, lang, rate, t } from "../core/language.js";
-import { CityMap } from "../core/map.js";
+import { cityAreas, PlaceMap } from "../core/map.js";
 import { icon } from "../core/icons.js";
 import { bar, Beats, fact, KINDS, row, targetCards, tickerOf, totals } from "../parts/counts.js";
+import { grown } from "../parts/history.js";
 
 const TURN_MS = 12_000;
 const HISTORY_MS = 60_000;
@@ -20,7 +21,7 @@ export async function show(root, app) {
     get("v1/programme"), fetch("console/shandong.geojson").then((answer) => answer.json()),
   ]);
   const headline = targetCards(catalogue);
-  const cityMap = new CityMap(map.features, () => {}, (code) => app.go(`#/place/${code}`));
+  const cityMap = new PlaceMap(cityAreas(map.features), { label: t("map.title"), onPoint: () => {}, onOpen: (code) => app.go(`#/place/${code}`) });
   const beats = new Beats(cityMap);
   const ticker = html("ol", { class: "ticker" });
   const paintTicker = tickerOf(ticker, cityMap, catalogue);
@@ -55,9 +56,9 @@ export async function show(root, app) {
     bar(funnel, "active", t("active24"), next.active, next.registered.units);
   }
   async function paintGrowth() {
-    const to = Date.now() + 1;
-    const { rows } = await get("v1/places/370000/history", { from: to - MONTH_MS, to }).catch(() => ({ rows: [] }));
-    charts.forEach((each, at) => each.set(rows.map((counts) => [counts[0], counts[2 * at + 1], counts[2 * at + 2]])));
+    const { rows, range } = await grown("370000", MONTH_MS);
+    headline.history(rows);
+    charts.forEach((each, at) => each.set(rows.map((counts) => [counts[0], counts[2 * at + 1], counts[2 * at + 2]]), range));
   }
   function paintPipeline(next) {
     fact(pipeline, "accepted", t("pipeline.accepted"), t("perSecond", { n: rate(next.accepted_per_s) }));
@@ -121,7 +122,7 @@ export async function show(root, app) {
   return {
     handlers: {
       programme: paint, pipeline: paintPipeline, ticker: paintTicker,
-      activity: (next) => beats.paint(next), alarms: ({ by_city: byCity }) => cityMap.mark(byCity),
+      activity: (next) => beats.paint(next.by_city), alarms: ({ by_city: byCity }) => cityMap.mark(byCity),
     },
     close() {
       timers.forEach(clearInterval);

@@ -2,7 +2,7 @@
 
 import { get } from "../core/api.js";
 import { html, panel } from "../core/dom.js";
-import { named, t, unitText, value } from "../core/language.js";
+import { count, named, numberIn, t, unitText, value } from "../core/language.js";
 
 const MARKS = ["S", "C", "N", "A"];
 
@@ -10,7 +10,7 @@ export async function show(root, app, { query }) {
   const { catalogue } = app;
   const { items } = await get("v1/assumptions");
   const all = [
-    ...items.map((each) => ({ group: "programme", name: each.name, value: each.value, unit: each.unit, mark: each.mark, source: each.source })),
+    ...items.map((each) => ({ group: "programme", name: each.name, value: numberIn(each.value), unit: each.unit, mark: each.mark, source: each.source })),
     ...[...catalogue.classes.values()].flatMap((class_) => [
       ...class_.signals.map((each) => ({ group: class_.name, name: named(each), value: `${value(each.low)} – ${value(each.high)}`, unit: unitText(each.unit), mark: each.mark, source: each.source })),
       ...class_.set_points.map((each) => ({ group: class_.name, name: named(each), value: `${value(each.low)} – ${value(each.high)}`, unit: unitText(each.unit), mark: each.mark, source: each.source })),
@@ -34,8 +34,8 @@ export async function show(root, app, { query }) {
       html("td", {}, html("span", { class: `chip mark-${each.mark}` }, t(`mark.${each.mark}`))), html("td", { lang: "en" }, each.source))));
   }
   change({});
-  const tally = MARKS.map((mark) => html("li", { class: "card" }, html("h3", {}, t(`mark.${mark}`)), html("p", { class: "number" }, String(all.filter((each) => each.mark === mark).length)), html("p", { class: "of" }, t(`mark.${mark}.about`))));
-  root.append(html("h1", {}, t("nav./model")), html("p", {}, t("model.about")), html("ul", { class: "cards" }, tally),
+  const tally = MARKS.map((mark) => html("li", { class: "card" }, html("h3", {}, t(`mark.${mark}`)), html("p", { class: "number" }, count(all.filter((each) => each.mark === mark).length)), html("p", { class: "of" }, t(`mark.${mark}.about`))));
+  root.append(html("h1", {}, t("nav./model")), html("p", { class: "about" }, t("model.about")), html("ul", { class: "cards" }, tally),
     html("div", { class: "row filters" }, groups, marks),
     panel(t("model.figures"), null, html("div", { class: "scroll", tabindex: 0 }, html("table", {}, html("thead", {}, html("tr", {},
       ["name", "value", "model.mark", "model.source"].map((key, at) => html("th", { scope: "col", class: at === 1 ? "num" : null }, t(key))))), body))));

@@ -39,8 +39,8 @@ export async function show(root, app) {
   await load();
   const timer = setInterval(() => document.hidden || load(), 10_000);
   root.append(html("h1", {}, t("nav./pipeline")), note,
-    html("section", { class: "panel", "aria-label": t("pipeline.flow") }, flow.root),
-    html("div", { class: "halves" }, panel(t("pipeline.rates"), null, rates.root), panel(t("pipeline.lag"), null, lag.root)),
+    html("section", { class: "panel flow-box", tabindex: 0, "aria-label": t("pipeline.flow") }, flow.root),
+    html("div", { class: "halves" }, panel(t("pipeline.rates"), null, rates.root), panel(`${t("pipeline.lag")} (s)`, null, lag.root)),
     html("div", { class: "with-side" },
       panel(t("pipeline.gateways"), null, html("div", { class: "scroll", tabindex: 0 }, html("table", {}, html("thead", {}, html("tr", {},
         ["gateway", "accepted", "stored", "storedAll", "spooled", "dead", "again", "lag", "at"].map((key) => html("th", { scope: "col", class: key === "gateway" || key === "at" ? null : "num" }, t(`pipeline.${key}`))))), gateways))),

@@ -5,6 +5,7 @@ import { get } from "../core/api.js";
 import { Chart } from "../core/chart.js";
 import { html, panel, say } from "../core/dom.js";
 import { count, monthText, named, share, t } from "../core/language.js";
+import { grown } from "../parts/history.js";
 
 const LEVELS = ["province", "city", "county"];
 const MONEY = ["granted", "redeemed", "clawed_back"];
@@ -15,11 +16,7 @@ const SCALED = new Set(["enterprises_on_cloud", "units_on_cloud", "pilots"]);
 
 export async function show(root, app) {
   const { catalogue } = app;
-  const grown = () => {
-    const to = Date.now() + 1;
-    return get("v1/places/370000/history", { from: to - MONTH_MS, to }).catch(() => ({ rows: [] }));
-  };
-  let [programme, history] = await Promise.all([get("v1/programme"), grown()]);
+  let [programme, history] = await Promise.all([get("v1/programme"), grown("370000", MONTH_MS)]);
   const targets = html("tbody");
   const vouchers = html("tbody");
   const row = (name) => html("tr", { "data-key": name }, html("th", { scope: "row" }, named(catalogue.targets.get(name), name)),
@@ -69,7 +66,7 @@ export async function show(root, app) {
   charts.forEach((each) => each.rescale());
   const timer = setInterval(async () => {
     if (document.hidden) return;
-    history = await grown();
+    history = await grown("370000", MONTH_MS);
     charts.forEach((each) => each.rescale());
   }, HISTORY_MS);
   const head = (keys) => html("thead", {}, html("tr", {}, keys.map(([key, style]) => html("th", { scope: "col", class: style }, key && t(key)))));

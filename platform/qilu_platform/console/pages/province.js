@@ -4,26 +4,27 @@ import { get } from "../core/api.js";
 import { Chart } from "../core/chart.js";
 import { html, panel } from "../core/dom.js";
 import { count, duration, rate, t } from "../core/language.js";
-import { CityMap } from "../core/map.js";
+import { cityAreas, PlaceMap } from "../core/map.js";
 import { icon } from "../core/icons.js";
 import { bar, Beats, fact, KINDS, row, targetCards, tickerOf, totals } from "../parts/counts.js";
+import { grown } from "../parts/history.js";
 
 const SPANS = { hour: 3_600_000, day: 86_400_000, month: 30 * 86_400_000 };
 
 export async function show(root, app, { query }) {
   const { catalogue } = app;
   const [programme, map, history] = await Promise.all([
-    get("v1/programme"), fetch("console/shandong.geojson").then((answer) => answer.json()), grown(query.get("span")),
+    get("v1/programme"), fetch("console/shandong.geojson").then((answer) => answer.json()), grown("370000", SPANS[query.get("span")] ?? SPANS.hour),
   ]);
 
   const headline = targetCards(catalogue);
   const readout = html("p", { class: "readout" });
   let pointed = null;
   let now = programme;
-  const cityMap = new CityMap(map.features, (code) => {
+  const cityMap = new PlaceMap(cityAreas(map.features), { label: t("map.title"), onPoint: (code) => {
     pointed = code;
     paintReadout();
-  }, (code) => app.go(`#/place/${code}`));
+  }, onOpen: (code) => app.go(`#/place/${code}`) });
 
   const ticker = html("ol", { class: "ticker" });
   const kinds = html("dl", { class: "bars" });
@@ -69,20 +70,14 @@ export async function show(root, app, { query }) {
     series: [{ name: t("onCloud") }, { name: t("registered") }],
   });
   function paintGrowth({ rows, range }) {
+    headline.history(rows);
     growth.set(rows.map((each) => [each[0], each[1], each[2]]), range);
     growthOfEnterprises.set(rows.map((each) => [each[0], each[3], each[4]]), range);
   }
   const span = html("select", { "aria-label": t("span"), onchange: async () => {
     app.remember({ span: span.value });
-    paintGrowth(await grown(span.value));
+    paintGrowth(await grown("370000", SPANS[span.value]));
   } }, Object.keys(SPANS).map((each) => html("option", { value: each, selected: each === (query.get("span") ?? "hour") }, t(`span.${each}`))));
-
-  let alarms = { open: 0, by_city: {} };
-  function paintAlarms(next) {
-    for (const [code, n] of Object.entries(next.by_city)) if (n > (alarms.by_city[code] ?? 0)) cityMap.pulse(code, "alarm");
-    alarms = next;
-    cityMap.mark(next.by_city);
-  }
 
   const beats = new Beats(cityMap);
   const paintTicker = tickerOf(ticker, cityMap, catalogue);
@@ -119,7 +114,7 @@ export async function show(root, app, { query }) {
         panel(t("funnel"), null, funnel))));
   return {
     handlers: {
-      programme: paint, pipeline: paintPipeline, ticker: paintTicker, activity: (next) => beats.paint(next), alarms: paintAlarms,
+      programme: paint, pipeline: paintPipeline, ticker: paintTicker, activity: (next) => beats.paint(next.by_city), alarms: (next) => cityMap.mark(next.by_city),
     },
     close() {
       beats.close();
@@ -127,15 +122,4 @@ export async function show(root, app, { query }) {
       growthOfEnterprises.close();
     },
   };
-}
-
-async function grown(name) {
-  const span = SPANS[name] ?? SPANS.hour;
-  const to = Date.now() + 1;
-  try {
-    const found = await get("v1/places/370000/history", { from: to - span, to });
-    return { rows: found.rows, range: found.rows.length > 1 ? [found.rows[0][0], found.rows.at(-1)[0]] : [to - span, to] };
-  } catch {
-    return { rows: [], range: [to - span, to] }; // a platform without a store has no history
-  }
 }

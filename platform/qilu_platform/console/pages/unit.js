@@ -16,8 +16,10 @@ const ROWS = 500;
 export async function show(root, app, { id: unitId, query }) {
   const { catalogue } = app;
   const path = `v1/units/${id(unitId)}`;
-  const unit = await get(path);
-  const enterprise = await get(`v1/enterprises/${id(unit.enterprise)}`).catch(() => null);
+  const [unit, newest] = await Promise.all([get(path), get(`${path}/latest`).catch(() => null)]);
+  const [enterprise, before] = await Promise.all([
+    get(`v1/enterprises/${id(unit.enterprise)}`).catch(() => null), newest && recent(path, newest.ts_ms),
+  ]);
   const class_ = catalogue.class(unit.class);
   app.title(unit.name || unit.id);
 
@@ -106,12 +108,19 @@ export async function show(root, app, { id: unitId, query }) {
     }
   }
 
+  if (before) {
+    before.columns.slice(1).forEach((name, at) => cells.get(name)?.spark.set(before.rows.map((row) => row[at + 1]).filter((n) => n !== null).map(Number)));
+    last = { ts_ms: newest.ts_ms, values: newest.values };
+    paintHeard(newest.ts_ms);
+    paint(newest.values, false);
+  }
+
   const live = {
     latest: (event) => {
       const first = last === null;
       last = event;
       paintHeard(event.ts_ms, event.born_ms);
-      paint(event.values);
+      paint(event.values, first);
       if (first) load();
     },
     readings: (event) => {
@@ -168,6 +177,11 @@ export async function show(root, app, { id: unitId, query }) {
       chart?.close();
     },
   };
+}
+
+/** All signals of the last minutes, for the small lines; null where there is no store. */
+function recent(path, ms) {
+  return get(`${path}/readings`, { from: Math.max(0, ms - SPANS.live), to: ms + 1, every: "10s" }).catch(() => null);
 }
 
 /** note, warning, alarm, or outside of the range; nothing when all is well. */

@@ -1,5 +1,6 @@
 // The programme's counts as pages show them: headline, bars, rows, what happens now.
 
+import { Spark } from "../core/chart.js";
 import { html, say } from "../core/dom.js";
 import { compact, count, named, share, t, time } from "../core/language.js";
 
@@ -7,7 +8,13 @@ const HEADLINE = ["enterprises_on_cloud", "units_on_cloud", "providers", "centre
 export const KINDS = ["infrastructure", "platform", "business", "equipment"];
 const PULSES_PER_TEN_SECONDS = 40;
 
-/** Every target: four as cards, the others as a list; `paint(targets)` brings them up to date. */
+/** Which column of a history (`grown`) shows how a card's count grew. */
+const GROWTH = { units_on_cloud: 1, enterprises_on_cloud: 3 };
+
+/**
+ * Every target: four as cards, the others as a list; `paint(targets)` brings them up to date, `history(rows)` draws
+ * how they grew.
+ */
 export function targetCards(catalogue) {
   const cards = html("ul", { class: "cards" });
   const others = html("dl", { class: "panel others" });
@@ -19,11 +26,12 @@ export function targetCards(catalogue) {
     const [part, more] = [html("strong"), html("span")];
     const bar = html("progress", { max: wanted, "aria-label": t("shareOf", { what: named(about) }) });
     const of = t("ofTarget", { n: about.wanted ?? count(wanted) });
+    const spark = name in GROWTH && new Spark(200);
     const box = HEADLINE.includes(name)
-      ? html("li", { class: "card" }, html("h3", {}, named(about)), number, bar, html("p", { class: "of" }, part, " ", of, more))
+      ? html("li", { class: "card" }, html("h3", {}, named(about)), number, spark && spark.root, bar, html("p", { class: "of" }, part, " ", of, more))
       : html("div", {}, html("dt", {}, named(about)), html("dd", {}, number, ` ${of}`));
     (HEADLINE.includes(name) ? cards : others).append(box);
-    return { number, bar, part, more, box };
+    return { number, bar, part, more, box, spark };
   }
 
   function paint(all) {
@@ -38,25 +46,29 @@ export function targetCards(catalogue) {
       entry.box.classList.toggle("reached", reached);
     }
   }
-  return { cards, others, paint };
+  function history(rows) {
+    for (const [name, at] of Object.entries(GROWTH)) targets.get(name)?.spark.set(rows.map((row) => row[at]).filter((n) => n !== null));
+  }
+  return { cards, others, paint, history };
 }
 
 /** Rings on the map where readings arrive: as many in ten seconds as fit, shared out by the last minute's readings. */
 export class Beats {
-  constructor(cityMap) {
-    this.cityMap = cityMap;
+  constructor(map) {
+    this.map = map;
     this.timers = [];
   }
 
-  paint({ by_city: byCity }) {
+  /** `byPlace`: readings by the code of the map's places. */
+  paint(byPlace) {
     this.close();
-    const all = Object.values(byCity).reduce((sum, n) => sum + n, 0);
+    const all = Object.values(byPlace).reduce((sum, n) => sum + n, 0);
     if (!all) return;
     const rings = Math.min(PULSES_PER_TEN_SECONDS, Math.max(4, Math.round(all / 60)));
-    for (const [code, n] of Object.entries(byCity)) {
+    for (const [code, n] of Object.entries(byPlace)) {
       const mine = Math.max(1, Math.round((rings * n) / all));
       for (let i = 0; i < mine; i++) {
-        this.timers.push(setTimeout(() => this.cityMap.pulse(code, "reading"), ((i + Math.random()) / mine) * 10_000));
+        this.timers.push(setTimeout(() => this.map.pulse(code, "reading"), ((i + Math.random()) / mine) * 10_000));
       }
     }
   }
