@@ -58,6 +58,157 @@ class Point(NamedTuple):
     fields: Mapping[str, Value]
 
 
+# The measurements besides those of classes.
+_OWN = (
+    # The gateway's own counts since it started, and its rates: every two seconds.
+    Measurement(
+        name="pipeline",
+        tags=("gateway",),
+        fields={
+            "accepted": "int",
+            "stored": "int",
+            "spooled": "int",
+            "dead_lettered": "int",
+            "corrupt": "int",
+            "redelivered": "int",
+            "in_flight": "int",
+            "births": "int",
+            "rebirth_requests": "int",
+            "accepted_per_s": "float",
+            "stored_per_s": "float",
+            "lag_ms": "float",
+            "spool_bytes": "int",
+            "spool_age_s": "float",
+        },
+        counted_by="accepted",
+        hourly={
+            **dict.fromkeys(("accepted_per_s", "stored_per_s"), "mean"),
+            **dict.fromkeys(("lag_ms", "spool_bytes", "spool_age_s"), "max"),
+        },
+    ),
+    # The programme's counts at a time: scope is province, city, class, kind (of cloud action or of
+    # recognition) or level (of who pays a voucher, in yuan), code says which one.
+    Measurement(
+        name="programme",
+        tags=("scope", "code"),
+        fields={
+            "enterprises_registered": "int",
+            "enterprises_on_cloud": "int",
+            "enterprises_on_cloud_current": "int",
+            "units_registered": "int",
+            "units_on_cloud": "int",
+            "units_on_cloud_current": "int",
+            "units_active": "int",
+            "providers": "int",
+            "centres": "int",
+            "contracts": "int",
+            "contracts_current": "int",
+            "recognitions": "int",
+            "recognitions_current": "int",
+            "vouchers_granted": "int",
+            "vouchers_redeemed": "int",
+            "vouchers_clawed_back": "int",
+        },
+        counted_by="units_registered",
+        hourly={},
+    ),
+    # A minute of a class's key signal in one place (its level says whether that is the province, a
+    # city, a county or an industry): different units seen, readings, and what readings and gateways add
+    # up to a mean by (sum over n; a sum beyond what a float holds is left out), and readings with a value
+    # outside the signal's range. For a cumulative signal all are of what was added in the minute. The
+    # base signal's row of each class is written for every minute with a regular reading. An hour's units
+    # are the most of any of its minutes.
+    Measurement(
+        name="fleet",
+        tags=("level", "place", "city", "class", "signal", "gateway"),
+        fields={
+            "units": "int",
+            "n": "int",
+            "sum": "float",
+            "min": "float",
+            "max": "float",
+            "out_of_range": "int",
+            **dict.fromkeys(BIN_FIELDS, "int"),
+        },
+        counted_by="n",
+        hourly={
+            **dict.fromkeys(("n", "sum", "out_of_range", *BIN_FIELDS), "sum"),
+            "units": "max",
+            "min": "min",
+            "max": "max",
+        },
+    ),
+    # A breach of a limit, at the time when it began; the same point is written again when it ends.
+    # `ratio` is the worst value over the limit, or the limit over it where the breach is below.
+    Measurement(
+        name="alarm",
+        tags=("province", *UNIT_TAGS, "class", "signal"),
+        fields={
+            "open": "int",
+            "value": "float",
+            "limit": "float",
+            "worst": "float",
+            "ratio": "float",
+            "duration_s": "float",
+        },
+        counted_by="open",
+    ),
+    # Refused readings by reason, since the gateway started: beside `pipeline`.
+    Measurement(
+        name="dead_letter",
+        tags=("gateway", "reason"),
+        fields={"readings": "int"},
+        counted_by="readings",
+        hourly={},
+    ),
+    # What the gateway's roll-ups made of the readings since the start, what they hold now, and how many
+    # of their own points no store took.
+    Measurement(
+        name="rollup",
+        tags=("gateway",),
+        fields={
+            "rolled": "int",
+            "late": "int",
+            "left_out": "int",
+            "held": "int",
+            "dropped": "int",
+            "alarms_open": "int",
+        },
+        counted_by="rolled",
+        hourly={},
+    ),
+    # A count of the programme that has reached a round number or a share of its target.
+    Measurement(
+        name="milestone",
+        tags=("counted",),
+        fields={"reached": "int", "share": "float"},
+        counted_by="reached",
+    ),
+    # The platform's own figures, every ten seconds; totals since it started.
+    Measurement(
+        name="platform",
+        tags=("host",),
+        fields={
+            "requests": "int",
+            "errors": "int",
+            "requests_per_s": "float",
+            "latency_ms": "float",
+            "task_failures": "int",
+            "event_clients": "int",
+            "counts_read_ms": "float",
+            "imports_open": "int",
+            "import_lines": "int",
+            "import_lines_bad": "int",
+        },
+        counted_by="requests",
+        hourly={
+            "requests_per_s": "mean",
+            **dict.fromkeys(("latency_ms", "event_clients", "counts_read_ms", "imports_open"), "max"),
+        },
+    ),
+)
+
+
 def _measurements() -> dict[str, Measurement]:
     found = [
         Measurement(
@@ -68,166 +219,11 @@ def _measurements() -> dict[str, Measurement]:
         )
         for class_ in CATALOGUE.values()
     ]
-    # The gateway's own counts since it started, and its rates: every two seconds.
-    found.append(
-        Measurement(
-            name="pipeline",
-            tags=("gateway",),
-            fields={
-                "accepted": "int",
-                "stored": "int",
-                "spooled": "int",
-                "dead_lettered": "int",
-                "corrupt": "int",
-                "redelivered": "int",
-                "in_flight": "int",
-                "births": "int",
-                "rebirth_requests": "int",
-                "accepted_per_s": "float",
-                "stored_per_s": "float",
-                "lag_ms": "float",
-                "spool_bytes": "int",
-                "spool_age_s": "float",
-            },
-            counted_by="accepted",
-            hourly={
-                **dict.fromkeys(("accepted_per_s", "stored_per_s"), "mean"),
-                **dict.fromkeys(("lag_ms", "spool_bytes", "spool_age_s"), "max"),
-            },
-        )
-    )
-    # The programme's counts at a time: scope is province, city, class, kind (of cloud action or of
-    # recognition) or level (of who pays a voucher, in yuan), code says which one.
-    found.append(
-        Measurement(
-            name="programme",
-            tags=("scope", "code"),
-            fields={
-                "enterprises_registered": "int",
-                "enterprises_on_cloud": "int",
-                "enterprises_on_cloud_current": "int",
-                "units_registered": "int",
-                "units_on_cloud": "int",
-                "units_on_cloud_current": "int",
-                "units_active": "int",
-                "providers": "int",
-                "centres": "int",
-                "contracts": "int",
-                "contracts_current": "int",
-                "recognitions": "int",
-                "recognitions_current": "int",
-                "vouchers_granted": "int",
-                "vouchers_redeemed": "int",
-                "vouchers_clawed_back": "int",
-            },
-            counted_by="units_registered",
-            hourly={},
-        )
-    )
-    found += _rollups()
+    found += _OWN
     found += [
         replace(each, name=each.name + HOURLY, hourly=None) for each in found if each.hourly is not None
     ]
     return {measurement.name: measurement for measurement in found}
-
-
-def _rollups() -> list[Measurement]:
-    return [
-        # A minute of a class's key signal in one place (its level says whether that is the province, a
-        # city, a county or an industry): different units seen, readings, and what readings and gateways add
-        # up to a mean by (sum over n; a sum beyond what a float holds is left out), and readings with a value
-        # outside the signal's range. For a cumulative signal all are of what was added in the minute. The
-        # base signal's row of each class is written for every minute with a regular reading. An hour's units
-        # are the most of any of its minutes.
-        Measurement(
-            name="fleet",
-            tags=("level", "place", "city", "class", "signal", "gateway"),
-            fields={
-                "units": "int",
-                "n": "int",
-                "sum": "float",
-                "min": "float",
-                "max": "float",
-                "out_of_range": "int",
-                **dict.fromkeys(BIN_FIELDS, "int"),
-            },
-            counted_by="n",
-            hourly={
-                **dict.fromkeys(("n", "sum", "out_of_range", *BIN_FIELDS), "sum"),
-                "units": "max",
-                "min": "min",
-                "max": "max",
-            },
-        ),
-        # A breach of a limit, at the time when it began; the same point is written again when it ends.
-        # `ratio` is the worst value over the limit, or the limit over it where the breach is below.
-        Measurement(
-            name="alarm",
-            tags=("province", *UNIT_TAGS, "class", "signal"),
-            fields={
-                "open": "int",
-                "value": "float",
-                "limit": "float",
-                "worst": "float",
-                "ratio": "float",
-                "duration_s": "float",
-            },
-            counted_by="open",
-        ),
-        # Refused readings by reason, since the gateway started: beside `pipeline`.
-        Measurement(
-            name="dead_letter",
-            tags=("gateway", "reason"),
-            fields={"readings": "int"},
-            counted_by="readings",
-            hourly={},
-        ),
-        # What the gateway's roll-ups made of the readings since the start, what they hold now, and how many
-        # of their own points no store took.
-        Measurement(
-            name="rollup",
-            tags=("gateway",),
-            fields={
-                "rolled": "int",
-                "late": "int",
-                "left_out": "int",
-                "held": "int",
-                "dropped": "int",
-                "alarms_open": "int",
-            },
-            counted_by="rolled",
-            hourly={},
-        ),
-        # A count of the programme that has reached a round number or a share of its target.
-        Measurement(
-            name="milestone",
-            tags=("counted",),
-            fields={"reached": "int", "share": "float"},
-            counted_by="reached",
-        ),
-        # The platform's own figures, every ten seconds; totals since it started.
-        Measurement(
-            name="platform",
-            tags=("host",),
-            fields={
-                "requests": "int",
-                "errors": "int",
-                "requests_per_s": "float",
-                "latency_ms": "float",
-                "task_failures": "int",
-                "event_clients": "int",
-                "counts_read_ms": "float",
-                "imports_open": "int",
-                "import_lines": "int",
-                "import_lines_bad": "int",
-            },
-            counted_by="requests",
-            hourly={
-                "requests_per_s": "mean",
-                **dict.fromkeys(("latency_ms", "event_clients", "counts_read_ms", "imports_open"), "max"),
-            },
-        ),
-    ]
 
 
 MEASUREMENTS: dict[str, Measurement] = _measurements()

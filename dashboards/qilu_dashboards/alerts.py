@@ -41,101 +41,107 @@ class Rule:
     no_data: Literal["OK", "Alerting", "NoData"] = "OK"
 
 
+_ALWAYS = (
+    Rule(
+        uid="qilu-nothing-stored",
+        title="Nothing is stored 无数据入库",
+        query='SELECT max("stored") - min("stored") AS "stored" FROM "pipeline" '
+        'WHERE $timeFilter GROUP BY "gateway"',
+        beyond="lt",
+        limit=1,
+        summary="Gateway {{ $labels.gateway }} has stored nothing for two minutes.",
+        runbook="nothing-stored.md",
+        dashboard=pipeline.UID,
+        range_s=2 * MINUTE_S,
+        severity="critical",
+        no_data="Alerting",
+    ),
+    Rule(
+        uid="qilu-dead-letters",
+        title="Dead letters above 0.1 % 死信过多",
+        # If the gateway restarted within the time range, this is the share since its first start.
+        query='SELECT (max("dead_lettered") - min("dead_lettered")) '
+        '/ (max("accepted") - min("accepted")) * 100 AS "share" '
+        'FROM "pipeline" WHERE $timeFilter GROUP BY "gateway"',
+        beyond="gt",
+        limit=0.1,
+        summary="{{ $values.B }} % of the readings of {{ $labels.gateway }} became dead letters.",
+        runbook="dead-letters.md",
+        dashboard=pipeline.UID,
+        range_s=10 * MINUTE_S,
+        for_="5m",
+    ),
+    Rule(
+        uid="qilu-city-silent",
+        title="A city without data 城市无数据",
+        query='SELECT sum("n") AS "readings" FROM "fleet" '
+        "WHERE \"level\" = 'city' AND $timeFilter "
+        'GROUP BY time(10m), "place" fill(0)',
+        beyond="lt",
+        limit=1,
+        summary="City {{ $labels.place }} sent data within the hour, but none in the last ten minutes.",
+        runbook="city-silent.md",
+        dashboard="qilu-city",
+        range_s=60 * MINUTE_S,
+        for_="10m",
+    ),
+)
+
+_SPOOL = Rule(
+    uid="qilu-spool-old",
+    title="The spool is old 暂存积压",
+    query='SELECT last("spool_age_s") AS "age" FROM "pipeline" WHERE $timeFilter GROUP BY "gateway"',
+    beyond="gt",
+    limit=600,
+    summary="The oldest reading in the spool of {{ $labels.gateway }} is {{ $values.B }} s old.",
+    runbook="spool-old.md",
+    dashboard=pipeline.UID,
+    range_s=5 * MINUTE_S,
+    severity="critical",
+)
+
+_LIMITS = (
+    (
+        "boiler",
+        ("PM", "SO2", "NOx"),
+        "qilu-emission",
+        "Boiler above its emission limit 锅炉排放超限",
+        "emission.md",
+    ),
+    ("motor", ("vibration",), "qilu-vibration", "Vibration in zone D 振动进入D区", "vibration.md"),
+)
+"""Class, signals, UID, title and runbook of the rules for alarms."""
+
+
 def rules() -> list[Rule]:
     """All rules that the schema has the fields for."""
     found = [
-        Rule(
-            uid="qilu-nothing-stored",
-            title="Nothing is stored 无数据入库",
-            query='SELECT max("stored") - min("stored") AS "stored" FROM "pipeline" '
-            'WHERE $timeFilter GROUP BY "gateway"',
-            beyond="lt",
-            limit=1,
-            summary="Gateway {{ $labels.gateway }} has stored nothing for two minutes.",
-            runbook="nothing-stored.md",
-            dashboard=pipeline.UID,
-            range_s=2 * MINUTE_S,
-            severity="critical",
-            no_data="Alerting",
-        ),
-        Rule(
-            uid="qilu-dead-letters",
-            title="Dead letters above 0.1 % 死信过多",
-            # If the gateway restarted within the time range, this is the share since its first start.
-            query='SELECT (max("dead_lettered") - min("dead_lettered")) '
-            '/ (max("accepted") - min("accepted")) * 100 AS "share" '
-            'FROM "pipeline" WHERE $timeFilter GROUP BY "gateway"',
-            beyond="gt",
-            limit=0.1,
-            summary="{{ $values.B }} % of the readings of {{ $labels.gateway }} became dead letters.",
-            runbook="dead-letters.md",
-            dashboard=pipeline.UID,
-            range_s=10 * MINUTE_S,
-            for_="5m",
-        ),
-        Rule(
-            uid="qilu-city-silent",
-            title="A city without data 城市无数据",
-            query='SELECT sum("n") AS "readings" FROM "fleet" '
-            "WHERE \"level\" = 'city' AND $timeFilter "
-            'GROUP BY time(10m), "place" fill(0)',
-            beyond="lt",
-            limit=1,
-            summary="City {{ $labels.place }} sent data within the hour, but none in the last ten minutes.",
-            runbook="city-silent.md",
-            dashboard="qilu-city",
-            range_s=60 * MINUTE_S,
-            for_="10m",
-        ),
+        *_ALWAYS,
+        *(_alarms(*limit) for limit in _LIMITS if limit[0] in CLASS_NAMES),
+        *(_pace(name, plan.per_day) for name, plan in PLANS.items()),
     ]
-    for class_name, signals, uid, title, runbook in (
-        (
-            "boiler",
-            ("PM", "SO2", "NOx"),
-            "qilu-emission",
-            "Boiler above its emission limit 锅炉排放超限",
-            "emission.md",
-        ),
-        ("motor", ("vibration",), "qilu-vibration", "Vibration in zone D 振动进入D区", "vibration.md"),
-    ):
-        if class_name in CLASS_NAMES:
-            found.append(_alarms(class_name, signals, uid, title, runbook))
-    for name, plan in PLANS.items():
-        found.append(
-            Rule(
-                uid=f"qilu-pace-{name.split('_')[0]}",
-                title=f"Programme pace below plan: {name.replace('_', ' ')} 上云进度落后",
-                query=f'SELECT mean("pace") AS "a day" FROM (SELECT derivative(last("{name}"), 1d) '
-                'AS "pace" '
-                f'FROM "programme" WHERE "scope" = \'province\' AND $timeFilter '
-                "GROUP BY time(10m) fill(none)) WHERE $timeFilter",
-                beyond="lt",
-                limit=round(plan.per_day, 1),
-                summary="{{ $values.B }} per day; the straight-line plan requires " + f"{plan.per_day:,.0f}.",
-                runbook="pace.md",
-                dashboard="qilu-programme",
-                range_s=24 * 60 * MINUTE_S,
-                for_="1h",
-            )
-        )
     if "spool_age_s" in MEASUREMENTS["pipeline"].fields:
-        found.append(
-            Rule(
-                uid="qilu-spool-old",
-                title="The spool is old 暂存积压",
-                query='SELECT last("spool_age_s") AS "age" FROM "pipeline" '
-                "WHERE $timeFilter "
-                'GROUP BY "gateway"',
-                beyond="gt",
-                limit=600,
-                summary="The oldest reading in the spool of {{ $labels.gateway }} is {{ $values.B }} s old.",
-                runbook="spool-old.md",
-                dashboard=pipeline.UID,
-                range_s=5 * MINUTE_S,
-                severity="critical",
-            )
-        )
+        found.append(_SPOOL)
     return found
+
+
+def _pace(name: str, per_day: float) -> Rule:
+    """A rule for a count of the programme that grows slower than the straight-line plan."""
+    return Rule(
+        uid=f"qilu-pace-{name.split('_')[0]}",
+        title=f"Programme pace below plan: {name.replace('_', ' ')} 上云进度落后",
+        query=f'SELECT mean("pace") AS "a day" FROM (SELECT derivative(last("{name}"), 1d) '
+        'AS "pace" '
+        f'FROM "programme" WHERE "scope" = \'province\' AND $timeFilter '
+        "GROUP BY time(10m) fill(none)) WHERE $timeFilter",
+        beyond="lt",
+        limit=round(per_day, 1),
+        summary="{{ $values.B }} per day; the straight-line plan requires " + f"{per_day:,.0f}.",
+        runbook="pace.md",
+        dashboard="qilu-programme",
+        range_s=24 * 60 * MINUTE_S,
+        for_="1h",
+    )
 
 
 def _alarms(class_name: str, signals: tuple[str, ...], uid: str, title: str, runbook: str) -> Rule:

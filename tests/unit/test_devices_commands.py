@@ -13,12 +13,13 @@ from qilu_devices.classes import KERNELS
 from qilu_devices.classes.boiler import Boilers
 from qilu_devices.commands import ScheduledCommand, accept, with_commands
 from qilu_devices.controls import Controls
+from qilu_devices.digests import combined_digest, unit_digests
 from qilu_devices.faults import NO_FAULTS, FaultPlan, ground_truth
 from qilu_devices.fleet import Shard, Unit
 from qilu_devices.kernel import SOUND
 from qilu_devices.noise import Streams, keys_of
 from qilu_devices.scenario import load_scenario
-from qilu_devices.simulation import Simulation, combined_digest, fleet_of, samples, unit_digests
+from qilu_devices.simulation import Simulation, fleet_of, samples
 from qilu_devices.weather import Weather
 
 SCENARIO = load_scenario()

@@ -21,7 +21,7 @@ from qilu_devices.classes import KERNELS
 from qilu_devices.kernel import severities
 from qilu_devices.noise import Streams, keys_of
 from qilu_devices.scenario import load_scenario, parse_scenario
-from qilu_devices.simulation import digest
+from qilu_devices.digests import digest
 
 UNITS, STEPS = 64, 40
 found = {}

@@ -14,12 +14,13 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_devices import faults
 from qilu_devices.classes import KERNELS
+from qilu_devices.digests import combined_digest, digest, unit_digests
 from qilu_devices.faults import FaultPlan, Order, Schedule, ground_truth
 from qilu_devices.fleet import Shard
 from qilu_devices.kernel import SOUND, Severities, severities
 from qilu_devices.noise import Streams, keys_of
 from qilu_devices.scenario import load_scenario, parse_scenario
-from qilu_devices.simulation import combined_digest, digest, fleet_of, samples, unit_digests
+from qilu_devices.simulation import fleet_of, samples
 from qilu_devices.twins import STEP_S
 
 UNITS = 40

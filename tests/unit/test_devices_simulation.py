@@ -2,18 +2,10 @@ from itertools import islice
 
 import pytest
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_devices.digests import combined_digest, digest, unit_digests
 from qilu_devices.fleet import Shard
 from qilu_devices.scenario import load_scenario
-from qilu_devices.simulation import (
-    PHASE_STEP_MS,
-    Simulation,
-    combined_digest,
-    digest,
-    fleet_of,
-    phases_ms,
-    samples,
-    unit_digests,
-)
+from qilu_devices.simulation import PHASE_STEP_MS, Simulation, fleet_of, phases_ms, samples
 
 SCENARIO = load_scenario()
 SEED = SCENARIO.seed

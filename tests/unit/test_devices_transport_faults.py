@@ -16,13 +16,14 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.wire import sparkplug
 from qilu_contract.wire.clock import MAX_AHEAD_MS
+from qilu_devices.digests import digest
 from qilu_devices.edge import payloads
 from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Shard, Unit
 from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord
 from qilu_devices.scenario import parse_scenario
-from qilu_devices.simulation import Moment, Sample, Simulation, digest, fleet_of
+from qilu_devices.simulation import Moment, Sample, Simulation, fleet_of
 from qilu_devices.transport import episodes
 from qilu_devices.transport.disturbance import Disturbance, Sending, Treatment
 from qilu_devices.transport.episodes import (

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from qilu_contract.catalogue.equipment import WAYS, EquipmentClass, Fault, SetPoint, Sign, Signal
 from qilu_contract.catalogue.tables import read_table
@@ -15,81 +16,90 @@ if TYPE_CHECKING:
 
 __all__ = ["CATALOGUE", "EVENTS", "OWN", "EquipmentClass", "Fault", "SetPoint", "Signal"]
 
+Row = dict[str, str]
+T = TypeVar("T")
+
 EVENTS = ("", "tap", "part", "cycle", "stop")
 
 
-def _sign(row: dict[str, str], text: str) -> Sign:
+def _sign(row: Row, text: str) -> Sign:
     for way in WAYS:
         if text.endswith(way):
             return Sign(text.removesuffix(way), way)
     raise ValueError(f"faults.csv: {row['fault']}: {text!r} does not end with one of {' '.join(WAYS)}")
 
 
+def _signal(row: Row) -> Signal:
+    kind, event = row["type"], row["per_event"]
+    if kind not in ("float", "int", "bool"):
+        raise ValueError(f"signals.csv: {row['signal']}: type {kind!r} is not float, int or bool")
+    if event not in EVENTS:
+        raise ValueError(f"signals.csv: {row['signal']}: event {event!r} is not one of {EVENTS}")
+    return Signal(
+        name=row["signal"],
+        unit=row["unit"],
+        type=kind,  # type: ignore[arg-type]  # narrowed above; mypy does not follow `not in`
+        resolution=float(row["resolution"]),
+        nominal=float(row["nominal"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        interval_s=int(row["interval_s"]),
+        per_event=event,
+        mark=row["mark"],
+        source=row["source"],
+    )
+
+
+def _fault(row: Row) -> Fault:
+    return Fault(
+        name=row["fault"],
+        title=row["title"],
+        signature=row["signature"],
+        shows=tuple(_sign(row, text) for text in row["shows"].split()),
+        source=row["source"],
+        mark=row["mark"],
+        mean_hours_between=float(row["mean_hours_between"]),
+        develop_h=float(row["develop_h"]),
+        repair_h=float(row["repair_h"]),
+        season=row["season"],
+    )
+
+
+def _set_point(row: Row) -> SetPoint:
+    return SetPoint(
+        name=row["set_point"],
+        unit=row["unit"],
+        low=float(row["low"]),
+        high=float(row["high"]),
+        title=row["title"],
+        mark=row["mark"],
+        source=row["source"],
+    )
+
+
+def _by_class(table: str, make: Callable[[Row], T]) -> dict[str, tuple[T, ...]]:
+    found: dict[str, list[T]] = {}
+    for row in read_table(table):
+        found.setdefault(row["class"], []).append(make(row))
+    return {name: tuple(items) for name, items in found.items()}
+
+
 def _load() -> dict[str, EquipmentClass]:
-    signals: dict[str, list[Signal]] = {}
-    for row in read_table("signals.csv"):
-        kind = row["type"]
-        if kind not in ("float", "int", "bool"):
-            raise ValueError(f"signals.csv: {row['signal']}: type {kind!r} is not float, int or bool")
-        if row["per_event"] not in EVENTS:
-            raise ValueError(
-                f"signals.csv: {row['signal']}: event {row['per_event']!r} is not one of {EVENTS}"
-            )
-        signals.setdefault(row["class"], []).append(
-            Signal(
-                name=row["signal"],
-                unit=row["unit"],
-                type=kind,  # type: ignore[arg-type]  # narrowed above; mypy does not follow `not in`
-                resolution=float(row["resolution"]),
-                nominal=float(row["nominal"]),
-                low=float(row["low"]),
-                high=float(row["high"]),
-                interval_s=int(row["interval_s"]),
-                per_event=row["per_event"],
-                mark=row["mark"],
-                source=row["source"],
-            )
-        )
-    faults: dict[str, list[Fault]] = {}
-    for row in read_table("faults.csv"):
-        faults.setdefault(row["class"], []).append(
-            Fault(
-                name=row["fault"],
-                title=row["title"],
-                signature=row["signature"],
-                shows=tuple(_sign(row, text) for text in row["shows"].split()),
-                source=row["source"],
-                mark=row["mark"],
-                mean_hours_between=float(row["mean_hours_between"]),
-                develop_h=float(row["develop_h"]),
-                repair_h=float(row["repair_h"]),
-                season=row["season"],
-            )
-        )
-    set_points: dict[str, list[SetPoint]] = {}
-    for row in read_table("set_points.csv"):
-        set_points.setdefault(row["class"], []).append(
-            SetPoint(
-                name=row["set_point"],
-                unit=row["unit"],
-                low=float(row["low"]),
-                high=float(row["high"]),
-                title=row["title"],
-                mark=row["mark"],
-                source=row["source"],
-            )
-        )
+    signals = _by_class("signals.csv", _signal)
+    faults = _by_class("faults.csv", _fault)
+    set_points = _by_class("set_points.csv", _set_point)
     return {
-        row["class"]: EquipmentClass(
-            row["class"],
+        name: EquipmentClass(
+            name,
             row["title"],
             row["title_zh"],
-            tuple(signals[row["class"]]),
-            tuple(faults[row["class"]]),
-            tuple(set_points[row["class"]]),
+            signals[name],
+            faults[name],
+            set_points[name],
             row["stoppable"] == "yes",
         )
         for row in read_table("classes.csv")
+        for name in [row["class"]]
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -191,29 +191,9 @@ class _Parser(YamlParser):
     def _motion(self, node: yaml.Node, before: list[Motion]) -> Motion:
         keys = ("name", "unit", "type", "range", "resolution", "interval", "at_work", "value")
         found = self._mapping(node, "a signal", keys, needed=("name", "unit", "range", "interval", "value"))
-        name = str(self._scalar(found["name"]))
-        if not _SIGNAL.fullmatch(name) or name.lower() in NO_SIGNALS:
-            raise self._wrong(
-                found["name"],
-                f"a signal's name is a letter and up to 39 letters, digits and _, and none of "
-                f"{', '.join(NO_SIGNALS)}, not {name[:50]!r}.",
-            )
-        if name.lower() in {motion.signal.name.lower() for motion in before}:
-            raise self._wrong(found["name"], f"the signal '{name}' is there already: name it otherwise.")
+        name = self._signal_name(found["name"], before)
         type_ = self._choice(found["type"], "type", get_args(SignalType)) if "type" in found else "float"
-        low, high = self._pair(found["range"], "range")
-        if not low < high or (type_ == "bool" and (low, high) != (0.0, 1.0)):
-            mend = "[0, 1] for a bool" if type_ == "bool" else "the lower bound first, then the higher"
-            raise self._wrong(found["range"], f"'range' must be {mend}.")
-        resolution = 1.0
-        if "resolution" in found:
-            resolution = self._number(found["resolution"], "resolution", 0.0, 1.0)
-        allowed = _RESOLUTIONS if type_ == "float" else _RESOLUTIONS[:1]
-        if resolution not in allowed:
-            raise self._wrong(
-                found["resolution"],
-                f"'resolution' must be one of {', '.join(f'{step:.7g}' for step in allowed)} for a {type_}.",
-            )
+        low, high, resolution = self._scale(found, type_)
         interval_ms = self._duration(found["interval"], "interval")
         if interval_ms % 1000 or not 1000 <= interval_ms <= 30 * _DAY_MS:
             raise self._wrong(found["interval"], "'interval' must be whole seconds, from 1s to 30d.")
@@ -258,6 +238,35 @@ class _Parser(YamlParser):
             counts=counts,
             at_work=at_work,
         )
+
+    def _signal_name(self, node: yaml.Node, before: list[Motion]) -> str:
+        name = str(self._scalar(node))
+        if not _SIGNAL.fullmatch(name) or name.lower() in NO_SIGNALS:
+            raise self._wrong(
+                node,
+                f"a signal's name is a letter and up to 39 letters, digits and _, and none of "
+                f"{', '.join(NO_SIGNALS)}, not {name[:50]!r}.",
+            )
+        if name.lower() in {motion.signal.name.lower() for motion in before}:
+            raise self._wrong(node, f"the signal '{name}' is there already: name it otherwise.")
+        return name
+
+    def _scale(self, found: Mapping[str, yaml.Node], type_: str) -> tuple[float, float, float]:
+        """Range and resolution."""
+        low, high = self._pair(found["range"], "range")
+        if not low < high or (type_ == "bool" and (low, high) != (0.0, 1.0)):
+            mend = "[0, 1] for a bool" if type_ == "bool" else "the lower bound first, then the higher"
+            raise self._wrong(found["range"], f"'range' must be {mend}.")
+        resolution = 1.0
+        if "resolution" in found:
+            resolution = self._number(found["resolution"], "resolution", 0.0, 1.0)
+        allowed = _RESOLUTIONS if type_ == "float" else _RESOLUTIONS[:1]
+        if resolution not in allowed:
+            raise self._wrong(
+                found["resolution"],
+                f"'resolution' must be one of {', '.join(f'{step:.7g}' for step in allowed)} for a {type_}.",
+            )
+        return low, high, resolution
 
     def _unit(self, node: yaml.Node) -> str:
         unit = str(node.value) if isinstance(node, yaml.ScalarNode) else ""

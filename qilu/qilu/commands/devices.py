@@ -156,7 +156,7 @@ def _commands_of(manifest: Path | None) -> tuple[ScheduledCommand, ...]:
 
 
 def _print_digest(config: RunConfig) -> None:
-    from qilu_devices.simulation import digest
+    from qilu_devices.digests import digest
 
     if config.for_s is None or config.start_ms is None:
         raise ConfigError("--digest needs a start and a duration: give --start and --for.")
