@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 from qilu_common.splitmix import mix, uniforms
-from qilu_contract.catalogue.classes import CATALOGUE, OWN
+from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import CITIES, COUNTIES, INDUSTRIES
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire.ids import enterprise_id, unit_id
@@ -54,7 +54,8 @@ _AFFINITY: dict[str, dict[str, float]] = {
 }
 _IRON = "C31"
 _IRON_AFFINITY = {"motor": 0.72, "boiler": 0.05, "pump": 0.10, "compressor": 0.05, "blast_furnace": 0.08}
-_OWN_AFFINITY = 0.05  # A: a custom class occurs in every industry, like a compressor
+_USUAL_AFFINITY = 0.05  # A: a class that no industry names occurs in every one, like a compressor
+_NAMED = frozenset[str]().union(_IRON_AFFINITY, *_AFFINITY.values())
 
 # No more than this many in the province, whatever the fleet's size. With these the fleet of ten million adds
 # up to the province's figures (`qilu devices totals`; C: reckoned back from them): about 76 Mt of hot metal,
@@ -144,7 +145,7 @@ def _pick(u: float, weights: Sequence[float]) -> int:
 def _class_weights(classes: Mapping[str, float], industry: str) -> list[float]:
     affinity = _IRON_AFFINITY if industry == _IRON else _AFFINITY[INDUSTRIES[industry].group]
     return [
-        classes.get(name, 0.0) * (_OWN_AFFINITY if name in OWN else affinity.get(name, 0.0))
+        classes.get(name, 0.0) * (affinity.get(name, 0.0) if name in _NAMED else _USUAL_AFFINITY)
         for name in CATALOGUE
     ]
 

@@ -30,6 +30,7 @@ STEP_S = {
 }
 """Seconds between two steps of a fault's picture: longer than in telemetry for slow classes; the equations
 accept any."""
+USUAL_STEP_S = 60
 
 DAY_STEP_S = {"compressor": 10, "cnc": 20, "loom": 10}
 """Steps of a normal day for classes where a minute would be too long: a compressor must detect its limits."""
@@ -57,7 +58,7 @@ class Course:
 
 def course_of(class_name: str, fault: Fault) -> Course:
     """A fault's own times, those of days drawn together."""
-    step_s, lasting_s = STEP_S[class_name], 3600.0 * (fault.develop_h + fault.repair_h)
+    step_s, lasting_s = STEP_S.get(class_name, USUAL_STEP_S), 3600.0 * (fault.develop_h + fault.repair_h)
     if lasting_s < LONGEST * step_s / 2:
         step_s //= _SHORT
     steps = min(LONGEST, int(lasting_s / step_s))

@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import msgspec
+from qilu_contract.wire import topics
+from qilu_contract.wire.doors import DOORS
 
 
 class Rights(NamedTuple):
@@ -20,9 +22,11 @@ class Rights(NamedTuple):
     writes: tuple[str, ...]
 
 
+_DOORS = tuple(f"{door.root}/#" for door in DOORS)
+
 RIGHTS = {
     "gateway": Rights(
-        reads=("spBv1.0/#", "qilu/v1/#", "qilu/history/#"),
+        reads=("spBv1.0/#", *_DOORS, "qilu/history/#"),
         writes=("spBv1.0/STATE/+", "spBv1.0/+/NCMD/+", "spBv1.0/+/DCMD/+/+"),
     ),
     "devices": Rights(
@@ -35,14 +39,14 @@ RIGHTS = {
             "spBv1.0/+/DDEATH/+/+",
             "spBv1.0/+/DDATA/+/+",
             "qilu/history/spBv1.0/#",
-            "qilu/v1/clock",
-            "qilu/v1/+/+/+/telemetry",
+            topics.CLOCK,
+            *(door.topic("+", "+", "+") for door in DOORS),
         ),
     ),
     "platform": Rights(reads=("spBv1.0/+/NDATA/+",), writes=("spBv1.0/+/DCMD/+/+",)),
     "operator": Rights(
-        reads=("spBv1.0/#", "qilu/v1/#", "qilu/history/#"),
-        writes=("spBv1.0/#", "qilu/v1/#", "qilu/history/#"),
+        reads=("spBv1.0/#", *_DOORS, "qilu/history/#"),
+        writes=("spBv1.0/#", *_DOORS, "qilu/history/#"),
     ),
 }
 """Least rights: each user reads and writes what its work needs."""

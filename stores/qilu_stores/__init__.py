@@ -3,14 +3,29 @@ suite."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib import import_module
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from qilu_common.influx_address import InfluxAddress, without_password
+from qilu_common.influx_address import without_password
 from qilu_contract.errors import ConfigError
 from qilu_contract.store import Store
 
 __all__ = ["open_store"]
+
+
+class _Kind(NamedTuple):
+    """A kind of store: the folder that implements it, whose `open_url` makes a store of a URL."""
+
+    schemes: tuple[str, ...]
+    folder: str
+    example: str
+
+
+KINDS = (
+    _Kind(("duckdb",), "duck", "duckdb:///path/to/file.duckdb"),
+    _Kind(("influxdb", "influxdbs"), "influx", "influxdb://host:8086/database"),
+)
 
 
 def open_store(url: str, token: str | None = None) -> Store:
@@ -19,24 +34,13 @@ def open_store(url: str, token: str | None = None) -> Store:
 
     Opens nothing. Raises ConfigError for a URL that names no store.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "duckdb" and not parts.netloc and len(parts.path) > 1:
-        try:
-            from qilu_stores.duck.store import DuckStore
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"{url} needs DuckDB: install clouds-in-qilu[stack].") from error
-        if Path(parts.path[1:]).is_dir():
-            raise ConfigError(f"--store {url} is a folder: name a file in it.")
-        # Like SQLAlchemy's: three slashes for a relative path, four for an absolute one.
-        return DuckStore(parts.path[1:])
-    address = InfluxAddress.parse(url)
-    if address is not None:
-        from qilu_stores.influx.store import InfluxStore
-
-        if token and not (token.isascii() and token.isprintable()) and address.log_in(token) is None:
-            raise ConfigError("QILU_INFLUX_TOKEN holds characters that no token has: copy it again.")
-        return InfluxStore(address, token)
+    scheme = urlsplit(url).scheme
+    for kind in KINDS:
+        if scheme in kind.schemes:
+            # Imported on demand: only the chosen store's packages need to be installed.
+            store: Store | None = import_module(f"qilu_stores.{kind.folder}").open_url(url, token)
+            if store is not None:
+                return store
     raise ConfigError(
-        f"--store {without_password(url)} names no store: "
-        "use duckdb:///path/to/file.duckdb or influxdb://host:8086/database."
+        f"--store {without_password(url)} names no store: use {' or '.join(kind.example for kind in KINDS)}."
     )

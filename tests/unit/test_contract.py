@@ -45,8 +45,8 @@ def test_topics_read_back_what_was_built(county: str, enterprise: str, unit: str
     assert topics.parse(topics.sparkplug("NBIRTH", county, enterprise)) == topics.SparkplugTopic(
         county, "NBIRTH", enterprise, None
     )
-    assert topics.parse(topics.telemetry(county, enterprise, unit)) == topics.JsonTopic(
-        county, enterprise, unit
+    assert topics.parse(topics.telemetry(county, enterprise, unit)) == topics.DoorTopic(
+        topics.JSON, county, enterprise, unit
     )
     assert topics.parse(topics.state(enterprise)) == topics.StateTopic(enterprise)
 

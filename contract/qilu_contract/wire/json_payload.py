@@ -174,6 +174,12 @@ def encode(readings: Sequence[tuple[int, Mapping[str, Value]]]) -> bytes:
     return msgspec.json.encode(items[0] if len(items) == 1 else items)
 
 
+def count(body: bytes) -> int:
+    """Number of readings in a message. Raises msgspec.DecodeError, RecursionError."""
+    content = msgspec.json.decode(body, type=list[msgspec.Raw] | msgspec.Raw)
+    return max(1, len(content)) if isinstance(content, list) else 1
+
+
 def with_time(body: bytes, receipt_ms: int) -> bytes:
     """A message that `decode` gave its time of receipt, with that time written into it."""
     return b'{"ts":%d,%s' % (receipt_ms, body.lstrip().removeprefix(b"{"))

@@ -1,4 +1,4 @@
-"""The topic grammar: Sparkplug B 3.0 (`spBv1.0/…`) and plain JSON for hand-made devices (`qilu/v1/…`)."""
+"""The topic grammar: Sparkplug B 3.0 (`spBv1.0/…`), and the doors (`qilu/v1/…` for plain JSON)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from qilu_contract.errors import BadReading, Reason
+from qilu_contract.wire.doors import DOORS, JSON, Door, door_of
 from qilu_contract.wire.ids import is_id
 
 NAMESPACE = "spBv1.0"
@@ -40,9 +41,10 @@ class StateTopic:
 
 
 @dataclass(frozen=True, slots=True)
-class JsonTopic:
-    """`qilu/v1/{county}/{enterprise}/{unit}/telemetry`"""
+class DoorTopic:
+    """`{root}/{county}/{enterprise}/{unit}/{leaf}` of a door."""
 
+    door: Door
     county: str
     enterprise: str
     unit: str
@@ -53,7 +55,7 @@ class ClockTopic:
     """`qilu/v1/clock`"""
 
 
-Topic = SparkplugTopic | StateTopic | JsonTopic | ClockTopic
+Topic = SparkplugTopic | StateTopic | DoorTopic | ClockTopic
 
 
 def sparkplug(type: MessageType, group: str, node: str, device: str | None = None) -> str:
@@ -67,7 +69,7 @@ def state(host: str = HOST_ID) -> str:
 
 
 def telemetry(county: str, enterprise: str, unit: str) -> str:
-    return f"qilu/v1/{county}/{enterprise}/{unit}/telemetry"
+    return JSON.topic(county, enterprise, unit)
 
 
 def parse(topic: str) -> Topic:
@@ -83,19 +85,24 @@ def parse(topic: str) -> Topic:
             type_ in _TYPES and type_[0] == "D" and _ids(group, node, device)
         ):
             return SparkplugTopic(group, type_, node, device)  # type: ignore[arg-type]  # one of _TYPES
-        case ["qilu", "v1", county, enterprise, unit, "telemetry"] if _ids(county, enterprise, unit):
-            return JsonTopic(county, enterprise, unit)
+    door = door_of(topic)
+    if door is not None:
+        match topic.removeprefix(door.root).split("/"):
+            case ["", county, enterprise, unit, door.leaf] if _ids(county, enterprise, unit):
+                return DoorTopic(door, county, enterprise, unit)
+    known = " nor ".join(each.topic("<county>", "<enterprise>", "<unit>") for each in DOORS)
     raise BadReading(
         Reason.BAD_TOPIC,
         f"topic {topic[:200]!r} is neither spBv1.0/<county>/<type>/<enterprise>[/<unit>] nor "
-        "qilu/v1/<county>/<enterprise>/<unit>/telemetry with ids of a-z, 0-9 and -",
+        f"{known} with ids of a-z, 0-9 and -",
     )
 
 
 def owner(topic: str) -> tuple[str, str]:
     """County and enterprise of a topic that `parse` refuses, as far as it names them; else empty."""
-    match topic.split("/"):
-        case ["qilu", "v1", county, enterprise, *_] if _ids(county, enterprise):
+    door = door_of(topic)
+    match topic.removeprefix(door.root if door else "").split("/"):
+        case ["", county, enterprise, *_] if door and _ids(county, enterprise):
             return county, enterprise
         case ["spBv1.0", group, _, node, *_] if _ids(group, node):
             return group, node

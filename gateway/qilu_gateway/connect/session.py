@@ -22,6 +22,7 @@ from qilu_common.mqtt.reconnecting import keep_connected
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.doors import DOORS
 from qilu_contract.wire.partitions import Partition
 
 log = structlog.get_logger()
@@ -40,13 +41,16 @@ MOST_TOGETHER, MOST_TOGETHER_BYTES = 5_000, 512 * 1024
 """Maximum number of messages processed together: some ten milliseconds of work."""
 
 
+_ROOTS = (topics.NAMESPACE, *(door.root for door in DOORS))
+
+
 def filters(partition: Partition) -> tuple[str, ...]:
     """Topic filters of a gateway. An unpartitioned gateway subscribes to whole trees, so that a message on a
     wrong topic becomes a dead letter instead of disappearing."""
     if partition.whole:
-        return "spBv1.0/#", "qilu/v1/#"
+        return tuple(f"{root}/#" for root in _ROOTS)
     shared = (topics.state("#"), topics.CLOCK)
-    own = [f"{root}/{group}/#" for root in (topics.NAMESPACE, "qilu/v1") for group in partition.groups]
+    own = [f"{root}/{group}/#" for root in _ROOTS for group in partition.groups]
     return *shared, *own
 
 

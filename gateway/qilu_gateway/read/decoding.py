@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import msgspec
 from qilu_contract.errors import BadReading, Reason, Remark
-from qilu_contract.wire import clock, json_payload, sparkplug, topics
-from qilu_contract.wire.topics import ClockTopic, JsonTopic, SparkplugTopic, StateTopic, Topic
+from qilu_contract.wire import clock, sparkplug, topics
+from qilu_contract.wire.topics import ClockTopic, DoorTopic, SparkplugTopic, StateTopic, Topic
 
 from qilu_gateway.read.births import HISTORY, Births
 from qilu_gateway.read.decoded import Decoded, Delivery
@@ -81,9 +81,9 @@ class Decoder:
         receipt: Callable[[], int] | None,
     ) -> None:
         match topic:
-            case JsonTopic(unit=unit):
+            case DoorTopic(door=door, unit=unit):
                 # A retained message has an unknown age.
-                for item in json_payload.decode(unit, payload, None if delivery.retained else receipt):
+                for item in door.decode(unit, payload, None if delivery.retained else receipt):
                     if item is None:
                         decoded.remark(Remark.NO_VALUE, "every value is null")
                     elif isinstance(item, BadReading):
@@ -108,7 +108,7 @@ def _identify(decoded: Decoded, topic: str) -> Topic:
         raise BadReading(Reason.BAD_TOPIC, f"topic {topic[:200]!r}: history comes as Sparkplug alone")
     if isinstance(parsed, SparkplugTopic):
         decoded.county, decoded.enterprise, decoded.unit = parsed.group, parsed.node, parsed.device
-    elif isinstance(parsed, JsonTopic):
+    elif isinstance(parsed, DoorTopic):
         decoded.county, decoded.enterprise, decoded.unit = parsed.county, parsed.enterprise, parsed.unit
     return parsed
 
@@ -116,9 +116,8 @@ def _identify(decoded: Decoded, topic: str) -> Topic:
 def _count_readings(topic: Topic, payload: bytes) -> int:
     """Number of readings in a message that is not decoded; one if it cannot be determined."""
     try:
-        if isinstance(topic, JsonTopic):
-            content = msgspec.json.decode(payload, type=list[msgspec.Raw] | msgspec.Raw)
-            return max(1, len(content)) if isinstance(content, list) else 1
+        if isinstance(topic, DoorTopic):
+            return topic.door.count(payload)
         if isinstance(topic, SparkplugTopic):
             return max(1, len({metric.ts_ms for metric in sparkplug.decode(payload, len(payload)).metrics}))
     except (BadReading, msgspec.DecodeError, RecursionError):

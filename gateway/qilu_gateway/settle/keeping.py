@@ -8,7 +8,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from qilu_contract.errors import Reason
-from qilu_contract.wire import clock, json_payload
+from qilu_contract.wire import clock
+from qilu_contract.wire.doors import door_of
 
 from qilu_gateway.read import run_clock
 from qilu_gateway.read.births import Births, Change
@@ -50,9 +51,9 @@ class Keeping:
 
 def _letters(message: InFlightMessage) -> list[DeadLetter]:
     """A dead letter for each reason why readings of the message were refused."""
-    payload = message.payload
-    if message.receipt is not None:  # a replay must use the same time
-        payload = json_payload.with_time(payload, message.receipt.ts_ms)
+    payload, door = message.payload, door_of(message.topic)
+    if message.receipt is not None and door is not None:  # a replay must use the same time
+        payload = door.with_time(payload, message.receipt.ts_ms)
     return [
         DeadLetter(
             reason,

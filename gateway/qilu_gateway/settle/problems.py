@@ -15,6 +15,7 @@ import structlog
 from qilu_common.backoff import Backoff
 from qilu_contract.errors import Reason
 from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.doors import door_of
 from qilu_contract.wire.ids import is_id
 
 from qilu_gateway.admit.platform_api import NotTaken, PlatformApi, PlatformAway
@@ -61,7 +62,7 @@ class Problems:
     def note_message(self, message: InFlightMessage) -> None:
         """Record all problems with a message."""
         shown = ""
-        if message.topic.startswith("qilu/v1/"):
+        if door_of(message.topic) is not None:
             shown = ": " + message.payload[:MAX_SHOWN].decode(errors="replace")
         for kind, (detail, count) in (*message.refused.items(), *message.remarks.items()):
             if kind is Reason.WRONG_OWNER:  # do not disclose the owner to the sender

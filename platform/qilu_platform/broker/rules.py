@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 from qilu_common.private_files import write_private
+from qilu_contract.wire.doors import DOORS
 
 from qilu_platform.broker.authority import Authority, Revoked
 from qilu_platform.broker.certificates import Node, nodes, revocations, rules_version
@@ -34,8 +35,7 @@ LOOK_AGAIN_S = 3600.0
 _FOR_ALL = """\
 # Too many edge nodes for separate lines: this limits each to its name, and the gateway checks its group.
 pattern readwrite spBv1.0/+/+/%u/#
-pattern write qilu/v1/+/%u/+/telemetry
-"""
+""" + "".join(f"pattern write {door.topic('+', '%u', '+')}\n" for door in DOORS)
 _HOST = "pattern read spBv1.0/STATE/+\n"
 
 
@@ -47,7 +47,7 @@ def acl(found: Sequence[Node]) -> str:
     return _HOST + "".join(
         f"user {node.enterprise}\n"
         f"topic readwrite spBv1.0/{node.county}/+/{node.enterprise}/#\n"
-        f"topic write qilu/v1/{node.county}/{node.enterprise}/+/telemetry\n"
+        + "".join(f"topic write {door.topic(node.county, node.enterprise, '+')}\n" for door in DOORS)
         for node in found
     )
 
