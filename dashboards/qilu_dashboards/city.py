@@ -20,7 +20,14 @@ from qilu_dashboards.frame import (
     lookup,
     several,
 )
-from qilu_dashboards.panels import GREEN, MANY_LINES, RED, bars, graph, listing, number, thresholds
+from qilu_dashboards.panels import (
+    MANY_LINES,
+    bars,
+    graph,
+    listing,
+    number,
+    open_alarms,
+)
 from qilu_dashboards.queries import (
     CITY_COUNTS,
     EACH_MINUTE,
@@ -102,14 +109,7 @@ def _equipment(made: dashboard.Dashboard) -> None:
 def _alarms(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Alarms 告警"))
     source = f'FROM "alarm" WHERE {IN_CITY} AND {OF_CLASS} AND $timeFilter'
-    well = thresholds((None, GREEN), (1, RED))
-    made.with_panel(
-        number(
-            "Open alarms 未解除告警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
-        )
-        .description("Open alarms that began in the time range.")
-        .no_value("0")
-    )
+    made.with_panel(open_alarms(source))
     new = f'SELECT count("open") AS "new" {source} GROUP BY "class"'
     made.with_panel(
         bars("New alarms by class 各类新增告警", new, "$tag_class", CLASS_NAMES)

@@ -11,16 +11,14 @@ from qilu_contract.catalogue.limits import LIMITS, alarm_limits
 from qilu_dashboards.city import ALARM_HEADINGS
 from qilu_dashboards.frame import CITY_NAMES, alarm_marks, board, cities, finish, industries
 from qilu_dashboards.panels import (
-    GREEN,
-    RED,
     bars,
     distribution,
     graph,
     industry_bars,
     listing,
     number,
+    open_alarms,
     steps_of,
-    thresholds,
 )
 from qilu_dashboards.queries import (
     EACH_MINUTE,
@@ -150,15 +148,7 @@ def _out_of_range(class_: EquipmentClass) -> bargauge.Panel:
 def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     made.with_row(dashboard.Row("Alarms and worst units 告警与超限设备"))
     source = f'FROM "alarm" WHERE "class" = \'{class_.name}\' AND {IN_CITY} AND $timeFilter'
-    well = thresholds((None, GREEN), (1, RED))
-    made.with_panel(
-        number(
-            "Open alarms 未解除告警", f'SELECT sum("open") AS "open" {source}', "locale", span=6, steps=well
-        )
-        .description("Open alarms that began in the time range.")
-        .no_value("0")
-        .height(9)
-    )
+    made.with_panel(open_alarms(source).height(9))
     worst = f'SELECT top("ratio", "unit", 10), "signal", "worst", "limit", "open" {source}'
     link = f"/d/qilu-unit-{class_.name.replace('_', '-')}?var-unit=${{__value.text}}&${{__url_time_range}}"
     made.with_panel(

@@ -152,22 +152,7 @@ def graph(
 
 def bars(title: str, query: str, alias: str, names: Mapping[str, str], *, height: int = 9) -> bargauge.Panel:
     """One bar per series. `names` maps the tag value of a series to its display name."""
-    panel = (
-        bargauge.Panel()
-        .title(title)
-        .datasource(DATA_SOURCE)
-        .with_target(Target(query, alias))
-        .unit("locale")
-        .min(0)
-        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.CONTINUOUS_BLUES))
-        .orientation(options.VizOrientation.HORIZONTAL)
-        .display_mode(options.BarGaugeDisplayMode.BASIC)
-        .value_mode(options.BarGaugeValueMode.TEXT)
-        .max_data_points(MANY_LINES)
-        .reduce_options(_last())
-        .height(height)
-        .span(12)
-    )
+    panel = _gauge(title, Target(query, alias)).height(height).span(12)
     for value, name in names.items():
         panel.override_by_name(value, [DynamicConfigValue("displayName", name)])
     return panel
@@ -231,11 +216,16 @@ def states(title: str, query: str, unit: str, steps: dashboard.ThresholdsConfig)
 
 def distribution(title: str, query: str, *, span: int = 8) -> bargauge.Panel:
     """One bar per column of the single row of the answer: the number of readings in each step."""
+    return _gauge(title, Target(query)).height(10).span(span)
+
+
+def _gauge(title: str, target: Target) -> bargauge.Panel:
+    """Horizontal bars that show counts."""
     return (
         bargauge.Panel()
         .title(title)
         .datasource(DATA_SOURCE)
-        .with_target(Target(query))
+        .with_target(target)
         .unit("locale")
         .min(0)
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.CONTINUOUS_BLUES))
@@ -244,8 +234,17 @@ def distribution(title: str, query: str, *, span: int = 8) -> bargauge.Panel:
         .value_mode(options.BarGaugeValueMode.TEXT)
         .max_data_points(MANY_LINES)
         .reduce_options(_last())
-        .height(10)
-        .span(span)
+    )
+
+
+def open_alarms(source: str) -> stat.Panel:
+    """Number of open alarms; `source` is the query from its FROM on."""
+    well = thresholds((None, GREEN), (1, RED))
+    query = f'SELECT sum("open") AS "open" {source}'
+    return (
+        number("Open alarms 未解除告警", query, "locale", span=6, steps=well)
+        .description("Open alarms that began in the time range.")
+        .no_value("0")
     )
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 import msgspec
-from qilu_contract.catalogue.classes import EquipmentClass
+from qilu_contract.catalogue.equipment import EquipmentClass, Fault, SetPoint
 from qilu_contract.wire.commands import Command, Kind, Refused
 
 from qilu_devices.faults import HOUR_MS, FaultPlan, Order
+
+_Named = TypeVar("_Named", Fault, SetPoint)
 
 MAX_FAULT_MS = 366 * 24 * HOUR_MS
 MAX_COMMANDS = 100_000
@@ -43,24 +46,14 @@ def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -
         case "start" | "stop" if not equipment.stoppable:
             raise Refused(f"Units of class {equipment.name} are not started or stopped by command.")
         case "set_point":
-            known = {point.name: point for point in equipment.set_points}
-            point = known.get(name)
-            if point is None:
-                raise Refused(
-                    f"Class {equipment.name} has no set point {name!r}: it has {', '.join(known) or 'none'}."
-                )
+            point = _named(equipment, equipment.set_points, "set point", name)
             if not point.low <= value <= point.high:  # nan is not within either
                 raise Refused(
                     f"Set point {name} of class {equipment.name} takes {point.low:g} to {point.high:g} "
                     f"{point.unit}, not {value:g}."
                 )
         case "fault":
-            faults = {fault.name: fault for fault in equipment.faults}
-            fault = faults.get(name)
-            if fault is None:
-                raise Refused(
-                    f"Class {equipment.name} has no fault {name!r}: it has {', '.join(faults) or 'none'}."
-                )
+            fault = _named(equipment, equipment.faults, "fault", name)
             if not 0.0 < value <= 1.0:
                 raise Refused(f"The severity of a fault is more than 0 and at most 1, not {value:g}.")
             asked_ms = 1000.0 * command.duration_s if command.duration_s is not None else None
@@ -79,6 +72,13 @@ def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -
                     )
                 onset_ms = round(1000.0 * command.onset_s)
     return ScheduledCommand(unit, at_ms, command.kind, name, value, duration_ms, onset_ms)
+
+
+def _named(equipment: EquipmentClass, items: Iterable[_Named], kind: str, name: str) -> _Named:
+    known = {item.name: item for item in items}
+    if name not in known:
+        raise Refused(f"Class {equipment.name} has no {kind} {name!r}: it has {', '.join(known) or 'none'}.")
+    return known[name]
 
 
 def with_commands(plan: FaultPlan, commands: Iterable[ScheduledCommand]) -> FaultPlan:

@@ -111,15 +111,9 @@ SHOCKS, SHOCK, CALM = 0.06, 3.0, 0.62  # one shock in sixteen is five times the 
 _SCALE = 1.0 / float(np.sqrt(SHOCKS * SHOCK**2 + (1.0 - SHOCKS) * CALM**2))
 
 
-class HeavyTailed:
+class HeavyTailed(Autoregression):
     """A first-order process as `Autoregression`, variance 1, whose shocks have heavy tails: their kurtosis is
     about 19, the measured one of a wind turbine's ten-minute changes (C)."""
-
-    def __init__(self, streams: Streams, name: str, interval_s: float, tau_s: float) -> None:
-        self._streams, self._name = streams, name
-        self._keep = float(exact.exp(-interval_s / tau_s))
-        self._add = float(np.sqrt(1.0 - self._keep**2))
-        self.value = np.zeros(len(streams))
 
     def step(self, step: int) -> Values:
         draw = self._streams.normal(self._name, step)

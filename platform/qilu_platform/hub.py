@@ -3,7 +3,6 @@ events without an effect on others."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -12,16 +11,12 @@ import msgspec
 from prometheus_client import Gauge
 
 from qilu_platform.errors import Unavailable
+from qilu_platform.event_queue import EventQueue
 
 MAX_STREAMS = 500
 """Open streams of one replica. For the next one the client with the most of them loses one."""
 MAX_STREAMS_OF_ONE = 100
 """Open streams of one client address: each tab that is seen has one, and an office may share an address."""
-MAX_WAITING = 16
-"""Events kept for a client that does not read; each tells the whole state, so older ones are worth
-nothing."""
-HEARTBEAT_S = 15.0
-"""A comment this often keeps proxies from closing a silent stream."""
 
 
 class _Stream:
@@ -29,12 +24,12 @@ class _Stream:
 
     def __init__(self, client: str) -> None:
         self.client = client
-        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING)
+        self.queue = EventQueue()  # each event has the whole state, so it may drop older ones
         self.ended = False
 
     def end(self) -> None:
         self.ended = True
-        _put(self.queue, None)
+        self.queue.put(None)
 
 
 class Hub:
@@ -57,7 +52,7 @@ class Hub:
         event = b"event: %b\ndata: %b\n\n" % (topic.encode(), msgspec.json.encode(value))
         self._latest[topic] = event
         for stream in self._streams:
-            _put(stream.queue, event)
+            stream.queue.put(event)
 
     @property
     def followed(self) -> bool:
@@ -77,7 +72,7 @@ class Hub:
                 return
             client = counts.most_common(1)[0][0]
         those = [stream for stream in self._streams if stream.client == client]
-        last = max(those, key=lambda stream: stream.queue.qsize())
+        last = max(those, key=lambda stream: len(stream.queue))
         last.end()
         self._streams.pop(last)
 
@@ -93,10 +88,7 @@ class Hub:
             for event in [b"retry: 2000\n\n", *self._latest.values()]:
                 yield event
             while not (self._closed or stream.ended):
-                try:
-                    waiting = await asyncio.wait_for(stream.queue.get(), HEARTBEAT_S)
-                except TimeoutError:
-                    waiting = b": heartbeat\n\n"
+                waiting = await stream.queue.get()
                 if waiting is not None:
                     yield waiting
             if stream.ended:
@@ -109,10 +101,4 @@ class Hub:
         """End all streams: a server does not stop while one is open."""
         self._closed = True
         for stream in self._streams:
-            _put(stream.queue, None)
-
-
-def _put(queue: asyncio.Queue[bytes | None], event: bytes | None) -> None:
-    if queue.full():
-        queue.get_nowait()
-    queue.put_nowait(event)
+            stream.queue.put(None)

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from qilu_contract.errors import ConfigError
 from qilu_platform.counting.ledger import EFFECTS, Event, correction
 from qilu_platform.database.engine import open_engine
-from qilu_platform.hub import MAX_STREAMS, MAX_WAITING, Hub
+from qilu_platform.event_queue import MAX_WAITING
+from qilu_platform.hub import MAX_STREAMS, Hub
 from qilu_platform.imports.parsing import numbered_rows, parse
 from qilu_platform.settings import Settings
 

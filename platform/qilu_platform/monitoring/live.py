@@ -16,6 +16,8 @@ from qilu_contract.storage import BORN
 from qilu_contract.store import PlatformStore, Row
 from qilu_contract.wire.clock import wall_ms
 
+from qilu_platform.event_queue import EventQueue
+
 EVERY_S = 1.0
 LOOK_AGAIN_S = 30.0
 """Without new readings the latest one is asked for again this often: a run's clock may have gone back."""
@@ -25,8 +27,6 @@ MAX_ROWS = 500
 """Of one event; of more, the last."""
 MAX_WATCHED = 500
 """Units that are read for one replica's viewers at a time."""
-MAX_WAITING = 16
-HEARTBEAT_S = 15.0
 
 
 class TooManyWatched(Exception):
@@ -42,14 +42,12 @@ class _Watched:
     born_ms: int | None = None
     last: Row | None = None
     error: str = ""
-    viewers: set[asyncio.Queue[bytes | None]] = field(default_factory=set)
+    viewers: set[EventQueue] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
 
     def tell(self, event: bytes) -> None:
         for queue in self.viewers:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(event)
+            queue.put(event)
 
 
 class LiveUnits:
@@ -68,17 +66,14 @@ class LiveUnits:
                 raise TooManyWatched
             watched = self._watched[unit] = _Watched(unit, class_name)
             watched.task = asyncio.create_task(self._read(watched), name=f"live {unit}")
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING)
+        queue = EventQueue()
         watched.viewers.add(queue)
         try:
             yield b"retry: 2000\n\n"
             if watched.last is not None:
                 yield _latest(watched)
             while True:
-                try:
-                    event = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
-                except TimeoutError:
-                    event = b": heartbeat\n\n"
+                event = await queue.get()
                 if event is None:
                     return
                 yield event
@@ -95,9 +90,7 @@ class LiveUnits:
             if watched.task is not None:
                 watched.task.cancel()
             for queue in watched.viewers:
-                if queue.full():
-                    queue.get_nowait()
-                queue.put_nowait(None)
+                queue.put(None)
 
     async def _read(self, watched: _Watched) -> None:
         quiet_s = LOOK_AGAIN_S
