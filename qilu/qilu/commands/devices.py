@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Simulated equipment.")
 app.command()(serve.serve)
+app.command()(serve.registers)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`qilu devices serve`: simulated equipment behind OPC UA and Modbus servers."""
+"""`qilu devices serve` and `registers`: simulated equipment behind OPC UA and Modbus servers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from qilu.commands.options import (
     Classes,
     CommandsOf,
     For,
+    Json,
     ReportFile,
     Scenario,
     Seed,
@@ -27,7 +28,7 @@ from qilu.commands.options import (
     write_report,
 )
 from qilu.logfile import log_to_stderr
-from qilu.output import console
+from qilu.output import console, print_json
 from qilu.process import become_service, stop_signal
 
 if TYPE_CHECKING:
@@ -45,6 +46,16 @@ def serve(
             "--insecure", help="OPC UA: also admit anonymous clients without encryption; loopback only"
         ),
     ] = False,
+    modbus: Annotated[
+        str | None, typer.Option(help="Modbus TCP server, such as 127.0.0.1:5020 (extra modbus)")
+    ] = None,
+    modbus_format: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Byte order (ABCD, CDAB, BADC, DCBA) and numbers (float, scaled) of all units, such as "
+            "CDAB,scaled, or of one device id: 3=BADC,float. May be given several times"
+        ),
+    ] = None,
     wait: Annotated[
         bool,
         typer.Option(
@@ -91,7 +102,11 @@ def serve(
     become_service()
     flags.state_folder(state)
     log_to_stderr()
-    doors = _doors(opcua, insecure, state)
+    doors = [*_opcua(opcua, insecure, state), *_modbus(modbus, modbus_format or [])]
+    if not doors:
+        raise ConfigError(
+            "Nothing to serve: give --opcua opc.tcp://127.0.0.1:4840 or --modbus 127.0.0.1:5020."
+        )
     outcome = asyncio.run(_serve_until_signal(config, doors, wait))
     write_report(report, outcome)
     until = f"{datetime.fromtimestamp(outcome.until_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -102,17 +117,36 @@ def serve(
     )
 
 
-def _doors(opcua: str | None, insecure: bool, state: Path) -> list[Door]:
+def _opcua(url: str | None, insecure: bool, state: Path) -> list[Door]:
     from qilu_devices import doors
 
-    found: list[Door] = []
-    if opcua is not None:
-        found.append(doors.load("opcua", "server").OpcuaDoor(opcua, state / "pki", insecure))
-    elif insecure:
+    if url is not None:
+        return [doors.load("opcua", "server").OpcuaDoor(url, state / "pki", insecure)]
+    if insecure:
         raise ConfigError("--insecure is for OPC UA: give --opcua opc.tcp://127.0.0.1:4840 as well.")
-    if not found:
-        raise ConfigError("Nothing to serve: give --opcua opc.tcp://127.0.0.1:4840.")
-    return found
+    return []
+
+
+def _modbus(address: str | None, formats: list[str]) -> list[Door]:
+    from qilu_devices import doors
+    from qilu_devices.doors.modbus.registers import Format
+
+    default, by_device = Format(), {}
+    for text in formats:
+        device, equals, format_ = text.rpartition("=")
+        if equals and not device.isdecimal():
+            raise ConfigError(
+                f"--modbus-format {text!r}: write a device id before '=', such as 3=BADC,float."
+            )
+        if equals:
+            by_device[int(device)] = Format.parse(format_)
+        else:
+            default = Format.parse(format_)
+    if address is not None:
+        return [doors.load("modbus", "server").ModbusDoor(address, default, by_device)]
+    if formats:
+        raise ConfigError("--modbus-format is for Modbus: give --modbus 127.0.0.1:5020 as well.")
+    return []
 
 
 async def _serve_until_signal(config: RunConfig, doors: list[Door], wait: bool) -> ServeReport:
@@ -123,3 +157,35 @@ async def _serve_until_signal(config: RunConfig, doors: list[Door], wait: bool) 
             console().print(f"Listening at {door.address}. Press Ctrl-C to stop.", highlight=False)
 
     return await serve_fleet(config, doors, stop_signal(), wait=wait, listening=listening)
+
+
+def registers(
+    name: Annotated[str, typer.Argument(metavar="CLASS", help="Class of the catalogue, such as motor")],
+    modbus_format: Annotated[
+        str, typer.Option("--format", help="Byte order and numbers, such as CDAB,scaled")
+    ] = "ABCD,float",
+    classes: Classes = None,
+    as_json: Json = False,
+) -> None:
+    """Print the Modbus registers of a class: addresses, types, scales and units.
+
+    Example: qilu devices registers motor --format CDAB,scaled
+    """
+    use_classes(classes)
+    from qilu_contract.catalogue.classes import CATALOGUE
+    from qilu_devices.doors.modbus.registers import Format, RegisterMap
+    from rich.table import Table
+
+    if name not in CATALOGUE:
+        raise ConfigError(f"There is no class {name!r}: use one of {', '.join(CATALOGUE)}.")
+    found = RegisterMap(CATALOGUE[name], Format.parse(modbus_format))
+    if as_json:
+        blocks = {"input_registers": found.entries, "holding_registers": found.set_points}
+        print_json({kind: [entry._asdict() for entry in block] for kind, block in blocks.items()})
+        return
+    for title, entries in (("Input registers", found.entries), ("Holding registers", found.set_points)):
+        table = Table("address", "registers", "type", "scale", "unit", "name", "title", title=title)
+        for entry in entries:
+            cells = (entry.address, entry.registers, entry.type, f"{entry.scale:g}", entry.unit)
+            table.add_row(*map(str, cells), entry.name, entry.title)
+        console().print(table)

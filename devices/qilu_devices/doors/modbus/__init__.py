@@ -1,0 +1,1 @@
+"""Modbus TCP server of simulated equipment (extra `modbus`)."""
