@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from qilu_platform.broker.authority import Authority
 from qilu_platform.broker.commanding import Commander
-from qilu_platform.broker.rules import BrokerRules, RevocationList
+from qilu_platform.broker.rules import BrokerRules, RevocationList, ServedRules
 from qilu_platform.counting.figures import Milestones, OwnFigures, pipeline_figures
 from qilu_platform.counting.programme import points, programme, read_counts
 from qilu_platform.database import epoch
@@ -74,6 +74,7 @@ class Runtime:
     buckets: Buckets
     authority: Authority
     revocation_list: RevocationList
+    served_rules: ServedRules
     commander: Commander | None
     model: PolicyModel | None
     first_admin_key: str | None
@@ -120,6 +121,7 @@ async def open_runtime(
             Buckets(settings.rate_per_s),
             authority,
             RevocationList(authority),
+            ServedRules(authority),
             commander,
             PolicyModel(settings.model) if settings.model else None,
             made,

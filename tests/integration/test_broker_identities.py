@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import httpx
 import paho.mqtt.client as paho
 import pytest
 from compose_broker import ComposeBroker
+from cryptography import x509
 from gateway_world import eventually
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -397,6 +398,34 @@ def test_rules_that_say_what_they_should_are_left_alone(world: World, files: dic
 
 
 @pytest.mark.parametrize("version", [paho.MQTTv5, paho.MQTTv311])
+def revoked_in(crl: Path) -> Iterable[x509.RevokedCertificate]:
+    return x509.load_pem_x509_crl(crl.read_bytes())
+
+
+def test_a_broker_that_shares_no_disk_fetches_the_same_rules(world: World, tmp_path: Path) -> None:
+    """`qilu gateway broker-rules`: the files that the platform writes for a broker on its own disk, then a
+    revocation."""
+    key = {"QILU_API_KEY": world.keyring.key("ingest")}
+    command = [str(QILU), "gateway", "broker-rules", "--platform", world.url, "--to", str(tmp_path / "rules")]
+    fetching = subprocess.Popen(command, env=os.environ | key)
+    try:
+        there = [tmp_path / "rules" / name for name in ("nodes.acl", "crl.pem")]
+        until(lambda: all(path.exists() for path in there), "both files are fetched")
+        assert there[0].read_text() == (world.rules / "nodes.acl").read_text()
+        world.platform.create_enterprise("Works", "370202", "C34", id="d-works")
+        world.bundle("d-works")
+        until(lambda: "user d-works\n" in there[0].read_text(), "the new node arrives")
+        serial = int(world.newest("d-works"), 16)
+        world.platform.revoke_certificate(world.newest("d-works"))
+        until(
+            lambda: serial in {each.serial_number for each in revoked_in(there[1])}, "the revocation arrives"
+        )
+        until(lambda: "d-works" not in there[0].read_text(), "the node's topics go")
+    finally:
+        fetching.terminate()
+        assert fetching.wait(timeout=PATIENCE_S) == 0
+
+
 def test_a_packet_beyond_the_bound_is_refused_and_not_acknowledged(
     world: World, files: dict[str, Path], connect: Callable[..., Client], version: Any
 ) -> None:

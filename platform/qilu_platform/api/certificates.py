@@ -26,7 +26,7 @@ from qilu_platform.api.resources import AnId, Limit, RepeatKey
 from qilu_platform.broker.authority import certificate_pem
 from qilu_platform.broker.bundle import Place, bundle, new_key
 from qilu_platform.broker.certificates import get, issue, page, revoke
-from qilu_platform.models.answers import CertificateOut, CertificatePage, IssuedOut
+from qilu_platform.models.answers import BrokerRulesOut, CertificateOut, CertificatePage, IssuedOut
 from qilu_platform.models.bodies import BundleIn, CertificateIn
 from qilu_platform.models.fields import Role
 from qilu_platform.registry import audit_log
@@ -39,7 +39,9 @@ public = APIRouter(prefix="/v1/authority", tags=["certificates"], responses=INVA
 
 Holder = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
+Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
 Serial = Annotated[str, Path(pattern="^[0-9a-f]{40}$")]
+Known = Annotated[str | None, Query(max_length=40, description="The version that the caller has.")]
 
 _PEM = "application/x-pem-file"
 _ZIP: Responses = {
@@ -167,6 +169,18 @@ async def revoke_certificate(runtime: RuntimeDep, caller: Holder, serial: Serial
         return get(connection, serial)
 
     return answer(await runtime.database.write(work))
+
+
+@router.get(
+    "/broker/rules", response_model=BrokerRulesOut, responses=AWAY | {204: {"description": "Unchanged."}}
+)
+async def get_broker_rules(runtime: RuntimeDep, _: Gateway, known: Known = None) -> Any:
+    """The rules of edge nodes as files for Mosquitto: the topics of each, and the revocation list. 204 when
+    `known` is still the version."""
+    found = await runtime.served_rules.newer_than(known, runtime.database)
+    if found is None:
+        return Response(status_code=204)
+    return answer({"version": found[0], "files": found[1]})
 
 
 @public.get("/ca.pem", response_class=Response, responses=_pem("The authority's own certificate."))

@@ -100,6 +100,31 @@ class RevocationList:
         return self._pem
 
 
+class ServedRules:
+    """The same files for a broker on another machine, which `qilu gateway broker-rules` fetches. Kept in
+    memory until the version changes."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self._version, self._files = "", dict[str, str]()
+
+    async def newer_than(self, known: str | None, database: Database) -> tuple[str, dict[str, str]] | None:
+        """The version and the files; None when `known` is that version. All replicas give the same versions:
+        a signature differs each time, what is signed does not."""
+        # The hour is part of it, because certificates end by themselves and a list must not get old.
+        version = f"{await database.read(rules_version)}-{int(time.time() // LOOK_AGAIN_S)}"
+        if version == known:
+            return None
+        if version != self._version:
+            found, revoked = await database.read(
+                lambda connection: (nodes(connection), revocations(connection))
+            )
+            number = time.time_ns() // 1_000_000
+            pem = await database.compute(lambda: self._authority.crl(revoked, number))
+            self._version, self._files = version, {"nodes.acl": acl(found), "crl.pem": pem.decode()}
+        return version, self._files
+
+
 class BrokerRules:
     """Keeps the files in `folder` as the registry says. Any number of platforms may: they write the same."""
 

@@ -89,6 +89,11 @@ class IssuedOut(CertificateOut):
     ca: str = Field(description="The authority's certificate, in PEM.")
 
 
+class BrokerRulesOut(BaseModel):
+    version: str = Field(description="Changes with what the files say.")
+    files: dict[str, str] = Field(description="By name, as Mosquitto reads them.")
+
+
 class ProviderOut(BaseModel):
     id: str
     name: str

@@ -68,6 +68,23 @@ def run(
     asyncio.run(_serve(settings))
 
 
+@app.command("broker-rules")
+def broker_rules(
+    to: Annotated[Path, typer.Option(help="Folder for the files; made if it is missing")],
+    platform: Platform = LOCAL_PLATFORM,
+) -> None:
+    """Keep a broker's rules for edge nodes up to date: who may publish what, and which certificates are
+    revoked (key of role ingest in QILU_API_KEY). For a Mosquitto that shares no disk with the platform.
+
+    Example: qilu gateway broker-rules --platform http://platform:8000 --to /mosquitto/rules
+    """
+    from qilu.broker_rules import keep
+
+    become_service()
+    log_to_stderr()
+    asyncio.run(keep(platform, to))
+
+
 async def _serve(settings: Settings) -> None:
     from qilu_gateway.service import GatewayService
 

@@ -1,0 +1,74 @@
+{{/* The beginning of every name. */}}
+{{- define "qilu.name" -}}
+{{- contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-qilu" .Release.Name) | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Labels that select the pods of a part: (list $ "gateway"). */}}
+{{- define "qilu.selector" -}}
+app.kubernetes.io/name: clouds-in-qilu
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "qilu.labels" -}}
+{{ include "qilu.selector" . }}
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
+helm.sh/chart: {{ (index . 0).Chart.Name }}-{{ (index . 0).Chart.Version }}
+{{- end }}
+
+{{/* An image of ours: (list $ "gateway"). */}}
+{{- define "qilu.image" -}}
+{{- with (index . 0) }}{{ .Values.image.registry }}clouds-in-qilu/{{ index $ 1 }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* What every pod has: (list $ user). Nothing runs as root. */}}
+{{- define "qilu.pod" -}}
+{{- with (index . 0).Values.image.pullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ index . 1 }}
+  runAsGroup: {{ index . 1 }}
+  fsGroup: {{ index . 1 }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{/* What every container has. */}}
+{{- define "qilu.container" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* A claim of a StatefulSet: (list $ "state" "5Gi"). */}}
+{{- define "qilu.claim" -}}
+metadata: {name: {{ index . 1 }}}
+spec:
+  accessModes: [ReadWriteOnce]
+  {{- with (index . 0).Values.storageClass }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources: {requests: {storage: {{ index . 2 }}}}
+{{- end }}
+
+{{/* The store, as the services and as Grafana name it. */}}
+{{- define "qilu.influxdb" -}}
+{{- if .Values.influxdb.enabled }}http://{{ include "qilu.name" . }}-influxdb:8086{{ else }}{{ required "influxdb.url: where is the InfluxDB that influxdb.enabled=false asks for? Such as http://influxdb.example.org:8086." .Values.influxdb.url }}{{ end }}
+{{- end }}
+{{- define "qilu.store" -}}
+{{ include "qilu.influxdb" . | replace "https://" "influxdbs://" | replace "http://" "influxdb://" }}/{{ .Values.influxdb.database }}
+{{- end }}
+
+{{- define "qilu.db" -}}
+{{- if .Values.postgres.enabled }}postgresql://qilu@{{ include "qilu.name" . }}-postgres/qilu{{ else }}{{ required "postgres.url: where is the PostgreSQL that postgres.enabled=false asks for? Such as postgresql://qilu@postgres.example.org/qilu." .Values.postgres.url }}{{ end }}
+{{- end }}
+
+{{- define "qilu.nodesHost" -}}
+{{ .Values.mosquitto.nodes.host | default (printf "%s-mosquitto.%s.svc" (include "qilu.name" .) .Release.Namespace) }}
+{{- end }}

@@ -1,0 +1,219 @@
+"""The Helm chart in deploy/chart: rendered and linted by Helm, validated against the schemas of Kubernetes,
+and compared with the promises of docs/kubernetes.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from helm_python import HelmRenderError, HelmValuesError
+from helm_python.chart import Chart, lint
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy" / "chart"
+VERSIONS = ("1.31", "1.34")
+"""The oldest that Chart.yaml names, and the one that `make test-kubernetes` installs it on."""
+OUTSIDE = {
+    "postgres": {"enabled": False, "url": "postgresql://qilu@db.example.org/qilu", "secret": "db"},
+    "influxdb": {"enabled": False, "url": "https://influx.example.org:8086", "secret": "influx"},
+}
+CLASSES = {"press.yaml": "id: press\n"}
+VALUES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "servers outside": OUTSIDE,
+    "many": {"gateway": {"replicas": 4}, "devices": {"shards": 8, "units": 1_000_000}, "classes": CLASSES},
+    "bare": {
+        "devices": {"enabled": False},
+        "grafana": {"enabled": False},
+        "networkPolicy": {"enabled": False},
+        "platform": {"replicas": 1},
+    },
+    "with a scenario": {"devices": {"scenario": "units: 10\n", "for": "5m"}, "storageClass": "fast"},
+}
+
+Documents = list[dict[str, Any]]
+
+
+def rendered(values: dict[str, Any]) -> Documents:
+    with Chart.load(CHART) as chart:
+        found = chart.render(values, name="trial", namespace="qilu", revision=1)
+    texts = [text for path, text in sorted(found.items()) if not path.endswith("NOTES.txt")]
+    return [document for text in texts for document in yaml.load_all(text, yaml.CSafeLoader) if document]
+
+
+@pytest.fixture(scope="module", params=VALUES)
+def documents(request: pytest.FixtureRequest) -> Documents:
+    return rendered(VALUES[request.param])
+
+
+def of_kind(documents: Documents, *kinds: str) -> Iterator[dict[str, Any]]:
+    return (each for each in documents if each["kind"] in kinds)
+
+
+def pods(documents: Documents) -> Iterator[dict[str, Any]]:
+    """The specification of each workload's pods."""
+    for workload in of_kind(documents, "Deployment", "StatefulSet", "Job"):
+        yield workload["spec"]["template"]["spec"]
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_helm_has_nothing_to_object_to(values: dict[str, Any]) -> None:
+    report = lint(CHART, values, strict=True, kube_version="v1.34.0")
+    assert report["errors"] == []
+    assert [each for each in report["messages"] if each["severity"] > 1] == []
+
+
+def test_everything_is_valid_for_the_oldest_and_the_tested_kubernetes(documents: Documents) -> None:
+    for document in documents:
+        for version in VERSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_every_pod_keeps_to_the_restricted_profile(documents: Documents) -> None:
+    """Pod Security "restricted", and read-only file systems besides."""
+    for pod in pods(documents):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+        for container in containers(pod):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_every_container_says_what_it_needs_and_every_server_how_it_does(documents: Documents) -> None:
+    for pod in pods(documents):
+        for container in containers(pod):
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}, container["name"]
+            assert "memory" in container["resources"]["limits"], container["name"]
+            if "ports" in container:
+                assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container), container[
+                    "name"
+                ]
+
+
+def test_only_the_job_that_makes_the_secrets_may_speak_to_the_cluster(documents: Documents) -> None:
+    with_token = [pod for pod in pods(documents) if pod["automountServiceAccountToken"]]
+    assert [pod["serviceAccountName"] for pod in with_token] == ["trial-qilu-keys"]
+    (role,) = of_kind(documents, "Role")
+    for rule in role["rules"]:
+        assert set(rule["verbs"]) <= {"create", "get", "patch"}
+        assert rule["verbs"] == ["create"] or rule["resourceNames"]
+
+
+def test_no_secret_is_in_the_chart(documents: Documents) -> None:
+    assert list(of_kind(documents, "Secret")) == []
+    for pod in pods(documents):
+        for container in containers(pod):
+            for variable in container.get("env", []):
+                assert not re.search(r"(PASSWORD|TOKEN|KEY)$", variable["name"]), variable
+
+
+def test_what_is_mounted_is_there(documents: Documents) -> None:
+    """Config maps and claims by name; Secrets are those that the job makes, or that the user names."""
+    maps = {each["metadata"]["name"] for each in of_kind(documents, "ConfigMap")}
+    claims = {each["metadata"]["name"] for each in of_kind(documents, "PersistentVolumeClaim")}
+    (role,) = of_kind(documents, "Role")
+    made = {name for rule in role["rules"] for name in rule.get("resourceNames", [])} | {"db", "influx"}
+    for pod in pods(documents):
+        for volume in pod["volumes"]:
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in maps
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims
+            if "secret" in volume:
+                assert volume["secret"]["secretName"] in made
+
+
+def test_every_service_and_policy_finds_its_pods(documents: Documents) -> None:
+    labels = [
+        workload["spec"]["template"]["metadata"]["labels"]
+        for workload in of_kind(documents, "Deployment", "StatefulSet", "Job")
+    ]
+
+    def selects(wanted: dict[str, str]) -> bool:
+        return any(wanted.items() <= each.items() for each in labels)
+
+    for service in of_kind(documents, "Service"):
+        assert selects(service["spec"]["selector"]), service["metadata"]["name"]
+    for budget in of_kind(documents, "PodDisruptionBudget"):
+        assert selects(budget["spec"]["selector"]["matchLabels"]), budget["metadata"]["name"]
+
+
+def test_every_pod_has_a_policy(documents: Documents) -> None:
+    policies = [each["spec"]["podSelector"]["matchLabels"] for each in of_kind(documents, "NetworkPolicy")]
+    for workload in of_kind(documents, "Deployment", "StatefulSet", "Job") if policies else ():
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        assert [each for each in policies if each.items() <= labels.items()], workload["metadata"]["name"]
+
+
+def test_gateways_share_the_counties_by_their_number() -> None:
+    (gateway,) = (
+        each
+        for each in of_kind(rendered(VALUES["many"]), "StatefulSet")
+        if "gateway" in each["metadata"]["name"]
+    )
+    assert gateway["spec"]["replicas"] == 4
+    assert '--shard "$((POD_INDEX + 1))/4"' in gateway["spec"]["template"]["spec"]["containers"][0]["args"][0]
+
+
+def test_another_fleet_is_another_job_and_the_same_fleet_the_same() -> None:
+    def job(values: dict[str, Any]) -> str:
+        found = (each["metadata"]["name"] for each in of_kind(rendered(values), "Job"))
+        return next(name for name in found if "devices" in name)
+
+    assert job({}) == job({"platform": {"replicas": 3}})
+    assert len({job({}), job({"devices": {"units": 5}}), job({"gateway": {"replicas": 3}})}) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"gateway": {"replicas": 0}}, "replicas"),
+        ({"gateways": {"replicas": 2}}, "gateways"),
+        ({"devices": {"units": "many"}}, "units"),
+    ],
+)
+def test_a_wrong_value_is_named(values: dict[str, Any], sentence: str) -> None:
+    with Chart.load(CHART) as chart, pytest.raises(HelmValuesError, match=sentence):
+        chart.validate_schema(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"postgres": {"enabled": False}}, "where is the PostgreSQL"),
+        ({"influxdb": {"enabled": False}}, "where is the InfluxDB"),
+        ({"postgres": {"enabled": False, "url": "postgresql://q@d/q"}}, "postgres.secret: name the Secret"),
+    ],
+)
+def test_a_missing_value_is_asked_for(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(HelmRenderError, match=sentence):
+        rendered(values)
+
+
+def test_the_images_are_those_of_the_compose_stack() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    for part in ("mosquitto", "postgres", "influxdb", "grafana"):
+        assert values[part]["image"] == compose["services"][part]["image"]
+
+
+def test_the_version_is_the_projects() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{chart["version"]}"' in project
+    assert chart["appVersion"] == chart["version"]
