@@ -6,7 +6,7 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up servers test soak test-cluster check format bench bench-registry bench-gateway bench-recovery site lock clean
+.PHONY: help setup up servers test soak test-cluster check format bench bench-registry bench-gateway bench-recovery site wheel roots lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -79,6 +79,12 @@ bench-recovery: setup servers ## how fast a killed gateway stores again, with no
 
 site: setup ## the documentation as a site, in site/
 	$(BIN)/zensical build --strict
+
+wheel: setup ## one file to install anywhere, in dist/ (docs/install.md)
+	$(BIN)/python -m hatchling build -t wheel -d dist
+
+roots: ## make up, make check and the unit tests on fresh Debian 12 and 13 (needs root and debootstrap); one: ARGS=trixie
+	@tests/roots/fresh.sh $(ARGS)
 
 lock: $(UV) ## resolve the dependencies anew into requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock

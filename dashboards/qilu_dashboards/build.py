@@ -22,6 +22,13 @@ JSON_FOLDER = Path(__file__).parents[1] / "json"
 """Folder beside the package in the repository; an installed package does not have it."""
 
 
+def checkout_folder() -> Path:
+    """`JSON_FOLDER`; raises ConfigError in an installed package, which has no files of dashboards."""
+    if not JSON_FOLDER.is_dir():
+        raise ConfigError("Only a checkout has files of dashboards: name a folder with `build --to`.")
+    return JSON_FOLDER
+
+
 def build_all() -> dict[str, str]:
     """File contents by file name; every call returns the same bytes."""
     boards = {

@@ -51,6 +51,9 @@ for group in (devices, gateway, platform, programme, dashboards):
 app.add_typer(registry.enterprise_app, name="enterprise")
 app.add_typer(registry.unit_app, name="unit")
 
+_PARTS = ("devices", "gateway", "platform", "dashboards")
+"""Commands whose packages are an extra of the same name; the others need those of the whole stack."""
+
 
 def main() -> None:
     """Run a command; print a mistake as one sentence. Exit codes: 0 success, 1 failure, 2 wrong usage."""
@@ -66,6 +69,16 @@ def main() -> None:
     except typer.Abort:
         _complain("aborted, nothing was changed.")
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package.startswith("qilu"):
+            raise
+        extra = next((word for word in sys.argv[1:] if word in _PARTS), "stack")
+        _complain(
+            f"this command needs packages that are not installed, {package} among them: "
+            f"pip install 'clouds-in-qilu[{extra}]'"
+        )
+        sys.exit(2)
     except ConfigError as error:
         _complain(str(error))
         sys.exit(2)

@@ -33,8 +33,10 @@ def issue(
     days: Annotated[int, typer.Option(min=1, max=825, help="Validity in days")] = 365,
     platform: Platform = LOCAL_PLATFORM,
 ) -> None:
-    """Issue a certificate: a zip with key, certificate and a script that publishes (ENTERPRISE.zip); with
-    --csr, the certificate only (ENTERPRISE.crt). To renew, issue another one before the end.
+    """Issue a client certificate for the edge node of an enterprise.
+
+    Writes ENTERPRISE.zip: key, certificate and a script that publishes. With --csr, writes the certificate
+    only: ENTERPRISE.crt. To renew, issue another one before the first one ends.
 
     Example: qilu platform certificates issue my-works
     """

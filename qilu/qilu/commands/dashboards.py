@@ -18,39 +18,44 @@ app = typer.Typer(no_args_is_help=True, help="Grafana dashboards as code.")
 @app.command()
 def build(
     to: Annotated[
-        Path | None, typer.Option(help="Write the dashboards into this folder; default: the repository's")
+        Path | None, typer.Option(help="Write the dashboards into this folder; default: that of the checkout")
     ] = None,
     classes: Classes = None,
 ) -> None:
-    """Generate the dashboards' JSON and the alert rules from their Python. With your own classes, --to is the
-    folder for their dashboards.
+    """Generate the dashboards as JSON files for Grafana.
+
+    In a checkout, without --to, the files of the repository and its alert rules are replaced. With your own
+    classes, and in an installed package, --to names the folder.
 
     Example: qilu dashboards build --classes kiln.yaml --to my-dashboards
     """
     use_classes(classes)
     from qilu_contract.catalogue.classes import OWN
     from qilu_dashboards.alerts import ALERTS_FOLDER
-    from qilu_dashboards.build import JSON_FOLDER, write, write_alerts
+    from qilu_dashboards.build import checkout_folder, write, write_alerts
 
     if to is None and OWN:
         raise ConfigError(
             "The repository's dashboards do not cover your own classes: give another folder with --to."
         )
-    written = [*write(JSON_FOLDER), write_alerts(ALERTS_FOLDER)] if to is None else write(to)
+    written = [*write(checkout_folder()), write_alerts(ALERTS_FOLDER)] if to is None else write(to)
     for path in written:
         console().print(str(path), highlight=False)
 
 
 @app.command()
 def check() -> None:
-    """Check that the committed files are what the code makes, and that every query refers to a measurement
-    and field that exist.
+    """Check the dashboards of a checkout.
+
+    The files must be what the code generates, and every query must refer to a measurement and field that
+    exist.
 
     Example: qilu dashboards check
     """
+    from qilu_dashboards.build import checkout_folder
     from qilu_dashboards.check import problems
 
-    found = problems()
+    found = problems(checkout_folder())
     for problem in found:
         console().print(problem, highlight=False, markup=False, soft_wrap=True)
     if found:
@@ -65,14 +70,17 @@ def picture(
     out: Annotated[Path, typer.Option(help="File to write: .svg or .png")],
     hours: Annotated[float, typer.Option(min=0.01, help="Length of the time range in hours")] = 1.0,
     until: Annotated[
-        str | None, typer.Option(help="End of the time range: 2026-11-19T08:00:00+08:00; default: now")
+        str | None,
+        typer.Option(help="End of the time range, such as 2026-11-19T08:00:00+08:00; default: now"),
     ] = None,
     chosen: Annotated[
         list[str] | None, typer.Option("--set", help="Value of a variable, such as city=370200")
     ] = None,
     classes: Classes = None,
 ) -> None:
-    """Draw a dashboard without Grafana, from its own queries (token from QILU_INFLUX_TOKEN).
+    """Draw a dashboard without Grafana, from its own queries.
+
+    The store's token comes from QILU_INFLUX_TOKEN.
 
     Example: qilu dashboards picture unit-motor --store influxdb://127.0.0.1:8086/qilu --out motor.svg
     """
@@ -102,8 +110,10 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes; make none")] = False,
     as_json: Json = False,
 ) -> None:
-    """Create or update data source, folder and dashboards in Grafana (token of a service account from
-    QILU_GRAFANA_TOKEN, the store's from QILU_INFLUX_TOKEN). Idempotent.
+    """Create or update data source, folder and dashboards in Grafana.
+
+    The token of Grafana's service account comes from QILU_GRAFANA_TOKEN, the store's from QILU_INFLUX_TOKEN.
+    Idempotent: only differences are written.
 
     Example: qilu dashboards push --url http://127.0.0.1:3000 --store influxdb://127.0.0.1:8086/qilu
     """

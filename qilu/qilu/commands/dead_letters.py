@@ -31,7 +31,7 @@ def list_(
     unit: ByUnit = None,
     as_json: Json = False,
 ) -> None:
-    """List dead letters with their reasons. Works while the gateway runs.
+    """List dead letters with their reasons, also while the gateway runs.
 
     Example: qilu gateway dead-letters list --limit 5
     """
@@ -89,8 +89,9 @@ def replay(
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """Have the running gateway process dead letters again, once their cause is fixed. Readings that it
-    accepts now are stored and leave the list; the others stay.
+    """Have the running gateway process dead letters again, once their cause is fixed.
+
+    Readings that it accepts now are stored and leave the list; the others stay.
 
     Example: qilu gateway dead-letters replay --reason unknown_unit
     """

@@ -70,7 +70,10 @@ def run(
     profile: Profile = "reliable",
     report: ReportFile = None,
 ) -> None:
-    """Register the fleet at the platform (key from QILU_API_KEY), then publish its telemetry.
+    """Register a fleet at the platform and publish its telemetry.
+
+    The platform's key comes from QILU_API_KEY, the login to the broker from QILU_MQTT_USER and
+    QILU_MQTT_PASSWORD.
 
     Example: qilu devices run --units 100 --speed 10 --for 10m
     """
@@ -117,9 +120,10 @@ def backfill(
     report: ReportFile = None,
     classes: Classes = None,
 ) -> None:
-    """Publish history as fast as the gateway takes it: the last days, or those after --start. After a stop or
-    a crash, the same command continues. Do not run it beside a run of the same fleet: an edge node has one
-    connection.
+    """Publish history: the last days, or the days after --start.
+
+    Runs as fast as the gateway accepts readings. After a stop or a crash, the same command continues. Do not
+    run it beside a run of the same fleet: an edge node has one connection.
 
     Example: qilu devices backfill --days 30 --units 100
     """
@@ -212,7 +216,9 @@ def catalogue(
     classes: Classes = None,
     as_json: Json = False,
 ) -> None:
-    """Print the equipment catalogue: classes, signals and faults, with the source of each figure.
+    """Print the equipment catalogue: classes, signals and faults.
+
+    Every figure has its source.
 
     Example: qilu devices catalogue motor
     """
@@ -237,7 +243,9 @@ def catalogue(
 
 @app.command()
 def totals(scenario: Scenario = None, seed: Seed = None, as_json: Json = False) -> None:
-    """Print what a fleet of ten million units uses, makes and emits in a year, beside the province's figures.
+    """Print the yearly totals of ten million units, beside the province's figures.
+
+    Totals are energy, products and emissions.
 
     Example: qilu devices totals --json
     """
@@ -271,8 +279,9 @@ def export(
     duration: Annotated[str, typer.Option("--for", help="Simulated duration, such as 90s, 2h or 30d")] = "1d",
     as_json: Json = False,
 ) -> None:
-    """Write a run to Parquet files, without a broker: readings by class and day, the truth about faults, and
-    what is known of the units.
+    """Write a run to Parquet files, without a broker.
+
+    The files hold readings by class and day, the ground truth of the faults, and the attributes of the units.
 
     Example: qilu devices export --out data --units 200 --start 2022-06-01T00:00:00+08:00 --for 2d
     """

@@ -45,8 +45,9 @@ def run(
     ] = "1/1",
     profile: Profile = "reliable",
 ) -> None:
-    """Receive readings from the broker and store them (keys from QILU_API_KEY, QILU_INFLUX_TOKEN,
-    QILU_MQTT_USER, QILU_MQTT_PASSWORD).
+    """Receive readings from the broker and store them.
+
+    Secrets come from QILU_API_KEY, QILU_INFLUX_TOKEN, QILU_MQTT_USER and QILU_MQTT_PASSWORD.
 
     Example: qilu gateway run --broker mqtt://127.0.0.1 --store influxdb://127.0.0.1/qilu
     """

@@ -31,24 +31,30 @@ Db = Annotated[
     ),
 ]
 Platform = Annotated[str, typer.Option("--platform", envvar="QILU_PLATFORM", help="Platform URL")]
-State = Annotated[Path, typer.Option(envvar="QILU_STATE", help="State directory (survives restarts)")]
+State = Annotated[Path, typer.Option(envvar="QILU_STATE", help="State directory, kept over restarts")]
 Scenario = Annotated[
     Path | None,
     typer.Option(
         envvar="QILU_SCENARIO", help="Scenario: a YAML file, or the name of one that ships; default: default"
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="Random seed; overrides the scenario")]
+Seed = Annotated[int | None, typer.Option(help="Random seed; default: the scenario's")]
 Units = Annotated[
-    int | None, typer.Option(min=1, max=100_000_000, help="Number of units; overrides the scenario")
+    int | None,
+    typer.Option(
+        min=1, max=100_000_000, help="Number of units; default: the scenario's (2,000 in the default one)"
+    ),
 ]
 Start = Annotated[
     str | None,
     typer.Option(
-        help="Start of simulated time, such as 2022-06-01T08:00:00+08:00; default: the scenario's, or now"
+        help="Start of simulated time, such as 2022-06-01T08:00:00+08:00 (without an offset: UTC); "
+        "default: the scenario's, or now"
     ),
 ]
-Speed = Annotated[str, typer.Option(help="Simulated seconds per second: 1, 60, 1month/s or max")]
+Speed = Annotated[
+    str, typer.Option(help="Simulated seconds per second, such as 60; or 1day/s, 1month/s, max")
+]
 For = Annotated[
     str | None,
     typer.Option("--for", help="Simulated duration, such as 90s, 2h or 30d; default: until stopped"),

@@ -46,8 +46,10 @@ def run(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on")] = PLATFORM_PORT,
     classes: Classes = None,
 ) -> None:
-    """Serve registry, counts, API and console. The first admin key of an empty database is QILU_API_KEY;
-    without it, the platform makes one and shows it once.
+    """Serve registry, counts, API and console.
+
+    The first admin key of an empty database is QILU_API_KEY; without it, the platform makes one and shows it
+    once.
 
     Example: qilu platform run --db postgresql://qilu@127.0.0.1/qilu --store influxdb://127.0.0.1/qilu
     """
@@ -83,7 +85,9 @@ def audit(
         bool, typer.Option("--yes", help="With --repair: make the changes without asking")
     ] = False,
 ) -> None:
-    """Compare the ledger, the counters and the registry's rows; exit code 1 when they differ.
+    """Compare the ledger, the counters and the registry.
+
+    Exit code 1 if they differ.
 
     Example: qilu platform audit --db sqlite:///var/registry.sqlite
     """
@@ -122,7 +126,9 @@ def _print_lines(lines: Iterable[object]) -> None:
 
 @app.command()
 def backup(copy: Annotated[Path, typer.Argument(help="The new file")], db: Db = _REGISTRY) -> None:
-    """Copy an embedded registry while the platform serves. PostgreSQL has pg_dump: see docs/operations.md.
+    """Copy an embedded registry (SQLite) while the platform serves.
+
+    For PostgreSQL use pg_dump: docs/operations.md.
 
     Example: qilu platform backup registry-2026-01-31.sqlite --db sqlite:///var/registry.sqlite
     """
@@ -145,8 +151,10 @@ def import_(
     errors: Annotated[Path | None, typer.Option(help="Write the bad lines to this file (NDJSON)")] = None,
     as_json: Json = False,
 ) -> None:
-    """Register a whole file (key from QILU_API_KEY). Continues by itself after a lost connection; rows that
-    exist stay as they are. Exit code 1 when lines were bad.
+    """Register enterprises or units from a file.
+
+    The key comes from QILU_API_KEY. The import continues after a lost connection; existing rows stay as they
+    are. Exit code 1 if the file has bad lines.
 
     Example: qilu platform import units.csv --kind units --errors bad.ndjson
     """
@@ -195,8 +203,9 @@ def command(
     platform: Platform = LOCAL_PLATFORM,
     as_json: Json = False,
 ) -> None:
-    """Send a command to a unit (key of an operator in QILU_API_KEY) and wait up to ten seconds for the
-    answer. Exit code 1 when the unit refuses it.
+    """Send a command to a unit and wait up to ten seconds for its answer.
+
+    The key, with the role operator, comes from QILU_API_KEY. Exit code 1 if the unit refuses the command.
 
     Example: qilu platform command 370202-motor-0000123 set_point load 60
     """

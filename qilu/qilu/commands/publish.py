@@ -20,8 +20,10 @@ def publish(
     platform: Platform = LOCAL_PLATFORM,
     ts: Annotated[int | None, typer.Option(help="Time in ms since 1970, UTC; default: now")] = None,
 ) -> None:
-    """Publish one JSON reading of a registered unit (key from QILU_API_KEY, log-in from QILU_MQTT_USER and
-    QILU_MQTT_PASSWORD).
+    """Publish one JSON reading of a registered unit.
+
+    The key comes from QILU_API_KEY, the login to the broker from QILU_MQTT_USER and QILU_MQTT_PASSWORD:
+    `. var/env` sets them for the stack of `qilu up`.
 
     Example: qilu publish my-motor power_in=11.2 speed=1470
     """

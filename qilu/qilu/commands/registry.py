@@ -90,7 +90,9 @@ def add_enterprise(
     state: State = _VAR,
     as_json: Json = False,
 ) -> None:
-    """Register an enterprise. Repeating it with the same id changes nothing.
+    """Register an enterprise.
+
+    A second call with the same id changes nothing.
 
     Example: qilu enterprise add "My works" --county 370202 --industry C34 --id my-works
     """
@@ -132,7 +134,9 @@ def list_enterprise_problems(
     state: State = _VAR,
     as_json: Json = False,
 ) -> None:
-    """List why gateways refused, or took only in part, what an enterprise's units sent; the latest first.
+    """List why readings of an enterprise's units were refused, wholly or in part.
+
+    The latest comes first.
 
     Example: qilu enterprise problems my-works
     """
@@ -151,7 +155,9 @@ def add_unit(
     state: State = _VAR,
     as_json: Json = False,
 ) -> None:
-    """Register a unit of equipment. Repeating it with the same id changes nothing.
+    """Register a unit of equipment.
+
+    A second call with the same id changes nothing.
 
     Example: qilu unit add --class motor --enterprise my-works --id my-motor
     """
@@ -195,7 +201,9 @@ def latest(
     state: State = _VAR,
     as_json: Json = False,
 ) -> None:
-    """Show a unit's latest stored reading; wait up to ten seconds for its first one.
+    """Show the latest stored reading of a unit.
+
+    Waits up to ten seconds for its first one.
 
     Example: qilu unit latest my-motor
     """
@@ -226,7 +234,9 @@ def list_unit_problems(
     state: State = _VAR,
     as_json: Json = False,
 ) -> None:
-    """List why gateways refused, or took only in part, what a unit sent; the latest first.
+    """List why readings of a unit were refused, wholly or in part.
+
+    The latest comes first.
 
     Example: qilu unit problems my-motor
     """

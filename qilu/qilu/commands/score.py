@@ -30,8 +30,10 @@ def score(
     ] = "10m",
     as_json: Json = False,
 ) -> None:
-    """Score detected faults against the truth: precision, recall, F1, detection delay, and false alarms per
-    unit and day. With --baseline all are scored after the first quarter, in which the baselines learn.
+    """Score the alarms of a fault detector against the ground truth.
+
+    Prints precision, recall, F1, detection delay (hours), and false alarms per unit and day. With --baseline,
+    all detectors are scored after the first quarter of the data, in which the baselines learn.
 
     Example: qilu score alarms.csv --truth data/faults.parquet --baseline data
     """

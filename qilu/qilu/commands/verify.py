@@ -25,9 +25,10 @@ def verify(
     store: StoreUrl,
     as_json: Json = False,
 ) -> None:
-    """Compute again what a run must have stored, and compare it with the store, value by value; exit code 1
-    when anything is lost, duplicated, altered or unexpected. A DuckDB file can be read once the stack has
-    stopped.
+    """Compute a run again and compare it with the store, value by value.
+
+    Exit code 1 if a reading is lost, duplicated, altered or unexpected. A DuckDB file can be read once the
+    stack has stopped.
 
     Example: qilu verify --run var/devices/run.json --store duckdb:///var/readings.duckdb
     """
