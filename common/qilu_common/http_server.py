@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 import socket
 import time
@@ -159,6 +160,12 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _no_cut_off_request(record: logging.LogRecord) -> bool:
+    """A filter of uvicorn's log: a request that the server cuts off when it stops is no error."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, asyncio.CancelledError) or "running task(s)" in str(record.msg))
+
+
 class HttpServer:
     """Serves an ASGI application inside `async with`; stops within about two seconds. Entering raises
     ConfigError when nothing can listen there."""
@@ -198,6 +205,7 @@ class HttpServer:
     async def __aenter__(self) -> Self:
         listening = self._listening or self.listen()
         _tell_failed_accepts_seldom(asyncio.get_running_loop())
+        logging.getLogger("uvicorn.error").addFilter(_no_cut_off_request)
         # Closes the socket when it ends.
         self._serving = asyncio.create_task(self._server.serve([listening]), name="HTTP server")
         # uvicorn offers nothing to wait for; it is a matter of one round of the loop.

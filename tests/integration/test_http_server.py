@@ -148,6 +148,22 @@ async def test_when_all_connections_are_being_answered_the_next_is_told_to_come_
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n"
 
 
+async def test_a_request_that_is_cut_off_at_the_stop_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_server, "STOP_S", 0.1)
+    app = App()
+    async with asyncio.timeout(HUNG_S):
+        async with HttpServer(app.asgi, "127.0.0.1", 0, 10) as server:
+            cut_off = await connect(server, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            at_once = await connect(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await at_once[0].readline()).startswith(b"HTTP/1.1 200")  # so the other has begun
+            at_once[1].close()
+        await closed(cut_off)
+        cut_off[1].close()
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(
     ("begin", "more"),
     [
