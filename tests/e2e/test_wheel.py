@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own: `qilu up` and the README's commands, without a checkout."""
+"""The wheel in a new environment: `qilu up` and the README's commands without a checkout."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin"
 
 
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in `language`, in their order."""
+    return [block.partition("```")[0] for block in page.split(f"```{language}\n")[1:]]
+
+
 def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -71,15 +76,22 @@ def test_the_stack_runs_from_any_folder(programs: Path, tmp_path: Path, free_por
         console = told.partition("is up: ")[2].split()[0]
         for page in ("/", "/docs", "/v1/programme"):
             assert httpx.get(console + page, trust_env=False, follow_redirects=True).status_code == 200, page
-        section = (ROOT / "README.md").read_text().partition("## Connect your own device")[2]
-        enter, _, commands = section.partition("```sh\n")[2].partition("```")[0].partition("\n")
+        readme = (ROOT / "README.md").read_text().partition("## Connect your own device")[2]
+        (enter, commands), *_ = [block.split("\n", 1) for block in blocks(readme, "sh")]
         assert enter.endswith(". var/env")
+        (tmp_path / "client.py").write_text(
+            blocks((ROOT / "docs" / "own-devices.md").read_text(), "python")[0]
+        )
+        api = "".join(blocks((ROOT / "docs" / "api.md").read_text(), "sh"))
         shell = subprocess.run(
-            ["bash", "-euxo", "pipefail", "-c", ". var/env\n" + commands],
+            ["bash", "-euxo", "pipefail", "-c", f". var/env\n{commands}\npython client.py\n{api}"],
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert shell.returncode == 0, shell.stdout + shell.stderr
         assert "11.2" in shell.stdout
+        assert '"columns":["ts_ms","power_in"]' in shell.stdout
+        assert '"id":"api-motor"' in shell.stdout
+        assert '"detail"' not in shell.stdout, shell.stdout
         stack.send_signal(signal.SIGINT)
         assert stack.wait(60) == 0
     finally:

@@ -75,6 +75,7 @@ const stream = new Stream((state) => {
 });
 
 let shown = null;
+let path = null;
 let run = 0;
 
 async function route() {
@@ -109,6 +110,8 @@ async function route() {
   shown?.close?.();
   shown = next;
   $("main").replaceChildren(root);
+  if (at.path !== path) scrollTo(0, 0); // another page begins at its top
+  path = at.path;
   document.documentElement.dataset.page = at.page;
   const handlers = { ...next.handlers };
   handlers.alarms = (event) => {

@@ -152,6 +152,7 @@ export default {
   "command.accepted": "Accepted",
   "command.refused": "Refused",
   fault: "Fault",
+  "fault.named": "Fault: {name}",
   "fault.inject": "Play a fault",
   "fault.now": "Now",
   severity: "Severity",

@@ -14,7 +14,7 @@ export async function show(root, app, { query }) {
     ...[...catalogue.classes.values()].flatMap((class_) => [
       ...class_.signals.map((each) => ({ group: class_.name, name: named(each), value: `${value(each.low)} – ${value(each.high)}`, unit: unitText(each.unit), mark: each.mark, source: each.source })),
       ...class_.set_points.map((each) => ({ group: class_.name, name: named(each), value: `${value(each.low)} – ${value(each.high)}`, unit: unitText(each.unit), mark: each.mark, source: each.source })),
-      ...class_.faults.map((each) => ({ group: class_.name, name: `${t("fault")}: ${named(each)}`, value: "", unit: "", mark: each.mark, source: each.source })),
+      ...class_.faults.map((each) => ({ group: class_.name, name: t("fault.named", { name: named(each) }), value: "", unit: "", mark: each.mark, source: each.source })),
     ]),
   ];
   const filters = { group: query.get("group") ?? "programme", mark: query.get("mark") ?? "" };

@@ -73,7 +73,7 @@ function describe(command, class_) {
     return `${named(point, command.name)} → ${value(command.value)} ${unitText(point?.unit)}`;
   }
   if (command.command === "fault") {
-    return `${t("fault")}: ${named(class_.faults.find((each) => each.name === command.name), command.name)} (${value(command.value ?? 1)})`;
+    return `${t("fault.named", { name: named(class_.faults.find((each) => each.name === command.name), command.name) })} (${value(command.value ?? 1)})`;
   }
   return t(`command.${command.command}`);
 }
