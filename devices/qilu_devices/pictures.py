@@ -44,10 +44,10 @@ def draw_day(equipment: EquipmentClass, hours: Values, series: dict[str, Values]
 
 def draw_fault(equipment: EquipmentClass, twins: Twins, path: Path) -> None:
     """The signals of the fault's signature with (red) and without it (grey). Raises OSError."""
-    shows, course = twins.fault.shows, twins.course
+    shows, profile = twins.fault.shows, twins.profile
     figure = Figure(figsize=(9.0, 1.3 * len(shows) + 0.6), layout="constrained")
     axes: list[Axes] = list(figure.subplots(len(shows), 1, sharex=True, squeeze=False)[:, 0])
-    onset, developed, repair = (twins.hours[step] for step in (ONSET, course.developed, course.repair))
+    onset, developed, repair = (twins.hours[step] for step in (ONSET, profile.developed, profile.repair))
     for axis, sign in zip(axes, shows, strict=True):
         signal = equipment.signal(sign.signal)
         axis.axvspan(onset, repair, color=_SHADE, lw=0)

@@ -77,20 +77,20 @@ class _Parser(YamlParser):
         root = self._root(
             text, f"the scenario is empty: give at least {', '.join(_KEYS[:2])}, classes and cities."
         )
-        found = self._mapping(root, "the scenario", _KEYS)
+        fields = self._mapping(root, "the scenario", _KEYS)
 
         def get(key: str, read: Callable[[yaml.Node], _Loaded]) -> _Loaded:
-            return self._given(found, root, key, read, f"a line '{key}: …' (see the default scenario)")
+            return self._given(fields, root, key, read, f"a line '{key}: …' (see the default scenario)")
 
         return Scenario(
             name=get("name", self._name),
             units=get("units", lambda node: self._whole(node, "units", 1, MAX_UNITS)),
             seed=get("seed", lambda node: self._whole(node, "seed", 0, 2**63 - 1)),
-            start_ms=self._time(found["start"]) if "start" in found else None,
+            start_ms=self._time(fields["start"]) if "start" in fields else None,
             classes=get("classes", lambda node: self._weights(node, "class", tuple(CATALOGUE))),
             cities=get("cities", lambda node: self._weights(node, "city", tuple(CITIES))),
-            faults=self._faults(found.get("faults"), found.get("fault")),
-            transport=self._transport(found["transport"]) if "transport" in found else {},
+            faults=self._faults(fields.get("faults"), fields.get("fault")),
+            transport=self._transport(fields["transport"]) if "transport" in fields else {},
             text=text,
         )
 
@@ -98,11 +98,11 @@ class _Parser(YamlParser):
         orders = self._orders(ordered) if ordered is not None else ()
         if node is None:
             return FaultPlan(orders=orders)
-        found = self._mapping(node, "'faults'", ("rate", "severity"))
-        if "rate" not in found:
+        fields = self._mapping(node, "'faults'", ("rate", "severity"))
+        if "rate" not in fields:
             raise self._wrong(node, "'faults' needs 'rate': 1 is each fault's usual rate, 0 none.")
-        rate = self._number(found["rate"], "rate", 0.0, _MAX_RATE)
-        peak = self._peak(found["severity"]) if "severity" in found else PEAK
+        rate = self._number(fields["rate"], "rate", 0.0, _MAX_RATE)
+        peak = self._peak(fields["severity"]) if "severity" in fields else PEAK
         return FaultPlan(rate, orders, peak=peak)
 
     def _peak(self, node: yaml.Node) -> tuple[float, float]:
@@ -121,52 +121,54 @@ class _Parser(YamlParser):
         return tuple(self._order(item) for item in items)
 
     def _order(self, node: yaml.Node) -> Order:
-        found = self._mapping(node, "a fault", ("unit", "fault", "start", "duration", "severity"))
+        fields = self._mapping(node, "a fault", ("unit", "fault", "start", "duration", "severity"))
         for key in ("unit", "fault", "start", "duration"):
-            if key not in found:
+            if key not in fields:
                 raise self._wrong(node, f"a fault needs '{key}': unit, fault, start and duration.")
-        unit, fault = (str(self._scalar(found[key])) for key in ("unit", "fault"))
+        unit, fault = (str(self._scalar(fields[key])) for key in ("unit", "fault"))
         parts = re.fullmatch(r"\d{6}-([a-z0-9-]+)-\d{7}", unit)
         equipment = CATALOGUE.get(parts[1].replace("-", "_")) if parts else None
         if equipment is None:
             raise self._wrong(
-                found["unit"], f"{unit!r} is no unit of a fleet: write an id like 370202-motor-0000123."
+                fields["unit"], f"{unit!r} is no unit of a fleet: write an id like 370202-motor-0000123."
             )
         known = [each.name for each in equipment.faults]
         if fault not in known:
             mend = f"use one of {', '.join(known)}" if known else "a custom class has none"
-            raise self._wrong(found["fault"], f"class {equipment.name} has no fault '{fault}': {mend}.")
-        start_ms, absolute = self._fault_start(found["start"])
-        duration_ms = self._duration(found["duration"], "duration")
+            raise self._wrong(fields["fault"], f"class {equipment.name} has no fault '{fault}': {mend}.")
+        start_ms, absolute = self._fault_start(fields["start"])
+        duration_ms = self._duration(fields["duration"], "duration")
         if duration_ms <= 0:
-            raise self._wrong(found["duration"], "'duration' must be more than 0.")
-        severity = self._number(found["severity"], "severity", 0.0, 1.0) if "severity" in found else 1.0
+            raise self._wrong(fields["duration"], "'duration' must be more than 0.")
+        severity = self._number(fields["severity"], "severity", 0.0, 1.0) if "severity" in fields else 1.0
         return Order(unit, fault, start_ms, absolute, duration_ms, severity)
 
     def _transport(self, node: yaml.Node) -> TransportPlan:
-        found = self._mapping(node, "'transport'", tuple(Kind))
-        return {Kind(name): self._transport_fault(Kind(name), each) for name, each in found.items()}
+        fields = self._mapping(node, "'transport'", tuple(Kind))
+        return {Kind(name): self._transport_fault(Kind(name), each) for name, each in fields.items()}
 
     def _transport_fault(self, kind: Kind, node: yaml.Node) -> TransportFault:
         more = _TRANSPORT_KEYS.get(kind, ())
-        found = self._mapping(node, f"'{kind}'", ("every", "for", *more))
+        fields = self._mapping(node, f"'{kind}'", ("every", "for", *more))
         for key in ("every", "for", *more[:1]):
-            if key not in found:
+            if key not in fields:
                 raise self._wrong(node, f"'{kind}' needs '{key}': {', '.join(('every', 'for', *more))}.")
-        every_ms, for_ms = (self._duration(found[key], key) for key in ("every", "for"))
+        every_ms, for_ms = (self._duration(fields[key], key) for key in ("every", "for"))
         if every_ms < SHORTEST_WINDOW_MS:
-            raise self._wrong(found["every"], f"'every' must be {SHORTEST_WINDOW_MS // 1000}s or more.")
+            raise self._wrong(fields["every"], f"'every' must be {SHORTEST_WINDOW_MS // 1000}s or more.")
         if not 0 < for_ms <= every_ms:
-            raise self._wrong(found["for"], "'for' must be more than 0, and no longer than 'every'.")
-        by_ms = self._duration(found["by"], "by") if "by" in found else 0
+            raise self._wrong(fields["for"], "'for' must be more than 0, and no longer than 'every'.")
+        by_ms = self._duration(fields["by"], "by") if "by" in fields else 0
         drift = (
-            self._whole(found["drift_ppm"], "drift_ppm", 0, LARGEST_DRIFT_PPM) if "drift_ppm" in found else 0
+            self._whole(fields["drift_ppm"], "drift_ppm", 0, LARGEST_DRIFT_PPM)
+            if "drift_ppm" in fields
+            else 0
         )
-        share = self._number(found["share"], "share", 0.0, 1.0) if "share" in found else 1.0
+        share = self._number(fields["share"], "share", 0.0, 1.0) if "share" in fields else 1.0
         fault = TransportFault(every_ms, for_ms, by_ms, drift, share)
-        if "by" in found and not (by_ms >= 1000 and fault.largest_shift_ms <= LARGEST_SHIFT_MS):
+        if "by" in fields and not (by_ms >= 1000 and fault.largest_shift_ms <= LARGEST_SHIFT_MS):
             raise self._wrong(
-                found["by"],
+                fields["by"],
                 f"'by' must be 1s or more, and with its drift less than {LARGEST_SHIFT_MS // 1000}s.",
             )
         return fault

@@ -43,7 +43,7 @@ _MOST_DEVELOPING = 0.6  # of a fault's time, so that there is something left to 
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Profile:
     """Severity of a picture's fault over time: 0 at step ONSET, 1 from `developed` on, 0 from `repair` on."""
 
     step_s: int
@@ -56,14 +56,14 @@ class Course:
         return 1.0 if k >= self.developed else (k - ONSET) / (self.developed - ONSET)
 
 
-def course_of(class_name: str, fault: Fault) -> Course:
+def profile_of(class_name: str, fault: Fault) -> Profile:
     """A fault's own times, those of days drawn together."""
     step_s, lasting_s = STEP_S.get(class_name, USUAL_STEP_S), 3600.0 * (fault.develop_h + fault.repair_h)
     if lasting_s < LONGEST * step_s / 2:
         step_s //= _SHORT
     steps = min(LONGEST, int(lasting_s / step_s))
     share = min(fault.develop_h / (fault.develop_h + fault.repair_h), _MOST_DEVELOPING)
-    return Course(step_s, ONSET + round(steps * share), ONSET + steps)
+    return Profile(step_s, ONSET + round(steps * share), ONSET + steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,14 @@ class Twins:
     fault."""
 
     fault: Fault
-    course: Course
+    profile: Profile
     hours: Values
     sound: dict[str, Values]
     faulty: dict[str, Values]
 
     def shows(self, sign: Sign) -> bool:
         """Whether the unit's signal does what the signature says, while the fault is developed."""
-        during = slice(self.course.developed, self.course.repair)
+        during = slice(self.profile.developed, self.profile.repair)
         without, with_ = self.sound[sign.signal][during], self.faulty[sign.signal][during]
         change = float(np.mean(with_ - without))
         match sign.way:
@@ -120,16 +120,16 @@ def day(equipment: EquipmentClass) -> tuple[Values, dict[str, Values]]:
 
 def twins(equipment: EquipmentClass, fault: Fault) -> Twins:
     """The first unit that shows the whole signature; where none does, the one that shows most of it."""
-    course = course_of(equipment.name, fault)
+    profile = profile_of(equipment.name, fault)
     begin_ms = (JANUARY_MS if fault.season == "winter" else MONDAY_MS) + 10 * _HOUR_MS
-    sound = _observed(equipment.name, None, Course(course.step_s, END, END), begin_ms)
-    faulty = _observed(equipment.name, fault.name, course, begin_ms)
-    hours = np.asarray(np.arange(END) * (course.step_s / 3600.0), dtype=np.float64)
+    sound = _observed(equipment.name, None, Profile(profile.step_s, END, END), begin_ms)
+    faulty = _observed(equipment.name, fault.name, profile, begin_ms)
+    hours = np.asarray(np.arange(END) * (profile.step_s / 3600.0), dtype=np.float64)
     best: tuple[int, Twins] | None = None
     for place in range(UNITS):
         one = Twins(
             fault,
-            course,
+            profile,
             hours,
             {name: values[:, place] for name, values in sound.items()},
             {name: values[:, place] for name, values in faulty.items()},
@@ -142,14 +142,14 @@ def twins(equipment: EquipmentClass, fault: Fault) -> Twins:
 
 
 @lru_cache(maxsize=2)  # a class's faults have the same healthy twins
-def _observed(name: str, fault: str | None, course: Course, begin_ms: int) -> Series:
-    kernel = kernel_of(name, course.step_s)
+def _observed(name: str, fault: str | None, profile: Profile, begin_ms: int) -> Series:
+    kernel = kernel_of(name, profile.step_s)
     times = np.full(UNITS, begin_ms, dtype=np.int64)
     produced = []
     for k in range(END):
-        grown = course.severity(k)
+        grown = profile.severity(k)
         ill = severities({fault: np.full(UNITS, grown)} if fault is not None and grown > 0.0 else {})
-        produced.append(kernel.step(k, times + k * course.step_s * 1000, ill))
+        produced.append(kernel.step(k, times + k * profile.step_s * 1000, ill))
     return {signal: np.array([step[signal] for step in produced]) for signal in produced[0]}
 
 

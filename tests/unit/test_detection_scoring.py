@@ -155,14 +155,14 @@ def test_a_baseline_finds_a_step_and_nothing_before_it(baseline: str) -> None:
     values = 100.0 + chance.normal(size=(len(times), len(motor.signals)))
     values[15_000:17_000, 3] += 40.0
     values[chance.random(values.shape) < 0.3] = np.nan
-    found = alarms_of(motor, "a", times, values, int(times[5_000]))[baseline]
+    found = alarms_of(motor, "a", times, list(values.T), int(times[5_000]))[baseline]
     largest = found[max(found)]
     assert [each.unit for each in largest] == ["a"]
     assert times[15_000] <= largest[0].start_ms < times[15_200]
     assert sum(map(len, found.values())) >= len(largest)
     assert all(each.start_ms >= times[5_000] for alarms in found.values() for each in alarms)
     silent = np.full((len(times), len(motor.signals)), np.nan)
-    assert not any(alarms_of(motor, "a", times, silent, int(times[5_000]))[baseline].values())
+    assert not any(alarms_of(motor, "a", times, list(silent.T), int(times[5_000]))[baseline].values())
 
 
 def test_the_command_scores_an_export_and_its_baselines(

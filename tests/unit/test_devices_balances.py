@@ -58,7 +58,8 @@ def balance(kernel: Kernel, step: Step, hours: float, used_kwh: NDArray[np.float
             assert used_kwh == pytest.approx(np.maximum(step["active_power"], 0.0) * hours)
         case Motors():
             shaft = kernel.rated_kw * kernel.load
-            assert step["power_in"] * step["efficiency"] / 100.0 == pytest.approx(shaft)
+            estimated = step["power_in"] * step["efficiency"] / 100.0
+            assert estimated == pytest.approx(shaft, rel=0.02)  # the meters' noise
             assert (step["power_in"] >= shaft).all()
             apparent = np.sqrt(3.0) * step["voltage"] * step["current"] / 1000.0
             assert (step["power_in"] <= apparent + 1e-9).all()

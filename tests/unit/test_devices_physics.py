@@ -232,10 +232,13 @@ def test_compressors_work_adiabatically_between_their_limits() -> None:
     loaded = series["loaded"] > 0.0
     kw = series["specific_power"] * 24.0 / 132.0
     assert (series["flow"][~loaded] == 0.0).all()
-    assert series["power_in"][loaded].mean() > 2.5 * series["power_in"][working & ~loaded].mean()
+    idles = (working & ~loaded).any(axis=0)
+    assert 5 < idles.sum() < len(idles)  # a pressure switch stops the small ones at once
+    idle_kw = np.where(working & ~loaded, series["power_in"], 0.0).max(axis=0)
+    assert (np.where(loaded, series["power_in"], 0.0).max(axis=0)[idles] > 2.5 * idle_kw[idles]).all()
     assert (kw > 0.0).all()
-    share = loaded[working.all(axis=1)].mean()
-    assert 0.4 < share < 0.95
+    share = loaded[working].mean()
+    assert 0.4 < share < 0.99
 
 
 def test_friction_is_stribecks() -> None:

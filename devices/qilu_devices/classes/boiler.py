@@ -109,7 +109,7 @@ class Boilers:
         self._more_o2, self._cooler_c = np.where(gas, 1.3, 2.4), np.where(gas, 36.0, 60.0)
         # A: at full load, fouling differs.
         self._flue_c = units.uniform("flue", 145.0, 165.0) - np.where(gas, 25.0, 0.0)
-        self._nox = units.uniform("nox", 42.0, 66.0) * np.where(
+        self._nox = units.uniform("nox", 40.0, 60.0) * np.where(
             gas, 0.55, 1.0
         )  # A: below the limit of 100 (N)
         self._so2 = units.uniform("so2", 8.0, 21.0) * np.where(gas, 0.25, 1.0)  # A: below the limit of 50 (N)
@@ -177,14 +177,14 @@ class Boilers:
 
         leak = faults["tube_leak"]
         lot = self._lot.step(k)  # > 0: drier fuel, with less sulphur; it leaves more air unused
-        # A: more excess air at low load; 3.5 vol% more from a bad setting, 1 from a draught that fights
+        # A: more excess air at low load; 3 vol% more from a bad setting, 1 from a draught that fights
         # steam.
         o2 = (
             self._o2
             + self._more_o2 * (1.0 - load)
             + 0.3 * self._air.step(k)
             + 0.35 * lot
-            + 3.5 * faults["excess_air"]
+            + 3.0 * faults["excess_air"]
             + 1.0 * leak
         )
         # A: 10 K more for each tenth of excess air above the nominal.
@@ -202,7 +202,9 @@ class Boilers:
         fuel_kw = self.fuel_kg_h * (self.lhv_kj_kg * (1.0 / 3600.0))
         lost_tph = 0.08 * leak * self.size_tph  # A: up to 8 % of the boiler's size
 
-        clean = exact.sway(0.1 * self._clean.step(k))  # A
+        # A: dosing of ammonia and lime hunts, and so does what the filter lets through.
+        cleaning = self._clean.step(k)
+        clean = exact.sway(0.14 * cleaning)
         fire = fuel_kw * (3600.0 / COAL_LHV_KJ_KG) / self.size_tph
         hotter = 1.0 + 0.15 * (load - 0.7) + 0.03 * (o2 - self._o2)  # A: NOx grows with the fire and with air
         out, cold = 1.0 - lit, 1.0 - hot  # 0 in operation, 1 when it has stood for hours
@@ -213,18 +215,19 @@ class Boilers:
             "feedwater_temp": feed_c - cold * (feed_c - ambient),
             "flue_O2": o2 + out * (AIR_O2 - o2),
             "flue_temp": flue_c - out * (flue_c - ambient),
-            # A: catalyst or ammonia gone, raw NOx is 2.2 times the usual; without lime SO2 is 3 times.
-            "NOx": self._nox * hotter * clean * (1.0 + 1.2 * faults["denitration_failure"]) * lit,
-            # A: sulphur comes with the coal.
+            # A: without ammonia NOx is twice the usual: its injection removes up to a half (N).
+            "NOx": self._nox * hotter * clean * (1.0 + 1.0 * faults["denitration_failure"]) * lit,
+            # A: sulphur comes with the coal. Without one of its spray levels a scrubber lets 12 % through
+            # instead of 5 %.
             "SO2": self._so2
-            * clean
+            * exact.sway(0.2 * cleaning)
             * (0.9 + 0.0008 * fire)
             * exact.sway(-0.2 * lot)
-            * (1.0 + 2.0 * faults["desulphurisation_failure"])
+            * (1.0 + 1.4 * faults["desulphurisation_failure"])
             * lit,
             "PM": self._pm * clean * (0.85 + 0.2 * load) * lit,  # A
             # A: ±8 mm of control noise; a drum swells when steam is drawn and shrinks when it is not.
-            "drum_level": 8.0 * self._level.step(k) * (1.0 + 3.0 * leak) + 150.0 * lag - 10.0 * leak,
+            "drum_level": 8.0 * self._level.step(k) * (1.0 + 1.5 * leak) + 150.0 * lag - 10.0 * leak,
             "feedwater_flow": steam_tph * BLOWDOWN + lost_tph * hot,
             # A: the tube's metal is warmer than the steam by its load, and by the scale that insulates it.
             "tube_temp": steam_c

@@ -29,8 +29,12 @@ FILL_MPA_S = 0.1 / 60.0  # A: a receiver rises by 0.1 MPa a minute when all air 
 UNLOADED_SHARE = 0.3  # A: power when unloaded, of loaded
 LEAKS = (0.02, 0.1)  # A: of a sound system, of rated flow
 RUN_ON_S = (120.0, 600.0)  # A: unloaded that long, the motor is switched off until pressure falls
+# A: up to this size a pressure switch stops the motor at once, as in the measured train's; it is made for
+# intermittent duty.
+SWITCHED_UP_TO_KW, SWITCHED_DEMAND = 22.0, (0.1, 0.45)
 FILTER_LIFE_MS = 2000 * 3_600_000  # A: hours between two oil filters
-COOLING_TAU_S = 600.0  # A
+COOLING_TAU_S = 600.0  # A: of the oil while the fan blows
+STANDING_TAU_S = 2.0 * 3600.0  # A: of a machine whose motor and fan are off
 
 
 def work_ratio(p_gauge_mpa: Values) -> Values:
@@ -48,10 +52,11 @@ class Compressors:
     Equations::
 
         dp/dt = k·(made − drawn·min(p/p_load, 1))       the receiver's balance
-        loads at 0.64 MPa, unloads at 0.76 MPa;  its motor is switched off after 2-10 min unloaded
+        loads at 0.64 MPa, unloads at 0.76 MPa;  its motor is switched off after 2-10 min unloaded,
+        of a small one (up to 22 kW) at once
         P = specific power·rated flow·w(p)·(1 loaded, 0.3 unloaded, 0 off)
         w(p) = ((1 + p/p0)^(2/7) − 1)/((1 + 0.7/p0)^(2/7) − 1)     adiabatic work over that at 0.7 MPa
-        T: first-order after inlet + 45 + 17·loaded + 18·cooler_fouling
+        T: first-order after inlet + (45 + 17·loaded + 18·cooler_fouling, at rest 0), 10 min, at rest 2 h
         filter pressure drop = (25 + 30·age + 40·filter_clog)·stiffness of the oil
     """
 
@@ -60,16 +65,18 @@ class Compressors:
         self.size_kw = units.pick("size_kw", SIZES_KW, SIZE_WEIGHTS)
         self.rated_flow = self.size_kw * FLOW_PER_KW  # m³/min
         self._specific = units.uniform("specific", *SPECIFIC_KW)
-        # A: of rated flow; most are larger than their works need (C: a measured one's motor was off 75 % of
-        # the time).
-        share = units.uniform("demand")
-        self._mean_demand = 0.12 + 0.68 * share * np.sqrt(share)
+        # A: of rated flow; most are larger than their works need.
+        share, switched = units.uniform("demand"), self.size_kw <= SWITCHED_UP_TO_KW
+        least, most = SWITCHED_DEMAND
+        self._mean_demand = np.where(
+            switched, least + (most - least) * share, 0.12 + 0.68 * share * np.sqrt(share)
+        )
         self._leaks = units.uniform("leaks", *LEAKS)
         # A: a leak at its worst takes all that the works leave.
         self._spare = 1.03 - self._mean_demand - self._leaks
         # A: share that holds pressure outside working hours.
         self._always_on = units.uniform("always_on") < 0.7
-        self._run_on_s = units.uniform("run_on", *RUN_ON_S)
+        self._run_on_s = np.where(switched, 0.0, units.uniform("run_on", *RUN_ON_S))
         self._unloaded_s = np.zeros(len(units))
         self._filter_phase = (units.uniform("filter") * FILTER_LIFE_MS).astype(np.int64)
         self._shifts, self._hall = Shifts(units, enterprises), Hall(units, enterprises)
@@ -78,7 +85,10 @@ class Compressors:
             units, "orders", interval_s, 2.0 * 86_400.0
         )  # A: what is made these days
         self._oil = Autoregression(units, "oil", interval_s, 2.0 * 3600.0)  # A
-        self._temperature = FirstOrder(interval_s, COOLING_TAU_S)
+        self._temperature: Values | None = None
+        self._blown, self._standing = (
+            float(1.0 - exact.exp(-interval_s / tau_s)) for tau_s in (COOLING_TAU_S, STANDING_TAU_S)
+        )
         self._ratio = FirstOrder(interval_s, 600.0)  # A: what "over about ten minutes" means
         self._meters = Consumption(len(units), interval_s)
         self.pressure_mpa = LOAD_MPA + (UNLOAD_MPA - LOAD_MPA) * units.uniform("pressure")
@@ -113,7 +123,13 @@ class Compressors:
         inlet = self._hall.temperature_c(t_ms)
         # A: above the inlet by 62 K loaded and 45 K unloaded; a fouled cooler leaves 18 K more.
         rise = turning * (45.0 + 17.0 * loaded + 18.0 * faults["cooler_fouling"])
-        temperature = self._temperature.step(inlet + rise)
+        if self._temperature is None:  # warm from the hours before, as its load then was
+            duty = np.minimum(drawn, 1.0)
+            cooling = COOLING_TAU_S / STANDING_TAU_S
+            self._temperature = inlet + on * 62.0 * duty / (duty + cooling * (1.0 - duty))
+        # A machine at rest stays warm for hours.
+        share = np.where(turning > 0.0, self._blown, self._standing)
+        self._temperature = temperature = self._temperature + share * (inlet + rise - self._temperature)
         age = ((t_ms + self._filter_phase) % FILTER_LIFE_MS) * (1.0 / FILTER_LIFE_MS)
         clog = 25.0 + 30.0 * age + 40.0 * faults["filter_clog"]  # A
         # A: cold oil is stiff; what else it carries comes and goes.

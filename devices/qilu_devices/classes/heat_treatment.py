@@ -100,10 +100,10 @@ class Ovens:
 
     Equations::
 
-        burner = (0.25 + 0.12·door_leak)·w + 0.0045·belt·w + 0.004·(T_set − T) + burner·(0.05 + 0.25·cos),
+        burner = (0.25 + 0.12·door_leak)·w + 0.0045·belt·w + 0.004·(T_set − T) + burner·(0.03 + 0.15·cos),
         of rated power
         w = (T_zone − T_hall)/200
-        T_zone: first-order after the set point, at rest after the hall; the burner's fault swings it by 4 K
+        T_zone: first-order after the set point, at rest after the hall; the burner's fault swings it by 2.4 K
         exhaust: first-order after T_hall + (T − T_hall)·(0.68 − 0.06·door_leak)
     """
 
@@ -128,12 +128,12 @@ class Ovens:
         hunting, door, fan = faults["burner"], faults["door_leak"], faults["fan_failure"]
         running = controls.working(self._shifts.running(t_ms))
         hall = self._hall.temperature_c(t_ms)
-        # A: a burner that hunts swings by a quarter of its power and burns badly; the zone is a quarter of a
+        # A: a burner that hunts swings by 15 % of its power and burns badly; the zone is a quarter of a
         # turn behind.
         turn = (t_ms % BURNER_PERIOD_MS) * (1.0 / BURNER_PERIOD_MS)
         set_c = controls.value("zone_temp", self._set_c)
         base = self._heat.step(np.where(running > 0.0, set_c, hall))
-        swing = 4.0 * hunting * cos_turns(turn - 0.25)
+        swing = 2.4 * hunting * cos_turns(turn - 0.25)
         zone = base + running * (0.5 * self._control.step(k) + swing)
         belt = running * np.clip(self._belt_load + 4.0 * self._belt.step(k), 0.0, 100.0)
         warm = (zone - hall) * (1.0 / 200.0)
@@ -141,7 +141,7 @@ class Ovens:
         # rest.
         lost = (0.25 + 0.12 * door) * warm
         warming = np.maximum(set_c - base, 0.0) * 0.004
-        fired = running * (lost + 0.0045 * belt * warm + warming + hunting * (0.05 + 0.25 * cos_turns(turn)))
+        fired = running * (lost + 0.0045 * belt * warm + warming + hunting * (0.03 + 0.15 * cos_turns(turn)))
         burner = np.clip(100.0 * fired, 0.0, 100.0)
         gas_kw = self.rated_kw * burner * 0.01
         exhaust = self._exhaust.step(hall + (base - hall) * (0.68 - 0.06 * door))  # A

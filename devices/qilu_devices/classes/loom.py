@@ -52,9 +52,9 @@ class Looms:
     def step(
         self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
     ) -> dict[str, Values]:
-        # A: bad yarn or a bad style breaks up to 8 times as often.
+        # A: bad yarn or a bad style breaks up to 4 times as often.
         worse = (faults["warp_break"], faults["weft_break"], faults["mechanical_electrical"])
-        rates = [self._level * STOPS_PER_1E5[i] * (1.0 + 7.0 * worse[i]) / PICKS_PER_1E5 for i in range(3)]
+        rates = [self._level * STOPS_PER_1E5[i] * (1.0 + 3.0 * worse[i]) / PICKS_PER_1E5 for i in range(3)]
         before = self.stop_left_s
         running = controls.allowed((before <= 0.0).astype(np.float64))
         rated_ppm = controls.value("speed", self.rated_ppm)

@@ -18,7 +18,7 @@ from qilu_devices.noise import Autoregression, Streams, Values
 from qilu_devices.shifts import Shifts
 
 
-class _Course:
+class _SignalModel:
     """One signal of some units."""
 
     def __init__(self, motion: Motion, units: Streams, interval_s: float) -> None:
@@ -70,13 +70,13 @@ class OwnUnits:
 
     def __init__(self, own: OwnClass, units: Streams, enterprises: Streams, interval_s: float) -> None:
         self._shifts = Shifts(units, enterprises)
-        self._courses = {motion.signal.name: _Course(motion, units, interval_s) for motion in own.motions}
+        self._models = {motion.signal.name: _SignalModel(motion, units, interval_s) for motion in own.motions}
 
     def step(
         self, k: int, t_ms: Times, faults: Severities = SOUND, controls: Controls = AUTOMATIC
     ) -> dict[str, Values]:
         running = controls.working(self._shifts.running(t_ms))
         values: dict[str, Values] = {}
-        for name, course in self._courses.items():  # in the file's order: each names earlier ones only
-            values[name] = course.step(k, t_ms, running, values)
+        for name, model in self._models.items():  # in the file's order: each names earlier ones only
+            values[name] = model.step(k, t_ms, running, values)
         return values

@@ -32,7 +32,9 @@ WATER_KW = 1000.0 * 9.81 / 3.6e6  # C: kW for 1 m³/h lifted by 1 m
 MOTOR_EFFICIENCY, VOLTAGE_V = 0.92, 380.0  # A; N
 MAGNETISING = 0.6  # A: reactive power that a motor takes whatever its load, of rated power
 REACTIVE_SLOPE = 0.13  # A: more of it at rated load, where the power factor is 0.81
-THROTTLED = 1.0  # C: a valve that is throttled doubles the network's friction: flow falls by 2-23 % (SKAB)
+THROTTLED = (
+    0.8  # C: a throttled valve adds four fifths to the network's friction: flow falls by 2-23 % (SKAB)
+)
 SUCTION_KPA = 30.0  # A
 CAVITATES_BELOW_M = 0.4  # A: margin at which bubbles are heard
 BODY_TAU_S, VIBRATION_TAU_S = 15.6, 13.2  # C: −1/ln 0.938, −1/ln 0.927
@@ -82,7 +84,7 @@ class Pumps:
     Equations::
 
         H = H0·(a·n² − (a − 1)·q²)                      n speed, q flow, each of rated: affinity laws
-        k·(a·n² − (a − 1)·q²) = h + f·(1 + closed²)·q²  the network, k = (1 − 0.42·bubbles)·(1 − 0.1·worn)
+        k·(a·n² − (a − 1)·q²) = h + f·(1 + 0.8·closed²)·q²  the network, k = (1 − 0.42·bubbles)·(1 − 0.1·worn)
         n of a converter holds the wanted flow, up to rated speed
         η = η_best·q·(a·n² − (a − 1)·q²)/(n³·(s + (1 − s)·q/n)), s = 2·(a − 1)
         P = ρ·g·Q·H/(η·η_motor);  I = √(P² + Q_m²)/(√3·U), Q_m mostly magnetising
@@ -167,8 +169,8 @@ class Pumps:
         current = apparent * (1000.0 / (math.sqrt(3.0) * VOLTAGE_V))
         unrest = self._shake.step(k)
         loose = self._looseness.step(k)
-        # C: the rig's acceleration; A
-        shaking, unsteady = sway(0.022 * unrest), sway(0.08 * unrest + 0.15 * loose)
+        # C: the rig's acceleration within minutes; A: slower changes, which its short runs do not have.
+        shaking, unsteady = sway(0.022 * unrest + 0.08 * loose), sway(0.08 * unrest + 0.15 * loose)
         ambient = self._hall.temperature_c(t_ms)
         # A: 22 K above the hall at rated load, most of it from bearings and seal; wear of the wet end adds.
         load = shaft_kw / (WATER_KW * self.rated_m3_h * self._head_m / self._best)
@@ -192,8 +194,13 @@ class Pumps:
             "NPSHa_margin": np.where(running > 0.0, margin, self._suction_m + 0.8),
             "power_in": power,
             "current": current * (1.0 + CURRENT_NOISE * noise("current", k)),
-            "speed": running * SYNCHRONOUS_RPM * speed * (1.0 - 0.02 * np.maximum(load, 0.0)),
-            "discharge_pressure": SUCTION_KPA + running * 9.81 * head,
+            "speed": running
+            * SYNCHRONOUS_RPM
+            * speed
+            * (1.0 - 0.02 * np.maximum(load, 0.0))
+            * (1.0 + 0.0015 * noise("tachometer", k)),  # A
+            "discharge_pressure": SUCTION_KPA
+            + running * 9.81 * head * (1.0 + 0.005 * noise("gauge", k)),  # A
             "vibration": 0.02 + running * np.sqrt(once * once + rest * rest) * unsteady,
             "vibration_1x": 0.01 + running * once * unsteady,
             "body_temp": body + 0.25 * self._body_noise.step(k),

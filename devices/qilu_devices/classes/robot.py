@@ -59,7 +59,7 @@ class Robots:
         friction = (Coulomb + S/(1 + (v/vs)²) + viscous·v·(1 − g·(T − 25)))·(1 + 0.8·wear)      Stribeck
         torque² = mean over a second of (gravity + inertia·a)² + friction²
         motor: first-order after T_hall + rise·(torque/35)²
-        following error = 0.02 + 0.03·v + noise + 0.08·encoder + 0.02·wear
+        following error = 0.02 + 0.03·v + noise + 0.06·encoder + 0.02·wear
         P = Σ torque·(0.2 + v) + standby
     """
 
@@ -121,7 +121,7 @@ class Robots:
             work = work + torque * (0.2 + mean_of_rows(speed))
             fastest = np.maximum(fastest, speed.max(axis=0))
         chance = np.abs(noise("error", k))
-        error = running * (0.02 + 0.03 * fastest + 0.012 * chance + 0.08 * encoder + 0.02 * wear)  # A
+        error = running * (0.02 + 0.03 * fastest + 0.012 * chance + 0.06 * encoder + 0.02 * wear)  # A
         power = running * RATED_KW * work / (100.0 * JOINTS) + STANDBY_KW
         return {
             **torques,

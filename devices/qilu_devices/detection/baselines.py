@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -38,9 +37,9 @@ MARGINS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 SAMPLES = 3
 DEVIATIONS = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
 EWMA_S = 1800.0
-BATCH_VALUES = 16_000_000
-"""Values of units that are read at a time: 128 MB."""
-_BLOCK = 256
+BATCH_VALUES = 4_000_000
+"""Values of units that are read at a time: 32 MB. A unit is read whole, however long the export is."""
+_BLOCK = 64
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -73,14 +72,15 @@ def run_baselines(
         "threshold": {k: [] for k in MARGINS},
         "ewma": {k: [] for k in DEVIATIONS},
     }
-    done = 0
+    done, total = 0, sum(map(len, ids.values()))
+    progress(done, total)
     for equipment, mine in ids.items():
-        for unit, times, values in _series(folder, CATALOGUE[equipment], mine, truth):
-            for name, alarms in alarms_of(CATALOGUE[equipment], unit, times, values, rest.start_ms).items():
+        for unit, times, columns in _series(folder, CATALOGUE[equipment], mine, truth):
+            for name, alarms in alarms_of(CATALOGUE[equipment], unit, times, columns, rest.start_ms).items():
                 for k, found in alarms.items():
                     raised[name][k] += found
             done += 1
-            progress(done, sum(map(len, ids.values())))
+            progress(done, total)
     names = sorted(unit for mine in ids.values() for unit in mine)
     chance = _random(names, rest)
     results = [Baseline("random", None, score(chance, rest, tolerance_ms), chance)]
@@ -91,30 +91,30 @@ def run_baselines(
 
 
 def alarms_of(
-    equipment: EquipmentClass, unit: str, times: Ints, values: Floats, from_ms: int
+    equipment: EquipmentClass, unit: str, times: Ints, columns: Sequence[Floats], from_ms: int
 ) -> dict[str, dict[float, list[Alarm]]]:
-    """Alarms of one unit by baseline and k, from a time on; the data before it is for learning. `values`: a
-    row for each of `times` (ascending), a column for each signal of the class; NaN where it was not
+    """Alarms of one unit by baseline and k, from a time on; the data before it is for learning. `columns`: an
+    array for each signal of the class, with a value for each of `times` (ascending); NaN where it was not
     sampled."""
     learning = times < from_ms
     nothing: dict[str, dict[float, list[Alarm]]] = {"threshold": {}, "ewma": {}}
     if learning.sum() < 2 or learning.all():
         return nothing
-    used = [n for n, signal in enumerate(equipment.signals) if signal.name not in METERS]
-    signals = [equipment.signals[n] for n in used]
-    held = _held(values[:, used])
-    usual = held[learning]
-    least = np.array([signal.resolution for signal in signals])
-    deviation = np.maximum(usual.std(axis=0), least)
-    beyond = np.maximum(held - usual.max(axis=0), usual.min(axis=0) - held) / deviation
     base_s = equipment.base_interval_s
-    for n, signal in enumerate(signals):
-        beyond[:, n] = _trailing_min(beyond[:, n], SAMPLES * signal.interval_s // base_s)
-    smooth = _ewma((held - usual.mean(axis=0)) / deviation, base_s / EWMA_S)
-    away = np.abs(smooth) / np.maximum(smooth[learning].std(axis=0), 1e-3)
+    beyond, away = np.full(len(times), -np.inf), np.zeros(len(times))  # the largest of any signal so far
+    for signal, column in zip(equipment.signals, columns, strict=True):
+        if signal.name in METERS:
+            continue
+        held = _held(column)
+        usual = held[learning]
+        deviation = max(float(usual.std()), signal.resolution)
+        outside = np.maximum(held - usual.max(), usual.min() - held) / deviation
+        np.maximum(beyond, _trailing_min(outside, SAMPLES * signal.interval_s // base_s), out=beyond)
+        smooth = _ewma((held - usual.mean()) / deviation, base_s / EWMA_S)
+        np.maximum(away, np.abs(smooth) / max(float(smooth[learning].std()), 1e-3), out=away)
     return {
-        "threshold": _raised(unit, times, beyond.max(axis=1), learning, MARGINS),
-        "ewma": _raised(unit, times, away.max(axis=1), learning, DEVIATIONS),
+        "threshold": _raised(unit, times, beyond, learning, MARGINS),
+        "ewma": _raised(unit, times, away, learning, DEVIATIONS),
     }
 
 
@@ -133,10 +133,13 @@ def _raised(
 def _held(values: Floats) -> Floats:
     """Fill gaps with the last value, and those at the beginning with the first. A signal without values is
     0."""
-    rows = np.where(np.isnan(values), 0, np.arange(len(values))[:, None])
-    held = np.take_along_axis(values, np.maximum.accumulate(rows, axis=0), axis=0)
-    first = np.take_along_axis(values, np.argmin(np.isnan(values), axis=0)[None, :], axis=0)
-    return np.nan_to_num(np.where(np.isnan(held), first, held))
+    absent = np.isnan(values)
+    if not absent.any():
+        return values
+    places = np.where(absent, 0, np.arange(len(values)))
+    held = values[np.maximum.accumulate(places)]
+    held[np.isnan(held)] = values[np.argmin(absent)]
+    return np.nan_to_num(held)
 
 
 def _trailing_min(values: Floats, over: int) -> Floats:
@@ -144,25 +147,28 @@ def _trailing_min(values: Floats, over: int) -> Floats:
     found, have = values.copy(), 1
     while have < over:
         step = min(have, over - have)
-        found[step:] = np.minimum(found[step:], found[:-step]) if step < len(found) else found[step:]
+        if step < len(found):
+            found[step:] = np.minimum(found[step:], found[:-step])
         have += step
     return found
 
 
 def _ewma(values: Floats, share: float) -> Floats:
-    """e = e + share·(x − e), from 0, down each column."""
-    keep = 1.0 - share
-    powers = keep ** np.arange(_BLOCK + 1)
+    """e = e + share·(x − e), from 0: whole blocks by one product of matrices, then what each block leaves to
+    the next."""
+    powers = (1.0 - share) ** np.arange(_BLOCK + 1)
     away = np.arange(_BLOCK)[:, None] - np.arange(_BLOCK)[None, :]
     weights = np.where(away >= 0, share * powers[np.maximum(away, 0)], 0.0)
-    found = np.empty_like(values)
-    before = np.zeros(values.shape[1])
-    for begin in range(0, len(values), _BLOCK):
-        block = values[begin : begin + _BLOCK]
-        size = len(block)
-        found[begin : begin + size] = weights[:size, :size] @ block + powers[1 : size + 1, None] * before
-        before = found[begin + size - 1]
-    return found
+    padded = np.zeros(-(-len(values) // _BLOCK) * _BLOCK)
+    padded[: len(values)] = values
+    blocks = padded.reshape(-1, _BLOCK) @ weights.T
+    before = np.zeros(len(blocks))
+    left, keep = 0.0, float(powers[_BLOCK])
+    for n, last in enumerate(blocks[:-1, -1].tolist()):
+        left = last + keep * left
+        before[n + 1] = left
+    blocks += before[:, None] * powers[1:]
+    return np.asarray(blocks.reshape(-1)[: len(values)])
 
 
 def _random(units: Sequence[str], truth: Truth) -> list[Alarm]:
@@ -195,8 +201,8 @@ def _units(folder: Path) -> dict[str, list[str]]:
 
 def _series(
     folder: Path, equipment: EquipmentClass, units: Sequence[str], truth: Truth
-) -> Iterator[tuple[str, Ints, Floats]]:
-    """For each unit, times and values, with a column for each signal."""
+) -> Iterator[tuple[str, Ints, list[Floats]]]:
+    """For each unit, times and an array for each signal."""
     steps = (truth.until_ms - truth.start_ms) / (1000 * equipment.base_interval_s) + 2
     together_ = max(1, int(BATCH_VALUES / (steps * len(equipment.signals))))
     files = quoted(str(folder / f"class={equipment.name}" / "**" / "*.parquet"))
@@ -208,11 +214,10 @@ def _series(
                 f"SELECT unit, epoch_ms(ts), {names} FROM read_parquet({files}) "  # noqa: S608
                 f"WHERE unit BETWEEN {quoted(chosen[0])} AND {quoted(chosen[-1])} ORDER BY unit, ts"
             )
-            columns: list[Any] = list(connection.execute(query).fetchnumpy().values())
-            ids, times = columns[0], np.asarray(columns[1], dtype=np.int64)
-            filled = [np.ma.filled(np.ma.asarray(one).astype(np.float64), np.nan) for one in columns[2:]]
-            values = np.column_stack(filled)
+            ids, stamps, *values = list(connection.execute(query).fetchnumpy().values())
+            times = np.asarray(stamps, dtype=np.int64)
+            filled = [np.ma.filled(one, np.nan) for one in values]
             edges = [0, *(np.flatnonzero(ids[1:] != ids[:-1]) + 1).tolist(), len(ids)]
             for low, high in pairwise(edges):
                 if high > low:
-                    yield str(ids[low]), times[low:high], values[low:high]
+                    yield str(ids[low]), times[low:high], [one[low:high] for one in filled]

@@ -28,7 +28,7 @@ class Pace:
         self._start_ms, self._speed = start_ms, speed
         self._began_s: float | None = None
         self._due_s = float("inf")  # when the last requested moment is due
-        self._told = (float("-inf"), 0.0)  # time of the last speed, and how late the run was then
+        self._last_speed = (float("-inf"), 0.0)  # when it was computed, and how late the run was then
 
     def begin(self) -> None:
         self._began_s = asyncio.get_running_loop().time()
@@ -43,7 +43,7 @@ class Pace:
         if self._speed is None:
             return 0.0
         now_s, late_s = asyncio.get_running_loop().time(), self.late_s
-        (then_s, before_s), self._told = self._told, (now_s, late_s)
+        (then_s, before_s), self._last_speed = self._last_speed, (now_s, late_s)
         return self._speed * max(0.0, 1.0 - (late_s - before_s) / max(now_s - then_s, SHORTEST_SLEEP_S))
 
     async def reach(self, ts_ms: int, ending: asyncio.Event) -> None:
