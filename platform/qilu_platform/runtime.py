@@ -39,6 +39,7 @@ from qilu_platform.monitoring import alarms
 from qilu_platform.monitoring.live import LiveUnits
 from qilu_platform.monitoring.overview import Activity
 from qilu_platform.monitoring.policies import PolicyModel
+from qilu_platform.monitoring.replay import Show
 from qilu_platform.monitoring.ticker import Ticker
 from qilu_platform.registry.keys import ensure_keys
 from qilu_platform.settings import Settings
@@ -77,6 +78,7 @@ class Runtime:
     served_rules: ServedRules
     commander: Commander | None
     model: PolicyModel | None
+    show: Show
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
 
@@ -124,6 +126,7 @@ async def open_runtime(
             ServedRules(authority),
             commander,
             PolicyModel(settings.model) if settings.model else None,
+            Show(settings.replay_scenarios),
             made,
         )
         steps = _steps(runtime)

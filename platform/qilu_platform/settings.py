@@ -49,6 +49,9 @@ class Settings(BaseSettings):
 
     model: tuple[str, ...] = ()
     """Command that computes a policy's outcome: JSON on stdin, JSON on stdout. Empty: there is no model."""
+    replay_scenarios: tuple[str, ...] = ()
+    """Scenarios of the programme with which the stack around this platform can begin again; the present one
+    first. Empty: it cannot."""
     gateway_state: Path | None = None
     """State directory of a gateway on this machine, whose dead letters the API then lists and replays."""
 

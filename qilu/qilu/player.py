@@ -16,7 +16,7 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import httpx2
 import msgspec
@@ -24,7 +24,7 @@ from qilu_common.broker import BrokerAddress
 from qilu_common.platform_http import PlatformAway, PlatformError, PlatformHttp
 from qilu_contract.errors import ConfigError, QiluError
 from qilu_devices.run.clock import Announcer
-from qilu_programme.months import MONTHS
+from qilu_programme.months import LABELS, MONTHS
 
 from qilu.month_fleet import Block
 from qilu.replay import Line, Month, Replay
@@ -38,14 +38,18 @@ WINDOW_UNITS = 75_000
 """Maximum number of published units that are not counted yet: enough to keep the gateway busy, and far below
 the queue of any broker."""
 CALL_TIMEOUT_S = 120.0
+TELL_TIMEOUT_S = 5.0
 AWAY_S = 180.0
 """Time that the platform may be unavailable before the run gives up."""
 STUCK_S = 60.0
 """Time without progress of the counts after which the month's equipment is published again, once."""
 POLL_MIN_S, POLL_MAX_S = 0.02, 0.1
+WISHES_S = 0.5
+"""How often the player looks whether viewers want it to pause or to go on."""
 _T = TypeVar("_T")
 Done = Callable[[Month, int, int], None]
 """Called with the month, and the numbers of the run's units that are published and counted."""
+State = Literal["playing", "paused", "stopped", "over"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,20 @@ class Platform:
     async def tell(self, standing: dict[str, Any]) -> None:
         """Tell viewers the progress of the run. A platform that does not answer is no trouble."""
         with suppress(PlatformError):
-            await self._http.send("PUT", "/v1/programme/replay", json=standing)
+            await self._http.send("PUT", "/v1/programme/replay", json=standing, timeout=TELL_TIMEOUT_S)
+
+    async def wants_pause(self) -> bool | None:
+        """Whether viewers want the run to pause; None while the platform does not answer."""
+        try:
+            answer = await self._http.send("GET", "/v1/programme/replay")
+        except PlatformError:
+            return None
+        return bool(answer.json()["wanted"]["paused"])
+
+    async def ask_pause(self, paused: bool) -> None:
+        """Ask for what a viewer may ask for."""
+        with suppress(PlatformError):
+            await self._http.send("POST", f"/v1/programme/replay/{'pause' if paused else 'resume'}")
 
     async def end(self, contracts: Sequence[str]) -> None:
         rest = iter(contracts)
@@ -118,7 +135,7 @@ class Platform:
 
 
 class Player:
-    """Plays a replay from the position of its record. `running` is cleared to pause it."""
+    """Plays a replay from the position of its record. `paused` is called when it pauses or resumes."""
 
     def __init__(
         self, replay: Replay, record: RunRecord, target: Target, folder: Path, speed: float | None, done: Done
@@ -137,27 +154,57 @@ class Player:
         self._began_s = time.monotonic()
         self._published = 0
         self._counted = 0
-        self.running = asyncio.Event()
-        self.running.set()
+        self._running = asyncio.Event()
+        self._running.set()
+        self.paused: Callable[[bool], None] = lambda _: None
+        self._wishes = asyncio.Lock()
 
     async def play(self, until: int, stop: asyncio.Event) -> None:
         """Play months up to and including number `until`, or until `stop`. Raises QiluError when a service
         stays unavailable or counts differ from the model."""
+        await self._tell("playing")
         announcing = asyncio.create_task(self._announcer.run(), name="programme clock")
+        following = asyncio.create_task(self._follow(), name="wishes")
         playing = asyncio.create_task(self._play(until), name="programme")
         stopping = asyncio.create_task(stop.wait(), name="stop")
+        state: State = "stopped"
         try:
             await asyncio.wait((playing, stopping), return_when=asyncio.FIRST_COMPLETED)
             if playing.done():
                 playing.result()
+                state = "over"
         finally:
             self._announcer.stop()
-            for task in (playing, stopping):
+            for task in (following, playing, stopping):
                 task.cancel()
-            await asyncio.wait((announcing, playing, stopping), timeout=5.0)
+            await asyncio.wait((announcing, following, playing, stopping), timeout=5.0)
+            await self._tell(state)
             announcing.cancel()
             await self._uplink.__aexit__(None, None, None)
             await self._platform.close()
+
+    async def toggle(self) -> None:
+        """Pause or resume, as a viewer may: the platform is told, so that all viewers see it."""
+        async with self._wishes:
+            paused = self._running.is_set()
+            await self._pause(paused)
+            await self._platform.ask_pause(paused)
+
+    async def _follow(self) -> None:
+        while True:
+            async with self._wishes:
+                wanted = await self._platform.wants_pause()
+                if wanted is not None and wanted == self._running.is_set():
+                    await self._pause(wanted)
+            await asyncio.sleep(WISHES_S)
+
+    async def _pause(self, paused: bool) -> None:
+        (self._running.clear if paused else self._running.set)()
+        self.paused(paused)
+        await self._tell("paused" if paused else "playing")
+
+    async def _tell(self, state: State) -> None:
+        await self._platform.tell(self._standing(state))
 
     async def _play(self, until: int) -> None:
         first = len(self._record.months)
@@ -166,7 +213,7 @@ class Player:
                 return
             if month.month == first:
                 await self._check_empty(month)
-            await self.running.wait()
+            await self._running.wait()
             began_s = time.monotonic()
             self._announcer.made(month.start_ms)
             self._published = self._counted = month.expected["units_on_cloud"] - month.fleet.units
@@ -181,7 +228,7 @@ class Player:
             with self._stage("settling"):
                 counts = await self._settle(month)
             self._keep(month, counts)
-            await self._platform.tell(self._standing(month))
+            await self._tell("playing" if self._running.is_set() else "paused")
             self._done(month, self._published, self._counted)
             if self._speed is not None:
                 wall_s = (month.end_ms - month.start_ms) / 1000 / self._speed
@@ -223,7 +270,7 @@ class Player:
                     block = await anext(blocks, None)
                 if block is None:
                     return
-                await self.running.wait()
+                await self._running.wait()
                 with self._stage("waiting for the gateway"):
                     await self._hold(month, len(block.topics))
                 with self._stage("publishing"):
@@ -239,7 +286,7 @@ class Player:
 
     async def _computed(self, month: Month) -> AsyncGenerator[_Spoken, None]:
         for block in month.fleet.blocks():
-            await self.running.wait()
+            await self._running.wait()
             yield await asyncio.to_thread(_Spoken.of, block, self._record.seed)
 
     async def _hold(self, month: Month, more: int) -> None:
@@ -280,15 +327,17 @@ class Player:
             "gateway's dead letters and log; the same command plays the month again."
         )
 
-    def _standing(self, month: Month) -> dict[str, Any]:
+    def _standing(self, state: State) -> dict[str, Any]:
         record = self._record
+        months = record.months
         return {
             "scenario": record.scenario,
             "scale": record.scale,
-            "month": month.label,
-            "done": month.month + 1,
+            "month": months[-1].month if months else LABELS[0],
+            "done": LABELS.index(months[-1].month) + 1 if months else 0,
             "months": MONTHS,
             "speed": self._speed,
+            "state": state,
         }
 
     def _keep(self, month: Month, counts: Counts) -> None:

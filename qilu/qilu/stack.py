@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import msgspec
@@ -158,6 +159,7 @@ class Stack:
             assumptions=Path(str(files("qilu_programme").joinpath("data", "figures.csv"))),
             model=(sys.executable, "-m", "qilu_programme.policy"),
             gateway_state=state / "gateway",
+            replay_scenarios=config.scenarios,
         )
 
     def _gateway_settings(self, broker_url: str) -> GatewaySettings:
@@ -353,11 +355,13 @@ def _with_login(url: str, user: str | None, password: str | None) -> str:
 
 
 async def attend(
-    stack: Stack, stopping: asyncio.Event, each: Callable[[], Awaitable[None]] | None = None
+    stack: Stack,
+    stopping: asyncio.Event,
+    each: Callable[[], Awaitable[None]] | None = None,
+    child: bool = True,
 ) -> None:
-    """Wait until the child has ended, or a stop is requested. `each` is awaited every second. Raises
-    QiluError with the reason when another part ends by itself."""
-    ended = asyncio.create_task(stack.child.process.wait(), name="child")
+    """Wait until a stop is requested, or (with `child`) until the child has ended. `each` is awaited every
+    second. Raises QiluError with the reason when another part ends by itself."""
     stop = asyncio.create_task(stopping.wait(), name="stop")
     parts = [
         asyncio.create_task(stack.gateway.wait(), name="gateway"),
@@ -365,7 +369,9 @@ async def attend(
     ]
     if stack.broker is not None:
         parts.append(asyncio.create_task(stack.broker.wait(), name="broker"))
-    waiting = (ended, stop, *parts)
+    waiting: list[asyncio.Task[Any]] = [stop, *parts]
+    if child:
+        waiting.append(asyncio.create_task(stack.child.process.wait(), name="child"))
     try:
         while not any(task.done() for task in waiting):
             if each is not None:

@@ -49,6 +49,8 @@ class StackConfig:
     metrics_port: int = GATEWAY_PORT
     mqtts: str = LOCAL_BROKER_TLS
     child: Child = field(default_factory=lambda: Child("devices", ["devices", "run"]))
+    scenarios: tuple[str, ...] = ()
+    """Scenarios of the programme that may be played again in it; the present one first."""
     bulk: bool = False
     """Thousands of units join per second: the platform has a separate process, and batches are large."""
 

@@ -80,7 +80,7 @@ class LiveRun:
 
     def __init__(self, state: Path, *flags: str) -> None:
         self.state, self.output = state, state.with_suffix(".out")
-        self._command = [QILU, "programme", "run", "--live", "--state", state, *flags]
+        self._command = [QILU, "programme", "run", "--live", "--exit", "--state", state, *flags]
         self.process: subprocess.Popen[bytes]
 
     def start(self, *flags: str | Path) -> None:

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from qilu_platform.api.common import AWAY, INVALID, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import AWAY, CONFLICT, INVALID, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.counting.programme import programme, read_counts
 from qilu_platform.models.fields import Role
-from qilu_platform.models.policy import ReplayIn
+from qilu_platform.models.policy import AgainIn, ReplayIn, ReplayOut
 from qilu_platform.models.reports import ProgrammeOut
+from qilu_platform.registry import audit_log
 from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1", tags=["programme"], responses=INVALID | AWAY)
@@ -29,5 +30,39 @@ async def get_programme(runtime: RuntimeDep) -> Response:
 @router.put("/programme/replay", status_code=204, response_model=None, responses=PROBLEMS)
 async def tell_replay(runtime: RuntimeDep, _caller: Operator, body: ReplayIn) -> Response:
     """Tell this replica's viewers, by the event `replay`, which month is being played and at which scale."""
-    runtime.hub.publish("replay", body.model_dump())
+    standing = body.model_dump()
+    runtime.show.hear(standing)
+    runtime.hub.publish("replay", standing)
     return Response(status_code=204)
+
+
+@router.get("/programme/replay", response_model=ReplayOut)
+async def get_replay(runtime: RuntimeDep) -> Response:
+    """The run of the model that is played into this platform, and what its viewers asked for."""
+    return answer(runtime.show.value(), headers={"Cache-Control": "no-cache"})
+
+
+@router.post("/programme/replay/pause", status_code=204, response_model=None, responses=PROBLEMS | CONFLICT)
+async def pause_replay(runtime: RuntimeDep, _caller: Operator) -> Response:
+    """Ask the player to pause; it does within a second, at the end of what it is publishing."""
+    runtime.show.pause(True)
+    return Response(status_code=204)
+
+
+@router.post("/programme/replay/resume", status_code=204, response_model=None, responses=PROBLEMS | CONFLICT)
+async def resume_replay(runtime: RuntimeDep, _caller: Operator) -> Response:
+    """Ask the player to go on."""
+    runtime.show.pause(False)
+    return Response(status_code=204)
+
+
+@router.post("/programme/replay/again", status_code=202, response_model=None, responses=PROBLEMS | CONFLICT)
+async def start_replay_again(runtime: RuntimeDep, caller: Operator, body: AgainIn) -> Response:
+    """Ask the stack to begin again from the first month, with another scenario if one is given. The platform
+    restarts with an empty registry; keys and sessions stay. The data of the run before is kept beside it,
+    and replaced at the next restart."""
+    scenario = runtime.show.again(body.scenario)
+    await runtime.database.write(
+        lambda found: audit_log.record(found, caller, "began again", "programme", scenario=scenario)
+    )
+    return Response(status_code=202)

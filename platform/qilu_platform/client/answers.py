@@ -115,6 +115,24 @@ class Industry(msgspec.Struct, frozen=True):
     group: str
 
 
+class Standing(msgspec.Struct):
+    """Progress of a played run: the last complete month, and how many of `months` are done."""
+
+    scenario: str
+    scale: float
+    month: str
+    done: int
+    months: int
+    state: str
+
+
+class Replay(msgspec.Struct):
+    """`scenarios`: those that can be started here."""
+
+    standing: Standing | None
+    scenarios: list[str]
+
+
 class Whoami(msgspec.Struct, frozen=True):
     """The caller's key: its id, name, role, and the enterprise that it is confined to."""
 

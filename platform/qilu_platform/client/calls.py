@@ -37,6 +37,7 @@ from qilu_platform.client.answers import (
     NewKey,
     Programme,
     Provider,
+    Replay,
     Unit,
     Whoami,
 )
@@ -175,6 +176,21 @@ class Platform:
         return self._call(Programme, "GET", "/v1/programme")
 
     # -- the catalogue; needs no key
+
+    def replay(self) -> Replay:
+        """The run of the programme's model that is played into the platform."""
+        return self._call(Replay, "GET", "/v1/programme/replay")
+
+    def pause_replay(self) -> None:
+        """Ask the player to pause."""
+        self._send("POST", "/v1/programme/replay/pause")
+
+    def resume_replay(self) -> None:
+        self._send("POST", "/v1/programme/replay/resume")
+
+    def start_replay_again(self, scenario: str | None = None) -> None:
+        """Ask the stack to begin again, with another scenario if one is given; the platform restarts."""
+        self._send("POST", "/v1/programme/replay/again", json={"scenario": scenario})
 
     def classes(self) -> list[EquipmentClass]:
         """Equipment classes that a unit may have."""

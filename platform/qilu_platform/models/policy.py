@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -84,6 +84,7 @@ class ReplayIn(BaseModel):
                     "done": 25,
                     "months": 63,
                     "speed": 2.6e6,
+                    "state": "playing",
                 }
             ]
         },
@@ -93,8 +94,27 @@ class ReplayIn(BaseModel):
     scale: Annotated[float, Field(gt=0, le=1)]
     """Share of the enterprises that is played, with their contracts and equipment; the rest is whole."""
     month: Annotated[str, Field(pattern=r"^\d{4}-\d{2}$")]
-    """The last month that is complete."""
-    done: Annotated[int, Field(ge=1, le=1000)]
+    """The last month that is complete; the first one before that."""
+    done: Annotated[int, Field(ge=0, le=1000)]
     months: Annotated[int, Field(ge=1, le=1000)]
     speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Simulated seconds per second; null: as fast as possible."""
+    state: Literal["playing", "paused", "stopped", "over"] = "playing"
+
+
+class WantedOut(BaseModel):
+    paused: bool
+    again: str | None = Field(description="The scenario with which the run is to start again.")
+
+
+class ReplayOut(BaseModel):
+    standing: ReplayIn | None = Field(description="Null: no run has been played since the platform started.")
+    wanted: WantedOut = Field(description="What viewers asked for and the run may not have followed yet.")
+    scenarios: list[str] = Field(description="Those that can be started here; the present one first.")
+
+
+class AgainIn(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"scenario": "default"}]})
+
+    scenario: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Null: the same again."""

@@ -14,6 +14,7 @@ from qilu_common.addresses import BROKER_PORT, PLATFORM_PORT
 from qilu_contract.errors import ConfigError
 
 from qilu.commands.options import Json, write_report
+from qilu.commands.registry import State, Url, open_platform
 from qilu.logfile import log_as_json, log_file
 from qilu.output import console, print_json
 
@@ -72,6 +73,10 @@ LiveReport = Annotated[
     Path | None, typer.Option("--report", help="With --live: write a JSON report to this file at the end")
 ]
 
+LeavesAtEnd = Annotated[
+    bool, typer.Option("--exit", help="With --live: exit at the end instead of serving on until Ctrl-C")
+]
+
 _SPEED = {False: "1month/s", True: "max"}
 """Default speed, by --full."""
 
@@ -111,13 +116,14 @@ def run(
     port: Port = PLATFORM_PORT,
     mqtt_port: MqttPort = BROKER_PORT,
     report: LiveReport = None,
+    exit_at_end: LeavesAtEnd = False,
     room: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the programme from October 2017 to December 2022 and count what it reaches.
 
     With --live, enterprises, contracts and equipment are registered and publish, month after month, and the
     platform's counts are compared with the model's. Ctrl-Z pauses and resumes, Ctrl-C stops; the same command
-    continues the run, after a crash as well.
+    continues the run, after a crash as well. After the last month the console stays up until Ctrl-C.
 
     Example: qilu programme run county-share-cut --runs 9
 
@@ -126,8 +132,8 @@ def run(
     from qilu_programme import runs as model
     from qilu_programme.scenario import load_scenario
 
-    if not live and any((full, scale, speed, until, platform, report)):
-        raise ConfigError("--full, --scale, --speed, --until, --platform and --report need --live.")
+    if not live and any((full, scale, speed, until, platform, report, exit_at_end)):
+        raise ConfigError("--full, --scale, --speed, --until, --platform, --report and --exit need --live.")
     loaded = load_scenario(scenario)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
@@ -139,8 +145,11 @@ def run(
         if platform is not None:
             _play_elsewhere(config, platform, broker, report)
         else:
-            words = _words_of(config, scenario, pace)
-            _play_embedded(config, words, broker, (port, mqtt_port), report)
+
+            def words(name: str) -> list[str]:
+                return _words_of(config, (name, scenario), pace)
+
+            _play_embedded(config, words, (broker, port, mqtt_port), report, exit_at_end)
         return
     with _bar(runs) as shown:
         ensemble = model.run_many(loaded, runs, shown)
@@ -176,55 +185,70 @@ def _live_config(
     return LiveConfig(scenario, share, flags.speed(speed), last, state, room)
 
 
-def _words_of(config: LiveConfig, scenario: str | None, speed: str) -> list[str]:
-    """The command that plays this run in a stack, without its own options."""
+def _words_of(config: LiveConfig, scenario: tuple[str, str | None], speed: str) -> list[str]:
+    """The command that plays a scenario in a stack, without the command's own options: the one with this
+    name, or the run's own, which was given as the second one."""
     from qilu_programme.months import LABELS
 
-    words = ["programme", "run", *([scenario] if scenario else []), "--live"]
-    words += ["--seed", str(config.scenario.seed), "--scale", str(config.scale), "--speed", speed]
+    name, given = scenario
+    words = ["programme", "run", name, "--live"]
+    if name == config.scenario.name:
+        own = [given] if given else []
+        words = ["programme", "run", *own, "--live", "--seed", str(config.scenario.seed)]
+    words += ["--scale", str(config.scale), "--speed", speed]
     return [*words, "--until", LABELS[config.until]]
 
 
 def _play_elsewhere(config: LiveConfig, platform: str, broker: str, report: Path | None) -> None:
     """Play against a platform and a broker that run already."""
-    from qilu import flags, live
+    from qilu import flags, live, live_report
 
     flags.new_file(report, "--report")
     if "://" not in broker:
         raise ConfigError("--platform needs --broker as well: the broker of that platform's gateway.")
-    done = live.as_report(live.play(config, platform, broker, console()))
+    done = live_report.as_report(live.play(config, platform, broker, console()))
     if config.room is None:  # otherwise the stack around this process reports
         _show_live(done, report)
+        live_report.check_report(done)
 
 
 def _play_embedded(
-    config: LiveConfig, words: list[str], broker: str, ports: tuple[int, int], report: Path | None
+    config: LiveConfig,
+    words: Callable[[str], list[str]],
+    broker: tuple[str, int, int],
+    report: Path | None,
+    leaves: bool,
 ) -> None:
-    """Start a stack in which `words` play."""
-    from qilu import flags, live
+    """Start a stack in which `words` play. `broker`: which one, the platform's port and the broker's."""
+    from qilu_programme.scenario import shipped
+
+    from qilu import flags, live_report
     from qilu.process import become_service
+    from qilu.show import Show, play_embedded
     from qilu.stack_config import StackConfig, make_state
 
     flags.new_file(report, "--report")
-    stack = StackConfig(config.state, broker, port=ports[0], mqtt_port=ports[1], bulk=True)
+    name = config.scenario.name
+    scenarios = (name, *(each for each in shipped() if each != name))
+    kind, port, mqtt_port = broker
+    stack = StackConfig(config.state, kind, port=port, mqtt_port=mqtt_port, bulk=True, scenarios=scenarios)
     stack.check()
     become_service()
     make_state(config.state, "programme")
     with log_file(config.state / "log" / "stack.log") as log:
         log_as_json(log)
         try:
-            done = live.play_embedded(stack, words, console())
+            show = Show(stack, words, name, leaves, lambda done: _show_live(done, report))
+            live_report.check_report(play_embedded(show, console()))
         finally:
             structlog.reset_defaults()
-    _show_live(done, report)
 
 
 def _show_live(done: dict[str, Any], report: Path | None) -> None:
-    from qilu import live
+    from qilu import live_report
 
     write_report(report, done)
-    live.show_report(done, console())
-    live.check_report(done)
+    live_report.show_report(done, console())
 
 
 @app.command()
@@ -301,3 +325,66 @@ def assumptions(as_json: Json = False) -> None:
     for name, (mark, what) in TABLES.items():
         table.add_row(f"{name}.csv", str(len(read_table(f"{name}.csv"))), "rows", mark, what)
     console().print(table)
+
+
+LIVE_STATE = Path("var/live")
+
+
+@app.command()
+def status(platform: Url = None, state: State = LIVE_STATE, as_json: Json = False) -> None:
+    """Show the run that is played into a platform: month, scenario, scale.
+
+    Example: qilu programme status
+    """
+    with open_platform(platform, state) as client:
+        found = client.replay()
+    if as_json:
+        print_json(found)
+    elif (standing := found.standing) is None:
+        console().print("No run is being played.")
+    else:
+        console().print(
+            f"{standing.scenario}: {standing.state}, {standing.month} is complete, {standing.done} of "
+            f"{standing.months} months; one enterprise in {1 / standing.scale:,.0f}.",
+            highlight=False,
+        )
+
+
+@app.command()
+def pause(platform: Url = None, state: State = LIVE_STATE) -> None:
+    """Pause the run that is played into a platform.
+
+    Example: qilu programme pause
+    """
+    with open_platform(platform, state) as client:
+        client.pause_replay()
+    console().print("The run pauses within a second; `qilu programme resume` goes on.")
+
+
+@app.command()
+def resume(platform: Url = None, state: State = LIVE_STATE) -> None:
+    """Resume the run that is played into a platform.
+
+    Example: qilu programme resume
+    """
+    with open_platform(platform, state) as client:
+        client.resume_replay()
+    console().print("The run goes on.")
+
+
+@app.command()
+def again(
+    scenario: Annotated[
+        str | None, typer.Argument(help="Scenario, one that `qilu programme status --json` lists")
+    ] = None,
+    platform: Url = None,
+    state: State = LIVE_STATE,
+) -> None:
+    """Begin the run again from the first month, in the stack that plays it. The data of the run so far goes
+    to STATE/before, in place of that of an earlier one.
+
+    Example: qilu programme again slow
+    """
+    with open_platform(platform, state) as client:
+        client.start_replay_again(scenario)
+    console().print("The stack starts again; its page comes back by itself.")

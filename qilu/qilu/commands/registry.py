@@ -43,7 +43,7 @@ FIRST_READING_S = 10.0
 
 
 @contextmanager
-def _open(platform: str | None, state: Path) -> Iterator[Platform]:
+def open_platform(platform: str | None, state: Path) -> Iterator[Platform]:
     """A client with the caller's key, or that of the stack in `state`."""
     from qilu_common.secrets import secret
     from qilu_platform.client import Platform as Client
@@ -96,7 +96,7 @@ def add_enterprise(
 
     Example: qilu enterprise add "My works" --county 370202 --industry C34 --id my-works
     """
-    with _open(platform, state) as client:
+    with open_platform(platform, state) as client:
         made = client.create_enterprise(name, county, industry, id=id, uscc=uscc)
     if as_json:
         print_json(made)
@@ -118,7 +118,7 @@ def list_enterprises(
     Example: qilu enterprise list --city 370200
     """
     filters = {key: value for key, value in {"city": city, "name": name}.items() if value is not None}
-    with _open(platform, state) as client:
+    with open_platform(platform, state) as client:
         items = list(islice(client.enterprises(**filters), limit))
     if as_json:
         print_json(items)
@@ -140,7 +140,7 @@ def list_enterprise_problems(
 
     Example: qilu enterprise problems my-works
     """
-    with _open(platform, state) as client:
+    with open_platform(platform, state) as client:
         problems = client.enterprise_problems(enterprise)
     _print_problems(problems, as_json)
 
@@ -161,7 +161,7 @@ def add_unit(
 
     Example: qilu unit add --class motor --enterprise my-works --id my-motor
     """
-    with _open(platform, state) as client:
+    with open_platform(platform, state) as client:
         made = client.create_unit(class_, enterprise, id=id, name=name)
     if as_json:
         print_json(made)
@@ -185,7 +185,7 @@ def list_units(
     filters = {
         key: value for key, value in {"class": class_, "enterprise": enterprise}.items() if value is not None
     }
-    with _open(platform, state) as client:
+    with open_platform(platform, state) as client:
         items = list(islice(client.units(**filters), limit))
     if as_json:
         print_json(items)
@@ -209,7 +209,7 @@ def latest(
     """
     from qilu_platform.client import PlatformError
 
-    with _open(platform, state) as client:
+    with open_platform(platform, state) as client:
         client.unit(unit)
         deadline_s = time.monotonic() + FIRST_READING_S
         while True:
@@ -240,7 +240,7 @@ def list_unit_problems(
 
     Example: qilu unit problems my-motor
     """
-    with _open(platform, state) as client:
+    with open_platform(platform, state) as client:
         problems = client.problems(unit)
     _print_problems(problems, as_json)
 

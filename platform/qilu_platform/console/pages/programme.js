@@ -1,9 +1,9 @@
 // The programme: every target with its share, voucher money by who pays, and how the counts grew; where a run of the
 // model is played, its month, and every count on the scale of the whole province.
 
-import { get } from "../core/api.js";
+import { get, post } from "../core/api.js";
 import { Chart } from "../core/chart.js";
-import { html, panel, say } from "../core/dom.js";
+import { dialog, html, panel, say } from "../core/dom.js";
 import { count, monthText, named, share, t } from "../core/language.js";
 import { grown } from "../parts/history.js";
 
@@ -16,7 +16,8 @@ const SCALED = new Set(["enterprises_on_cloud", "units_on_cloud", "pilots"]);
 
 export async function show(root, app) {
   const { catalogue } = app;
-  let [programme, history] = await Promise.all([get("v1/programme"), grown("370000", MONTH_MS)]);
+  let [programme, history, replay] = await Promise.all([
+    get("v1/programme"), grown("370000", MONTH_MS), get("v1/programme/replay")]);
   const targets = html("tbody");
   const vouchers = html("tbody");
   const row = (name) => html("tr", { "data-key": name }, html("th", { scope: "row" }, named(catalogue.targets.get(name), name)),
@@ -50,14 +51,49 @@ export async function show(root, app) {
   const month = html("p", { class: "number" });
   const about = html("p", { class: "of" });
   const bar = html("progress", { "aria-label": t("replay.progress") });
-  const show = html("section", { class: "panel replay", "aria-label": t("replay") }, month, bar, about);
+  const fault = html("p", { class: "fault", role: "alert" });
+  const controls = html("div", { class: "row" });
+  const show = html("section", { class: "panel replay", "aria-label": t("replay") }, month, bar, about, controls, fault);
+
+  async function ask(what, body) {
+    fault.textContent = "";
+    try {
+      await post(`v1/programme/replay/${what}`, body);
+    } catch (error) {
+      fault.textContent = error.message;
+    }
+  }
+
+  async function again() {
+    const scenario = html("select", { name: "scenario" }, replay.scenarios.map((each) => html("option", { value: each }, each)));
+    const chosen = await dialog(t("replay.again"), (close) => html("div", { class: "fields" },
+      html("label", { class: "field" }, html("span", {}, t("replay.choose")), scenario), html("p", { class: "note" }, t("replay.againAbout")),
+      html("div", { class: "row" }, html("button", { type: "button", onclick: () => close(scenario.value) }, t("replay.start")),
+        html("button", { type: "button", class: "quiet", onclick: () => close() }, t("replay.cancel")))));
+    if (chosen) await ask("again", { scenario: chosen });
+  }
+
+  /** Buttons for those who may: pause or go on while it plays, and again where the stack can. */
+  function paintControls(state) {
+    if (!app.may("operator") || controls.dataset.state === state) return;
+    controls.dataset.state = state;
+    const button = (key, onclick) => html("button", { type: "button", onclick }, t(key));
+    controls.replaceChildren(...[
+      state === "playing" && button("replay.pause", () => ask("pause")),
+      state === "paused" && button("replay.resume", () => ask("resume")),
+      replay.scenarios.length > 0 && button("replay.again", again),
+    ].filter(Boolean));
+  }
 
   function paintReplay(next) {
     times = 1 / next.scale;
     say(month, monthText(Date.parse(`${next.month}-01`)));
     [bar.max, bar.value] = [next.months, next.done];
     const speed = next.speed === null ? t("replay.fast") : t("replay.speed", { n: count((next.speed * 1000) / MONTH_MS) });
-    say(about, [t("replay.scenario", { name: next.scenario }), next.done === next.months ? t("replay.over") : speed].join(" · "));
+    const pace = next.state === "playing" ? speed : t(`replay.${next.state}`);
+    say(about, [t("replay.scenario", { name: next.scenario }), t("replay.of", { n: next.done, all: next.months }), pace].join(" · "));
+    show.dataset.state = next.state;
+    paintControls(next.state);
     say(scale, times > 1 ? t("replay.scale", { n: count(times) }) : t("replay.whole"));
     if (!show.parentElement) scale.before(show);
     paint(now);
@@ -74,6 +110,7 @@ export async function show(root, app) {
     panel(t("programme.targets"), null, html("table", {}, head([["programme.target"], ["onCloud.count", "num"], ["programme.wanted", "num"], [""], ["programme.share", "num"]]), targets)),
     html("div", { class: "stack" }, panel(t("growth.units"), null, units.root), panel(t("growth.enterprises"), null, enterprises.root),
       panel(t("programme.vouchers"), null, html("table", {}, head([["programme.payer"], ...MONEY.map((name) => [`voucher.${name}`, "num"])]), vouchers)))));
+  if (replay.standing) paintReplay(replay.standing);
   return {
     handlers: { programme: paint, replay: paintReplay },
     close() {

@@ -1,0 +1,53 @@
+"""A run of the programme's model that is played into this platform: how far it is, and what its viewers want.
+
+The player reports its progress and asks for the wishes; the stack around it starts again when that is wished.
+Kept in memory: with several replicas, player and viewers must use the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qilu_platform.errors import Conflict
+
+_RUNS = ("playing", "paused")
+
+
+class Show:
+    """`scenarios`: those that the stack around this platform can start."""
+
+    def __init__(self, scenarios: tuple[str, ...]) -> None:
+        self._scenarios = scenarios
+        self._standing: Mapping[str, Any] | None = None
+        self._paused = False
+        self._again: str | None = None
+
+    def hear(self, standing: Mapping[str, Any]) -> None:
+        """The player's progress. A run that begins is not paused, whatever was asked of the one before."""
+        if self._standing is None or self._standing["state"] not in _RUNS:
+            self._paused = False
+        self._standing = standing
+
+    def value(self) -> dict[str, Any]:
+        """As GET /v1/programme/replay answers."""
+        wanted = {"paused": self._paused, "again": self._again}
+        return {"standing": self._standing, "wanted": wanted, "scenarios": self._scenarios}
+
+    def pause(self, paused: bool) -> None:
+        """Raises Conflict when nothing is played."""
+        if self._standing is None or self._standing["state"] not in _RUNS:
+            raise Conflict("No run of the programme is being played into this platform.")
+        self._paused = paused
+
+    def again(self, scenario: str | None) -> str:
+        """Start again, with another scenario if one is given; returns the scenario. Raises Conflict."""
+        if not self._scenarios:
+            raise Conflict(
+                "This platform's data cannot begin again: `qilu programme run --live` starts a stack whose "
+                "data can."
+            )
+        if scenario is not None and scenario not in self._scenarios:
+            raise Conflict(f"There is no scenario {scenario}; there are {', '.join(self._scenarios)}.")
+        self._again = scenario or self._scenarios[0]
+        return self._again
