@@ -15,7 +15,7 @@ from pathlib import Path
 from qilu.keyring import Keyring
 from qilu.mosquitto import Folders, configuration
 from qilu.rights import dynamic_security
-from qilu_common.addresses import BROKER_PORT, BROKER_TLS_PORT
+from qilu_common.addresses import BROKER_DEVICES_PORT, BROKER_PORT, BROKER_TLS_PORT
 from qilu_common.private_files import write_private
 from qilu_platform.broker.authority import Authority
 from qilu_platform.broker.rules import write_rules
@@ -24,9 +24,10 @@ KEYS = Path("/keys/all")
 ROOT = Path("/run/qilu")
 RULES = Path("/rules")
 BROKER = Folders(keys="/run/qilu/mosquitto", rules="/tmp/rules", data="/mosquitto/data")  # noqa: S108
-NODES_LISTENER = (str(BROKER_TLS_PORT), 18_000)
-"""Fewer connections than the open files that docker-compose.yml allows, so that clients that fill this
-listener cannot lock out the gateway."""
+NODES_LISTENER = (str(BROKER_TLS_PORT), 14_000)
+DEVICES_LISTENER = (str(BROKER_DEVICES_PORT), 4_000)
+"""Together fewer connections than the open files that docker-compose.yml allows, so that clients that fill
+these listeners cannot lock out the gateway."""
 PLUGIN = "/usr/lib/mosquitto_dynamic_security.so"
 BROKER_NAMES = ["mosquitto", "localhost", "127.0.0.1", "::1"]
 """Names in the broker's certificate, in addition to QILU_MQTTS_HOST."""
@@ -65,6 +66,7 @@ def first_rules(rules: Path, folder: Path) -> None:
     to date."""
     if not (rules / "crl.pem").exists():
         write_rules(rules, Authority.open(folder / "ca"), [], [])
+    (rules / "devices.passwords").touch()  # a folder of an earlier version lacks it
 
 
 def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
@@ -77,7 +79,9 @@ def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
             **tls["mosquitto"],
             "passwords": keyring.mosquitto_passwords(),
             "services.json": dynamic_security(),
-            "mosquitto.conf": configuration(BROKER, str(BROKER_PORT), PLUGIN, NODES_LISTENER),
+            "mosquitto.conf": configuration(
+                BROKER, str(BROKER_PORT), PLUGIN, NODES_LISTENER, DEVICES_LISTENER
+            ),
             "operator.password": operator,
             # For the health check: mosquitto_sub reads its log-in from here, not from a command line.
             "mosquitto_sub": f"-u operator\n-P {operator}\n",

@@ -3,12 +3,15 @@
 # because Mosquitto wants rules that nobody else can read.
 set -eu
 umask 077
+keys=${KEYS:-/run/qilu/mosquitto}
 rules=${RULES:-/rules}
 own=${OWN_RULES:-/tmp/rules}
 
-stamp() { cat "$rules/nodes.acl" "$rules/crl.pem" | cksum; }
+stamp() { cat "$rules/nodes.acl" "$rules/crl.pem" "$rules/devices.passwords" 2> /dev/null | cksum; }
 take() { # fails where the files cannot be copied now: they are tried again
-  new=$(stamp) && cp "$rules/nodes.acl" "$rules/crl.pem" "$own/" && taken=$new
+  new=$(stamp) && cp "$rules/nodes.acl" "$rules/crl.pem" "$own/" &&
+    { cat "$keys/passwords" && { cat "$rules/devices.passwords" 2> /dev/null || :; }; } > "$own/passwords.new" &&
+    mv "$own/passwords.new" "$own/passwords" && taken=$new
 }
 
 mkdir -p "$own"
@@ -17,7 +20,7 @@ take
 for plugin in /usr/lib/mosquitto_dynamic_security.so /usr/lib/*/mosquitto_dynamic_security.so; do
   [ ! -e "$plugin" ] || break
 done
-sed "s|^plugin /usr/lib/mosquitto_dynamic_security.so|plugin $plugin|" "${1:-/run/qilu/mosquitto/mosquitto.conf}" > "$own/mosquitto.conf"
+sed "s|^plugin /usr/lib/mosquitto_dynamic_security.so|plugin $plugin|" "${1:-$keys/mosquitto.conf}" > "$own/mosquitto.conf"
 # Until Mosquitto has read its queue from disk and listens to SIGHUP, the signal would end it.
 (trap '' HUP && exec mosquitto -c "$own/mosquitto.conf") &
 broker=$!

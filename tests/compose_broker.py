@@ -26,7 +26,7 @@ class ComposeBroker:
 
     def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
         self.folder, self.rules = folder, folder / "rules"
-        self.port, self.tls_port = free_port(), free_port()
+        self.port, self.tls_port, self.devices_port = free_port(), free_port(), free_port()
         self.keyring = Keyring(folder / "all")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -48,7 +48,8 @@ class ComposeBroker:
         assert found is not None
         folders = Folders(*(f"{self.folder}/{name}" for name in ("mosquitto", "own", "data")))
         nodes = (f"{self.tls_port} 127.0.0.1", init.NODES_LISTENER[1])
-        conf = configuration(folders, f"{self.port} 127.0.0.1", str(found.plugin), nodes)
+        devices = (f"{self.devices_port} 127.0.0.1", init.DEVICES_LISTENER[1])
+        conf = configuration(folders, f"{self.port} 127.0.0.1", str(found.plugin), nodes, devices)
         if os.geteuid() == 0:
             conf += "user root\n"
         (self.folder / "mosquitto.conf").write_text(conf)
@@ -56,6 +57,7 @@ class ComposeBroker:
     def start(self) -> None:
         """Returns when it lets the operator in."""
         environment = {
+            "KEYS": str(self.folder / "mosquitto"),
             "RULES": str(self.rules),
             "OWN_RULES": str(self.folder / "own"),
             "PATH": f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin",

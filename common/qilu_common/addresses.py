@@ -9,6 +9,8 @@ from __future__ import annotations
 
 BROKER_PORT = 1883
 BROKER_TLS_PORT = 8883
+BROKER_DEVICES_PORT = 8884
+"""TLS for devices that have a password."""
 PLATFORM_PORT = 8000
 GATEWAY_PORT = 8081
 """/metrics and /healthz."""

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     """The broker's TLS listener as edge nodes reach it; used in the example that comes with a certificate.
     None when it has no such listener: then no certificates are issued."""
 
+    broker_for_devices: str | None = None
+    """The broker's TLS listener for devices that have a password, as they reach it. None: devices get
+    none."""
+
     assumptions: Path | None = None
     """The programme model's figures, a CSV file that the console shows."""
 

@@ -53,7 +53,7 @@ async def _fetch(http: PlatformHttp, folder: Path, known: str) -> str:
         return known
     found = answer.json()
     private_folder(folder)
-    for name in ("crl.pem", "nodes.acl"):
+    for name in ("crl.pem", "devices.passwords", "nodes.acl"):
         write_private(folder / name, found["files"][name])
     log.info("broker rules written", version=found["version"])
     return str(found["version"])

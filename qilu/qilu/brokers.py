@@ -37,6 +37,7 @@ FILES_FOR_SERVICES = 100
 """Open files reserved for services and the broker itself, so that clients that fill the listener for edge
 nodes, with or without a certificate, cannot lock out the gateway."""
 WATCH_S = 0.2
+_RULES, _PASSWORDS = ("nodes.acl", "crl.pem"), "devices.passwords"
 
 START_S = STOP_S = 60.0
 """Timeouts: a broker that does not answer within the first fails to start; one that does not end within the
@@ -110,16 +111,21 @@ def free_port(preferred: int, chosen: Collection[int] = ()) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NodeListener:
-    """The TLS listener for edge nodes. `server.crt`, `server.key` and `ca.crt` are in the broker's home;
-    `rules` holds `nodes.acl` and `crl.pem`, which the platform keeps up to date."""
+    """The TLS listener for edge nodes, and (`devices_port`) that for devices with a password. `server.crt`,
+    `server.key` and `ca.crt` are in the broker's home; `rules` holds `nodes.acl`, `crl.pem` and
+    `devices.passwords`, which the platform keeps up to date."""
 
     host: str
     port: int
     rules: Path
+    devices_port: int | None = None
 
     def stamp(self) -> tuple[int, ...]:
         """Version of the rules; changes whenever the platform writes them."""
-        return tuple((self.rules / name).stat().st_mtime_ns for name in ("nodes.acl", "crl.pem"))
+        changed = [(self.rules / name).stat().st_mtime_ns for name in _RULES]
+        with suppress(FileNotFoundError):  # until the platform has written it for the first time
+            changed.append((self.rules / _PASSWORDS).stat().st_mtime_ns)
+        return tuple(changed)
 
 
 @asynccontextmanager
@@ -173,6 +179,8 @@ class EmbeddedBroker:
         self._keyring = keyring
         self._log = log
         self._inherits = inherits
+        self._services = ""
+        """Lines of the services in the broker's password file."""
         self.tell: Callable[[str], None] = lambda _: None
         """Called with a sentence for the user about a restart."""
         self._process: asyncio.subprocess.Process | None = None
@@ -274,24 +282,34 @@ class EmbeddedBroker:
     def _take_rules(self, nodes: NodeListener) -> None:
         # Separate copies, because Mosquitto requires rules that only it can read.
         stamp = nodes.stamp()
-        for name in ("nodes.acl", "crl.pem"):
+        for name in _RULES:
             write_private(self._home / name, (nodes.rules / name).read_text(encoding="utf-8"))
+        devices = ""
+        with suppress(FileNotFoundError):
+            devices = (nodes.rules / _PASSWORDS).read_text(encoding="utf-8")
+        write_private(self._home / "passwords", self._services + devices)
         self._taken = stamp  # last, so that a copy that failed is made again
 
     def _prepare_mosquitto(self) -> list[str]:
         found = find_mosquitto()
         if found is None:  # choose_broker saw it a moment ago
             raise ConfigError("Mosquitto is not installed any more.")
-        write_private(self._home / "passwords", self._keyring.mosquitto_passwords())
+        self._services = self._keyring.mosquitto_passwords()
+        write_private(self._home / "passwords", self._services)
         write_private(self._home / "services.json", dynamic_security())
         home = str(self._home.resolve())
-        nodes = None
+        nodes = devices = None
         if self.nodes is not None:
             self._take_rules(self.nodes)
             files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            most = 1_000_000 if files == resource.RLIM_INFINITY else max(1, files - FILES_FOR_SERVICES)
+            most = 1_000_000 if files == resource.RLIM_INFINITY else max(2, files - FILES_FOR_SERVICES)
+            if self.nodes.devices_port is not None:
+                devices = (f"{self.nodes.devices_port} {self.nodes.host}", most // 4)
+                most -= most // 4
             nodes = (f"{self.nodes.port} {self.nodes.host}", most)
-        conf = configuration(Folders(home, home, home), f"{self.port} 127.0.0.1", str(found.plugin), nodes)
+        conf = configuration(
+            Folders(home, home, home), f"{self.port} 127.0.0.1", str(found.plugin), nodes, devices
+        )
         if os.geteuid() == 0:  # else it would change to a user that cannot read these files
             conf += "user root\n"
         write_private(self._home / "mosquitto.conf", conf)

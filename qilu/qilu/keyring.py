@@ -6,23 +6,18 @@ The embedded stack keeps its keyring in `--state`; the compose stack's `init` se
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import secrets
 from pathlib import Path
 
 from qilu_common.broker import SERVICE_USERS
+from qilu_common.mosquitto_password import mosquitto_hash
 
 API_KEYS = ("admin", "ingest", "fleet", "viewer")
 """Roles at the platform, each with its own key."""
 
 MQTT_USERS = SERVICE_USERS
 """Users of the broker with a password."""
-
-# Mosquitto's own default number of PBKDF2-SHA512 rounds; the passwords are random, so more would protect
-# nothing.
-_ROUNDS = 101
 
 
 class Keyring:
@@ -53,7 +48,7 @@ class Keyring:
 
     def mosquitto_passwords(self) -> str:
         """The broker's password file: hashes only."""
-        return "".join(f"{user}:{_mosquitto_hash(self.password(user))}\n" for user in MQTT_USERS)
+        return "".join(f"{user}:{mosquitto_hash(self.password(user))}\n" for user in MQTT_USERS)
 
     @staticmethod
     def _make_once(path: Path, value: str) -> None:
@@ -63,10 +58,3 @@ class Keyring:
             return
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(value + "\n")
-
-
-def _mosquitto_hash(password: str) -> str:
-    """PBKDF2-SHA512 as `mosquitto_passwd` writes it: $7$rounds$salt$hash."""
-    salt = os.urandom(12)
-    hashed = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ROUNDS)
-    return f"$7${_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(hashed).decode()}"

@@ -32,7 +32,7 @@ listener {listener}
 plugin {plugin}
 plugin_opt_config_file {keys}/services.json
 allow_anonymous false
-password_file {keys}/passwords
+password_file {passwords}
 max_packet_size {max_packet}
 max_inflight_messages 65535
 max_queued_messages 2000000
@@ -62,25 +62,50 @@ use_identity_as_username true
 use_username_as_clientid true
 """
 
+# For devices with a password. The user name is the client id, so that no device can take over a session of
+# a service, or of another device.
+_DEVICES = """\
+listener {listener}
+max_connections {most}
+certfile {keys}/server.crt
+keyfile {keys}/server.key
+use_username_as_clientid true
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Directories that Mosquitto reads and writes. `keys`: `passwords`, `services.json`, `ca.crt`,
-    `server.crt`, `server.key`; `rules`: `nodes.acl`, `crl.pem`; `data`: its queue."""
+    """Directories that Mosquitto reads and writes. `keys`: `services.json`, `ca.crt`, `server.crt`,
+    `server.key`, and `passwords` where there are no `rules`; `rules`: `nodes.acl`, `crl.pem`, and the
+    `passwords` of services and devices; `data`: its queue."""
 
     keys: str
     rules: str
     data: str
 
 
-def configuration(folders: Folders, listener: str, plugin: str, nodes: tuple[str, int] | None) -> str:
+def configuration(
+    folders: Folders,
+    listener: str,
+    plugin: str,
+    nodes: tuple[str, int] | None,
+    devices: tuple[str, int] | None = None,
+) -> str:
     """The text of `mosquitto.conf`. A listener is a port, perhaps with an address: `1883 127.0.0.1`. `nodes`:
-    the listener for edge nodes and the most connections that it takes; None for no such listener."""
+    the listener for edge nodes and the most connections that it takes, `devices`: that for devices with a
+    password; None for no such listener."""
     text = _SERVICES.format(
-        listener=listener, plugin=plugin, keys=folders.keys, data=folders.data, max_packet=MAX_PACKET_BYTES
+        listener=listener,
+        plugin=plugin,
+        keys=folders.keys,
+        data=folders.data,
+        max_packet=MAX_PACKET_BYTES,
+        passwords=f"{folders.keys if nodes is None else folders.rules}/passwords",
     )
     if nodes is not None:
         text += _NODES.format(listener=nodes[0], most=nodes[1], keys=folders.keys, rules=folders.rules)
+    if devices is not None:
+        text += _DEVICES.format(listener=devices[0], most=devices[1], keys=folders.keys)
     return text
 
 

@@ -25,6 +25,7 @@ import httpx2
 import msgspec
 import structlog
 from pydantic import SecretStr
+from qilu_common.addresses import BROKER_DEVICES_PORT, BROKER_TLS_PORT
 from qilu_common.influx_address import without_password
 from qilu_common.private_files import write_private
 from qilu_common.secrets import secret
@@ -144,7 +145,8 @@ class Stack:
 
     def _platform_settings(self, broker_url: str, nodes: NodeListener) -> PlatformSettings:
         config, state = self._config, self._config.state
-        tls = self.broker is None or self.broker.nodes is not None
+        ours = self.broker is not None and self.broker.nodes is not None
+        tls = self.broker is None or ours
         return PlatformSettings(
             broker=_with_login(broker_url, *self._mqtt_login("platform")),
             db_url=config.db or f"sqlite:///{state}/registry.sqlite",
@@ -152,6 +154,7 @@ class Stack:
             ca=state / "ca",
             broker_rules=nodes.rules,
             broker_for_nodes=f"{_server_names(nodes)[0]}:{nodes.port}" if tls else None,
+            broker_for_devices=f"{_server_names(nodes)[0]}:{nodes.devices_port}" if ours else None,
             api_key=SecretStr(secret("QILU_API_KEY") or self.keyring.key("admin")),
             ingest_key=SecretStr(self.keyring.key("ingest")),
             fleet_key=SecretStr(self.keyring.key("fleet")),
@@ -191,9 +194,11 @@ class Stack:
 
     def _node_listener(self) -> NodeListener:
         host, port = mqtts_address(self._config.mqtts)
+        devices_port = port + BROKER_DEVICES_PORT - BROKER_TLS_PORT
         if host == LOOPBACK:
             port = self._port(port, "edge nodes")
-        return NodeListener(host, port, self._config.state / "broker" / "rules")
+            devices_port = self._port(devices_port, "devices with a password")
+        return NodeListener(host, port, self._config.state / "broker" / "rules", devices_port)
 
     async def _start_broker(
         self, stack: AsyncExitStack, authority: Authority, nodes: NodeListener, lock: int
@@ -223,6 +228,7 @@ class Stack:
             )
         return broker.url, (
             f"Mosquitto: {why}; passwords on loopback, client certificates on {tls.host}:{tls.port}, "
+            f"devices' passwords on {tls.host}:{tls.devices_port}, "
             "topic rules for each"
         )
 

@@ -3,6 +3,7 @@ the first reading of a new device, and a fault from the click to the cleared ala
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -107,8 +108,21 @@ async def connects_a_device(up: Up, page: Page) -> None:
     assert found is not None
     up.publish(found[1], {"ts": int(time.time()), "power_in": 11.2})
     await expect(page.locator(".problems")).to_contain_text("looks like seconds")
+    # With a password of its own, by the program that the page shows.
+    await page.get_by_role("button", name="Make a password for this device").click()
+    await expect(page.locator(".device-password .secret")).to_be_visible()
+    await page.get_by_role("button", name="Python").click()
+    program = await code.inner_text()
+    device = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    try:
+        await expect(page.get_by_text("the device is on cloud")).to_be_visible()
+    finally:
+        device.kill()
+        await device.wait()
+    await page.get_by_role("button", name="Revoke the password").click()
+    await expect(page.locator(".device-password")).to_contain_text("is revoked")
+    await expect(code).to_contain_text("QILU_MQTT_PASSWORD")
     up.publish(found[1], {"ts": int(time.time() * 1000), "power_in": 11.2})
-    await expect(page.get_by_text("the device is on cloud")).to_be_visible()
     await page.get_by_role("link", name="See it live").click()
     await expect(page.locator("h1")).to_have_text("My motor")
     await expect(page.locator('.now[data-signal="power_in"]')).to_have_text("11.2")

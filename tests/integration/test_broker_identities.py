@@ -74,6 +74,7 @@ class World:
             "QILU_PLATFORM_CA": str(self.folder / "platform"),
             "QILU_PLATFORM_BROKER_RULES": str(self.rules),
             "QILU_PLATFORM_BROKER_FOR_NODES": f"127.0.0.1:{self.tls_port}",
+            "QILU_PLATFORM_BROKER_FOR_DEVICES": f"127.0.0.1:{self.broker.devices_port}",
         }
         command = [str(QILU), "platform", "run", "--db", f"sqlite:///{self.folder}/registry.sqlite"]
         command += ["--port", str(self._http_port)]
@@ -128,6 +129,7 @@ class Client:
         files: Path | None,
         *,
         login: str | None = None,
+        password: str | None = None,
         tls: bool = False,
         id: str = "x",
         version: int = paho.MQTTv5,
@@ -149,7 +151,7 @@ class Client:
         client.on_message = lambda _client, _data, message: self.received.put(message.topic)
         client.reconnect_delay_set(1000, 1000)
         if login is not None:
-            client.username_pw_set(login, world.keyring.password(login))
+            client.username_pw_set(login, password or world.keyring.password(login))
         tls = tls or files is not None
         if tls:
             own = [] if files is None else [str(files / "node.crt"), str(files / "node.key")]
@@ -160,7 +162,8 @@ class Client:
             properties.SessionExpiryInterval = 0xFFFF_FFFF if keep else 0
             more = {"clean_start": not keep, "properties": properties}
         try:
-            client.connect("127.0.0.1", world.tls_port if tls else world.port, **more)
+            port = world.broker.devices_port if password else world.tls_port if tls else world.port
+            client.connect("127.0.0.1", port, **more)
         except OSError as error:
             self._answers.put(str(error))
         client.loop_start()
@@ -346,6 +349,49 @@ def test_a_suspended_enterprise_is_out_and_comes_back(
     world.platform.resume_enterprise(B)
     until(lambda: node.publish(topic) < 0x80, "it speaks again")
     assert connect(files[B]).connected
+
+
+def test_a_device_with_a_password_publishes_as_its_own_unit_until_that_is_revoked(
+    world: World, files: dict[str, Path], connect: Callable[..., Client]
+) -> None:
+    unit, own = "with-password", f"qilu/v1/{GROUP[A]}/{A}/with-password/telemetry"
+    world.platform.create_unit("motor", A, id=unit)
+
+    def issued() -> dict[str, Any]:
+        made = world.platform.issue_device_password(unit)
+        given = {"login": made.username, "password": made.password, "tls": True}
+        until(lambda: connect(**given).connected, "the broker knows it")
+        return given
+
+    first = issued()
+    device, operator = connect(**first), connect(login="operator")
+    operator.subscribe("qilu/v1/#")
+    assert device.publish(own) < 0x80
+    assert operator.received.get(timeout=PATIENCE_S) == own
+    for topic in (*topics_of(A, GROUP[A]), own.replace(A, B), f"{own}/more", "qilu/v1/clock", f"$SYS/{unit}"):
+        assert device.publish(topic) == NOT_AUTHORIZED, topic
+    device.subscribe("#")
+    # Its client id is its user name: it takes over nobody's session, and has no second one.
+    gateway = connect(login="gateway", id="qilu-gateway-qilu")
+    assert connect(**first, id="qilu-gateway-qilu").connected
+    assert not gateway.disconnected
+    assert device.received.empty()
+
+    second = issued()
+    assert not connect(**first).connected
+    device = connect(**second)
+    assert device.publish(own) < 0x80
+    world.platform.suspend_unit(unit)
+    until(lambda: device.disconnected, "suspended, it is out")
+    world.platform.resume_unit(unit)
+    until(lambda: connect(**second).connected, "resumed, it is back")
+    device = connect(**second)
+    world.platform.revoke_device_password(unit)
+    until(lambda: device.disconnected, "revoked, it is out")
+    assert not connect(**second).connected
+    # Nobody else noticed.
+    assert connect(files[A]).publish(topics_of(A, GROUP[A])[0]) < 0x80
+    assert gateway.disconnected is False
 
 
 def test_the_example_that_comes_with_a_certificate_runs_as_it_is(

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from qilu.keyring import Keyring
 from qilu_common.addresses import (
+    BROKER_DEVICES_PORT,
     BROKER_PORT,
     BROKER_TLS_PORT,
     DATABASE,
@@ -28,7 +29,7 @@ SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_tex
 ]
 DATA_SOURCE = ROOT / "dashboards" / "provisioning" / "datasources" / "influxdb.yaml"
 PORTS = {
-    "mosquitto": {BROKER_PORT, BROKER_TLS_PORT},
+    "mosquitto": {BROKER_PORT, BROKER_TLS_PORT, BROKER_DEVICES_PORT},
     "influxdb": {INFLUX_PORT},
     "platform": {PLATFORM_PORT},
     "gateway": {GATEWAY_PORT},

@@ -175,7 +175,8 @@ async def revoke_certificate(runtime: RuntimeDep, caller: Holder, serial: Serial
     "/broker/rules", response_model=BrokerRulesOut, responses=AWAY | {204: {"description": "Unchanged."}}
 )
 async def get_broker_rules(runtime: RuntimeDep, _: Gateway, known: Known = None) -> Any:
-    """The rules of edge nodes as files for Mosquitto: the topics of each, and the revocation list. 204 when
+    """The rules of edge nodes as files for Mosquitto: the topics of each and of devices with a password,
+    the hashes of those passwords, and the revocation list. 204 when
     `known` is still the version."""
     found = await runtime.served_rules.newer_than(known, runtime.database)
     if found is None:

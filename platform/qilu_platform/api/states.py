@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.api.resources import AnId, Reader, change, show
 from qilu_platform.broker.certificates import touch_rules
+from qilu_platform.broker.device_passwords import touch_if_it_has_one
 from qilu_platform.database.schema import units
 from qilu_platform.errors import Conflict, NotFound
 from qilu_platform.models.answers import ContractOut, EnterpriseOut, UnitOut
@@ -79,6 +80,7 @@ async def suspend_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Respon
 
     def work(connection: Connection) -> bool:
         changed = suspending.suspend_unit(connection, id)
+        touch_if_it_has_one(connection, id)
         # An operator makes the owner's suspension its own: from then on the owner cannot end it.
         return changed or (caller.enterprise is None and suspended_by_owner(connection, id))
 
@@ -93,6 +95,7 @@ async def resume_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Respons
 
     def work(connection: Connection) -> bool:
         changed = suspending.resume_unit(connection, id)
+        touch_if_it_has_one(connection, id)
         if changed and caller.enterprise is not None and not suspended_by_owner(connection, id):
             raise Conflict(f"unit {id} was suspended by an operator: ask for it to be resumed.")
         return changed
@@ -105,7 +108,12 @@ async def resume_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Respons
 async def retire_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
     """Takes it out of the current counts, for good; its id is never used again."""
     await show(runtime, caller, "units", id)
-    await change(runtime, caller, f"units/{id}", "retired", lambda found: suspending.retire_unit(found, id))
+
+    def work(connection: Connection) -> bool:
+        touch_if_it_has_one(connection, id)
+        return suspending.retire_unit(connection, id)
+
+    await change(runtime, caller, f"units/{id}", "retired", work)
     return await show(runtime, caller, "units", id)
 
 

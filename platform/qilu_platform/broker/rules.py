@@ -1,10 +1,12 @@
-"""Mosquitto's rules from the registry, as files: the topics of each edge node (`nodes.acl`), and revoked
-certificates (`crl.pem`).
+"""Mosquitto's rules from the registry, as files: the topics of each edge node and of each device with a
+password (`nodes.acl`), revoked certificates (`crl.pem`), and the hashes of devices' passwords
+(`devices.passwords`).
 
-Mosquitto uses them as `acl_file` and `crlfile`, and reads them again on SIGHUP, which its supervisor sends
-when a file has changed. A node that lost its right loses its lines, so its open connections are muted as
-well. Rights of services do not belong in `nodes.acl`: a reload takes them from a session that was restored
-from disk and is offline (docs/decisions/054-rights-that-survive-a-reload.md).
+Mosquitto uses them as `acl_file`, `crlfile`, and part of `password_file`, and reads them again on SIGHUP,
+which its supervisor sends when a file has changed. A node that lost its right loses its lines, so its open
+connections are muted as well; a device that lost its password is disconnected. Rights of services do not
+belong in `nodes.acl`: a reload takes them from a session that was restored from disk and is offline
+(docs/decisions/054-rights-that-survive-a-reload.md).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from qilu_contract.wire.doors import DOORS
 
 from qilu_platform.broker.authority import Authority, Revoked
 from qilu_platform.broker.certificates import Node, nodes, revocations, rules_version
+from qilu_platform.broker.device_passwords import Login, logins
 from qilu_platform.database.transactions import Database
 
 log = structlog.get_logger()
@@ -39,23 +42,40 @@ pattern readwrite spBv1.0/+/+/%u/#
 _HOST = "pattern read spBv1.0/STATE/+\n"
 
 
-def acl(found: Sequence[Node]) -> str:
+def acl(found: Sequence[Node], devices: Sequence[Login] = ()) -> str:
     """The ACL: each node reads and writes the topics of its own name in its own group, and reads the host's
-    STATE."""
+    STATE; each device writes its own topic."""
+    own = "".join(
+        f"user {device.user}\n" + "".join(f"topic write {topic}\n" for topic in device.topics)
+        for device in devices
+    )
     if len(found) > MAX_LINES_FOR:
-        return _FOR_ALL + _HOST
-    return _HOST + "".join(
-        f"user {node.enterprise}\n"
-        f"topic readwrite spBv1.0/{node.county}/+/{node.enterprise}/#\n"
-        + "".join(f"topic write {door.topic(node.county, node.enterprise, '+')}\n" for door in DOORS)
-        for node in found
+        return _FOR_ALL + _HOST + own
+    return (
+        _HOST
+        + own
+        + "".join(
+            f"user {node.enterprise}\n"
+            f"topic readwrite spBv1.0/{node.county}/+/{node.enterprise}/#\n"
+            + "".join(f"topic write {door.topic(node.county, node.enterprise, '+')}\n" for door in DOORS)
+            for node in found
+        )
     )
 
 
+def passwords(devices: Sequence[Login]) -> str:
+    """Lines of the broker's password file."""
+    return "".join(f"{device.user}:{device.hash}\n" for device in devices)
+
+
 def write_rules(
-    folder: Path, authority: Authority, found: Sequence[Node], revoked: Sequence[Revoked]
+    folder: Path,
+    authority: Authority,
+    found: Sequence[Node],
+    revoked: Sequence[Revoked],
+    devices: Sequence[Login] = (),
 ) -> bool:
-    """Write both files, each atomically; returns whether anything was written. An unchanged file is not
+    """Write the files, each atomically; returns whether anything was written. An unchanged file is not
     written, because the broker reads its rules again after every write: the list is signed again only when
     its entries changed or it is a day old."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,10 +83,10 @@ def write_rules(
     if not authority.vouches_for(_content(folder / "crl.pem"), revoked, SIGN_AGAIN):
         _replace(folder / "crl.pem", authority.crl(revoked, number=time.time_ns() // 1_000_000))
         written = True
-    text = acl(found).encode()
-    if _content(folder / "nodes.acl") != text:
-        _replace(folder / "nodes.acl", text)
-        written = True
+    for name, text in (("nodes.acl", acl(found, devices)), ("devices.passwords", passwords(devices))):
+        if not (folder / name).exists() or _content(folder / name) != text.encode():
+            _replace(folder / name, text.encode())
+            written = True
     return written
 
 
@@ -116,12 +136,17 @@ class ServedRules:
         if version == known:
             return None
         if version != self._version:
-            found, revoked = await database.read(
-                lambda connection: (nodes(connection), revocations(connection))
+            found, revoked, devices = await database.read(
+                lambda connection: (nodes(connection), revocations(connection), logins(connection))
             )
             number = time.time_ns() // 1_000_000
             pem = await database.compute(lambda: self._authority.crl(revoked, number))
-            self._version, self._files = version, {"nodes.acl": acl(found), "crl.pem": pem.decode()}
+            self._version = version
+            self._files = {
+                "nodes.acl": acl(found, devices),
+                "crl.pem": pem.decode(),
+                "devices.passwords": passwords(devices),
+            }
         return version, self._files
 
 
@@ -140,9 +165,13 @@ class BrokerRules:
         version = await database.read(rules_version)
         if now_s < self._not_before_s or (version == self._version and now_s - self._looked_s < LOOK_AGAIN_S):
             return
-        wanted = await database.read(lambda connection: (nodes(connection), revocations(connection)))
+        wanted = await database.read(
+            lambda connection: (nodes(connection), revocations(connection), logins(connection))
+        )
         if await database.compute(lambda: write_rules(self._folder, self._authority, *wanted)):
-            log.info("broker rules written", nodes=len(wanted[0]), revoked=len(wanted[1]))
+            log.info(
+                "broker rules written", nodes=len(wanted[0]), revoked=len(wanted[1]), devices=len(wanted[2])
+            )
             # A broker that reads its rules does nothing else: it gets ten times as long for its work.
-            self._not_before_s = now_s + min(len(wanted[0]), MAX_LINES_FOR) / 1000
+            self._not_before_s = now_s + (min(len(wanted[0]), MAX_LINES_FOR) + len(wanted[2])) / 1000
         self._version, self._looked_s = version, now_s

@@ -176,6 +176,19 @@ class IssuedCertificate(Certificate, frozen=True):
     ca: str
 
 
+class Listener(msgspec.Struct, frozen=True):
+    host: str
+    port: int
+
+
+class DevicePassword(msgspec.Struct, frozen=True):
+    """A device's log-in at the broker, with its password: shown once."""
+
+    username: str
+    password: str
+    listener: Listener
+
+
 class Import(msgspec.Struct, frozen=True):
     """A job of bulk import: `offset` bytes of its file are done."""
 

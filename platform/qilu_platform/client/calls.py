@@ -26,6 +26,7 @@ from qilu_platform.client.answers import (
     Command,
     Contract,
     County,
+    DevicePassword,
     DeviceProblem,
     Enterprise,
     EquipmentClass,
@@ -244,6 +245,13 @@ class Platform:
 
     def revoke_certificate(self, id: str) -> Certificate:
         return self._call(Certificate, "POST", f"/v1/certificates/{id}/revoke")
+
+    def issue_device_password(self, unit: str) -> DevicePassword:
+        """A new password of the unit at the broker; the one before ends."""
+        return self._call(DevicePassword, "POST", f"/v1/units/{unit}/password")
+
+    def revoke_device_password(self, unit: str) -> None:
+        self._send("DELETE", f"/v1/units/{unit}/password")
 
     def ca(self) -> bytes:
         """The authority's certificate in PEM; needs no key."""

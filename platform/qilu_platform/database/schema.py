@@ -252,6 +252,16 @@ certificates = Table(
     Index("certificates_by_enterprise", "enterprise", "id"),
 )
 
+# Passwords of single devices at the broker, as hashes.
+device_passwords = Table(
+    "device_passwords",
+    metadata,
+    Column("unit", _ID, primary_key=True),
+    Column("hash", Text, nullable=False),
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("issued_by", _ID, nullable=False),
+)
+
 # Answers to creates that carried an Idempotency-Key, for a day.
 answers = Table(
     "answers",

@@ -245,6 +245,32 @@ def list_unit_problems(
     _print_problems(problems, as_json)
 
 
+@unit_app.command("password")
+def unit_password(
+    unit: Annotated[str, typer.Argument(help="Id of the unit")],
+    revoke: Annotated[bool, typer.Option("--revoke", help="End the unit's password instead")] = False,
+    platform: Url = None,
+    state: State = _VAR,
+    as_json: Json = False,
+) -> None:
+    """Make a user name and password with which a device publishes as this unit, over TLS. The password is
+    shown once; the unit's password before it ends.
+
+    Example: qilu unit password my-motor
+    """
+    with open_platform(platform, state) as client:
+        if revoke:
+            client.revoke_device_password(unit)
+            _say(f"{unit} has no password any more.")
+            return
+        made = client.issue_device_password(unit)
+    if as_json:
+        print_json(made)
+    else:
+        at = f"mqtts://{made.listener.host}:{made.listener.port}"
+        _say(f"{at}  user {made.username}  password {made.password}")
+
+
 def _print_problems(problems: Sequence[DeviceProblem], as_json: bool) -> None:
     if as_json:
         print_json(problems)

@@ -4,6 +4,7 @@ import { get, id, post } from "../core/api.js";
 import { html, panel, svg } from "../core/dom.js";
 import { enterpriseName, named, t, time, unitText, value } from "../core/language.js";
 import { icon } from "../core/icons.js";
+import { devicePassword } from "../parts/device_password.js";
 import { problemList } from "../parts/problem_list.js";
 import { snippets } from "../parts/snippets.js";
 import { upload } from "../parts/upload.js";
@@ -88,7 +89,7 @@ async function waiting(root, app, unitId) {
   const unit = await get(`v1/units/${id(unitId)}`);
   const class_ = catalogue.class(unit.class);
   const at = await get("v1/connection");
-  const ready = snippets(unit, class_, at);
+  let ready = snippets(unit, class_, at);
   const text = html("code");
   const save = html("button", { type: "button", class: "quiet", onclick: () => download(new Blob([text.textContent]), ready[chosen][2] ?? "snippet.txt") }, t("connect.save"));
   const copy = html("button", { type: "button", class: "quiet", onclick: async () => {
@@ -104,6 +105,10 @@ async function waiting(root, app, unitId) {
     for (const tab of tabs.children) tab.setAttribute("aria-pressed", String(tab.value === key));
   }
   choose(chosen);
+  const login = await devicePassword(app, unit, at, (made) => {
+    ready = snippets(unit, class_, at, made);
+    choose(chosen);
+  });
   const note = html("p", { class: "fault", role: "alert" });
   const zip = html("button", { type: "button", disabled: !at.tls, onclick: async () => {
     const answer = await fetch(`v1/enterprises/${id(unit.enterprise)}/certificates/bundle`, {
@@ -128,7 +133,7 @@ async function waiting(root, app, unitId) {
     html("p", { class: "crumbs" }, html("span", { class: "class" }, icon(unit.class), html("b", {}, unit.name || unit.id), html("code", {}, unit.id))),
     html("div", { class: "halves" },
       panel(t("connect.how"), html("span", { class: "row" }, copy, save), tabs, html("pre", { tabindex: 0 }, text),
-        html("div", { class: "row" }, zip, html("small", {}, at.tls ? t("connect.zipAbout") : t("connect.noZip"))), note),
+        login, html("div", { class: "row" }, zip, html("small", {}, at.tls ? t("connect.zipAbout") : t("connect.noZip"))), note),
       html("div", { class: "stack" }, html("section", { class: "panel", "aria-label": t("connect.first") }, state),
         panel(t("connect.refused"), null, problems))));
   return {
