@@ -34,6 +34,7 @@ from qilu_platform.api import (
     registry,
     sessions,
     states,
+    webhooks,
 )
 from qilu_platform.api.common import check_query
 from qilu_platform.api.description import DescribedApp
@@ -106,6 +107,7 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
         sessions,
         pipeline,
         policies,
+        webhooks,
     ):
         app.include_router(part.router, dependencies=[Depends(check_query)])
     app.include_router(certificates.public, dependencies=[Depends(check_query)])

@@ -41,6 +41,7 @@ from qilu_platform.monitoring.overview import Activity
 from qilu_platform.monitoring.policies import PolicyModel
 from qilu_platform.monitoring.replay import Show
 from qilu_platform.monitoring.ticker import Ticker
+from qilu_platform.monitoring.webhooks import Webhooks, check_targets
 from qilu_platform.registry.keys import ensure_keys
 from qilu_platform.settings import Settings
 
@@ -52,6 +53,7 @@ PIPELINE_S = 2.0
 RULES_S = 1.0
 ALARMS_S = 2.0
 ACTIVITY_S = 10.0
+WEBHOOKS_S = 0.5
 ROLL_UP, ROLL_UP_S = "roll-up", 10
 FAREWELL_S = 2.0
 ROOM_S = 1.0
@@ -79,6 +81,7 @@ class Runtime:
     commander: Commander | None
     model: PolicyModel | None
     show: Show
+    webhooks: Webhooks | None
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
 
@@ -98,6 +101,8 @@ async def open_runtime(
 
     Raises ConfigError for settings that cannot work.
     """
+    hook_secret = settings.webhook_secret
+    check_targets(settings.webhooks, None if hook_secret is None else _open(hook_secret))
     async with AsyncExitStack() as stack:
         password = None if settings.db_password is None else settings.db_password.get_secret_value()
         database = await _open_database(stack, settings.db_url, password)
@@ -127,6 +132,7 @@ async def open_runtime(
             commander,
             PolicyModel(settings.model) if settings.model else None,
             Show(settings.replay_scenarios),
+            _webhooks(settings, database),
             made,
         )
         steps = _steps(runtime)
@@ -147,6 +153,13 @@ async def open_runtime(
             for name, _, step in steps:
                 if name == ROLL_UP:
                     await _farewell(name, step)
+
+
+def _webhooks(settings: Settings, database: Database) -> Webhooks | None:
+    """None where no URL is to be notified."""
+    if not settings.webhooks or settings.webhook_secret is None:
+        return None
+    return Webhooks(database, settings.webhooks, _open(settings.webhook_secret))
 
 
 async def _open_database(stack: AsyncExitStack, url: str, password: str | None) -> Database:
@@ -210,6 +223,8 @@ def _steps(runtime: Runtime) -> Steps:
     if runtime.settings.broker_rules is not None:
         rules = BrokerRules(runtime.settings.broker_rules, runtime.authority)
         found.append(("broker rules", RULES_S, lambda: rules.step(runtime.database)))
+    if runtime.webhooks is not None:
+        found.append(("webhooks", WEBHOOKS_S, runtime.webhooks.step))
     if runtime.store is not None:
         found += _steps_with_store(runtime, runtime.store, ticker)
     return found
@@ -246,6 +261,8 @@ def _steps_with_store(runtime: Runtime, store: PlatformStore, ticker: Ticker) ->
     async def show_alarms() -> None:
         points = await store.newest("alarm", {"open": 1}, 0, MAX_TIME_MS, MAX_ROWS)
         ticker.hear_alarms(points)
+        if runtime.webhooks is not None:
+            await runtime.webhooks.hear(points, store)
         runtime.hub.publish("alarms", alarms.counts(points))
 
     async def show_activity() -> None:

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     assumptions: Path | None = None
     """The programme model's figures, a CSV file that the console shows."""
 
+    webhooks: tuple[str, ...] = ()
+    """URLs that are notified of alarms: a JSON list in QILU_PLATFORM_WEBHOOKS. Needs `webhook_secret`."""
+
     model: tuple[str, ...] = ()
     """Command that computes a policy's outcome: JSON on stdin, JSON on stdout. Empty: there is no model."""
     replay_scenarios: tuple[str, ...] = ()
@@ -61,6 +64,7 @@ class Settings(BaseSettings):
 
     db_password: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_DB_PASSWORD"))
     store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))
+    webhook_secret: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_WEBHOOK_SECRET"))
     # Keys that others hold already when the platform starts: it makes sure that it knows them.
     api_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_API_KEY"))
     ingest_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INGEST_KEY"))

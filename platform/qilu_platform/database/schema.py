@@ -347,3 +347,21 @@ alarm_notes = Table(
     Column("shelved_until_ms", BigInteger),
     Column("shelved_by", _ID),
 )
+
+# Notifications of alarms, for each URL (`target` is a digest of it): the queue, and what was delivered.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("target", String(64), nullable=False),
+    Column("subject", String(255), nullable=False),  # what it is about: once for each target
+    Column("at_ms", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(16), nullable=False),  # waiting, delivered, failed
+    Column("attempts", Integer, nullable=False),
+    Column("next_ms", BigInteger, nullable=False),  # of the next attempt
+    Column("answer", Text),  # of the last attempt
+    Index("webhook_deliveries_once", "target", "subject", unique=True),
+    Index("webhook_deliveries_due", "state", "next_ms"),
+    Index("webhook_deliveries_by_age", "at_ms", "id"),
+)

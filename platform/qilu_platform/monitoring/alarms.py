@@ -27,9 +27,14 @@ MAX_NOTES = 100_000
 """Rows of notes; beyond, those whose shelf has ended and that were acknowledged longest ago are dropped."""
 
 
+def tags_of(point: Point) -> dict[str, str]:
+    """The tags of a point of the measurement `alarm`, by name."""
+    return dict(zip(_TAGS, point.tags, strict=True))
+
+
 def shown(point: Point, note: Mapping[str, Any] | None, now_ms: int) -> dict[str, Any]:
     """An alarm as the API shows it."""
-    tags, fields = dict(zip(_TAGS, point.tags, strict=True)), point.fields
+    tags, fields = tags_of(point), point.fields
     is_open = bool(fields.get("open"))
     duration_s = float(fields.get("duration_s", 0.0))
     note = note or {}
