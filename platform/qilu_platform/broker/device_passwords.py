@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qilu_common.mosquitto_password import mosquitto_hash
-from qilu_contract.wire.doors import DOORS
 from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.doors import DOORS
 from sqlalchemy import Connection, delete, func, select
 
 from qilu_platform.broker.certificates import touch_rules
