@@ -108,7 +108,7 @@ async def connects_a_device(up: Up, page: Page) -> None:
     assert found is not None
     up.publish(found[1], {"ts": int(time.time()), "power_in": 11.2})
     await expect(page.locator(".problems")).to_contain_text("looks like seconds")
-    # With a password of its own, by the program that the page shows.
+    # With the password of this device, by the program that the page shows.
     await page.get_by_role("button", name="Make a password for this device").click()
     await expect(page.locator(".device-password .secret")).to_be_visible()
     await page.get_by_role("button", name="Python").click()

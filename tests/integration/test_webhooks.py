@@ -120,7 +120,7 @@ async def test_an_alarm_is_notified_once_when_it_begins_and_when_it_ends(
             assert {each["state"] for each in nobody} <= {"waiting", "failed"}
             await store.write([alarm("pump-2", now_ms + 1)])
             await eventually(lambda: other.events()[3:] == ["alarm.opened"], "opened")
-        # A platform that starts again tells nobody twice, and what began while it was away.
+        # A platform that starts again tells nobody twice, and what began while it was stopped.
         async with served(tmp_path, **told) as (_url, store, api):
             await store.write([alarm("pump-3", now_ms + 2)])
             await eventually(lambda: other.events()[4:] == ["alarm.opened"], "opened")
