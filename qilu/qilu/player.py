@@ -184,7 +184,7 @@ class Player:
             await self._platform.close()
 
     async def toggle(self) -> None:
-        """Pause or resume, as a viewer may: the platform is told, so that all viewers see it."""
+        """Pause or resume, as a viewer may: the platform is informed, so that all viewers see it."""
         async with self._wishes:
             paused = self._running.is_set()
             await self._pause(paused)

@@ -1,4 +1,4 @@
-"""`qilu programme run --live` with a stack of its own: the run in it, and after its end the console, on which
+"""`qilu programme run --live` with its own stack: the run in it, and after its end the console, on which
 it can be started again."""
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ async def test_a_run_is_paused_resumed_and_begun_again_in_the_browser(
             await page.get_by_role("link", name="Programme").click()
             show = page.locator(".replay")
             await expect(show).to_contain_text("paused")
-            await show.get_by_role("button", name="Go on").click()
+            await show.get_by_role("button", name="Resume").click()
             await show.get_by_role("button", name="Pause").click()
             await expect(show).to_have_attribute("data-state", "paused")
             assert "default: paused" in await asyncio.to_thread(qilu, "status")
@@ -72,7 +72,7 @@ async def test_a_run_is_paused_resumed_and_begun_again_in_the_browser(
             assert (state / "before" / "registry.sqlite").exists()
             await show.get_by_role("button", name="Pause").click()
             await expect(show).to_have_attribute("data-state", "paused")
-            # What the browser says of a platform that is away, and no more.
+            # The browser reports requests that failed meanwhile, and nothing else.
             assert [each for each in said if "Failed to load resource" not in each] == []
             stack.send_signal(signal.SIGINT)
             assert await asyncio.wait_for(stack.wait(), 60) == 0, output.read_text()

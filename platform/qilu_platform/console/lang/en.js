@@ -343,7 +343,7 @@ export default {
   "replay.paused": "paused",
   "replay.stopped": "stopped",
   "replay.pause": "Pause",
-  "replay.resume": "Go on",
+  "replay.resume": "Resume",
   "replay.again": "Play again",
   "replay.choose": "Scenario",
   "replay.start": "Begin",
