@@ -45,7 +45,7 @@ STUCK_S = 60.0
 """Time without progress of the counts after which the month's equipment is published again, once."""
 POLL_MIN_S, POLL_MAX_S = 0.02, 0.1
 WISHES_S = 0.5
-"""How often the player looks whether viewers want it to pause or to go on."""
+"""How often the player looks whether viewers want it to pause or to resume."""
 _T = TypeVar("_T")
 Done = Callable[[Month, int, int], None]
 """Called with the month, and the numbers of the run's units that are published and counted."""

@@ -54,7 +54,7 @@ async def issue_device_password(runtime: RuntimeDep, caller: Holder, id: AnId) -
     if at is None:
         raise Problem(
             409,
-            "The built-in broker reads its users when it starts, so no device gets a password of its own: "
+            "The built-in broker reads its users when it starts, so no device gets its own password: "
             "install Mosquitto 2.0.21 or newer and start the stack again. On this machine the log-in in the "
             "stack's `env` file works for every device.",
         )

@@ -51,7 +51,7 @@ async def pause_replay(runtime: RuntimeDep, _caller: Operator) -> Response:
 
 @router.post("/programme/replay/resume", status_code=204, response_model=None, responses=PROBLEMS | CONFLICT)
 async def resume_replay(runtime: RuntimeDep, _caller: Operator) -> Response:
-    """Ask the player to go on."""
+    """Ask the player to resume."""
     runtime.show.pause(False)
     return Response(status_code=204)
 

@@ -109,7 +109,7 @@ class WantedOut(BaseModel):
 
 class ReplayOut(BaseModel):
     standing: ReplayIn | None = Field(description="Null: no run has been played since the platform started.")
-    wanted: WantedOut = Field(description="What viewers asked for and the run may not have followed yet.")
+    wanted: WantedOut = Field(description="Requested by viewers; the run follows within a second.")
     scenarios: list[str] = Field(description="Those that can be started here; the present one first.")
 
 

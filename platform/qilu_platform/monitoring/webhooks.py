@@ -1,6 +1,6 @@
 """Notifications of alarms to URLs of the operator's choice, signed, with retries.
 
-What begins or ends becomes a row for each URL, once, however many replicas see it; a row is the queue and the
+Each begin and each end is entered as a row for each URL, once for all replicas; the rows are the queue and the
 log at once. One task posts rows that are due. It claims each by moving its next attempt, so that no two
 replicas post the same one at a time.
 """
@@ -95,7 +95,7 @@ class Webhooks:
         now = {_key(point): point for point in points}
         before = self._open
         if before is None:
-            # Those that were open before a restart are in the table, unless nobody was to hear of them.
+            # Those that were open before a restart are in the table, unless no URL was configured then.
             before = dict.fromkeys(now) if await self._database.read(_is_empty) else {}
         events = [("alarm.opened", point) for key, point in now.items() if key not in before]
         for unit, signal, since_ms in (key for key in before if key not in now):

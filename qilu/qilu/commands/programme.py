@@ -358,7 +358,7 @@ def pause(platform: Url = None, state: State = LIVE_STATE) -> None:
     """
     with open_platform(platform, state) as client:
         client.pause_replay()
-    console().print("The run pauses within a second; `qilu programme resume` goes on.")
+    console().print("The run pauses within a second; `qilu programme resume` continues it.")
 
 
 @app.command()
@@ -369,7 +369,7 @@ def resume(platform: Url = None, state: State = LIVE_STATE) -> None:
     """
     with open_platform(platform, state) as client:
         client.resume_replay()
-    console().print("The run goes on.")
+    console().print("The run continues.")
 
 
 @app.command()
