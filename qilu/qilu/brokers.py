@@ -120,6 +120,12 @@ class NodeListener:
     rules: Path
     devices_port: int | None = None
 
+    def names(self) -> list[str]:
+        """Names in the broker's certificate; the first one is given to edge nodes."""
+        everywhere = self.host in ("0.0.0.0", "::")  # noqa: S104
+        first = socket.gethostname() if everywhere else self.host
+        return list(dict.fromkeys([first, "127.0.0.1", "::1", "localhost", socket.gethostname()]))
+
     def stamp(self) -> tuple[int, ...]:
         """Version of the rules; changes whenever the platform writes them."""
         changed = [(self.rules / name).stat().st_mtime_ns for name in _RULES]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import socket
 import sys
 import time
 from collections import deque
@@ -153,8 +152,8 @@ class Stack:
             port=self._port(config.port, "platform"),
             ca=state / "ca",
             broker_rules=nodes.rules,
-            broker_for_nodes=f"{_server_names(nodes)[0]}:{nodes.port}" if tls else None,
-            broker_for_devices=f"{_server_names(nodes)[0]}:{nodes.devices_port}" if ours else None,
+            broker_for_nodes=f"{nodes.names()[0]}:{nodes.port}" if tls else None,
+            broker_for_devices=f"{nodes.names()[0]}:{nodes.devices_port}" if ours else None,
             api_key=SecretStr(secret("QILU_API_KEY") or self.keyring.key("admin")),
             ingest_key=SecretStr(self.keyring.key("ingest")),
             fleet_key=SecretStr(self.keyring.key("fleet")),
@@ -210,7 +209,7 @@ class Stack:
         kind, why = choose_broker(config.broker)
         home, log = config.state / "broker", config.state / "log" / "broker.log"
         if kind == "mosquitto":
-            authority.ensure_server(home, _server_names(nodes))
+            authority.ensure_server(home, nodes.names())
             if not (nodes.rules / "crl.pem").exists():  # the platform brings them up to date when it runs
                 write_rules(nodes.rules, authority, [], [])
         tls = nodes if kind == "mosquitto" else None
@@ -347,13 +346,6 @@ class Stack:
 def _content_of(file: Path) -> str:
     """A shell expression for the content of a file."""
     return f'"$(cat {shlex.quote(str(file.resolve()))})"'
-
-
-def _server_names(nodes: NodeListener) -> list[str]:
-    """Names in the broker's certificate; the first one is given to edge nodes."""
-    everywhere = nodes.host in ("0.0.0.0", "::")  # noqa: S104
-    first = socket.gethostname() if everywhere else nodes.host
-    return list(dict.fromkeys([first, LOOPBACK, "::1", "localhost", socket.gethostname()]))
 
 
 def _with_login(url: str, user: str | None, password: str | None) -> str:

@@ -24,7 +24,7 @@ class Show:
         self._again: str | None = None
 
     def hear(self, standing: Mapping[str, Any]) -> None:
-        """The player's progress. A run that begins is not paused, whatever was requested from the one before."""
+        """The player's progress. A run that begins is not paused, even if the run before was."""
         if self._standing is None or self._standing["state"] not in _RUNS:
             self._paused = False
         self._standing = standing

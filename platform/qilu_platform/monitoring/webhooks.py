@@ -1,7 +1,7 @@
 """Notifications of alarms to URLs of the operator's choice, signed, with retries.
 
-Each begin and each end is entered as a row for each URL, once for all replicas; the rows are the queue and the
-log at once. One task posts rows that are due. It claims each by moving its next attempt, so that no two
+Each begin and each end is entered as a row for each URL, once for all replicas; the rows are the queue and
+the log at once. One task posts rows that are due. It claims each by moving its next attempt, so that no two
 replicas post the same one at a time.
 """
 
