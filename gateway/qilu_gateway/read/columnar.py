@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,19 @@ class Reader:
         if not topic.kind & BIRTH:
             self._topics[name] = number << 2 | topic.kind
         return True
+
+    def learn_all(self, held: Sequence[Held]) -> None:
+        """Cache the data topics of those of these messages whose units are admitted."""
+        units = [each.topic.unit for each in held]
+        numbers = np.fromiter(
+            map(self._units.numbers.get, units, repeat(-1)), dtype=np.int64, count=len(units)
+        )
+        known = np.flatnonzero(numbers >= 0)
+        owners = self._units.owners(numbers[known])
+        for at, number, owner in zip(known.tolist(), numbers[known].tolist(), owners, strict=True):
+            arrival, place, topic = held[at]
+            if owner == (topic.county, topic.enterprise) and not topic.kind & BIRTH:
+                self._topics[arrival.messages.topics[place]] = number << 2 | topic.kind
 
     def node(self, topic: bytes) -> EdgeNode | None:
         """The edge node of the topic, if it is known."""
@@ -130,10 +144,13 @@ class Reader:
     def _read_json(
         self, part: Part, mask: NDArray[np.bool_], strangers: dict[int, Topic], treatment: Treatment
     ) -> None:
-        held = [at for at in strangers if mask[at]]
-        for at in held:
-            if part.arrival.messages.payloads[part.places[at]].startswith(b"{"):
-                treatment.counts[at], treatment.held[at] = 1, True
+        places, payloads = part.places.tolist(), part.arrival.messages.payloads
+        held = [
+            at
+            for at, topic in strangers.items()
+            if topic.kind == JSON and payloads[places[at]].startswith(b"{")
+        ]
+        treatment.counts[held], treatment.held[held] = 1, True
         known = np.flatnonzero(mask & (part.numbers >= 0))
         classes = self._units.classes[part.numbers[known]]
         for class_ in np.unique(classes[classes >= 0]).tolist():
@@ -179,11 +196,13 @@ class Reader:
         arrival = part.arrival
         for group in made:
             arrival.counts += np.bincount(group.of, minlength=len(arrival.counts)).astype(np.int32)
-        held = []
-        for at in np.flatnonzero(treatment.held).tolist():
-            place = int(part.places[at])
-            arrival.counts[place] = treatment.counts[at]
-            held.append(Held(arrival, place, strangers[at]))
+        held_at = np.flatnonzero(treatment.held)
+        held_places = part.places[held_at]
+        arrival.counts[held_places] = treatment.counts[held_at]
+        held = [
+            Held(arrival, place, strangers[at])
+            for at, place in zip(held_at.tolist(), held_places.tolist(), strict=True)
+        ]
         plain = np.flatnonzero(~treatment.read & ~treatment.held)
         is_followed = treatment.followed[plain] | followed
         sequence = None

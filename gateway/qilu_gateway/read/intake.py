@@ -112,10 +112,10 @@ class Intake:
             leading = frozenset(found.leading)
             rest = [place for place in range(len(arrival.messages)) if place not in leading]
             found = await self._find(arrival, rest, latest_ms, followed)
-        for each in found.held:
-            self._waiting.hold(each.topic.unit, each)
-        held_readings = sum([int(arrival.counts[each.place]) for each in found.held])
-        self._in_flight.accept(found.read.weight + held_readings)
+        if found.held:
+            self._waiting.hold_all(found.held)
+        held_readings = arrival.counts[[each.place for each in found.held]].sum()
+        self._in_flight.accept(found.read.weight + int(held_readings))
         self._in_flight.counters.births += found.births
         for group in found.read.groups:
             self._admission.refresh_rows(group.columns.rows)
@@ -170,14 +170,17 @@ class Intake:
 
     async def _release(self, units: Iterable[str]) -> None:
         held: dict[Arrival, list[int]] = {}
+        undecoded: list[Held] = []
         judged: list[InFlightMessage] = []
         for unit, item in await self._waiting.release(units):
             if isinstance(item, Held):
+                undecoded.append(item)
                 held.setdefault(item.arrival, []).append(item.place)
-                self._reader.learn(item.arrival.messages.topics[item.place], item.topic)
             else:
                 self._plain.judge(item, self._admission.find(unit))
                 judged.append(item)
+        if undecoded:
+            self._reader.learn_all(undecoded)
         for message in judged:
             await self._batcher.add(message)
         for arrival, places in sorted(held.items(), key=lambda item: item[0].number):

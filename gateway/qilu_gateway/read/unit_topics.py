@@ -42,11 +42,11 @@ def parse(name: bytes) -> Topic | None:
     match = _OF_UNIT.fullmatch(name)
     if match is None:
         return None
-    history, county, said, *parts = (each.decode() for each in match.groups(b""))
-    if county:
-        kind = (HISTORIC if history else LIVE) + (BIRTH if said == "BIRTH" else 0)
-        return Topic(kind, county, *parts[:2])
-    return Topic(JSON, *parts[2:])
+    history, group, said, node, device, county, enterprise, unit = match.groups()
+    if group is None:
+        return Topic(JSON, county.decode(), enterprise.decode(), unit.decode())
+    kind = (HISTORIC if history else LIVE) + (BIRTH if said == b"BIRTH" else 0)
+    return Topic(kind, group.decode(), node.decode(), device.decode())
 
 
 def leading_births(names: Sequence[bytes]) -> list[int]:
@@ -74,7 +74,8 @@ def node(name: bytes) -> tuple[str, str] | None:
 
 def born_or_dead(names: Iterable[bytes]) -> set[tuple[str, str]]:
     """Nodes with a birth or death among these topics, as group and name."""
-    return {key for name in names if (key := _node(_BIRTH_OR_DEATH, name)) is not None}
+    some = (name for name in names if b"BIRTH/" in name or b"DEATH/" in name)
+    return {key for name in some if (key := _node(_BIRTH_OR_DEATH, name)) is not None}
 
 
 def units(names: Iterable[bytes]) -> set[str]:

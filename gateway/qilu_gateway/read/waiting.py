@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from qilu_gateway.admit.admission import Admission
 from qilu_gateway.read.in_flight import InFlight, InFlightMessage
@@ -20,13 +20,23 @@ class Waiting:
         return unit in self._by_unit
 
     def hold(self, unit: str, item: InFlightMessage | Held) -> None:
-        self.messages += 1
-        waiting = self._by_unit.get(unit)
-        if waiting is None:
-            self._by_unit[unit] = [item]
-            self._admission.ask([unit])
-        else:  # after its predecessors
-            waiting.append(item)
+        self._hold([(unit, item)])
+
+    def hold_all(self, items: Sequence[Held]) -> None:
+        self._hold([(item.topic.unit, item) for item in items])
+
+    def _hold(self, items: Sequence[tuple[str, InFlightMessage | Held]]) -> None:
+        by_unit, new = self._by_unit, []
+        for unit, item in items:
+            waiting = by_unit.get(unit)
+            if waiting is None:
+                by_unit[unit] = [item]
+                new.append(unit)
+            else:  # after its predecessors
+                waiting.append(item)
+        self.messages += len(items)
+        if new:
+            self._admission.ask(new)
 
     async def release(self, units: Iterable[str]) -> list[tuple[str, InFlightMessage | Held]]:
         """Remove and return the held messages of these units. If one message of a unit is decoded by itself,
@@ -35,7 +45,7 @@ class Waiting:
         for unit in units:
             items = self._by_unit.pop(unit, [])
             self.messages -= len(items)
-            if not all(isinstance(item, Held) for item in items):
+            if len(items) > 1 and not all(isinstance(item, Held) for item in items):
                 items = [await self._taken_apart(item) for item in items]
             found += [(unit, item) for item in items]
         return found

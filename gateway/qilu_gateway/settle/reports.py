@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 
 import numpy as np
 import structlog
@@ -30,12 +31,11 @@ class Reports:
         implies activity at that time."""
         if not firsts:
             return
-        units = self._units
-        for unit, ts_ms in firsts.items():
-            number = units.numbers.get(unit)
-            if number is not None:
-                units.on_cloud[number] = True
-                units.active_ms[number] = ts_ms
+        units, size = self._units, len(firsts)
+        numbers = np.fromiter(map(units.numbers.get, firsts, repeat(-1)), dtype=np.int64, count=size)
+        known = numbers >= 0
+        units.on_cloud[numbers[known]] = True
+        units.active_ms[numbers[known]] = np.fromiter(firsts.values(), dtype=np.int64, count=size)[known]
         self._outbox.notice()
 
     def heard(self, readings: Iterable[tuple[str, int]]) -> None:
