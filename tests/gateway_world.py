@@ -37,7 +37,7 @@ ENTERPRISE = "370202-e00001"
 MOTOR = CATALOGUE["motor"]
 OWNER = ("enterprise", "county", "city", "industry")
 START_MS = 1_700_000_000_000
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 async def eventually(condition: Callable[[], Any], what: str) -> None:

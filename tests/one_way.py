@@ -31,7 +31,7 @@ from qilu_gateway.read.columnar import Reader
 from qilu_gateway.read.reads import Found, Read
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
-from qilu_gateway.write import writer
+from qilu_gateway.write import store_gate, writer
 from qilu_stores import open_store
 from scripted_broker import Delivery, ScriptedBroker
 
@@ -291,7 +291,8 @@ def read_nothing(
 
 
 def main() -> None:
-    writer.SLOW_S = 600.0  # on a busy machine, too, only an unavailable store sends anything to the spool
+    # On a busy machine, too, only an unavailable store sends anything to the spool.
+    writer.SLOW_S = store_gate.PROBE_S = store_gate.SIFT_WRITE_S = 600.0
     seed, messages, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     if sys.argv[4:] == ["plain"]:
         Reader.read = read_nothing  # type: ignore[method-assign]

@@ -236,6 +236,11 @@ async def test_a_busy_store_is_left_alone_as_long_as_it_asks_for(
     assert asked[1] - asked[0] >= 2.9
 
 
+async def is_healthy(gateway: GatewayService) -> bool:
+    health: object = (await get(gateway, "/healthz")).json()
+    return health == {"status": "ok", "troubles": []}
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 async def test_refused_credentials_keep_the_data_and_are_told_while_they_are_refused(
     settings: Settings,
@@ -251,8 +256,10 @@ async def test_refused_credentials_keep_the_data_and_are_told_while_they_are_ref
         publisher.send_all([telemetry("m1", motor(second)) for second in range(10)])
         await eventually(lambda: gateway.counters.spooled == 10, "kept")
         await eventually(lambda: gateway.counters.store_errors >= 2, "tried again")
+        # On a busy machine a write may also take too long, which is another trouble of the store.
+        await eventually(lambda: f"answered {status}" in gateway.store_trouble, "refused")
         if status != 404:
-            assert gateway.counters.store_denied >= 2
+            await eventually(lambda: gateway.counters.store_denied >= 2, "refused again")
             assert "qilu_gateway_store_denied_total 0.0" not in (await get(gateway, "/metrics")).text
         told = (await get(gateway, "/healthz")).json()["reasons"]["store"]
         assert f"answered {status}" in told
@@ -262,7 +269,7 @@ async def test_refused_credentials_keep_the_data_and_are_told_while_they_are_ref
         assert (logged.out + logged.err).count(told) == 1
         fake_influx.answer = lambda _: STORED
         await eventually(lambda: gateway.counters.stored == 10, "stored")
-        assert (await get(gateway, "/healthz")).json() == {"status": "ok", "troubles": []}
+        await eventually_async(lambda: is_healthy(gateway), "healthy")
     assert letters(settings) == {}
 
 
