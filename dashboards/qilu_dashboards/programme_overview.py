@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.builders import dashboard, text
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from grafana_foundation_sdk.models.text import TextMode
+from qilu_contract.catalogue.claims import CLAIMS, WHY_CLAIMS_DIFFER
 from qilu_contract.catalogue.targets import CORE_TARGETS, TARGETS
 
 from qilu_dashboards.frame import (
@@ -65,6 +67,7 @@ def overview() -> Dashboard:
     _targets(made)
     _pace(made)
     _growth(made)
+    _claims(made)
     _cities(made)
     _parts(made)
     _vouchers(made)
@@ -133,6 +136,24 @@ def _growth(board: dashboard.Dashboard) -> None:
         "on cloud now 当前在云": 'last("enterprises_on_cloud_current")',
     }
     board.with_panel(graph("Enterprises 企业", each_interval(enterprises, _PROVINCE), "locale"))
+
+
+def _claims(board: dashboard.Dashboard) -> None:
+    """Reported counts are constant, so they are text. Our counts of today are in the row "Targets"."""
+    board.with_row(dashboard.Row("Two counting rules 两种统计口径"))
+    lines = ["| count | month | reported | by whom |", "|---|---|---|---|"]
+    for claim in CLAIMS:
+        target = CORE_TARGETS[claim.name]
+        more = "> " if claim.more else ""
+        lines.append(
+            f"| {target.title} {target.title_zh} | {claim.month} | {more}{claim.value:,} "
+            f"| {claim.who}: {claim.source} |"
+        )
+    lines += ["", f"The other panels count what is proven by telemetry. {WHY_CLAIMS_DIFFER}"]
+    panel = (
+        text.Panel().title("Reported by others 他方公布").mode(TextMode.MARKDOWN).content("\n".join(lines))
+    )
+    board.with_panel(panel.span(24).height(9))
 
 
 def _cities(board: dashboard.Dashboard) -> None:

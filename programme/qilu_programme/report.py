@@ -7,6 +7,7 @@ from html import escape
 from importlib.resources import files
 
 import numpy as np
+from qilu_contract.catalogue.claims import CLAIMS, WHY_CLAIMS_DIFFER
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import CITIES
 from qilu_contract.catalogue.targets import CORE_TARGETS
@@ -37,6 +38,7 @@ def page(ensemble: Ensemble) -> str:
         _headlines(ensemble),
         _curves(ensemble),
         _targets(ensemble),
+        _claims(ensemble),
         _places(ensemble),
         _industries(ensemble),
         _money(ensemble),
@@ -152,6 +154,26 @@ def _targets(ensemble: Ensemble) -> str:
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
     return _card("Core targets", "主要目标", table)
+
+
+def _claims(ensemble: Ensemble) -> str:
+    """The model's counts beside what was reported for the same month."""
+    rows = []
+    for claim in CLAIMS:
+        target, counted = CORE_TARGETS[claim.name], ensemble.median(claim.name)[LABELS.index(claim.month)]
+        ratio = f"{claim.value / counted:,.1f}" if counted else "–"
+        rows.append(
+            f'<tr><th scope="row">{escape(target.title)} <span lang="zh">{target.title_zh}</span></th>'
+            f'<td>{claim.month}</td><td class="n"><b>{counted:,.0f}</b></td>'
+            f'<td class="n">{"> " if claim.more else ""}{claim.value:,}</td><td class="n">{ratio}</td>'
+            f"<td>{escape(claim.who)}: {escape(claim.source)}</td></tr>"
+        )
+    table = (
+        '<div class="scroll"><table><thead><tr><th>Count</th><th>month</th><th class="n">proven by telemetry '
+        '(model)</th><th class="n">reported</th><th class="n">reported ÷ proven</th><th>by whom</th></tr>'
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+    return _card("Two counting rules", "两种统计口径", f'{table}<p class="note">{WHY_CLAIMS_DIFFER}</p>')
 
 
 def _places(ensemble: Ensemble) -> str:

@@ -130,6 +130,10 @@ async def test_a_suspended_unit_is_neither_admitted_nor_current_until_it_is_resu
         async def counts() -> tuple[int, int, int]:
             shown = (await client.get("/v1/programme")).json()
             target = next(each for each in shown["targets"] if each["name"] == "units_on_cloud")
+            # The reported count is beside the same proven count, and does not change.
+            (claim,) = (each for each in shown["claims"] if each["name"] == "units_on_cloud")
+            assert (claim["reported"], claim["month"]) == (30_000_000, "2020-10")
+            assert claim["proven"] == target["onboarded"]
             return target["onboarded"], target["current"], shown["active"]
 
         async def admitted() -> set[str]:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qilu_contract.catalogue.claims import CLAIMS, WHY_CLAIMS_DIFFER
 from qilu_contract.catalogue.places import CITIES
 from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_programme.charts import shade, short
 from qilu_programme.figures import FIGURES, TABLES
+from qilu_programme.months import CHECKPOINT, LABELS
 from qilu_programme.report import page
 from qilu_programme.runs import Comparison, Ensemble, as_json, compare, run_many, variant
 from qilu_programme.scenario import SETS, load_scenario
@@ -148,3 +150,23 @@ def test_a_report_without_a_folder_is_refused_before_it_runs(tmp_path: Path) -> 
     done = qilu("report", "--out", str(tmp_path / "no" / "report.html"))
     assert done.returncode == 2
     assert "make it first" in done.stderr
+
+
+def test_the_report_shows_both_counting_rules_and_the_gap() -> None:
+    """The press conference of October 2020 reports 30 million connected units."""
+    text = page(three_runs())
+    counted = three_runs().median("units_on_cloud")[CHECKPOINT]
+    (claim,) = (each for each in CLAIMS if each.name == "units_on_cloud")
+    assert (claim.month, claim.value) == (LABELS[CHECKPOINT], 30_000_000)
+    row = next(row for row in text.split("<tr>") if "30,000,000" in row)
+    assert f"<b>{counted:,.0f}</b>" in row
+    assert f">{30_000_000 / counted:,.1f}<" in row
+    assert WHY_CLAIMS_DIFFER in text
+
+
+def test_every_claim_is_about_a_target_and_a_month_of_the_programme() -> None:
+    assert list(CLAIMS) == sorted(CLAIMS, key=lambda claim: claim.month)
+    for claim in CLAIMS:
+        assert claim.name in CORE_TARGETS
+        assert claim.month in LABELS
+        assert (claim.mark, bool(claim.source)) == ("S", True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qilu_contract.catalogue.claims import CLAIMS
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import CITIES, PROVINCE
 from qilu_contract.catalogue.targets import CORE_TARGETS, Target
@@ -82,6 +83,18 @@ def programme(counts: Counts) -> dict[str, Any]:
     return {
         "as_of_ms": wall_ms(),
         "targets": targets,
+        "claims": [
+            {
+                "name": claim.name,
+                "month": claim.month,
+                "reported": claim.value,
+                "more": claim.more,
+                "proven": count(*counted_by(CORE_TARGETS[claim.name])[0]),
+                "who": claim.who,
+                "source": claim.source,
+            }
+            for claim in CLAIMS
+        ],
         "registered": {
             "enterprises": count("province", PROVINCE, "enterprises_registered"),
             "units": count("province", PROVINCE, "units_registered"),

@@ -57,9 +57,22 @@ class CityCountsOut(ClassCountsOut):
     enterprises_on_cloud: int
 
 
+class ClaimOut(BaseModel):
+    month: str = Field(description="Such as 2020-10.")
+    reported: int
+    more: bool = Field(description="The report says “more than”.")
+    proven: int = Field(description="This platform's count now, proven by telemetry.")
+    who: str
+    source: str
+    name: str = Field(description="The target that it is about.")
+
+
 class ProgrammeOut(BaseModel):
     as_of_ms: int
     targets: list[TargetOut]
+    claims: list[ClaimOut] = Field(
+        description="Counts that others reported, beside the same counts proven here."
+    )
     registered: RegisteredOut
     active: int = Field(description="Units with a reading in the last 24 hours.")
     contracts: dict[Kind, StandOut]
