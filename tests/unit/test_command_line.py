@@ -193,3 +193,9 @@ def test_a_fresh_stack_sets_the_earlier_one_aside(tmp_path: Path) -> None:
     with sole_stack(state), pytest.raises(ConfigError, match="stop it"):
         set_aside(state)
     assert (state / "registry.sqlite").read_text() == "in use"
+
+
+def test_publishing_needs_no_package_of_an_extra() -> None:
+    code = "import sys, qilu.publish; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"aiomqtt", "paho", "fastapi", "sqlalchemy", "duckdb"} & set(loaded.split())

@@ -134,9 +134,9 @@ def test_only_some_classes_are_exported_with_their_faults_and_nameplates(tmp_pat
         assert (kw is not None, flow is not None) == (chosen[unit] == "motor", chosen[unit] == "pump")
 
 
-@pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_other_libraries_read_an_export(tmp_path: Path, library: str) -> None:
-    pytest.importorskip(library, reason=f"{library} is not installed: it is no dependency")
+@pytest.mark.parametrize(("library", "reader"), [("pandas", "pyarrow"), ("polars", "polars")])
+def test_other_libraries_read_an_export(tmp_path: Path, library: str, reader: str) -> None:
+    pytest.importorskip(reader, reason=f"{reader} is not installed: it is no dependency")
     report = export(config(tmp_path / "out", load_scenario(), 40, "motor"))
     read = importlib.import_module(library).read_parquet
     found = read(tmp_path / "out" / "class=motor")

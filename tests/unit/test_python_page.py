@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import qilu_devices
 import qilu_gateway
@@ -27,6 +28,16 @@ def test_each_block_of_the_page_runs(number: int, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d readings (of|stored)", done.stdout)
+    assert ("2022-05-31 16:00" in done.stdout) == ("pandas" in BLOCKS[number])  # a table by hour
+
+
+def test_a_day_becomes_a_data_frame() -> None:
+    day = qilu_devices.simulate("motor", start="2022-06-01T00:00:00+08:00", duration="2h", seed=7)
+    frame = pandas.DataFrame(day).set_index("time")
+    hours = frame.resample("1h").mean(numeric_only=True)
+    assert list(hours.columns) == [signal.name for signal in CATALOGUE["motor"].signals]
+    first = day["time"] < np.datetime64("2022-05-31T17:00")
+    assert hours["power_in"].iloc[0] == pytest.approx(np.nanmean(day["power_in"][first]))
 
 
 def test_a_day_is_columns_of_equal_length_in_order_and_the_same_each_time() -> None:

@@ -111,7 +111,6 @@ class EdgeNode:
         self._rebirth_timer: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
         self._leaving = asyncio.Event()
-        self.bad_commands = 0
 
     @property
     def online(self) -> bool:
@@ -291,11 +290,8 @@ class EdgeNode:
 
     def _on_state(self, payload: bytes) -> None:
         state = State.decode(payload)
-        if state is None:
-            self.bad_commands += 1
-            return
-        if state.timestamp < self._host.timestamp:
-            return  # the will of an older connection of the host
+        if state is None or state.timestamp < self._host.timestamp:
+            return  # malformed, or the will of an older connection of the host
         before, self._host = self._host, state
         if state.online == before.online or self._leaving.is_set():  # STATE is retained: it comes again
             return
@@ -312,14 +308,13 @@ class EdgeNode:
         try:
             command = sparkplug.decode(payload)
         except BadReading:
-            self.bad_commands += 1
             return
         mark = marks.parse(command)
         if mark is not None:
             self._flow.answered(mark)
-        elif not any(metric.name == payloads.REBIRTH and metric.value is True for metric in command.metrics):
-            self.bad_commands += 1
-        elif self.backlog.online and self._rebirth_timer is None:
+            return
+        rebirth = any(metric.name == payloads.REBIRTH and metric.value is True for metric in command.metrics)
+        if rebirth and self.backlog.online and self._rebirth_timer is None:
             loop = asyncio.get_running_loop()
             wait_s = max(0.0, self._rebirth_at_s + REBIRTH_PAUSE_S - loop.time())
             self._rebirth_timer = loop.call_later(wait_s, self._rebirth)
@@ -328,16 +323,13 @@ class EdgeNode:
         try:
             target = topics.parse(topic)
         except BadReading:
-            self.bad_commands += 1
             return
         assert isinstance(target, topics.SparkplugTopic)
         assert target.device is not None
         device = self.backlog.devices.get(target.device)
         answer = self._on_command(device.unit if device is not None else None, target.device, payload)
-        if answer is None:
-            self.bad_commands += 1
-            return
-        self.backlog.add_answer(answer)
+        if answer is not None:
+            self.backlog.add_answer(answer)
         self.wake()
 
     def _rebirth(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 import msgspec
@@ -39,14 +39,6 @@ class Owner(msgspec.Struct, frozen=True, array_like=True):
     industry: str
 
 
-class UnitRecord(NamedTuple):
-    """A registered unit whose readings are accepted."""
-
-    class_: str
-    owner: Owner
-    on_cloud: bool
-
-
 class Answers(msgspec.Struct, frozen=True, rename={"class_": "class"}):
     """The platform's answer about the requested units, in their order: for each unit the positions of its
     class in `classes` and of its owner in `owners`. Both are -1 for a unit that is not admitted."""
@@ -56,13 +48,6 @@ class Answers(msgspec.Struct, frozen=True, rename={"class_": "class"}):
     class_: list[int]
     owner: list[int]
     on_cloud: list[bool]
-
-    def records(self) -> list[UnitRecord | None]:
-        """One record per unit; None for a unit that is not admitted."""
-        return [
-            None if class_ < 0 else UnitRecord(self.classes[class_], self.owners[owner], on_cloud)
-            for class_, owner, on_cloud in zip(self.class_, self.owner, self.on_cloud, strict=True)
-        ]
 
 
 class Barred(msgspec.Struct, frozen=True):

@@ -223,9 +223,6 @@ class Births:
         if number is not None:
             self._of(table.key[0].startswith(HISTORY)).sessions[number] = DEAD
 
-    def is_unsaved(self, key: Key) -> bool:
-        return key in self._unsaved
-
     def devices(self, county: str, node: str) -> list[str]:
         """The devices of an edge node whose births are durable."""
         before = f"{county}/{node}/"

@@ -23,7 +23,7 @@ from qilu_contract.readings import Value
 from qilu_contract.storage import MEASUREMENTS, Point
 from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
 
-from qilu_stores.duck.tables import LAST, all_points_of, make_tables, points_of, read_chunk, write
+from qilu_stores.duck.tables import LAST, MS, all_points_of, make_tables, points_of, read_chunk, write
 from qilu_stores.questions import aggregated, check_newest, check_series
 
 log = structlog.get_logger()
@@ -185,7 +185,7 @@ class DuckStore:
         schema = check_series(measurement, tags, ())
         where, values = _where(tags)
         columns = ", ".join(f'arg_max("{name}", {LAST})' for name in schema.fields)
-        sql = f'SELECT epoch_ms(max(ts)), {columns} FROM "{measurement}" WHERE {where}'  # noqa: S608  # names from the schema
+        sql = f'SELECT max({MS}), {columns} FROM "{measurement}" WHERE {where}'  # noqa: S608  # names from the schema
         [found] = await self._run(self._reader, lambda cursor: cursor.execute(sql, values).fetchall())
         return None if found[0] is None else _row(found, tuple(schema.fields))
 
@@ -208,10 +208,10 @@ class DuckStore:
         points = points_of(schema, fields, f"{where} AND ({any_value})")
         if every_ms is None:
             columns = ", ".join(f'"{name}"' for name in fields)
-            sql = f"SELECT epoch_ms(ts), {columns} FROM {points} ORDER BY ts"  # noqa: S608
+            sql = f"SELECT {MS}, {columns} FROM {points} ORDER BY ts"  # noqa: S608
         else:
             columns = ", ".join(_AGGREGATES[aggregate].format(f'"{name}"') for name in fields)
-            bucket = f"epoch_ms(ts) - epoch_ms(ts) % {every_ms:d}"
+            bucket = f"{MS} - {MS} % {every_ms:d}"
             sql = (
                 f'SELECT {bucket} AS "the bucket", {columns} FROM {points} '  # noqa: S608
                 'GROUP BY "the bucket" ORDER BY "the bucket"'
@@ -233,7 +233,7 @@ class DuckStore:
         where, values = _where(having)
         columns = ", ".join(f'"{name}"' for name in (*schema.tags, *schema.fields))
         sql = (
-            f'SELECT epoch_ms(ts), {columns} FROM "{measurement}" '  # noqa: S608  # names from the schema
+            f'SELECT {MS}, {columns} FROM "{measurement}" '  # noqa: S608  # names from the schema
             f"WHERE {where} AND {_within(start_ms, end_ms)} ORDER BY ts DESC LIMIT {limit:d}"
         )
         rows = await self._run(self._reader, lambda cursor: cursor.execute(sql, values).fetchall())

@@ -26,7 +26,10 @@ from qilu_stores.duck.upgrade import move_hourly_rows
 
 Batch = dict[str, Any]
 """Arrays by column; a masked value is none."""
-LAST = f"epoch_ms(ts)::HUGEINT * {2**40} + rowid"
+MS = "epoch_ms(ts::TIMESTAMP)"
+"""Time of a row, in milliseconds. Without the cast, DuckDB 2.0.1 fails to apply `epoch_ms` to a filtered
+TIMESTAMP_MS."""
+LAST = f"{MS}::HUGEINT * {2**40} + rowid"
 """Is greatest for the last point, and in it for what was written last: there are fewer than 2^40 rows."""
 _UNFIT = (KeyError, ValueError, TypeError, OverflowError, duckdb.DataError, duckdb.IntegrityError)
 _SQL_TYPES = {"float": "DOUBLE", "int": "BIGINT", "bool": "BOOLEAN"}
