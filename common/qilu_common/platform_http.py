@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx2
+import structlog
 from qilu_contract.errors import ConfigError, QiluError
 
 from qilu_common.backoff import Backoff
 from qilu_common.platform_address import platform_url
+
+log = structlog.get_logger()
 
 CALL_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
@@ -106,6 +109,7 @@ class PlatformHttp:
         Raises PlatformError, ConfigError."""
         loop, backoff = asyncio.get_running_loop(), Backoff(most_s=RETRY_MOST_S)
         deadline_s = loop.time() + patience_s
+        waits = False
         while True:
             try:
                 return await self.send(method, path, **more)
@@ -113,6 +117,9 @@ class PlatformHttp:
                 if loop.time() > deadline_s:
                     text = f"{error} It has been unavailable for {patience_s:.0f} s: is it running?"
                     raise PlatformAway(text, error.status) from error
+                if not waits:
+                    log.warning("waiting for the platform", reason=str(error), at_most_s=patience_s)
+                    waits = True
                 await asyncio.sleep(backoff.delay_s(error.retry_after_s))
 
 

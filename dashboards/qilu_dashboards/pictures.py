@@ -51,6 +51,8 @@ def picture(
 ) -> None:
     """Draw a dashboard from an InfluxDB into a file (.svg, .png). `chosen` holds values of variables; the
     other variables are "All", or their first value. Raises ConfigError, QiluError."""
+    if file.suffix not in (".svg", ".png"):
+        raise ConfigError(f"--out {file}: a picture is written as .svg or .png.")
     address = InfluxAddress.parse(store)
     if address is None:
         raise ConfigError(

@@ -103,7 +103,9 @@ class Push:
                 ) from error
             raise PushError(f"Grafana refuses {what}: {error.message}.") from error
         except (GrafanaException, RequestException) as error:
-            raise PushError(f"Grafana at {self.url} does not answer for {what}: {error}.") from error
+            raise PushError(
+                f"Grafana at {self.url} does not answer: is it running, and is this its address?"
+            ) from error
 
     def _data_source(self, api: GrafanaApi) -> Change:
         what = f"data source {DATA_SOURCE.uid}"

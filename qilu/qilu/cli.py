@@ -64,7 +64,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except TyperException as error:
         if sentence := error.format_message().strip().rstrip("."):  # empty: the help was shown instead
-            _complain(f"{sentence}. See --help.")
+            _complain(f"{sentence}{'' if sentence.endswith('?') else '.'} See --help.")
         sys.exit(2)
     except typer.Abort:
         _complain("aborted, nothing was changed.")

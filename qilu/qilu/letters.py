@@ -84,7 +84,9 @@ async def _ask(what: str, state: Path, choice: Choice) -> Outcome | None:
 
 async def _purge(what: str, state: Path, choice: Choice) -> Outcome:
     if what == "replay":
-        raise QiluError(f"No gateway with --state {state} runs: start it, it takes its dead letters itself.")
+        raise QiluError(
+            f"No gateway with --state {state} runs: start it first, because it processes its dead letters."
+        )
     if not (state / FILE_NAME).is_file():  # quick, in a separate process
         raise ConfigError(f"{state / FILE_NAME} does not exist: give the --state of a gateway that has run.")
     async with StateFile(state, STATE_SCHEMAS) as file:

@@ -25,7 +25,9 @@ def backfill(config: RunConfig, days: int) -> RunConfig | None:
     if start_ms is None:
         start_ms = wall_ms() - days * DAY_MS
     if start_ms + days * DAY_MS > wall_ms():
-        raise ConfigError(f"{days} days after --start have not passed yet: give fewer --days.")
+        raise ConfigError(
+            f"--days {days} from --start on are not over yet: give fewer --days, or an earlier --start."
+        )
     return replace(
         config,
         start_ms=start_ms,

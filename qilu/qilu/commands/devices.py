@@ -182,6 +182,9 @@ def _simulate(config: RunConfig, report: Path | None) -> None:
     log_to_stderr()
     outcome, stopped = asyncio.run(_run_until_signal(config))
     write_report(report, outcome)
+    if not outcome.until_ms:
+        console().print("Stopped before the platform had registered the fleet: nothing was simulated.")
+        return
     until = datetime.fromtimestamp(outcome.until_ms / 1000, UTC)
     console().print(
         f"Until {until:%Y-%m-%d %H:%M:%S} UTC: {outcome.readings_made:,} readings, "

@@ -291,9 +291,10 @@ def report(
     from qilu_programme.runs import run_many
     from qilu_programme.scenario import load_scenario
 
+    from qilu import flags
+
     loaded = load_scenario(scenario)
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {out.absolute().parent}: make it first.")
+    flags.new_file(out, "--out")
     with _bar(runs) as shown:
         ensemble = run_many(loaded, runs, shown)
     try:
