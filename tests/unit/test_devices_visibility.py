@@ -41,8 +41,10 @@ def observed(class_name: str) -> list[Occurrence]:
     """Each fault of a class at full severity, of EACH units, and when it became visible."""
     faults = CATALOGUE[class_name].faults
     units = list(make_units({class_name: 1.0}, dict.fromkeys(CITIES, 1.0), SEED, EACH * len(faults)))
+    lasting = lasting_ms(class_name)
     orders = tuple(
-        Order(unit.id, faults[n % len(faults)].name, ONSET_MS, False, lasting_ms(class_name), 1.0)
+        # Developed after a quarter of its time: a slow fault would else be at full severity for minutes only.
+        Order(unit.id, faults[n % len(faults)].name, ONSET_MS, False, lasting, 1.0, lasting // 4)
         for n, unit in enumerate(units)
     )
     until_ms = JANUARY_10_H + ONSET_MS + lasting_ms(class_name)
