@@ -8,7 +8,7 @@ take the plain path (`decoding.py`), which gives the same result.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 
 import numpy as np
@@ -63,10 +63,6 @@ class Reader:
         key = unit_topics.node(topic)
         return None if key is None else self._births.nodes.known(*key)
 
-    def born_or_dead(self, names: Iterable[bytes]) -> set[tuple[str, str]]:
-        """Nodes with a birth or death among these topics."""
-        return unit_topics.born_or_dead(name for name in names if name not in self._topics)
-
     def read(
         self,
         arrival: Arrival,
@@ -111,7 +107,7 @@ class Reader:
             if leading:
                 return Found(Read(arrival, [], []), [], [], None, leading=leading)
         try:
-            self._read(part, kinds, strangers, self.born_or_dead(others.values()), treatment)
+            self._read(part, kinds, strangers, unit_topics.born_or_dead(others.values()), treatment)
         except sqlite3.OperationalError:
             self._unlearn(treatment, np.ones(len(places), dtype=bool))
             raise

@@ -69,7 +69,7 @@ class Intake:
             self._in_flight.begin(arrival)
             await self._release(self._admission.pop_answers())
             if self._waiting.messages:
-                await self._waiting.make_way(self._reader.born_or_dead(arrival.messages.topics))
+                await self._waiting.make_way(unit_topics.born_or_dead(arrival.messages.topics))
             await self._read(arrival, None)
 
     async def replay(self, topic: str, payload: bytes, past_ms: int) -> frozenset[Reason]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from qilu_contract.wire import topics
@@ -72,8 +72,11 @@ def node(name: bytes) -> tuple[str, str] | None:
     return _node(_NODE, name)
 
 
-def born_or_dead(names: Iterable[bytes]) -> set[tuple[str, str]]:
+def born_or_dead(names: Collection[bytes]) -> set[tuple[str, str]]:
     """Nodes with a birth or death among these topics, as group and name."""
+    together = b"\n".join(names)
+    if b"BIRTH/" not in together and b"DEATH/" not in together:  # as nearly always
+        return set()
     some = (name for name in names if b"BIRTH/" in name or b"DEATH/" in name)
     return {key for name in some if (key := _node(_BIRTH_OR_DEATH, name)) is not None}
 
