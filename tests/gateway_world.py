@@ -154,13 +154,12 @@ class FakePlatform:
         known = [unit for unit in found if unit is not None]
         classes = sorted({unit["class"] for unit in known})
         owners = sorted({tuple(unit[name] for name in OWNER) for unit in known})
+        places = {owner: place for place, owner in enumerate(owners)}
         return {
             "classes": classes,
             "owners": owners,
             "class": [-1 if unit is None else classes.index(unit["class"]) for unit in found],
-            "owner": [
-                -1 if unit is None else owners.index(tuple(unit[name] for name in OWNER)) for unit in found
-            ],
+            "owner": [-1 if unit is None else places[tuple(unit[name] for name in OWNER)] for unit in found],
             "on_cloud": [unit is not None and unit["on_cloud"] for unit in found],
         }
 
