@@ -129,6 +129,8 @@ class FakePlatform:
             new = self.barred[after:]
             names = {book: [id_ for kind, id_ in new if kind == book] for book in ("units", "enterprises")}
             return 200, {"epoch": self.epoch, "next": len(self.barred), **names}
+        if path == "/v1/ingest/shards":
+            return 404, {"title": "Not Found"}
         if path == "/v1/ingest/deaths":
             self.gone += body["units"]
             return 200, {"stale": len(body["units"])}

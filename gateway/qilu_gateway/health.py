@@ -67,6 +67,8 @@ class Health:
         self.server: HttpServer | None = None
         self.stopping = asyncio.Event()
         self.started = asyncio.Event()
+        self.leaving = asyncio.Event()
+        """Another gateway will serve this shard: edge nodes wait for it."""
         self.parts: Parts | None = None
         """None before the start."""
         self._stalled = False
@@ -81,7 +83,7 @@ class Health:
         connections, admission, state, gate, spool = self.parts
         self._stalled = self.in_flight.oldest_s() > (FLOWING_S if self._stalled else STALLED_S)
         wrong = {
-            "stopping": self.stopping.is_set(),
+            "stopping": self.stopping.is_set() or self.leaving.is_set(),
             "broker": not connections.subscribed,
             "state file": bool(state.failing),
             "store": gate.failing and not spool.enabled,

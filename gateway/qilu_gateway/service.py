@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,9 @@ from qilu_gateway.wiring import STATE_SCHEMAS, Wired, put_together
 __all__ = ["STATE_SCHEMAS", "GatewayService"]
 log = structlog.get_logger()
 
+HAND_OVER_S = 60.0
+QUIET_S = 2.0
+"""A shard is quiet when none of its edge nodes was heard for this time, after STATE was offline."""
 STOP_S = 3.0
 """Deadline of a stop; messages that are not durable by then stay unacknowledged and are redelivered."""
 
@@ -86,6 +90,10 @@ class GatewayService:
         """Port of /metrics and /healthz; 0 before the start."""
         return self._health.server.port if self._health.server is not None else 0
 
+    def metrics(self) -> bytes:
+        """The text of /metrics."""
+        return self._health.meter.exposition()
+
     def troubles(self) -> list[str]:
         """Reasons why no data can be taken now, a word each; see `Health.troubles`."""
         return self._health.troubles()
@@ -127,6 +135,29 @@ class GatewayService:
     def stop(self) -> None:
         """Stop intake, drain, publish STATE offline and disconnect, within STOP_S."""
         self._health.stopping.set()
+
+    async def hand_over(self) -> bool:
+        """Finish everything that another gateway could not continue without the state of this one: STATE goes
+        offline, messages of edge nodes at the broker are stored, first readings are reported. Returns
+        whether all of it was finished in HAND_OVER_S; `stop` comes next. Messages that arrive from now on
+        stay with the broker."""
+        self._health.leaving.set()
+        wired, loop = self._wired, asyncio.get_running_loop()
+        if wired is None:
+            return True
+        deadline_s = loop.time() + HAND_OVER_S
+        while wired.host.online and loop.time() < deadline_s:
+            await asyncio.sleep(QUIET_S / 10)
+        await asyncio.sleep(QUIET_S)
+        while wired.heard_s() > time.monotonic() - QUIET_S and loop.time() < deadline_s:
+            await asyncio.sleep(QUIET_S / 10)
+        wired.connections.stop_intake()
+        while loop.time() < deadline_s:
+            await wired.intake.drain()
+            if not wired.spool.readings and not await self.unreported():
+                return True
+            await asyncio.sleep(QUIET_S / 10)
+        return False
 
     async def run(self) -> None:
         """Serve until `stop`. Raises ConfigError, or the error of a part that failed: then nothing more is

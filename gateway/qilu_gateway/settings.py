@@ -36,6 +36,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shard: str = "1/1"
     """Partition i/n: this is gateway i of n. Each serves every n-th county, and its host id is derived from
     `host_id`: `qilu-1-of-2`."""
+    holder: str = ""
+    """Name of the gateway that serves this shard now. Its roll-ups carry it: a shard that moves is summed up
+    by two gateways in the same minute."""
     profile: Literal["reliable", "strict"] = "reliable"
     """`strict`: a second connection, which follows Sparkplug to the letter, speaks for the host and takes
     messages at QoS 0; the first one continues to take messages at QoS 1."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
@@ -72,6 +72,9 @@ class Wired(NamedTuple):
     host: HostState
     rollups: Rollups
     control: Control
+    spool: Spool
+    heard_s: Callable[[], float]
+    """When an edge node was heard last (monotonic clock); 0 if none was."""
     tasks: dict[str, Coroutine[Any, Any, None]]
 
 
@@ -155,7 +158,8 @@ async def put_together(
         "address": health.tell_address(server.url, key),
         "measure": _measure(meter, gate, state),
     }
-    return Wired(connections, intake, connected.host, rolling, control, tasks)
+    heard_s = born.nodes.last_heard_s
+    return Wired(connections, intake, connected.host, rolling, control, spool, heard_s, tasks)
 
 
 async def _open_disk(stack: AsyncExitStack, settings: Settings, health: Health, store: Store | None) -> _Disk:
@@ -177,7 +181,8 @@ async def _open_disk(stack: AsyncExitStack, settings: Settings, health: Health, 
         store, meter.counters, figures.points, batch_size=settings.batch_size, spooling=spool.enabled
     )
     meter.batch_size = lambda: gate.batch_size
-    rolling = Rollups(settings.host, state, gate)
+    name = f"{settings.host}@{settings.holder}" if settings.holder else settings.host
+    rolling = Rollups(name, state, gate)
     await when_possible(rolling.open)
     return _Disk(state, store, spool, gate, rolling, Bounds())
 

@@ -12,11 +12,13 @@ from typing import TypeVar
 import structlog
 from pydantic import SecretStr
 from qilu_common.broker import BrokerAddress
+from qilu_common.cells import Cells, load_cells
 from qilu_contract.errors import StoreError
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.store import MAX_ROWS, PlatformStore
 from qilu_contract.wire.clock import wall_ms
 from qilu_stores import open_store
+from qilu_stores.cells import CellStores
 from qilu_stores.hours import Hours
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -78,12 +80,19 @@ class Runtime:
     authority: Authority
     revocation_list: RevocationList
     served_rules: ServedRules
-    commander: Commander | None
+    commanders: dict[str, Commander]
+    """By broker URL; empty when the platform runs without a broker."""
+    cells: Cells | None
     model: PolicyModel | None
     show: Show
     webhooks: Webhooks | None
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
+
+    def commander(self, county: str) -> Commander | None:
+        """Sends commands to the units of a county."""
+        url = self.settings.broker if self.cells is None else self.cells.of(county).broker
+        return None if url is None else self.commanders[url]
 
     def close_streams(self) -> None:
         """A server does not stop while one is open."""
@@ -112,12 +121,16 @@ async def open_runtime(
         if store is None and settings.store_url is not None:
             token = None if settings.store_token is None else settings.store_token.get_secret_value()
             store = await stack.enter_async_context(open_store(settings.store_url, token))
+        cells = None if settings.cells is None else load_cells(settings.cells)
+        if store is None and cells is not None:
+            token = None if settings.store_token is None else settings.store_token.get_secret_value()
+            store = await stack.enter_async_context(CellStores(cells, token))
         authority = await asyncio.to_thread(Authority.open, settings.ca_folder)
         hub = Hub(metrics.clients)
-        commander = None
-        if settings.broker is not None:
-            broker = BrokerAddress.from_url(settings.broker)
-            commander = Commander(broker, database, metrics, settings.port)
+        commanders = {
+            url: Commander(BrokerAddress.from_url(url), database, metrics, settings.port)
+            for url in _brokers(settings, cells)
+        }
         runtime = Runtime(
             settings,
             database,
@@ -129,7 +142,8 @@ async def open_runtime(
             authority,
             RevocationList(authority),
             ServedRules(authority),
-            commander,
+            commanders,
+            cells,
             PolicyModel(settings.model) if settings.model else None,
             Show(settings.replay_scenarios),
             _webhooks(settings, database),
@@ -140,8 +154,10 @@ async def open_runtime(
             asyncio.create_task(_repeat(name, interval_s, step, metrics), name=f"platform {name}")
             for name, interval_s, step in steps
         ]
-        if commander is not None:
-            tasks.append(asyncio.create_task(commander.run(), name="platform commands"))
+        tasks += [
+            asyncio.create_task(commander.run(), name="platform commands")
+            for commander in commanders.values()
+        ]
         try:
             yield runtime
         finally:
@@ -160,6 +176,13 @@ def _webhooks(settings: Settings, database: Database) -> Webhooks | None:
     if not settings.webhooks or settings.webhook_secret is None:
         return None
     return Webhooks(database, settings.webhooks, _open(settings.webhook_secret))
+
+
+def _brokers(settings: Settings, cells: Cells | None) -> list[str]:
+    """URLs, once each."""
+    if cells is not None:
+        return list(dict.fromkeys(cell.broker for cell in cells.cells))
+    return [] if settings.broker is None else [settings.broker]
 
 
 async def _open_database(stack: AsyncExitStack, url: str, password: str | None) -> Database:

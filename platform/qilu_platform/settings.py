@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     """`sqlite:///path` or `postgresql://user@host/database` (password from QILU_DB_PASSWORD)."""
     store_url: str | None = None
     """Where readings are; without one the endpoints that need readings answer 503."""
+    cells: Path | None = None
+    """List of cells, whose stores and brokers are used instead of `store_url` and `broker`."""
     broker: str | None = None
     """`mqtt://host:1883`, log-in from the URL or QILU_MQTT_USER and QILU_MQTT_PASSWORD; without one commands
     are answered 503."""

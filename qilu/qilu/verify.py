@@ -8,7 +8,7 @@ the run was.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 
@@ -19,7 +19,7 @@ from qilu_contract.columns import Columns, Series, of_points
 from qilu_contract.errors import Reason
 from qilu_contract.readings import Reading, Value
 from qilu_contract.storage import Point
-from qilu_contract.store import Store
+from qilu_contract.store import PlatformStore
 from qilu_devices.fleet import Unit
 from qilu_devices.run.manifest import Manifest
 
@@ -100,6 +100,14 @@ class Verdict:
             grouped[key[place]].append(counts)
         return {name: _sum(counts) for name, counts in grouped.items()}
 
+    def add(self, other: Verdict) -> None:
+        """Add the verdict about another part of the run."""
+        for place, counts in other.by_place.items():
+            self.by_place[place].add(counts)
+        self.dropped |= other.dropped
+        self.others += other.others
+        self.refused += other.refused
+
     def as_dict(self) -> dict[str, object]:
         return {
             **asdict(self.total),
@@ -119,11 +127,19 @@ def _sum(parts: Iterable[Counts]) -> Counts:
     return total
 
 
-async def verify(manifest: Manifest, store: Store, window_readings: int = WINDOW_READINGS) -> Verdict:
-    """Reads the store once. Raises ConfigError for a manifest that was changed, StoreError when the store
-    does not answer.
+async def verify(
+    manifest: Manifest,
+    store: PlatformStore,
+    window_readings: int = WINDOW_READINGS,
+    counties: Container[str] | None = None,
+    *,
+    shared: bool = False,
+) -> Verdict:
+    """Reads the store once. `counties`: those to verify; readings of the run's other units should not be in
+    the store, unless it is `shared` with other cells. Raises ConfigError for a manifest that was changed,
+    StoreError when the store does not answer.
     """
-    return await _Verification(manifest, store, window_readings).run()
+    return await _Verification(manifest, store, window_readings, counties, shared).run()
 
 
 _Window = dict[tuple[str, int], Mapping[str, Value]]
@@ -131,7 +147,15 @@ _Window = dict[tuple[str, int], Mapping[str, Value]]
 
 
 class _Verification:
-    def __init__(self, manifest: Manifest, store: Store, window_readings: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        store: PlatformStore,
+        window_readings: int,
+        counties: Container[str] | None,
+        shared: bool,
+    ) -> None:
+        self._counties, self._shared = counties, shared
         self._manifest, self._store, self._window_readings = manifest, store, window_readings
         self._units = {unit.id: unit for unit in manifest.fleet()}
         self._series, self._numbers = Series(), dict[str, int]()
@@ -158,7 +182,7 @@ class _Verification:
         window: _Window = {}
         end_ms = manifest.until_ms + manifest.beyond_ms + 1
         last = Reading("", end_ms, {})  # so that the last window reaches the end
-        for reading in chain(manifest.readings(self._verdict.refused), [last]):
+        for reading in chain(manifest.readings(self._verdict.refused, self._counties), [last]):
             full = len(window) >= self._window_readings and reading.ts_ms > at_ms
             if full or reading is last:
                 yield start_ms, reading.ts_ms, window
@@ -191,7 +215,10 @@ class _Verification:
             self._verdict.others += 1
             return
         counts = self._verdict.by_place[unit.class_name, unit.enterprise.county]
-        if ts_ms > manifest.nodes[unit.enterprise.id].acked_through_ms - self._doubtful_ms:
+        if self._counties is not None and unit.enterprise.county not in self._counties:
+            counts.stored += not self._shared
+            counts.unexpected += not self._shared  # in the store of another cell
+        elif ts_ms > manifest.nodes[unit.enterprise.id].acked_through_ms - self._doubtful_ms:
             counts.unacknowledged += 1
         else:
             counts.stored += 1

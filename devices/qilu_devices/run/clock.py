@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 from qilu_common.broker import BrokerAddress
@@ -121,3 +122,30 @@ class Announcer:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ANNOUNCE_EVERY_S):
                         await self._wanted.wait()
+
+
+class Announcers:
+    """An `Announcer` at each broker of a run. `announced` is called with a broker and the time it has."""
+
+    def __init__(
+        self,
+        brokers: Sequence[BrokerAddress],
+        client_id: str,
+        speed: Callable[[], float],
+        announced: Callable[[BrokerAddress, int], None] = lambda _broker, _ms: None,
+    ) -> None:
+        self._each = [Announcer(broker, client_id, speed, partial(announced, broker)) for broker in brokers]
+
+    def made(self, ts_ms: int) -> None:
+        """Record that simulated time has reached `ts_ms`."""
+        for announcer in self._each:
+            announcer.made(ts_ms)
+
+    def stop(self) -> None:
+        """Announce a last time that the clock has stopped, then end `run`."""
+        for announcer in self._each:
+            announcer.stop()
+
+    async def run(self) -> None:
+        """Announce until `stop`."""
+        await asyncio.gather(*(announcer.run() for announcer in self._each))

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from qilu_common.broker import BrokerAddress
+from qilu_common.cells import Cells
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire.clock import wall_ms
 
@@ -29,6 +31,7 @@ class RunConfig:
     did not finish: readings that it published are not published again."""
 
     broker: str
+    """Unless there are `cells`, whose brokers are used."""
     scenario: Scenario
     platform: str | None = None
     api_key: str | None = None
@@ -45,6 +48,8 @@ class RunConfig:
     resume: Manifest | None = None
     gateways: int = 1
     """Number of gateways that share the counties: each edge node follows the gateway of its county."""
+    cells: Cells | None = None
+    """Each edge node publishes in the cell of its county; then `gateways` is the number of all shards."""
     strict: bool = False
     """Sparkplug to the letter, at QoS 0: messages that the broker loses are lost."""
 
@@ -69,8 +74,31 @@ class RunConfig:
         """None for a run that begins now."""
         return self.scenario.start_ms if self.start_ms is None else self.start_ms
 
+    def brokers(self) -> Brokers:
+        """Raises ConfigError."""
+        return Brokers(self.broker, self.cells)
+
     def fleet(self) -> list[Unit]:
         return fleet_of(self.scenario, self.run_seed, self.unit_count, self.shard)
+
+
+class Brokers:
+    """The broker of each county."""
+
+    def __init__(self, broker: str, cells: Cells | None) -> None:
+        """Raises ConfigError for a URL that names no broker."""
+        self._cells = cells
+        urls = [broker] if cells is None else [cell.broker for cell in cells.cells]
+        self._by_url = {url: BrokerAddress.from_url(url) for url in urls}
+
+    @property
+    def all(self) -> list[BrokerAddress]:
+        return list(self._by_url.values())
+
+    def of(self, county: str) -> BrokerAddress:
+        if self._cells is None:
+            return self.all[0]
+        return self._by_url[self._cells.of(county).broker]
 
 
 @dataclass(slots=True)

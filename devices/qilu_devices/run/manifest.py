@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -93,11 +93,14 @@ class Manifest(msgspec.Struct, frozen=True):
         """Recompute the units of the run. Raises ConfigError when the scenario's text is not the run's."""
         return self._simulated()[1]
 
-    def readings(self, refused: Counter[Reason] | None = None) -> Iterator[Reading]:
+    def readings(
+        self, refused: Counter[Reason] | None = None, counties: Container[str] | None = None
+    ) -> Iterator[Reading]:
         """Recompute every reading that was acknowledged and must be stored, as transport faults left it, in
-        timestamp order. `refused` counts the readings that must be dead-lettered. Nodes that dropped readings
-        are included: some of theirs are not expected. Raises ConfigError like `fleet`."""
-        simulation, disturbance = self._repeated()
+        timestamp order; only those of some `counties` if given. `refused` counts the readings that must be
+        dead-lettered. Nodes that dropped readings are included: some of theirs are not expected. Raises
+        ConfigError like `fleet`."""
+        simulation, disturbance = self._repeated(counties)
         ahead: list[tuple[int, int, Reading]] = []  # readings that skewed clocks may still precede
         order = count()
         for moment in simulation.moments(self.until_ms):
@@ -132,9 +135,12 @@ class Manifest(msgspec.Struct, frozen=True):
                 disturbance.judge(sample)
         return disturbance.ground_truth()
 
-    def _repeated(self) -> tuple[Simulation, Disturbance]:
-        """The simulation and the disturbance at the run's beginning."""
+    def _repeated(self, counties: Container[str] | None = None) -> tuple[Simulation, Disturbance]:
+        """The simulation and the disturbance at the run's beginning. A unit's samples do not depend on the
+        other units."""
         scenario, units = self._simulated()
+        if counties is not None:
+            units = [unit for unit in units if unit.enterprise.county in counties]
         return (
             Simulation(units, self.seed, self.start_ms, scenario.faults, self.commands),
             Disturbance(units, self.seed, self.start_ms, scenario.transport),

@@ -17,7 +17,7 @@ from qilu_devices.edge.edge_node import CommandHandler, EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Unit
-from qilu_devices.run.config import Reached, RunConfig
+from qilu_devices.run.config import Brokers, Reached, RunConfig
 from qilu_devices.run.manifest import NodeRecord
 from qilu_devices.simulation import Sample
 from qilu_devices.transport.disturbance import Sending
@@ -42,7 +42,7 @@ class Nodes:
     def __init__(
         self,
         config: RunConfig,
-        broker: BrokerAddress,
+        brokers: Brokers,
         units: Sequence[Unit],
         reached: Reached,
         ending: asyncio.Event,
@@ -66,18 +66,20 @@ class Nodes:
         self._capacity = min(max(share, NODE_CAPACITY_MIN), NODE_CAPACITY_MAX)
         _allow_connections(len(by_enterprise))
         self._sessions = Sessions(config.state, by_enterprise)
-        node_config = NodeConfig(
-            broker,
-            self._capacity,
-            config.strict,
-            config.backfill,
-            asyncio.Semaphore(CONNECTING_AT_ONCE),
-            self._sessions,
-        )
+        connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
+        settings = {
+            broker: NodeConfig(
+                broker, self._capacity, config.strict, config.backfill, connecting, self._sessions
+            )
+            for broker in brokers.all
+        }
+        self._flows_at: dict[BrokerAddress, set[Flow]] = {broker: set() for broker in brokers.all}
         for id_, mine in by_enterprise.items():
             host = of_group(mine[0].enterprise.county, config.gateways).host_id()
             flow = self._flow_of[id_] = self.flows.setdefault(host, Flow(host, self.flow_moved))
-            node = EdgeNode(mine[0].enterprise, mine, node_config, flow, self.moved.set, on_command)
+            broker = brokers.of(mine[0].enterprise.county)
+            self._flows_at[broker].add(flow)
+            node = EdgeNode(mine[0].enterprise, mine, settings[broker], flow, self.moved.set, on_command)
             self._nodes[id_] = node
             flow.nodes.append(node)
 
@@ -101,9 +103,9 @@ class Nodes:
     def close(self) -> None:
         self._sessions.close()
 
-    def announced(self, ms: int) -> None:
-        """Record that the broker has the announcement of this time."""
-        for flow in self.flows.values():
+    def announced(self, broker: BrokerAddress, ms: int) -> None:
+        """Record that a broker has the announcement of this time."""
+        for flow in self._flows_at[broker]:
             flow.announced(ms)
         self.flow_moved()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from qilu_devices.run.clock import Announcer, Pace
+from qilu_devices.run.clock import Announcers, Pace
 from qilu_devices.run.config import Reached
 from qilu_devices.run.nodes import Nodes
 from qilu_devices.simulation import Sample, Simulation
@@ -31,7 +31,7 @@ class Producer:
         self._pace, self._reached, self._ending = pace, reached, ending
         self._since_yield = 0
 
-    async def run(self, announcer: Announcer, until_ms: int | None, stop: asyncio.Event) -> bool:
+    async def run(self, announcer: Announcers, until_ms: int | None, stop: asyncio.Event) -> bool:
         """Make readings up to `until_ms` (None: no end); returns True if `stop` was set earlier."""
         stopping = asyncio.ensure_future(stop.wait())
         making = asyncio.ensure_future(self._make(announcer, until_ms))
@@ -44,7 +44,7 @@ class Producer:
             self._nodes.moved.set()
             await making
 
-    async def _make(self, announcer: Announcer, until_ms: int | None) -> None:
+    async def _make(self, announcer: Announcers, until_ms: int | None) -> None:
         """Offer each reading at its time, to the end or until `ending`. The present millisecond is still
         completed, so that the readings have no gaps before `until_ms`."""
         pace, reached, ending = self._pace, self._reached, self._ending

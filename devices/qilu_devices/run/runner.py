@@ -6,13 +6,12 @@ import asyncio
 import secrets
 from collections.abc import Coroutine
 
-from qilu_common.broker import BrokerAddress
 from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
 
 from qilu_devices.fleet import Unit
-from qilu_devices.run.clock import Announcer, Pace
-from qilu_devices.run.config import Progress, Reached, RunConfig, RunProgress, RunReport
+from qilu_devices.run.clock import Announcers, Pace
+from qilu_devices.run.config import Brokers, Progress, Reached, RunConfig, RunProgress, RunReport
 from qilu_devices.run.nodes import Nodes
 from qilu_devices.run.producer import Producer
 from qilu_devices.run.recorder import Recorder
@@ -31,9 +30,7 @@ FAREWELL_S = 3.0
 class _Run:
     """A run, from its first simulated moment on."""
 
-    def __init__(
-        self, config: RunConfig, progress: Progress, broker: BrokerAddress, units: list[Unit]
-    ) -> None:
+    def __init__(self, config: RunConfig, progress: Progress, brokers: Brokers, units: list[Unit]) -> None:
         self._config, self._report_to, self._units = config, progress, units
         self._began_s = asyncio.get_running_loop().time()
         self._reached = Reached.beginning(config)
@@ -46,16 +43,15 @@ class _Run:
         disturbance = Disturbance(self._units, seed, start_ms, scenario.transport)
         simulation = Simulation(self._units, seed, start_ms, scenario.faults, config.commands)
         switchboard = Switchboard(simulation, commands, self._command_time_ms, lambda: self._recorder.keep())
-        self._nodes = Nodes(config, broker, self._units, self._reached, self._ending, switchboard.obey)
+        self._nodes = Nodes(config, brokers, self._units, self._reached, self._ending, switchboard.obey)
         self._recorder = Recorder(
             config, self._reached, self._units, self._nodes.accounts, disturbance, commands
         )
         self._producer = Producer(
             simulation, disturbance, self._nodes, self._pace, self._reached, self._ending
         )
-        self._announcer = Announcer(
-            broker, f"qilu-devices-{secrets.token_hex(4)}", self._pace.speed_now, self._nodes.announced
-        )
+        name = f"qilu-devices-{secrets.token_hex(4)}"
+        self._announcer = Announcers(brokers.all, name, self._pace.speed_now, self._nodes.announced)
 
     async def execute(self, stop: asyncio.Event) -> RunReport:
         self._recorder.save(finished=False)
@@ -176,7 +172,7 @@ async def run(
     platform refuses the fleet, or the broker rejects the log-in.
     """
     config.check()
-    broker = BrokerAddress.from_url(config.broker)
+    brokers = config.brokers()
     units, stop = config.fleet(), stop or asyncio.Event()
     if config.platform is not None:
         began_s = asyncio.get_running_loop().time()
@@ -188,4 +184,4 @@ async def run(
         if not await _unless_stopped(registration.register(units), stop):
             seconds = asyncio.get_running_loop().time() - began_s
             return RunReport(units=len(units), seconds=seconds, speed=config.speed)
-    return await _Run(config, progress, broker, units).execute(stop)
+    return await _Run(config, progress, brokers, units).execute(stop)

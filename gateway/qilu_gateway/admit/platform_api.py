@@ -61,6 +61,13 @@ class Barred(msgspec.Struct, frozen=True):
     epoch: str = ""
 
 
+class Shares(msgspec.Struct, frozen=True):
+    """Shards that this gateway serves, and wanted ones that another gateway has."""
+
+    shards: list[int]
+    taken: list[int]
+
+
 class _FirstReadings(msgspec.Struct):
     counted: int
     already: int
@@ -108,6 +115,14 @@ class PlatformApi:
     async def deaths(self, units: Sequence[str]) -> None:
         """Report units that died, according to their edge nodes."""
         await self._post("/v1/ingest/deaths", msgspec.json.encode({"units": units}), dict[str, object])
+
+    async def shards(
+        self, pool: str, gateway: str, wanted: Sequence[int], held: Sequence[int], *, fixed: bool
+    ) -> Shares:
+        """Ask which shards this gateway serves. Raises NotTaken, also from a platform that predates this
+        call."""
+        asked = {"pool": pool, "gateway": gateway, "wanted": wanted, "held": held, "fixed": fixed}
+        return await self._post("/v1/ingest/shards", msgspec.json.encode(asked), Shares)
 
     async def problems(self, found: Sequence[msgspec.Struct]) -> None:
         """Report problems with units' readings. Raises NotTaken, also from a platform that predates this

@@ -58,6 +58,10 @@ class EdgeNodes:
     def known(self, county: str, name: str) -> EdgeNode | None:
         return self._by_name.get((county, name))
 
+    def last_heard_s(self) -> float:
+        """When a living node was heard last, on the monotonic clock; 0 if there is none."""
+        return float(self.heard_s.max(initial=0.0))
+
     def __getitem__(self, number: int) -> EdgeNode:
         return self._all[number]
 

@@ -34,7 +34,7 @@ async def send_command(runtime: RuntimeDep, caller: Operator, id: AnId, body: Co
     unit = await _unit(runtime, caller, id)
     if unit["state"] == "retired":
         raise Problem(409, f"unit {id} is retired.")
-    commander = runtime.commander
+    commander = runtime.commander(unit["county"])
     if commander is None:
         raise Problem(503, "The platform runs without a broker: start it with --broker.")
     if not commander.connected:

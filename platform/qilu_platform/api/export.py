@@ -21,6 +21,7 @@ from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass
 from qilu_contract.columns import Columns, Series, of_points
 from qilu_contract.store import Chunk, PlatformStore
 from qilu_contract.wire.ids import ID_PATTERN
+from qilu_stores.cells import store_of
 
 from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow
 from qilu_platform.api.problems import Problem
@@ -107,7 +108,8 @@ async def export_readings(
         )
     units = None if unit is None else frozenset(unit)
     chosen = Chosen(CATALOGUE[class_], units, city, county, enterprise)
-    rows = _chosen(runtime.store, chosen, start_ms, end_ms)
+    store = runtime.store if county is None else store_of(runtime.store, county)
+    rows = _chosen(store, chosen, start_ms, end_ms)
     made = _csv(chosen.equipment, rows) if format == "csv" else _parquet(chosen.equipment, rows)
     # An error in the first part becomes an error response; afterwards it truncates the stream.
     first = await anext(made)

@@ -18,6 +18,7 @@ from qilu_platform.models.bodies import (
     ReadingColumnsIn,
     ReadingIn,
     ReadingsIn,
+    ShardsIn,
 )
 from qilu_platform.models.fields import MAX_BATCH, MAX_COLUMNS, MAX_INTEGER, Role
 from qilu_platform.models.reports import (
@@ -27,11 +28,13 @@ from qilu_platform.models.reports import (
     BarredOut,
     DeathsOut,
     FirstReadingsOut,
+    ShardsOut,
 )
 from qilu_platform.registry.admission import admission, admission_columns
 from qilu_platform.registry.audit_log import barred_after
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.onboarding import Report, fall_silent, report
+from qilu_platform.registry.sharing import LEASE_MS, share
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1/ingest", tags=["ingest"], responses=PROBLEMS | TOO_LARGE)
@@ -181,3 +184,11 @@ async def report_deaths(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn
     """Report units that died, according to their edge nodes: they are inactive until their next reading."""
     stale = await runtime.database.write(lambda connection: fall_silent(connection, body.units))
     return answer({"stale": stale})
+
+
+@router.post("/shards", response_model=ShardsOut)
+async def share_shards(runtime: RuntimeDep, _caller: Gateway, body: ShardsIn) -> Response:
+    """Which shards of its pool a gateway serves. It asks again every few seconds; one that does not loses
+    them. Gateways that share a pool have equally many each, so the answer changes when one comes or goes."""
+    found = await runtime.database.write(lambda connection: share(connection, body))
+    return answer({"shards": found.shards, "lease_s": LEASE_MS / 1000, "taken": found.taken})

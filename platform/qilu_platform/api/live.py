@@ -28,7 +28,7 @@ async def stream_unit_events(runtime: RuntimeDep, caller: Reader, id: AnId) -> S
     unit = await unit_of(runtime, caller, id)
     if runtime.live is None:
         raise Problem(503, "The platform runs without a store of readings: start it with --store.")
-    events = runtime.live.stream(id, unit["class"])
+    events = runtime.live.stream(id, unit["class"], unit["county"])
     try:
         first = await anext(events)
     except TooManyWatched as error:

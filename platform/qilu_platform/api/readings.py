@@ -16,6 +16,7 @@ from qilu_contract.storage import BORN
 from qilu_contract.store import Aggregate, PlatformStore
 from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.ids import ID_PATTERN
+from qilu_stores.cells import store_of
 
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
@@ -38,7 +39,7 @@ _DEFAULT_SPAN_MS = 3_600_000
 @router.get("/{id}/latest", response_model=LatestOut)
 async def get_latest(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
     unit = await unit_of(runtime, caller, id)
-    async with asking(runtime) as store:
+    async with asking(runtime, unit["county"]) as store:
         row = await store.latest(unit["class"], {"unit": id})
     if row is None:
         raise Problem(404, f"unit {id} has no readings yet.")
@@ -74,7 +75,7 @@ async def get_readings(
             422, f"signal: a {unit['class']} has no {unknown[0][:80]!r}; it has {', '.join(known)}."
         )
     every_ms = None if every is None else _duration(every)
-    async with asking(runtime) as store:
+    async with asking(runtime, unit["county"]) as store:
         try:
             rows = await store.series(unit["class"], {"unit": id}, names, start_ms, end_ms, every_ms, fn)
         except ValueError as error:
@@ -91,12 +92,14 @@ async def unit_of(runtime: Runtime, caller: Caller, id_: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def asking(runtime: Runtime) -> AsyncIterator[PlatformStore]:
+async def asking(runtime: Runtime, county: str | None = None) -> AsyncIterator[PlatformStore]:
+    """The store, or the part of it that has the readings of a county. Raises Problem when it does not answer
+    in time."""
     if runtime.store is None:
         raise Problem(503, "The platform runs without a store of readings: start it with --store.")
     try:
         async with asyncio.timeout(STORE_TIMEOUT_S):
-            yield runtime.store
+            yield runtime.store if county is None else store_of(runtime.store, county)
     except TimeoutError as error:
         raise Problem(
             503,

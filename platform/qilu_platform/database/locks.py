@@ -13,6 +13,7 @@ _START_LOCK = 0x71696C75  # "qilu": any numbers that all replicas agree on
 _BARRING_LOCK = _START_LOCK + 1
 _SUSPENDING_LOCK = _START_LOCK + 2
 _RECOGNISING_LOCK = _START_LOCK + 3
+_SHARDS_LOCK = _START_LOCK + 4
 
 
 def lock_start(connection: Connection) -> None:
@@ -41,3 +42,9 @@ def lock_recognitions(connection: Connection) -> None:
     """Lock the assignment of platforms to tiers, until the transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_RECOGNISING_LOCK)))
+
+
+def lock_shards(connection: Connection) -> None:
+    """Lock the assignment of shards to gateways, until the transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_SHARDS_LOCK)))

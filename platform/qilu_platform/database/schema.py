@@ -365,3 +365,21 @@ webhook_deliveries = Table(
     Index("webhook_deliveries_due", "state", "next_ms"),
     Index("webhook_deliveries_by_age", "at_ms", "id"),
 )
+
+# Leases: the gateways that share the shards of a pool, and which of them has which. Each ends at `until_ms`
+# unless it is renewed.
+shard_gateways = Table(
+    "shard_gateways",
+    metadata,
+    Column("pool", String(64), primary_key=True),
+    Column("gateway", String(64), primary_key=True),
+    Column("until_ms", BigInteger, nullable=False),
+)
+shards = Table(
+    "shards",
+    metadata,
+    Column("pool", String(64), primary_key=True),
+    Column("shard", Integer, primary_key=True),
+    Column("gateway", String(64), nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+)

@@ -266,3 +266,22 @@ class CommandIn(BaseModel):
         if self.command != "fault" and (self.duration_s, self.onset_s) != (None, None):
             raise ValueError("only a fault takes duration_s and onset_s")
         return self
+
+
+class ShardsIn(BaseModel):
+    """`wanted`: the shards among which a gateway may have its share, or with `fixed` must have all."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"pool": "qilu/4", "gateway": "gw-1f2e", "wanted": [1, 2, 3, 4], "held": [1, 2]}]
+        },
+    )
+
+    pool: str = Field(pattern=r"^[a-z0-9-]{1,32}/[0-9]{1,3}$", description="Host id and number of shards.")
+    gateway: str = Field(pattern=r"^[A-Za-z0-9-]{1,64}$", description="Its name, the same after a restart.")
+    wanted: list[Annotated[int, Field(ge=1, le=999)]] = Field(max_length=999)
+    held: list[Annotated[int, Field(ge=1, le=999)]] = Field(
+        default=[], max_length=999, description="Those that it serves or still hands over."
+    )
+    fixed: bool = False

@@ -351,6 +351,14 @@ class DeathsOut(BaseModel):
     stale: int
 
 
+class ShardsOut(BaseModel):
+    model_config = _example(shards=[1, 2], lease_s=15.0, taken=[])
+
+    shards: list[int] = Field(description="To serve; the gateway hands over all others that it holds.")
+    lease_s: float = Field(description="How long they are reserved for it, unless it asks again.")
+    taken: list[int] = Field(description="Wanted shards that another gateway has.")
+
+
 # -- files
 
 

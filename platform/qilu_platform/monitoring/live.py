@@ -15,6 +15,7 @@ from qilu_contract.errors import StoreError
 from qilu_contract.storage import BORN
 from qilu_contract.store import PlatformStore, Row
 from qilu_contract.wire.clock import wall_ms
+from qilu_stores.cells import store_of
 
 from qilu_platform.event_queue import EventQueue
 
@@ -39,6 +40,7 @@ class _Watched:
 
     unit: str
     class_name: str
+    store: PlatformStore
     born_ms: int | None = None
     last: Row | None = None
     error: str = ""
@@ -57,14 +59,14 @@ class LiveUnits:
         self._store = store
         self._watched: dict[str, _Watched] = {}
 
-    async def stream(self, unit: str, class_name: str) -> AsyncIterator[bytes]:
+    async def stream(self, unit: str, class_name: str, county: str) -> AsyncIterator[bytes]:
         """Server-sent events: `latest` at once, `readings` as they come, `store` when it becomes
         unavailable or available. Raises TooManyWatched at the first step."""
         watched = self._watched.get(unit)
         if watched is None:
             if len(self._watched) >= MAX_WATCHED:
                 raise TooManyWatched
-            watched = self._watched[unit] = _Watched(unit, class_name)
+            watched = self._watched[unit] = _Watched(unit, class_name, store_of(self._store, county))
             watched.task = asyncio.create_task(self._read(watched), name=f"live {unit}")
         queue = EventQueue()
         watched.viewers.add(queue)
@@ -112,7 +114,7 @@ class LiveUnits:
             quiet_s += EVERY_S
 
     async def _look(self, watched: _Watched) -> None:
-        row = await self._store.latest(watched.class_name, {"unit": watched.unit})
+        row = await watched.store.latest(watched.class_name, {"unit": watched.unit})
         if row is None or (watched.last is not None and row.ts_ms == watched.last.ts_ms):
             return
         born_ms = row.values.pop(BORN, None)
@@ -129,7 +131,7 @@ class LiveUnits:
         start_ms = watched.last.ts_ms
         end_ms = max(start_ms, wall_ms()) + AHEAD_MS
         tags = {"unit": watched.unit}
-        found = await self._store.series(watched.class_name, tags, [*names, BORN], start_ms, end_ms)
+        found = await watched.store.series(watched.class_name, tags, [*names, BORN], start_ms, end_ms)
         # The last one is read again: signals that were sampled together may be stored apart.
         rows = [
             row for row in found if row.ts_ms > start_ms or row.values.keys() - watched.last.values.keys()

@@ -15,6 +15,7 @@ from qilu import flags
 from qilu.commands import serve
 from qilu.commands.options import (
     Broker,
+    CellsFile,
     Classes,
     CommandsOf,
     Digest,
@@ -67,6 +68,7 @@ def run(
             min=1, max=10_000, help="Number of gateways that share the counties; an edge node follows its own"
         ),
     ] = 1,
+    cells: CellsFile = None,
     profile: Profile = "reliable",
     report: ReportFile = None,
 ) -> None:
@@ -78,11 +80,13 @@ def run(
     Example: qilu devices run --units 100 --speed 10 --for 10m
     """
     use_classes(classes)
+    from qilu_common.cells import load_cells
     from qilu_devices import fleet
     from qilu_devices.run.config import RunConfig
     from qilu_devices.scenario import load_scenario
 
     loaded = load_scenario(scenario)
+    listed = None if cells is None else load_cells(cells)
     config = RunConfig(
         broker=broker,
         scenario=loaded,
@@ -95,7 +99,8 @@ def run(
         shard=fleet.Shard(*flags.shard(shard)),
         state=state,
         commands=_commands_of(commands),
-        gateways=gateways,
+        gateways=gateways if listed is None else listed.all_shards,
+        cells=listed,
         strict=profile == "strict",
     )
     if digest:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from qilu_common.addresses import GATEWAY_PORT, LOCAL_BROKER, LOCAL_INFLUX, LOCAL_PLATFORM
+from qilu_contract.errors import ConfigError
 
 from qilu.commands import dead_letters
 from qilu.commands.options import (
     Broker,
+    CellsFile,
     Classes,
     Platform,
     Profile,
@@ -43,6 +46,17 @@ def run(
     shard: Annotated[
         str, typer.Option(help="Part of the counties that this gateway has, i/n: 1/4 is the first of four")
     ] = "1/1",
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            help="Share this number of shards with all gateways that are given the same number; instead of "
+            "--shard. Start or stop gateways at any time",
+        ),
+    ] = None,
+    cells: CellsFile = None,
+    cell: Annotated[str | None, typer.Option(help="With --cells: the cell whose shards to share")] = None,
     profile: Profile = "reliable",
 ) -> None:
     """Receive readings from the broker and store them.
@@ -66,7 +80,21 @@ def run(
         shard=shard,
         profile=profile,
     )
-    asyncio.run(_serve(settings))
+    if shards is not None and shard != "1/1":
+        raise ConfigError("--shard and --shards exclude each other: give one of them.")
+    wanted, of = (range(1, shards + 1), shards) if shards is not None else ([], 1)
+    if cells is not None:
+        from qilu_common.cells import load_cells
+
+        if cell is None or of != 1 or shard != "1/1":
+            raise ConfigError("--cells needs --cell, the name of one of them, and no --shard or --shards.")
+        listed = load_cells(cells)
+        mine = listed.named(cell)
+        settings = settings.model_copy(update={"broker": mine.broker, "store": mine.store})
+        wanted, of = listed.shards_of(mine), listed.all_shards
+    elif cell is not None:
+        raise ConfigError("--cell needs --cells, the list of cells.")
+    asyncio.run(_serve(settings, wanted, of))
 
 
 @app.command("broker-rules")
@@ -86,9 +114,9 @@ def broker_rules(
     asyncio.run(keep(platform, to))
 
 
-async def _serve(settings: Settings) -> None:
-    from qilu_gateway.service import GatewayService
+async def _serve(settings: Settings, wanted: Sequence[int], of: int) -> None:
+    from qilu_gateway.sharing import Sharing, of_partition
 
-    service = GatewayService(settings)
-    on_stop_signals(service.stop)
-    await service.run()
+    sharing = Sharing(settings, wanted, of, fixed=False) if wanted else of_partition(settings)
+    on_stop_signals(sharing.stop)
+    await sharing.run()

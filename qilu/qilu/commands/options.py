@@ -16,6 +16,12 @@ Broker = Annotated[
         help="Broker URL: mqtt://host:1883, or mqtts://host:8883 with TLS; of a cluster mqtt://a,b,c",
     ),
 ]
+CellsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cells", envvar="QILU_CELLS", help="List of cells (YAML); instead of --broker and --store"
+    ),
+]
 StoreUrl = Annotated[
     str,
     typer.Option(

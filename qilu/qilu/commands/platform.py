@@ -14,7 +14,7 @@ from qilu_contract.errors import ConfigError, QiluError
 
 from qilu import flags
 from qilu.commands import certificates, keys
-from qilu.commands.options import Classes, Db, Json, Platform, use_classes
+from qilu.commands.options import CellsFile, Classes, Db, Json, Platform, use_classes
 from qilu.logfile import log_to_stderr
 from qilu.output import console, print_json
 from qilu.process import become_service, stop_signal, until_stopped
@@ -42,6 +42,7 @@ def run(
         str | None,
         typer.Option(envvar="QILU_BROKER", help="Broker URL for commands to units: mqtt://host:1883"),
     ] = None,
+    cells: CellsFile = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on")] = PLATFORM_PORT,
     classes: Classes = None,
@@ -59,7 +60,7 @@ def run(
     become_service()
     log_to_stderr()
     with flags.settings("QILU_PLATFORM_"):
-        settings = Settings(db_url=db, store_url=store, broker=broker, host=host, port=port)
+        settings = Settings(db_url=db, store_url=store, broker=broker, cells=cells, host=host, port=port)
     asyncio.run(_serve(settings))
 
 

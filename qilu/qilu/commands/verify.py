@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from qilu_contract.errors import ConfigError, QiluError
 
-from qilu.commands.options import Json, StoreUrl
+from qilu.commands.options import CellsFile, Json, StoreUrl
 from qilu.output import console, print_json
 
 if TYPE_CHECKING:
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 
 def verify(
-    run: Annotated[Path, typer.Option("--run", help="The run's manifest: run.json, or its folder")],
-    store: StoreUrl,
+    run: Annotated[
+        list[Path],
+        typer.Option("--run", help="The run's manifest: run.json, or its folder; once for each shard of it"),
+    ],
+    store: Annotated[str | None, StoreUrl.__metadata__[0]] = None,
+    cells: CellsFile = None,
     as_json: Json = False,
 ) -> None:
     """Compute a run again and compare it with the store, value by value.
@@ -33,18 +37,32 @@ def verify(
     Example: qilu verify --run var/devices/run.json --store duckdb:///var/readings.duckdb
     """
     # The manifest holds the run's own classes.
-    if (file := run / "run.json" if run.is_dir() else run).is_file():
+    if (file := run[0] / "run.json" if run[0].is_dir() else run[0]).is_file():
         os.environ["QILU_CLASSES"] = str(file)
+    if (store is None) == (cells is None):
+        raise ConfigError("Give --store, or --cells for a run over several cells.")
+    if cells is not None:
+        from qilu.verify_cells import verify_cells
+
+        _report(verify_cells(run, cells), as_json)
+        return
     from qilu_devices.run.manifest import load_manifest
 
     from qilu.run_record import RunRecord, is_live_run
 
-    source = RunRecord.load(run) if is_live_run(run) else load_manifest(run)
+    if len(run) > 1:
+        raise ConfigError("More than one --run needs --cells.")
+    source = RunRecord.load(run[0]) if is_live_run(run[0]) else load_manifest(run[0])
+    assert store is not None
     if store.startswith("duckdb:///") and not Path(store.removeprefix("duckdb:///")).is_file():
         raise ConfigError(
             f"--store {store}: there is no such file; the stack of `make up` keeps var/readings.duckdb."
         )
-    verdict = asyncio.run(_compare(source, store))
+    _report(asyncio.run(_compare(source, store)), as_json)
+
+
+def _report(verdict: Verdict, as_json: bool) -> None:
+    """Print the verdict. Raises QiluError unless all is well."""
     if as_json:
         print_json(verdict.as_dict())
     else:

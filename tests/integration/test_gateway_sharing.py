@@ -1,0 +1,246 @@
+"""Gateways that share the counties, while they come and go: a real platform keeps the leases."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_world import START_MS, Publisher, eventually, motor
+from pydantic import SecretStr
+from qilu.verify import verify
+from qilu_contract.catalogue.places import COUNTIES
+from qilu_contract.errors import ConfigError, Reason
+from qilu_contract.wire import topics
+from qilu_devices.run.config import RunConfig
+from qilu_devices.run.manifest import load_manifest
+from qilu_devices.run.runner import run
+from qilu_devices.scenario import load_scenario
+from qilu_gateway import sharing
+from qilu_gateway.service import GatewayService
+from qilu_gateway.settings import Settings
+from qilu_gateway.settle import dead_letters
+from qilu_gateway.sharing import Sharing, of_partition
+from qilu_gateway.statefile import FILE_NAME
+from qilu_platform.audit import audit
+from qilu_platform.database.engine import open_engine
+from qilu_platform.database.migrating import migrate
+from qilu_platform.models.bodies import ShardsIn
+from qilu_platform.registry import sharing as leases
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings as PlatformSettings
+from qilu_stores import open_store
+from sqlalchemy import Engine
+
+SHARDS = 4
+UNITS = 100
+COUNTY = sorted(COUNTIES)[1]
+
+
+class Pool:
+    """Gateways that ask a registry for their shares, without a platform in between."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self.held = engine, dict[str, list[int]]()
+
+    def ask(self, gateway: str, *, wanted: range | list[int] = range(1, 9), fixed: bool = False) -> list[int]:
+        """The gateway hands over at once what it no longer serves."""
+        asked = ShardsIn(
+            pool="qilu/8", gateway=gateway, wanted=list(wanted), held=self.held.get(gateway, []), fixed=fixed
+        )
+        with self._engine.begin() as connection:
+            found = leases.share(connection, asked)
+        self.held[gateway] = found.shards
+        return found.shards
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/registry.sqlite"
+    else:
+        url = request.getfixturevalue("postgres_url")
+    engine = open_engine(url, None)
+    with engine.begin() as connection:
+        migrate(connection)
+    yield Pool(engine)
+    engine.dispose()
+
+
+def test_gateways_have_equally_many_shards_and_no_shard_has_two(pool: Pool) -> None:
+    assert pool.ask("a") == [*range(1, 9)]
+    assert pool.ask("b") == []  # all are taken
+    assert len(pool.ask("a")) == 4
+    pool.ask("a")  # it has handed four over
+    assert len(pool.ask("b")) == 4
+    assert sorted(pool.ask("a") + pool.ask("b")) == [*range(1, 9)]
+    for _ in range(3):
+        for name in "abc":
+            pool.ask(name)
+    assert sorted(map(len, pool.held.values())) == [2, 3, 3]
+    assert sorted(chain.from_iterable(pool.held.values())) == [*range(1, 9)]
+    pool.ask("a", wanted=[])  # it leaves
+    for _ in range(2):
+        pool.ask("b")
+        pool.ask("c")
+    assert sorted(pool.held["b"] + pool.held["c"]) == [*range(1, 9)]
+
+
+def test_the_gateways_of_two_cells_do_not_share(pool: Pool) -> None:
+    for _ in range(2):
+        assert pool.ask("a", wanted=[1, 3, 5, 7]) == [1, 3, 5, 7]
+        assert pool.ask("b", wanted=[2, 4, 6, 8]) == [2, 4, 6, 8]
+
+
+def test_the_leases_of_a_gateway_that_no_longer_asks_end(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool.ask("a", wanted=[3], fixed=True)
+    assert pool.ask("b", wanted=[3], fixed=True) == []
+    assert pool.ask("a", wanted=[3], fixed=True) == [3]
+    now_ms = leases.wall_ms()
+    monkeypatch.setattr(leases, "wall_ms", lambda: now_ms + leases.LEASE_MS + 1000)
+    assert pool.ask("b", wanted=[3], fixed=True) == [3]
+    assert pool.ask("a", wanted=[3], fixed=True) == []
+
+
+@contextlib.asynccontextmanager
+async def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PlatformService]:
+    monkeypatch.setenv("QILU_API_KEY", "the-key-of-this-test")
+    settings = PlatformSettings(
+        db_url=f"sqlite:///{folder}/registry.sqlite", port=0, api_key=SecretStr("the-key-of-this-test")
+    )
+    async with PlatformService(settings) as service:
+        yield service
+
+
+async def test_of_two_gateways_with_one_shard_the_second_stops_with_a_sentence(
+    mosquitto: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "LEASE_S", 1.0)
+    mosquitto.start()
+    async with served(tmp_path, monkeypatch) as platform:
+        settings = Settings(
+            broker=mosquitto.url,
+            store=f"duckdb:///{tmp_path}/one.duckdb",
+            platform=platform.url,
+            state=tmp_path / "one",
+            host_id=f"host-{secrets.token_hex(4)}",
+            shard="1/2",
+            http_port=0,
+        )
+        first = of_partition(settings)
+        serving = asyncio.create_task(first.run())
+        await eventually(lambda: first.shards == [1], "the first serves")
+        more = {"state": tmp_path / "two", "store": f"duckdb:///{tmp_path}/two.duckdb"}
+        second = of_partition(settings.model_copy(update=more))
+        with pytest.raises(ConfigError, match="Another gateway has the shard 1/2"):
+            await second.run()
+        assert not serving.done()
+        first.stop()
+        await serving
+        third = of_partition(settings.model_copy(update=more))  # the first has given its lease back
+        serving = asyncio.create_task(third.run())
+        await eventually(lambda: third.shards == [1], "the third serves")
+        third.stop()
+        await serving
+
+
+def services(gateways: list[Sharing]) -> list[GatewayService]:
+    return [service for gateway in gateways for service in gateway._services.values()]
+
+
+async def test_gateways_come_and_go_while_readings_arrive(
+    mosquitto: Any, influxdb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From one to three gateways and back to one. Edge nodes follow STATE, one device does not."""
+    mosquitto.start()
+    async with served(tmp_path, monkeypatch) as platform:
+        scenario = load_scenario()
+        ending = asyncio.Event()
+        config = RunConfig(
+            broker=mosquitto.url,
+            scenario=scenario,
+            platform=platform.url,
+            units=UNITS,
+            speed=5.0,
+            gateways=SHARDS,
+            start_ms=START_MS,
+            state=tmp_path / "devices",
+        )
+        gateways = [
+            Sharing(
+                Settings(
+                    broker=mosquitto.url,
+                    store=influxdb.url,
+                    platform=platform.url,
+                    state=tmp_path / f"gateway{number}",
+                    http_port=0,
+                ),
+                range(1, SHARDS + 1),
+                SHARDS,
+                fixed=False,
+            )
+            for number in range(3)
+        ]
+        tasks = [asyncio.create_task(gateways[0].run())]
+        await eventually(
+            lambda: len(gateways[0].shards) == SHARDS and all(each.online for each in services(gateways)),
+            "one has all",
+        )
+        running = asyncio.create_task(run(config, stop=ending))
+        publisher, sent = Publisher(mosquitto), 0
+        pressing = True
+
+        async def press() -> None:
+            """Plain JSON of a unit that is not registered, whatever STATE says: a dead letter each."""
+            nonlocal sent
+            topic = topics.telemetry(COUNTY, f"{COUNTY}-e00001", "stranger")
+            while pressing:
+                await asyncio.to_thread(publisher.send, topic, json.dumps(motor(sent)).encode())
+                sent += 1
+                await asyncio.sleep(0.02)
+
+        pressed = asyncio.create_task(press())
+        tasks += [asyncio.create_task(gateway.run()) for gateway in gateways[1:]]
+        await eventually(
+            lambda: sorted(len(each.shards) for each in gateways) == [1, 1, 2],
+            "three have their shares",
+        )
+        for gateway, task in list(zip(gateways, tasks, strict=True))[:2]:
+            gateway.stop()
+            await task
+        await eventually(
+            lambda: len(gateways[2].shards) == SHARDS and all(each.online for each in services(gateways[2:])),
+            "one has all again",
+        )
+        ending.set()
+        report = await running
+        pressing = False
+        await pressed
+        await eventually(lambda: sum(letters_in(tmp_path)) == sent, "a dead letter for each PUBACK")
+        await eventually(
+            lambda: all(each.counters.in_flight == 0 for each in services(gateways[2:])), "settled"
+        )
+        gateways[2].stop()
+        await tasks[2]
+        publisher.close()
+    assert report.readings_acked > UNITS
+    async with open_store(influxdb.url) as store:
+        total = (await verify(load_manifest(tmp_path / "devices"), store)).total
+    assert total.good, total
+    assert total.expected > UNITS
+    engine = open_engine(f"sqlite:///{tmp_path}/registry.sqlite", None)
+    assert audit(engine) == []
+    engine.dispose()
+
+
+def letters_in(folder: Path) -> Iterator[int]:
+    """Dead letters of units that are not registered, in each shard's state directory."""
+    for file in folder.glob(f"gateway*/shard-*/{FILE_NAME}"):
+        with dead_letters.open_for_reading(file) as connection:
+            yield dead_letters.count_readings(connection).get(Reason.UNKNOWN_UNIT, 0)
