@@ -17,6 +17,9 @@ function make(space, tag, attributes, children) {
 export const html = (tag, attributes, ...children) => make("html", tag, attributes, children);
 export const svg = (tag, attributes, ...children) => make("svg", tag, attributes, children);
 
+/** A column's heading; a column without one has an empty cell there. */
+export const heading = (title, style = null) => html(title ? "th" : "td", { scope: title ? "col" : null, class: style }, title);
+
 /** Sets a text only when it changed: the browser has less to do, and a reader's selection stays. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;

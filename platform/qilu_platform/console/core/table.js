@@ -1,6 +1,6 @@
 // Tables that page: a page costs its own length, however many rows there are.
 
-import { html } from "./dom.js";
+import { heading, html } from "./dom.js";
 import { t } from "./language.js";
 
 /**
@@ -11,9 +11,9 @@ export function pagedTable(label, columns, load, empty = t("none")) {
   const body = html("tbody");
   const more = html("button", { type: "button", class: "quiet", hidden: true, onclick: () => next() }, t("more"));
   const note = html("p", { class: "note", role: "status" });
-  const head = html("tr", {}, columns.map(([title, , style]) => html("th", { scope: "col", class: style }, title)));
+  const head = html("tr", {}, columns.map(([title, , style]) => heading(title, style)));
   const table = html("table", { class: "list" }, html("caption", { class: "hidden" }, label), html("thead", {}, head), body);
-  const root = html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, table, note, more);
+  const root = html("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": label }, table, note, more);
   let cursor = null;
   let run = 0;
 

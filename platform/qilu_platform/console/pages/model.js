@@ -34,7 +34,7 @@ export async function show(root, app, { query }) {
       html("td", {}, html("span", { class: `chip mark-${each.mark}` }, t(`mark.${each.mark}`))), html("td", { lang: "en" }, each.source))));
   }
   change({});
-  const tally = MARKS.map((mark) => html("li", { class: "card" }, html("h3", {}, t(`mark.${mark}`)), html("p", { class: "number" }, count(all.filter((each) => each.mark === mark).length)), html("p", { class: "of" }, t(`mark.${mark}.about`))));
+  const tally = MARKS.map((mark) => html("li", { class: "card" }, html("h2", {}, t(`mark.${mark}`)), html("p", { class: "number" }, count(all.filter((each) => each.mark === mark).length)), html("p", { class: "of" }, t(`mark.${mark}.about`))));
   root.append(html("h1", {}, t("nav./model")), html("p", { class: "about" }, t("model.about")), html("ul", { class: "cards" }, tally),
     html("div", { class: "row filters" }, groups, marks),
     panel(t("model.figures"), null, html("div", { class: "scroll", tabindex: 0 }, html("table", {}, html("thead", {}, html("tr", {},

@@ -30,7 +30,7 @@ export async function show(root, app) {
       const most = Math.max(1, ...reasons.map(([, n]) => n));
       letters.replaceChildren(...reasons.map(([reason, n]) => html("div", {},
         html("dt", {}, has(`reason.${reason}`) ? t(`reason.${reason}`) : reason), html("dd", {}, html("span", {}, count(n)), html("progress", { max: most, value: n, "aria-label": reason })))));
-      if (!reasons.length) letters.append(html("p", { class: "note" }, t("pipeline.noDead")));
+      if (!reasons.length) letters.append(html("div", {}, html("dt", {}, t("pipeline.noDead")), html("dd", {})));
       note.textContent = "";
     } catch (error) {
       note.textContent = error.message;

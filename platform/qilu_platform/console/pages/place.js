@@ -39,7 +39,7 @@ export async function show(root, app, { code, query }) {
   ];
   const used = energy && [
     [t("energy.day"), 1, "kWh"], [t("co2.day"), 2, "kg CO₂"],
-  ].map(([title, at, unit]) => html("li", { class: "card" }, html("h3", {}, title), html("p", { class: "number" }, energy.rows.length ? count(sum(energy.rows, at)) : "–"), html("p", { class: "of" }, unit)));
+  ].map(([title, at, unit]) => html("li", { class: "card" }, html("h2", {}, title), html("p", { class: "number" }, energy.rows.length ? count(sum(energy.rows, at)) : "–"), html("p", { class: "of" }, unit)));
   const table = html("tbody");
   const readout = html("p", { class: "readout" });
   let now = place;
@@ -92,7 +92,7 @@ export async function show(root, app, { code, query }) {
       html("div", { class: "stack" }, chart(t("growth.units"), [{ name: t("onCloud") }, { name: t("registered") }], { rows: history.rows.map((row) => row.slice(0, 3)), range: history.range }), energyChart)));
   }
   root.append(html("div", { class: "halves" },
-    isCity && panel(t("counties"), null, html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("counties") }, html("table", { class: "list" }, html("thead", {}, html("tr", {},
+    isCity && panel(t("counties"), null, html("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": t("counties") }, html("table", { class: "list" }, html("thead", {}, html("tr", {},
       html("th", { scope: "col" }, t("county")), html("th", { scope: "col" }, t("units")), html("td", { class: "wide-only" }), html("th", { scope: "col" }, t("enterprises")))), table))),
     !isCity && energyChart, energyTable));
 
@@ -146,7 +146,7 @@ function tile(title, onCloud, registered) {
   const bar = html("progress", { "aria-label": title });
   const of = html("p", { class: "of" });
   return {
-    root: html("li", { class: "card" }, html("h3", {}, title), number, bar, of),
+    root: html("li", { class: "card" }, html("h2", {}, title), number, bar, of),
     paint(counts) {
       say(number, count(counts[onCloud]));
       [bar.max, bar.value] = [Math.max(1, counts[registered]), counts[onCloud]];

@@ -3,7 +3,7 @@
 
 import { get, post } from "../core/api.js";
 import { Chart } from "../core/chart.js";
-import { dialog, html, panel, say } from "../core/dom.js";
+import { dialog, heading, html, panel, say } from "../core/dom.js";
 import { count, monthText, named, share, t } from "../core/language.js";
 import { grown } from "../parts/history.js";
 
@@ -105,7 +105,7 @@ export async function show(root, app) {
     history = await grown("370000", MONTH_MS);
     charts.forEach((each) => each.rescale());
   }, HISTORY_MS);
-  const head = (keys) => html("thead", {}, html("tr", {}, keys.map(([key, style]) => html("th", { scope: "col", class: style }, key && t(key)))));
+  const head = (keys) => html("thead", {}, html("tr", {}, keys.map(([key, style]) => heading(key && t(key), style))));
   root.append(html("div", { class: "panel-head" }, html("h1", {}, t("nav./programme")), html("a", { class: "button", href: "#/what-if" }, t("whatif"))), scale, html("div", { class: "halves" },
     panel(t("programme.targets"), null, html("table", {}, head([["programme.target"], ["onCloud.count", "num"], ["programme.wanted", "num"], [""], ["programme.share", "num"]]), targets)),
     html("div", { class: "stack" }, panel(t("growth.units"), null, units.root), panel(t("growth.enterprises"), null, enterprises.root),

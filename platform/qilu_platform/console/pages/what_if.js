@@ -94,7 +94,7 @@ function sliders(side, start, app) {
 /** What one more enterprise and one more unit cost; where the second policy brings fewer, what each of them saves. */
 function verdict(a, b) {
   const money = funds(b) - funds(a);
-  const card = (title, number, of) => html("li", { class: "card" }, html("h3", {}, title), html("p", { class: "number" }, number), html("p", { class: "of" }, of));
+  const card = (title, number, of) => html("li", { class: "card" }, html("h2", {}, title), html("p", { class: "number" }, number), html("p", { class: "of" }, of));
   const each = (name) => {
     const more = value(b, name) - value(a, name);
     const key = more < 0 && money < 0 ? "saved" : "more";

@@ -1,7 +1,7 @@
 // A table of alarms with what may be done about them.
 
 import { get, id, post } from "../core/api.js";
-import { html } from "../core/dom.js";
+import { heading, html } from "../core/dom.js";
 import { duration, t, time, unitText, value } from "../core/language.js";
 import { icon } from "../core/icons.js";
 
@@ -14,8 +14,8 @@ export async function alarmList(app, filters, onLoad = () => {}) {
   const note = html("p", { class: "note", role: "status" });
   const withUnit = !filters.unit;
   const titles = [t("alarm.signal"), withUnit && t("unit"), t("state"), t("alarm.since"), t("alarm.lasts"), t("alarm.worst"), ""];
-  const root = html("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("nav./alarms") },
-    html("table", { class: "list alarms" }, html("thead", {}, html("tr", {}, titles.filter((each) => each !== false).map((each) => html("th", { scope: "col" }, each)))), body), note);
+  const root = html("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": t("nav./alarms") },
+    html("table", { class: "list alarms" }, html("thead", {}, html("tr", {}, titles.filter((each) => each !== false).map((each) => heading(each)))), body), note);
   const mayAct = app.may("operator", "enterprise");
 
   async function act(alarm, what, values) {

@@ -28,7 +28,7 @@ export function targetCards(catalogue) {
     const of = t("ofTarget", { n: about.wanted ?? count(wanted) });
     const spark = name in GROWTH && new Spark(200);
     const box = HEADLINE.includes(name)
-      ? html("li", { class: "card" }, html("h3", {}, named(about)), number, spark && spark.root, bar, html("p", { class: "of" }, part, " ", of, more))
+      ? html("li", { class: "card" }, html("h2", {}, named(about)), number, spark && spark.root, bar, html("p", { class: "of" }, part, " ", of, more))
       : html("div", {}, html("dt", {}, named(about)), html("dd", {}, number, ` ${of}`));
     (HEADLINE.includes(name) ? cards : others).append(box);
     return { number, bar, part, more, box, spark };
