@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from console_tour import pages
 from console_world import ARGUMENTS
 from playwright.async_api import Page, async_playwright, expect
 from pydantic import SecretStr
@@ -167,6 +168,43 @@ async def test_the_page_says_when_the_platform_is_gone_and_comes_back(
             await expect(page.locator("#stream-text")).to_have_text("Live")
             await register_one_of_each(api)
             await expect(page.locator('[data-counter="providers"]')).to_have_text("1")
+
+
+async def test_pages_asked_for_while_the_platform_is_gone_come_with_it(
+    tmp_path: Path, store: Store, chromium: str
+) -> None:
+    async with browsing(chromium) as page:
+        async with platform(tmp_path, store) as service:
+            port = int(service.url.rsplit(":", 1)[1])
+            await page.goto(f"{service.url}/?lang=en")
+            await expect(page.locator("#stream-text")).to_have_text("Live")
+        for name, path in pages("motor-1", "works", "370202").items():
+            if name in ("sign-in", "connect-unit"):  # needs nothing; is the page of another
+                continue
+            await page.evaluate("path => { location.hash = `#/${path}`; }", path)
+            asking = name in (
+                "province",
+                "city",
+                "county",
+                "enterprise",
+                "unit",
+                "pipeline",
+                "programme",
+                "model",
+            )
+            if asking:
+                await expect(page.locator(f".page-{page_of(path)}")).to_contain_text("does not answer")
+            await expect(page.locator("#stream-text")).to_have_text("Connection lost, trying again")
+        await page.evaluate("location.hash = '#/place/370202'")
+        await expect(page.locator(".page-place")).to_contain_text("does not answer")
+        async with platform(tmp_path, store, port):
+            await expect(page.locator("h1")).to_have_text("Shinan District")
+            await expect(page.locator("#stream-text")).to_have_text("Live")
+
+
+def page_of(path: str) -> str:
+    """The page's class, by its address."""
+    return path.split("/")[0].split("?")[0] or "province"
 
 
 async def test_nothing_sticks_out_of_a_narrow_page_and_a_picture_is_taken(
