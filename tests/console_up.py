@@ -7,19 +7,31 @@ import re
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import paho.mqtt.client as mqtt
 
 QILU = Path(sys.executable).parent / "qilu"
 START_S = 120.0
-MORNING = "2026-11-26T10:00:00+08:00"
-"""A weekday: equipment is at work."""
+
+
+def morning() -> str:
+    """Ten o'clock in Shanghai of the last weekday on which it has struck: equipment is at work."""
+    now = datetime.now(tz=ZoneInfo("Asia/Shanghai"))
+    day = now - timedelta(hours=10)
+    while day.weekday() > FRIDAY:
+        day -= timedelta(days=1)
+    return day.replace(hour=10, minute=0, second=0, microsecond=0).isoformat()
+
+
+FRIDAY = 4
 
 
 class Up:
-    """A running `qilu up`, from MORNING on."""
+    """A running `qilu up`."""
 
     def __init__(self, state: Path, ports: dict[str, int], *options: str | Path) -> None:
         self.state, self.mqtt_port = state, ports["--mqtt-port"]
@@ -27,7 +39,7 @@ class Up:
         words = [*(word for name, port in ports.items() for word in (name, str(port)))]
         with self.out.open("w") as out:
             self.process = subprocess.Popen(
-                [QILU, "up", "--state", state, *words, "--start", MORNING, *options],
+                [QILU, "up", "--state", state, *words, *options],
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )

@@ -1,4 +1,4 @@
-"""What the console costs: first useful paint, watchers, a page of the list of units. Prints; asserts nothing
+"""Cost of the console: first useful paint, watchers, a page of the list of units. Prints; asserts nothing
 about time.
 
 The first two on `qilu up` with QILU_BENCH_CONSOLE_UNITS units (10,000), the third on a platform with

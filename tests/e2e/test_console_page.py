@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -27,7 +26,6 @@ from qilu_stores import open_store
 KEY = "a-key-for-the-console-test-only"
 PATIENCE_MS = 30_000
 KINDS = ("infrastructure", "platform", "business", "equipment")
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 
 @pytest.fixture
@@ -210,10 +208,7 @@ def page_of(path: str) -> str:
 async def test_nothing_sticks_out_of_a_narrow_page_and_a_picture_is_taken(
     tmp_path: Path, store: Store, chromium: str
 ) -> None:
-    """With QILU_KEEP_SCREENSHOT=1 the documentation's picture is made again."""
-    keep = os.environ.get("QILU_KEEP_SCREENSHOT") == "1"
-    wide, narrow = (IMAGES if keep else tmp_path) / "console.png", tmp_path / "console-narrow.png"
-    wide.parent.mkdir(parents=True, exist_ok=True)
+    wide, narrow = tmp_path / "console.png", tmp_path / "console-narrow.png"
     async with platform(tmp_path, store) as service, client(service.url) as api:
         units = await register_a_province(api)
         await report_first_readings(api, units)

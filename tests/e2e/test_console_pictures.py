@@ -1,6 +1,6 @@
 """Pictures of every page for the documentation, taken on a whole stack, and the moving one of the README.
 
-Taken with QILU_KEEP_SCREENSHOT=1 only: whoever changes the console takes them anew and looks at them.
+Taken with QILU_KEEP_SCREENSHOT=1 only. After changing the console, take them again and look at them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from console_tour import pages, tour
-from console_up import Up
+from console_up import Up, morning
 from console_world import browsing
 from PIL import Image
 from playwright.async_api import Page, expect
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def up(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Up]:
     ports = {name: free_port() for name in ("--port", "--mqtt-port", "--metrics-port")}
-    running = Up(tmp_path / "state", ports, "--units", "1500")
+    running = Up(tmp_path / "state", ports, "--units", "1500", "--start", morning())
     yield running
     running.process.send_signal(signal.SIGINT)
     running.process.wait(120)
@@ -59,6 +59,7 @@ async def test_pictures_of_every_page(up: Up, chromium: str) -> None:
         folder.mkdir(exist_ok=True)
         addresses = pages(pump["id"], pump["enterprise"], pump["county"])
         addresses["unit"] += "?signal=casing_accel"
+        addresses["alarms"] += "?state=acknowledged"
         async for language, _theme, name in tour(page, url, addresses, LOOKS):
             if name == "what-if":
                 await page.locator('input[type="range"]').nth(7).press("Home")
@@ -70,6 +71,7 @@ async def test_pictures_of_every_page(up: Up, chromium: str) -> None:
         await page.set_viewport_size({"width": 1920, "height": 1080})
         for language, _theme in LOOKS:
             await page.goto(f"{url}/?kiosk&lang={language}")
+            await page.locator(".kiosk-head button").first.click()  # stays
             for view in range(VIEWS):
                 await expect(page.locator(".view").first).to_be_visible()
                 await page.wait_for_timeout(1500)
@@ -86,7 +88,7 @@ async def filling(page: Page, url: str) -> list[Image.Image]:
     """The map while units come on cloud."""
     await page.goto(f"{url}/?lang=en#/")
     await expect(page.locator(".city").first).to_be_visible()
-    return [await frame(page) for _ in range(10)]
+    return [await frame(page) for _ in range(12)]
 
 
 async def breaking(page: Page, url: str, pump: str) -> list[Image.Image]:

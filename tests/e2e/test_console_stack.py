@@ -4,57 +4,19 @@ the first reading of a new device, and a fault from the click to the cleared ala
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import paho.mqtt.client as mqtt
 import pytest
+from console_up import Up, morning
 from console_world import ARGUMENTS
 from playwright.async_api import Page, async_playwright, expect
 
-QILU = Path(sys.executable).parent / "qilu"
-START_S = 120.0
 SCENARIO = 'name: pumps\nunits: 6\nseed: 5\nclasses: {pump: 1}\ncities: {"370200": 1}\n'
-
-
-class Up:
-    """A running `qilu up`."""
-
-    def __init__(self, state: Path, ports: dict[str, int], scenario: Path) -> None:
-        self.state, self.mqtt_port = state, ports["--mqtt-port"]
-        self.out = state.with_suffix(".out")
-        words = [*(word for name, port in ports.items() for word in (name, str(port)))]
-        # A weekday's morning: pumps are at work.
-        words += ["--start", "2026-11-26T10:00:00+08:00", "--scenario", str(scenario)]
-        with self.out.open("w") as out:
-            self.process = subprocess.Popen(
-                [QILU, "up", "--state", state, *words], stdout=out, stderr=subprocess.STDOUT
-            )
-
-    def link(self) -> str:
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if found := re.search(r"sign in +(\S+)", self.out.read_text()):
-                return found[1]
-            time.sleep(0.1)
-        raise AssertionError(self.out.read_text())
-
-    def publish(self, topic: str, reading: dict[str, Any]) -> None:
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-        password = (self.state / "keys" / "mqtt-operator.password").read_text().strip()
-        client.username_pw_set("operator", password)
-        client.connect("127.0.0.1", self.mqtt_port)
-        client.loop_start()
-        client.publish(topic, json.dumps(reading), qos=1).wait_for_publish(30)
-        client.disconnect()
-        client.loop_stop()
 
 
 @pytest.fixture
@@ -62,7 +24,7 @@ def up(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Up]:
     scenario = tmp_path / "pumps.yaml"
     scenario.write_text(SCENARIO)
     ports = {name: free_port() for name in ("--port", "--mqtt-port", "--metrics-port")}
-    running = Up(tmp_path / "state", ports, scenario)
+    running = Up(tmp_path / "state", ports, "--start", morning(), "--scenario", scenario)
     yield running
     running.process.send_signal(signal.SIGINT)
     running.process.wait(60)

@@ -22,7 +22,7 @@ export async function show(root, app, { query }) {
       by.set(key, (by.get(key) ?? 0) + 1);
     }
     const most = [...by].sort((a, b) => b[1] - a[1]).slice(0, 8);
-    often.replaceChildren(...most.map(([key, n]) => {
+    often.replaceChildren(...(most.length ? [] : [html("li", { class: "note" }, t("none"))]), ...most.map(([key, n]) => {
       const [name, signal] = key.split("/");
       return html("li", {}, html("button", { type: "button", class: "quiet", onclick: () => change({ class: name, signal }) },
         `${catalogue.className(name)} · ${catalogue.signalName(name, signal)}`), html("b", {}, count(n)));

@@ -9,6 +9,7 @@ import { icon } from "../core/icons.js";
 import { bar, Beats, fact, KINDS, row, targetCards, tickerOf, totals } from "../parts/counts.js";
 import { grown } from "../parts/history.js";
 
+const FOLLOW_MS = 2000;
 const SPANS = { hour: 3_600_000, day: 86_400_000, month: 30 * 86_400_000 };
 
 export async function show(root, app, { query }) {
@@ -21,6 +22,7 @@ export async function show(root, app, { query }) {
   const readout = html("p", { class: "readout" });
   let pointed = null;
   let now = programme;
+  let shown = history;
   const cityMap = new PlaceMap(cityAreas(map.features), { label: t("map.title"), onPoint: (code) => {
     pointed = code;
     paintReadout();
@@ -59,6 +61,15 @@ export async function show(root, app, { query }) {
     bar(funnel, "on-cloud", t("onCloud"), totals(next.by_city).units_on_cloud, next.registered.units);
     bar(funnel, "active", t("active24"), next.active, next.registered.units);
   }
+  /** The charts go on with the counts, without asking for the history again. */
+  function follow(next) {
+    paint(next);
+    const all = totals(next.by_city);
+    const row = [Date.now(), all.units_on_cloud, all.units_registered, all.enterprises_on_cloud, all.enterprises_registered];
+    if (row[0] - (shown.rows.at(-1)?.[0] ?? 0) < FOLLOW_MS) return;
+    shown = { rows: [...shown.rows, row], range: [shown.rows[0]?.[0] ?? row[0], row[0]] };
+    paintGrowth(shown);
+  }
 
   const funnel = html("dl", { class: "bars" });
   const growth = new Chart({
@@ -76,7 +87,7 @@ export async function show(root, app, { query }) {
   }
   const span = html("select", { "aria-label": t("span"), onchange: async () => {
     app.remember({ span: span.value });
-    paintGrowth(await grown("370000", SPANS[span.value]));
+    paintGrowth((shown = await grown("370000", SPANS[span.value])));
   } }, Object.keys(SPANS).map((each) => html("option", { value: each, selected: each === (query.get("span") ?? "hour") }, t(`span.${each}`))));
 
   const beats = new Beats(cityMap);
@@ -114,7 +125,7 @@ export async function show(root, app, { query }) {
         panel(t("funnel"), null, funnel))));
   return {
     handlers: {
-      programme: paint, pipeline: paintPipeline, ticker: paintTicker, activity: (next) => beats.paint(next.by_city), alarms: (next) => cityMap.mark(next.by_city),
+      programme: follow, pipeline: paintPipeline, ticker: paintTicker, activity: (next) => beats.paint(next.by_city), alarms: (next) => cityMap.mark(next.by_city),
     },
     close() {
       beats.close();
