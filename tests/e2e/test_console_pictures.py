@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -63,8 +64,7 @@ async def test_pictures_of_every_page(up: Up, chromium: str) -> None:
         async for language, _theme, name in tour(page, url, addresses, LOOKS):
             if name == "what-if":
                 await page.locator('input[type="range"]').nth(7).press("Home")
-                await page.locator("form button[type=submit]").click()
-                await expect(page.locator(".verdict .card").first).to_be_visible()
+                await compared(page)
             await expect(page.locator("#stream")).to_have_attribute("data-state", "live")
             await page.wait_for_timeout(1500)  # what the stream brings first
             await keep(page, folder / f"{name}-{language}.webp")
@@ -78,6 +78,16 @@ async def test_pictures_of_every_page(up: Up, chromium: str) -> None:
                 await keep(page, folder / f"kiosk-{view + 1}-{language}.webp")
                 await page.keyboard.press("ArrowRight")
     assert sum(each.stat().st_size for each in folder.iterdir()) < ALL_BYTES
+
+
+async def compared(page: Page) -> None:
+    """A busy machine may need more than the minute that the platform gives the model."""
+    for _ in range(4):
+        await page.get_by_role("button", name=re.compile("Compare|比较")).click()
+        await expect(page.locator("main form button[type=submit]")).to_be_enabled()
+        if await page.locator(".verdict .card").count():
+            return
+    raise AssertionError(await page.locator("main").inner_text())
 
 
 async def asked(page: Page, path: str) -> Any:

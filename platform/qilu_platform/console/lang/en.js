@@ -141,7 +141,7 @@ export default {
   "unit.born": "Last birth",
   problems: "Refused messages",
   "problems.none": "Nothing of what was sent was refused.",
-  "problems.times": "{n} times",
+  "problems.times": "{n}×",
   commands: "Commands",
   "commands.may": "Commands are for operators.",
   "command.start": "Start",

@@ -101,7 +101,6 @@ export async function show(root, app, { query }) {
   paint(programme);
   paintGrowth(history);
   paintTicker({ items: [] });
-  const unitTitle = html("span", {}, t("units"), " ", html("small", {}, t("registered")));
   root.append(
     html("h1", { class: "hidden" }, t("nav./")), headline.cards,
     html("div", { class: "province" },
@@ -117,7 +116,7 @@ export async function show(root, app, { query }) {
     headline.others,
     html("div", { class: "thirds" },
       panel(t("byCity"), null, html("table", { id: "cities" }, html("thead", {}, html("tr", {}, html("th", { scope: "col" }, t("city")),
-        html("th", { scope: "col" }, unitTitle), html("th", { scope: "col" }, t("enterprises")))), cities)),
+        html("th", { scope: "col" }, t("units")), html("th", { scope: "col" }, t("enterprises")))), cities)),
       panel(t("byClass"), null, html("table", { id: "classes" }, html("thead", {}, html("tr", {}, html("th", { scope: "col" }, t("class")),
         html("th", { scope: "col" }, t("units")))), classes)),
       html("div", { class: "stack" },
