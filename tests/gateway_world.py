@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import msgspec
 import paho.mqtt.client as paho
+import paho_clients
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import Reason
 from qilu_contract.wire import sparkplug, topics
@@ -199,11 +200,7 @@ class Publisher:
             info.wait_for_publish(PATIENCE_S)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-        socket = self._client.socket()
-        if socket is not None:
-            socket.close()  # the client leaves it to the garbage collector
+        paho_clients.close(self._client)
 
 
 @contextlib.asynccontextmanager

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import paho.mqtt.client as paho
+import paho_clients
 import pytest
 from compose_broker import ComposeBroker
 from nursery import Child, Nursery
@@ -124,11 +125,7 @@ class Device:
         return len(self._acked & self._mids)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-        socket = self._client.socket()
-        if socket is not None:
-            socket.close()
+        paho_clients.close(self._client)
 
 
 class Node:

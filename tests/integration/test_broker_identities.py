@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import paho.mqtt.client as paho
+import paho_clients
 import pytest
 from compose_broker import ComposeBroker
 from cryptography import x509
@@ -193,11 +194,7 @@ class Client:
         assert self._answers.get(timeout=PATIENCE_S) == "subscribed"
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-        socket = self._client.socket()
-        if socket is not None:
-            socket.close()  # the client leaves it to the garbage collector
+        paho_clients.close(self._client)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from typing import Any
 import aiomqtt
 import httpx
 import paho.mqtt.client as paho
+import paho_clients
 import pytest
 from gateway_world import eventually, eventually_async
 from pydantic import SecretStr
@@ -64,11 +65,7 @@ class Listener:
             self.data.append((message.topic.removeprefix(topics.HISTORY).split("/")[3], message.payload))
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-        socket = self._client.socket()
-        if socket is not None:
-            socket.close()  # the client leaves it to the garbage collector
+        paho_clients.close(self._client)
 
 
 @asynccontextmanager

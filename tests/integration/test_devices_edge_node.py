@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
+import paho_clients
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -143,8 +144,7 @@ class Observer:
         return found
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        paho_clients.close(self._client)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 import paho.mqtt.client as mqtt
+import paho_clients
 import pytest
 from gateway_world import FakePlatform, eventually, letters, online
 from qilu.verify import Verdict, verify
@@ -183,8 +184,7 @@ class Wire:
 def wire(mosquitto: Any) -> Iterator[Wire]:
     wire = Wire(mosquitto)
     yield wire
-    wire.client.disconnect()
-    wire.client.loop_stop()
+    paho_clients.close(wire.client)
 
 
 async def test_edge_nodes_send_what_the_faults_make_of_their_readings_in_just_that_order(

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 import paho.mqtt.client as paho
+import paho_clients
 import pytest
 from gateway_world import (
     COUNTY,
@@ -171,10 +172,7 @@ def feeder(mosquitto: Any) -> Iterator[paho.Client]:
     client.connect(mosquitto.host, mosquitto.port)
     client.loop_start()
     yield client
-    client.disconnect()
-    client.loop_stop()
-    if client.socket() is not None:
-        client.socket().close()
+    paho_clients.close(client)
 
 
 def publish(client: paho.Client, chunk: list[tuple[str, bytes]]) -> None:

@@ -10,11 +10,12 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import paho.mqtt.client as paho
+import paho_clients
 import pytest
-from gateway_world import FakePlatform, GatewayProcess, eventually, get, online
+from gateway_world import GatewayProcess, eventually, get, online
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import wall_ms
 from qilu_gateway.settings import Settings
@@ -28,18 +29,8 @@ def profile(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def settings(
-    any_broker: Any, platform: FakePlatform, tmp_path: Path, profile: Literal["reliable", "strict"]
-) -> Settings:
-    return Settings(
-        broker=any_broker.url,
-        store=f"duckdb:///{tmp_path / 'store.duckdb'}",
-        platform=platform.url,
-        state=tmp_path / "state",
-        host_id=f"host-{secrets.token_hex(4)}",
-        http_port=0,
-        profile=profile,
-    )
+def settings(settings: Settings, any_broker: Any, profile: str) -> Settings:
+    return settings.model_copy(update={"broker": any_broker.url, "profile": profile})
 
 
 class Follower:
@@ -67,11 +58,7 @@ class Follower:
         self._client.publish(self.topic, payload, 1, retain=True).wait_for_publish(30)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-        socket = self._client.socket()
-        if socket is not None:
-            socket.close()
+        paho_clients.close(self._client)
 
 
 @pytest.fixture

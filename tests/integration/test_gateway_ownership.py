@@ -8,7 +8,6 @@ import contextlib
 import json
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,15 +34,8 @@ OTHER = "370202-e00002"
 
 
 @pytest.fixture
-def settings(any_broker: Any, platform: FakePlatform, tmp_path: Path) -> Settings:
-    return Settings(
-        broker=any_broker.url,
-        store=f"duckdb:///{tmp_path / 'store.duckdb'}",
-        platform=platform.url,
-        state=tmp_path / "state",
-        host_id=f"host-{secrets.token_hex(4)}",
-        http_port=0,
-    )
+def settings(settings: Settings, any_broker: Any) -> Settings:
+    return settings.model_copy(update={"broker": any_broker.url})
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+import paho_clients
 import pytest
 from conftest import Mosquitto
 from gateway_world import FakePlatform, eventually, eventually_async, motor
@@ -117,10 +118,7 @@ def play(broker: Mosquitto, folder: Path, platform: FakePlatform) -> Scene:
     try:
         asyncio.run(_play(scene, broker, folder, platform, recorder))
     finally:
-        recorder.disconnect()
-        recorder.loop_stop()
-        if recorder.socket() is not None:
-            recorder.socket().close()
+        paho_clients.close(recorder)
     scene.log = (broker.folder / "mosquitto.log").read_text(errors="replace").splitlines()
     return scene
 
@@ -200,10 +198,7 @@ async def _play(
     again.loop_start()
     await eventually_async(lambda: _true(lambda: bool(flags)), "connected")
     scene.session_kept = flags[0]
-    again.disconnect()
-    again.loop_stop()
-    if again.socket() is not None:
-        again.socket().close()
+    paho_clients.close(again)
 
 
 async def _true(ask: Callable[[], bool]) -> bool:
