@@ -100,7 +100,7 @@ from qilu_dashboards.build import build_all
 from qilu_devices.pages import texts
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import fleet_of
-from qilu_devices.twins import course_of
+from qilu_devices.twins import profile_of
 
 day = qilu_devices.simulate("fan", start="2022-06-01T00:00:00+08:00", duration="10m", units=3)
 assert 20.0 < np.nanmin(day["power_in"] * 1000.0) and np.nanmax(day["speed"]) <= 1500.0
@@ -109,7 +109,7 @@ mixed = replace(load_scenario(None), classes={"motor": 1.0, "fan": 1.0})
 assert {unit.class_name for unit in fleet_of(mixed, units=400)} == {"motor", "fan"}
 assert "fan.md" in texts(CATALOGUE.values())
 assert "class-fan.json" in build_all()
-course_of("fan", CATALOGUE["fan"].faults[0])
+profile_of("fan", CATALOGUE["fan"].faults[0])
 """
 
 
