@@ -212,6 +212,18 @@ def test_the_images_are_those_of_the_compose_stack() -> None:
         assert values[part]["image"] == compose["services"][part]["image"]
 
 
+def test_the_services_have_the_settings_and_ports_of_the_compose_stack() -> None:
+    """Except those that a cluster gives in another way: the rules, a scenario, the state of a slice."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    found = {pod["containers"][0]["name"]: pod["containers"][0] for pod in pods(rendered({}))}
+    elsewhere = {"QILU_PLATFORM_BROKER_RULES", "QILU_SCENARIO", "QILU_STATE"}
+    for part in ("platform", "gateway", "devices"):
+        given = {variable["name"] for variable in found[part]["env"]}
+        assert set(compose[part]["environment"]) - given - elsewhere == set(), part
+    ports = {int(each.rsplit(":", 1)[1]) for each in compose["mosquitto"]["ports"]}
+    assert ports == {each["containerPort"] for each in found["mosquitto"]["ports"]}
+
+
 def test_the_version_is_the_projects() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
