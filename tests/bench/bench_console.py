@@ -27,7 +27,7 @@ from rich.console import Console
 UNITS = int(os.environ.get("QILU_BENCH_CONSOLE_UNITS", "10000"))
 LISTED = int(os.environ.get("QILU_BENCH_LISTED_UNITS", "1000000"))
 VIEWERS = 50
-PAINTS, SPANS, SPAN_S = 7, 6, 20.0
+PAINTS, SPANS, SPAN_S = 5, 4, 15.0
 PAGES = 30
 console = Console(width=110)
 
@@ -91,7 +91,7 @@ async def bench_paint_and_viewers(tmp_path: Path, chromium: str, free_port: Call
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=60.0) as api:
             for _ in range(600):
-                if (await api.get("/v1/programme")).json()["active"] >= UNITS:
+                if (await api.get("/v1/programme")).json()["registered"]["units"] >= UNITS:
                     break
                 await asyncio.sleep(1)
             listed = (await api.get("/v1/units", params={"limit": VIEWERS // 2})).json()["items"]

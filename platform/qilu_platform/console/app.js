@@ -178,6 +178,9 @@ function paintShell() {
 }
 
 paintShell();
+// The page's module comes while the catalogue does; a failure is heard of in route().
+const { page: firstPage } = parse(location.hash);
+if (firstPage) import(`./pages/${firstPage}.js`).catch(() => {});
 try {
   const [catalogue, session] = await Promise.all([loadCatalogue(), get("v1/session")]);
   app.catalogue = catalogue;
