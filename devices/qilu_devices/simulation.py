@@ -91,6 +91,20 @@ def _shape(names: tuple[str, ...], positions: tuple[int, ...]) -> Shape:
     return Shape(names, positions)
 
 
+def shape_of(equipment: EquipmentClass, positions: tuple[int, ...]) -> Shape:
+    """The shape of readings with these signals of a class, given by position in ascending order."""
+    return _shape(tuple(equipment.signals[i].name for i in positions), positions)
+
+
+def shape_at(equipment: EquipmentClass, k: int) -> Shape:
+    """The shape of sample k: signals whose interval, in multiples of the shortest, divides k."""
+    base_s = equipment.base_interval_s
+    return shape_of(
+        equipment,
+        tuple(i for i, signal in enumerate(equipment.signals) if k % (signal.interval_s // base_s) == 0),
+    )
+
+
 class Block(NamedTuple):
     """One step of some units of a class, as arrays that must not be changed."""
 
@@ -137,7 +151,6 @@ class ClassRun:
         self._first: Times = first[order]
         self._base_ms = base_ms
         self._signals = equipment.signals
-        self._multiples = [signal.interval_s // equipment.base_interval_s for signal in equipment.signals]
         # Units that are sampled at the same time, as slices of the ordered units.
         edges = {*range(0, len(units), MOMENT), *(np.flatnonzero(np.diff(self._first)) + 1).tolist()}
         self._groups = list(pairwise([*sorted(edges), len(units)]))
@@ -200,8 +213,7 @@ class ClassRun:
         return self._controls
 
     def _shape_at(self, k: int) -> Shape:
-        positions = tuple(i for i, multiple in enumerate(self._multiples) if k % multiple == 0)
-        return _shape(tuple(self._signals[i].name for i in positions), positions)
+        return shape_at(self._equipment, k)
 
     def _times(self, k: int) -> Times:
         if k == 0:

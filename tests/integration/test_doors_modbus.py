@@ -10,8 +10,8 @@ from pathlib import Path
 from pymodbus.client import AsyncModbusTcpClient
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.readings import Value
-from qilu_devices.doors.modbus.registers import Format, RegisterMap
 from qilu_devices.doors.modbus.server import ModbusDoor
+from qilu_devices.doors.registers import Format, RegisterMap
 from qilu_devices.doors.serving import serve
 from qilu_devices.run.config import RunConfig
 from qilu_devices.run.manifest import load_manifest
@@ -53,7 +53,7 @@ async def poll(client: AsyncModbusTcpClient, config: RunConfig, found: Found) ->
 async def test_every_value_is_the_simulations_sample_and_a_coil_stops_a_motor(
     free_port: Callable[[], int], tmp_path: Path
 ) -> None:
-    speed = 1.0 if SOAK else 2.0
+    speed = 1.0 if SOAK else 4.0
     for_s = 60.0 if SOAK else 20.0
     config = RunConfig(
         "", SCENARIO, seed=3, units=UNITS, start_ms=START_MS, speed=speed, for_s=for_s, state=tmp_path / "run"

@@ -110,7 +110,7 @@ async def subscribe(client: Client, config: RunConfig, changes: Changes) -> None
 async def test_every_value_is_the_simulations_sample_and_a_method_stops_a_motor(
     free_port: Callable[[], int], tmp_path: Path
 ) -> None:
-    for_s, speed = (60.0, 1.0) if SOAK else (60.0, 6.0)
+    for_s, speed = (60.0, 1.0) if SOAK else (60.0, 12.0)
     config = RunConfig(
         "", SCENARIO, seed=3, units=10, start_ms=START_MS, speed=speed, for_s=for_s, state=tmp_path / "run"
     )

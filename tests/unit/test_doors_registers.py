@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
-from qilu_devices.doors.modbus.registers import MAX_READ, Format, Numbers, Order, RegisterMap, Snapshot
+from qilu_devices.doors.registers import MAX_READ, Format, Numbers, Order, RegisterMap, Snapshot
 
 FORMATS = [Format(*each) for each in product(get_args(Order), get_args(Numbers))]
 

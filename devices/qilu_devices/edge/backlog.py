@@ -4,7 +4,8 @@ Readings stay here until the broker has acknowledged them. When a connection end
 return to the head of the queue. So a reading leaves only by its PUBACK, or at the bound of the buffer: when
 it is full, the oldest reading is dropped and counted.
 
-Sample 0 of a unit is published only by its birth. Births repeat acknowledged values with their own sample
+The first samples of a unit, until they hold all signals, are published only by its birth; in the simulation
+that is sample 0. Births repeat acknowledged values with their own sample
 times, so they never carry a reading that is not counted.
 """
 
@@ -89,7 +90,7 @@ class Backlog:
         firsts = [
             sample.ts_ms
             for device in self.devices.values()
-            if device.first_pending and device.last
+            if device.firsts and device.last
             for sample in device.last.values()
         ]
         return min([self.made_until_ms, *(ts_ms - 1 for ts_ms in waiting + firsts)])
@@ -97,16 +98,17 @@ class Backlog:
     # -- in
 
     def offer(self, sample: Sample | Sending) -> None:
-        """Add a reading; samples of a unit come in time order, the first one undisturbed."""
+        """Add a reading; samples of a unit come in time order, the first ones undisturbed and each with other
+        signals."""
         if isinstance(sample, Sending):
             self._offer_disturbed(sample)
             return
         self.made += 1
         self.made_until_ms = sample.ts_ms
         device = self.devices[sample.unit.id]
-        if device.last is None:
+        if not device.complete:
             device.take(sample)
-            device.first_pending = True
+            device.firsts += 1
         else:
             self._buffer.append(sample)
             if len(self._buffer) > self._capacity:
@@ -150,7 +152,7 @@ class Backlog:
     def add_births(self) -> None:
         """Queue the birth of the node, and of every unit that has a reading and is not lost."""
         for device in self.devices.values():
-            device.born = device.last is not None and not device.lost
+            device.born = device.complete and not device.lost
         self._births = deque(device for device in self.devices.values() if device.born)
         self._node_birth_due = True
 
@@ -162,7 +164,7 @@ class Backlog:
     def _queue_birth(self, device: Device) -> None:
         """Queue the birth of a unit that has none on this connection, or that the node had lost: with its
         first reading, or with one whose predecessors an earlier process has published."""
-        if self.online and device.last is not None:
+        if self.online and device.complete:
             device.born, device.lost = True, False
             self._births.append(device)
 
@@ -231,9 +233,9 @@ class Backlog:
                 self.unfit += item.refused is not None
                 if item.treatment is Treatment.SHIFTED:  # the others carry no value, or none that is newer
                     self.devices[item.unit.id].take(item.sample)
-            elif isinstance(item, Device) and item.first_pending:
-                item.first_pending = False
-                self.acked += 1
+            elif isinstance(item, Device):
+                self.acked += item.firsts
+                item.firsts = 0
 
     def take_back(self, items: Sequence[Any]) -> None:
         """The connection ended before these items were acknowledged: readings return to the head of the

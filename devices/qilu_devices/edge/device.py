@@ -10,12 +10,13 @@ from qilu_devices.simulation import Sample, Shape
 
 
 class Device:
-    """State of a unit. `last`: the latest acknowledged sample of each shape; sample 0 until it is
-    acknowledged, None before there is one. `first_pending`: sample 0 is not acknowledged yet. `born`: its
+    """State of a unit. `last`: the latest acknowledged sample of each shape; the first samples until they are
+    acknowledged, None before there are any. `complete`: they hold all signals, as sample 0 of the simulation
+    does, so the unit can be born. `firsts`: number of samples that only its birth publishes. `born`: its
     birth was published on this connection, or is queued. `lost`: the node has published its death, and
     publishes nothing for it until there is a new reading."""
 
-    __slots__ = ("alias", "born", "data_topic", "equipment", "first_pending", "last", "lost", "unit")
+    __slots__ = ("alias", "born", "complete", "data_topic", "equipment", "firsts", "last", "lost", "unit")
 
     def __init__(self, unit: Unit, alias: int, data_topic: str) -> None:
         self.unit = unit
@@ -23,16 +24,19 @@ class Device:
         self.alias = alias
         self.data_topic = data_topic
         self.last: dict[Shape, Sample] | None = None
-        self.first_pending = False
-        self.born = self.lost = False
+        self.firsts = 0
+        self.born = self.lost = self.complete = False
 
     def take(self, sample: Sample) -> None:
         if self.last is None:
             self.last = {}
         self.last[sample.shape] = sample
+        if not self.complete:
+            known = {position for shape in self.last for position in shape.positions}
+            self.complete = len(known) == len(self.equipment.signals)
 
     def dated(self) -> list[Dated]:
-        """Each signal's last value and its time. Sample 0 has all signals."""
+        """Each signal's last value and its time, for a complete unit."""
         assert self.last is not None
         values: dict[int, Dated] = {}
         for sample in sorted(self.last.values(), key=lambda sample: sample.ts_ms):

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
 import structlog
@@ -55,7 +56,14 @@ REBIRTH_PAUSE_S = 2.0
 
 _log = structlog.get_logger(__name__)
 
-CommandHandler = Callable[[Unit | None, str, bytes], Answer | None]
+
+class Later(Enum):
+    """Mark of a command that is answered later, by `EdgeNode.answer`."""
+
+    LATER = auto()
+
+
+CommandHandler = Callable[[Unit | None, str, bytes], Answer | Later | None]
 """Carries out a command: takes the unit (None: not one of this node's), its id, and the DCMD's payload.
 Returns None for a malformed payload."""
 
@@ -134,7 +142,7 @@ class EdgeNode:
         return self.backlog.acked_through_ms(self._unacknowledged())
 
     def offer(self, sample: Sample | Sending) -> None:
-        """Take a reading; samples of a unit come in time order, the first one undisturbed. Never blocks."""
+        """Take a reading, like `Backlog.offer`. Never blocks."""
         self.backlog.offer(sample)
         if self._publishing is None:
             self.wake()
@@ -143,6 +151,11 @@ class EdgeNode:
         """Check in the loop's next turn whether something can be published."""
         if self._connection is not None and self._publishing is None:
             self._publishing = asyncio.get_running_loop().call_soon(self._publish)
+
+    def answer(self, answer: Answer) -> None:
+        """Publish the answer to a command."""
+        self.backlog.add_answer(answer)
+        self.wake()
 
     def mark(self, number: int) -> None:
         """Publish a mark after what was published so far."""
@@ -328,9 +341,8 @@ class EdgeNode:
         assert target.device is not None
         device = self.backlog.devices.get(target.device)
         answer = self._on_command(device.unit if device is not None else None, target.device, payload)
-        if answer is not None:
-            self.backlog.add_answer(answer)
-        self.wake()
+        if isinstance(answer, Answer):
+            self.answer(answer)
 
     def _rebirth(self) -> None:
         self._rebirth_timer = None

@@ -129,7 +129,7 @@ def _opcua(url: str | None, insecure: bool, state: Path) -> list[Door]:
 
 def _modbus(address: str | None, formats: list[str]) -> list[Door]:
     from qilu_devices import doors
-    from qilu_devices.doors.modbus.registers import Format
+    from qilu_devices.doors.registers import Format
 
     default, by_device = Format(), {}
     for text in formats:
@@ -173,7 +173,7 @@ def registers(
     """
     use_classes(classes)
     from qilu_contract.catalogue.classes import CATALOGUE
-    from qilu_devices.doors.modbus.registers import Format, RegisterMap
+    from qilu_devices.doors.registers import Format, RegisterMap
     from rich.table import Table
 
     if name not in CATALOGUE:

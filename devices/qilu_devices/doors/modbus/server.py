@@ -14,7 +14,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire.commands import Command
 
-from qilu_devices.doors.modbus.registers import PLAIN, RUN_COIL, Format, RegisterMap, Snapshot
+from qilu_devices.doors.registers import PLAIN, RUN_COIL, Format, RegisterMap, Snapshot
 from qilu_devices.doors.serving import Obey
 from qilu_devices.fleet import Unit
 from qilu_devices.simulation import Sample

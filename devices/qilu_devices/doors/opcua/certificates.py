@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import structlog
 from asyncua import ua
@@ -29,9 +30,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Pki:
-    """The folder `pki` of a server."""
+    """The folder `pki` of a server or a client. `peers`: the role of those whose certificates it judges."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, peers: Literal["clients", "servers"] = "clients") -> None:
+        self._peer = (
+            CertificateValidatorOptions.PEER_CLIENT
+            if peers == "clients"
+            else CertificateValidatorOptions.PEER_SERVER
+        )
         self._own, self._trusted = folder / "own", folder / "trusted"
         self._rejected = folder / "rejected"
         self.certificate, self.key = self._own / "certificate.der", self._own / "key.pem"
@@ -55,15 +61,15 @@ class Pki:
                 f"{error.filename or self._own} cannot be written: {error.strerror}: give another --state."
             ) from error
 
-    async def validate(self, certificate: x509.Certificate, client: ua.ApplicationDescription) -> None:
-        """Admit the certificate of a client. Raises ServiceError, and keeps the certificate in `rejected`."""
+    async def validate(self, certificate: x509.Certificate, peer: ua.ApplicationDescription) -> None:
+        """Admit the certificate of a peer. Raises ServiceError, and keeps the certificate in `rejected`."""
         try:
             if not any(self._trusted.iterdir()):  # the store cannot be empty
                 raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
             store = TrustStore([self._trusted], [])
             await store.load()  # at each log-in: a certificate is admitted without a restart
             options = CertificateValidatorOptions.TRUSTED_VALIDATION | CertificateValidatorOptions.PEER_CLIENT
-            await CertificateValidator(options, store).validate(certificate, client)
+            await CertificateValidator(options, store).validate(certificate, peer)
         except ServiceError:
             self._keep(certificate)
             raise
@@ -71,6 +77,6 @@ class Pki:
     def _keep(self, certificate: x509.Certificate) -> None:
         body = certificate.public_bytes(Encoding.DER)
         path = self._rejected / f"{sha256(body).hexdigest()[:16]}.der"
-        _log.warning("client certificate refused", file=str(path))
+        _log.warning("certificate refused", file=str(path))
         if not path.exists() and len(list(self._rejected.iterdir())) < MAX_REJECTED:
             write_private(path, body)

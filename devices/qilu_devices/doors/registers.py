@@ -49,6 +49,13 @@ class Format(NamedTuple):
             )
         return cls(order, numbers or "float")  # type: ignore[arg-type]  # checked above
 
+    def number(self, registers: Sequence[int], type_: str) -> float:
+        """The number in registers, by the name of its type."""
+        body = np.array(registers, dtype=">u2").view(np.uint8)
+        if len(registers) > 1:
+            body = _ordered(body, self.order)
+        return float(struct.unpack(">" + _LETTERS[type_], body.tobytes())[0])
+
 
 PLAIN = Format()
 
@@ -80,6 +87,9 @@ _CODES = {
     "I": _Code("I", 2, "uint32"),
     "Q": _Code("Q", 4, "uint64"),
 }
+
+
+_LETTERS = {code.type: code.code for code in _CODES.values()} | {"uint16": "H", "int16": "h"}
 
 
 def _code(signal: Signal, numbers: Numbers) -> _Code:
@@ -158,9 +168,7 @@ class RegisterMap:
 
     @cached_property
     def _struct(self) -> struct.Struct:
-        letters = {code.type: code.code for code in _CODES.values()}
-        signals = self.entries[2:]
-        return struct.Struct(">QI8x" + "".join(letters[entry.type] for entry in signals))
+        return struct.Struct(">QI8x" + "".join(_LETTERS[entry.type] for entry in self.entries[2:]))
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
@@ -202,9 +210,19 @@ class RegisterMap:
 
     def set_point(self, entry: Entry, registers: Sequence[int]) -> float:
         """The value of a set point."""
-        body = _ordered(np.array(registers, dtype=">u2").view(np.uint8), self.format.order).tobytes()
-        (value,) = struct.unpack(">f" if entry.type == "float32" else ">i", body)
-        return float(value) * entry.scale
+        return self.format.number(registers, entry.type) * entry.scale
+
+    def set_point_registers(self, name: str, value: float) -> tuple[int, list[int]]:
+        """Address and registers of a set point. Raises KeyError when the class does not have it,
+        OverflowError when the registers cannot hold the value."""
+        entry = {each.name: each for each in self.set_points}[name]
+        number = value if entry.type == "float32" else round(value / entry.scale)
+        try:
+            body = struct.pack(">" + _LETTERS[entry.type], number)
+        except struct.error as error:
+            raise OverflowError(f"{value:g} does not fit") from error
+        ordered = _ordered(np.frombuffer(body, dtype=np.uint8), self.format.order)
+        return entry.address, ordered.view(">u2").tolist()
 
 
 def _ordered(values: NDArray[Any], order: Order) -> NDArray[Any]:

@@ -1,0 +1,187 @@
+"""`qilu edge run`: an edge node that reads an OPC UA or Modbus server instead of the simulation.
+
+Births, sequence numbers, store and forward and commands are those of `qilu_devices.edge`. Readings wait in
+memory while the broker or the gateway is unavailable, and are published late then. While the server is
+unavailable nothing is read, and the reader connects again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+from qilu_common.backoff import Backoff
+from qilu_common.broker import BrokerAddress
+from qilu_contract.errors import BadReading, QiluError
+from qilu_contract.wire import sparkplug
+from qilu_contract.wire.clock import wall_ms
+from qilu_contract.wire.commands import Answer, Command, Refused, command_id, parse_command
+from qilu_contract.wire.partitions import of_group
+
+from qilu_devices.doors import load
+from qilu_devices.doors.collector import SETTLE_S, Collector
+from qilu_devices.doors.edge_config import EdgeConfig, Source
+from qilu_devices.edge.edge_node import EdgeNode, Later, NodeConfig
+from qilu_devices.edge.flow import Flow
+from qilu_devices.edge.sessions import Sessions
+from qilu_devices.fleet import Unit
+
+CAPACITY = 200_000
+"""Readings that wait while the broker or the gateway is unavailable, about half a kilobyte each."""
+FLUSH_EVERY_S = 0.1
+DRAIN_S = 10.0
+FAREWELL_S = 2.0
+INCOMPLETE_AFTER_S = 30.0
+"""A unit that has not all its signals after this time is reported."""
+
+_log = structlog.get_logger(__name__)
+
+
+class ReadError(QiluError):
+    """The server does not answer, or not as expected."""
+
+
+class Reader(Protocol):
+    """Client of a server."""
+
+    async def run(self, collector: Collector) -> None:
+        """Reads until cancelled. Raises ReadError when the connection fails, ConfigError when the server
+        cannot be used."""
+
+    async def command(self, source: Source, command: Command) -> None:
+        """Carries out a command. Raises Refused with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeReport:
+    """Readings of an edge node: taken from the server, acknowledged by the broker, waiting, dropped."""
+
+    readings: int
+    acked: int
+    pending: int
+    dropped: int
+
+
+class _Edge:
+    def __init__(self, config: EdgeConfig, broker: BrokerAddress, state: Path, gateways: int) -> None:
+        self._config = config
+        self._sources = {source.unit.id: source for source in config.sources}
+        self._sessions = Sessions(state, [config.enterprise.id])
+        self._progressed = asyncio.Event()
+        flow = Flow(of_group(config.enterprise.county, gateways).host_id())
+        self.node = EdgeNode(
+            config.enterprise,
+            config.units,
+            NodeConfig(broker, CAPACITY, sessions=self._sessions),
+            flow,
+            self._progressed.set,
+            self._on_command,
+        )
+        flow.nodes.append(self.node)
+        self._collector = Collector(config.units, self.node.offer)
+        reader: Reader = load(config.protocol, "reader").reader(config, state)
+        self._reader = reader
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> EdgeReport:
+        try:
+            async with asyncio.TaskGroup() as group:
+                node = group.create_task(self.node.run(), name="edge node")
+                working = [
+                    group.create_task(each, name=name)
+                    for name, each in (("reader", self._read()), ("collector", self._flush()))
+                ]
+                stopping = group.create_task(stop.wait(), name="stop")
+                await asyncio.wait([node, *working, stopping], return_when=asyncio.FIRST_COMPLETED)
+                for task in working:
+                    task.cancel()
+                stopping.cancel()
+                self._collector.flush(float("inf"))
+                await self._drain()
+                self.node.stop()
+                await asyncio.wait([node], timeout=FAREWELL_S)
+                node.cancel()
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+        finally:
+            self._sessions.close()
+        backlog = self.node.backlog
+        return EdgeReport(backlog.made, self.node.acked, self.node.pending, backlog.dropped)
+
+    async def _read(self) -> None:
+        """Read, and connect again after failures."""
+        backoff, logged = Backoff(), ""
+        while True:
+            before = self._collector.values
+            try:
+                await self._reader.run(self._collector)
+            except ReadError as error:
+                if str(error) != logged:
+                    _log.warning("server unavailable", server=self._config.url, error=str(error))
+                logged = str(error)
+            if self._collector.values > before:
+                backoff.reset()
+                logged = ""
+            await asyncio.sleep(backoff.delay_s())
+
+    async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        report_s: float | None = loop.time() + INCOMPLETE_AFTER_S
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            now_s = loop.time()
+            self._collector.flush(now_s - SETTLE_S)
+            if report_s is not None and now_s > report_s:
+                report_s = None
+                for unit, missing in self._collector.incomplete.items():
+                    _log.warning("signals without values", unit=unit, signals=missing[:5], count=len(missing))
+
+    async def _drain(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while self.node.pending and self.node.online:
+                    self._progressed.clear()
+                    await self._progressed.wait()
+
+    def _on_command(self, unit: Unit | None, id_: str, body: bytes) -> Answer | Later | None:
+        try:
+            payload = sparkplug.decode(body)
+        except BadReading:
+            return None
+        text, number = "", command_id(payload)
+        try:
+            command = parse_command(payload)
+            text = str(command)
+            if unit is None:
+                raise Refused(f"{id_} is no unit of this edge node.")
+        except Refused as refused:
+            return Answer(number, id_, text, False, str(refused), wall_ms())
+        self._start(self._answer(self._sources[unit.id], command, number))
+        return Later.LATER
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="command")
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, source: Source, command: Command, number: str) -> None:
+        """Have the server carry out a command, and publish the answer."""
+        reason = ""
+        try:
+            await self._reader.command(source, command)
+        except (Refused, ReadError) as error:
+            reason = str(error)
+        self.node.answer(Answer(number, source.unit.id, str(command), not reason, reason, wall_ms()))
+
+
+async def run_edge(
+    config: EdgeConfig, broker: str, state: Path, stop: asyncio.Event, gateways: int = 1
+) -> EdgeReport:
+    """Read the server and publish until `stop` is set; then what was read is published, for ten seconds at
+    most. Raises ConfigError when the server or the broker cannot be used as configured."""
+    return await _Edge(config, BrokerAddress.from_url(broker), state, gateways).run(stop)
