@@ -32,8 +32,10 @@ from qilu_platform.api import (
     programme,
     readings,
     registry,
+    security,
     sessions,
     states,
+    truth,
     webhooks,
 )
 from qilu_platform.api.common import check_query
@@ -108,6 +110,8 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
         pipeline,
         policies,
         webhooks,
+        security,
+        truth,
     ):
         app.include_router(part.router, dependencies=[Depends(check_query)])
     app.include_router(certificates.public, dependencies=[Depends(check_query)])

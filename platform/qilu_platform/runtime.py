@@ -44,6 +44,7 @@ from qilu_platform.monitoring.policies import PolicyModel
 from qilu_platform.monitoring.replay import Show
 from qilu_platform.monitoring.ticker import Ticker
 from qilu_platform.monitoring.webhooks import Webhooks, check_targets
+from qilu_platform.registry import security
 from qilu_platform.registry.keys import ensure_keys
 from qilu_platform.settings import Settings
 
@@ -56,6 +57,8 @@ RULES_S = 1.0
 ALARMS_S = 2.0
 ACTIVITY_S = 10.0
 WEBHOOKS_S = 0.5
+SECURITY_S = 2.0
+EXPIRED_S = 600.0
 ROLL_UP, ROLL_UP_S = "roll-up", 10
 FAREWELL_S = 2.0
 ROOM_S = 1.0
@@ -86,6 +89,7 @@ class Runtime:
     model: PolicyModel | None
     show: Show
     webhooks: Webhooks | None
+    watch: security.Watch
     first_admin_key: str | None
     """An admin key that had to be made now; shown once, kept nowhere."""
 
@@ -147,6 +151,7 @@ async def open_runtime(
             PolicyModel(settings.model) if settings.model else None,
             Show(settings.replay_scenarios),
             _webhooks(settings, database),
+            security.Watch(),
             made,
         )
         steps = _steps(runtime)
@@ -246,6 +251,8 @@ def _steps(runtime: Runtime) -> Steps:
     if runtime.settings.broker_rules is not None:
         rules = BrokerRules(runtime.settings.broker_rules, runtime.authority)
         found.append(("broker rules", RULES_S, lambda: rules.step(runtime.database)))
+    found.append(("security", SECURITY_S, lambda: runtime.watch.step(runtime.database)))
+    found.append(("expired", EXPIRED_S, lambda: runtime.database.write(security.record_expired)))
     if runtime.webhooks is not None:
         found.append(("webhooks", WEBHOOKS_S, runtime.webhooks.step))
     if runtime.store is not None:

@@ -309,6 +309,12 @@ async def test_only_the_units_own_edge_node_answers_for_it(mosquitto: Any, tmp_p
         publisher.send(topics.sparkplug("NDATA", "370202", "e-2"), body)
         publisher.send(topics.sparkplug("NDATA", "370203", "e-1"), body)
         await eventually_async(lambda: are("sent", 2), "others are counted, and not believed")
+        events = (await http.get("/v1/security/events?kind=foreign_answer")).json()
+        assert events["by_kind"] == {"foreign_answer": 2}
+        assert {(each["enterprise"], each["subject"]) for each in events["items"]} == {
+            ("e-1", "m-1"),
+            ("e-2", "m-1"),
+        }
         publisher.send(topics.sparkplug("NDATA", "370202", "e-1"), body)
         await eventually_async(lambda: are("accepted", 2), "its own node is believed")
         publisher.close()

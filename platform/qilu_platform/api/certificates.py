@@ -29,9 +29,10 @@ from qilu_platform.broker.certificates import get, issue, page, revoke
 from qilu_platform.models.answers import BrokerRulesOut, CertificateOut, CertificatePage, IssuedOut
 from qilu_platform.models.bodies import BundleIn, CertificateIn
 from qilu_platform.models.fields import Role
-from qilu_platform.registry import audit_log
+from qilu_platform.registry import audit_log, security
 from qilu_platform.registry.idempotency import Repeatable
 from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.security import Event
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["certificates"], responses=PROBLEMS)
@@ -165,6 +166,8 @@ async def revoke_certificate(runtime: RuntimeDep, caller: Holder, serial: Serial
         if not caller.sees(get(connection, serial)["enterprise"]):
             raise Problem(404, f"certificate {serial} does not exist.")
         if revoke(connection, serial):
+            of = get(connection, serial)["enterprise"]
+            security.record(connection, [Event("revoked_certificate", of, serial, f"By {caller.key}.")])
             audit_log.record(connection, caller, "revoked", f"certificates/{serial}")
         return get(connection, serial)
 

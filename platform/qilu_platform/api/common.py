@@ -13,7 +13,8 @@ from qilu_platform.api.problems import Problem
 from qilu_platform.models.faults import MAX_SHOWN
 from qilu_platform.models.fields import Role
 from qilu_platform.registry import sessions
-from qilu_platform.registry.keys import Caller, find_caller
+from qilu_platform.registry.keys import Caller, find_caller, find_ended
+from qilu_platform.registry.security import Kind
 from qilu_platform.runtime import Runtime
 
 _bearer = HTTPBearer(auto_error=False, description="A key of the platform: `Authorization: Bearer qilu_…`.")
@@ -102,8 +103,11 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
         if given is None:
             caller = await _by_cookie(runtime, request)
         else:
-            caller = await _by_key(runtime, given.credentials)
+            caller = await _by_key(runtime, given.credentials, _address(request))
         if wait_s := runtime.buckets.take(caller.key):
+            runtime.watch.see(
+                "rate_limit", caller.enterprise, caller.key, f"{request.method} {request.url.path}"
+            )
             raise Problem(
                 429,
                 f"This key makes more than {runtime.settings.rate_per_s:g} requests a second: "
@@ -112,15 +116,31 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
             )
         if caller.role not in (Role.ADMIN, *roles):
             wanted = ", ".join((Role.ADMIN, *roles))
+            runtime.watch.see(
+                "forbidden", caller.enterprise, caller.key, f"{request.method} {request.url.path}"
+            )
             raise Problem(403, f"A key of role {caller.role} may not do this; it takes {wanted}.")
         return caller
 
     return check
 
 
-async def _by_key(runtime: Runtime, key: str) -> Caller:
+def _see(runtime: Runtime, kind: Kind, caller: Caller, request: Request) -> None:
+    runtime.watch.see(kind, caller.enterprise, caller.key, f"{request.method} {request.url.path}")
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
+
+
+async def _by_key(runtime: Runtime, key: str, address: str) -> Caller:
     caller = await runtime.database.read(lambda connection: find_caller(connection, key))
     if caller is None:
+        ended = await runtime.database.read(lambda connection: find_ended(connection, key))
+        if ended is None:
+            runtime.watch.see("unknown_key", None, address, "A request with a key that nobody has.")
+        else:
+            runtime.watch.see("revoked_key", ended.enterprise, ended.key, f"From {address}.")
         raise Problem(
             401,
             "The key is not known, or it was revoked.",

@@ -15,9 +15,11 @@ from qilu_platform.database.schema import enterprises, units
 from qilu_platform.models.bodies import ProblemsIn
 from qilu_platform.models.fields import Role
 from qilu_platform.models.reports import DeviceProblemsOut
+from qilu_platform.registry import security
 from qilu_platform.registry.device_problems import latest, record
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import get_row
+from qilu_platform.registry.security import Event
 
 router = APIRouter(prefix="/v1", tags=["problems"], responses=PROBLEMS)
 
@@ -30,7 +32,19 @@ AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 async def report_problems(runtime: RuntimeDep, _caller: Gateway, body: ProblemsIn) -> Response:
     """Report readings that a gateway refused, or took only in part, since its last report. Each `count` is
     added."""
-    await runtime.database.write(lambda connection: record(connection, body.problems))
+
+    def work(connection: Connection) -> None:
+        record(connection, body.problems)
+        security.record(
+            connection,
+            (
+                Event(kind, each.enterprise, each.unit, each.excerpt, each.county, each.count)
+                for each in body.problems
+                if (kind := security.BY_REASON.get(each.reason)) is not None
+            ),
+        )
+
+    await runtime.database.write(work)
     return Response(status_code=204)
 
 

@@ -30,8 +30,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from qilu_platform.database.schema import commands, units
 from qilu_platform.database.transactions import Database, DatabaseBusy
 from qilu_platform.metrics import Metrics
-from qilu_platform.registry import audit_log
+from qilu_platform.registry import audit_log, security
 from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.security import Event
 
 log = structlog.get_logger()
 
@@ -155,8 +156,13 @@ def note(connection: Connection, place: topics.SparkplugTopic, answer: Answer) -
         select(units.c.county, units.c.enterprise).where(units.c.id == answer.unit)
     ).one_or_none()
     if owner is None or tuple(owner) != (place.group, place.node):
+        wrong = Event("foreign_answer", place.node, answer.unit, f"To command {answer.id}.", place.group)
+        security.record(connection, [wrong])
         return False
     state = "accepted" if answer.accepted else "refused"
+    if not answer.accepted:
+        refused = Event("refused_command", place.node, answer.unit, answer.reason, place.group)
+        security.record(connection, [refused])
     settle(connection, answer.id, state, answer.reason or None, answer.at_ms, answer.unit)
     return True
 

@@ -383,3 +383,18 @@ shards = Table(
     Column("gateway", String(64), nullable=False),
     Column("until_ms", BigInteger, nullable=False),
 )
+
+# Security events: see `registry/security.py`.
+security_events = Table(
+    "security_events",
+    metadata,
+    Column("kind", String(32), primary_key=True),
+    Column("enterprise", _ID, primary_key=True),  # empty where nobody knows it
+    Column("subject", String(64), primary_key=True),
+    Column("county", String(6), nullable=False),  # the same
+    Column("count", BigInteger, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("security_events_by_age", "last_ms"),
+)

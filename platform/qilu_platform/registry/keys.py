@@ -105,6 +105,12 @@ def find_caller(connection: Connection, key: str) -> Caller | None:
     return Caller(row.id, Role(row.role), row.enterprise)
 
 
+def find_ended(connection: Connection, key: str) -> Caller | None:
+    """The former holder of a key that was revoked."""
+    row = connection.execute(select(api_keys).where(api_keys.c.sha256 == _digest(key))).one_or_none()
+    return None if row is None else Caller(row.id, Role(row.role), row.enterprise)
+
+
 def name_of(connection: Connection, id_: str) -> str:
     return str(connection.scalar(select(api_keys.c.name).where(api_keys.c.id == id_)))
 

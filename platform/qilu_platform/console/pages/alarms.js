@@ -3,6 +3,7 @@
 import { html, panel } from "../core/dom.js";
 import { count, t } from "../core/language.js";
 import { alarmList } from "../parts/alarm_list.js";
+import { deliveryList } from "../parts/delivery_list.js";
 
 const STATES = ["open", "acknowledged", "shelved", "cleared"];
 const SHOWN = 200;
@@ -51,6 +52,7 @@ export async function show(root, app, { query }) {
   for (const [name, box] of Object.entries(boxes)) box.value = filters[name];
   root.append(html("h1", {}, t("nav./alarms")), html("div", { class: "row filters" }, tabs, Object.values(boxes)),
     html("div", { class: "with-side" }, panel(t("alarms.list"), null, list), panel(t("alarms.often"), null, often)));
+  if (app.may("operator")) root.append(panel(t("hooks.list"), null, await deliveryList()));
   let before = null;
   return {
     handlers: {

@@ -5,6 +5,7 @@ import { Chart } from "../core/chart.js";
 import { html, panel, say, svg } from "../core/dom.js";
 import { count, duration, has, rate, t, time } from "../core/language.js";
 import { letterList } from "../parts/letter_list.js";
+import { securityList } from "../parts/security_list.js";
 
 const BOXES = [["devices", 20], ["broker", 220], ["gateway", 420], ["store", 640]];
 
@@ -45,7 +46,8 @@ export async function show(root, app) {
       panel(t("pipeline.gateways"), null, html("div", { class: "scroll", tabindex: 0 }, html("table", {}, html("thead", {}, html("tr", {},
         ["gateway", "accepted", "stored", "storedAll", "spooled", "dead", "again", "lag", "at"].map((key) => html("th", { scope: "col", class: key === "gateway" || key === "at" ? null : "num" }, t(`pipeline.${key}`))))), gateways))),
       panel(t("pipeline.dead"), null, letters)),
-    panel(t("letters.list"), null, await letterList(app)));
+    panel(t("letters.list"), null, await letterList(app)),
+    panel(t("security.list"), null, await securityList(app)));
   return {
     handlers: { pipeline: flow.paint },
     close() {

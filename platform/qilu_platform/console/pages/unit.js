@@ -8,6 +8,7 @@ import { icon } from "../core/icons.js";
 import { alarmList } from "../parts/alarm_list.js";
 import { commandPanel } from "../parts/commands.js";
 import { crumbs, stateChip } from "../parts/labels.js";
+import { truthList } from "../parts/truth_list.js";
 import { problemList } from "../parts/problem_list.js";
 
 const SPANS = { live: 600_000, hour: 3_600_000, day: 86_400_000, week: 7 * 86_400_000 };
@@ -42,6 +43,7 @@ export async function show(root, app, { id: unitId, query }) {
   const alarms = await alarmList(app, { unit: unitId, limit: 12 });
   const problems = await problemList(`${path}/problems`);
   const commands = await commandPanel(app, unit, class_);
+  const truth = class_.faults.length ? await truthList(app, unit, class_) : null;
 
   function signalRow(signal) {
     const now = html("b", { class: "now", "data-signal": signal.name }, "–");
@@ -140,6 +142,7 @@ export async function show(root, app, { id: unitId, query }) {
     if (document.hidden) return;
     alarms.reload();
     problems.reload();
+    truth?.reload();
   }, 5000);
 
   const name = enterprise ? enterpriseName(enterprise, catalogue) : unit.enterprise;
@@ -163,6 +166,7 @@ export async function show(root, app, { id: unitId, query }) {
       html("div", { class: "stack" },
         html("section", { class: "panel", "aria-label": t("history") }, html("div", { class: "panel-head" }, chartTitle, spans), chartBox, html("p", { class: "hint" }, t("chart.hint"))),
         panel(t("nav./alarms"), null, alarms),
+        truth && panel(t("truth"), null, truth),
         commands.root),
       html("div", { class: "stack" },
         panel(t("nameplate"), null, html("dl", { class: "plate" }, facts.map(([term, text]) => html("div", {}, html("dt", {}, term), html("dd", {}, text))))),

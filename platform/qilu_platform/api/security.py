@@ -1,0 +1,58 @@
+"""Security events: wrong keys, wrong topics, refused commands, ended certificates."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, Field
+from qilu_contract.wire.ids import ID_PATTERN
+
+from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.models.fields import CityCode, Role
+from qilu_platform.registry import security
+from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.security import Kind
+
+router = APIRouter(prefix="/v1/security", tags=["problems"], responses=PROBLEMS)
+
+Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
+
+
+class SecurityEventOut(BaseModel):
+    kind: Kind
+    enterprise: str = Field(description="Empty where nobody knows it.")
+    subject: str = Field(description="A unit, a key, a certificate, or the address of a client.")
+    county: str
+    count: int
+    first_ms: int
+    last_ms: int
+    detail: str = Field(description="Of the last one.")
+
+
+class SecurityEventsOut(BaseModel):
+    items: list[SecurityEventOut] = Field(description="The latest first; 10,000 are kept.")
+    by_kind: dict[Kind, int]
+    by_city: dict[str, int] = Field(description="By the city's code.")
+    by_enterprise: dict[str, int] = Field(description="The twenty with most.")
+
+
+@router.get("/events", response_model=SecurityEventsOut)
+async def list_security_events(
+    runtime: RuntimeDep,
+    caller: Reader,
+    kind: Kind | None = None,
+    city: CityCode | None = None,
+    enterprise: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """Security events, counted by kind, city and enterprise. Keys: `unknown_key`, `revoked_key`, `forbidden`
+    (the role does not allow it), `rate_limit`. Edge nodes: `wrong_topic` (another's unit, enterprise or
+    county), `sequence` (data without a valid birth), `refused_command`, `foreign_answer` (to a command of
+    another's unit). `revoked_certificate` and `expired_certificate`. A key of an enterprise sees its own."""
+    mine = caller.enterprise or enterprise
+    if enterprise is not None and not caller.sees(enterprise):
+        return answer({"items": [], "by_kind": {}, "by_city": {}, "by_enterprise": {}})
+    return answer(
+        await runtime.database.read(lambda connection: security.events(connection, kind, city, mine, limit))
+    )
