@@ -87,7 +87,7 @@ async def test_an_alarm_is_notified_once_when_it_begins_and_when_it_ends(
             "webhook_secret": SecretStr(SECRET),
         }
         async with served(tmp_path, **told) as (_url, store, api):
-            assert (await api.post("/v1/webhooks/test")).status_code == 202
+            assert (await api.post("/v1/webhooks/test")).status_code == 204
             await eventually(lambda: receiver.events() == ["test"] * 3, "tried until it is taken")
             assert other.events() == ["test"]
             now_ms = wall_ms()

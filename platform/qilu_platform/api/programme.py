@@ -56,7 +56,7 @@ async def resume_replay(runtime: RuntimeDep, _caller: Operator) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/programme/replay/again", status_code=202, response_model=None, responses=PROBLEMS | CONFLICT)
+@router.post("/programme/replay/again", status_code=204, response_model=None, responses=PROBLEMS | CONFLICT)
 async def start_replay_again(runtime: RuntimeDep, caller: Operator, body: AgainIn) -> Response:
     """Ask the stack to begin again from the first month, with another scenario if one is given. The platform
     restarts with an empty registry; keys and sessions stay. The data of the run before is kept beside it,
@@ -65,4 +65,4 @@ async def start_replay_again(runtime: RuntimeDep, caller: Operator, body: AgainI
     await runtime.database.write(
         lambda found: audit_log.record(found, caller, "began again", "programme", scenario=scenario)
     )
-    return Response(status_code=202)
+    return Response(status_code=204)

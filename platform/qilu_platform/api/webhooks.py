@@ -48,10 +48,10 @@ async def list_webhooks(
     return answer({"urls": hooks.urls(), "dropped": hooks.dropped, "items": items})
 
 
-@router.post("/test", status_code=202, response_model=None, responses=NOT_FOUND)
+@router.post("/test", status_code=204, response_model=None, responses=NOT_FOUND)
 async def send_test_event(runtime: RuntimeDep, _caller: Operator) -> Response:
     """Sends an event `test` to every URL. 404 where none is configured."""
     if runtime.webhooks is None:
         raise Problem(404, "No webhooks are configured: set QILU_PLATFORM_WEBHOOKS and QILU_WEBHOOK_SECRET.")
     await runtime.webhooks.test()
-    return Response(status_code=202)
+    return Response(status_code=204)

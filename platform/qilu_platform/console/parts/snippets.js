@@ -97,6 +97,8 @@ client.username_pw_set("${username}", "${password}")
 client.tls_set_context(ssl.create_default_context(cadata=CA))
 client.connect("${host}", ${port})
 client.loop_start()
+while not client.is_connected():  # a new password is known to the broker after a second or two
+    time.sleep(0.1)
 while True:
     reading = {"ts": int(time.time() * 1000), **json.loads('${JSON.stringify(values)}')}
     client.publish("${topic}", json.dumps(reading), qos=1).wait_for_publish()
