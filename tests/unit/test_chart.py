@@ -160,14 +160,10 @@ def test_every_pod_has_a_policy(documents: Documents) -> None:
         assert [each for each in policies if each.items() <= labels.items()], workload["metadata"]["name"]
 
 
-def test_gateways_share_the_counties_by_their_number() -> None:
-    (gateway,) = (
-        each
-        for each in of_kind(rendered(VALUES["many"]), "StatefulSet")
-        if "gateway" in each["metadata"]["name"]
-    )
-    assert gateway["spec"]["replicas"] == 4
-    assert '--shard "$((POD_INDEX + 1))/4"' in gateway["spec"]["template"]["spec"]["containers"][0]["args"][0]
+def test_gateways_and_edge_nodes_agree_on_the_shards_whatever_the_number_of_gateways() -> None:
+    found = {pod["containers"][0]["name"]: pod["containers"][0] for pod in pods(rendered(VALUES["many"]))}
+    assert found["gateway"]["args"][-2:] == ["--shards", "16"]
+    assert "--gateways 16 " in found["devices"]["args"][0]
 
 
 def test_another_fleet_is_another_job_and_the_same_fleet_the_same() -> None:
@@ -175,8 +171,8 @@ def test_another_fleet_is_another_job_and_the_same_fleet_the_same() -> None:
         found = (each["metadata"]["name"] for each in of_kind(rendered(values), "Job"))
         return next(name for name in found if "devices" in name)
 
-    assert job({}) == job({"platform": {"replicas": 3}})
-    assert len({job({}), job({"devices": {"units": 5}}), job({"gateway": {"replicas": 3}})}) == 3
+    assert job({}) == job({"platform": {"replicas": 3}, "gateway": {"replicas": 3}})
+    assert job({}) != job({"devices": {"units": 5}})
 
 
 @pytest.mark.parametrize(
