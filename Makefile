@@ -42,7 +42,8 @@ SOAK = tests/e2e/test_gateway_faults.py tests/integration/test_gateway_fuzz.py t
        tests/unit/test_columns_differential.py tests/integration/test_gateway_two_ways.py \
        tests/integration/test_platform_bad_lines.py tests/integration/test_platform_interleavings.py \
        tests/integration/test_platform_replicas.py tests/integration/test_full_disks.py \
-       tests/e2e/test_restart_matrix.py
+       tests/e2e/test_restart_matrix.py tests/integration/test_doors_opcua.py \
+       tests/integration/test_doors_modbus.py
 
 soak: setup servers ## ten times the faults, fuzzed messages by the million, ten million lines, an hour of memory; a part: ARGS="-k killed_again"
 	QILU_SOAK=1 $(BIN)/pytest $(SOAK) -s $(ARGS)

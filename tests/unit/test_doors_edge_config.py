@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
+from qilu_devices import doors
 from qilu_devices.doors.edge_config import Register, load_edge_config
 from qilu_devices.doors.registers import Format
 
@@ -64,3 +66,14 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> 
         load(tmp_path, text)
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("extra", "package"), [("opcua", "asyncua"), ("modbus", "pymodbus")])
+def test_an_extra_that_is_not_installed_is_named_in_one_sentence(
+    extra: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [each for each in sys.modules if each.startswith((package, f"qilu_devices.doors.{extra}"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"needs {package}.*pip install 'clouds-in-qilu\[{extra}\]'"):
+        doors.load(extra, "server")
