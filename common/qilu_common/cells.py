@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from qilu_contract.catalogue.places import COUNTIES
 from qilu_contract.catalogue.yaml_parser import YamlParser, read_text
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire import partitions
@@ -93,6 +94,10 @@ class _CellsParser(YamlParser):
                 raise self._wrong(node, f"two cells have the name '{cell.name}'.")
         if not cells:
             raise self._wrong(root, "'cells' is empty: list at least one.")
+        if shards * len(cells) > len(COUNTIES):
+            most = len(COUNTIES) // len(cells)
+            sentence = f"the counties are enough for {most} shards in each of {len(cells)} cells."
+            raise self._wrong(found.get("shards", found["cells"]), sentence)
         older = (
             self._list(found["earlier"], "'earlier'", " of counties and store") if "earlier" in found else []
         )

@@ -28,6 +28,8 @@ log = structlog.get_logger()
 HAND_OVER_S = 60.0
 QUIET_S = 2.0
 """A shard is quiet when none of its edge nodes was heard for this time, after STATE was offline."""
+_OF_BROKER = ("session", "history", "clock", "host-session", "host-state", "rebirths", "silence", "measure")
+"""Tasks that do nothing for a spool."""
 STOP_S = 3.0
 """Deadline of a stop; messages that are not durable by then stay unacknowledged and are redelivered."""
 
@@ -143,8 +145,8 @@ class GatewayService:
         stay with the broker."""
         self._health.leaving.set()
         wired, loop = self._wired, asyncio.get_running_loop()
-        if wired is None:
-            return True
+        if wired is None:  # an earlier service may have left something
+            return False
         deadline_s = loop.time() + HAND_OVER_S
         while wired.host.online and loop.time() < deadline_s:
             await asyncio.sleep(QUIET_S / 10)
@@ -166,13 +168,36 @@ class GatewayService:
         serve_evenly()
         with suppress(Stopped):
             async with AsyncExitStack() as stack:
-                await self._run(stack)
+                wired = await self._put_together(stack)
+                await self._run(wired)
 
-    async def _run(self, stack: AsyncExitStack) -> None:
-        wired = await put_together(
+    async def empty(self) -> None:
+        """Without the broker, ship the spool and report first readings that were left here when another
+        gateway took the shard over. Returns when that is done, or on `stop`. Raises like `run`."""
+        with suppress(Stopped):
+            async with AsyncExitStack() as stack:
+                wired = await self._put_together(stack)
+                done = not wired.spool.readings and not await self.unreported()
+                for name in wired.tasks if done else _OF_BROKER:
+                    if (task := wired.tasks.get(name)) is not None:
+                        task.close()
+                if not done:
+                    log.info("shipping what is left of a shard", readings=wired.spool.readings)
+                    tasks = {name: task for name, task in wired.tasks.items() if name not in _OF_BROKER}
+                    await self._run(wired._replace(tasks=tasks | {"emptied": self._emptied(wired)}))
+
+    async def _emptied(self, wired: Wired) -> None:
+        while wired.spool.readings or await self.unreported():
+            await asyncio.sleep(QUIET_S / 10)
+        self.stop()
+
+    async def _put_together(self, stack: AsyncExitStack) -> Wired:
+        self._wired = await put_together(
             stack, self._settings, self._health, self._broker, store=self._store, api_key=self._api_key
         )
-        self._wired = wired
+        return self._wired
+
+    async def _run(self, wired: Wired) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -55,6 +55,12 @@ def name_of(state: Path) -> str:
         raise ConfigError(f"--state {state} cannot be written: {error.strerror}.") from error
 
 
+def _shards_in(state: Path, of: int) -> set[int]:
+    """Shards that have a directory in a gateway's state directory."""
+    found = (re.fullmatch(rf"shard-([0-9]+)-of-{of}", folder.name) for folder in state.iterdir())
+    return {int(match[1]) for match in found if match is not None}
+
+
 class Sharing:
     """Runs a service for each shard that the platform assigns; `stop` ends it."""
 
@@ -69,12 +75,17 @@ class Sharing:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._leaving: dict[int, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
+        self._left = set[int]() if fixed else _shards_in(settings.state, of) & set(wanted)
+        """Shards that other gateways may serve now, with readings in the spool of this one."""
+        self._emptying: dict[int, tuple[GatewayService, asyncio.Task[None]]] = {}
         self._asked_s: float | None = None
+        self._unanswered = ""
+        """Why the platform's answer is missing."""
 
     @property
     def shards(self) -> list[int]:
         """Shards that it serves or still hands over."""
-        return sorted(self._running)
+        return sorted(shard for shard, running in self._running.items() if not running.done())
 
     def stop(self) -> None:
         self._stopping.set()
@@ -91,14 +102,15 @@ class Sharing:
             try:
                 while not self._stopping.is_set():
                     await self._ask()
-                    self._look_after()
-                    await self._pause(ASK_S)
+                    await self._pause(ASK_S, self._running.values())
+                    if self._look_after():
+                        await self._pause(ASK_S)
             finally:
                 await self._stop_all()
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float, watched: Iterable[asyncio.Task[None]] = ()) -> None:
         stopped = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait([stopped, *self._running.values()], timeout=seconds, return_when="FIRST_COMPLETED")
+        await asyncio.wait([stopped, *watched], timeout=seconds, return_when="FIRST_COMPLETED")
         stopped.cancel()
 
     async def _ask(self) -> None:
@@ -107,19 +119,33 @@ class Sharing:
                 shares = await self._platform.shards(
                     self._pool, self._name, self._wanted, self.shards, fixed=self._fixed
                 )
-        except (PlatformAway, TimeoutError):
+        except (PlatformAway, TimeoutError) as error:
+            if not self._unanswered:
+                log.warning("the platform assigns no shards", reason=str(error) or "no answer in time")
+            self._unanswered = str(error) or "no answer in time"
             # Another gateway gets no lease meanwhile, and the broker gives a session to one gateway only.
             if self._fixed and not self._running:
                 self._serve(self._wanted)
             return
+        self._unanswered = ""
         if self._fixed and shares.taken:
             self._give_way(shares)
             return
         self._asked_s = None
         self._serve([shard for shard in shares.shards if shard not in self._running])
         for shard in self.shards:
-            if shard not in shares.shards and shard not in self._leaving:
+            # A spool that cannot be emptied stays with its shard.
+            stays = shard in shares.shards or self._services[shard].store_trouble
+            if not stays and shard not in self._leaving:
                 self._leaving[shard] = asyncio.create_task(self._hand_over(shard), name=f"hand over {shard}")
+        self._empty()
+
+    def _empty(self) -> None:
+        """Ship what is left of shards that others serve, one after the other."""
+        for shard in sorted(self._left - self._running.keys()):
+            if not self._emptying:
+                service = GatewayService(self._settings_of(shard))
+                self._emptying[shard] = service, asyncio.create_task(service.empty(), name=f"left of {shard}")
 
     def _give_way(self, shares: Shares) -> None:
         """Wait until a lease of an earlier gateway has ended. Raises ConfigError when it was renewed."""
@@ -136,26 +162,46 @@ class Sharing:
 
     def _serve(self, shards: Sequence[int]) -> None:
         for shard in shards:
-            settings = self._settings.model_copy(update={"shard": f"{shard}/{self._of}"})
-            if not self._fixed:
-                state = settings.state / f"shard-{shard}-of-{self._of}"
-                more = {"state": state, "http_port": 0, "http_host": "127.0.0.1", "holder": self._name}
-                settings = settings.model_copy(update=more)
-            service = self._services[shard] = GatewayService(settings)
+            if shard in self._emptying:  # served as soon as the state directory is free
+                self._emptying[shard][0].stop()
+                continue
+            self._left.discard(shard)
+            service = self._services[shard] = GatewayService(self._settings_of(shard))
             self._running[shard] = asyncio.create_task(service.run(), name=f"shard {shard}")
             if not self._fixed:
                 log.info("serving a shard", shard=f"{shard}/{self._of}")
 
+    def _settings_of(self, shard: int) -> Settings:
+        settings = self._settings.model_copy(update={"shard": f"{shard}/{self._of}"})
+        if self._fixed:
+            return settings
+        state = settings.state / f"shard-{shard}-of-{self._of}"
+        more = {"state": state, "http_port": 0, "http_host": "127.0.0.1", "holder": self._name}
+        return settings.model_copy(update=more)
+
     async def _hand_over(self, shard: int) -> None:
         service, running = self._services[shard], self._running[shard]
-        complete = await service.hand_over()
+        handing = asyncio.create_task(service.hand_over(), name=f"hand-over of {shard}")
+        await asyncio.wait([handing, running], return_when="FIRST_COMPLETED")
         service.stop()
         await asyncio.wait([running])
+        handing.cancel()
+        (outcome,) = await asyncio.gather(handing, return_exceptions=True)
+        complete = outcome is True
+        if not complete:
+            self._left.add(shard)
         log.info("handed a shard over", shard=f"{shard}/{self._of}", complete=complete)
 
-    def _look_after(self) -> None:
-        """Forget shards whose service has ended. Raises its error, unless another gateway has taken the shard
-        over and this one has others."""
+    def _look_after(self) -> bool:
+        """Forget shards whose service has ended; returns whether one ended with an error. Raises that, unless
+        another gateway has taken the shard over and this one has others."""
+        failed = False
+        for shard, (_, emptied) in list(self._emptying.items()):
+            if emptied.done():
+                del self._emptying[shard]
+                self._left.discard(shard)
+                if (error := emptied.exception()) is not None:
+                    log.error("what is left of a shard stays", shard=f"{shard}/{self._of}", error=str(error))
         for shard, task in list(self._running.items()):
             if not task.done():
                 continue
@@ -165,9 +211,11 @@ class Sharing:
             if error is not None and (self._fixed or not isinstance(error, ConfigError)):
                 raise error
             if error is not None:
+                failed = True
                 log.error("a shard ended", shard=f"{shard}/{self._of}", error=str(error))
             elif self._fixed:
                 self._stopping.set()
+        return failed
 
     async def _stop_all(self) -> None:
         """Hand shared shards over: other gateways take them at once. A given one is continued from here."""
@@ -178,11 +226,19 @@ class Sharing:
             for shard in self.shards:
                 if shard not in self._leaving:
                     self._leaving[shard] = asyncio.create_task(self._hand_over(shard))
-        if self._running:
-            await asyncio.wait(self._running.values())
-        with suppress(PlatformAway, TimeoutError):  # otherwise the leases end by themselves
-            async with asyncio.timeout(FAREWELL_S):
-                await self._platform.shards(self._pool, self._name, [], [], fixed=self._fixed)
+        while True:
+            held = self.shards  # a hand-over may take longer than a lease
+            with suppress(PlatformAway, TimeoutError):  # otherwise the leases end by themselves
+                async with asyncio.timeout(FAREWELL_S):
+                    await self._platform.shards(self._pool, self._name, [], held, fixed=self._fixed)
+            if not held:
+                break
+            running = [self._running[shard] for shard in held]
+            await asyncio.wait(running, timeout=ASK_S, return_when="FIRST_COMPLETED")
+        for service, _ in self._emptying.values():
+            service.stop()
+        emptying = [task for _, task in self._emptying.values()]
+        await asyncio.gather(*self._leaving.values(), *emptying, return_exceptions=True)
         for task in self._running.values():
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 log.error("a shard ended", error=str(error))
@@ -201,8 +257,13 @@ class Sharing:
 
     async def _health(self, _: Request) -> Response:
         troubles = {f"{shard}/{self._of}": service.troubles() for shard, service in self._services.items()}
-        well = not any(troubles.values())
-        body = {"status": "ok" if well else "degraded", "gateway": self._name, "shards": troubles}
+        well = not any(troubles.values()) and (bool(troubles) or not self._unanswered)
+        body = {
+            "status": "ok" if well else "degraded",
+            "gateway": self._name,
+            "shards": troubles,
+            "platform": self._unanswered or "ok",
+        }
         return Response(msgspec.json.encode(body), 200 if well else 503, media_type="application/json")
 
 

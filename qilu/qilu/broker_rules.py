@@ -51,9 +51,14 @@ async def _fetch(http: PlatformHttp, folder: Path, known: str) -> str:
     answer = await http.send("GET", "/v1/broker/rules", params={"known": known})
     if answer.status_code == 204:
         return known
-    found = answer.json()
+    try:
+        found = answer.json()
+        files = {name: str(found["files"][name]) for name in ("crl.pem", "devices.passwords", "nodes.acl")}
+        version = str(found["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlatformError(f"{http.url} answered something else: is it our platform?") from error
     private_folder(folder)
-    for name in ("crl.pem", "devices.passwords", "nodes.acl"):
-        write_private(folder / name, found["files"][name])
-    log.info("broker rules written", version=found["version"])
-    return str(found["version"])
+    for name, content in files.items():
+        write_private(folder / name, content)
+    log.info("broker rules written", version=version)
+    return version

@@ -6,28 +6,33 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from gateway_world import START_MS, Publisher, eventually, motor
+import structlog
+from gateway_world import START_MS, Publisher, eventually, eventually_async, has, motor
 from pydantic import SecretStr
 from qilu.verify import verify
 from qilu_contract.catalogue.places import COUNTIES
 from qilu_contract.errors import ConfigError, Reason
+from qilu_contract.storage import Point
 from qilu_contract.wire import topics
 from qilu_devices.run.config import RunConfig
 from qilu_devices.run.manifest import load_manifest
 from qilu_devices.run.runner import run
 from qilu_devices.scenario import load_scenario
 from qilu_gateway import sharing
-from qilu_gateway.service import GatewayService
+from qilu_gateway.admit.units import Tags
+from qilu_gateway.service import STATE_SCHEMAS, GatewayService
 from qilu_gateway.settings import Settings
 from qilu_gateway.settle import dead_letters
 from qilu_gateway.sharing import Sharing, of_partition
-from qilu_gateway.statefile import FILE_NAME
+from qilu_gateway.statefile import FILE_NAME, StateFile
+from qilu_gateway.write.spool import Spool
 from qilu_platform.audit import audit
 from qilu_platform.database.engine import open_engine
 from qilu_platform.database.migrating import migrate
@@ -49,6 +54,13 @@ class Pool:
     def __init__(self, engine: Engine) -> None:
         self._engine, self.held = engine, dict[str, list[int]]()
 
+    def now_ms(self) -> int:
+        with self._engine.begin() as connection:
+            return leases.clock_ms(connection)
+
+    def at(self, monkeypatch: pytest.MonkeyPatch, now_ms: int) -> None:
+        monkeypatch.setattr(leases, "clock_ms", lambda _: now_ms)
+
     def ask(self, gateway: str, *, wanted: range | list[int] = range(1, 9), fixed: bool = False) -> list[int]:
         """The gateway hands over at once what it no longer serves."""
         asked = ShardsIn(
@@ -62,10 +74,13 @@ class Pool:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pool]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/registry.sqlite"
-    else:
-        url = request.getfixturevalue("postgres_url")
+    sqlite = f"sqlite:///{tmp_path}/registry.sqlite"
+    with opened(sqlite if request.param == "sqlite" else request.getfixturevalue("postgres_url")) as pool:
+        yield pool
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[Pool]:
     engine = open_engine(url, None)
     with engine.begin() as connection:
         migrate(connection)
@@ -85,6 +100,7 @@ def test_gateways_have_equally_many_shards_and_no_shard_has_two(pool: Pool) -> N
             pool.ask(name)
     assert sorted(map(len, pool.held.values())) == [2, 3, 3]
     assert sorted(chain.from_iterable(pool.held.values())) == [*range(1, 9)]
+    pool.held["a"] = []
     pool.ask("a", wanted=[])  # it leaves
     for _ in range(2):
         pool.ask("b")
@@ -102,10 +118,49 @@ def test_the_leases_of_a_gateway_that_no_longer_asks_end(pool: Pool, monkeypatch
     pool.ask("a", wanted=[3], fixed=True)
     assert pool.ask("b", wanted=[3], fixed=True) == []
     assert pool.ask("a", wanted=[3], fixed=True) == [3]
-    now_ms = leases.wall_ms()
-    monkeypatch.setattr(leases, "wall_ms", lambda: now_ms + leases.LEASE_MS + 1000)
+    start_ms = pool.now_ms()
+    for step in range(1, 7):  # another one asks all the time
+        pool.at(monkeypatch, start_ms + step * 3000)
+        pool.ask("c", wanted=[4], fixed=True)
     assert pool.ask("b", wanted=[3], fixed=True) == [3]
     assert pool.ask("a", wanted=[3], fixed=True) == []
+
+
+def test_leases_go_on_while_the_platform_is_unavailable(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abaabb":
+        pool.ask(name)
+    before = dict(pool.held)
+    start_ms = pool.now_ms()
+    for away_ms in (60_000, -3_600_000):  # the clock is set back, too
+        pool.at(monkeypatch, start_ms + away_ms)
+        assert pool.ask("b") == before["b"]
+        assert pool.ask("a") == before["a"]
+    for step in range(1, 7):
+        pool.at(monkeypatch, start_ms - 3_600_000 + step * 3000)
+        pool.ask("b")
+    assert pool.held["b"] == [*range(1, 9)]  # the other one is really gone
+
+
+def test_a_gateway_that_leaves_keeps_the_leases_of_what_it_still_hands_over(pool: Pool) -> None:
+    assert pool.ask("a") == [*range(1, 9)]
+    pool.ask("a", wanted=[])
+    assert pool.ask("b") == []
+    pool.held["a"] = [7, 8]
+    pool.ask("a", wanted=[])
+    assert pool.ask("b") == [*range(1, 7)]
+    pool.ask("a", wanted=[])
+    assert pool.ask("b") == [*range(1, 9)]
+
+
+def test_replicas_of_the_platform_use_the_clock_of_their_database(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(postgres_url) as pool:
+        assert pool.ask("a", wanted=[3], fixed=True) == [3]
+        now_ms = leases.wall_ms()
+        for ahead_ms in range(0, 60_000, 5000):
+            monkeypatch.setattr(leases, "wall_ms", lambda ms=now_ms + ahead_ms: ms)
+            assert pool.ask("b", wanted=[3], fixed=True) == []
 
 
 @contextlib.asynccontextmanager
@@ -148,6 +203,110 @@ async def test_of_two_gateways_with_one_shard_the_second_stops_with_a_sentence(
         await eventually(lambda: third.shards == [1], "the third serves")
         third.stop()
         await serving
+
+
+def shared(number: int, folder: Path, broker: str, store: str, platform: str) -> Sharing:
+    settings = Settings(
+        broker=broker, store=store, platform=platform, state=folder / f"gateway{number}", http_port=0
+    )
+    return Sharing(settings, [1, 2], 2, fixed=False)
+
+
+async def test_a_gateway_that_stops_keeps_its_shards_until_it_has_handed_them_over(
+    mosquitto: Any, influxdb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_MS", 1000)  # a hand-over takes several times as long
+    monkeypatch.setattr(sharing, "ASK_S", 0.2)
+    mosquitto.start()
+    async with served(tmp_path, monkeypatch) as platform:
+        first, second = (
+            shared(number, tmp_path, mosquitto.url, influxdb.url, platform.url) for number in (1, 2)
+        )
+        tasks = [asyncio.create_task(first.run())]
+        await eventually(lambda: len(services([first])) == 2, "the first has both")
+        await eventually(lambda: all(each.online for each in services([first])), "it serves them")
+        first.stop()
+        tasks.append(asyncio.create_task(second.run()))
+        await eventually(lambda: second.shards, "the second has one")
+        with structlog.testing.capture_logs() as logs:
+            assert not set(first.shards) & set(second.shards)
+            await tasks[0]
+            await eventually(lambda: len(second.shards) == 2, "the second has both")
+            second.stop()
+            await tasks[1]
+    assert "a shard ended" not in [each["event"] for each in logs]
+
+
+async def test_readings_left_in_a_spool_are_stored_though_another_gateway_has_the_shard(
+    mosquitto: Any, influxdb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are acknowledged, and the store was unavailable until the gateway was gone."""
+    mosquitto.start()
+    unit = Tags("3702", "370202", "C34", "370202-e00001", "m1")
+    points = [Point("motor", unit, START_MS + second * 1000, {"power_in": 1.0}) for second in range(50)]
+    state = tmp_path / "gateway1" / "shard-1-of-2"
+    state.mkdir(parents=True)
+    async with Spool(state, 2**30, 0, lambda count: None) as spool:
+        assert await spool.append(points, [], [])
+    async with served(tmp_path, monkeypatch) as platform, open_store(influxdb.url) as store:
+        first, second = (
+            shared(number, tmp_path, mosquitto.url, influxdb.url, platform.url) for number in (1, 2)
+        )
+        tasks = [asyncio.create_task(second.run())]
+        await eventually(lambda: second.shards == [1, 2], "the second has both")
+        tasks.append(asyncio.create_task(first.run()))
+        await eventually_async(lambda: has(store, len(points)), "stored")
+        assert 1 in second.shards
+        for each in (first, second):
+            each.stop()
+        await asyncio.gather(*tasks)
+    async with Spool(state, 2**30, 0, lambda count: None) as spool:
+        assert spool.readings == 0
+
+
+async def test_a_shard_that_cannot_run_is_tried_once_per_interval_and_others_run(
+    mosquitto: Any, influxdb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "ASK_S", 100.0)
+    mosquitto.start()
+    async with (
+        served(tmp_path, monkeypatch) as platform,
+        StateFile(tmp_path / "gateway1" / "shard-1-of-2", STATE_SCHEMAS),
+    ):
+        gateway = shared(1, tmp_path, mosquitto.url, influxdb.url, platform.url)
+        with structlog.testing.capture_logs() as logs:
+            task = asyncio.create_task(gateway.run())
+            await eventually(lambda: gateway.shards == [2] and services([gateway])[-1].online, "2 runs")
+            gateway.stop()
+            await task
+    assert [each["event"] for each in logs].count("a shard ended") == 1
+
+
+async def test_a_gateway_without_shards_says_that_the_platform_refuses_its_key(
+    mosquitto: Any, tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path, monkeypatch) as platform, httpx.AsyncClient() as client:
+        monkeypatch.setenv("QILU_API_KEY", "another-key")
+        port = free_port()
+        settings = Settings(
+            broker=mosquitto.url,
+            store="influxdb://127.0.0.1:1/qilu",
+            platform=platform.url,
+            state=tmp_path / "gateway",
+            http_port=port,
+        )
+        gateway = Sharing(settings, [1], 1, fixed=False)
+        task = asyncio.create_task(gateway.run())
+
+        async def degraded() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                found = await client.get(f"http://127.0.0.1:{port}/healthz")
+                return found.status_code == 503 and "QILU_API_KEY" in found.json()["platform"]
+            return False
+
+        await eventually_async(degraded, "degraded")
+        gateway.stop()
+        await task
 
 
 def services(gateways: list[Sharing]) -> list[GatewayService]:

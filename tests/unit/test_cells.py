@@ -47,6 +47,7 @@ def test_every_county_has_one_cell_and_its_shards_are_those_of_the_cell(tmp_path
         (LIST.replace("west,", "east,"), "two cells have the name 'east'"),
         (LIST.replace('"mqtt://c"', "c"), "line 5: 'broker' must be a URL"),
         (LIST.replace("shards", "shard"), "the file has no 'shard'"),
+        (LIST.replace("3", "99", 1), "line 2: the counties are enough for"),
         (LIST.replace("1/2", "half"), "'counties' must be i/n"),
     ],
 )

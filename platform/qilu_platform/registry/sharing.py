@@ -3,7 +3,8 @@ equally many.
 
 A gateway asks for its shards every few seconds. One that has more than its share, because another one came,
 has to serve fewer; it keeps the lease of a shard until it reports that it has handed it over. Leases of a
-gateway that no longer asks end by themselves.
+gateway that no longer asks end by themselves, but not while nobody can ask: the platform or its database was
+unavailable then, and the gateways still serve.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qilu_contract.wire.clock import wall_ms
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select, update
 
 from qilu_platform.database.locks import lock_shards
 from qilu_platform.database.schema import shard_gateways, shards
@@ -20,6 +21,11 @@ from qilu_platform.models.bodies import ShardsIn
 
 LEASE_MS = 15_000
 """Longer than a gateway needs to start again; a gateway asks several times in it."""
+SILENCE_MS = 7_000
+"""Gateways ask every 3 s. When none has asked for this time, none could."""
+
+
+_LEASES = (shards, shard_gateways)
 
 
 class Shared(NamedTuple):
@@ -31,19 +37,36 @@ class Shared(NamedTuple):
 def share(connection: Connection, asked: ShardsIn) -> Shared:
     """The shards that a gateway serves from now on."""
     lock_shards(connection)
-    now_ms = wall_ms()
-    for table in (shards, shard_gateways):
-        connection.execute(delete(table).where(table.c.until_ms <= now_ms))
+    now_ms = clock_ms(connection)
+    _end_leases(connection, now_ms)
     rows = connection.execute(select(shards).where(shards.c.pool == asked.pool)).all()
     leased = {row.shard: row.gateway for row in rows}
     wanted = sorted(set(asked.wanted))
+    held = {shard for shard in asked.held if leased.get(shard) == asked.gateway}
     mine = [shard for shard in wanted if leased.get(shard) == asked.gateway]
     free = [shard for shard in wanted if shard not in leased]
     most = len(wanted) if asked.fixed else _share(connection, asked, now_ms, len(wanted))
     served = (mine + free)[:most]
-    kept = sorted({*served, *(set(asked.held) & set(mine))})
+    kept = sorted({*served, *held})
     _replace(connection, asked, kept, now_ms)
     return Shared(sorted(served), [shard for shard in wanted if shard not in free and shard not in mine])
+
+
+def clock_ms(connection: Connection) -> int:
+    """The time on one clock for all replicas: that of a PostgreSQL server."""
+    if connection.dialect.name != "postgresql":
+        return wall_ms()
+    return int(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one() * 1000)
+
+
+def _end_leases(connection: Connection, now_ms: int) -> None:
+    """Delete leases that have ended. If nobody could ask, all leases go on for as long as that."""
+    newest = (connection.execute(select(func.max(table.c.until_ms))).scalar() for table in _LEASES)
+    asked_ms = max((until_ms - LEASE_MS for until_ms in newest if until_ms is not None), default=now_ms)
+    for table in _LEASES:
+        if now_ms - asked_ms > SILENCE_MS or asked_ms > now_ms:  # the latter: the clock was set back
+            connection.execute(update(table).values(until_ms=table.c.until_ms + (now_ms - asked_ms)))
+        connection.execute(delete(table).where(table.c.until_ms <= now_ms))
 
 
 def _share(connection: Connection, asked: ShardsIn, now_ms: int, wanted: int) -> int:
