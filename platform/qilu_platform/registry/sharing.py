@@ -60,7 +60,7 @@ def clock_ms(connection: Connection) -> int:
 
 
 def _end_leases(connection: Connection, now_ms: int) -> None:
-    """Delete leases that have ended. If nobody could ask, all leases go on for as long as that."""
+    """Delete leases that have ended. If nobody could ask, all leases are extended by that time."""
     newest = (connection.execute(select(func.max(table.c.until_ms))).scalar() for table in _LEASES)
     asked_ms = max((until_ms - LEASE_MS for until_ms in newest if until_ms is not None), default=now_ms)
     for table in _LEASES:
