@@ -454,15 +454,15 @@ def test_a_broker_that_shares_no_disk_fetches_the_same_rules(world: World, tmp_p
         there = [tmp_path / "rules" / name for name in ("nodes.acl", "crl.pem")]
         until(lambda: all(path.exists() for path in there), "both files are fetched")
         assert there[0].read_text() == (world.rules / "nodes.acl").read_text()
-        world.platform.create_enterprise("Works", "370202", "C34", id="d-works")
-        world.bundle("d-works")
-        until(lambda: "user d-works\n" in there[0].read_text(), "the new node arrives")
-        serial = int(world.newest("d-works"), 16)
-        world.platform.revoke_certificate(world.newest("d-works"))
+        world.platform.create_enterprise("Works", "370202", "C34", id="rules-works")
+        world.bundle("rules-works")
+        until(lambda: "user rules-works\n" in there[0].read_text(), "the new node arrives")
+        serial = int(world.newest("rules-works"), 16)
+        world.platform.revoke_certificate(world.newest("rules-works"))
         until(
             lambda: serial in {each.serial_number for each in revoked_in(there[1])}, "the revocation arrives"
         )
-        until(lambda: "d-works" not in there[0].read_text(), "the node's topics go")
+        until(lambda: "rules-works" not in there[0].read_text(), "the node's topics go")
     finally:
         fetching.terminate()
         assert fetching.wait(timeout=PATIENCE_S) == 0
