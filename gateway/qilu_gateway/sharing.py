@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
+from qilu_common.broker import BrokerAddress
 from qilu_common.http_server import HttpServer
 from qilu_common.private_files import write_private
 from qilu_common.secrets import secret
@@ -67,6 +68,11 @@ class Sharing:
     def __init__(self, settings: Settings, wanted: Sequence[int], of: int, *, fixed: bool) -> None:
         """`wanted`: the shards, of `of`, that this gateway serves (`fixed`: all of them or none) or shares.
         Raises ConfigError."""
+        BrokerAddress.from_url(settings.broker)  # a mistake shows before the platform is asked
+        if not fixed and settings.store.startswith("duckdb:"):
+            raise ConfigError(
+                "Gateways that share shards need InfluxDB: only one process can use a DuckDB file."
+            )
         self._settings, self._wanted, self._of, self._fixed = settings, list(wanted), of, fixed
         self._pool = f"{settings.host_id}/{of}"
         self._name = name_of(settings.state)
@@ -120,7 +126,7 @@ class Sharing:
                     self._pool, self._name, self._wanted, self.shards, fixed=self._fixed
                 )
         except (PlatformAway, TimeoutError) as error:
-            if not self._unanswered:
+            if not self._unanswered and not self._fixed:
                 log.warning("the platform assigns no shards", reason=str(error) or "no answer in time")
             self._unanswered = str(error) or "no answer in time"
             # Another gateway gets no lease meanwhile, and the broker gives a session to one gateway only.

@@ -122,13 +122,12 @@ async def open_runtime(
         made = await _when_it_has_room(
             lambda: database.write(lambda connection: _begin(connection, settings))
         )
-        if store is None and settings.store_url is not None:
-            token = None if settings.store_token is None else settings.store_token.get_secret_value()
-            store = await stack.enter_async_context(open_store(settings.store_url, token))
         cells = None if settings.cells is None else load_cells(settings.cells)
+        token = None if settings.store_token is None else settings.store_token.get_secret_value()
         if store is None and cells is not None:
-            token = None if settings.store_token is None else settings.store_token.get_secret_value()
             store = await stack.enter_async_context(CellStores(cells, token))
+        elif store is None and settings.store_url is not None:
+            store = await stack.enter_async_context(open_store(settings.store_url, token))
         authority = await asyncio.to_thread(Authority.open, settings.ca_folder)
         hub = Hub(metrics.clients)
         commanders = {

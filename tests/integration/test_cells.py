@@ -58,7 +58,11 @@ async def test_each_cell_has_its_counties_and_the_platform_finds_them(
     file.write_text("\n".join(["shards: 2", "cells:", *lines, ""]))
     cells = load_cells(file)
     settings = PlatformSettings(
-        db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=0, api_key=SecretStr(KEY), cells=file
+        db_url=f"sqlite:///{tmp_path}/registry.sqlite",
+        port=0,
+        api_key=SecretStr(KEY),
+        cells=file,
+        store_url="influxdb://127.0.0.1:1/not_used",
     )
     async with PlatformService(settings) as platform:
         gateways = [

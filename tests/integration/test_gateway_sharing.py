@@ -309,6 +309,12 @@ async def test_a_gateway_without_shards_says_that_the_platform_refuses_its_key(
         await task
 
 
+def test_gateways_that_share_need_a_store_that_several_can_use(tmp_path: Path) -> None:
+    settings = Settings(store=f"duckdb:///{tmp_path}/one.duckdb", state=tmp_path / "gateway")
+    with pytest.raises(ConfigError, match="need InfluxDB"):
+        Sharing(settings, [1, 2], 2, fixed=False)
+
+
 def services(gateways: list[Sharing]) -> list[GatewayService]:
     return [service for gateway in gateways for service in gateway._services.values()]
 
