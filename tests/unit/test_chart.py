@@ -13,6 +13,7 @@ import pytest
 import yaml
 from helm_python import HelmRenderError, HelmValuesError
 from helm_python.chart import Chart, lint
+from qilu_gateway.service import HAND_OVER_S, STOP_S
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "chart"
@@ -164,6 +165,33 @@ def test_gateways_and_edge_nodes_agree_on_the_shards_whatever_the_number_of_gate
     found = {pod["containers"][0]["name"]: pod["containers"][0] for pod in pods(rendered(VALUES["many"]))}
     assert found["gateway"]["args"][-2:] == ["--shards", "16"]
     assert "--gateways 16 " in found["devices"]["args"][0]
+
+
+def test_every_address_that_a_pod_is_given_is_that_of_a_service(documents: Documents) -> None:
+    """Also those that the platform writes into the bundles of edge nodes and devices."""
+    there = {
+        (service["metadata"]["name"], port["port"])
+        for service in of_kind(documents, "Service")
+        for port in service["spec"]["ports"]
+    }
+    values = [
+        variable.get("value", "")
+        for pod in pods(documents)
+        for container in containers(pod)
+        for variable in container.get("env", [])
+    ]
+    named = re.findall(r"(trial-qilu-[a-z]+)(?:\.qilu\.svc)?:([0-9]+)", "\n".join(values))
+    assert {"8883", "8884"} <= {port for _, port in named}
+    assert {(name, int(port)) for name, port in named} <= there
+
+
+def test_every_gateway_has_a_state_directory_of_its_own(documents: Documents) -> None:
+    (gateway,) = (each for each in of_kind(documents, "StatefulSet") if "gateway" in each["metadata"]["name"])
+    (container,) = gateway["spec"]["template"]["spec"]["containers"]
+    state = next(each["value"] for each in container["env"] if each["name"] == "QILU_STATE")
+    volume = next(each["name"] for each in container["volumeMounts"] if each["mountPath"] == state)
+    assert volume in [claim["metadata"]["name"] for claim in gateway["spec"]["volumeClaimTemplates"]]
+    assert gateway["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > HAND_OVER_S + STOP_S
 
 
 def test_another_fleet_is_another_job_and_the_same_fleet_the_same() -> None:
