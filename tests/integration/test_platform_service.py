@@ -419,8 +419,8 @@ async def test_commands_go_over_tls_to_a_broker_of_our_own_authority(
     try:
         async with asyncio.timeout(HUNG_S), PlatformService(settings(tmp_path, broker=url)) as service:
             assert service._runtime is not None
-            assert service._runtime.commander is not None
-            while not service._runtime.commander.connected:
+            (commander,) = service._runtime.commanders.values()
+            while not commander.connected:
                 await asyncio.sleep(0.05)
     finally:
         broker.terminate()
