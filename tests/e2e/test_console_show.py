@@ -1,8 +1,10 @@
-"""The programme as a show in the browser: paused, resumed, over, and begun again with another scenario."""
+"""The programme as a show in the browser: paused, resumed, over, and, with QILU_SOAK=1, begun again with
+another scenario."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 import httpx
 from console_world import browsing
 from gateway_world import eventually
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 QILU = Path(sys.executable).parent / "qilu"
 
@@ -24,7 +26,7 @@ async def test_a_run_is_paused_resumed_and_begun_again_in_the_browser(
     port, state, output = free_port(), tmp_path / "live", tmp_path / "out"
     url, said = f"http://127.0.0.1:{port}", list[str]()
     command = [str(QILU), "programme", "run", "--live", "--state", str(state), "--port", str(port)]
-    command += ["--mqtt-port", str(free_port()), "--scale", "1/5000", "--until", "2018-02"]
+    command += ["--mqtt-port", str(free_port()), "--scale", "1/5000", "--until", "2017-12"]
 
     def qilu(*words: str) -> str:
         line = [str(QILU), "programme", *words, "--state", str(state)]
@@ -58,20 +60,13 @@ async def test_a_run_is_paused_resumed_and_begun_again_in_the_browser(
             await asyncio.to_thread(qilu, "resume")
             # It is over, and everything is still there.
             await expect(show).to_contain_text("the run is over")
-            await expect(show.locator(".number")).to_have_text("February 2018")
+            await expect(show.locator(".number")).to_have_text("December 2017")
             await eventually(lambda: "until Ctrl-C" in output.read_text(), "over")
             counted = page.locator('tr[data-key="enterprises_on_cloud"] td').first
             assert await counted.text_content() != "0"
             said.clear()
-
-            await show.get_by_role("button", name="Play again").click()
-            await page.get_by_role("dialog").get_by_label("Scenario").select_option("slow")
-            await page.get_by_role("button", name="Begin").click()
-            # The page finds the platform again, and its visitor is signed in still.
-            await expect(show).to_contain_text("Scenario slow", timeout=180_000)
-            assert (state / "before" / "registry.sqlite").exists()
-            await show.get_by_role("button", name="Pause").click()
-            await expect(show).to_have_attribute("data-state", "paused")
+            if os.environ.get("QILU_SOAK") == "1":
+                await begin_again(page, state)
             # The browser reports requests that failed meanwhile, and nothing else.
             assert [each for each in said if "Failed to load resource" not in each] == []
             stack.send_signal(signal.SIGINT)
@@ -80,3 +75,15 @@ async def test_a_run_is_paused_resumed_and_begun_again_in_the_browser(
             if stack.returncode is None:
                 stack.kill()
                 await stack.wait()
+
+
+async def begin_again(page: Page, state: Path) -> None:
+    """The page finds the platform again, and its visitor is still signed in."""
+    show = page.locator(".replay")
+    await show.get_by_role("button", name="Play again").click()
+    await page.get_by_role("dialog").get_by_label("Scenario").select_option("slow")
+    await page.get_by_role("button", name="Begin").click()
+    await expect(show).to_contain_text("Scenario slow", timeout=180_000)
+    assert (state / "before" / "registry.sqlite").exists()
+    await show.get_by_role("button", name="Pause").click()
+    await expect(show).to_have_attribute("data-state", "paused")
