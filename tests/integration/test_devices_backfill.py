@@ -191,7 +191,7 @@ async def test_a_backfill_gives_way_to_a_run_of_the_same_fleet(mosquitto: Any, t
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--days", "3", "--start", "2099-01-01T00:00:00+00:00"], "have not passed yet"),
+        (["--days", "3", "--start", "2099-01-01T00:00:00+00:00"], "are not over yet"),
         (["--days", "0"], "--days"),
     ],
 )
