@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 from qilu_common.private_files import write_private
 from qilu_contract.wire.doors import DOORS
+from sqlalchemy import Connection
 
 from qilu_platform.broker.authority import Authority, Revoked
 from qilu_platform.broker.certificates import Node, nodes, revocations, rules_version
@@ -68,6 +69,16 @@ def passwords(devices: Sequence[Login]) -> str:
     return "".join(f"{device.user}:{device.hash}\n" for device in devices)
 
 
+def _wanted(connection: Connection) -> tuple[list[Node], list[Revoked], list[Login]]:
+    """The content of all files: the last three arguments of `write_rules`."""
+    return nodes(connection), revocations(connection), logins(connection)
+
+
+def _texts(found: Sequence[Node], devices: Sequence[Login]) -> dict[str, str]:
+    """The files that are not signed, by name."""
+    return {"nodes.acl": acl(found, devices), "devices.passwords": passwords(devices)}
+
+
 def write_rules(
     folder: Path,
     authority: Authority,
@@ -83,7 +94,7 @@ def write_rules(
     if not authority.vouches_for(_content(folder / "crl.pem"), revoked, SIGN_AGAIN):
         _replace(folder / "crl.pem", authority.crl(revoked, number=time.time_ns() // 1_000_000))
         written = True
-    for name, text in (("nodes.acl", acl(found, devices)), ("devices.passwords", passwords(devices))):
+    for name, text in _texts(found, devices).items():
         if not (folder / name).exists() or _content(folder / name) != text.encode():
             _replace(folder / name, text.encode())
             written = True
@@ -136,17 +147,11 @@ class ServedRules:
         if version == known:
             return None
         if version != self._version:
-            found, revoked, devices = await database.read(
-                lambda connection: (nodes(connection), revocations(connection), logins(connection))
-            )
+            found, revoked, devices = await database.read(_wanted)
             number = time.time_ns() // 1_000_000
             pem = await database.compute(lambda: self._authority.crl(revoked, number))
             self._version = version
-            self._files = {
-                "nodes.acl": acl(found, devices),
-                "crl.pem": pem.decode(),
-                "devices.passwords": passwords(devices),
-            }
+            self._files = _texts(found, devices) | {"crl.pem": pem.decode()}
         return version, self._files
 
 
@@ -165,9 +170,7 @@ class BrokerRules:
         version = await database.read(rules_version)
         if now_s < self._not_before_s or (version == self._version and now_s - self._looked_s < LOOK_AGAIN_S):
             return
-        wanted = await database.read(
-            lambda connection: (nodes(connection), revocations(connection), logins(connection))
-        )
+        wanted = await database.read(_wanted)
         if await database.compute(lambda: write_rules(self._folder, self._authority, *wanted)):
             log.info(
                 "broker rules written", nodes=len(wanted[0]), revoked=len(wanted[1]), devices=len(wanted[2])

@@ -39,7 +39,6 @@ from qilu.output import console, print_json
 from qilu.process import become_service, on_stop_signals
 
 if TYPE_CHECKING:
-    from qilu_devices.commands import ScheduledCommand
     from qilu_devices.run.config import RunConfig, RunReport
 
 app = typer.Typer(no_args_is_help=True, help="Simulated equipment.")
@@ -98,7 +97,7 @@ def run(
         speed=flags.speed(speed),
         shard=fleet.Shard(*flags.shard(shard)),
         state=state,
-        commands=_commands_of(commands),
+        commands=serve.commands_of(commands),
         gateways=gateways if listed is None else listed.all_shards,
         cells=listed,
         strict=profile == "strict",
@@ -148,7 +147,7 @@ def backfill(
         start_ms=loaded.start_ms if start is None else flags.time_ms(start),
         shard=fleet.Shard(*flags.shard(shard)),
         state=None if digest else state,
-        commands=_commands_of(commands),
+        commands=serve.commands_of(commands),
     )
     left = what_is_left(config, days)
     if left is None:
@@ -157,12 +156,6 @@ def backfill(
         _print_digest(left)
     else:
         _simulate(left, report)
-
-
-def _commands_of(manifest: Path | None) -> tuple[ScheduledCommand, ...]:
-    from qilu_devices.run.manifest import load_manifest
-
-    return () if manifest is None else tuple(load_manifest(manifest).commands)
 
 
 def _print_digest(config: RunConfig) -> None:

@@ -32,6 +32,7 @@ from qilu.output import console, print_json
 from qilu.process import become_service, stop_signal
 
 if TYPE_CHECKING:
+    from qilu_devices.commands import ScheduledCommand
     from qilu_devices.doors.serving import Door, ServeReport
     from qilu_devices.run.config import RunConfig
 
@@ -82,7 +83,6 @@ def serve(
     use_classes(classes)
     from qilu_devices.fleet import Shard as Slice
     from qilu_devices.run.config import RunConfig
-    from qilu_devices.run.manifest import load_manifest
     from qilu_devices.scenario import load_scenario
 
     loaded = load_scenario(scenario)
@@ -96,7 +96,7 @@ def serve(
         speed=flags.speed(speed),
         shard=Slice(*flags.shard(shard)),
         state=state,
-        commands=() if commands is None else tuple(load_manifest(commands).commands),
+        commands=commands_of(commands),
     )
     flags.new_file(report, "--report")
     become_service()
@@ -115,6 +115,13 @@ def serve(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def commands_of(manifest: Path | None) -> tuple[ScheduledCommand, ...]:
+    """The commands of an earlier run's manifest; none without one."""
+    from qilu_devices.run.manifest import load_manifest
+
+    return () if manifest is None else tuple(load_manifest(manifest).commands)
 
 
 def _opcua(url: str | None, insecure: bool, state: Path) -> list[Door]:
