@@ -448,3 +448,39 @@ async def test_problems_add_up_and_belong_to_the_enterprise_that_sent(database_u
             many = [problem(f"v-{n}", "bad_json", 1, 1_000) for n in range(base, base + 400)]
             assert await report(*many) == 204
         assert len(await shown(f"/v1/enterprises/{OWNER}/problems", mine)) == 1_000
+
+
+async def test_an_identifier_resolves_to_its_unit_nameplate_and_links(tmp_path: Path) -> None:
+    async with platform(f"sqlite:///{tmp_path}/platform.db") as (client, _):
+        body = {"class": "blast_furnace", "enterprise": OWNER, "name": "No. 1"}
+        unit = (await client.post("/v1/units", json=body)).json()
+        identifier = unit["identifier"]
+        found = await client.get(f"/v1/resolve/{identifier}")
+        assert found.status_code == 200, found.text
+        assert found.json()["unit"] == unit
+        plate = found.json()["nameplate"]
+        assert plate["identifier"] == identifier
+        assert (plate["designation_zh"], plate["county"], plate["city"]) == (
+            "高炉",
+            "Shinan District",
+            "Qingdao",
+        )
+        links = found.json()["links"]
+        assert links["self"] == f"/v1/resolve/{identifier}"
+        for name in ("self", "unit", "enterprise", "problems", "commands"):
+            assert (await client.get(links[name])).status_code == 200, name
+
+        for other in (
+            identifier.replace("370200", "370100", 1),
+            identifier.replace(OWNER, "other"),
+            "88.1.a/b",
+        ):
+            assert (await client.get(f"/v1/resolve/{other}")).status_code == 404
+        wrong = await client.get("/v1/resolve/99.370200.a/b")
+        assert (wrong.status_code, "is no identifier" in wrong.json()["detail"]) == (422, True)
+        body = {"name": "B", "county": "370202", "industry": "C31", "id": "other"}
+        assert (await client.post("/v1/enterprises", json=body)).status_code == 201
+        for owner, status in ((OWNER, 200), ("other", 404)):
+            key = await client.post("/v1/keys", json={"name": "k", "role": "enterprise", "enterprise": owner})
+            headers = {"Authorization": f"Bearer {key.json()['key']}"}
+            assert (await client.get(f"/v1/resolve/{identifier}", headers=headers)).status_code == status
