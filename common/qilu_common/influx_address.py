@@ -12,31 +12,38 @@ from qilu_common.addresses import INFLUX_PORT
 
 @dataclass(frozen=True, slots=True)
 class InfluxAddress:
-    """The parts of `influxdb://user:password@host:8086/database` (`influxdbs://` for TLS)."""
+    """The parts of `influxdb://user:password@host:8086/database` (`influxdbs://` for TLS), or of
+    `influxdb://a,b:8087,c/database` for servers that answer for one another."""
 
     url: str
-    """Without the log-in: `http://host:8086`."""
+    """Without the log-in: `http://host:8086`. Of a list, the first."""
     database: str
     user: str | None = None
     password: str | None = None
+    others: tuple[str, ...] = ()
+    """Addresses of the other servers."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return self.url, *self.others
 
     @classmethod
     def parse(cls, url: str) -> Self | None:
         """None for any other URL."""
         parts = urlsplit(url)
         database = parts.path.strip("/")
-        if parts.scheme not in ("influxdb", "influxdbs") or not parts.hostname or not database:
+        if parts.scheme not in ("influxdb", "influxdbs") or not database:
             return None
+        log_in, at, hosts = parts.netloc.rpartition("@")
         try:
-            port = parts.port or INFLUX_PORT
+            urls = [_http(parts.scheme, host) for host in hosts.split(",")]
+            known = urlsplit(f"//{log_in}{at}")
         except ValueError:
             return None
-        scheme = "https" if parts.scheme == "influxdbs" else "http"
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         user, password = (
-            None if text is None else unquote(text) for text in (parts.username or None, parts.password)
+            None if text is None else unquote(text) for text in (known.username or None, known.password)
         )
-        return cls(f"{scheme}://{host}:{port}", database, user, password)
+        return cls(urls[0], database, user, password, tuple(urls[1:]))
 
     def log_in(self, token: str | None) -> tuple[str, str] | None:
         """User and password where the server has users (1.x): from the URL, whose password may also be the
@@ -61,6 +68,15 @@ class InfluxAddress:
         if log_in is not None:
             return f"the user {log_in[0]!r}"
         return "the token in QILU_INFLUX_TOKEN" if token else "a caller without credentials"
+
+
+def _http(scheme: str, host_and_port: str) -> str:
+    """Raises ValueError for what is no host and port."""
+    parts = urlsplit(f"//{host_and_port}")
+    if not parts.hostname:
+        raise ValueError("a host is missing")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{'https' if scheme == 'influxdbs' else 'http'}://{host}:{parts.port or INFLUX_PORT}"
 
 
 def without_password(url: str) -> str:

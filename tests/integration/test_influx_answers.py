@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import structlog
-from conftest import InfluxServer
+from conftest import Influx, InfluxServer
 from fake_influx import Answer, FakeInflux
+from qilu.cli import main
 from qilu_common.influx_address import InfluxAddress, without_password
 from qilu_contract.errors import ConfigError, Denied, QiluError, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.storage import Point
@@ -18,7 +22,7 @@ from qilu_dashboards.asking import ask
 from qilu_gateway.metrics import Counters
 from qilu_gateway.setup_influx import main as set_up
 from qilu_gateway.write.store_gate import StoreGate
-from qilu_stores import open_store
+from qilu_stores import checks, open_store
 
 TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
 UNIT = {"unit": TAGS[-1]}
@@ -273,10 +277,69 @@ async def test_influxdb_1x_with_users_is_prepared_by_its_administrator(
         assert await store.count("motor") == 1
 
 
+async def test_of_several_servers_the_next_one_is_asked_when_one_is_unavailable(
+    fake_influx: FakeInflux,
+) -> None:
+    port = urlsplit(fake_influx.url).port
+    async with open_store(f"influxdb://127.0.0.1:1,127.0.0.1:{port}/fake") as store:
+        await store.write(POINTS)
+        assert await store.count("motor") == 0
+    assert len(fake_influx.lines) == 1
+    async with open_store("influxdb://127.0.0.1:1,127.0.0.1:2/fake") as store:
+        with pytest.raises(Retryable, match=r"127\.0\.0\.1:1, http://127\.0\.0\.1:2"):
+            await store.write(POINTS)
+
+
+async def test_opengemini_answers_differently_about_what_is_not_there(fake_influx: FakeInflux) -> None:
+    """As openGemini 1.5.2 was seen to answer; a real one cannot be had from the package registries."""
+    fake_influx.ping_answer = (204, {"X-Geminidb-Version": "1.5.2"}, "")
+    async with open_store(fake_influx.url) as store:
+        fake_influx.query_answer = (200, {}, '{"results":[{"error":"measurement not found"}]}')
+        await store.ping()
+        assert await store.count("motor") == 0
+        assert [chunk async for chunk in store.scan("motor", 0, 1)] == []
+        fake_influx.query_answer = (200, {}, "{}")
+        assert await store.count_duplicates("motor") == 0
+        fake_influx.query_answer = (200, {}, '{"results":[{"error":"shard not found"}]}')
+        with pytest.raises(StoreError, match="shard"):
+            await store.count("motor")
+    fake_influx.ping_answer = (204, {"X-Influxdb-Version": "1.8.10"}, "")
+    async with open_store(fake_influx.url) as store:
+        fake_influx.query_answer = (200, {}, '{"results":[{"error":"measurement not found"}]}')
+        await store.ping()
+        with pytest.raises(StoreError, match="not found"):
+            await store.count("motor")
+
+
+def test_the_command_says_which_checks_a_store_fails(
+    fake_influx: FakeInflux,
+    influxdb: Influx,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(checks, "WAIT_S", 0.0)
+    monkeypatch.setattr(sys, "argv", ["qilu", "store", "check", "--json", fake_influx.url])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said, wrong = capsys.readouterr()
+    assert (ended.value.code, len(wrong.strip().splitlines())) == (1, 1), wrong
+    found = json.loads(said)
+    assert "the store answered []" in found["reads back"]
+    monkeypatch.setattr(sys, "argv", ["qilu", "store", "check", influxdb.url])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.count("holds") == len(found)
+
+
 def test_addresses_say_who_logs_in_and_are_shown_without_the_password() -> None:
     parsed = InfluxAddress.parse("influxdbs://a%40b:p%3A%2Fw@[::1]/plant")
     assert parsed == InfluxAddress("https://[::1]:8086", "plant", "a@b", "p:/w")
     assert InfluxAddress.parse("influxdb://host:99999/plant") is None
+    several = InfluxAddress.parse("influxdb://u:p@a,b:8087,[::1]/plant")
+    assert several is not None
+    assert (several.urls, several.user) == (("http://a:8086", "http://b:8087", "http://[::1]:8086"), "u")
+    assert InfluxAddress.parse("influxdb://a,,c/plant") is None
     assert without_password("influxdb://a:secret@host:8086/plant") == "influxdb://a:***@host:8086/plant"
     assert without_password("duckdb:///x/y.duckdb") == "duckdb:///x/y.duckdb"
     assert without_password("influxdb://host/plant") == "influxdb://host/plant"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +11,12 @@ import duckdb
 import pytest
 from qilu_contract import storage
 from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_contract.columns import EXACT, Series, of_points
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN, MEASUREMENTS, UNIT_TAGS, Measurement, Point
 from qilu_contract.store import AGGREGATES, SCAN_ROWS, Aggregate, Row, Store
 from qilu_stores import open_store
+from qilu_stores.checks import CHECKS, ByColumn, Check, Probe
 from qilu_stores.duck.store import DuckStore
 from qilu_stores.questions import MAX_EVERY_MS
 
@@ -42,47 +41,17 @@ Write = Callable[[list[Point]], Awaitable[None]]
 @pytest.fixture(params=["points", "columns"])
 def write(request: pytest.FixtureRequest, store: Store) -> Write:
     """Writes points one way or the other."""
-    return store.write if request.param == "points" else by_column(store)
-
-
-def by_column(store: Store) -> Write:
-    """Writes units' points as columns, and all others as points."""
-    series = Series()
-    known: dict[tuple[str, ...], dict[str, int]] = {}
-
-    async def write(points: list[Point]) -> None:
-        others: list[Point] = []
-        units: dict[tuple[str, ...], list[Point]] = {}
-        for point in points:
-            fits = len(point.tags) == len(UNIT_TAGS) and point.fields.get(BORN, 0) <= EXACT
-            (units.setdefault(point.tags[:-1], []) if fits else others).append(point)
-        columns = [of_points(some, series, known.setdefault(of, {})) for of, some in units.items()]
-        await store.write(others, list(chain.from_iterable(columns)))
-
-    return write
+    return store.write if request.param == "points" else ByColumn(store)
 
 
 def motor(ts_ms: int, tags: tuple[str, ...] = TAGS, **fields: Any) -> Point:
     return Point("motor", tags, ts_ms, fields)
 
 
-async def test_what_is_written_is_read_back_value_by_value(store: Store, write: Write) -> None:
-    await write([motor(10_000, power_in=11.25, speed=1470.1), motor(20_000, power_in=1e-9, slip=0.1 + 0.2)])
-    rows = await store.series("motor", UNIT, ["power_in", "speed", "slip"], 0, 30_000)
-    assert [(row.ts_ms, row.values) for row in rows] == [
-        (10_000, {"power_in": 11.25, "speed": 1470.1}),
-        (20_000, {"power_in": 1e-9, "slip": 0.1 + 0.2}),
-    ]
-    assert all(type(value) is float for row in rows for value in row.values.values())
-
-
-async def test_writing_again_stores_nothing_twice_and_merges_fields(store: Store, write: Write) -> None:
-    for _ in range(3):
-        await write([motor(10_000, power_in=11.0), motor(10_000, power_in=11.0, vibration=1.5)])
-    await write([motor(10_000, speed=1470.0)])
-    assert await store.count("motor") == 1
-    [row] = await store.series("motor", UNIT, ["power_in", "vibration", "speed"], 0, 30_000)
-    assert row.values == {"power_in": 11.0, "vibration": 1.5, "speed": 1470.0}
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("by_column", [False, True])
+async def test_the_contract_suite_passes(store: Store, check: Check, by_column: bool) -> None:
+    await check(Probe(store, "probe", by_column=by_column))
 
 
 async def test_what_was_written_last_stands_however_often_and_whenever_it_is_written(
@@ -112,15 +81,6 @@ async def test_what_was_written_last_stands_however_often_and_whenever_it_is_wri
     assert {point.ts_ms: point.fields["power_in"] for point in found if point.tags == TAGS} == dict(
         zip(times, expected, strict=True)
     )
-
-
-async def test_latest_is_the_last_point_with_each_signals_last_value(store: Store, write: Write) -> None:
-    assert await store.latest("motor", UNIT) is None
-    await write([motor(60_000, power_in=1.0, vibration=2.0), motor(70_000, power_in=3.0)])
-    await write([motor(50_000, power_in=9.0, vibration=9.0), motor(90_000, OTHER, power_in=7.0)])
-    row = await store.latest("motor", UNIT)
-    assert row is not None
-    assert (row.ts_ms, row.values) == (70_000, {"power_in": 3.0, "vibration": 2.0})
 
 
 async def test_a_unit_is_known_by_whatever_signal_it_sends(store: Store, write: Write) -> None:
@@ -220,7 +180,7 @@ async def test_both_stores_answer_alike_whatever_was_written(
         found: list[Any] = []
         async with open_store(url) as store:
             rest = points
-            write = by_column(store) if "columns" in url else store.write
+            write = ByColumn(store) if "columns" in url else store.write
             while rest:
                 size = random.Random(len(rest)).randrange(1, 60)
                 await write(rest[:size])
@@ -277,7 +237,7 @@ async def test_what_is_on_or_off_has_no_mean(
     for url in (f"duckdb:///{tmp_path}/valves.duckdb", request.getfixturevalue("influxdb").url):
         async with open_store(url) as store:
             fields = [{"flow": 1.0, "open": True}, {"flow": 3.0}, {"open": False}]
-            write = by_column(store) if columns else store.write
+            write = ByColumn(store) if columns else store.write
             await write([Point("valve", TAGS, ts, each) for ts, each in enumerate(fields)])
             for aggregate, values in {
                 "mean": {"flow": 2.0},
@@ -291,42 +251,6 @@ async def test_what_is_on_or_off_has_no_mean(
                 assert row.values == values
             with pytest.raises(ValueError, match="no mean"):
                 await store.series("valve", UNIT, ["open"], 0, 1_000, 1_000)
-
-
-@pytest.mark.parametrize(
-    ("aggregate", "expected"), [("mean", 2.0), ("min", 1.0), ("max", 3.0), ("last", 3.0), ("count", 2)]
-)
-async def test_aggregation_by_buckets_leaves_out_empty_ones(
-    store: Store, write: Write, aggregate: Any, expected: float
-) -> None:
-    await write([motor(ts, power_in=value) for ts, value in [(0, 1.0), (30_000, 3.0), (180_000, 5.0)]])
-    rows = await store.series("motor", UNIT, ["power_in"], 0, 240_000, 60_000, aggregate)
-    assert [row.ts_ms for row in rows] == [0, 180_000]
-    assert rows[0].values == {"power_in": expected}
-
-
-async def test_integers_stay_integers(store: Store, write: Write) -> None:
-    await write([Point("pipeline", ("qilu",), 5_000, {"accepted": 2**53 + 1, "lag_ms": 3.0})])
-    row = await store.latest("pipeline", {})
-    assert row is not None
-    assert row.values == {"accepted": 2**53 + 1, "lag_ms": 3.0}
-    assert isinstance(row.values["accepted"], int)
-
-
-async def test_counts_points_and_units_that_stand_under_two_tag_sets(store: Store, write: Write) -> None:
-    moved = ("370200", "370202", "C34", "370202-e00009", TAGS[-1])
-    await write(
-        [motor(10_000, power_in=1.0), motor(20_000, power_in=1.0), motor(10_000, OTHER, power_in=1.0)]
-    )
-    assert (await store.count("motor"), await store.count_duplicates("motor")) == (3, 0)
-    await write([motor(20_000, moved, power_in=1.0), motor(30_000, moved, power_in=1.0)])
-    assert (await store.count("motor"), await store.count_duplicates("motor")) == (5, 1)
-    # Also where the base signal is missing.
-    await write([motor(40_000, vibration=1.0), motor(40_000, moved, speed=1.0)])
-    assert await store.count_duplicates("motor") == 2
-    assert await store.count_by("motor", "unit", 20_000, 30_000) == {TAGS[-1]: 2}
-    assert await store.count_by("motor", "enterprise", 0, 30_001) == {"370202-e00001": 3, "370202-e00009": 2}
-    assert await store.count_by("motor", "unit", 40_000, 50_000) == {}
 
 
 async def test_a_point_that_does_not_fit_is_refused_and_named(store: Store, write: Write) -> None:

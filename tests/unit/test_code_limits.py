@@ -22,10 +22,7 @@ LONG_FUNCTIONS = {
 }
 KERNELS = "devices/qilu_devices/classes/"
 """A kernel's step is one chain of equations, each on arrays that the one before has computed."""
-LONG_MODULES = {
-    # The whole store: writes, queries and administration share one connection and its errors.
-    "stores/qilu_stores/influx/store.py",
-}
+LONG_MODULES: set[str] = set()
 
 
 @cache

@@ -100,6 +100,7 @@ def qilu(folder: Path, line: str, **environment: str) -> subprocess.CompletedPro
         ("dashboards push --url nonsense", "QILU_GRAFANA_TOKEN"),
         ("publish x a", "power_in=11.2"),
         ("score file --truth file", "--truth file"),
+        ("store check nonsense", "nonsense names no store"),
         ("verify --run folder --store influxdb://127.0.0.1:1/x", "folder/run.json"),
     ],
 )

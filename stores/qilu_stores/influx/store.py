@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -14,15 +13,14 @@ from typing import Any, Self
 
 import httpx2
 import msgspec
-import numpy as np
 import structlog
 from qilu_common.influx_address import InfluxAddress
-from qilu_contract.columns import EXACT, Columns, Series
+from qilu_contract.columns import Columns
 from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
-from qilu_contract.readings import Value
-from qilu_contract.storage import Measurement, Point, line_protocol
+from qilu_contract.storage import Point, line_protocol
 from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
 
+from qilu_stores.influx.answers import NotJson, Result, answers, row_of, scanned, series_of
 from qilu_stores.influx.column_lines import column_lines
 from qilu_stores.questions import aggregated, check_newest, check_series
 
@@ -43,13 +41,14 @@ class InfluxStore:
 
     def __init__(self, address: InfluxAddress, token: str | None) -> None:
         self._database = address.database
-        self._at = f"InfluxDB at {address.url}"
+        self._urls = address.urls
+        self._at = f"InfluxDB at {', '.join(address.urls)}"
         self._caller = address.caller(token)
         # Loopback or a private network: ignore proxies from the environment.
-        self._http = httpx2.AsyncClient(
-            base_url=address.url, headers=address.headers(token), timeout=_TIMEOUT, trust_env=False
-        )
+        self._http = httpx2.AsyncClient(headers=address.headers(token), timeout=_TIMEOUT, trust_env=False)
         self._created = False
+        self._is_gemini = False
+        """openGemini: it answers alike but for its version header and questions about what is not there."""
         self._warned = False
 
     async def __aenter__(self) -> Self:
@@ -64,7 +63,8 @@ class InfluxStore:
         """Also makes the database on 1.x when it is missing, once."""
         answer = await self._request("GET", "/ping")
         version = answer.headers.get("X-Influxdb-Version", "").removeprefix("v")
-        if not self._created and version.startswith("1."):
+        self._is_gemini = "X-Geminidb-Version" in answer.headers
+        if not self._created and (self._is_gemini or version.startswith("1.")):
             await self._create_database()
         self._created = True
 
@@ -107,7 +107,7 @@ class InfluxStore:
         if not times:
             return None
         values = {name.removeprefix("last_"): value for name, value in last[0].items() if name != "time"}
-        return _row(int(times[0]["time"]), values, schema.fields)
+        return row_of(int(times[0]["time"]), values, schema.fields)
 
     async def series(
         self,
@@ -133,8 +133,10 @@ class InfluxStore:
             )
         if len(rows) > MAX_ROWS:
             raise ValueError(f"more than {MAX_ROWS} rows: ask for a shorter time or a longer interval")
-        types = {} if every_ms is not None and aggregate in ("mean", "count") else schema.fields
-        return [_row(int(row["time"]), {name: row.get(name) for name in fields}, types) for row in rows]
+        types = schema.fields
+        if every_ms is not None and aggregate in ("mean", "count"):
+            types = dict.fromkeys(fields, "int" if aggregate == "count" else "float")
+        return [row_of(int(row["time"]), {name: row.get(name) for name in fields}, types) for row in rows]
 
     async def _buckets(
         self, source: str, within: str, fields: Sequence[str], every_ms: int, aggregate: Aggregate
@@ -143,7 +145,7 @@ class InfluxStore:
         by_time = f"GROUP BY time({every_ms:d}ms) fill(none) ORDER BY time"
         try:
             [rows] = await self._query(f"SELECT {columns} FROM {source} {by_time}")  # noqa: S608
-        except _NotJson:
+        except NotJson:
             if aggregate != "mean":
                 raise
             # The server sums before it divides, and has no way to write the infinite: smaller values then.
@@ -172,7 +174,7 @@ class InfluxStore:
                 measurement,
                 tuple(str(row.get(tag) or "") for tag in schema.tags),
                 int(row["time"]),
-                _row(0, {name: row.get(name) for name in schema.fields}, schema.fields).values,
+                row_of(0, {name: row.get(name) for name in schema.fields}, schema.fields).values,
             )
             for row in rows
         ]
@@ -214,17 +216,21 @@ class InfluxStore:
         params = {"db": self._database, "epoch": "ms", "chunked": "true", "chunk_size": str(_CHUNK_ROWS)}
         try:
             # Chunks arrive as the server finds them; between two it may have to look for a while.
-            async with self._http.stream("POST", "/query", params=params, data={"q": query}) as answer:
+            path = f"{self._urls[0]}/query"
+            async with self._http.stream("POST", path, params=params, data={"q": query}) as answer:
                 if not answer.is_success:
                     await answer.aread()
                     raise self._error("/query", answer)
                 async for line in answer.aiter_lines():
-                    for series in _chunk(line):
+                    for series in series_of(line):
                         for start in range(0, len(series.values), SCAN_ROWS):
                             rows = series.values[start : start + SCAN_ROWS]
-                            yield _scanned(schema, series.columns, rows)
+                            yield scanned(schema, series.columns, rows)
         except httpx2.HTTPError as error:
             raise Retryable(f"{self._at}: {error or type(error).__name__}") from error
+        except StoreError as error:
+            if not self._is_absence(str(error)):
+                raise
 
     async def _query(self, *statements: str) -> list[list[dict[str, Any]]]:
         """The rows of each statement, of all its series together."""
@@ -242,11 +248,13 @@ class InfluxStore:
             "POST", "/query", {"db": self._database, "epoch": "ms"}, data={"q": query}
         )
         try:
-            chunk = _chunks.decode(answer.content)
+            chunk = answers.decode(answer.content)
         except msgspec.DecodeError as error:
-            raise _NotJson(f"{self._at} answered something else than rows: {answer.text[:200]!r}") from error
+            raise NotJson(f"{self._at} answered something else than rows: {answer.text[:200]!r}") from error
+        if self._is_gemini and not chunk.results and len(statements) == 1:  # an empty SHOW SERIES
+            chunk.results = [Result()]
         for error_text in (chunk.error, *(result.error for result in chunk.results)):
-            if error_text is not None:
+            if error_text is not None and not self._is_absence(error_text):
                 raise StoreError(f"{self._at} refuses a query: {error_text}")
         if len(chunk.results) != len(statements):  # some statements 2.x answers with {}
             raise StoreError(f"{self._at} does not answer this query: {query[:200]}")
@@ -261,6 +269,10 @@ class InfluxStore:
             for result in chunk.results
         ]
 
+    def _is_absence(self, error: str) -> bool:
+        """Whether the error of a query means that there are no points; InfluxDB answers with none then."""
+        return self._is_gemini and "measurement not found" in error
+
     async def _request(
         self,
         method: str,
@@ -270,16 +282,24 @@ class InfluxStore:
         data: dict[str, str] | None = None,
     ) -> httpx2.Response:
         headers = {} if content is None else {"Content-Length": str(len(content))}
-        said = None if content is None else _once(content)
-        try:
-            answer = await self._http.request(
-                method, path, params=params, content=said, data=data, headers=headers
-            )
-        except httpx2.HTTPError as error:
-            # Away, hanging or cut off in the middle; a half-written answer counts as no answer, since writing
-            # again is safe.
-            self._created = False
-            raise Retryable(f"{self._at}: {error or type(error).__name__}") from error
+        for tries_left in reversed(range(len(self._urls))):
+            try:
+                answer = await self._http.request(
+                    method,
+                    f"{self._urls[0]}{path}",
+                    params=params,
+                    content=None if content is None else _once(content),
+                    data=data,
+                    headers=headers,
+                )
+                break
+            except httpx2.HTTPError as error:
+                # Away, hanging or cut off in the middle; a half-written answer counts as no answer, since
+                # writing again is safe.
+                self._created = False
+                self._urls = *self._urls[1:], self._urls[0]
+                if not tries_left or not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                    raise Retryable(f"{self._at}: {error or type(error).__name__}") from error
         # InfluxDB takes points with 204 and nothing else: a 200 is some other server's.
         if answer.status_code == 204 or (answer.is_success and path != "/write"):
             return answer
@@ -330,81 +350,6 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
-class _NotJson(Retryable):
-    """A successful answer that cannot be read: of a proxy, or with a number that JSON does not have."""
-
-
-class _Series(msgspec.Struct):
-    columns: list[str]
-    tags: dict[str, str] = {}
-    values: list[list[Any]] = []
-
-
-class _Result(msgspec.Struct):
-    series: list[_Series] = []
-    error: str | None = None
-
-
-class _Chunk(msgspec.Struct):
-    results: list[_Result] = []
-    error: str | None = None
-
-
-_chunks = msgspec.json.Decoder(_Chunk)
-
-
-def _chunk(line: str) -> list[_Series]:
-    """Parse one line of a chunked answer."""
-    if not line.strip():
-        return []
-    try:
-        chunk = _chunks.decode(line)
-    except msgspec.DecodeError as error:
-        raise Retryable(f"InfluxDB answered something else than points: {error}") from error
-    for error_text in (chunk.error, *(result.error for result in chunk.results)):
-        if error_text is not None:
-            raise StoreError(f"InfluxDB refuses a query: {error_text}")
-    return [series for result in chunk.results for series in result.series]
-
-
-def _scanned(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Chunk:
-    by_name = dict(zip(columns, zip(*rows, strict=True), strict=True))
-    names = tuple(name for name in columns if name in schema.fields)
-    if len(names) + len(schema.tags) + 1 < len(columns):
-        return Chunk(_points(schema, columns, rows), [])
-    values = np.array([by_name[name] for name in names], dtype=np.float64).T
-    if (np.abs(values) >= EXACT).any():  # among them may be integers
-        return Chunk(_points(schema, columns, rows), [])
-    tags = {tag: np.array([tag_ or "" for tag_ in by_name[tag]], dtype=object) for tag in schema.tags}
-    ts_ms = np.array(by_name["time"], dtype=np.int64)
-    numbers = np.arange(len(rows), dtype=np.int32)
-    return Chunk([], [Columns(schema.name, Series.of(schema.name, tags), numbers, ts_ms, names, values)])
-
-
-def _points(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Point]:
-    # Also fields that are not in the schema, because verification needs them.
-    time = columns.index("time")
-    tags = [columns.index(tag) if tag in columns else None for tag in schema.tags]
-    fields = [
-        (place, name, schema.fields.get(name) == "float")
-        for place, name in enumerate(columns)
-        if name != "time" and name not in schema.tags
-    ]
-    return [
-        Point(
-            schema.name,
-            tuple("" if place is None else row[place] or "" for place in tags),
-            int(row[time]),
-            {
-                name: float(row[place]) if is_float else row[place]
-                for place, name, is_float in fields
-                if row[place] is not None
-            },
-        )
-        for row in rows
-    ]
-
-
 def _is_influxdbs(answer: httpx2.Response) -> bool:
     """Whether it refuses points, and not a proxy the request, or a TLS port the plain text."""
     try:
@@ -432,12 +377,3 @@ def _name(identifier: str) -> str:
 def _where(tags: Mapping[str, str]) -> str:
     quoted = {name: value.replace("\\", "\\\\").replace("'", "\\'") for name, value in tags.items()}
     return " AND ".join([f"{_name(name)} = '{value}'" for name, value in quoted.items()] or ["time > 0"])
-
-
-def _row(ts_ms: int, values: Mapping[str, Any], types: Mapping[str, str]) -> Row:
-    # JSON writes 12.0 as 12: give each value the type of its field again.
-    found: dict[str, Value] = {}
-    for name, value in values.items():
-        if value is not None and math.isfinite(value):
-            found[name] = float(value) if types.get(name, "float") == "float" else value
-    return Row(ts_ms, found)
