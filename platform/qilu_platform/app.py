@@ -15,6 +15,7 @@ from qilu_platform.api import (
     certificates,
     commands,
     connection,
+    data_catalogue,
     dead_letters,
     description,
     device_passwords,
@@ -57,7 +58,17 @@ milliseconds since 1970, UTC.
 
 
 _TAGS = (
-    *("registry", "catalogue", "programme", "readings", "commands", "alarms", "problems", "certificates"),
+    *(
+        "registry",
+        "catalogue",
+        "data catalogue",
+        "programme",
+        "readings",
+        "commands",
+        "alarms",
+        "problems",
+        "certificates",
+    ),
     *("import and export", "keys", "session", "ingest"),
 )
 """The order in which the API is described: what most people look for comes first."""
@@ -95,6 +106,7 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
         states,
         registry,
         resolve,
+        data_catalogue,
         programme,
         readings,
         device_problems,

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     assumptions: Path | None = None
     """The programme model's figures, a CSV file that the console shows."""
 
+    data_licence: str | None = None
+    """URL of the licence of the data sets in the catalogue. None: no licence is granted."""
+
     webhooks: tuple[str, ...] = ()
     """URLs that are notified of alarms: a JSON list in QILU_PLATFORM_WEBHOOKS. Needs `webhook_secret`."""
 

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData,
 metadata = MetaData()
 
 # Ids sort by their bytes, as in Python, whatever the server's locale is: pages and locks follow that order.
-_ID = String(32).with_variant(String(32, collation="C"), "postgresql")
+ID = _ID = String(32).with_variant(String(32, collation="C"), "postgresql")
 # Names are searched by how they begin, so they sort by their bytes as well.
 _Name = Text().with_variant(Text(collation="C"), "postgresql")
 # SQLite numbers rows by itself only under a primary key that is an INTEGER to the letter; that holds as much.
