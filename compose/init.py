@@ -42,7 +42,10 @@ USERS = {
     "platform": 10003,
     "grafana": 472,
 }
-PASSWORDS = ("influxdb-password", "influxdb-admin-token", "postgres-password", "grafana-password")
+PASSWORDS = (
+    *("influxdb-password", "influxdb-admin-token", "postgres-password", "grafana-password"),
+    "gateway-endpoint-key",
+)
 
 
 def make_once(path: Path) -> str:
@@ -93,8 +96,13 @@ def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
             **{f"{role}.key": keyring.key(role) for role in ("admin", "ingest", "fleet", "viewer")},
             "postgres.password": own["postgres-password"],
             "mqtt.password": keyring.password("platform"),
+            "gateway.key": own["gateway-endpoint-key"],
         },
-        "gateway": {"ingest.key": keyring.key("ingest"), "mqtt.password": keyring.password("gateway")},
+        "gateway": {
+            "ingest.key": keyring.key("ingest"),
+            "mqtt.password": keyring.password("gateway"),
+            "endpoint.key": own["gateway-endpoint-key"],
+        },
         "devices": {"fleet.key": keyring.key("fleet"), "mqtt.password": keyring.password("devices")},
         "grafana": {"admin.password": own["grafana-password"]},
     }

@@ -1,5 +1,5 @@
 """HTTP endpoint of the gateway: /metrics for Prometheus, /healthz for the service manager, and dead letters
-for callers with the key from the gateway's state directory.
+for callers with the key.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from starlette.responses import PlainTextResponse, Response
 
 ADDRESS_FILE, KEY_FILE = "endpoint", "endpoint.key"
 """Files in the state directory: the address of a running gateway, and the key for its dead letters."""
+KEY = "QILU_GATEWAY_KEY"
+"""Name of the secret that is the key for dead letters; without it a gateway makes one at each start."""
 MAX_CONNECTIONS = 100
 MAX_BODY = 1024 * 1024
 ANSWER_S = 120.0
@@ -40,7 +42,7 @@ def keyed(handler: Handler, key: str) -> Handler:
         if not secrets.compare_digest(shown, f"Bearer {key}".encode()):
             raise HTTPException(
                 401,
-                f"Dead letters need the key in {KEY_FILE} in the gateway's state folder.\n",
+                f"Dead letters need {KEY}, or the key in {KEY_FILE} in the gateway's state directory.\n",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         try:

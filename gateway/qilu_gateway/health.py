@@ -18,6 +18,7 @@ from qilu_contract.errors import Reason
 from qilu_contract.storage import Point
 from qilu_contract.wire.clock import wall_ms
 from qilu_stores.hours import Hours
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -64,6 +65,8 @@ class Health:
         self._folder = folder
         self.meter, self.timestamps = Meter(), Timestamps()
         self.in_flight = InFlight(self.meter.counters)
+        self.app: Starlette | None = None
+        """What the endpoint serves; None before the start."""
         self.server: HttpServer | None = None
         self.stopping = asyncio.Event()
         self.started = asyncio.Event()

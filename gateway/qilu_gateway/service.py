@@ -15,6 +15,7 @@ from qilu_common.interpreter import serve_evenly
 from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
 from qilu_contract.store import Store
+from starlette.types import ASGIApp
 
 from qilu_gateway.health import Health, Stopped
 from qilu_gateway.metrics import Counters, Rates
@@ -91,6 +92,11 @@ class GatewayService:
     def http_port(self) -> int:
         """Port of /metrics and /healthz; 0 before the start."""
         return self._health.server.port if self._health.server is not None else 0
+
+    @property
+    def endpoint(self) -> ASGIApp | None:
+        """What is served at `http_port`; None before the start."""
+        return self._health.app
 
     def metrics(self) -> bytes:
         """The text of /metrics."""

@@ -25,8 +25,9 @@ from qilu_contract.errors import ConfigError
 from qilu_contract.wire.partitions import Partition
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
 
 from qilu_gateway.admit.platform_api import PlatformApi, PlatformAway, Shares
 from qilu_gateway.endpoint import MAX_CONNECTIONS
@@ -101,7 +102,12 @@ class Sharing:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._platform)
             if not self._fixed:
-                app = Starlette(routes=[Route("/metrics", self._metrics), Route("/healthz", self._health)])
+                routes = [
+                    Route("/metrics", self._metrics),
+                    Route("/healthz", self._health),
+                    Mount("/shards/{shard:int}", self._endpoint_of),
+                ]
+                app = Starlette(routes=routes)
                 settings = self._settings
                 server = HttpServer(app, settings.http_host, settings.http_port, MAX_CONNECTIONS)
                 await stack.enter_async_context(server)
@@ -248,6 +254,12 @@ class Sharing:
         for task in self._running.values():
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 log.error("a shard ended", error=str(error))
+
+    async def _endpoint_of(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The endpoint of one shard, with its dead letters."""
+        service = self._services.get(scope["path_params"]["shard"])
+        absent = PlainTextResponse("This gateway does not serve that shard now.\n", 404)
+        await ((service and service.endpoint) or absent)(scope, receive, send)
 
     async def _metrics(self, _: Request) -> Response:
         """The metrics of all shards, each with its label."""

@@ -23,7 +23,7 @@ from qilu_gateway.connect import host
 from qilu_gateway.connect.connections import Connections
 from qilu_gateway.connect.host import HostState
 from qilu_gateway.connect.neighbours import Neighbours
-from qilu_gateway.endpoint import MAX_CONNECTIONS
+from qilu_gateway.endpoint import KEY, MAX_CONNECTIONS
 from qilu_gateway.health import Figures, Health, Parts
 from qilu_gateway.metrics import Meter
 from qilu_gateway.read import births, births_upgrade, receipts, run_clock
@@ -108,7 +108,7 @@ async def put_together(
     api_key: str | None,
 ) -> Wired:
     """Open all parts on `stack`, as soon as the disk allows it. Raises ConfigError, health.Stopped."""
-    app = Starlette(routes=health.routes())
+    app = health.app = Starlette(routes=health.routes())
     server = HttpServer(app, settings.http_host, settings.http_port, MAX_CONNECTIONS)
     health.server = await stack.enter_async_context(server)
     disk = await _open_disk(stack, settings, health, store)
@@ -137,7 +137,7 @@ async def put_together(
     shipper = Shipper(
         spool=spool, gate=gate, state=state, bounds=disk.bounds, problems=problems, shipped=settlement.shipped
     )
-    key = secrets.token_urlsafe(32)
+    key = secret(KEY) or secrets.token_urlsafe(32)
     app.routes.extend(LetterOffice(state, disk.bounds, intake.replay).routes(key))
     health.parts = Parts(connections, admission, state, gate, spool)
     tasks = {

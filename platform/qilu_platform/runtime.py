@@ -38,6 +38,7 @@ from qilu_platform.limits import Buckets
 from qilu_platform.metrics import Metrics
 from qilu_platform.models.fields import Role
 from qilu_platform.monitoring import alarms
+from qilu_platform.monitoring.dead_letters import Gateways
 from qilu_platform.monitoring.live import LiveUnits
 from qilu_platform.monitoring.overview import Activity
 from qilu_platform.monitoring.policies import PolicyModel
@@ -88,6 +89,7 @@ class Runtime:
     cells: Cells | None
     model: PolicyModel | None
     show: Show
+    gateways: Gateways
     webhooks: Webhooks | None
     watch: security.Watch
     first_admin_key: str | None
@@ -116,6 +118,10 @@ async def open_runtime(
     """
     hook_secret = settings.webhook_secret
     check_targets(settings.webhooks, None if hook_secret is None else _open(hook_secret))
+    gateway_key = settings.gateway_key
+    gateways = Gateways(
+        settings.gateways, None if gateway_key is None else _open(gateway_key), settings.gateway_state
+    )
     async with AsyncExitStack() as stack:
         password = None if settings.db_password is None else settings.db_password.get_secret_value()
         database = await _open_database(stack, settings.db_url, password)
@@ -149,6 +155,7 @@ async def open_runtime(
             cells,
             PolicyModel(settings.model) if settings.model else None,
             Show(settings.replay_scenarios),
+            gateways,
             _webhooks(settings, database),
             security.Watch(),
             made,

@@ -66,10 +66,13 @@ class Settings(BaseSettings):
     first. Empty: it cannot."""
     gateway_state: Path | None = None
     """State directory of a gateway on this machine, whose dead letters the API then lists and replays."""
+    gateways: tuple[str, ...] = Field(default=(), max_length=100)
+    """Addresses of gateways, for the same: a JSON list in QILU_PLATFORM_GATEWAYS. Needs `gateway_key`."""
 
     db_password: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_DB_PASSWORD"))
     store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))
     webhook_secret: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_WEBHOOK_SECRET"))
+    gateway_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_GATEWAY_KEY"))
     # Keys that others hold already when the platform starts: it makes sure that it knows them.
     api_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_API_KEY"))
     ingest_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INGEST_KEY"))

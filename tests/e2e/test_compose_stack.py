@@ -339,6 +339,21 @@ def test_no_secret_stands_in_an_image_in_a_containers_settings_or_in_a_process_l
 
 
 @pytest.mark.compose
+def test_operators_see_what_the_gateway_refused(stack: Stack) -> None:
+    password = stack.inside("mosquitto", "cat", "/run/qilu/mosquitto/operator.password").strip()
+    send = ["mosquitto_pub", "-u", "operator", "-P", password, "-q", "1"]
+    stack.inside("mosquitto", *send, "-t", "qilu/v1/370202/nobody/stranger/telemetry", "-m", "{}")
+    headers = {"Authorization": f"Bearer {stack.key()}"}
+    deadline = time.monotonic() + PATIENCE_S
+    with httpx.Client(base_url=stack.platform, headers=headers, timeout=30.0, trust_env=False) as api:
+        answer = api.get("/v1/dead-letters/gateways").json()
+        assert answer == {"items": [{"gateway": "gateway:8081", "problem": ""}]}
+        while not any(one["unit"] == "stranger" for one in api.get("/v1/dead-letters").json()["items"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+@pytest.mark.compose
 def test_the_broker_wants_a_password(stack: Stack) -> None:
     done = stack.compose("exec", "-T", "mosquitto", "mosquitto_pub", "-t", "qilu/v1/clock", "-m", "x")
     assert done.returncode != 0

@@ -3,6 +3,7 @@ and compared with the promises of docs/kubernetes.md."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +166,21 @@ def test_gateways_and_edge_nodes_agree_on_the_shards_whatever_the_number_of_gate
     found = {pod["containers"][0]["name"]: pod["containers"][0] for pod in pods(rendered(VALUES["many"]))}
     assert found["gateway"]["args"][-2:] == ["--shards", "16"]
     assert "--gateways 16 " in found["devices"]["args"][0]
+
+
+def test_the_platform_reaches_the_dead_letters_of_every_gateway() -> None:
+    documents = rendered(VALUES["many"])
+    found = {pod["containers"][0]["name"]: pod["containers"][0] for pod in pods(documents)}
+    (gateways,) = (
+        each["value"] for each in found["platform"]["env"] if each["name"] == "QILU_PLATFORM_GATEWAYS"
+    )
+    (gateway,) = (each for each in of_kind(documents, "StatefulSet") if "gateway" in each["metadata"]["name"])
+    name, service = gateway["metadata"]["name"], gateway["spec"]["serviceName"]
+    assert json.loads(environment["QILU_PLATFORM_GATEWAYS"]) == [
+        f"http://{name}-{number}.{service}:8081" for number in range(4)
+    ]
+    for part in ("platform", "gateway"):
+        assert "QILU_GATEWAY_KEY_FILE" in {each["name"] for each in found[part]["env"]}
 
 
 def test_every_address_that_a_pod_is_given_is_that_of_a_service(documents: Documents) -> None:

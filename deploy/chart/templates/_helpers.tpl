@@ -72,3 +72,13 @@ spec:
 {{- define "qilu.nodesHost" -}}
 {{ .Values.mosquitto.nodes.host | default (printf "%s-mosquitto.%s.svc" (include "qilu.name" .) .Release.Namespace) }}
 {{- end }}
+
+{{/* The addresses of all gateways, a JSON list. */}}
+{{- define "qilu.gateways" -}}
+{{- $name := include "qilu.name" . -}}
+{{- $found := list -}}
+{{- range until (int .Values.gateway.replicas) -}}
+{{- $found = append $found (printf "http://%s-gateway-%d.%s-gateway:8081" $name . $name) -}}
+{{- end -}}
+{{ toJson $found }}
+{{- end }}

@@ -10,6 +10,18 @@ from qilu_contract.errors import Reason
 from qilu_platform.models.fields import MAX_INTEGER, Id
 
 LetterId = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+GatewayName = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class GatewayOut(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"gateway": "gateway:8081", "problem": ""}]})
+
+    gateway: str = Field(description="Host and port, and the shard of a gateway that shares shards.")
+    problem: str = Field(description="Why the gateway does not answer; empty if it does.")
+
+
+class GatewaysOut(BaseModel):
+    items: list[GatewayOut]
 
 
 class LetterOut(BaseModel):
@@ -55,12 +67,14 @@ class LettersOut(BaseModel):
 
 
 class LettersIn(BaseModel):
-    """The dead letters that match everything given, at most 1,000 in one call."""
+    """The dead letters that match everything given, of one gateway; at most 1,000 in one call."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"reason": "unknown_unit", "unit": "my-motor"}]}
     )
 
+    gateway: GatewayName | None = None
+    """The first one unless given."""
     id: LetterId | None = None
     reason: Reason | None = None
     unit: Id | None = None

@@ -280,7 +280,8 @@ export default {
 
   "letters.list": "Dead letters: read and replay",
   "letters.may": "Operators can read and replay dead letters: sign in with an operator's key.",
-  "letters.away": "The gateway does not answer.",
+  "letters.away": "does not answer",
+  "letters.gateway": "Gateway",
   "letters.elsewhere": "This platform knows no gateway. Read and replay dead letters on the gateway's machine:",
   "letters.reason": "Reason",
   "letters.readings": "Readings",

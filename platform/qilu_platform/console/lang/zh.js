@@ -280,7 +280,8 @@ export default {
 
   "letters.list": "死信查看与重放",
   "letters.may": "操作员可查看和重放死信，请使用操作员密钥登录。",
-  "letters.away": "网关无响应。",
+  "letters.away": "无响应",
+  "letters.gateway": "网关",
   "letters.elsewhere": "本平台未配置网关，请在网关所在机器上查看和重放死信：",
   "letters.reason": "原因",
   "letters.readings": "读数",

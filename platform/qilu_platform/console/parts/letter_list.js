@@ -1,4 +1,4 @@
-// Messages that the gateway could not accept: to read, and to replay once their cause is mended.
+// Messages that a gateway could not accept: to read, and to replay once their cause is mended.
 
 import { get, post } from "../core/api.js";
 import { html } from "../core/dom.js";
@@ -12,22 +12,18 @@ const reasonText = (reason) => (has(`reason.${reason}`) ? t(`reason.${reason}`) 
 export async function letterList(app) {
   if (!app.may("operator")) return html("p", { class: "note" }, t("letters.may"));
   const reasons = new Set();
-  let first;
-  try {
-    first = await get("v1/dead-letters");
-  } catch (error) {
-    return html("p", { class: "fault", role: "alert" }, t("letters.away"), " ", error.message);
-  }
-  if (!first.gateway) {
+  const gateways = (await get("v1/dead-letters/gateways")).items;
+  if (!gateways.length) {
     return html("p", { class: "note" }, t("letters.elsewhere"), " ", html("code", {}, "qilu gateway dead-letters list"));
   }
   const said = html("p", { class: "note", role: "status" });
   const filter = html("select", { "aria-label": t("letters.reason"), onchange: () => table.reload() }, html("option", { value: "" }, t("all")));
+  const gateway = html("select", { "aria-label": t("letters.gateway"), hidden: gateways.length < 2, onchange: () => table.reload() },
+    gateways.map((each) => html("option", { value: each.gateway }, each.gateway, each.problem && ` · ${t("letters.away")}`)));
   const all = html("button", { type: "button", class: "quiet", onclick: () => replay(filter.value ? { reason: filter.value } : {}) }, t("letters.replayAll"));
 
   async function load(cursor) {
-    const page = first ?? (await get("v1/dead-letters", { reason: filter.value, before_id: cursor }));
-    first = null;
+    const page = await get("v1/dead-letters", { gateway: gateway.value, reason: filter.value, before_id: cursor });
     for (const { reason } of page.items) {
       if (reasons.has(reason)) continue;
       reasons.add(reason);
@@ -42,7 +38,7 @@ export async function letterList(app) {
     try {
       let before = null;
       do {
-        const outcome = await post("v1/dead-letters/replay", { ...choice, before_id: before });
+        const outcome = await post("v1/dead-letters/replay", { ...choice, gateway: gateway.value, before_id: before });
         total.done += outcome.done;
         total.kept += outcome.kept;
         before = outcome.before_id;
@@ -68,5 +64,5 @@ export async function letterList(app) {
     [t("letters.message"), payload],
     ["", again],
   ], load, t("pipeline.noDead"));
-  return html("div", { class: "letters" }, html("div", { class: "row filters" }, filter, all, said), table);
+  return html("div", { class: "letters" }, html("div", { class: "row filters" }, gateway, filter, all, said), table);
 }
