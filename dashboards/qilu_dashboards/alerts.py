@@ -12,14 +12,15 @@ from qilu_contract.storage import MEASUREMENTS
 from qilu_dashboards import pipeline
 from qilu_dashboards.asking import MINUTE_S
 from qilu_dashboards.frame import CLASS_NAMES
-from qilu_dashboards.influxql import DATA_SOURCE
+from qilu_dashboards.influxql import PROVISIONED
 from qilu_dashboards.plan import PLANS
 
 ALERTS_FOLDER = Path(__file__).parents[1] / "provisioning" / "alerting"
 ALERTS_FILE = "rules.yaml"
 FOLDER = "Clouds in Qilu"
 RUNBOOKS = "docs/runbooks"
-"""Folder of the runbooks, relative to the repository."""
+"""Folder of the runbooks in the repository. Not an annotation `runbook_url`, which Grafana would make a link:
+nobody knows the address under which an operator keeps this folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def _provisioned(rule: Rule) -> dict[str, Any]:
     query = {
         "refId": "A",
         "relativeTimeRange": within,
-        "datasourceUid": DATA_SOURCE.uid,
+        "datasourceUid": PROVISIONED,
         "model": {
             "refId": "A",
             "rawQuery": True,
@@ -222,7 +223,7 @@ def _provisioned(rule: Rule) -> dict[str, Any]:
         "for": rule.for_,
         "annotations": {
             "summary": rule.summary,
-            "runbook_url": f"{RUNBOOKS}/{rule.runbook}",
+            "runbook": f"{RUNBOOKS}/{rule.runbook}",
             "__dashboardUid__": rule.dashboard,
             "__panelId__": "1",
         },

@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import CITIES, COUNTIES, INDUSTRIES, PROVINCE
 
-from qilu_dashboards.influxql import DATA_SOURCE
+from qilu_dashboards.influxql import DATA_SOURCE, PROVISIONED
 
 TAG = "clouds-in-qilu"
 PREFIX = "Clouds in Qilu"
@@ -119,6 +119,12 @@ def board(title: str, uid: str, description: str, *, since: str = "now-6h") -> d
         .refresh("10s")
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .link(everywhere)
+        .with_variable(
+            dashboard.DatasourceVariable("source")
+            .label("Data source 数据源")
+            .type("influxdb")
+            .current(VariableOption(selected=True, text="InfluxDB", value=PROVISIONED))
+        )
     )
 
 

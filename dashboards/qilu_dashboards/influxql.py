@@ -8,8 +8,12 @@ from typing import Literal
 from grafana_foundation_sdk.cog import builder, variants
 from grafana_foundation_sdk.models.common import DataSourceRef
 
-DATA_SOURCE = DataSourceRef(type_val="influxdb", uid="qilu-influxdb")
-"""The data source that `dashboards/provisioning/datasources` provisions."""
+PROVISIONED = "qilu-influxdb"
+"""Uid of the data source that `dashboards/provisioning/datasources` and `qilu dashboards push` make. Alert
+rules name it, because Grafana gives rules no variables."""
+DATA_SOURCE = DataSourceRef(type_val="influxdb", uid="${source}")
+"""The data source that the dashboard's variable names, so that a dashboard can be imported into a Grafana
+whose data source has another uid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from qilu_contract.errors import ConfigError, QiluError
 from requests.exceptions import RequestException
 
 from qilu_dashboards.build import build_all
-from qilu_dashboards.influxql import DATA_SOURCE
+from qilu_dashboards.influxql import PROVISIONED
 
 FOLDER_UID, FOLDER_TITLE = "clouds-in-qilu", "Clouds in Qilu"
 TIMEOUT_S = 30.0
@@ -108,8 +108,8 @@ class Push:
             ) from error
 
     def _data_source(self, api: GrafanaApi) -> Change:
-        what = f"data source {DATA_SOURCE.uid}"
-        if self._ask(what, lambda: api.datasource.get_datasource_by_uid(DATA_SOURCE.uid)) is not None:
+        what = f"data source {PROVISIONED}"
+        if self._ask(what, lambda: api.datasource.get_datasource_by_uid(PROVISIONED)) is not None:
             return Change(what, "unchanged")
         body = self._wanted_source()
         if not self.dry_run:
@@ -125,8 +125,8 @@ class Push:
             )
         body: dict[str, Any] = {
             "name": "Clouds in Qilu",
-            "uid": DATA_SOURCE.uid,
-            "type": DATA_SOURCE.type_val,
+            "uid": PROVISIONED,
+            "type": "influxdb",
             "access": "proxy",
             "url": address.url,
             "jsonData": {

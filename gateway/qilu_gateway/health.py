@@ -66,7 +66,7 @@ class Health:
         self.meter, self.timestamps = Meter(), Timestamps()
         self.in_flight = InFlight(self.meter.counters)
         self.app: Starlette | None = None
-        """What the endpoint serves; None before the start."""
+        """The endpoint's application; None before the start."""
         self.server: HttpServer | None = None
         self.stopping = asyncio.Event()
         self.started = asyncio.Event()

@@ -95,7 +95,7 @@ class GatewayService:
 
     @property
     def endpoint(self) -> ASGIApp | None:
-        """What is served at `http_port`; None before the start."""
+        """The application at `http_port`; None before the start."""
         return self._health.app
 
     def metrics(self) -> bytes:

@@ -120,6 +120,16 @@ class Table:
     units_by_class: Whole = field(default_factory=lambda: np.zeros(len(CLASSES), dtype=np.int64))
     """Units on cloud at the end, by equipment class; zeros if the run did not count them."""
 
+    @property
+    def vouchers_cny(self) -> int:
+        """Voucher money that stayed with enterprises, at the end."""
+        return int((self.redeemed - self.clawed_back)[-1].sum())
+
+    @property
+    def funds_cny(self) -> int:
+        """Public funds until the end: vouchers and awards."""
+        return self.vouchers_cny + int(self.awards[-1])
+
     def reached_in(self, name: str) -> str | None:
         """The first month in which the target is reached, or None."""
         target = CORE_TARGETS[name]

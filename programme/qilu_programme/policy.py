@@ -71,7 +71,7 @@ def outcome(policy: Policy) -> dict[str, Any]:
             {"name": name, "value": int(table.values[name][-1]), "reached_in": table.reached_in(name)}
             for name in CORE_TARGETS
         ],
-        "vouchers_cny": int((table.redeemed - table.clawed_back)[-1].sum()),
+        "vouchers_cny": table.vouchers_cny,
         "awards_cny": int(table.awards[-1]),
         "months": [[LABELS[month], int(enterprises[month]), int(units[month])] for month in range(MONTHS)],
     }

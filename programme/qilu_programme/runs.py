@@ -163,6 +163,19 @@ class Comparison:
         ]
         return np.asarray(np.median(gaps, axis=0), dtype=np.float64)
 
+    def funds_cny(self) -> tuple[int, int, int]:
+        """Public funds of the first, of the second, and second − first: medians over the runs, in CNY."""
+        both = [[table.funds_cny for table in side.tables] for side in (self.first, self.second)]
+        gaps = np.subtract(both[1], both[0])
+        first, second, gap = (int(np.median(values)) for values in (*both, gaps))
+        return first, second, gap
+
+    def funds_per(self, name: str) -> float | None:
+        """Public funds (CNY) per additional unit of a count that the second reaches; None without a
+        difference."""
+        more = int(self.difference(name)[-1])
+        return self.funds_cny()[2] / more if more else None
+
     def as_json(self) -> dict[str, Any]:
         names = ("enterprises_on_cloud", "units_on_cloud")
         gaps = {name: self.difference(name) for name in CORE_TARGETS}
@@ -171,6 +184,8 @@ class Comparison:
             "first": self.first.scenario.name,
             "second": self.second.scenario.name,
             "runs": len(self.first.tables),
+            "funds_cny": dict(zip(("first", "second", "difference"), self.funds_cny(), strict=True)),
+            "funds_cny_per_additional": {name: self.funds_per(name) for name in names},
             "months": [
                 {"month": LABELS[month], **{name: int(gaps[name][month]) for name in names}}
                 for month in range(MONTHS)

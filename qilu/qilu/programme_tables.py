@@ -36,25 +36,42 @@ def targets_table(ensemble: Ensemble) -> Table:
 
 
 def comparison_tables(comparison: Comparison) -> Iterator[Table]:
-    """Targets and months of two scenarios."""
+    """Targets, public funds and months of two scenarios."""
     yield _both_targets(comparison)
+    yield _funds(comparison)
     yield _months(comparison)
 
 
 def _both_targets(comparison: Comparison) -> Table:
     one, two = comparison.first, comparison.second
-    targets = Table(title="Targets at the end of 2022", title_justify="left")
+    title = "Targets at the end of 2022, and the month in which each is reached"
+    targets = Table(title=title, title_justify="left")
     targets.add_column("target")
     for heading in ("wanted", one.scenario.name, two.scenario.name, "difference"):
-        targets.add_column(heading, justify="right", no_wrap=heading != "wanted", overflow="fold")
-    targets.add_column("reached in", no_wrap=True)
+        targets.add_column(heading, justify="right", no_wrap=True)
     for name, target in CORE_TARGETS.items():
-        when = " → ".join(side.reached_in(name) or "not" for side in (one, two))
+        cells = [f"{side.value(name):,}\n{side.reached_in(name) or 'not'}" for side in (one, two)]
         gap = int(comparison.difference(name)[-1])
-        targets.add_row(
-            target.title, target.wanted, f"{one.value(name):,}", f"{two.value(name):,}", f"{gap:+,}", when
-        )
+        targets.add_row(target.title, target.wanted, *cells, f"{gap:+,}")
     return targets
+
+
+def _funds(comparison: Comparison) -> Table:
+    first, second, gap = comparison.funds_cny()
+    title = "Public funds (vouchers and awards) in million CNY, and in CNY per additional enterprise and unit"
+    funds = Table(title=title, title_justify="left")
+    for heading in (comparison.first.scenario.name, comparison.second.scenario.name, "difference"):
+        funds.add_column(heading, justify="right")
+    for heading in ("CNY per enterprise", "CNY per unit"):
+        funds.add_column(heading, justify="right")
+    per = (comparison.funds_per(name) for name in ("enterprises_on_cloud", "units_on_cloud"))
+    funds.add_row(
+        f"{first / 1e6:,.1f}",
+        f"{second / 1e6:,.1f}",
+        f"{gap / 1e6:+,.1f}",
+        *("–" if each is None else f"{each:,.0f}" for each in per),
+    )
+    return funds
 
 
 def _months(comparison: Comparison) -> Table:

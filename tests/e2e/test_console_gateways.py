@@ -91,6 +91,11 @@ async def test_dead_letters_of_two_gateways_are_read_and_replayed(
             log = (await api.get("/v1/audit?subject=dead_letters")).json()["items"]
             assert [(each["detail"]["gateway"], each["detail"]["done"]) for each in log] == [(names[1], 1)]
 
+            await page.goto(f"{url}/#/search?q=late2")
+            await expect(page.locator("tbody tr", has_text="late2")).to_have_count(1)
+            await page.goto(f"{url}/#/search?q=nobody")  # and no error in the browser's log
+            await expect(page.get_by_text("Nothing", exact=False).first).to_be_visible()
+
             for wrong in ("elsewhere:8081", f"{names[0]}/../purge", "local"):
                 answer = await api.get("/v1/dead-letters", params={"gateway": wrong})
                 assert (answer.status_code, names[0] in answer.json()["detail"]) == (404, True)

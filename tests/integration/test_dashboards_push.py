@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fake_grafana import FakeGrafana
 from qilu_dashboards.build import build_all
-from qilu_dashboards.influxql import DATA_SOURCE
+from qilu_dashboards.influxql import PROVISIONED
 
 QILU = Path(sys.executable).parent / "qilu"
 STORE = ("--store", "influxdb://influxdb:8086/qilu")
@@ -45,7 +45,7 @@ def test_everything_is_made_once_and_then_left_alone(grafana: FakeGrafana) -> No
     for text in build_all().values():
         board = json.loads(text)
         assert {k: v for k, v in made[board["uid"]].items() if k not in ("id", "version")} == board
-    source = grafana.sources[DATA_SOURCE.uid]
+    source = grafana.sources[PROVISIONED]
     assert source["url"] == "http://influxdb:8086"
     assert source["secureJsonData"] == {"httpHeaderValue1": "Token store-token"}
     before = list(grafana.writes)

@@ -14,7 +14,7 @@ from qilu_contract.storage import HOURLY
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.build import JSON_FOLDER, build_all, write
 from qilu_dashboards.check import problems, queries, unknown_names
-from qilu_dashboards.influxql import DATA_SOURCE
+from qilu_dashboards.influxql import PROVISIONED
 
 PROVISIONING = JSON_FOLDER.parent / "provisioning"
 
@@ -73,14 +73,17 @@ def test_a_graph_reads_rows_by_the_minute_or_by_the_hour_and_never_both() -> Non
 def test_every_panel_asks_the_provisioned_data_source_and_has_a_title_and_an_id_of_its_own() -> None:
     text = (PROVISIONING / "datasources" / "influxdb.yaml").read_text(encoding="utf-8")
     [source] = yaml.safe_load(text)["datasources"]
-    assert source["uid"] == DATA_SOURCE.uid
+    assert source["uid"] == PROVISIONED
     for board in boards():
+        chosen = board["templating"]["list"][0]
+        assert (chosen["type"], chosen["query"]) == ("datasource", "influxdb")
+        assert chosen["current"]["value"] == PROVISIONED
         panels = board["panels"]
         assert len({panel["id"] for panel in panels}) == len(panels)
         for panel in panels:
             assert panel["title"]
             for target in panel.get("targets", []):
-                assert target["datasource"]["uid"] == source["uid"]
+                assert target["datasource"]["uid"] == f"${{{chosen['name']}}}"
                 assert target["rawQuery"]
 
 
@@ -155,7 +158,7 @@ def test_every_alert_has_a_runbook_and_conditions_that_grafana_can_read() -> Non
     [group] = yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
     assert len({rule["uid"] for rule in group["rules"]}) == len(group["rules"]) >= 7
     for rule in group["rules"]:
-        assert (JSON_FOLDER.parents[1] / rule["annotations"]["runbook_url"]).is_file()
+        assert (JSON_FOLDER.parents[1] / rule["annotations"]["runbook"]).is_file()
         assert [part["refId"] for part in rule["data"]] == ["A", "B", "C"]
         assert rule["condition"] == "C"
         assert rule["annotations"]["summary"]

@@ -65,6 +65,7 @@ Fleet = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.FLEET))]
 ABook = Literal["enterprises", "units", "providers", "contracts", "recognitions", "disbursements"]
 Prefix = Annotated[Text | None, Query(max_length=200, description="How the name begins.")]
 AnEnterprise = Annotated[str | None, Query(pattern=ID_PATTERN)]
+Exactly = Annotated[str | None, Query(pattern=ID_PATTERN, description="Only the one with this id.")]
 
 MAX_LINES = 20_000
 """Of one call in bulk."""
@@ -75,8 +76,9 @@ def _enterprises(
     county: CountyCode | None = None,
     industry: IndustryCode | None = None,
     name: Prefix = None,
+    id: Exactly = None,
 ) -> Filters:
-    return Filters(county=county, city=city, industry=industry, name=name)
+    return Filters(county=county, city=city, industry=industry, name=name, id=id)
 
 
 def _units(
@@ -90,8 +92,9 @@ def _units(
     identifier: Annotated[
         str | None, Query(max_length=160, description="88.<node>.<enterprise>/<unit>")
     ] = None,
+    id: Exactly = None,
 ) -> Filters:
-    filters = Filters(county, city, class_, enterprise, industry=industry, state=state, name=name)
+    filters = Filters(county, city, class_, enterprise, industry=industry, state=state, name=name, id=id)
     return filters if identifier is None else _narrowed(filters, identifier)
 
 
@@ -102,7 +105,7 @@ def _narrowed(filters: Filters, text: str) -> Filters:
         raise Invalid(f"identifier: {error}.") from error
     # Contradictory filters match nothing.
     node_fits = node in CITIES and filters.city in (None, node)
-    enterprise_fits = filters.enterprise in (None, enterprise)
+    enterprise_fits = filters.enterprise in (None, enterprise) and filters.id in (None, unit)
     return replace(
         filters, id=unit if node_fits and enterprise_fits else "", enterprise=enterprise, city=node
     )

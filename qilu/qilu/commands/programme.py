@@ -258,7 +258,8 @@ def compare(
     runs: Runs = 1,
     as_json: Json = False,
 ) -> None:
-    """Compare two scenarios with the same random numbers: only the policy differs.
+    """Compare two scenarios with the same random numbers: only the policy differs. Shows the targets, the
+    public funds per additional enterprise and unit, the months and the cities.
 
     Example: qilu programme compare default county-share-cut
     """

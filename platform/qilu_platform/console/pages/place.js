@@ -46,6 +46,7 @@ export async function show(root, app, { code, query }) {
   let pointed = null;
   let map = null;
   let beats = null;
+  let lists = null;
 
   function paint(next) {
     now = next;
@@ -99,7 +100,10 @@ export async function show(root, app, { code, query }) {
   const again = setInterval(async () => {
     if (document.hidden) return;
     const next = await get(`v1/places/${id(code)}`).catch(() => null); // the shell says when the platform is gone
-    if (next) paint(next);
+    if (!next) return;
+    const changed = JSON.stringify(next.counts) !== JSON.stringify(now.counts);
+    paint(next);
+    if (changed) await lists?.refresh().catch(() => null);
   }, AGAIN_MS);
   const live = {
     handlers: map && {
@@ -126,7 +130,7 @@ export async function show(root, app, { code, query }) {
     [t("industry"), (each) => named(catalogue.industry(each.industry), each.industry)],
     [t("contracts"), (each) => count(each.contracts_current), "num"],
   ], (cursor) => get("v1/enterprises", { ...scope, cursor, limit: 15 }));
-  const units = pagedTable(t("units"), [
+  const units = lists = pagedTable(t("units"), [
     [t("unit"), (each) => html("a", { href: `#/unit/${id(each.id)}` }, html("span", { class: "class" }, icon(each.class), each.name || each.id))],
     [t("class"), (each) => catalogue.className(each.class)],
     [t("state"), (each) => stateChip(each)],

@@ -21,9 +21,9 @@ export async function show(root, app, { query }) {
   if (places.length) {
     root.append(panel(t("place"), null, html("ul", { class: "plain" }, places.slice(0, 12).map((each) => html("li", {}, html("a", { href: `#/place/${each.code}` }, catalogue.placeName(each.code)))))));
   }
-  // An id is asked for by itself; whatever is none answers with a problem, which means: nothing.
+  // Lists find ids only when asked for the whole id.
   const isId = /^[A-Za-z0-9_-]{1,32}$/.test(text);
-  const exactly = (kind) => (isId ? get(`v1/${kind}/${id(text)}`).then((found) => [found], () => []) : Promise.resolve([]));
+  const exactly = (kind) => get(`v1/${kind}`, { id: text }).then((page) => page.items);
   async function found(kind, cursor) {
     if (text.startsWith("88.")) {
       return kind === "units" ? get("v1/units", { identifier: text, cursor, limit: 25 }).catch(() => ({ items: [], next: null })) : { items: [], next: null };
