@@ -14,7 +14,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -281,7 +281,7 @@ def read_nothing(
     arrival: Arrival,
     which: Sequence[int] | None,
     latest_ms: int,
-    may_wait: Callable[[str], bool],
+    unknown: Callable[[Iterable[str]], set[str]],
     *,
     followed: bool = False,
 ) -> Found:

@@ -73,7 +73,7 @@ class Series:
         self._head_of = grown(self._head_of, size)
         self._ids[first:size] = ids
         self._head_of[first:size] = heads
-        self._are_plain = self._are_plain and all(map(_PLAIN, ids))
+        self._are_plain = self._are_plain and all(ids) and _PLAIN("".join(ids)) is not None
         self._size = size
         return np.arange(first, size, dtype=np.int32)
 

@@ -86,6 +86,10 @@ class Admission:
         del self._negative[unit]
         return False
 
+    def unknown(self, units: Iterable[str]) -> set[str]:
+        """Those of these units for which `is_unknown` holds."""
+        return {unit for unit in units if self.is_unknown(unit)} if self._negative else set()
+
     def distrust(self, unit: str) -> None:
         """Discard the cached answer "unknown" of a unit, so that it is requested again."""
         self._negative.pop(unit, None)
@@ -172,9 +176,11 @@ class Admission:
         answers = await self._platform.admission(asked + stale)
         # A unit may have been suspended while the answer was on its way: request it again.
         checked_s = asked_s if self._barred_s < asked_s else max(asked_s - REFRESH_S, LONG_AGO_S)
-        for unit in asked + stale:
-            self._asked.pop(unit, None)
-            self._stale.pop(unit, None)
+        for unit in asked:
+            del self._asked[unit]
+        if self._stale:
+            for unit in asked + stale:
+                self._stale.pop(unit, None)
         self._learn(asked + stale, answers, checked_s)
         if asked:
             self._answers += asked

@@ -89,6 +89,13 @@ class Units:
         counties, enterprises = (self.series.tag(name, rows).tolist() for name in ("county", "enterprise"))
         return list(zip(counties, enterprises, strict=True))
 
+    def admitted(self, ids: Sequence[str]) -> Ints:
+        """The number of each of these units; -1 for one that is not admitted."""
+        numbers = np.fromiter(map(self.numbers.get, ids, repeat(-1)), dtype=np.int64, count=len(ids))
+        known = numbers >= 0
+        known[known] = self.checked_s[numbers[known]] > 0
+        return np.where(known, numbers, -1)
+
     def ids(self, rows: Rows | Ints) -> list[str]:
         found: list[str] = self.series.tag("unit", rows).tolist()
         return found

@@ -8,8 +8,7 @@ take the plain path (`decoding.py`), which gives the same result.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,27 +35,29 @@ class Reader:
         self._topics: dict[bytes, int] = {}
         """Data topics of admitted units: the unit's number, with the kind in the lowest bits."""
 
-    def learn(self, name: bytes, topic: Topic) -> bool:
-        """Whether the topic belongs to an admitted unit. A data topic is cached."""
-        number = self._units.numbers.get(topic.unit)
-        if number is None or self._units.owner(number) != (topic.county, topic.enterprise):
-            return False
-        if not topic.kind & BIRTH:
-            self._topics[name] = number << 2 | topic.kind
-        return True
-
     def learn_all(self, held: Sequence[Held]) -> None:
         """Cache the data topics of those of these messages whose units are admitted."""
-        units = [each.topic.unit for each in held]
-        numbers = np.fromiter(
-            map(self._units.numbers.get, units, repeat(-1)), dtype=np.int64, count=len(units)
+        topics = [each.topic for each in held]
+        numbers = self._units.admitted([topic.unit for topic in topics])
+        self._learn([each.name for each in held], topics, numbers)
+
+    def _learn(self, names: Sequence[bytes], topics: Sequence[Topic], numbers: Ints) -> list[int]:
+        """Indices of those of these topics that belong to their units, which are given by number (-1: not
+        admitted). Data topics among them are cached; the topics of births are too many."""
+        at = np.flatnonzero(numbers >= 0)
+        counties, enterprises = (
+            self._units.series.tag(tag, numbers[at]).tolist() for tag in ("county", "enterprise")
         )
-        known = np.flatnonzero(numbers >= 0)
-        owners = self._units.owners(numbers[known])
-        for at, number, owner in zip(known.tolist(), numbers[known].tolist(), owners, strict=True):
-            arrival, place, topic = held[at]
-            if owner == (topic.county, topic.enterprise) and not topic.kind & BIRTH:
-                self._topics[arrival.messages.topics[place]] = number << 2 | topic.kind
+        own = []
+        for place, number, county, enterprise in zip(
+            at.tolist(), numbers[at].tolist(), counties, enterprises, strict=True
+        ):
+            topic = topics[place]
+            if topic.enterprise == enterprise and topic.county == county:
+                own.append(place)
+                if not topic.kind & BIRTH:
+                    self._topics[names[place]] = number << 2 | topic.kind
+        return own
 
     def node(self, topic: bytes) -> EdgeNode | None:
         """The edge node of the topic, if it is known."""
@@ -68,14 +69,15 @@ class Reader:
         arrival: Arrival,
         which: Sequence[int] | None,
         latest_ms: int,
-        may_wait: Callable[[str], bool],
+        unknown: Callable[[Iterable[str]], set[str]],
         *,
         followed: bool = False,
     ) -> Found:
         """Decode the messages at these indices (None: all). Readings later than `latest_ms` are rejected.
-        `may_wait`: whether messages of a unit that is not admitted are held; otherwise they take the plain
-        path. `followed`: their sequence numbers have been checked already. Raises sqlite3.OperationalError
-        when births cannot be read; then nothing has changed."""
+        `unknown` returns those of the given units that are known not to exist: their messages take the plain
+        path, while those of other units that are not admitted are held. `followed`: their sequence numbers
+        have been checked already. Raises sqlite3.OperationalError when births cannot be read; then nothing
+        has changed."""
         messages = arrival.messages
         places = np.arange(len(messages)) if which is None else np.array(which, dtype=np.int64)
         names = messages.topics if which is None else [messages.topics[place] for place in which]
@@ -88,32 +90,48 @@ class Reader:
         known = usable & (codes >= 0)
         known[known] = self._units.checked_s[codes[known] >> 2] > 0
         numbers, kinds = np.where(known, codes >> 2, -1), np.where(known, codes & 3, -1)
-        strangers: dict[int, Topic] = {}
-        others: dict[int, bytes] = {}
-        for at in np.flatnonzero(~known).tolist():
-            topic = unit_topics.parse(names[at]) if usable[at] else None
-            if topic is None:
-                others[at] = names[at]
-                continue
-            number = self._units.numbers.get(topic.unit)
-            if number is None or not self._units.is_admitted(number):
-                if may_wait(topic.unit):
-                    strangers[at], kinds[at] = topic, topic.kind
-            elif self.learn(names[at], topic):
-                numbers[at], kinds[at] = number, topic.kind
+        strangers, others = self._recognise(
+            names, np.flatnonzero(usable & ~known).tolist(), numbers, kinds, unknown
+        )
+        others += [names[at] for at in np.flatnonzero(~usable).tolist()]
         part, treatment = Part(arrival, places, numbers), Treatment(len(places))
-        if which is None and any(b"/NBIRTH/" in name for name in others.values()):
+        if which is None and any(b"/NBIRTH/" in name for name in others):
             leading = [at for at in unit_topics.leading_births(names) if usable[at]]
             if leading:
                 return Found(Read(arrival, [], []), [], [], None, leading=leading)
         try:
-            self._read(part, kinds, strangers, unit_topics.born_or_dead(others.values()), treatment)
+            self._read(part, kinds, strangers, unit_topics.born_or_dead(others), treatment)
         except sqlite3.OperationalError:
             self._unlearn(treatment, np.ones(len(places), dtype=bool))
             raise
-        return self._found(
-            part, treatment, latest_ms, strangers, unit_topics.units(others.values()), followed
-        )
+        return self._found(part, treatment, latest_ms, strangers, unit_topics.units(others), followed)
+
+    def _recognise(
+        self,
+        names: Sequence[bytes],
+        new: Sequence[int],
+        numbers: Ints,
+        kinds: Ints,
+        unknown: Callable[[Iterable[str]], set[str]],
+    ) -> tuple[dict[int, Topic], list[bytes]]:
+        """Parse the topics at the indices `new`, and enter the numbers and kinds of those of admitted units.
+        Returns the topics of messages to be held, by index, and the topics that are not a unit's."""
+        if not new:
+            return {}, []
+        parsed = zip(new, unit_topics.parse([names[at] for at in new]), strict=True)
+        topics = {at: topic for at, topic in parsed if topic is not None}
+        others = [names[at] for at in new if at not in topics] if len(topics) < len(new) else []
+        at = np.array(list(topics), dtype=np.int64)
+        admitted = self._units.admitted([topic.unit for topic in topics.values()])
+        own = self._learn([names[place] for place in topics], list(topics.values()), admitted)
+        numbers[at[own]] = admitted[own]
+        strangers = {place: topics[place] for place in at[admitted < 0].tolist()}
+        absent = unknown([topic.unit for topic in strangers.values()])
+        if absent:
+            strangers = {place: topic for place, topic in strangers.items() if topic.unit not in absent}
+        for place in (*at[own].tolist(), *strangers):
+            kinds[place] = topics[place].kind
+        return strangers, others
 
     def _read(
         self,
@@ -140,13 +158,14 @@ class Reader:
     def _read_json(
         self, part: Part, mask: NDArray[np.bool_], strangers: dict[int, Topic], treatment: Treatment
     ) -> None:
-        places, payloads = part.places.tolist(), part.arrival.messages.payloads
-        held = [
-            at
-            for at, topic in strangers.items()
-            if topic.kind == JSON and payloads[places[at]].startswith(b"{")
-        ]
-        treatment.counts[held], treatment.held[held] = 1, True
+        if strangers:
+            places, payloads = part.places.tolist(), part.arrival.messages.payloads
+            held = [
+                at
+                for at, topic in strangers.items()
+                if topic.kind == JSON and payloads[places[at]].startswith(b"{")
+            ]
+            treatment.counts[held], treatment.held[held] = 1, True
         known = np.flatnonzero(mask & (part.numbers >= 0))
         classes = self._units.classes[part.numbers[known]]
         for class_ in np.unique(classes[classes >= 0]).tolist():
@@ -195,8 +214,9 @@ class Reader:
         held_at = np.flatnonzero(treatment.held)
         held_places = part.places[held_at]
         arrival.counts[held_places] = treatment.counts[held_at]
+        topics = arrival.messages.topics
         held = [
-            Held(arrival, place, strangers[at])
+            Held(arrival, place, topics[place], strangers[at])
             for at, place in zip(held_at.tolist(), held_places.tolist(), strict=True)
         ]
         plain = np.flatnonzero(~treatment.read & ~treatment.held)

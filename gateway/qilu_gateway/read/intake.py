@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from qilu_common.mqtt.messages import DUP, Messages
 from qilu_contract.errors import Reason
@@ -16,7 +16,7 @@ from qilu_gateway.read.batching import Batcher
 from qilu_gateway.read.columnar import Reader
 from qilu_gateway.read.in_flight import InFlight, InFlightMessage
 from qilu_gateway.read.plain import PlainReader, when_readable
-from qilu_gateway.read.reads import Found, Held, Read
+from qilu_gateway.read.reads import Found, Read
 from qilu_gateway.read.waiting import Waiting
 
 MAX_HELD_BYTES = 256 * 1024 * 1024
@@ -129,11 +129,8 @@ class Intake:
         self, arrival: Arrival, which: Sequence[int] | None, latest_ms: int, followed: bool
     ) -> Found:
         return await when_readable(
-            lambda: self._reader.read(arrival, which, latest_ms, self._may_wait, followed=followed)
+            lambda: self._reader.read(arrival, which, latest_ms, self._admission.unknown, followed=followed)
         )
-
-    def _may_wait(self, unit: str) -> bool:
-        return not self._admission.is_unknown(unit)
 
     async def _read_plainly(self, arrival: Arrival, found: Found) -> None:
         """Decode the messages that the fast path left. Sequence numbers are checked in the order of
@@ -162,27 +159,22 @@ class Intake:
         unit = message.unit
         if unit is not None and (message.readings or message.birth or message.death):
             admitted = None if unit in self._waiting else self._admission.find(unit)
-            if unit in self._waiting or (admitted is None and self._may_wait(unit)):
+            if unit in self._waiting or (admitted is None and not self._admission.is_unknown(unit)):
                 self._waiting.hold(unit, message)
                 return
             self._plain.judge(message, admitted)
         await self._batcher.add(message)
 
-    async def _release(self, units: Iterable[str]) -> None:
-        held: dict[Arrival, list[int]] = {}
-        undecoded: list[Held] = []
-        judged: list[InFlightMessage] = []
-        for unit, item in await self._waiting.release(units):
-            if isinstance(item, Held):
-                undecoded.append(item)
-                held.setdefault(item.arrival, []).append(item.place)
-            else:
-                self._plain.judge(item, self._admission.find(unit))
-                judged.append(item)
-        if undecoded:
-            self._reader.learn_all(undecoded)
-        for message in judged:
+    async def _release(self, units: Sequence[str]) -> None:
+        undecoded, decoded = await self._waiting.release(units)
+        self._reader.learn_all(undecoded)
+        for unit, message in decoded:
+            self._plain.judge(message, self._admission.find(unit))
+        for _, message in decoded:
             await self._batcher.add(message)
+        held: dict[Arrival, list[int]] = {}
+        for each in undecoded:
+            held.setdefault(each.arrival, []).append(each.place)
         for arrival, places in sorted(held.items(), key=lambda item: item[0].number):
             places.sort()
             self._in_flight.accept(-int(arrival.counts[places].sum()))

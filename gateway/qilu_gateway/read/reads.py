@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from qilu_contract.columns import Columns, Floats, Ints, Rows
@@ -54,11 +55,13 @@ class Read(NamedTuple):
         return Read(arrival, places[:count], first, self.born), Read(arrival, places[count:], rest)
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, frozen=True, eq=False, gc=False):
     """An undecoded message that waits for the platform's answer about its unit."""
 
     arrival: Arrival
     place: int
+    name: bytes
+    """Its topic as received, and parsed."""
     topic: Topic
 
 

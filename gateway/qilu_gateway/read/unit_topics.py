@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
+import msgspec
 from qilu_contract.wire import topics
 
 from qilu_gateway.read.births import HISTORY
@@ -13,17 +13,20 @@ from qilu_gateway.read.births import HISTORY
 LIVE, HISTORIC, JSON = 0, 1, 2
 BIRTH = 4
 """Flag that is added to LIVE or HISTORIC."""
-_ID = rb"([a-z0-9-]{1,32})"
-_BEFORE = re.escape(topics.HISTORY.encode())
+_ID = r"([a-z0-9-]{1,32})"
 _OF_UNIT = re.compile(
-    rb"(?:(%b)?spBv1\.0/%b/D(DATA|BIRTH)/%b/%b|qilu/v1/%b/%b/%b/telemetry)" % (_BEFORE, *(_ID,) * 6)
+    rf"^(?:({re.escape(topics.HISTORY)})?spBv1\.0/{_ID}/D(DATA|BIRTH)/{_ID}/{_ID}"
+    rf"|qilu/v1/{_ID}/{_ID}/{_ID}/telemetry|.*)$",
+    re.MULTILINE,
 )
+"""Matches each line once, with empty groups for any other topic."""
+_BEFORE = re.escape(topics.HISTORY.encode())
 _BIRTH_OR_DEATH = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[ND](?:BIRTH|DEATH)/([^/]+)" % _BEFORE)
 _NAMESPACE = topics.NAMESPACE.encode() + b"/"
 _NODE = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[^/]+/([^/]+)" % _BEFORE)
 
 
-class Topic(NamedTuple):
+class Topic(msgspec.Struct, frozen=True, gc=False):
     """Topic of a unit's data or birth; `kind` is LIVE or HISTORIC, with or without BIRTH, or JSON."""
 
     kind: int
@@ -37,16 +40,21 @@ class Topic(NamedTuple):
         return HISTORY + self.county if self.kind & 3 == HISTORIC else self.county
 
 
-def parse(name: bytes) -> Topic | None:
+def parse(names: Sequence[bytes]) -> list[Topic | None]:
     """None for anything but a unit's data and birth."""
-    match = _OF_UNIT.fullmatch(name)
-    if match is None:
-        return None
-    history, group, said, node, device, county, enterprise, unit = match.groups()
-    if group is None:
-        return Topic(JSON, county.decode(), enterprise.decode(), unit.decode())
-    kind = (HISTORIC if history else LIVE) + (BIRTH if said == b"BIRTH" else 0)
-    return Topic(kind, group.decode(), node.decode(), device.decode())
+    found = _OF_UNIT.findall(b"\n".join(names).decode("latin-1")) if names else []
+    if len(found) != len(names):  # a line break in a topic: no topic of ours has one
+        return [topic for name in names for topic in parse([name.replace(b"\n", b" ")])]
+    parsed: list[Topic | None] = []
+    for history, group, said, node, device, county, enterprise, unit in found:
+        if unit:
+            parsed.append(Topic(JSON, county, enterprise, unit))
+        elif device:
+            kind = (HISTORIC if history else LIVE) + (BIRTH if said == "BIRTH" else 0)
+            parsed.append(Topic(kind, group, node, device))
+        else:
+            parsed.append(None)
+    return parsed
 
 
 def leading_births(names: Sequence[bytes]) -> list[int]:
@@ -81,9 +89,9 @@ def born_or_dead(names: Collection[bytes]) -> set[tuple[str, str]]:
     return {key for name in some if (key := _node(_BIRTH_OR_DEATH, name)) is not None}
 
 
-def units(names: Iterable[bytes]) -> set[str]:
+def units(names: Collection[bytes]) -> set[str]:
     """Units with a birth or data among these topics."""
-    return {topic.unit for name in names if (topic := parse(name)) is not None}
+    return {topic.unit for topic in parse(list(names)) if topic is not None}
 
 
 def _node(pattern: re.Pattern[bytes], name: bytes) -> tuple[str, str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from qilu_gateway.admit.admission import Admission
 from qilu_gateway.read.in_flight import InFlight, InFlightMessage
@@ -20,35 +20,37 @@ class Waiting:
         return unit in self._by_unit
 
     def hold(self, unit: str, item: InFlightMessage | Held) -> None:
-        self._hold([(unit, item)])
+        """Hold a message, and have the platform asked about its unit."""
+        if self._add(unit, item):
+            self._admission.ask([unit])
 
     def hold_all(self, items: Sequence[Held]) -> None:
-        self._hold([(item.topic.unit, item) for item in items])
+        self._admission.ask([item.topic.unit for item in items if self._add(item.topic.unit, item)])
 
-    def _hold(self, items: Sequence[tuple[str, InFlightMessage | Held]]) -> None:
-        by_unit, new = self._by_unit, []
-        for unit, item in items:
-            waiting = by_unit.get(unit)
-            if waiting is None:
-                by_unit[unit] = [item]
-                new.append(unit)
-            else:  # after its predecessors
-                waiting.append(item)
-        self.messages += len(items)
-        if new:
-            self._admission.ask(new)
+    def _add(self, unit: str, item: InFlightMessage | Held) -> bool:
+        """Returns whether it is the first message of its unit; others wait behind it."""
+        self.messages += 1
+        waiting = self._by_unit.get(unit)
+        if waiting is None:
+            self._by_unit[unit] = [item]
+            return True
+        waiting.append(item)
+        return False
 
-    async def release(self, units: Iterable[str]) -> list[tuple[str, InFlightMessage | Held]]:
-        """Remove and return the held messages of these units. If one message of a unit is decoded by itself,
-        all of them are, because they are written in order."""
-        found: list[tuple[str, InFlightMessage | Held]] = []
+    async def release(self, units: Sequence[str]) -> tuple[list[Held], list[tuple[str, InFlightMessage]]]:
+        """Remove and return the held messages of these units: undecoded ones, and others with their unit. If
+        one message of a unit is decoded by itself, all of them are, because they are written in order."""
+        undecoded: list[Held] = []
+        decoded: list[tuple[str, InFlightMessage]] = []
         for unit in units:
-            items = self._by_unit.pop(unit, [])
+            items = self._by_unit.pop(unit, ())
             self.messages -= len(items)
-            if len(items) > 1 and not all(isinstance(item, Held) for item in items):
-                items = [await self._taken_apart(item) for item in items]
-            found += [(unit, item) for item in items]
-        return found
+            some = [item for item in items if isinstance(item, Held)]
+            if len(some) == len(items):
+                undecoded += some
+            else:
+                decoded += [(unit, await self._taken_apart(item)) for item in items]
+        return undecoded, decoded
 
     async def make_way(self, nodes: set[tuple[str, str]]) -> None:
         """Decode the held messages of these nodes and their units before a birth or death takes effect: they

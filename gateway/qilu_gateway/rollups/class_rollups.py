@@ -103,8 +103,9 @@ class ClassRollup:
 
     def number(self, series: Series, rows: Rows) -> Rows:
         """Assign numbers to units that have none yet."""
-        ids = series.tag("unit", rows).tolist()
-        found = np.array([self._awaited.pop(unit, 0) for unit in ids], dtype=np.int32)
+        found = np.zeros(len(rows), dtype=np.int32)
+        if self._awaited:
+            found[:] = [self._awaited.pop(unit, 0) for unit in series.tag("unit", rows).tolist()]
         new = np.flatnonzero(found == 0)
         found[new] = np.arange(self.known + 1, self.known + 1 + len(new))
         self.known += len(new)
