@@ -1,7 +1,9 @@
-"""The data catalogue: data sets and their quality on a real run with transport faults, products, and DCAT."""
+"""The data catalogue: data sets and their quality on a real run with transport faults, products, DCAT and
+asset administration shells."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,8 +16,13 @@ import httpx
 import pyshacl
 import pytest
 import rdflib
+from aas_compliance_tool.compliance_check_aasx import check_deserialization
+from aas_compliance_tool.state_manager import ComplianceToolStateManager, Status
+from basyx.aas import model
+from basyx.aas.adapter.aasx import AASXReader, DictSupplementaryFileContainer
 from gateway_world import eventually, eventually_async, online
 from pydantic import SecretStr
+from qilu.cli import app
 from qilu.verify import verify
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import Reason
@@ -31,6 +38,7 @@ from qilu_gateway.settings import Settings as GatewaySettings
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 from qilu_stores import open_store
+from typer.testing import CliRunner
 
 SHAPES = Path(__file__).parent / "dcat_ap_required.ttl"
 ADMIN = "the-admin-key-of-this-test"
@@ -257,3 +265,45 @@ async def test_the_catalogue_is_dcat_with_all_that_dcat_ap_requires(tmp_path: Pa
         short = rdflib.Graph() + graph
         short.remove((None, required, None))
         assert not pyshacl.validate(short, shacl_graph=str(SHAPES), shacl_graph_format="turtle")[0], required
+
+
+async def test_the_shell_of_a_unit_passes_the_compliance_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QILU_API_KEY", ADMIN)
+    file = tmp_path / "motor.aasx"
+    async with two_motors(tmp_path) as api:
+        command = [
+            "unit",
+            "aas",
+            "my-motor",
+            "--to",
+            str(file),
+            "--records",
+            "5",
+            "--platform",
+            str(api.base_url),
+        ]
+        done = await asyncio.to_thread(CliRunner().invoke, app, command)
+        assert done.exit_code == 0, done.output
+        assert (await api.get("/v1/units/nobody/aas")).status_code == 404
+    manager = ComplianceToolStateManager()
+    check_deserialization(str(file), manager)
+    assert manager.status is Status.SUCCESS, [manager.format_step(n, 2) for n in range(len(manager.steps))]
+
+    objects: Any = model.DictIdentifiableStore()
+    with AASXReader(file) as reader:
+        reader.read_into(objects, DictSupplementaryFileContainer())
+    by_name = {each.id_short: each for each in objects}
+    assert set(by_name) == {"my_motor", "Nameplate", "TechnicalData", "TimeSeries"}
+    [shell] = (each for each in objects if isinstance(each, model.AssetAdministrationShell))
+    assert shell.asset_information.global_asset_id == "urn:88.370200.my-works/my-motor"
+    assert {reference.resolve(objects).id_short for reference in shell.submodel} == {*by_name} - {"my_motor"}
+    properties = by_name["TechnicalData"].get_referable("TechnicalProperties")
+    for signal in CATALOGUE["motor"].signals:
+        if signal.type != "bool":
+            limits = properties.get_referable(signal.name).get_referable("PhysicalRange")
+            assert (limits.min, limits.max) == (signal.low, signal.high)
+    records = by_name["TimeSeries"].get_referable(["Segments", "InternalSegment", "Records"])
+    base = CATALOGUE["motor"].base_signal.name
+    assert [each.get_referable(base).value for each in records] == [1.0] * 5

@@ -49,5 +49,6 @@ def links(unit: dict[str, Any]) -> dict[str, str]:
         "readings": f"{root}/readings",
         "commands": f"{root}/commands",
         "problems": f"{root}/problems",
+        "shell": f"{root}/aas",
         "console": f"/#/unit/{unit['id']}",
     }

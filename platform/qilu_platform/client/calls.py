@@ -132,6 +132,10 @@ class Platform:
         """Problems of all units that send as this enterprise."""
         return list(self._pages(DeviceProblem, f"/v1/enterprises/{enterprise}/problems"))
 
+    def asset_shell(self, unit: str, records: int = 0) -> bytes:
+        """Its Asset Administration Shell as an AASX package, with its latest readings."""
+        return self._send("GET", f"/v1/units/{unit}/aas", params={"records": records}).content
+
     def latest(self, unit: str) -> Latest:
         return self._call(Latest, "GET", f"/v1/units/{unit}/latest")
 

@@ -227,6 +227,27 @@ def latest(
         _say(f"{_time(reading.ts_ms)} UTC: {values}")
 
 
+@unit_app.command("aas")
+def asset_shell(
+    unit: Annotated[str, typer.Argument(help="Id of the unit")],
+    to: Annotated[Path, typer.Option(help="File to write, such as motor.aasx")],
+    records: Annotated[int, typer.Option(min=0, max=1000, help="Latest readings in the file")] = 0,
+    platform: Url = None,
+    state: State = _VAR,
+) -> None:
+    """Write the Asset Administration Shell of a unit: nameplate, technical data and time series.
+
+    Example: qilu unit aas my-motor --to my-motor.aasx
+    """
+    with open_platform(platform, state) as client:
+        body = client.asset_shell(unit, records)
+    try:
+        to.write_bytes(body)
+    except OSError as error:
+        raise ConfigError(f"--to {to}: the file cannot be written: {error.strerror}.") from error
+    _say(f"{to} has the shell of {unit}.")
+
+
 @unit_app.command("problems")
 def list_unit_problems(
     unit: Annotated[str, typer.Argument(help="Id of the unit, as its topic names it")],
