@@ -120,7 +120,10 @@ class Stack:
     def __init__(self, engine: dict[str, str], free_port: Callable[[], int]) -> None:
         self._ports = {
             name: str(free_port())
-            for name in ("QILU_PORT", "QILU_MQTT_PORT", "QILU_MQTTS_PORT", "QILU_GRAFANA_PORT")
+            for name in (
+                *("QILU_PORT", "QILU_MQTT_PORT", "QILU_MQTTS_PORT", "QILU_DEVICES_PORT"),
+                *("QILU_INFLUX_PORT", "QILU_GRAFANA_PORT"),
+            )
         }
         self._environment = {
             **os.environ,

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def up(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Up]:
     ports = {name: free_port() for name in ("--port", "--mqtt-port", "--metrics-port")}
-    running = Up(tmp_path / "state", ports, "--units", "1500", "--start", morning())
+    running = Up(tmp_path / "state", ports, "--units", "600", "--start", morning())
     yield running
     running.process.send_signal(signal.SIGINT)
     running.process.wait(120)

@@ -68,7 +68,7 @@ def test_published_ports_are_the_default_ports_of_the_embedded_stack() -> None:
         for name, service in SERVICES.items()
         if "ports" in service
     }
-    assert published.keys() == {"mosquitto", "platform", "grafana"}
+    assert published.keys() == {"mosquitto", "influxdb", "platform", "grafana"}
     for name, matches in published.items():
         assert {tuple(map(int, match.groups())) for match in matches if match is not None} == {
             (port, port) for port in PORTS[name]
