@@ -64,6 +64,12 @@ class PlatformService:
     ) -> bool | None:
         return await self._stack.__aexit__(kind, error, trace)
 
+    def refused_certificates(self, count: int) -> None:
+        """Add certificates that the broker has refused to the security events."""
+        if self._runtime is not None:
+            detail = "Revoked, expired or foreign: the broker's log says neither which nor whose."
+            self._runtime.watch.see("refused_certificate", None, "broker", detail, count)
+
     async def wait(self) -> None:
         """Wait until the server ends, which it does only by a fault, or until cancelled."""
         await self._server.wait()

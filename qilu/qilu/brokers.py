@@ -37,6 +37,11 @@ FILES_FOR_SERVICES = 100
 """Open files reserved for services and the broker itself, so that clients that fill the listener for edge
 nodes, with or without a certificate, cannot lock out the gateway."""
 WATCH_S = 0.2
+_REFUSED = b"certificate verify failed"
+"""In Mosquitto's log, once for each client whose certificate it refuses. The line names no client
+(docs/decisions/131-refused-certificates-have-no-name.md)."""
+MAX_LOG_READ = 1024 * 1024
+"""Bytes of the log that a round of watching reads."""
 _RULES, _PASSWORDS = ("nodes.acl", "crl.pem"), "devices.passwords"
 
 START_S = STOP_S = 60.0
@@ -189,6 +194,8 @@ class EmbeddedBroker:
         """Lines of the services in the broker's password file."""
         self.tell: Callable[[str], None] = lambda _: None
         """Called with a sentence for the user about a restart."""
+        self.refused: Callable[[int], None] = lambda _: None
+        """Called with the number of certificates that the broker has refused since the last call."""
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -275,7 +282,8 @@ class EmbeddedBroker:
             self._process = process = await self._start()
 
     async def _watch(self, nodes: NodeListener) -> None:
-        """Apply the rules that the platform writes."""
+        """Apply the rules that the platform writes, and count the certificates that are refused."""
+        read = size(self._log)
         while True:
             with suppress(OSError):  # on failure the existing rules stay in effect
                 process = self._process
@@ -283,7 +291,19 @@ class EmbeddedBroker:
                 if process is not None and process.returncode is None and nodes.stamp() != self._taken:
                     self._take_rules(nodes)
                     process.send_signal(signal.SIGHUP)
+                read = self._count_refused(read)
             await asyncio.sleep(WATCH_S)
+
+    def _count_refused(self, read: int) -> int:
+        """Look at what the log has after `read` bytes; returns the new number of bytes."""
+        if size(self._log) <= read:
+            return min(read, size(self._log))  # a log that was emptied begins again
+        with self._log.open("rb") as log:
+            log.seek(read)
+            lines = log.read(MAX_LOG_READ)
+        if count := lines.count(_REFUSED):
+            self.refused(count)
+        return read + lines.rfind(b"\n") + 1
 
     def _take_rules(self, nodes: NodeListener) -> None:
         # Separate copies, because Mosquitto requires rules that only it can read.

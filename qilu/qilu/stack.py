@@ -123,11 +123,12 @@ class Stack:
         lock = await stack.enter_async_context(sole_broker(state / "broker"))
         nodes = self._node_listener()
         broker_url, broker_note = await self._start_broker(stack, authority, nodes, lock)
-
         store_url = config.store or f"duckdb:///{state}/readings.duckdb"
         self.store = await stack.enter_async_context(open_store(store_url, secret("QILU_INFLUX_TOKEN")))
 
         self.platform = await self._start_platform(stack, self._platform_settings(broker_url, nodes))
+        if self.broker is not None and isinstance(self.platform, PlatformService):
+            self.broker.refused = self.platform.refused_certificates
         self._http = await stack.enter_async_context(
             httpx2.AsyncClient(base_url=self.platform.url, timeout=10, trust_env=False)
         )

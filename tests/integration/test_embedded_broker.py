@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import ssl
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from gateway_world import eventually
 from qilu.brokers import EmbeddedBroker, NodeListener, sole_broker
 from qilu.keyring import Keyring
 from qilu_common.broker import BrokerAddress
 from qilu_common.mqtt.codec import ConnectOptions
 from qilu_common.mqtt.connection import connect
 from qilu_contract.errors import ConfigError
-from qilu_platform.broker.authority import Authority
+from qilu_platform.broker.authority import Authority, certificate_pem, key_pem, make_key
 from qilu_platform.broker.rules import write_rules
 
 from qilu import brokers
@@ -64,3 +67,29 @@ async def test_idle_connections_at_the_listener_for_edge_nodes_keep_no_service_o
         address = BrokerAddress("127.0.0.1", broker.port, False, "gateway", keyring.password("gateway"))
         async with await connect(address, ConnectOptions("gateway")):
             pass
+
+
+async def test_refused_certificates_are_counted(
+    tmp_path: Path, mosquitto_program: str, free_port: Callable[[], int]
+) -> None:
+    keyring, home = Keyring(tmp_path / "keys"), tmp_path / "broker"
+    keyring.make()
+    nodes = NodeListener("127.0.0.1", free_port(), home / "rules")
+    authority = Authority.open(tmp_path / "ca")
+    authority.ensure_server(home, ["127.0.0.1"])
+    write_rules(nodes.rules, authority, [], [])
+    key, now = make_key(), datetime.now(UTC)
+    ended = authority.sign_node(key.public_key(), "works", now - timedelta(days=2), now - timedelta(days=1))
+    (tmp_path / "works.key").write_bytes(key_pem(key))
+    (tmp_path / "works.crt").write_bytes(certificate_pem(ended))
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca" / "ca.crt"))
+    context.load_cert_chain(tmp_path / "works.crt", tmp_path / "works.key")
+    counts: list[int] = []
+    async with EmbeddedBroker("mosquitto", free_port(), home, keyring, tmp_path / "log", nodes) as broker:
+        broker.refused = counts.append
+        for _ in range(3):
+            with suppress(OSError):  # by TLS 1.3 a client learns of it after its own handshake
+                reader, writer = await asyncio.open_connection("127.0.0.1", nodes.port, ssl=context)
+                writer.close()
+                await reader.read()
+        await eventually(lambda: sum(counts) == 3, "counted")

@@ -49,7 +49,9 @@ async def list_security_events(
     """Security events, counted by kind, city and enterprise. Keys: `unknown_key`, `revoked_key`, `forbidden`
     (the role does not allow it), `rate_limit`. Edge nodes: `wrong_topic` (another's unit, enterprise or
     county), `sequence` (data without a valid birth), `refused_command`, `foreign_answer` (to a command of
-    another's unit). `revoked_certificate` and `expired_certificate`. A key of an enterprise sees its own."""
+    another's unit). `revoked_certificate` and `expired_certificate`: when one ends. `refused_certificate`:
+    how often the broker of `qilu up` refused one; its log does not say whose. A key of an enterprise sees its
+    own."""
     mine = caller.enterprise or enterprise
     if enterprise is not None and not caller.sees(enterprise):
         return answer({"items": [], "by_kind": {}, "by_city": {}, "by_enterprise": {}})

@@ -31,6 +31,7 @@ Kind = Literal[
     "foreign_answer",
     "revoked_certificate",
     "expired_certificate",
+    "refused_certificate",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BY_REASON: dict[str, Kind] = {
@@ -124,13 +125,13 @@ class Watch:
     def __init__(self) -> None:
         self._gathered: dict[tuple[Kind, str, str], Event] = {}
 
-    def see(self, kind: Kind, enterprise: str | None, subject: str, detail: str) -> None:
+    def see(self, kind: Kind, enterprise: str | None, subject: str, detail: str, count: int = 1) -> None:
         """Never blocks, and needs no more memory than MAX_GATHERED events."""
         key = (kind, enterprise or "", subject)
         if key not in self._gathered and len(self._gathered) >= MAX_GATHERED:
             key = (kind, "", OTHERS)
         before = self._gathered.get(key)
-        self._gathered[key] = Event(*key, detail, count=1 if before is None else before.count + 1)
+        self._gathered[key] = Event(*key, detail, count=count + (0 if before is None else before.count))
 
     async def step(self, database: Database) -> None:
         """Write what was gathered."""

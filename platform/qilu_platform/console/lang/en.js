@@ -378,6 +378,7 @@ export default {
   "security.foreign_answer": "Answer for another's unit",
   "security.revoked_certificate": "Revoked certificate",
   "security.expired_certificate": "Expired certificate",
+  "security.refused_certificate": "Certificate refused by the broker",
 
   "hooks.list": "Notifications by webhook",
   "hooks.none": "No webhooks are configured. An operator sets their URLs in",

@@ -378,6 +378,7 @@ export default {
   "security.foreign_answer": "代他人设备应答",
   "security.revoked_certificate": "证书已吊销",
   "security.expired_certificate": "证书已过期",
+  "security.refused_certificate": "证书被代理拒绝",
 
   "hooks.list": "Webhook 通知",
   "hooks.none": "未配置 webhook，可由运维人员设置：",
