@@ -6,17 +6,21 @@ is part of the run, like scenario, seed and start: recomputing the run gives the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
 from qilu_contract.catalogue.equipment import EquipmentClass, Fault, SetPoint
-from qilu_contract.wire.commands import Command, Kind, Refused
+from qilu_contract.errors import BadReading
+from qilu_contract.wire import sparkplug
+from qilu_contract.wire.commands import Answer, Command, Kind, Refused, command_id, parse_command
 
 from qilu_devices.faults import HOUR_MS, FaultPlan, Order
+from qilu_devices.fleet import Unit
 
 _Named = TypeVar("_Named", Fault, SetPoint)
+_Answer = TypeVar("_Answer")
 
 MAX_FAULT_MS = 366 * 24 * HOUR_MS
 MAX_COMMANDS = 100_000
@@ -36,6 +40,31 @@ class ScheduledCommand(msgspec.Struct, frozen=True, omit_defaults=True):
     duration_ms: int = 0
     onset_ms: int = -1
     """Time in which a fault develops; -1 for its usual share of the duration."""
+
+
+def received(
+    unit: Unit | None,
+    id_: str,
+    body: bytes,
+    now_ms: int,
+    carry_out: Callable[[Unit, Command, str], _Answer],
+) -> Answer | _Answer | None:
+    """Decode the DCMD `body` and pass the command to `carry_out` with its unit and id; returns the answer.
+    An invalid command is refused, and so is one whose `unit` is None: the edge node does not have it. Returns
+    None when `body` is not a Sparkplug payload."""
+    try:
+        payload = sparkplug.decode(body)
+    except BadReading:
+        return None
+    text, id_of_command = "", command_id(payload)
+    try:
+        command = parse_command(payload)
+        text = str(command)
+        if unit is None:
+            raise Refused(f"{id_} is no unit of this edge node.")
+    except Refused as refused:
+        return Answer(id_of_command, id_, text, False, str(refused), now_ms)
+    return carry_out(unit, command, id_of_command)
 
 
 def accept(equipment: EquipmentClass, unit: str, command: Command, at_ms: int) -> ScheduledCommand:

@@ -17,12 +17,12 @@ from typing import Any, Protocol
 import structlog
 from qilu_common.backoff import Backoff
 from qilu_common.broker import BrokerAddress
-from qilu_contract.errors import BadReading, QiluError
-from qilu_contract.wire import sparkplug
+from qilu_contract.errors import QiluError
 from qilu_contract.wire.clock import wall_ms
-from qilu_contract.wire.commands import Answer, Command, Refused, command_id, parse_command
+from qilu_contract.wire.commands import Answer, Command, Refused
 from qilu_contract.wire.partitions import of_group
 
+from qilu_devices.commands import received
 from qilu_devices.doors import load
 from qilu_devices.doors.collector import SETTLE_S, Collector
 from qilu_devices.doors.edge_config import EdgeConfig, Source
@@ -149,19 +149,10 @@ class _Edge:
                     await self._progressed.wait()
 
     def _on_command(self, unit: Unit | None, id_: str, body: bytes) -> Answer | Later | None:
-        try:
-            payload = sparkplug.decode(body)
-        except BadReading:
-            return None
-        text, number = "", command_id(payload)
-        try:
-            command = parse_command(payload)
-            text = str(command)
-            if unit is None:
-                raise Refused(f"{id_} is no unit of this edge node.")
-        except Refused as refused:
-            return Answer(number, id_, text, False, str(refused), wall_ms())
-        self._start(self._answer(self._sources[unit.id], command, number))
+        return received(unit, id_, body, wall_ms(), self._begin)
+
+    def _begin(self, unit: Unit, command: Command, id_of_command: str) -> Later:
+        self._start(self._answer(self._sources[unit.id], command, id_of_command))
         return Later.LATER
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_contract.errors import BadReading
-from qilu_contract.wire import sparkplug
-from qilu_contract.wire.commands import Answer, Command, Refused, command_id, parse_command
+from qilu_contract.wire.commands import Answer, Command, Refused
 
-from qilu_devices.commands import MAX_COMMANDS, ScheduledCommand, accept
+from qilu_devices.commands import MAX_COMMANDS, ScheduledCommand, accept, received
 from qilu_devices.fleet import Unit
 from qilu_devices.simulation import Simulation
 
@@ -35,19 +33,7 @@ class Switchboard:
     def obey(self, unit: Unit | None, id_: str, body: bytes) -> Answer | None:
         """Apply the DCMD `body` to a unit, or refuse it with a reason (`unit` is None if the edge node does
         not have it). Returns None when `body` is not a Sparkplug payload."""
-        try:
-            payload = sparkplug.decode(body)
-        except BadReading:
-            return None
-        text, id_of_command = "", command_id(payload)
-        try:
-            command = parse_command(payload)
-            text = str(command)
-            if unit is None:
-                raise Refused(f"{id_} is no unit of this edge node.")
-        except Refused as refused:
-            return Answer(id_of_command, id_, text, False, str(refused), self._now_ms() or 0)
-        return self.carry_out(unit, command, id_of_command)
+        return received(unit, id_, body, self._now_ms() or 0, self.carry_out)
 
     def carry_out(self, unit: Unit, command: Command, id_of_command: str = "") -> Answer:
         """Apply a command to a unit, or refuse it with a reason."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -111,12 +112,12 @@ async def acknowledge_alarm(
     runtime: RuntimeDep, caller: Keeper, id: AnId, signal: ASignal, body: Acknowledgement
 ) -> Response:
     """Acknowledges an alarm: somebody handles it."""
-
-    def work(connection: Connection) -> None:
-        _check(connection, caller, id)
-        alarms.acknowledge(connection, caller, id, signal, body.since_ms)
-
-    return await _change(runtime, work)
+    return await _change(
+        runtime,
+        caller,
+        id,
+        lambda connection: alarms.acknowledge(connection, caller, id, signal, body.since_ms),
+    )
 
 
 @router.post("/units/{id}/alarms/{signal}/shelve", status_code=204, responses=NOT_FOUND)
@@ -124,20 +125,21 @@ async def shelve_alarms(
     runtime: RuntimeDep, caller: Keeper, id: AnId, signal: ASignal, body: Shelf
 ) -> Response:
     """Takes the alarms of this signal of this unit out of the open ones for some time."""
+    return await _change(
+        runtime, caller, id, lambda connection: alarms.shelve(connection, caller, id, signal, body.for_s)
+    )
+
+
+async def _change(
+    runtime: Runtime, caller: Caller, id_: str, change: Callable[[Connection], None]
+) -> Response:
+    """Change the notes of a unit's alarms; 404 unless the caller sees the unit."""
 
     def work(connection: Connection) -> None:
-        _check(connection, caller, id)
-        alarms.shelve(connection, caller, id, signal, body.for_s)
+        unit = get_row(connection, units, id_)
+        if unit is None or not caller.sees(unit["enterprise"]):
+            raise Problem(404, f"unit {id_} does not exist.")
+        change(connection)
 
-    return await _change(runtime, work)
-
-
-async def _change(runtime: Runtime, work: Any) -> Response:
     await runtime.database.write(work)
     return Response(status_code=204)
-
-
-def _check(connection: Connection, caller: Caller, id_: str) -> None:
-    unit = get_row(connection, units, id_)
-    if unit is None or not caller.sees(unit["enterprise"]):
-        raise Problem(404, f"unit {id_} does not exist.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
@@ -20,6 +21,7 @@ from qilu_platform.models.reports import EndingsOut, HistoryOut
 from qilu_platform.registry import audit_log, endings, suspending
 from qilu_platform.registry.audit_log import suspended_by_owner
 from qilu_platform.registry.keys import Caller
+from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["registry"], responses=PROBLEMS)
 
@@ -31,29 +33,26 @@ Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 async def suspend_enterprise(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
     """Bars it and all of its units from speaking and takes them out of the current counts, until it is
     resumed. Its certificates are on hold meanwhile."""
-
-    def work(connection: Connection) -> bool:
-        changed = suspending.suspend_enterprise(connection, id)
-        if changed:
-            touch_rules(connection)
-        return changed
-
-    await change(runtime, caller, f"enterprises/{id}", "suspended", work)
-    return await show(runtime, caller, "enterprises", id)
+    return await _change_enterprise(runtime, caller, id, "suspended", suspending.suspend_enterprise)
 
 
 @router.post("/enterprises/{id}/resume", response_model=EnterpriseOut, responses=NOT_FOUND)
 async def resume_enterprise(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
     """Undoes a suspension; units that were suspended by themselves stay so."""
+    return await _change_enterprise(runtime, caller, id, "resumed", suspending.resume_enterprise)
 
+
+async def _change_enterprise(
+    runtime: Runtime, caller: Caller, id_: str, action: str, apply: Callable[[Connection, str], bool]
+) -> Response:
     def work(connection: Connection) -> bool:
-        changed = suspending.resume_enterprise(connection, id)
+        changed = apply(connection, id_)
         if changed:
             touch_rules(connection)
         return changed
 
-    await change(runtime, caller, f"enterprises/{id}", "resumed", work)
-    return await show(runtime, caller, "enterprises", id)
+    await change(runtime, caller, f"enterprises/{id_}", action, work)
+    return await show(runtime, caller, "enterprises", id_)
 
 
 @router.get("/units/{id}/history", response_model=HistoryOut, responses=NOT_FOUND)

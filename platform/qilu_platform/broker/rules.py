@@ -92,7 +92,7 @@ def write_rules(
     folder.mkdir(parents=True, exist_ok=True)
     written = False
     if not authority.vouches_for(_content(folder / "crl.pem"), revoked, SIGN_AGAIN):
-        _replace(folder / "crl.pem", authority.crl(revoked, number=time.time_ns() // 1_000_000))
+        _replace(folder / "crl.pem", authority.crl(revoked))
         written = True
     for name, text in _texts(found, devices).items():
         if not (folder / name).exists() or _content(folder / name) != text.encode():
@@ -125,8 +125,7 @@ class RevocationList:
         version, now_s = await database.read(rules_version), time.monotonic()
         if version != self._version or now_s - self._signed_s > 60:
             revoked = await database.read(revocations)
-            number = time.time_ns() // 1_000_000
-            self._pem = await database.compute(lambda: self._authority.crl(revoked, number))
+            self._pem = await database.compute(lambda: self._authority.crl(revoked))
             self._version, self._signed_s = version, now_s
         return self._pem
 
@@ -148,8 +147,7 @@ class ServedRules:
             return None
         if version != self._version:
             found, revoked, devices = await database.read(_wanted)
-            number = time.time_ns() // 1_000_000
-            pem = await database.compute(lambda: self._authority.crl(revoked, number))
+            pem = await database.compute(lambda: self._authority.crl(revoked))
             self._version = version
             self._files = _texts(found, devices) | {"crl.pem": pem.decode()}
         return version, self._files

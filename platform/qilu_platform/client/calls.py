@@ -21,27 +21,7 @@ from qilu_common.platform_http import (
     transport_errors,
 )
 
-from qilu_platform.client.answers import (
-    Certificate,
-    Command,
-    Contract,
-    County,
-    DevicePassword,
-    DeviceProblem,
-    Enterprise,
-    EquipmentClass,
-    Import,
-    Industry,
-    IssuedCertificate,
-    Key,
-    Latest,
-    NewKey,
-    Programme,
-    Provider,
-    Replay,
-    Unit,
-    Whoami,
-)
+from qilu_platform.client import answers
 from qilu_platform.client.files import Progress, content_type, file_parts
 
 EXPORT_TIMEOUT_S = 600.0
@@ -76,68 +56,68 @@ class Platform:
 
     def create_enterprise(
         self, name: str, county: str, industry: str, *, id: str | None = None, uscc: str | None = None
-    ) -> Enterprise:
+    ) -> answers.Enterprise:
         """Registered now, or before with the same content; without `id` the platform makes one."""
         body = {"id": id, "name": name, "county": county, "industry": industry, "uscc": uscc}
-        return self._call(Enterprise, "POST", "/v1/enterprises", json=body)
+        return self._call(answers.Enterprise, "POST", "/v1/enterprises", json=body)
 
-    def enterprise(self, id: str) -> Enterprise:
-        return self._call(Enterprise, "GET", f"/v1/enterprises/{id}")
+    def enterprise(self, id: str) -> answers.Enterprise:
+        return self._call(answers.Enterprise, "GET", f"/v1/enterprises/{id}")
 
-    def enterprises(self, **filters: str) -> Iterator[Enterprise]:
+    def enterprises(self, **filters: str) -> Iterator[answers.Enterprise]:
         """All that the filters leave (county, city, industry, name), in the order of ids."""
-        return self._pages(Enterprise, "/v1/enterprises", filters)
+        return self._pages(answers.Enterprise, "/v1/enterprises", filters)
 
-    def rename_enterprise(self, id: str, name: str) -> Enterprise:
-        return self._call(Enterprise, "PATCH", f"/v1/enterprises/{id}", json={"name": name})
+    def rename_enterprise(self, id: str, name: str) -> answers.Enterprise:
+        return self._call(answers.Enterprise, "PATCH", f"/v1/enterprises/{id}", json={"name": name})
 
-    def suspend_enterprise(self, id: str) -> Enterprise:
+    def suspend_enterprise(self, id: str) -> answers.Enterprise:
         """Bars it and its units until it is resumed."""
-        return self._call(Enterprise, "POST", f"/v1/enterprises/{id}/suspend")
+        return self._call(answers.Enterprise, "POST", f"/v1/enterprises/{id}/suspend")
 
-    def resume_enterprise(self, id: str) -> Enterprise:
-        return self._call(Enterprise, "POST", f"/v1/enterprises/{id}/resume")
+    def resume_enterprise(self, id: str) -> answers.Enterprise:
+        return self._call(answers.Enterprise, "POST", f"/v1/enterprises/{id}/resume")
 
     def create_unit(
         self, class_: str, enterprise: str, *, id: str | None = None, name: str | None = None
-    ) -> Unit:
+    ) -> answers.Unit:
         body = {"id": id, "class": class_, "enterprise": enterprise, "name": name}
-        return self._call(Unit, "POST", "/v1/units", json=body)
+        return self._call(answers.Unit, "POST", "/v1/units", json=body)
 
-    def unit(self, id: str) -> Unit:
-        return self._call(Unit, "GET", f"/v1/units/{id}")
+    def unit(self, id: str) -> answers.Unit:
+        return self._call(answers.Unit, "GET", f"/v1/units/{id}")
 
-    def units(self, **filters: str) -> Iterator[Unit]:
+    def units(self, **filters: str) -> Iterator[answers.Unit]:
         """All that the filters leave (county, city, class, enterprise, industry, state, name, identifier)."""
-        return self._pages(Unit, "/v1/units", filters)
+        return self._pages(answers.Unit, "/v1/units", filters)
 
-    def rename_unit(self, id: str, name: str) -> Unit:
-        return self._call(Unit, "PATCH", f"/v1/units/{id}", json={"name": name})
+    def rename_unit(self, id: str, name: str) -> answers.Unit:
+        return self._call(answers.Unit, "PATCH", f"/v1/units/{id}", json={"name": name})
 
-    def suspend_unit(self, id: str) -> Unit:
-        return self._call(Unit, "POST", f"/v1/units/{id}/suspend")
+    def suspend_unit(self, id: str) -> answers.Unit:
+        return self._call(answers.Unit, "POST", f"/v1/units/{id}/suspend")
 
-    def resume_unit(self, id: str) -> Unit:
-        return self._call(Unit, "POST", f"/v1/units/{id}/resume")
+    def resume_unit(self, id: str) -> answers.Unit:
+        return self._call(answers.Unit, "POST", f"/v1/units/{id}/resume")
 
-    def retire_unit(self, id: str) -> Unit:
+    def retire_unit(self, id: str) -> answers.Unit:
         """Retire a unit permanently."""
-        return self._call(Unit, "POST", f"/v1/units/{id}/retire")
+        return self._call(answers.Unit, "POST", f"/v1/units/{id}/retire")
 
-    def problems(self, unit: str) -> list[DeviceProblem]:
+    def problems(self, unit: str) -> list[answers.DeviceProblem]:
         """Why gateways refused, or only partly took, what it sent; the latest first."""
-        return list(self._pages(DeviceProblem, f"/v1/units/{unit}/problems"))
+        return list(self._pages(answers.DeviceProblem, f"/v1/units/{unit}/problems"))
 
-    def enterprise_problems(self, enterprise: str) -> list[DeviceProblem]:
+    def enterprise_problems(self, enterprise: str) -> list[answers.DeviceProblem]:
         """Problems of all units that send as this enterprise."""
-        return list(self._pages(DeviceProblem, f"/v1/enterprises/{enterprise}/problems"))
+        return list(self._pages(answers.DeviceProblem, f"/v1/enterprises/{enterprise}/problems"))
 
     def asset_shell(self, unit: str, records: int = 0) -> bytes:
         """Its Asset Administration Shell as an AASX package, with its latest readings."""
         return self._send("GET", f"/v1/units/{unit}/aas", params={"records": records}).content
 
-    def latest(self, unit: str) -> Latest:
-        return self._call(Latest, "GET", f"/v1/units/{unit}/latest")
+    def latest(self, unit: str) -> answers.Latest:
+        return self._call(answers.Latest, "GET", f"/v1/units/{unit}/latest")
 
     def command(
         self,
@@ -149,42 +129,42 @@ class Platform:
         onset_s: float | None = None,
         *,
         wait_s: float = 0.0,
-    ) -> Command:
+    ) -> answers.Command:
         """start, stop, reset, set_point (name, value) or fault (name, severity, duration, onset). Returns its
         state once the unit has answered, or after `wait_s`."""
         path = f"/v1/units/{unit}/commands"
         given = {"name": name, "value": value, "duration_s": duration_s, "onset_s": onset_s}
         body = {"command": command} | {field: each for field, each in given.items() if each is not None}
-        sent = self._call(Command, "POST", path, json=body)
+        sent = self._call(answers.Command, "POST", path, json=body)
         deadline_s = time.monotonic() + wait_s
         while sent.state == "sent" and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
             sent = next((each for each in self.commands(unit) if each.id == sent.id), sent)
         return sent
 
-    def commands(self, unit: str) -> list[Command]:
+    def commands(self, unit: str) -> list[answers.Command]:
         """Its latest hundred, the newest first."""
-        return list(self._pages(Command, f"/v1/units/{unit}/commands"))
+        return list(self._pages(answers.Command, f"/v1/units/{unit}/commands"))
 
-    def create_provider(self, name: str, *, id: str | None = None) -> Provider:
-        return self._call(Provider, "POST", "/v1/providers", json={"id": id, "name": name})
+    def create_provider(self, name: str, *, id: str | None = None) -> answers.Provider:
+        return self._call(answers.Provider, "POST", "/v1/providers", json={"id": id, "name": name})
 
     def create_contract(
         self, enterprise: str, provider: str, kind: str, *, id: str | None = None
-    ) -> Contract:
+    ) -> answers.Contract:
         """Kinds: infrastructure, platform, business, equipment."""
         body = {"id": id, "enterprise": enterprise, "provider": provider, "kind": kind}
-        return self._call(Contract, "POST", "/v1/contracts", json=body)
+        return self._call(answers.Contract, "POST", "/v1/contracts", json=body)
 
-    def programme(self) -> Programme:
+    def programme(self) -> answers.Programme:
         """Needs no key."""
-        return self._call(Programme, "GET", "/v1/programme")
+        return self._call(answers.Programme, "GET", "/v1/programme")
 
     # -- the catalogue; needs no key
 
-    def replay(self) -> Replay:
+    def replay(self) -> answers.Replay:
         """The run of the programme's model that is played into the platform."""
-        return self._call(Replay, "GET", "/v1/programme/replay")
+        return self._call(answers.Replay, "GET", "/v1/programme/replay")
 
     def pause_replay(self) -> None:
         """Ask the player to pause."""
@@ -197,42 +177,44 @@ class Platform:
         """Ask the stack to begin again, with another scenario if one is given; the platform restarts."""
         self._send("POST", "/v1/programme/replay/again", json={"scenario": scenario})
 
-    def classes(self) -> list[EquipmentClass]:
+    def classes(self) -> list[answers.EquipmentClass]:
         """Equipment classes that a unit may have."""
-        return list(self._pages(EquipmentClass, "/v1/classes"))
+        return list(self._pages(answers.EquipmentClass, "/v1/classes"))
 
-    def counties(self) -> list[County]:
-        return list(self._pages(County, "/v1/counties"))
+    def counties(self) -> list[answers.County]:
+        return list(self._pages(answers.County, "/v1/counties"))
 
-    def industries(self) -> list[Industry]:
+    def industries(self) -> list[answers.Industry]:
         """Valid industries of an enterprise."""
-        return list(self._pages(Industry, "/v1/industries"))
+        return list(self._pages(answers.Industry, "/v1/industries"))
 
     # -- keys
 
-    def whoami(self) -> Whoami:
-        return self._call(Whoami, "GET", "/v1/whoami")
+    def whoami(self) -> answers.Whoami:
+        return self._call(answers.Whoami, "GET", "/v1/whoami")
 
-    def create_key(self, name: str, role: str, enterprise: str | None = None) -> NewKey:
+    def create_key(self, name: str, role: str, enterprise: str | None = None) -> answers.NewKey:
         body = {"name": name, "role": role, "enterprise": enterprise}
-        return self._call(NewKey, "POST", "/v1/keys", json=body)
+        return self._call(answers.NewKey, "POST", "/v1/keys", json=body)
 
-    def keys(self) -> list[Key]:
-        return list(self._pages(Key, "/v1/keys"))
+    def keys(self) -> list[answers.Key]:
+        return list(self._pages(answers.Key, "/v1/keys"))
 
-    def rotate_key(self, id: str, grace_s: int = 0) -> NewKey:
+    def rotate_key(self, id: str, grace_s: int = 0) -> answers.NewKey:
         """A new key of the same role; the old one ends after `grace_s`."""
-        return self._call(NewKey, "POST", f"/v1/keys/{id}/rotate", json={"grace_s": grace_s})
+        return self._call(answers.NewKey, "POST", f"/v1/keys/{id}/rotate", json={"grace_s": grace_s})
 
     def revoke_key(self, id: str) -> None:
         self._send("DELETE", f"/v1/keys/{id}")
 
     # -- client certificates of edge nodes
 
-    def sign_certificate(self, enterprise: str, csr: str, days: int = 365) -> IssuedCertificate:
+    def sign_certificate(self, enterprise: str, csr: str, days: int = 365) -> answers.IssuedCertificate:
         """Issue a certificate for a signing request in PEM."""
         body = {"csr": csr, "days": days}
-        return self._call(IssuedCertificate, "POST", f"/v1/enterprises/{enterprise}/certificates", json=body)
+        return self._call(
+            answers.IssuedCertificate, "POST", f"/v1/enterprises/{enterprise}/certificates", json=body
+        )
 
     def certificate_bundle(self, enterprise: str, days: int = 365) -> bytes:
         """A zip: a new key, its certificate, and a script that publishes."""
@@ -241,18 +223,18 @@ class Platform:
 
     def certificates(
         self, enterprise: str | None = None, ends_within_days: int | None = None
-    ) -> Iterator[Certificate]:
+    ) -> Iterator[answers.Certificate]:
         """With `ends_within_days` only valid ones that it is time to renew."""
         given = {"enterprise": enterprise, "ends_within_days": ends_within_days}
         filters = {name: value for name, value in given.items() if value is not None}
-        return self._pages(Certificate, "/v1/certificates", filters)
+        return self._pages(answers.Certificate, "/v1/certificates", filters)
 
-    def revoke_certificate(self, id: str) -> Certificate:
-        return self._call(Certificate, "POST", f"/v1/certificates/{id}/revoke")
+    def revoke_certificate(self, id: str) -> answers.Certificate:
+        return self._call(answers.Certificate, "POST", f"/v1/certificates/{id}/revoke")
 
-    def issue_device_password(self, unit: str) -> DevicePassword:
+    def issue_device_password(self, unit: str) -> answers.DevicePassword:
         """A new password of the unit at the broker; the one before ends."""
-        return self._call(DevicePassword, "POST", f"/v1/units/{unit}/password")
+        return self._call(answers.DevicePassword, "POST", f"/v1/units/{unit}/password")
 
     def revoke_device_password(self, unit: str) -> None:
         self._send("DELETE", f"/v1/units/{unit}/password")
@@ -263,11 +245,11 @@ class Platform:
 
     # -- files
 
-    def open_import(self, book: str) -> Import:
+    def open_import(self, book: str) -> answers.Import:
         """A new job for enterprises or units."""
-        return self._call(Import, "POST", "/v1/imports", params={"book": book})
+        return self._call(answers.Import, "POST", "/v1/imports", params={"book": book})
 
-    def import_file(self, path: Path, job: str, progress: Progress = lambda _sent: None) -> Import:
+    def import_file(self, path: Path, job: str, progress: Progress = lambda _sent: None) -> answers.Import:
         """Send a file from the job's offset to its end, and continue automatically when the connection
         breaks. Returns the job's state; raises PlatformError when it is refused, or without progress for two
         minutes."""
@@ -278,7 +260,7 @@ class Platform:
         beginning = True
         while True:
             try:
-                stands = self._call(Import, "GET", f"/v1/imports/{job}")
+                stands = self._call(answers.Import, "GET", f"/v1/imports/{job}")
                 if stands.state == "done":
                     return stands
                 if stands.offset > offset:
@@ -290,7 +272,9 @@ class Platform:
                 headers["Upload-Complete"] = "?0" if beginning else "?1"
                 parts = islice(file_parts(path, offset, progress), 1 if beginning else None)
                 beginning = False
-                done = self._call(Import, "PATCH", f"/v1/imports/{job}", content=parts, headers=headers)
+                done = self._call(
+                    answers.Import, "PATCH", f"/v1/imports/{job}", content=parts, headers=headers
+                )
                 if done.state == "done":
                     return done
             except PlatformAway as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,31 +13,11 @@ from qilu_common.addresses import LOCAL_BROKER, LOCAL_PLATFORM
 from qilu_contract.errors import ConfigError
 
 from qilu import flags
-from qilu.commands import serve
-from qilu.commands.options import (
-    Broker,
-    CellsFile,
-    Classes,
-    CommandsOf,
-    Digest,
-    For,
-    Json,
-    Platform,
-    Profile,
-    ReportFile,
-    Scenario,
-    Seed,
-    Shard,
-    Speed,
-    Start,
-    State,
-    Units,
-    use_classes,
-    write_report,
-)
+from qilu.commands import options, serve
 from qilu.logfile import log_to_stderr
 from qilu.output import console, print_json
 from qilu.process import become_service, on_stop_signals
+from qilu.run_config import run_config
 
 if TYPE_CHECKING:
     from qilu_devices.run.config import RunConfig, RunReport
@@ -48,28 +29,28 @@ app.command()(serve.registers)
 
 @app.command()
 def run(
-    broker: Broker = LOCAL_BROKER,
-    platform: Platform = LOCAL_PLATFORM,
-    state: State = Path("var/devices"),
-    scenario: Scenario = None,
-    classes: Classes = None,
-    units: Units = None,
-    seed: Seed = None,
-    start: Start = None,
-    speed: Speed = "1",
-    duration: For = None,
-    shard: Shard = "1/1",
-    commands: CommandsOf = None,
-    digest: Digest = False,
+    broker: options.Broker = LOCAL_BROKER,
+    platform: options.Platform = LOCAL_PLATFORM,
+    state: options.State = Path("var/devices"),
+    scenario: options.Scenario = None,
+    classes: options.Classes = None,
+    units: options.Units = None,
+    seed: options.Seed = None,
+    start: options.Start = None,
+    speed: options.Speed = "1",
+    duration: options.For = None,
+    shard: options.Shard = "1/1",
+    commands: options.CommandsOf = None,
+    digest: options.Digest = False,
     gateways: Annotated[
         int,
         typer.Option(
             min=1, max=10_000, help="Number of gateways that share the counties; an edge node follows its own"
         ),
     ] = 1,
-    cells: CellsFile = None,
-    profile: Profile = "reliable",
-    report: ReportFile = None,
+    cells: options.CellsFile = None,
+    profile: options.Profile = "reliable",
+    report: options.ReportFile = None,
 ) -> None:
     """Register a fleet at the platform and publish its telemetry.
 
@@ -78,26 +59,25 @@ def run(
 
     Example: qilu devices run --units 100 --speed 10 --for 10m
     """
-    use_classes(classes)
+    options.use_classes(classes)
     from qilu_common.cells import load_cells
-    from qilu_devices import fleet
-    from qilu_devices.run.config import RunConfig
-    from qilu_devices.scenario import load_scenario
 
-    loaded = load_scenario(scenario)
-    listed = None if cells is None else load_cells(cells)
-    config = RunConfig(
+    config = run_config(
         broker=broker,
-        scenario=loaded,
         platform=platform,
-        seed=seed,
-        units=units,
-        for_s=None if duration is None else flags.duration_s(duration),
-        start_ms=loaded.start_ms if start is None else flags.time_ms(start),
-        speed=flags.speed(speed),
-        shard=fleet.Shard(*flags.shard(shard)),
         state=state,
-        commands=serve.commands_of(commands),
+        scenario=scenario,
+        units=units,
+        seed=seed,
+        start=start,
+        speed=speed,
+        duration=duration,
+        shard=shard,
+        commands=commands,
+    )
+    listed = None if cells is None else load_cells(cells)
+    config = replace(
+        config,
         gateways=gateways if listed is None else listed.all_shards,
         cells=listed,
         strict=profile == "strict",
@@ -111,18 +91,18 @@ def run(
 @app.command()
 def backfill(
     days: Annotated[int, typer.Option(min=1, max=36_500, help="Days of history")],
-    broker: Broker = LOCAL_BROKER,
-    platform: Platform = LOCAL_PLATFORM,
-    state: State = Path("var/backfill"),
-    scenario: Scenario = None,
-    units: Units = None,
-    seed: Seed = None,
-    start: Start = None,
-    shard: Shard = "1/1",
-    commands: CommandsOf = None,
-    digest: Digest = False,
-    report: ReportFile = None,
-    classes: Classes = None,
+    broker: options.Broker = LOCAL_BROKER,
+    platform: options.Platform = LOCAL_PLATFORM,
+    state: options.State = Path("var/backfill"),
+    scenario: options.Scenario = None,
+    units: options.Units = None,
+    seed: options.Seed = None,
+    start: options.Start = None,
+    shard: options.Shard = "1/1",
+    commands: options.CommandsOf = None,
+    digest: options.Digest = False,
+    report: options.ReportFile = None,
+    classes: options.Classes = None,
 ) -> None:
     """Publish history: the last days, or the days after --start.
 
@@ -131,23 +111,19 @@ def backfill(
 
     Example: qilu devices backfill --days 30 --units 100
     """
-    use_classes(classes)
-    from qilu_devices import fleet
+    options.use_classes(classes)
     from qilu_devices.run.backfill import backfill as what_is_left
-    from qilu_devices.run.config import RunConfig
-    from qilu_devices.scenario import load_scenario
 
-    loaded = load_scenario(scenario)
-    config = RunConfig(
+    config = run_config(
         broker=broker,
-        scenario=loaded,
         platform=platform,
-        seed=seed,
-        units=units,
-        start_ms=loaded.start_ms if start is None else flags.time_ms(start),
-        shard=fleet.Shard(*flags.shard(shard)),
         state=None if digest else state,
-        commands=serve.commands_of(commands),
+        scenario=scenario,
+        units=units,
+        seed=seed,
+        start=start,
+        shard=shard,
+        commands=commands,
     )
     left = what_is_left(config, days)
     if left is None:
@@ -163,11 +139,16 @@ def _print_digest(config: RunConfig) -> None:
 
     if config.for_s is None or config.start_ms is None:
         raise ConfigError("--digest needs a start and a duration: give --start and --for.")
-    loaded = config.scenario
-    size = config.units if config.units is not None else loaded.units
-    seed = config.seed if config.seed is not None else loaded.seed
     until_ms = config.start_ms + round(config.for_s * 1000)
-    sha256 = digest(loaded, seed, config.start_ms, size, until_ms, config.shard, config.commands)
+    sha256 = digest(
+        config.scenario,
+        config.run_seed,
+        config.start_ms,
+        config.unit_count,
+        until_ms,
+        config.shard,
+        config.commands,
+    )
     console().print(sha256, markup=False)
 
 
@@ -179,7 +160,7 @@ def _simulate(config: RunConfig, report: Path | None) -> None:
         flags.state_folder(config.state)
     log_to_stderr()
     outcome, stopped = asyncio.run(_run_until_signal(config))
-    write_report(report, outcome)
+    options.write_report(report, outcome)
     if not outcome.until_ms:
         console().print("Stopped before the platform had registered the fleet: nothing was simulated.")
         return
@@ -214,8 +195,8 @@ def catalogue(
     write: Annotated[
         Path | None, typer.Option(help="Write pages with pictures into this folder; print nothing")
     ] = None,
-    classes: Classes = None,
-    as_json: Json = False,
+    classes: options.Classes = None,
+    as_json: options.Json = False,
 ) -> None:
     """Print the equipment catalogue: classes, signals and faults.
 
@@ -223,7 +204,7 @@ def catalogue(
 
     Example: qilu devices catalogue motor
     """
-    use_classes(classes)
+    options.use_classes(classes)
     from qilu_contract.catalogue.classes import CATALOGUE
 
     from qilu.catalogue import as_data, tables
@@ -243,7 +224,9 @@ def catalogue(
 
 
 @app.command()
-def totals(scenario: Scenario = None, seed: Seed = None, as_json: Json = False) -> None:
+def totals(
+    scenario: options.Scenario = None, seed: options.Seed = None, as_json: options.Json = False
+) -> None:
     """Print the yearly totals of ten million units, beside the province's figures.
 
     Totals are energy, products and emissions.
@@ -268,17 +251,17 @@ def totals(scenario: Scenario = None, seed: Seed = None, as_json: Json = False) 
 @app.command()
 def export(
     out: Annotated[Path, typer.Option(help="Folder for the files; it is made, and must be empty")],
-    scenario: Scenario = None,
-    classes: Classes = None,
+    scenario: options.Scenario = None,
+    classes: options.Classes = None,
     only: Annotated[
         list[str] | None,
         typer.Option("--class", help="Only units of this class; may be given several times; default: all"),
     ] = None,
-    units: Units = None,
-    seed: Seed = None,
-    start: Start = None,
+    units: options.Units = None,
+    seed: options.Seed = None,
+    start: options.Start = None,
     duration: Annotated[str, typer.Option("--for", help="Simulated duration, such as 90s, 2h or 30d")] = "1d",
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write a run to Parquet files, without a broker.
 
@@ -286,7 +269,7 @@ def export(
 
     Example: qilu devices export --out data --units 200 --start 2022-06-01T00:00:00+08:00 --for 2d
     """
-    use_classes(classes)
+    options.use_classes(classes)
     from qilu_contract.catalogue.classes import CATALOGUE
     from qilu_devices.scenario import load_scenario
 

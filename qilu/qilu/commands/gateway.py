@@ -11,17 +11,7 @@ import typer
 from qilu_common.addresses import GATEWAY_PORT, LOCAL_BROKER, LOCAL_INFLUX, LOCAL_PLATFORM
 from qilu_contract.errors import ConfigError
 
-from qilu.commands import dead_letters
-from qilu.commands.options import (
-    Broker,
-    CellsFile,
-    Classes,
-    Platform,
-    Profile,
-    State,
-    StoreUrl,
-    use_classes,
-)
+from qilu.commands import dead_letters, options
 from qilu.logfile import log_to_stderr
 from qilu.process import become_service, on_stop_signals
 
@@ -34,15 +24,15 @@ app.add_typer(dead_letters.app, name="dead-letters")
 
 @app.command()
 def run(
-    broker: Broker = LOCAL_BROKER,
-    store: StoreUrl = LOCAL_INFLUX,
-    platform: Platform = LOCAL_PLATFORM,
-    state: State = Path("var/gateway"),
+    broker: options.Broker = LOCAL_BROKER,
+    store: options.StoreUrl = LOCAL_INFLUX,
+    platform: options.Platform = LOCAL_PLATFORM,
+    state: options.State = Path("var/gateway"),
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port of /metrics and /healthz")
     ] = GATEWAY_PORT,
     host: Annotated[str, typer.Option(help="Address of /metrics and /healthz")] = "127.0.0.1",
-    classes: Classes = None,
+    classes: options.Classes = None,
     shard: Annotated[
         str, typer.Option(help="Part of the counties that this gateway has, i/n: 1/4 is the first of four")
     ] = "1/1",
@@ -55,9 +45,9 @@ def run(
             "--shard. Start or stop gateways at any time",
         ),
     ] = None,
-    cells: CellsFile = None,
+    cells: options.CellsFile = None,
     cell: Annotated[str | None, typer.Option(help="With --cells: the cell whose shards to share")] = None,
-    profile: Profile = "reliable",
+    profile: options.Profile = "reliable",
 ) -> None:
     """Receive readings from the broker and store them.
 
@@ -65,7 +55,7 @@ def run(
 
     Example: qilu gateway run --broker mqtt://127.0.0.1 --store influxdb://127.0.0.1/qilu
     """
-    use_classes(classes)
+    options.use_classes(classes)
     from qilu_gateway.settings import Settings
 
     become_service()
@@ -100,7 +90,7 @@ def run(
 @app.command("broker-rules")
 def broker_rules(
     to: Annotated[Path, typer.Option(help="Folder for the files; made if it is missing")],
-    platform: Platform = LOCAL_PLATFORM,
+    platform: options.Platform = LOCAL_PLATFORM,
 ) -> None:
     """Keep a broker's rules for edge nodes up to date: who may publish what, and which certificates are
     revoked (key of role ingest in QILU_API_KEY). For a Mosquitto that shares no disk with the platform.

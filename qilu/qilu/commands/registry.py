@@ -98,10 +98,7 @@ def add_enterprise(
     """
     with open_platform(platform, state) as client:
         made = client.create_enterprise(name, county, industry, id=id, uscc=uscc)
-    if as_json:
-        print_json(made)
-    else:
-        _say(f"Enterprise {made.id} ({made.name}) is registered.")
+    _show(made, as_json, f"Enterprise {made.id} ({made.name}) is registered.")
 
 
 @enterprise_app.command("list")
@@ -163,10 +160,8 @@ def add_unit(
     """
     with open_platform(platform, state) as client:
         made = client.create_unit(class_, enterprise, id=id, name=name)
-    if as_json:
-        print_json(made)
-    else:
-        _say(f"Unit {made.id} ({made.class_} of {made.enterprise}) is registered; it is {made.identifier}.")
+    sentence = f"Unit {made.id} ({made.class_} of {made.enterprise}) is registered; it is {made.identifier}."
+    _show(made, as_json, sentence)
 
 
 @unit_app.command("list")
@@ -220,11 +215,8 @@ def latest(
                 if error.status != 404 or time.monotonic() > deadline_s:
                     raise
             time.sleep(0.2)
-    if as_json:
-        print_json(reading)
-    else:
-        values = " ".join(f"{name}={value}" for name, value in reading.values.items())
-        _say(f"{_time(reading.ts_ms)} UTC: {values}")
+    values = " ".join(f"{name}={value}" for name, value in reading.values.items())
+    _show(reading, as_json, f"{_time(reading.ts_ms)} UTC: {values}")
 
 
 @unit_app.command("aas")
@@ -285,11 +277,8 @@ def unit_password(
             _say(f"{unit} has no password any more.")
             return
         made = client.issue_device_password(unit)
-    if as_json:
-        print_json(made)
-    else:
-        at = f"mqtts://{made.listener.host}:{made.listener.port}"
-        _say(f"{at}  user {made.username}  password {made.password}")
+    at = f"mqtts://{made.listener.host}:{made.listener.port}"
+    _show(made, as_json, f"{at}  user {made.username}  password {made.password}")
 
 
 def _print_problems(problems: Sequence[DeviceProblem], as_json: bool) -> None:
@@ -306,6 +295,13 @@ def _print_problems(problems: Sequence[DeviceProblem], as_json: bool) -> None:
 
 def _time(ms: int) -> str:
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%F %T}"
+
+
+def _show(answer: object, as_json: bool, sentence: str) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        _say(sentence)
 
 
 def _say(sentence: str) -> None:

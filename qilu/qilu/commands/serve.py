@@ -11,28 +11,13 @@ import typer
 from qilu_contract.errors import ConfigError
 
 from qilu import flags
-from qilu.commands.options import (
-    Classes,
-    CommandsOf,
-    For,
-    Json,
-    ReportFile,
-    Scenario,
-    Seed,
-    Shard,
-    Speed,
-    Start,
-    State,
-    Units,
-    use_classes,
-    write_report,
-)
+from qilu.commands import options
 from qilu.logfile import log_to_stderr
 from qilu.output import console, print_json
 from qilu.process import become_service, stop_signal
+from qilu.run_config import run_config
 
 if TYPE_CHECKING:
-    from qilu_devices.commands import ScheduledCommand
     from qilu_devices.doors.serving import Door, ServeReport
     from qilu_devices.run.config import RunConfig
 
@@ -63,40 +48,35 @@ def serve(
             "--wait", help="Begin when a client subscribes to (OPC UA) or has read (Modbus) every unit"
         ),
     ] = False,
-    state: State = Path("var/serve"),
-    scenario: Scenario = None,
-    classes: Classes = None,
-    units: Units = None,
-    seed: Seed = None,
-    start: Start = None,
-    speed: Speed = "1",
-    duration: For = None,
-    shard: Shard = "1/1",
-    commands: CommandsOf = None,
-    report: ReportFile = None,
+    state: options.State = Path("var/serve"),
+    scenario: options.Scenario = None,
+    classes: options.Classes = None,
+    units: options.Units = None,
+    seed: options.Seed = None,
+    start: options.Start = None,
+    speed: options.Speed = "1",
+    duration: options.For = None,
+    shard: options.Shard = "1/1",
+    commands: options.CommandsOf = None,
+    report: options.ReportFile = None,
 ) -> None:
     """Simulate a fleet behind an OPC UA or Modbus server, for clients that read it. Nothing is published; the
     run's manifest lets `qilu verify` score what a client delivers to a store.
 
     Example: qilu devices serve --opcua opc.tcp://127.0.0.1:4840 --units 10 --seed 3
     """
-    use_classes(classes)
-    from qilu_devices.fleet import Shard as Slice
-    from qilu_devices.run.config import RunConfig
-    from qilu_devices.scenario import load_scenario
-
-    loaded = load_scenario(scenario)
-    config = RunConfig(
+    options.use_classes(classes)
+    config = run_config(
         broker="",
-        scenario=loaded,
-        seed=seed,
-        units=units,
-        for_s=None if duration is None else flags.duration_s(duration),
-        start_ms=loaded.start_ms if start is None else flags.time_ms(start),
-        speed=flags.speed(speed),
-        shard=Slice(*flags.shard(shard)),
         state=state,
-        commands=commands_of(commands),
+        scenario=scenario,
+        units=units,
+        seed=seed,
+        start=start,
+        speed=speed,
+        duration=duration,
+        shard=shard,
+        commands=commands,
     )
     flags.new_file(report, "--report")
     become_service()
@@ -108,20 +88,13 @@ def serve(
             "Nothing to serve: give --opcua opc.tcp://127.0.0.1:4840 or --modbus 127.0.0.1:5020."
         )
     outcome = asyncio.run(_serve_until_signal(config, doors, wait))
-    write_report(report, outcome)
+    options.write_report(report, outcome)
     until = f"{datetime.fromtimestamp(outcome.until_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     console().print(
         f"Until {until}: {outcome.readings_made:,} readings of {outcome.units:,} units.",
         highlight=False,
         soft_wrap=True,
     )
-
-
-def commands_of(manifest: Path | None) -> tuple[ScheduledCommand, ...]:
-    """The commands of an earlier run's manifest; none without one."""
-    from qilu_devices.run.manifest import load_manifest
-
-    return () if manifest is None else tuple(load_manifest(manifest).commands)
 
 
 def _opcua(url: str | None, insecure: bool, state: Path) -> list[Door]:
@@ -171,14 +144,14 @@ def registers(
     modbus_format: Annotated[
         str, typer.Option("--format", help="Byte order and numbers, such as CDAB,scaled")
     ] = "ABCD,float",
-    classes: Classes = None,
-    as_json: Json = False,
+    classes: options.Classes = None,
+    as_json: options.Json = False,
 ) -> None:
     """Print the Modbus registers of a class: addresses, types, scales and units.
 
     Example: qilu devices registers motor --format CDAB,scaled
     """
-    use_classes(classes)
+    options.use_classes(classes)
     from qilu_contract.catalogue.classes import CATALOGUE
     from qilu_devices.doors.registers import Format, RegisterMap
     from rich.table import Table

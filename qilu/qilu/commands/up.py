@@ -12,19 +12,7 @@ from qilu_common.addresses import BROKER_PORT, GATEWAY_PORT, LOCAL_BROKER_TLS, P
 from qilu_contract.errors import QiluError
 
 from qilu import flags
-from qilu.commands.options import (
-    Classes,
-    For,
-    ReportFile,
-    Scenario,
-    Seed,
-    Speed,
-    Start,
-    State,
-    Units,
-    use_classes,
-    write_report,
-)
+from qilu.commands import options
 from qilu.logfile import log_as_json, log_file
 from qilu.output import console
 from qilu.process import become_service
@@ -61,29 +49,29 @@ Mqtts = Annotated[
 
 
 def up(
-    state: State = Path("var"),
+    state: options.State = Path("var"),
     broker: BrokerKind = "auto",
     store: Store = None,
     db: Database = None,
-    scenario: Scenario = None,
-    classes: Classes = None,
-    units: Units = None,
-    seed: Seed = None,
-    start: Start = None,
-    speed: Speed = "1",
-    duration: For = None,
+    scenario: options.Scenario = None,
+    classes: options.Classes = None,
+    units: options.Units = None,
+    seed: options.Seed = None,
+    start: options.Start = None,
+    speed: options.Speed = "1",
+    duration: options.For = None,
     port: Port = PLATFORM_PORT,
     mqtt_port: MqttPort = BROKER_PORT,
     metrics_port: MetricsPort = GATEWAY_PORT,
     mqtts: Mqtts = LOCAL_BROKER_TLS,
     fresh: Fresh = False,
-    report: ReportFile = None,
+    report: options.ReportFile = None,
 ) -> None:
     """Start everything on this machine: broker, gateway, store, platform, equipment.
 
     Example: qilu up --units 500 --for 60s --report run.json
     """
-    use_classes(classes)
+    options.use_classes(classes)
     from qilu_devices.scenario import load_scenario
 
     from qilu.stack import run_stack
@@ -116,7 +104,7 @@ def up(
         log_as_json(log)
         outcome = asyncio.run(run_stack(config, console()))
         structlog.reset_defaults()
-    write_report(report, outcome.as_dict())
+    options.write_report(report, outcome.as_dict())
     _show(outcome, state)
 
 
