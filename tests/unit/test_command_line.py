@@ -5,25 +5,38 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from qilu.brokers import choose_broker
+from qilu.cli import main
 from qilu.keyring import API_KEYS, Keyring
 from qilu.publish import parse_values
 from qilu.stack_config import set_aside, sole_stack
-from qilu_common.broker import BrokerAddress
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 
 from qilu import flags
 
 QILU = Path(sys.executable).parent / "qilu"
+Qilu = Callable[..., str]
 
 
-def qilu(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([QILU, *words], capture_output=True, text=True, timeout=60, check=False)
+@pytest.fixture
+def qilu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Qilu:
+    """Runs a command in this process, and returns what it prints."""
+
+    def run(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["qilu", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed, wrong = capsys.readouterr()
+        assert ended.value.code in (None, 0), wrong
+        return printed
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -45,27 +58,10 @@ def test_times_and_shards() -> None:
     assert flags.shard("2/7") == (2, 7)
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        lambda: flags.duration_s("90"),
-        lambda: flags.duration_s("-5s"),
-        lambda: flags.speed("0"),
-        lambda: flags.speed("fast"),
-        lambda: flags.time_ms("yesterday"),
-        lambda: flags.time_ms("1999-12-31"),
-        lambda: flags.shard("3/2"),
-        lambda: flags.shard("0/2"),
-        lambda: parse_values(["power_in"]),
-        lambda: parse_values(["power_in=warm"]),
-        lambda: BrokerAddress.from_url("localhost:1883"),
-        lambda: BrokerAddress.from_url("mqtt://host:port"),
-    ],
-)
-def test_a_mistake_is_told_in_one_sentence(mistake: object) -> None:
-    with pytest.raises(ConfigError) as caught:
-        mistake()  # type: ignore[operator]
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("value", ["power_in", "power_in=warm"])
+def test_a_value_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="power_in"):
+        parse_values([value])
 
 
 def test_values_have_the_type_that_is_written() -> None:
@@ -74,27 +70,8 @@ def test_values_have_the_type_that_is_written() -> None:
     assert [type(value) for value in values.values()] == [int, float, bool, int, float]
 
 
-def test_wrong_usage_exits_with_2_and_one_sentence_and_no_traceback() -> None:
-    for words in (
-        ("up", "--for", "soon"),
-        ("up", "--broker", "smoke-signals"),
-        ("up", "--store", "mysql://x"),
-        ("devices", "run", "--scenario", "/does/not/exist.yaml"),
-        ("devices", "run", "--digest"),
-        ("devices", "catalogue", "kilns"),
-        ("devices", "catalogue", "motor", "--write", "/dev/null/pages"),
-        ("gateway", "run", "--store", "nowhere"),
-        ("gateway", "dead-letters", "list", "--state", "/does/not/exist"),
-        ("platform", "audit", "--db", "sqlite:////does/not/exist"),
-    ):
-        said = qilu(*words)
-        assert said.returncode == 2, (words, said.stdout, said.stderr)
-        assert "Traceback" not in said.stderr
-        assert len(said.stderr.strip().splitlines()) == 1, said.stderr
-
-
-def test_the_catalogue_for_programs() -> None:
-    printed = json.loads(qilu("devices", "catalogue", "--json").stdout)
+def test_the_catalogue_for_programs(qilu: Qilu) -> None:
+    printed = json.loads(qilu("devices", "catalogue", "--json"))
     assert [entry["class"] for entry in printed] == list(CATALOGUE)
     motor = next(entry for entry in printed if entry["class"] == "motor")
     assert motor["signals"][0].keys() == {"name", "unit", "type", "low", "high", "interval_s", "mark"}
@@ -103,28 +80,27 @@ def test_the_catalogue_for_programs() -> None:
         assert entry["faults"][0].keys() == {"name", "signature", "source"}
 
 
-def test_the_catalogue_of_one_class() -> None:
-    printed = qilu("devices", "catalogue", "motor").stdout
+def test_the_catalogue_of_one_class(qilu: Qilu) -> None:
+    printed = qilu("devices", "catalogue", "motor")
     motor = CATALOGUE["motor"]
     assert motor.title_zh in printed
     for row in (*motor.signals, *motor.faults):
         assert f" {row.name} " in printed
     assert "IDV1" not in printed
-    [data] = json.loads(qilu("devices", "catalogue", "motor", "--json").stdout)
+    [data] = json.loads(qilu("devices", "catalogue", "motor", "--json"))
     assert data["class"] == "motor"
 
 
-def test_the_digest_of_a_run_is_the_same_at_every_call() -> None:
-    words = ("devices", "run", "--digest", "--units", "50", "--start", "2022-06-01", "--for", "10m")
+def test_the_digest_of_a_run_is_the_same_at_every_call(qilu: Qilu) -> None:
+    words = ("devices", "run", "--digest", "--units", "10", "--start", "2022-06-01", "--for", "1m")
     first = qilu(*words)
-    assert first.returncode == 0, first.stderr
-    assert len(first.stdout.strip()) == 64
-    assert qilu(*words).stdout == first.stdout
-    assert qilu(*words, "--seed", "7").stdout != first.stdout
+    assert len(first.strip()) == 64
+    assert qilu(*words) == first
+    assert qilu(*words, "--seed", "7") != first
 
 
-def test_doctor_says_what_is_there_and_what_is_not() -> None:
-    findings = json.loads(qilu("doctor", "--json").stdout)
+def test_doctor_says_what_is_there_and_what_is_not(qilu: Qilu) -> None:
+    findings = json.loads(qilu("doctor", "--json"))
     assert {finding["verdict"] for finding in findings} <= {"good", "note", "bad"}
     assert any("Python" in finding["what"] for finding in findings)
 
@@ -174,7 +150,7 @@ def test_a_service_starts_without_what_it_does_not_need() -> None:
 
 
 def test_the_version_is_that_of_the_package() -> None:
-    done = qilu("--version")
+    done = subprocess.run([QILU, "--version"], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, f"qilu {metadata.version('clouds-in-qilu')}\n")
 
 

@@ -81,7 +81,10 @@ def qilu(folder: Path, line: str, **environment: str) -> subprocess.CompletedPro
             "devices run --commands file --digest --start 2022-01-01 --for 1s",
             "file: this is not the manifest",
         ),
+        ("devices run --digest", "--start and --for"),
         ("devices catalogue mill", "mill"),
+        ("devices catalogue motor --write /dev/null/pages", "/dev/null/pages"),
+        ("gateway dead-letters list --state nofolder", "nofolder"),
         ("gateway dead-letters replay", "--all"),
         ("gateway dead-letters show x", "'id'"),
         ("platform import nofile.csv", "nofile.csv"),
@@ -140,12 +143,12 @@ def test_a_terminal_without_unicode_shows_what_it_can(folder: Path) -> None:
 
 
 BAD = {
-    "--broker": ("nope://x", "mqtt://", "mqtt://h:99999"),
+    "--broker": ("nope://x", "mqtt://", "mqtt://h:99999", "mqtt://host:port", "localhost:1883"),
     "--store": ("nowhere", "influxdb://h:99999/x", "influxdb://", "duckdb:///folder"),
     "--db": ("nowhere", "sqlite:///folder"),
     "--platform": ("nope", "ftp://x", "http://", "http://h:99999"),
     "--speed": ("x", "0", "-1"),
-    "--for": ("x", "-1s"),
+    "--for": ("x", "-1s", "90"),
     "--start": ("yesterday", "1970-01-01"),
     "--shard": ("0/0", "3/2", "x"),
     "--mqtts": ("nonsense",),
