@@ -13,7 +13,6 @@ import os
 import random
 import secrets
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -402,44 +401,6 @@ def test_of_a_corrupted_spool_exactly_what_was_set_aside_is_lost(world: World) -
     assert verdict["expected"] == report["readings_acked"]
     assert (verdict["duplicated"], verdict["altered"], verdict["unexpected"]) == (0, 0, 0)
     eventually(lambda: world.on_cloud() == world.units, "every unit is counted")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB where the gateway keeps its state."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    folder = tmp_path / "gateway"
-    folder.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True
-    ).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def test_a_disk_that_is_full_stalls_and_loses_nothing(small_disk: Path, world: World) -> None:
-    world.begin(state=small_disk, QILU_SPOOL_MIN_FREE_BYTES="0")
-    world.influxdb.stop()
-    eventually(lambda: world.metric("spooled") > 0, "something is spooled")
-    # Somebody else fills the disk.
-    ballast = small_disk / "ballast"
-    with suppress(OSError), ballast.open("wb", buffering=0) as out:
-        while True:
-            out.write(bytes(4096))
-    eventually(lambda: world.metric("in_flight") > 0, "no more is acknowledged")
-    time.sleep(1.0)
-    assert world.metric("in_flight") > 0
-    assert world.metric("unaccounted") == 0
-    world.end_gateway(signal.SIGKILL)
-    world.start_gateway()
-    eventually(lambda: world.metric("messages") >= 0 or world.gateway.code is not None, "started")  # type: ignore[union-attr]
-    ballast.unlink()
-    if world.gateway is not None and world.gateway.code is not None:
-        world.start_gateway()  # as a service manager does
-    world.influxdb.start()
-    assert_nothing_is_wrong(world.finish())
 
 
 def test_what_a_broker_that_is_killed_forgets_is_measured_and_nothing_else_is_wrong(world: World) -> None:

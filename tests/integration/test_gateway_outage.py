@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,13 +13,11 @@ from fake_influx import STORED, Answer, FakeInflux
 from gateway_world import (
     START_MS,
     FakePlatform,
-    GatewayProcess,
     Publisher,
     assert_adds_up,
     eventually,
     eventually_async,
     get,
-    has,
     letters,
     motor,
     online,
@@ -147,33 +143,6 @@ async def test_spooled_readings_that_the_store_refuses_become_dead_letters_that_
         rows = dead_letters.list_rows(connection)
     assert [row.reason for row in rows] == [Reason.REFUSED_BY_STORE] * 3
     assert (rows[-1].topic, json.loads(rows[-1].payload)) == (telemetry("m1", 0)[0], motor(0))
-
-
-async def test_kill_9_loses_nothing_of_the_spool(
-    settings: Settings, platform: FakePlatform, publisher: Publisher, influxdb: Any, tmp_path: Path
-) -> None:
-    platform.register("m1")
-    settings = settings.model_copy(update={"store": influxdb.url, "batch_size": 100})
-    gateway = GatewayProcess(settings, tmp_path / "gateway.log")
-    gateway.start()
-    try:
-        await eventually(lambda: publisher.states and publisher.states[-1]["online"], "online")
-        influxdb.stop()
-        for life in range(3):
-            numbers = range(life * 1000, life * 1000 + 1000)
-            sending = asyncio.to_thread(publisher.send_all, [telemetry("m1", motor(n)) for n in numbers])
-            await sending
-            gateway.kill()
-            gateway.start()
-        influxdb.start()
-        async with open_store(influxdb.url) as store:
-            await eventually_async(lambda: has(store, 3000), "everything stored")
-            assert await store.count_duplicates("motor") == 0
-        await eventually(lambda: platform.counted == 1, "reported")
-    finally:
-        gateway.kill()
-    assert set(platform.first) == {"m1"}  # by which reading: what comes live may overtake what is spooled
-    assert await stored(settings) == 3000
 
 
 def with_store(settings: Settings, fake: FakeInflux, **more: Any) -> Settings:

@@ -16,13 +16,11 @@ from gateway_world import (
     MOTOR,
     START_MS,
     FakePlatform,
-    GatewayProcess,
     Publisher,
     assert_adds_up,
     birth,
     data,
     eventually,
-    eventually_async,
     get,
     letters,
     motor,
@@ -465,53 +463,3 @@ async def test_a_gap_in_sequence_numbers_asks_for_a_rebirth(
             assert second < 120
         assert gateway.counters.sequence_gaps >= 1
     assert publisher.commands == [topics.sparkplug("NCMD", COUNTY, ENTERPRISE)]
-
-
-async def test_kill_9_loses_nothing_and_counts_nothing_twice(
-    settings: Settings,
-    platform: FakePlatform,
-    publisher: Publisher,
-    influxdb: Any,
-    tmp_path: Path,
-) -> None:
-    units = [f"m{number}" for number in range(20)]
-    for unit in units:
-        platform.register(unit)
-    settings = settings.model_copy(update={"store": influxdb.url, "batch_size": 200})
-    gateway = GatewayProcess(settings, tmp_path / "gateway.log")
-    gateway.start()
-    try:
-        await eventually(lambda: publisher.states and publisher.states[-1]["online"], "online")
-        sent = 0
-        bad = 0
-        publisher.send_all([birth(unit, 0) for unit in units[:10]])
-        async with open_store(influxdb.url) as store:
-
-            async def at_least(count: int) -> bool:
-                return await store.count("motor") >= count
-
-            for life in range(4):
-                messages = []
-                for second in range(life * 100 + 1, life * 100 + 101):
-                    messages += [data(unit, second, 1.0 + second) for unit in units[:10]]
-                    messages += [telemetry(unit, motor(second)) for unit in units[10:]]
-                    messages.append(telemetry("nobody", motor(second)))
-                sending = asyncio.create_task(asyncio.to_thread(publisher.send_all, messages))
-                before = sent
-                await eventually_async(lambda before=before: at_least(before + 300), "some stored")
-                gateway.kill()
-                gateway.start()
-                await sending
-                sent += 2000
-                bad += 100
-            await eventually_async(lambda: at_least(sent + 10), "everything stored")
-            assert await store.count("motor") == sent + 10
-            assert await store.count_duplicates("motor") == 0
-        await eventually(lambda: platform.counted == 20, "every unit reported")
-        await eventually(lambda: letters(settings).get(Reason.UNKNOWN_UNIT) == bad, "every refusal kept")
-    finally:
-        gateway.kill()
-    assert letters(settings) == {Reason.UNKNOWN_UNIT: bad}
-    assert platform.counted == 20
-    # The will speaks for a gateway that cannot.
-    await eventually(lambda: not publisher.states[-1]["online"], "STATE offline")
