@@ -7,12 +7,14 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qilu_common import private_files
+
+_T = TypeVar("_T")
 
 SUFFIXES = ("-wal", "-shm", "")
 """Suffixes of a file's WAL and its index, removed before the file itself: a WAL left behind would be applied
@@ -111,6 +113,25 @@ def sync(path: Path) -> None:
     """Sync the file and its directory entry to disk."""
     for each in (path, path.parent):
         private_files.sync(each)
+
+
+def salvage(
+    damaged: Path,
+    saved: Path,
+    open_new: Callable[[Path], sqlite3.Connection],
+    save: Callable[[Path, sqlite3.Connection], _T],
+) -> _T:
+    """Write what `save` reads from the damaged file into a new file, `saved`, which is on disk then; returns
+    what `save` returns."""
+    remove_file(saved)
+    try:
+        with closing(open_new(saved)) as target:
+            found = save(damaged, target)
+        sync(saved)
+    except BaseException:
+        remove_file(saved)
+        raise
+    return found
 
 
 def save_readable(damaged: Path, target: sqlite3.Connection) -> dict[str, int]:

@@ -32,10 +32,9 @@ from qilu_gateway.sqlite_files import (
     is_damage,
     is_passing,
     open_private,
-    remove_file,
     rename_file,
+    salvage,
     save_readable,
-    sync,
     write_copy,
 )
 
@@ -178,14 +177,7 @@ class StateFile:
     def _salvage(self, error: sqlite3.Error) -> None:
         """Set the damaged file aside, and continue with its readable rows."""
         self._close_connections()
-        remove_file(self._saved)
-        try:
-            with contextlib.closing(self._open(self._saved)) as target:
-                rows = save_readable(self._path, target)
-            sync(self._saved)
-        except BaseException:
-            remove_file(self._saved)
-            raise
+        rows = salvage(self._path, self._saved, self._open, save_readable)
         aside = self._path.with_name(f"gateway.damaged-{wall_ms()}.sqlite")
         with self._reading:
             self._close_reader()

@@ -21,80 +21,6 @@ from qilu_stores import open_store
 _T = TypeVar("_T")
 
 
-class CellStores:
-    """Implements `Store`. Writes go to the first cell's store: only the platform's own figures."""
-
-    def __init__(self, cells: Cells, token: str | None) -> None:
-        """Opens nothing. Raises ConfigError for a URL that names no store."""
-        self._cells = cells
-        self._by_url = {url: open_store(url, token) for url in cells.stores}
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        for store in self._by_url.values():
-            await self._stack.enter_async_context(store)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
-
-    def of(self, county: str) -> PlatformStore:
-        """The store of a county's readings: a cell that is unavailable does not concern the others."""
-        return Several([self._by_url[url] for url in self._cells.stores_of(county)])
-
-    @property
-    def _all(self) -> Several:
-        return Several(list(self._by_url.values()))
-
-    async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
-        await self._by_url[self._cells.stores[0]].write(points, columns)
-
-    async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
-        return await self._all.latest(measurement, tags)
-
-    async def series(
-        self,
-        measurement: str,
-        tags: Mapping[str, str],
-        fields: Sequence[str],
-        start_ms: int,
-        end_ms: int,
-        every_ms: int | None = None,
-        aggregate: Aggregate = "mean",
-    ) -> list[Row]:
-        return await self._all.series(measurement, tags, fields, start_ms, end_ms, every_ms, aggregate)
-
-    async def newest(
-        self, measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
-    ) -> list[Point]:
-        return await self._all.newest(measurement, having, start_ms, end_ms, limit)
-
-    async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
-        return await self._all.count_by(measurement, tag, start_ms, end_ms)
-
-    def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
-        return self._all.scan(measurement, start_ms, end_ms)
-
-    async def count(self, measurement: str) -> int:
-        stores = self._by_url.values()
-        return sum(await asyncio.gather(*(store.count(measurement) for store in stores)))
-
-    async def count_duplicates(self, measurement: str) -> int:
-        """Within each store; `qilu verify` finds those in two stores."""
-        stores = self._by_url.values()
-        return sum(await asyncio.gather(*(store.count_duplicates(measurement) for store in stores)))
-
-    async def ping(self) -> None:
-        await asyncio.gather(*(store.ping() for store in self._by_url.values()))
-
-
-def store_of(store: PlatformStore, county: str) -> PlatformStore:
-    """The part of a store that holds the readings of a county."""
-    return store.of(county) if isinstance(store, CellStores) else store
-
-
 class Several:
     """Implements `PlatformStore` for reading: asks several stores at once and puts the answers together."""
 
@@ -149,6 +75,49 @@ class Several:
         for store in self._stores:
             async for chunk in store.scan(measurement, start_ms, end_ms):
                 yield chunk
+
+
+class CellStores(Several):
+    """Implements `Store`. Writes go to the first cell's store: only the platform's own figures."""
+
+    def __init__(self, cells: Cells, token: str | None) -> None:
+        """Opens nothing. Raises ConfigError for a URL that names no store."""
+        self._cells = cells
+        self._by_url = {url: open_store(url, token) for url in cells.stores}
+        self._stack = AsyncExitStack()
+        super().__init__(list(self._by_url.values()))
+
+    async def __aenter__(self) -> Self:
+        for store in self._stores:
+            await self._stack.enter_async_context(store)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    def of(self, county: str) -> PlatformStore:
+        """The store of a county's readings: a cell that is unavailable does not concern the others."""
+        return Several([self._by_url[url] for url in self._cells.stores_of(county)])
+
+    async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
+        await self._by_url[self._cells.stores[0]].write(points, columns)
+
+    async def count(self, measurement: str) -> int:
+        return sum(await self._ask(lambda store: store.count(measurement)))
+
+    async def count_duplicates(self, measurement: str) -> int:
+        """Within each store; `qilu verify` finds those in two stores."""
+        return sum(await self._ask(lambda store: store.count_duplicates(measurement)))
+
+    async def ping(self) -> None:
+        await self._ask(lambda store: store.ping())
+
+
+def store_of(store: PlatformStore, county: str) -> PlatformStore:
+    """The part of a store that holds the readings of a county."""
+    return store.of(county) if isinstance(store, CellStores) else store
 
 
 def _joined(found: Sequence[Sequence[Row]], aggregate: Aggregate) -> list[Row]:

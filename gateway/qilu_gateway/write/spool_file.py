@@ -8,7 +8,6 @@ import sqlite3
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,7 +24,7 @@ from qilu_gateway.sqlite_files import (
     is_damage,
     remove_file,
     rename_file,
-    sync,
+    salvage,
     write_copy,
 )
 from qilu_gateway.write import spool_bodies
@@ -294,14 +293,7 @@ class SpoolFile:
         """Set the file aside and continue with its readable batches; returns the number of readings in
         unreadable batches, as far as their rows are readable."""
         self.close()
-        remove_file(self._saved)
-        try:
-            with closing(connect(self._saved, new=True)) as target:
-                corrupt = save_readable(self._path, target)
-            sync(self._saved)
-        except BaseException:
-            remove_file(self._saved)
-            raise
+        corrupt = salvage(self._path, self._saved, lambda path: connect(path, new=True), save_readable)
         aside = self._path.with_name(f"spool.damaged-{wall_ms()}.sqlite")
         rename_file(self._path, aside)
         self._saved.rename(self._path)
