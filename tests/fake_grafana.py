@@ -4,12 +4,9 @@ answers of Grafana (200, 401, 404, 409, 412). It renders nothing and validates n
 
 from __future__ import annotations
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = tuple[int, dict[str, Any]]
+from json_server import Answer, Asked, JsonServer
 
 
 class FakeGrafana:
@@ -21,37 +18,18 @@ class FakeGrafana:
         self.folders: dict[str, dict[str, Any]] = {}
         self.boards: dict[str, dict[str, Any]] = {}
         self.writes: list[str] = []
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer(*fake._get(self.path, self.headers["Authorization"]))
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self._answer(*fake._post(self.path, self.headers["Authorization"], body))
-
-            def _answer(self, status: int, content: dict[str, Any]) -> None:
-                body = json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = JsonServer(self._answer)
+        self.url = self._server.url
 
     def __enter__(self) -> FakeGrafana:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
+
+    def _answer(self, asked: Asked) -> Answer:
+        path, key = asked.path, asked.headers["Authorization"]
+        return self._get(path, key) if asked.method == "GET" else self._post(path, key, asked.body)
 
     def _denied(self, key: str | None) -> Answer | None:
         return None if key == f"Bearer {self.token}" else (401, {"message": "Invalid API key"})

@@ -12,10 +12,8 @@ import secrets
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import httpx
 import msgspec
 import paho.mqtt.client as paho
 import paho_clients
+from json_server import JsonServer
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import Reason
 from qilu_contract.wire import sparkplug, topics
@@ -70,7 +69,7 @@ class FakePlatform:
         self.problems: list[dict[str, Any]] | None = []
         """As they were reported; None for an older platform, which does not know of them."""
         self.epoch = "one"
-        self._server: ThreadingHTTPServer | None = None
+        self._server: JsonServer | None = None
         self._port = 0
         self.start()
 
@@ -90,34 +89,15 @@ class FakePlatform:
         }
 
     def start(self) -> None:
-        platform = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer({})
-
-            def do_POST(self) -> None:
-                self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-            def _answer(self, body: dict[str, Any]) -> None:
-                status, answer = platform.answer(self.path, self.headers["Authorization"], body)
-                content = b"" if answer is None else json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
-        self._port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self._server = JsonServer(
+            lambda asked: self.answer(asked.path, asked.headers["Authorization"], asked.body or {}),
+            port=self._port,
+        )
+        self._port = self._server.port
 
     def stop(self) -> None:
         assert self._server is not None
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
     def answer(self, path: str, key: str | None, body: dict[str, Any]) -> tuple[int, dict[str, Any] | None]:
         if key != "Bearer ingest-key":

@@ -80,7 +80,7 @@ def test_mistakes_are_told_in_one_sentence(grafana: FakeGrafana) -> None:
     assert clash.returncode == 1
     assert "--dry-run" in clash.stderr
     away = FakeGrafana("secret")
-    away._server.server_close()
+    away._server.close()
     gone = push(away, *STORE)
     assert gone.returncode == 1
     for said in (unknown, no_store, clash, gone):

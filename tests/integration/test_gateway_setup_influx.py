@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from json_server import Answer, Asked, JsonServer
 from qilu_gateway.setup_influx import main
 
 NOT_FOUND = "not found"
@@ -24,96 +22,71 @@ class FakeInflux2:
         self.orgs = [{"id": "0000000000000001", "name": "qilu"}, {"id": "0000000000000002", "name": "other"}]
         self.buckets: list[dict[str, Any]] = []
         self.tokens: list[dict[str, Any]] = []
-        fake = self
+        self.server = JsonServer(self._answer, {"X-Influxdb-Version": "v2.7.12"})
+        self.url = self.server.url
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                target = urlsplit(self.path)
-                asked = {name: values[0] for name, values in parse_qs(target.query).items()}
-                if target.path == "/ping":
-                    return self._answer(204, None)
-                if not self._token():
-                    return self._refuse(401, "unauthorized", "unauthorized access")
-                if target.path == "/api/v2/orgs":
-                    found = [org for org in fake.orgs if asked.get("org", org["name"]) == org["name"]]
-                    if not found:
-                        return self._refuse(404, NOT_FOUND, f'organization name "{asked["org"]}" not found')
-                    return self._answer(200, {"orgs": found})
-                found = [
-                    bucket
-                    for bucket in fake.buckets
-                    if bucket["name"] == asked["name"]
-                    and asked.get("orgID", bucket["orgID"]) == bucket["orgID"]
-                    and self._may("read", bucket)
-                ]
-                if not found:
-                    return self._refuse(404, NOT_FOUND, f'bucket "{asked["name"]}" not found')
-                return self._answer(200, {"buckets": found})
+    def _answer(self, asked: Asked) -> Answer:
+        target = urlsplit(asked.path)
+        if asked.method == "PATCH":
+            [bucket] = [each for each in self.buckets if asked.path.endswith(each["id"])]
+            bucket.update(asked.body)
+            return 200, bucket
+        if target.path == "/ping":
+            return 204, None
+        value = asked.headers["Authorization"].removeprefix("Token ")
+        known = [{"token": "admin"}, *self.tokens]
+        token = next((token for token in known if token["token"] == value), None)
+        if not token:
+            return refusal(401, "unauthorized", "unauthorized access")
+        given = {name: values[0] for name, values in parse_qs(target.query).items()}
+        if target.path == "/write":
+            return self._write(token, given["db"])
+        if asked.method == "POST":
+            kept = self.buckets if target.path == "/api/v2/buckets" else self.tokens
+            made = asked.body | {"id": f"{len(kept) + 1:016x}", "token": f"token-{len(kept) + 1}"}
+            kept.append(made)
+            return 201, made
+        if target.path == "/api/v2/orgs":
+            found = [org for org in self.orgs if given.get("org", org["name"]) == org["name"]]
+            if not found:
+                return refusal(404, NOT_FOUND, f'organization name "{given["org"]}" not found')
+            return 200, {"orgs": found}
+        found = [
+            bucket
+            for bucket in self.buckets
+            if bucket["name"] == given["name"]
+            and given.get("orgID", bucket["orgID"]) == bucket["orgID"]
+            and may(token, "read", bucket)
+        ]
+        if not found:
+            return refusal(404, NOT_FOUND, f'bucket "{given["name"]}" not found')
+        return 200, {"buckets": found}
 
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-                target = urlsplit(self.path)
-                if not self._token():
-                    return self._refuse(401, "unauthorized", "unauthorized access")
-                if target.path == "/write":
-                    [name] = parse_qs(target.query)["db"]
-                    found = [
-                        each for each in fake.buckets if each["name"] == name and self._may("read", each)
-                    ]
-                    if not found:
-                        return self._refuse(404, NOT_FOUND, "no dbrp mapping found")
-                    if not self._may("write", found[0]):
-                        return self._refuse(403, "forbidden", "insufficient permissions for write")
-                    return self._refuse(400, "invalid", "writing requires points")
-                kept = fake.buckets if target.path == "/api/v2/buckets" else fake.tokens
-                made = json.loads(body) | {"id": f"{len(kept) + 1:016x}", "token": f"token-{len(kept) + 1}"}
-                kept.append(made)
-                return self._answer(201, made)
+    def _write(self, token: dict[str, Any], database: str) -> Answer:
+        found = [each for each in self.buckets if each["name"] == database and may(token, "read", each)]
+        if not found:
+            return refusal(404, NOT_FOUND, "no dbrp mapping found")
+        if not may(token, "write", found[0]):
+            return refusal(403, "forbidden", "insufficient permissions for write")
+        return refusal(400, "invalid", "writing requires points")
 
-            def do_PATCH(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                [bucket] = [each for each in fake.buckets if self.path.endswith(each["id"])]
-                bucket.update(body)
-                self._answer(200, bucket)
 
-            def _token(self) -> dict[str, Any] | None:
-                value = self.headers["Authorization"].removeprefix("Token ")
-                known = [{"token": "admin"}, *fake.tokens]
-                return next((token for token in known if token["token"] == value), None)
+def refusal(status: int, code: str, message: str) -> Answer:
+    return status, {"code": code, "message": message}
 
-            def _may(self, action: str, bucket: dict[str, Any]) -> bool:
-                token = self._token() or {}
-                return token["token"] == "admin" or any(
-                    permission["action"] == action and permission["resource"]["id"] == bucket["id"]
-                    for permission in token["permissions"]
-                )
 
-            def _refuse(self, status: int, code: str, message: str) -> None:
-                self._answer(status, {"code": code, "message": message})
-
-            def _answer(self, status: int, content: object) -> None:
-                body = b"" if content is None else json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("X-Influxdb-Version", "v2.7.12")
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+def may(token: dict[str, Any], action: str, bucket: dict[str, Any]) -> bool:
+    return token["token"] == "admin" or any(
+        permission["action"] == action and permission["resource"]["id"] == bucket["id"]
+        for permission in token["permissions"]
+    )
 
 
 @pytest.fixture
 def influx2() -> Iterator[FakeInflux2]:
     fake = FakeInflux2()
     yield fake
-    fake.server.shutdown()
-    fake.server.server_close()
+    fake.server.close()
 
 
 def arguments(url: str, database: str, folder: Path, *more: str) -> list[str]:
