@@ -15,7 +15,6 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Self
 
 import structlog
@@ -215,9 +214,7 @@ class HttpServer:
             await self._serving
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._serving is not None, "not entered"
         self._server.should_exit = True
         await self._serving

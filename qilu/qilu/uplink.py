@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from qilu_common.broker import BrokerAddress
@@ -47,9 +46,7 @@ class Uplink:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._hang_up()
 
     async def publish(self, topics: Sequence[str], payloads: Sequence[bytes]) -> None:

@@ -351,6 +351,20 @@ async def test_nothing_is_published_while_the_host_is_away_and_all_of_it_later(
         assert times == sorted(times, key=lambda ts_ms: ts_ms or 0)
 
 
+async def end_with_every_reading(
+    observer: Observer, stop: asyncio.Event, task: asyncio.Task[RunReport]
+) -> None:
+    """Wait for more data, end the run, and compare what arrived with what was made."""
+    behind = len(observer.of("DDATA"))
+    await until(lambda: len(observer.of("DDATA")) > behind + UNITS, "more data")
+    stop.set()
+    report = await asyncio.wait_for(task, PATIENCE_S)
+    wanted = expected(report.until_ms)
+    await until(lambda: len(observer.readings()) == len(wanted), "all readings")
+    assert observer.readings() == wanted
+    assert report.readings_acked == report.readings_made == len(wanted)
+
+
 async def test_the_host_going_away_and_coming_back_loses_and_invents_nothing(
     mosquitto: Any, observer: Observer
 ) -> None:
@@ -366,14 +380,7 @@ async def test_the_host_going_away_and_coming_back_loses_and_invents_nothing(
         for node in nodes:
             sessions = [p.metrics[0].value for topic, p in observer.of("NBIRTH") if topic.node == node]
             assert sessions == sorted(set(sessions))
-        behind = len(observer.of("DDATA"))
-        await until(lambda: len(observer.of("DDATA")) > behind + UNITS, "more data")
-        stop.set()
-        report = await asyncio.wait_for(task, PATIENCE_S)
-    wanted = expected(report.until_ms)
-    await until(lambda: len(observer.readings()) == len(wanted), "all readings")
-    assert observer.readings() == wanted
-    assert report.readings_acked == report.readings_made == len(wanted)
+        await end_with_every_reading(observer, stop, task)
 
 
 async def test_a_rebirth_repeats_values_with_their_own_times_and_adds_no_reading(
@@ -390,14 +397,7 @@ async def test_a_rebirth_repeats_values_with_their_own_times_and_adds_no_reading
         assert births() == 1
         observer.command(node, sparkplug.Metric(name="Node Control/Rebirth", value=True))
         await until(lambda: births() == 2, "the rebirth")
-        behind = len(observer.of("DDATA"))
-        await until(lambda: len(observer.of("DDATA")) > behind + UNITS, "data after the rebirth")
-        stop.set()
-        report = await asyncio.wait_for(task, PATIENCE_S)
-    wanted = expected(report.until_ms)
-    await until(lambda: len(observer.readings()) == len(wanted), "all readings")
-    assert observer.readings() == wanted
-    assert report.readings_acked == len(wanted)
+        await end_with_every_reading(observer, stop, task)
     mine = [
         (t, p) for t, p in observer.of("NBIRTH", "DBIRTH", "DDATA", "NDATA") if t.node == node.enterprise.id
     ]
@@ -440,24 +440,6 @@ async def test_hostile_commands_do_not_hurt_a_node(mosquitto: Any, observer: Obs
     assert observer.readings() == wanted
     births = sum(topic.node == name for topic, _ in observer.of("NBIRTH"))
     assert 2 <= births <= 2 + report.seconds / 2.0  # two hundred commands, one rebirth in two seconds
-
-
-async def test_a_broker_that_restarts_costs_no_reading(mosquitto: Any, observer: Observer) -> None:
-    observer.host(online=True)
-    async with running(config(mosquitto, speed=100.0)) as (stop, task):
-        await until(lambda: len(observer.of("DDATA")) > 3 * UNITS, "data")
-        births = len(observer.of("NBIRTH"))
-        mosquitto.stop()
-        mosquitto.start()
-        await until(lambda: len(observer.of("NBIRTH")) >= 2 * births, "every node to be born again")
-        behind = len(observer.of("DDATA"))
-        await until(lambda: len(observer.of("DDATA")) > behind + UNITS, "more data")
-        stop.set()
-        report = await asyncio.wait_for(task, PATIENCE_S)
-    wanted = expected(report.until_ms)
-    await until(lambda: len(observer.readings()) >= len(wanted), "all readings")
-    assert observer.readings() == wanted
-    assert report.readings_acked == report.readings_made == len(wanted)
 
 
 async def test_a_full_buffer_drops_the_oldest_and_counts_it(mosquitto: Any, observer: Observer) -> None:

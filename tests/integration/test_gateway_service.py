@@ -345,25 +345,6 @@ async def test_a_refused_key_keeps_the_gateway_offline(
         assert (await get(gateway, "/healthz")).status_code == 503
 
 
-async def test_a_broker_that_restarts_is_found_again(
-    settings: Settings, platform: FakePlatform, mosquitto: Any, publisher: Publisher
-) -> None:
-    platform.register("m1")
-    async with online(settings) as gateway:
-        publisher.send_all([telemetry("m1", motor(second)) for second in range(100)])
-        await eventually(lambda: gateway.counters.stored == 100, "stored")
-        mosquitto.stop()
-        await eventually(lambda: not gateway.online, "offline")
-        mosquitto.start()
-        await eventually(lambda: gateway.online, "online")
-        again = Publisher(mosquitto)
-        again.send_all([telemetry("m1", motor(second)) for second in range(100, 200)])
-        await eventually(lambda: gateway.counters.stored == 200, "stored")
-        await eventually(lambda: again.states and again.states[-1]["online"], "STATE online")
-        again.close()
-    assert await stored(settings) == 200
-
-
 async def test_what_comes_again_while_in_flight_counts_once(
     settings: Settings, platform: FakePlatform, mosquitto: Any, publisher: Publisher, influxdb: Any
 ) -> None:

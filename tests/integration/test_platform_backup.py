@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +65,24 @@ async def run(*command: str) -> None:
     await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, timeout=HUNG_S)
 
 
-async def test_an_embedded_registry_is_copied_while_it_serves(tmp_path: Path) -> None:
-    url, copy = f"sqlite:///{tmp_path}/registry.sqlite", tmp_path / "copy.sqlite"
-    async with asyncio.timeout(HUNG_S), serve(url) as service, client_of(service) as client:
+async def copied_while_it_serves(url: str, copying: Coroutine[Any, Any, None]) -> tuple[int, int]:
+    """Units that were registered before the copy, and after it."""
+    async with serve(url) as service, client_of(service) as client:
         body = {"id": OWNER, "name": "E", "county": "370202", "industry": "C31"}
         await client.post("/v1/enterprises", json=body)
         stop = asyncio.Event()
         writing = asyncio.create_task(write_without_end(client, stop))
         while (before := await registered(client)) < 1_000:
             await asyncio.sleep(0.02)
-        await asyncio.to_thread(back_up, url, copy)
+        await copying
         stop.set()
-        total = await writing
+        return before, await writing
+
+
+async def test_an_embedded_registry_is_copied_while_it_serves(tmp_path: Path) -> None:
+    url, copy = f"sqlite:///{tmp_path}/registry.sqlite", tmp_path / "copy.sqlite"
+    async with asyncio.timeout(HUNG_S):
+        before, total = await copied_while_it_serves(url, asyncio.to_thread(back_up, url, copy))
         await check(f"sqlite:///{copy}", before, total)
         with pytest.raises(ConfigError, match="exists: name a new file"):
             back_up(url, copy)
@@ -88,16 +95,9 @@ async def test_an_embedded_registry_is_copied_while_it_serves(tmp_path: Path) ->
 async def test_a_dump_of_postgresql_is_restored(tmp_path: Path, postgres: Any, postgres_url: str) -> None:
     dump = str(tmp_path / "registry.dump")
     postgres.execute("DROP DATABASE IF EXISTS restored")
-    async with asyncio.timeout(HUNG_S), serve(postgres_url) as service, client_of(service) as client:
-        body = {"id": OWNER, "name": "E", "county": "370202", "industry": "C31"}
-        await client.post("/v1/enterprises", json=body)
-        stop = asyncio.Event()
-        writing = asyncio.create_task(write_without_end(client, stop))
-        while (before := await registered(client)) < 1_000:
-            await asyncio.sleep(0.02)
-        await run("pg_dump", "--format=custom", f"--file={dump}", postgres_url)
-        stop.set()
-        total = await writing
+    async with asyncio.timeout(HUNG_S):
+        dumping = run("pg_dump", "--format=custom", f"--file={dump}", postgres_url)
+        before, total = await copied_while_it_serves(postgres_url, dumping)
         await asyncio.to_thread(postgres.execute, "CREATE DATABASE restored")
         restored = postgres.url("restored")
         await run("pg_restore", f"--dbname={restored}", "--exit-on-error", dump)

@@ -32,7 +32,7 @@ from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.errors import ConfigError
 from qilu_contract.wire.clock import wall_ms
 from qilu_platform.app import create_app
-from qilu_platform.audit import Difference, audit
+from qilu_platform.audit import audit
 from qilu_platform.counting.activity import active_hours
 from qilu_platform.counting.programme import points, programme, read_counts
 from qilu_platform.database import migrations
@@ -548,29 +548,6 @@ def test_contracts_end_in_bulk_as_one_by_one(new_database: NewDatabase) -> None:
     assert counts["province", PROVINCE, "enterprises_current"] == 1
     assert counts["kind", "business", "contracts_current"] == 0
     assert counts["kind", "equipment", "contracts_current"] == 1
-
-
-def test_the_audit_finds_what_was_changed_by_hand(new_database: NewDatabase) -> None:
-    url = new_database()
-    with writing(url) as write:
-        write(lambda connection: register_enterprises(connection, numbered(enterprise_row("e1", "370202"))))
-        write(lambda connection: register_units(connection, numbered(unit_row("u1", "motor", "e1"))))
-        write(lambda connection: report(connection, [("u1", 1)], first=True))
-        engine = open_engine(url)
-        try:
-            assert audit(engine) == []
-            change = "UPDATE counters SET value = 7 WHERE name = 'units_onboarded' AND scope = 'county'"
-            write(lambda connection: connection.execute(text(change)))
-            found = {
-                (each.scope, each.code, each.name) for each in audit(engine) if isinstance(each, Difference)
-            }
-            assert found == {("county", "370202", "units_onboarded"), ("city", "370200", "units_onboarded")}
-            assert "counter 7, ledger 1, the registry holds 1" in str(audit(engine)[0])
-            write(lambda connection: connection.execute(text(change.replace("7", "1"))))
-            write(lambda connection: connection.execute(text("UPDATE units SET on_cloud_ms = NULL")))
-            assert {each.registry for each in audit(engine) if isinstance(each, Difference)} == {0}
-        finally:
-            engine.dispose()
 
 
 @pytest.mark.parametrize("statement", ["UPDATE ledger SET count = 2", "DELETE FROM ledger"])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from column_fuzz import T0, Device
 from column_oracle import Outcome, sorted_readings
+from empty_state import EmptyState
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.equipment import EquipmentClass
 from qilu_contract.wire import json_columns, sparkplug, topics
@@ -31,16 +32,6 @@ LATEST_MS = T0 + 600_000
 RECEIPT_MS = T0 + 1
 Found = dict[int, list[tuple[int, dict[str, Any]]]]
 """Readings by the place of their message."""
-
-
-class Nothing:
-    """A state file in which nothing is found."""
-
-    def read(self, _query: str, _values: tuple[object, ...]) -> None:
-        return None
-
-    def read_all(self, _query: str, _values: tuple[object, ...]) -> list[tuple[object, ...]]:
-        return []
 
 
 @pytest.fixture
@@ -133,7 +124,7 @@ def by_names(
 def test_sparkplug_by_column_is_what_it_is_one_by_one(classes: list[EquipmentClass]) -> None:
     chance = random.Random(SEED)
     columns = SparkplugColumns()
-    decoder = Decoder(Births(Nothing()), 1 << 20)  # type: ignore[arg-type]
+    decoder = Decoder(Births(EmptyState()), 1 << 20)  # type: ignore[arg-type]
     devices: list[Device] = []
     tables: list[BirthTable] = []
     for n in range(60):

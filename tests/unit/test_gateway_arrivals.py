@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from empty_state import EmptyState
 from hypothesis import given
 from hypothesis import strategies as st
 from qilu_common.mqtt.codec import encode_pubacks
@@ -14,15 +15,8 @@ from qilu_gateway.read.arrivals import Arrival, Settling, Window
 from qilu_gateway.read.edge_nodes import EdgeNodes, SequenceNumbers
 
 
-class _Nothing:
-    """A state file in which nothing is found."""
-
-    def read(self, _query: str, _values: tuple[object, ...]) -> None:
-        return None
-
-
 def edge_nodes(count: int) -> EdgeNodes:
-    nodes = EdgeNodes(_Nothing())  # type: ignore[arg-type]
+    nodes = EdgeNodes(EmptyState())  # type: ignore[arg-type]
     for number in range(count):
         nodes.find("370202", f"e{number}")
     return nodes

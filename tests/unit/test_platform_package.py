@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,6 @@ from qilu_platform.imports.parsing import numbered_rows, parse
 from qilu_platform.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_the_folder_platform_does_not_shadow_the_standard_library() -> None:
-    assert not (ROOT / "platform" / "__init__.py").exists()
-    assert platform.python_version()
 
 
 def test_every_event_has_effects_and_onboarding_is_never_taken_back() -> None:

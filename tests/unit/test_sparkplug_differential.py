@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from empty_state import EmptyState
 from qilu_contract.catalogue.classes import CATALOGUE, Signal
 from qilu_contract.readings import Reading
 from qilu_contract.wire.sparkplug_columns import SparkplugColumns, integers
@@ -87,16 +88,6 @@ class Node:
     devices: list[Device]
     bd_seq: int = -1
     seq: int = 0
-
-
-class Nothing:
-    """A state file in which nothing is found."""
-
-    def read(self, _query: str, _values: tuple[object, ...]) -> None:
-        return None
-
-    def read_all(self, _query: str, _values: tuple[object, ...]) -> list[tuple[object, ...]]:
-        return []
 
 
 def number(chance: random.Random, signal: Signal, datatype: int) -> tuple[Any, float | int | bool]:
@@ -311,7 +302,7 @@ def test_what_another_encoder_sends_is_stored_as_it_was_meant(monkeypatch: pytes
         "load": replace(speed, name="load", resolution=1.0),
     }
     monkeypatch.setitem(checking.SIGNALS, "trial", trial)  # type: ignore[arg-type]
-    births = Births(Nothing())  # type: ignore[arg-type]
+    births = Births(EmptyState())  # type: ignore[arg-type]
     decoder = Decoder(births, 256 * 1024)
     readings: dict[str, list[tuple[Reading, dict[str, Any]]]] = {}
     columns, sent = SparkplugColumns(), list[Sent]()

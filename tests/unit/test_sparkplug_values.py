@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from empty_state import EmptyState
 from hypothesis import given
 from hypothesis import strategies as st
 from qilu_contract import sparkplug_b_pb2 as pb
@@ -31,19 +32,9 @@ NOW = T0 + 10**9
 BITS = {DataType.INT8: 8, DataType.INT16: 16, DataType.INT32: 32, DataType.INT64: 64}
 
 
-class _Nothing:
-    """A state file in which nothing is found."""
-
-    def read(self, _query: str, _values: tuple[object, ...]) -> None:
-        return None
-
-    def read_all(self, _query: str, _values: tuple[object, ...]) -> list[tuple[object, ...]]:
-        return []
-
-
 @pytest.fixture
 def decoder() -> Decoder:
-    return Decoder(Births(_Nothing()), 64 * 1024)  # type: ignore[arg-type]
+    return Decoder(Births(EmptyState()), 64 * 1024)  # type: ignore[arg-type]
 
 
 def send(decoder: Decoder, type_: topics.MessageType, message: pb.Payload | bytes) -> Decoded:
