@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from qilu_contract.catalogue.classes import CATALOGUE, OWN, EquipmentClass
-from qilu_contract.catalogue.equipment import MARKS, WAYS, Fault
+from qilu_contract.catalogue.equipment import DIRECTIONS, MARKS, Fault
 from qilu_contract.errors import ConfigError
 
 from qilu_devices.classes import KERNELS
@@ -204,7 +204,7 @@ def _faults(equipment: EquipmentClass, pictures: str) -> Iterator[str]:
         yield ""
         yield f"### {fault.name.replace('_', '-')}"
         yield ""
-        signs = ", ".join(f"`{sign.signal}` {WAYS[sign.way]}" for sign in fault.shows)
+        signs = ", ".join(f"`{sign.signal}` {DIRECTIONS[sign.direction]}" for sign in fault.shows)
         yield f"{fault.title}: {fault.signature}. In the signals: {signs}."
         yield ""
         yield f"![{fault.title}]({pictures}/{picture_name(fault)})"

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from qilu_contract.catalogue.equipment import WAYS, EquipmentClass, Signal
+from qilu_contract.catalogue.equipment import DIRECTIONS, EquipmentClass, Signal
 
 from qilu_devices.noise import Values
 from qilu_devices.twins import ONSET, Twins
@@ -54,7 +54,7 @@ def draw_fault(equipment: EquipmentClass, twins: Twins, path: Path) -> None:
         axis.axvline(developed, color="#d9b77e", lw=0.8, ls=":")
         _line(axis, signal, twins.hours, twins.faulty[sign.signal], _FAULTY)
         axis.plot(twins.hours, twins.sound[sign.signal], color=_SOUND, lw=0.9)
-        axis.set_title(f"{sign.signal} ({signal.unit}): {WAYS[sign.way]}", fontsize=8, loc="left")
+        axis.set_title(f"{sign.signal} ({signal.unit}): {DIRECTIONS[sign.direction]}", fontsize=8, loc="left")
     axes[0].text(
         1.0, 1.06, "shaded: from onset to repair; dotted: fully developed; grey: the healthy twin",
         transform=axes[0].transAxes, fontsize=6.5, ha="right",

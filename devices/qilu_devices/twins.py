@@ -82,7 +82,7 @@ class Twins:
         during = slice(self.profile.developed, self.profile.repair)
         without, with_ = self.sound[sign.signal][during], self.faulty[sign.signal][during]
         change = float(np.mean(with_ - without))
-        match sign.way:
+        match sign.direction:
             case "+":
                 return change > 0.0
             case "-":

@@ -173,8 +173,8 @@ class Figures:
     def points(self) -> list[Point]:
         now_ms, by_reason = wall_ms(), self._meter.by_reason
         points = [Point("pipeline", (self._host,), now_ms, self._meter.fields())]
-        told_ms, told = self._letters
-        if by_reason != told or now_ms >= told_ms + LETTERS_EVERY_MS:
+        written_ms, written = self._letters
+        if by_reason != written or now_ms >= written_ms + LETTERS_EVERY_MS:
             self._letters = now_ms, by_reason.copy()
             points += rollups.dead_letter_points(self._host, by_reason, now_ms)
         return points + self._hours.fold(points)

@@ -37,26 +37,26 @@ WAIT_S = 120.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 fine, 1 failed, 2 wrong usage."""
-    given = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        token = None if given.token_file is None else _read(given.token_file)
-        if _version(given.url, given.wait).startswith("1."):
+        token = None if options.token_file is None else _read(options.token_file)
+        if _version(options.url, options.wait).startswith("1."):
             # A token of 2.x is no log-in: this server was put in its place.
-            _prepare_1x(given, token if token and ":" in token else None)
+            _prepare_1x(options, token if token and ":" in token else None)
         elif token is None:
             raise ConfigError("InfluxDB 2.x wants an admin token: give --token-file.")
         else:
-            _prepare_2x(given, token)
+            _prepare_2x(options, token)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except (QiluError, influx.rest.ApiException, httpx2.HTTPError) as error:
-        sys.stderr.write(f"InfluxDB at {given.url} could not be prepared: {_sentence(error, given)}\n")
+        sys.stderr.write(f"InfluxDB at {options.url} could not be prepared: {_sentence(error, options)}\n")
         return 1
     return 0
 
 
-def _sentence(error: Exception, given: argparse.Namespace) -> str:
+def _sentence(error: Exception, options: argparse.Namespace) -> str:
     status = getattr(error, "status", None)
     if status is None:
         return str(error)
@@ -64,7 +64,7 @@ def _sentence(error: Exception, given: argparse.Namespace) -> str:
         message = json.loads(getattr(error, "body", None) or "{}").get("message", "")
     except (ValueError, AttributeError):
         message = ""
-    hint = f" (is the token in {given.token_file} an administrator's?)" if status in (401, 403) else ""
+    hint = f" (is the token in {options.token_file} an administrator's?)" if status in (401, 403) else ""
     return f"it answered {status}{f': {message}' if message else ''}{hint}."
 
 
@@ -103,9 +103,12 @@ def _version(url: str, wait_s: float) -> str:
         time.sleep(0.5)
 
 
-def _prepare_1x(given: argparse.Namespace, admin: str | None) -> None:
-    name, files = given.database, [("gateway", given.write_token_file), ("reader", given.read_token_file)]
-    _execute_1x(given, admin, f"CREATE DATABASE {_quoted(name)}")
+def _prepare_1x(options: argparse.Namespace, admin: str | None) -> None:
+    name, files = (
+        options.database,
+        [("gateway", options.write_token_file), ("reader", options.read_token_file)],
+    )
+    _execute_1x(options, admin, f"CREATE DATABASE {_quoted(name)}")
     log.info("database is there", database=name)
     for who, path in files:
         if _filled(path):
@@ -116,20 +119,22 @@ def _prepare_1x(given: argparse.Namespace, admin: str | None) -> None:
             continue
         user, right = f"{name}-{who}", "ALL" if who == "gateway" else "READ"
         # The password of an existing user is lost with its file.
-        _execute_1x(given, admin, f"DROP USER {_quoted(user)}", may_fail=True)
-        _execute_1x(given, admin, f"CREATE USER {_quoted(user)} WITH PASSWORD '{password}'")
-        _execute_1x(given, admin, f"GRANT {right} ON {_quoted(name)} TO {_quoted(user)}")
+        _execute_1x(options, admin, f"DROP USER {_quoted(user)}", may_fail=True)
+        _execute_1x(options, admin, f"CREATE USER {_quoted(user)} WITH PASSWORD '{password}'")
+        _execute_1x(options, admin, f"GRANT {right} ON {_quoted(name)} TO {_quoted(user)}")
         _save(path, f"{user}:{password}")
         log.info("user made", user=user, file=str(path))
 
 
 def _execute_1x(
-    given: argparse.Namespace, admin: str | None, statement: str, *, may_fail: bool = False
+    options: argparse.Namespace, admin: str | None, statement: str, *, may_fail: bool = False
 ) -> None:
     """Execute a statement. Raises QiluError when the server rejects it."""
     user, _, password = (admin or "").partition(":")
     auth = (user, password) if admin else None
-    answer = httpx2.post(f"{given.url}/query", data={"q": statement}, auth=auth, timeout=30, trust_env=False)
+    answer = httpx2.post(
+        f"{options.url}/query", data={"q": statement}, auth=auth, timeout=30, trust_env=False
+    )
     try:
         body = answer.json()
     except ValueError:
@@ -138,7 +143,7 @@ def _execute_1x(
         (each["error"] for each in body.get("results", []) if "error" in each), ""
     )
     if answer.status_code in (401, 403):
-        who = "it has users" if admin is None else f"the user in {given.token_file} is no administrator"
+        who = "it has users" if admin is None else f"the user in {options.token_file} is no administrator"
         raise QiluError(f"{who}: put an administrator's user:password into --token-file ({error}).")
     if not may_fail and (error or not answer.is_success):
         raise QiluError(f"it answered {answer.status_code}: {error}")
@@ -149,41 +154,41 @@ def _quoted(name: str) -> str:
     return f'"{escaped}"'
 
 
-def _prepare_2x(given: argparse.Namespace, token: str) -> None:
-    with influx.InfluxDBClient(url=given.url, token=token, org=given.org, timeout=30_000) as client:
-        org = _find_org(client, given)
-        bucket = _find_bucket(client, given.database, org.id)
+def _prepare_2x(options: argparse.Namespace, token: str) -> None:
+    with influx.InfluxDBClient(url=options.url, token=token, org=options.org, timeout=30_000) as client:
+        org = _find_org(client, options)
+        bucket = _find_bucket(client, options.database, org.id)
         if bucket is None:
-            rules = _retention(given.retention_days) if given.retention_days else None
+            rules = _retention(options.retention_days) if options.retention_days else None
             bucket = client.buckets_api().create_bucket(
-                bucket_name=given.database, org=org, retention_rules=rules
+                bucket_name=options.database, org=org, retention_rules=rules
             )
-            log.info("bucket made", bucket=given.database)
-        elif given.retention_days is not None and _keeps_s(bucket) != given.retention_days * DAY_S:
-            bucket.retention_rules = [_retention(given.retention_days)]
+            log.info("bucket made", bucket=options.database)
+        elif options.retention_days is not None and _keeps_s(bucket) != options.retention_days * DAY_S:
+            bucket.retention_rules = [_retention(options.retention_days)]
             client.buckets_api().update_bucket(bucket=bucket)
-            log.info("retention changed", bucket=given.database, days=given.retention_days)
+            log.info("retention changed", bucket=options.database, days=options.retention_days)
         wanted = [
-            (given.write_token_file, "gateway", ("read", "write")),
-            (given.read_token_file, "reader", ("read",)),
+            (options.write_token_file, "gateway", ("read", "write")),
+            (options.read_token_file, "reader", ("read",)),
         ]
         for path, who, actions in wanted:
             # An existing valid token stays, because other services may use it.
-            if not _still_valid(given, bucket, path, actions):
-                _save(path, _make_token(client, bucket, f"qilu {who} {given.database}", actions))
+            if not _still_valid(options, bucket, path, actions):
+                _save(path, _make_token(client, bucket, f"qilu {who} {options.database}", actions))
                 log.info("token made", of=who, file=str(path))
 
 
-def _find_org(client: Any, given: argparse.Namespace) -> Any:
+def _find_org(client: Any, options: argparse.Namespace) -> Any:
     """Raises ConfigError, which lists the existing organisations."""
     orgs = client.organizations_api().find_organizations()
     for org in orgs:
-        if org.name == given.org:
+        if org.name == options.org:
             return org
     there = ", ".join(sorted(org.name for org in orgs)) or "none"
     raise ConfigError(
-        f"InfluxDB at {given.url} has no organisation {given.org!r}: set --org to one that "
-        f"the token in {given.token_file} sees ({there})."
+        f"InfluxDB at {options.url} has no organisation {options.org!r}: set --org to one that "
+        f"the token in {options.token_file} sees ({there})."
     )
 
 
@@ -221,19 +226,19 @@ def _make_token(client: Any, bucket: Any, description: str, actions: tuple[str, 
     return str(client.authorizations_api().create_authorization(authorization=authorization).token)
 
 
-def _still_valid(given: argparse.Namespace, bucket: Any, path: Path, actions: tuple[str, ...]) -> bool:
+def _still_valid(options: argparse.Namespace, bucket: Any, path: Path, actions: tuple[str, ...]) -> bool:
     """Whether the file holds a token with access to the bucket, including write access if required."""
     if not _filled(path):
         return False
     headers = {"Authorization": f"Token {_read(path)}"}
-    with httpx2.Client(base_url=given.url, headers=headers, timeout=30, trust_env=False) as http:
-        answer = http.get("/api/v2/buckets", params={"name": given.database})
+    with httpx2.Client(base_url=options.url, headers=headers, timeout=30, trust_env=False) as http:
+        answer = http.get("/api/v2/buckets", params={"name": options.database})
         if not answer.is_success or bucket.id not in [each["id"] for each in answer.json()["buckets"]]:
             return False
         if "write" not in actions:
             return True
         # An empty body is rejected as malformed (400), after the permission check.
-        return http.post("/write", params={"db": given.database}).status_code not in (401, 403, 404)
+        return http.post("/write", params={"db": options.database}).status_code not in (401, 403, 404)
 
 
 def _read(path: Path) -> str:

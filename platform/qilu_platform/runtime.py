@@ -205,15 +205,15 @@ async def _open_database(stack: AsyncExitStack, url: str, password: str | None) 
 
 async def _when_it_has_room(work: Callable[[], Awaitable[_T]]) -> _T:
     """Run `work`, retrying while the registry's disk is full; returns its result."""
-    told = False
+    logged = False
     while True:
         try:
             return await work()
         except (DBAPIError, OSError) as error:
             if not has_no_room(error):
                 raise
-            if not told:
-                told = True
+            if not logged:
+                logged = True
                 log.error(
                     "the registry's disk is full: the platform starts when there is room", error=str(error)
                 )

@@ -66,11 +66,11 @@ def test_a_fault_shows_its_signature(name: str, fault: str) -> None:
     sound, faulty = observed(name, None), observed(name, fault)
     during = slice(ONSET, REPAIR)
     for sign in CATALOGUE[name].fault(fault).shows:
-        signal, entry = sign.signal, f"{sign.signal}{sign.way}"
+        signal, entry = sign.signal, f"{sign.signal}{sign.direction}"
         without, with_ = sound[signal][during, AFFECTED], faulty[signal][during, AFFECTED]
         change = float(np.mean(with_ - without))
         step = CATALOGUE[name].signal(signal).resolution
-        match sign.way:
+        match sign.direction:
             case "+":
                 assert change > 0.5 * step, entry
             case "-":
@@ -88,7 +88,7 @@ def test_a_fault_shows_more_the_further_it_has_developed(name: str, fault: str) 
     sound, half, whole = observed(name, None), observed(name, fault, 0.5, REPAIR), observed(name, fault)
     during = slice(ONSET, REPAIR)
     for sign in CATALOGUE[name].fault(fault).shows:
-        if sign.way not in "+-":
+        if sign.direction not in "+-":
             continue
         without, some, much = (series[sign.signal][during, AFFECTED] for series in (sound, half, whole))
         early, late = float(np.mean(some - without)), float(np.mean(much - without))
@@ -118,7 +118,7 @@ def test_a_fault_vanishes_after_the_repair(name: str, fault: str) -> None:
         assert np.mean(faulty["speed"][-60:] == sound["speed"][-60:]) > 0.8
         return
     for sign in CATALOGUE[name].fault(fault).shows:
-        signal, entry = sign.signal, f"{sign.signal}{sign.way}"
+        signal, entry = sign.signal, f"{sign.signal}{sign.direction}"
         if signal in COUNTERS:
             continue
         difference = (faulty[signal] - sound[signal])[:, AFFECTED]

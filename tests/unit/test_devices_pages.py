@@ -52,7 +52,7 @@ def test_a_page_names_every_signal_and_fault_and_has_equations(equipment: Equipm
 def test_what_a_faults_picture_shows_is_its_signature(equipment: EquipmentClass) -> None:
     for fault in equipment.faults:
         pair = twins(equipment, fault)
-        assert any(sign.way != "=" for sign in fault.shows)
+        assert any(sign.direction != "=" for sign in fault.shows)
         missing = {sign.signal for sign in fault.shows if not pair.shows(sign)}
         if fault.name == "reducer_wear":  # one joint of a unit wears, of two that the signature names
             assert missing in ({"torque_2"}, {"torque_3"})

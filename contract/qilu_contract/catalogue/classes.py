@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from qilu_contract.catalogue.equipment import WAYS, EquipmentClass, Fault, SetPoint, Sign, Signal
+from qilu_contract.catalogue.equipment import DIRECTIONS, EquipmentClass, Fault, SetPoint, Sign, Signal
 from qilu_contract.catalogue.tables import read_table
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ EVENTS = ("", "tap", "part", "cycle", "stop")
 
 
 def _sign(row: Row, text: str) -> Sign:
-    for way in WAYS:
-        if text.endswith(way):
-            return Sign(text.removesuffix(way), way)
-    raise ValueError(f"faults.csv: {row['fault']}: {text!r} does not end with one of {' '.join(WAYS)}")
+    for direction in DIRECTIONS:
+        if text.endswith(direction):
+            return Sign(text.removesuffix(direction), direction)
+    raise ValueError(f"faults.csv: {row['fault']}: {text!r} does not end with one of {' '.join(DIRECTIONS)}")
 
 
 def _signal(row: Row) -> Signal:

@@ -66,9 +66,9 @@ class Signal:
         return round(scaled) / scale
 
 
-Way = Literal["+", "-", "~", "=", "^"]
+Direction = Literal["+", "-", "~", "=", "^"]
 
-WAYS: dict[Way, str] = {
+DIRECTIONS: dict[Direction, str] = {
     "+": "up",
     "-": "down",
     "~": "varies more",
@@ -82,7 +82,7 @@ class Sign(NamedTuple):
     """One part of a fault's signature."""
 
     signal: str
-    way: Way
+    direction: Direction
 
 
 @dataclass(frozen=True, slots=True)

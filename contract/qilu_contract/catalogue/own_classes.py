@@ -315,16 +315,18 @@ class _Parser(YamlParser):
     def _follows(self, node: yaml.Node, known: tuple[str, ...]) -> tuple[Follows, ...]:
         found = []
         for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            given = self._mapping(item, "'follows'", ("signal", "factor", "lag"), needed=("signal", "factor"))
-            lag_ms = self._duration(given["lag"], "lag") if "lag" in given else 0
-            factor = self._number(given["factor"], "factor", -_FAR, _FAR)
-            found.append(Follows(self._earlier(given["signal"], known), factor, lag_ms / 1000))
+            entries = self._mapping(
+                item, "'follows'", ("signal", "factor", "lag"), needed=("signal", "factor")
+            )
+            lag_ms = self._duration(entries["lag"], "lag") if "lag" in entries else 0
+            factor = self._number(entries["factor"], "factor", -_FAR, _FAR)
+            found.append(Follows(self._earlier(entries["signal"], known), factor, lag_ms / 1000))
         return tuple(found)
 
     def _counts(self, node: yaml.Node, known: tuple[str, ...]) -> Counts:
-        given = self._mapping(node, "'counts'", ("signal", "factor"), needed=("signal",))
-        factor = self._number(given["factor"], "factor", 0.0, _FAR) if "factor" in given else 1.0
-        return Counts(self._earlier(given["signal"], known), factor)
+        entries = self._mapping(node, "'counts'", ("signal", "factor"), needed=("signal",))
+        factor = self._number(entries["factor"], "factor", 0.0, _FAR) if "factor" in entries else 1.0
+        return Counts(self._earlier(entries["signal"], known), factor)
 
     def _earlier(self, node: yaml.Node, known: tuple[str, ...]) -> str:
         name = str(node.value) if isinstance(node, yaml.ScalarNode) else ""

@@ -52,8 +52,8 @@ async def send_command(runtime: RuntimeDep, caller: Operator, id: AnId, body: Co
     try:
         await commander.send(unit, command, id_)
     except BrokerAway as error:
-        said = f"It was not sent: {error}."
-        await runtime.database.write(lambda found: commanding.settle(found, id_, "refused", said))
+        reason = f"It was not sent: {error}."
+        await runtime.database.write(lambda found: commanding.settle(found, id_, "refused", reason))
     made = await runtime.database.read(lambda found: commanding.one(found, id_))
     return answer(made, 201, {"Location": f"/v1/units/{id}/commands"})
 

@@ -40,7 +40,7 @@ async def get_pipeline(
         raise Problem(422, "from: must be before `to`.")
     every_ms = max((end_ms - start_ms) // rows, 2_000)
     async with asking(runtime) as store:
-        course = await store.series("pipeline", {}, _RATES, start_ms, end_ms, every_ms, "mean")
+        rates = await store.series("pipeline", {}, _RATES, start_ms, end_ms, every_ms, "mean")
         last = await store.newest("pipeline", {}, now_ms - _SILENT_MS, MAX_TIME_MS, 1_000)
         letters = await store.newest("dead_letter", {}, now_ms - _SILENT_MS, MAX_TIME_MS, 1_000)
     gateways: dict[str, dict[str, Any]] = {}
@@ -53,7 +53,7 @@ async def get_pipeline(
     reasons: dict[str, int] = {}
     for (_gateway, reason), readings in by_gateway.items():
         reasons[reason] = reasons.get(reason, 0) + readings
-    table = [[row.ts_ms, *(row.values.get(name) for name in _RATES)] for row in course]
+    table = [[row.ts_ms, *(row.values.get(name) for name in _RATES)] for row in rates]
     found = {
         "gateways": sorted(gateways.values(), key=lambda each: str(each["gateway"])),
         "dead_letters": reasons,

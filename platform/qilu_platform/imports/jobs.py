@@ -188,8 +188,8 @@ class Import:
         if self._unchecked > 0:
             if self._read == 0:
                 check_kind(block)
-            told = check_encoding(block, self._read + 1)
-            self._unchecked = 0 if told else self._unchecked - len(block)
+            mistake = check_encoding(block, self._read + 1)
+            self._unchecked = 0 if mistake else self._unchecked - len(block)
         if self._read == 0:
             if job["format"] == "csv":
                 self._names, skip = read_header(job["book"], block)

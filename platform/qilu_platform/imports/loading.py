@@ -179,8 +179,10 @@ def _json(filled: _Filled) -> str:
 
 def _copied(filled: _Filled) -> str:
     r"""PostgreSQL's text format: tabs between, `\N` for null. Names hold no tab and no line break."""
-    told = [[r"\N" if value is None else value.replace("\\", r"\\") for value in column] for column in filled]
-    return "\n".join(map("\t".join, zip(*told, strict=True)))
+    escaped = [
+        [r"\N" if value is None else value.replace("\\", r"\\") for value in column] for column in filled
+    ]
+    return "\n".join(map("\t".join, zip(*escaped, strict=True)))
 
 
 def _insert(connection: Connection, ready: Ready) -> None:

@@ -302,12 +302,12 @@ def _parse_line(
         if names is None:
             row = LINE_FORMATS[book].adapter.validate_json(line).row()
         else:
-            given = next(csv.reader([line.decode()], strict=True))
-            if len(given) != len(names):
-                return LineError(number, f"has {len(given)} values, not {len(names)}: {', '.join(names)}")
+            cells = next(csv.reader([line.decode()], strict=True))
+            if len(cells) != len(names):
+                return LineError(number, f"has {len(cells)} values, not {len(names)}: {', '.join(names)}")
             optional = LINE_FORMATS[book].optional
             content = {
-                name: value for name, value in zip(names, given, strict=True) if value or name not in optional
+                name: value for name, value in zip(names, cells, strict=True) if value or name not in optional
             }
             if "name" in content:
                 content["name"] = unguard(content["name"]) or ""
@@ -317,9 +317,9 @@ def _parse_line(
     except csv.Error as error:
         return LineError(number, f"not CSV: {error}; a value may not hold a line break")
     except ValidationError as error:
-        told = faults(error.errors(include_url=False))
-        where = told[0]["where"]
-        return LineError(number, sentence(told), column=None if where == "body" else where)
+        mistakes = faults(error.errors(include_url=False))
+        where = mistakes[0]["where"]
+        return LineError(number, sentence(mistakes), column=None if where == "body" else where)
     if row["id"] is None:
         return LineError(number, "id: needed, so that what is sent twice is registered once", column="id")
     checked: Mapping[str, Value] = row

@@ -19,9 +19,9 @@ def faults(errors: Sequence[Any]) -> list[dict[str, str]]:
             what, place = f"not JSON, from character {place[0]}: {error['ctx']['error']}", []
         if error["type"] in ("model_attributes_type", "model_type") and not place:
             what = "not a JSON object; send one, with `Content-Type: application/json`"
-        given = error.get("input")
-        if isinstance(given, str | int | float | bool) and error["type"] != "json_invalid":
-            shown = repr(given) if len(repr(given)) <= MAX_SHOWN else repr(given)[:MAX_SHOWN] + "…"
+        value = error.get("input")
+        if isinstance(value, str | int | float | bool) and error["type"] != "json_invalid":
+            shown = repr(value) if len(repr(value)) <= MAX_SHOWN else repr(value)[:MAX_SHOWN] + "…"
             what += f" (given: {shown})"
         found.append({"where": ".".join(place) or "body", "what": what})
     return found

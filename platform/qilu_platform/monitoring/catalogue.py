@@ -93,7 +93,7 @@ def _class(class_: EquipmentClass) -> dict[str, Any]:
                 "name": each.name,
                 **titles("fault", class_.name, each.name)._asdict(),
                 "signature": each.signature,
-                "shows": [[sign.signal, sign.way] for sign in each.shows],
+                "shows": [[sign.signal, sign.direction] for sign in each.shows],
                 "mark": each.mark,
                 "source": each.source,
             }

@@ -64,7 +64,7 @@ class PolicyModel:
             raise ModelFailed(f"{self._command[0]} cannot be started: {error.strerror}") from error
         try:
             async with asyncio.timeout(TIME_LIMIT_S):
-                said, fault = await process.communicate(policy)
+                output, fault = await process.communicate(policy)
         except TimeoutError as error:
             raise ModelFailed(f"it took longer than {TIME_LIMIT_S:.0f} s") from error
         finally:
@@ -74,7 +74,7 @@ class PolicyModel:
         if process.returncode != 0:
             lines = fault.decode(errors="replace").strip().splitlines()
             raise ModelFailed(lines[-1] if lines else f"it ended with {process.returncode}")
-        found: dict[str, Any] = msgspec.json.decode(said)
+        found: dict[str, Any] = msgspec.json.decode(output)
         return found
 
 

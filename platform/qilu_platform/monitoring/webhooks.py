@@ -108,12 +108,12 @@ class Webhooks:
 
     def _note(self, connection: Connection, events: list[tuple[str, Point]]) -> int:
         shown_ = alarms.with_notes(connection, [point for _, point in events])
-        told = [
+        notifications = [
             (event, alarm)
             for (event, _), alarm in zip(events, shown_, strict=True)
             if alarm["shelved_until_ms"] is None
         ]
-        return sum(self._enter(connection, event, alarm) for event, alarm in told)
+        return sum(self._enter(connection, event, alarm) for event, alarm in notifications)
 
     def _enter(self, connection: Connection, event: str, alarm: dict[str, Any] | None) -> int:
         """Enter a row for each URL; returns how many were dropped."""

@@ -42,7 +42,7 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
             earliest[id_] = min(ts_ms, earliest.get(id_, ts_ms))
             latest[id_] = max(ts_ms, latest.get(id_, ts_ms))
     # (id, first reading, hour of the last one), in the order of ids: rows are locked in it.
-    told = [(id_, earliest[id_] if first else None, latest[id_] // HOUR_MS) for id_ in sorted(latest)]
+    reports = [(id_, earliest[id_] if first else None, latest[id_] // HOUR_MS) for id_ in sorted(latest)]
     entries: Counter[Entry] = Counter()
     moved: Counter[int] = Counter()
     counted = active = digests = 0
@@ -51,7 +51,7 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
     while True:
         found = 0
         for county, class_, on_cloud, suspended, retired, was_hour, heard, number, digest in _hear(
-            connection, told, now
+            connection, reports, now
         ):
             found += number
             if first and not on_cloud:
@@ -72,7 +72,7 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
                 moved[heard] += number
                 active += number
         known: Collection[str] = latest.keys()
-        if found != len(told):
+        if found != len(reports):
             known = set(
                 connection.scalars(select(units.c.id).where(among(connection, units.c.id, list(latest))))
             )
@@ -86,14 +86,14 @@ def report(connection: Connection, readings: Sequence[tuple[str, int]], *, first
     return Report(counted, already, sorted(unknown), active)
 
 
-_Told = Sequence[tuple[str, int | None, int]]
+_Reports = Sequence[tuple[str, int | None, int]]
 _NEVER = 2**31 - 1
 """Placeholder for no hour; nothing is ahead of it."""
 
 
-def _found(connection: Connection, told: _Told) -> CTE:
+def _found(connection: Connection, reports: _Reports) -> CTE:
     """The reported units, locked, in their previous state; `first_ms` and `heard` are the reports."""
-    given = rows_table(connection, [units.c.id, units.c.on_cloud_ms, units.c.last_hour], told)
+    reported = rows_table(connection, [units.c.id, units.c.on_cloud_ms, units.c.last_hour], reports)
     return (
         select(
             units.c.id,
@@ -103,16 +103,16 @@ def _found(connection: Connection, told: _Told) -> CTE:
             units.c.suspended_ms.is_not(None).label("suspended"),
             units.c.retired_ms.is_not(None).label("retired"),
             units.c.last_hour.label("was_hour"),
-            given.c.on_cloud_ms.label("first_ms"),
-            given.c.last_hour.label("heard"),
+            reported.c.on_cloud_ms.label("first_ms"),
+            reported.c.last_hour.label("heard"),
             case(
                 (
-                    units.c.on_cloud_ms.is_(None) & given.c.on_cloud_ms.is_not(None),
-                    seals.first_reading(connection, units.c.id, given.c.on_cloud_ms),
+                    units.c.on_cloud_ms.is_(None) & reported.c.on_cloud_ms.is_not(None),
+                    seals.first_reading(connection, units.c.id, reported.c.on_cloud_ms),
                 )
             ).label("digest"),
         )
-        .join_from(given, units, units.c.id == given.c.id)
+        .join_from(reported, units, units.c.id == reported.c.id)
         .order_by(units.c.id)
         .with_for_update(key_share=True, of=units)
         .cte("found")
@@ -127,15 +127,15 @@ def _alike(found: CTE) -> Select[Any]:
     return select(*columns, *sums).group_by(*columns)
 
 
-def _hear(connection: Connection, told: _Told, now: int) -> Sequence[Any]:
+def _hear(connection: Connection, reports: _Reports, now: int) -> Sequence[Any]:
     """Set on_cloud_ms and last_hour of the reported units where they change; returns the previous state in
     the form of `_alike`. An hour after `now` gives way to `now` and the one before it.
 
     On PostgreSQL this is one statement, so that it counts the units that it changes and no others.
     """
-    if not told:
+    if not reports:
         return []
-    found = _found(connection, told)
+    found = _found(connection, reports)
     if connection.dialect.name == "sqlite":
         rows = connection.execute(_alike(found)).all()
         # In the order of the tree, one prepared statement: faster than a join with what was given.
@@ -147,7 +147,7 @@ def _hear(connection: Connection, told: _Told, now: int) -> Sequence[Any]:
             OR (retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2 OR last_hour > ?4)))""",
             [
                 (on_cloud_ms, hour, id_, now if now - 1 <= hour <= now else _NEVER)
-                for id_, on_cloud_ms, hour in told
+                for id_, on_cloud_ms, hour in reports
             ],
         )
         return rows

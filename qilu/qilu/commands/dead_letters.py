@@ -38,7 +38,7 @@ def list_(
     from rich.markup import escape
     from rich.table import Table
 
-    from qilu.letters import read
+    from qilu.dead_letters import read
 
     rows = read(state, reason=reason, unit=unit, limit=limit)
     if as_json:
@@ -65,7 +65,7 @@ def show(
 
     Example: qilu gateway dead-letters show 17
     """
-    from qilu.letters import read
+    from qilu.dead_letters import read
 
     rows = read(state, id=id, limit=1)
     if not rows:
@@ -123,7 +123,7 @@ def _move(
     everything: bool,
     as_json: bool,
 ) -> None:
-    from qilu.letters import move
+    from qilu.dead_letters import move
 
     if everything == any(choice is not None for choice in (id, reason, unit)):
         raise ConfigError("Say which dead letters are meant: --id, --reason, --unit or --all.")
