@@ -44,7 +44,7 @@ SOAK = tests/e2e/test_gateway_faults.py tests/integration/test_gateway_fuzz.py t
        tests/integration/test_platform_replicas.py tests/integration/test_full_disks.py \
        tests/e2e/test_restart_matrix.py tests/integration/test_doors_opcua.py \
        tests/integration/test_doors_modbus.py tests/e2e/test_console_accessibility.py tests/e2e/test_console_show.py \
-       tests/integration/test_dashboards_queries.py
+       tests/integration/test_dashboards_queries.py tests/integration/test_export_memory.py
 
 soak: setup servers ## ten times the faults, fuzzed messages by the million, ten million lines, an hour of memory; a part: ARGS="-k killed_again"
 	QILU_SOAK=1 $(BIN)/pytest $(SOAK) -s $(ARGS)
@@ -67,8 +67,8 @@ format: setup ## format, and fix what ruff can fix
 
 BENCH = PYTHONPATH=tests:tests/bench $(BIN)/python -m pytest -o python_files='bench_*.py' -o python_functions='bench_*' -s -q
 
-bench: setup ## benchmarks; they print the machine and ratios
-	$(BENCH) tests/bench --ignore tests/bench/bench_registry.py --ignore tests/bench/bench_gateway.py $(ARGS)
+bench: setup ## benchmarks; they print the machine and ratios; one file: ARGS=tests/bench/bench_simulation.py
+	$(BENCH) $(if $(findstring tests/,$(ARGS)),,tests/bench --ignore tests/bench/bench_registry.py --ignore tests/bench/bench_gateway.py) $(ARGS)
 
 bench-registry: setup ## the registry at 10,000,000 units (QILU_BENCH_UNITS for fewer), on both databases
 	$(BENCH) tests/bench/bench_registry.py $(ARGS)

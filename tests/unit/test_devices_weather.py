@@ -20,20 +20,6 @@ def hours(weather: Weather, days: int, step_h: int) -> np.ndarray:
     )
 
 
-def test_daily_anomalies_spread_and_remember_like_the_measured() -> None:
-    daily = np.concatenate(
-        [hours(Weather(seed, ALL), 730, 6).reshape(730, 4, -1).mean(axis=1) for seed in (1, 2, 3)], axis=1
-    )
-    day = np.arange(730)
-    waves = [np.ones(730), *(f(2 * np.pi * n * day / 365.25) for n in (1, 2, 3) for f in (np.sin, np.cos))]
-    season = np.array(waves).T
-    rest = daily - season @ np.linalg.lstsq(season, daily, rcond=None)[0]
-    assert rest.std() == pytest.approx(2.7, rel=0.15)
-    for lag, wanted in ((1, 0.67), (2, 0.39), (5, 0.20)):
-        found = np.mean(rest[lag:] * rest[:-lag]) / rest.var()
-        assert found == pytest.approx(wanted, abs=0.1), lag
-
-
 def test_climate_is_warm_in_july_and_in_the_afternoon_and_mild_by_the_sea() -> None:
     series = hours(Weather(4, ALL), 365, 3)
     assert series.mean() == pytest.approx(13.4, abs=1.0)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,14 @@ async def test_an_alarm_has_a_begin_a_worst_value_and_an_end(tmp_path: Path) -> 
         assert it.rollups.open_alarms == 0
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pasteuriser's temperature raises an alarm without delay."""
+    limit = replace(alarm_limits("pasteuriser")["hold_temp"], delay_s=0.0)
+    monkeypatch.setitem(LIMITS, "pasteuriser", (limit,))
+
+
+@pytest.mark.usefixtures("at_once")
 async def test_one_breach_is_one_alarm_however_often_each_signal_comes(tmp_path: Path) -> None:
     """The temperature every second, the flow without which it means nothing every ten."""
     made = []
@@ -266,6 +275,7 @@ async def test_one_breach_is_one_alarm_however_often_each_signal_comes(tmp_path:
             assert (row["ts_ms"] - START_MS, row["duration_s"], row["open"]) == (60_000, 60.0, 0)
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_a_signal_that_others_depend_on_counts_until_it_is_too_old(tmp_path: Path) -> None:
     def unit(second: int, **values: float) -> Point:
         return Point("pasteuriser", tags(0), START_MS + second * 1000, values)
@@ -374,6 +384,7 @@ async def test_what_the_store_did_not_take_before_a_stop_is_written_after_it(
         assert await it.hours("province", PROVINCE) == 60
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_what_stands_still_raises_no_alarm(tmp_path: Path) -> None:
     course = [(20.0, 0.0), (70.0, 5.0), (71.0, 5.0), (20.0, 0.0), (71.0, 5.0), (72.1, 5.0), (72.2, 5.0)]
     made = [

@@ -138,9 +138,9 @@ class Boilers:
         """1 for boilers that their works or the weather want lit, else 0."""
         day = day_of(t_ms)
         by_the_way = self._units.chance_of("by_the_way", self._all, day) < BY_THE_WAY
-        # A: two kelvin between lighting and putting out, so that a boiler is not lit every hour.
+        # A: one kelvin between lighting and putting out, so that a boiler is not lit every hour.
         before = np.zeros(len(day)) if self._is_on is None else self._is_on
-        cold = outdoor < self._lit_below_c + 2.0 * before
+        cold = outdoor < self._lit_below_c + 1.0 * before
         heating = (is_heating_season(day) & cold) | by_the_way
         mended = np.mod(day - self._overhaul, 365.25) < OVERHAUL_DAYS
         works = np.where(self.size_tph >= CONTINUOUS_FROM_TPH, 1.0, self._shifts.running(t_ms))
