@@ -96,7 +96,7 @@ def check(file: Path, units: int, samples: int) -> None:
 async def test_an_export_holds_few_slices_at_a_time(
     url: str, format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    units, samples = 2_000, 10
+    units, samples = 2_000, 12
     await fill(url, units, samples)
     for module, name in ((duck, "SCAN_ROWS"), (influx, "SCAN_ROWS"), (influx, "_CHUNK_ROWS")):
         monkeypatch.setattr(module, name, SLICE)
