@@ -61,6 +61,8 @@ def pods(documents: Documents) -> Iterator[dict[str, Any]]:
     """The specification of each workload's pods."""
     for workload in of_kind(documents, "Deployment", "StatefulSet", "Job"):
         yield workload["spec"]["template"]["spec"]
+    for pod in of_kind(documents, "Pod"):
+        yield pod["spec"]
 
 
 def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
@@ -105,6 +107,22 @@ def test_every_container_says_what_it_needs_and_every_server_how_it_does(documen
                 assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container), container[
                     "name"
                 ]
+
+
+def test_a_verification_that_passes_leaves_no_pod(documents: Documents) -> None:
+    """`helm uninstall` removes no hooks."""
+    (pod,) = of_kind(documents, "Pod")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert "hook-succeeded" in pod["metadata"]["annotations"]["helm.sh/hook-delete-policy"].split(",")
+
+
+def test_no_server_is_restarted_because_another_one_is_away(documents: Documents) -> None:
+    """Ours answer for others in their readiness alone; /healthz of the platform reads the database."""
+    for pod in pods(documents):
+        for container in pod["containers"]:
+            if container["name"] in ("platform", "gateway"):
+                assert set(container["livenessProbe"]) & {"httpGet", "exec", "tcpSocket"} == {"tcpSocket"}
+                assert set(container["startupProbe"]) & {"httpGet", "exec", "tcpSocket"} == {"tcpSocket"}
 
 
 def test_only_the_job_that_makes_the_secrets_may_speak_to_the_cluster(documents: Documents) -> None:
