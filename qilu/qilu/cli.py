@@ -10,7 +10,7 @@ import typer
 from qilu_contract.errors import ConfigError, QiluError
 from typer.exceptions import TyperException
 
-from qilu.commands import dashboards, devices, edge, gateway, platform, programme, registry, store
+from qilu.commands import dashboards, devices, edge, gateway, platform, programme, registry, store, uns
 from qilu.commands.doctor import doctor
 from qilu.commands.publish import publish
 from qilu.commands.score import score
@@ -46,7 +46,7 @@ def _options(
 
 for command in (up, publish, doctor, verify, score):
     app.command()(command)
-for group in (devices, edge, gateway, platform, store, programme, dashboards):
+for group in (devices, edge, gateway, platform, store, programme, dashboards, uns):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 app.add_typer(registry.enterprise_app, name="enterprise")
 app.add_typer(registry.unit_app, name="unit")
