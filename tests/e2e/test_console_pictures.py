@@ -55,6 +55,10 @@ async def test_pictures_of_every_page(up: Up, chromium: str) -> None:
         up.publish(topic, {"ts": int(time.time()), "power_in": 11.2})
         frames += await breaking(page, url, pump["id"])
         moving(frames)
+        for _ in range(120):  # the first minutes are closed
+            if (await asked(page, f"v1/places/{pump['county']}/energy"))["rows"]:
+                break
+            await page.wait_for_timeout(2000)
 
         folder = IMAGES / "console"
         folder.mkdir(exist_ok=True)

@@ -92,7 +92,7 @@ export async function show(root, app) {
     say(pause, t(paused ? "kiosk.go" : "kiosk.pause"));
   } }, t("kiosk.pause"));
   const keys = (event) => {
-    if (event.target.closest?.("button, a, .city")) return;
+    if (event.target.closest?.(".city")) return;
     if (event.key === "ArrowRight") turn(1);
     else if (event.key === "ArrowLeft") turn(-1);
   };

@@ -26,7 +26,7 @@ export async function truthList(app, unit, class_) {
       list.replaceChildren(...faults.map((each) => html("li", { "data-fault": each.fault },
         html("b", {}, named(class_.faults.find((fault) => fault.name === each.fault), each.fault)), ` (${value(each.severity)}) `,
         time(each.from_ms), each.until_ms === null ? ` ${t("truth.lasts")}` : [" ", t("until"), " ", time(each.until_ms)],
-        html("small", {}, t("truth.shows"), " ", each.shows.map(signalName).join(" · ")), seen(each))));
+        " ", html("small", {}, t("truth.shows"), " ", each.shows.map(signalName).join(" · ")), seen(each))));
       note.textContent = faults.length ? "" : t("truth.none");
     } catch (error) {
       note.textContent = error.message;
