@@ -14,7 +14,8 @@ help: ## this list
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 "uv==$(UV_VERSION)" || { \
+		echo "The first start fetches packages. Without access to pypi.org, name a mirror: PIP_INDEX_URL and UV_INDEX_URL."; exit 1; }
 
 # Exact versions and checksums come from requirements.lock; wheels only, so no compiler is ever needed.
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python --only-binary :all: --constraint requirements.lock

@@ -70,12 +70,12 @@ def _summary(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     base = class_.base_signal.name
     made.with_row(dashboard.Row("Fleet 设备总览"))
     units = summed("units", "units", fleet(class_.name, base), fn="max")
-    made.with_panel(number("Reporting units 在线设备", units, "locale", every=EACH_MINUTE))
+    made.with_panel(number("Reporting units 在线设备", units, "locale", every=EACH_MINUTE).no_value("0"))
     readings = summed("n", "readings", fleet(class_.name, base), fn="sum")
-    made.with_panel(number("Readings per interval 读数", readings, "locale", every=EACH_MINUTE))
+    made.with_panel(number("Readings per interval 读数", readings, "locale", every=EACH_MINUTE).no_value("0"))
     counted = Source("programme", f"\"scope\" = 'class' AND \"code\" = '{class_.name}'")
     on_cloud = each_interval({"on cloud": 'last("units_on_cloud")'}, counted)
-    made.with_panel(number("Units on cloud, province 全省上云设备", on_cloud, "locale"))
+    made.with_panel(number("Units on cloud, province 全省上云设备", on_cloud, "locale").no_value("0"))
     by_city = (
         f'SELECT last("units") AS "units" FROM "fleet" WHERE "class" = \'{class_.name}\' '
         f'AND "signal" = \'{base}\' AND "level" = \'city\' AND $timeFilter GROUP BY "place"'

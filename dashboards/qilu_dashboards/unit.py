@@ -7,6 +7,7 @@ from grafana_foundation_sdk.models.common import BigValueGraphMode
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from qilu_contract.catalogue.classes import EquipmentClass, Signal
 from qilu_contract.catalogue.limits import LIMITS, Limit
+from qilu_contract.catalogue.titles import titles
 from qilu_contract.storage import BORN
 
 from qilu_dashboards.city import ALARM_HEADINGS
@@ -18,6 +19,12 @@ from qilu_dashboards.units import unit_of
 
 def uid(class_: EquipmentClass) -> str:
     return f"qilu-unit-{class_.name.replace('_', '-')}"
+
+
+def title_of(class_: EquipmentClass, signal: Signal) -> str:
+    """The signal's name in both languages."""
+    title, title_zh = titles("signal", class_.name, signal.name)
+    return f"{title} {title_zh}"
 
 
 def unit(class_: EquipmentClass) -> Dashboard:
@@ -35,7 +42,7 @@ def unit(class_: EquipmentClass) -> Dashboard:
         limits = _limits(class_, signal)
         steps = steps_of(limits) if limits else thresholds((None, GREEN))
         query = f'SELECT last("{signal.name}") AS "{signal.name}" {one}'
-        made.with_panel(number(signal.name, query, unit_of(signal), steps=steps))
+        made.with_panel(number(title_of(class_, signal), query, unit_of(signal), steps=steps))
     made.with_row(dashboard.Row("State 状态"))
     base = class_.base_signal
     readings = f'SELECT count("{base.name}") AS "readings 读数" {one}{over_time()}'
@@ -45,7 +52,7 @@ def unit(class_: EquipmentClass) -> Dashboard:
         if limits:
             worst = "max" if limits[-1].kind == "above" else "min"
             query = f'SELECT {worst}("{signal.name}") AS "{signal.name}" {one}{over_time()}'
-            title = f"{signal.name}: {limits[-1].title} {limits[-1].title_zh}"
+            title = f"{title_of(class_, signal)}: {limits[-1].title} {limits[-1].title_zh}"
             made.with_panel(states(title, query, unit_of(signal), steps_of(limits)))
     made.with_row(dashboard.Row("Signals 测点"))
     for signal in class_.signals:
@@ -104,7 +111,7 @@ def _graph(class_: EquipmentClass, signal: Signal, one: str) -> timeseries.Panel
     query = f'SELECT {column} AS "{signal.name}" {one}{over_time()}'
     limits = _limits(class_, signal)
     panel = graph(
-        f"{signal.name} ({signal.unit})",
+        f"{title_of(class_, signal)} ({signal.unit})",
         query,
         unit_of(signal),
         from_zero=False,

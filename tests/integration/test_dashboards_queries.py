@@ -32,6 +32,7 @@ from qilu_dashboards.alerts import rules
 from qilu_dashboards.asking import Time, ask, substituted
 from qilu_dashboards.build import build_all
 from qilu_dashboards.pictures import NOTE, picture
+from qilu_dashboards.unit import title_of
 from qilu_dashboards.units import unit_of
 from qilu_devices.run.manifest import Manifest, load_manifest
 from qilu_platform.counting.programme import points as platform_points
@@ -396,13 +397,14 @@ def test_panels_of_a_unit_show_what_was_simulated(filled: Filled) -> None:
         graphs, numbers = panels(board, "timeseries"), panels(board, "stat")
         for signal in CATALOGUE[class_].signals:
             taken = [(r.ts_ms, r.values[signal.name]) for r in samples[unit] if signal.name in r.values]
-            [now] = filled.ask(numbers[signal.name][0], hours, {"unit": unit})
+            title = title_of(CATALOGUE[class_], signal)
+            [now] = filled.ask(numbers[title][0], hours, {"unit": unit})
             assert now["values"][0][1] == taken[-1][1], (class_, signal.name)
             every_ms = max(signal.interval_s, 10) * 1000
             buckets: dict[int, list[float]] = {}
             for ts_ms, value in taken:
                 buckets.setdefault(ts_ms // every_ms * every_ms, []).append(float(value))
-            query = graphs[f"{signal.name} ({signal.unit})"][0]
+            query = graphs[f"{title} ({signal.unit})"][0]
             [series] = filled.ask(query, hours, {"unit": unit}, signal.interval_s)
             shown = {row[0]: float(row[1]) for row in series["values"]}
             drawn = {
@@ -532,7 +534,8 @@ def test_a_signal_is_shown_in_its_own_unit() -> None:
     for class_ in CATALOGUE.values():
         board = BOARDS[f"qilu-unit-{class_.name.replace('_', '-')}"]
         for signal in class_.signals:
-            shown = [p for p in board["panels"] if p["title"] == f"{signal.name} ({signal.unit})"]
+            title = f"{title_of(class_, signal)} ({signal.unit})"
+            shown = [p for p in board["panels"] if p["title"] == title]
             assert [p["fieldConfig"]["defaults"]["unit"] for p in shown] == [unit_of(signal)]
 
 
