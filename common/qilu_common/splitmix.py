@@ -5,6 +5,7 @@ splitmix64 (Steele, Lea, Flood 2014) on arrays of uint64, in exact whole-number 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +22,24 @@ _SHIFT_1, _SHIFT_2, _SHIFT_3, _11 = np.uint64(30), np.uint64(27), np.uint64(31),
 def mix(keys: Keys) -> Keys:
     """A bijective, well mixed map of uint64 to uint64."""
     z = keys + _GAMMA
-    z = (z ^ (z >> _SHIFT_1)) * _MIX_1
-    z = (z ^ (z >> _SHIFT_2)) * _MIX_2
-    return z ^ (z >> _SHIFT_3)
+    z ^= z >> _SHIFT_1  # in place: half of the time went to new arrays
+    z *= _MIX_1
+    z ^= z >> _SHIFT_2
+    z *= _MIX_2
+    z ^= z >> _SHIFT_3
+    return z
 
 
 def text_key(text: str) -> int:
     """64 bits of a name: the same everywhere, unlike `hash`."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def text_keys(texts: Iterable[str]) -> Keys:
+    """`text_key` of each."""
+    blake = hashlib.blake2b
+    digests = b"".join([blake(text.encode(), digest_size=8).digest() for text in texts])
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 def seed_key(seed: int) -> Keys:

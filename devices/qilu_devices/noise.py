@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from qilu_common.splitmix import GAMMA, MASK, Keys, mix, seed_key, text_key, uniforms
+from qilu_common.splitmix import GAMMA, MASK, Keys, mix, seed_key, text_key, text_keys, uniforms
 
 from qilu_devices import exact
 
@@ -32,7 +32,7 @@ NORMAL_BOUND = _SUM_MEAN / _SUM_SD
 
 def keys_of(seed: int, names: Iterable[str]) -> Keys:
     """One key per name under a seed (any integer; its lowest 64 bits count)."""
-    return mix(np.array([text_key(name) for name in names], dtype=np.uint64) ^ seed_key(seed))
+    return mix(text_keys(names) ^ seed_key(seed))
 
 
 class Streams:

@@ -39,8 +39,11 @@ class Expected:
         self._columns = columns
         self._starts = [0, *accumulate(map(len, columns))]
         units = [unit for each in columns for unit in each.series.tag("unit", each.rows).tolist()]
-        self._numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
-        numbers = np.fromiter(map(self._numbers.__getitem__, units), np.int64, len(units))
+        self._numbers = dict(zip(units, range(len(units)), strict=True))
+        if len(self._numbers) == len(units):  # as in a run of the programme: one point each
+            numbers = np.arange(len(units), dtype=np.int64)
+        else:
+            numbers = np.fromiter(map(self._numbers.__getitem__, units), np.int64, len(units))
         self._ts_ms: Ints = np.zeros(0, dtype=np.int64)
         if columns:
             self._ts_ms = np.concatenate([each.ts_ms for each in columns])
@@ -116,11 +119,13 @@ class Expected:
         """Count matches; returns the mask of those that are not the first for their index."""
         again = np.zeros(len(places), dtype=np.bool_)
         hit = np.flatnonzero(places >= 0)
-        _, firsts = np.unique(places[hit], return_index=True)
-        repeated = np.ones(len(hit), dtype=np.bool_)
-        repeated[firsts] = False
-        again[hit] = repeated | (self.found[places[hit]] > 0)
-        np.add.at(self.found, places[hit], 1)
+        number = np.bincount(places[hit], minlength=len(self))
+        if (number > 1).any():
+            _, firsts = np.unique(places[hit], return_index=True)
+            again[hit] = True
+            again[hit[firsts]] = False
+        again[hit] |= self.found[places[hit]] > 0
+        self.found += number
         return again
 
     def _compare(self, places: Ints, found: Columns, marks: bool) -> None:

@@ -23,8 +23,9 @@ from qilu.verify import Verdict
 
 Done = Callable[[int, int], None]
 """Called with the number of units verified, and the total."""
-WINDOW_UNITS = 50_000
-"""Approximate number of units compared together: a query to the store costs as much as a thousand of them."""
+WINDOW_UNITS = 150_000
+"""Approximate number of units compared together: a query to the store costs as much as a thousand of them,
+and a unit takes about a kilobyte."""
 
 
 async def verify_live(record: RunRecord, store: Store, done: Done) -> Verdict:
@@ -68,4 +69,4 @@ async def _verify_blocks(blocks: Sequence[Block], seed: int, store: Store, verdi
 
 
 def _of_class(class_name: str, counties: NDArray[Any]) -> Counter[tuple[str, str]]:
-    return Counter((class_name, county) for county in counties.tolist())
+    return Counter({(class_name, county): count for county, count in Counter(counties.tolist()).items()})

@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from qilu_platform.database.schema import metadata, seals, units
-from qilu_platform.database.statements import digest_of, insert_rows, row_digest
+from qilu_platform.database.statements import digest_of, insert_rows, row_digests
 
 SEALED: Final[Mapping[str, Sequence[str]]] = {
     "audit_log": ("at_ms", "key", "action", "subject", "detail"),
@@ -38,12 +38,17 @@ Sum = tuple[int, int]
 
 def sum_up(connection: Connection, table: str, columns: Mapping[str, Sequence[Any]]) -> Sum:
     """Of rows that are written, given as at least their sealed columns."""
-    digests = list(map(row_digest(connection), *(columns[name] for name in SEALED[table])))
+    digests = row_digests(connection, [columns[name] for name in SEALED[table]])
     return len(digests), sum(digests)
 
 
 def sum_up_rows(connection: Connection, table: str, rows: Sequence[Mapping[str, Any]]) -> Sum:
     return sum_up(connection, table, {name: [row[name] for row in rows] for name in SEALED[table]})
+
+
+def sum_up_first_readings(connection: Connection, ids: Sequence[str], on_cloud_ms: Sequence[int]) -> int:
+    """The sum of the digests that `first_reading` gives."""
+    return sum(row_digests(connection, [ids, on_cloud_ms]))
 
 
 def first_reading(connection: Connection, id_: ColumnElement[Any], on_cloud_ms: ColumnElement[Any]) -> Any:

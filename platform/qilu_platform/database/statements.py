@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -33,9 +33,7 @@ def rows_table(
     """`rows` as a table `given` with the names and types of `columns`, in one parameter (SQLite) or one a
     column (PostgreSQL)."""
     if connection.dialect.name == "sqlite":
-        each = func.json_each(bindparam(None, msgspec.json.encode(rows).decode(), String)).table_valued(
-            "value"
-        )
+        each = values_table(rows)
         fields = [
             func.json_extract(each.c.value, f"$[{place}]", type_=column.type).label(column.name)
             for place, column in enumerate(columns)
@@ -50,6 +48,12 @@ def rows_table(
     return func.unnest(*arrays).table_valued(*names, name="given").render_derived()
 
 
+def values_table(values: Sequence[Any]) -> FromClause:
+    """`values` as the column `value` of a table in SQLite, in one parameter."""
+    text = msgspec.json.encode(values).decode()
+    return func.json_each(bindparam(None, text, String)).table_valued("value")
+
+
 def _bare(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     # A length in a cast cuts silently; the column itself refuses what is too long.
     return String() if isinstance(type_, String) else type_
@@ -58,33 +62,40 @@ def _bare(type_: TypeEngine[Any]) -> TypeEngine[Any]:
 def among(connection: Connection, column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """The condition that `column` is one of `values`, however many, in one parameter."""
     if connection.dialect.name == "sqlite":
-        each = func.json_each(bindparam(None, msgspec.json.encode(values).decode(), String)).table_valued(
-            "value"
-        )
-        return column.in_(select(each.c.value))
+        return column.in_(select(values_table(values).c.value))
     return column == func.any(bindparam(None, list(values), postgresql.ARRAY(_bare(column.type))))
 
 
-def _joined(values: Sequence[str | int | None]) -> bytes:
-    return "\x1f".join(["" if value is None else str(value) for value in values]).encode()
+_Values = Sequence[str | int | None]
+
+
+def _joined(columns: Sequence[_Values]) -> Iterator[bytes]:
+    texts = [
+        column
+        if set(map(type, column)) <= {str}
+        else ["" if value is None else str(value) for value in column]
+        for column in columns
+    ]
+    return map(str.encode, map("\x1f".join, zip(*texts, strict=True)))
 
 
 def crc(*values: str | int | None) -> int:
-    return zlib.crc32(_joined(values))
+    return zlib.crc32("\x1f".join(["" if value is None else str(value) for value in values]).encode())
 
 
-def _sha(*values: str | int | None) -> int:
-    return int.from_bytes(hashlib.sha256(_joined(values)).digest()[:4])
+def _sha(row: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(row).digest()[:4])
 
 
-def row_digest(connection: Connection) -> Callable[..., int]:
-    """32 bits that tell rows apart: the same of the same values as `digest_of` finds in the database. SQLite
-    calls us for it, as cheaply as there is; PostgreSQL has no checksum but cryptographic ones."""
-    return crc if connection.dialect.name == "sqlite" else _sha
+def row_digests(connection: Connection, columns: Sequence[_Values]) -> list[int]:
+    """For each row of `columns`, 32 bits that tell rows apart: the same of the same values as `digest_of`
+    finds in the database. SQLite calls us for it, as cheaply as there is; PostgreSQL has no checksum but
+    cryptographic ones."""
+    return list(map(zlib.crc32 if connection.dialect.name == "sqlite" else _sha, _joined(columns)))
 
 
 def digest_of(connection: Connection, columns: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
-    """`row_digest` of these columns, computed by the database."""
+    """`row_digests` of these columns, computed by the database."""
     if connection.dialect.name == "sqlite":
         return func.row_digest(*columns, type_=BigInteger)
     texts = [func.coalesce(cast(column, Text), "") for column in columns]

@@ -9,7 +9,7 @@ from qilu_contract.catalogue.places import city_of
 from sqlalchemy import Connection, select
 
 from qilu_platform.database.schema import enterprises, units
-from qilu_platform.database.statements import among
+from qilu_platform.database.statements import among, values_table
 
 
 def admission(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -31,34 +31,39 @@ def admission(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str,
 def admission_columns(connection: Connection, ids: Sequence[str]) -> dict[str, list[Any]]:
     """The same as columns in the order of `ids`: `class` and `owner` are indices in `classes` and `owners`
     (enterprise, county, city, industry), -1 for a unit that is not admitted."""
-    classes: dict[str, int] = {}
-    owners: dict[tuple[str, str, str], int] = {}
-    found = {
-        id_: (
-            classes.setdefault(class_, len(classes)),
-            owners.setdefault((enterprise, county, industry), len(owners)),
-            on_cloud_ms is not None,
-        )
-        for id_, class_, enterprise, county, industry, on_cloud_ms in _admitted(connection, ids)
-    }
-    columns = list(zip(*(found.get(id_, (-1, -1, False)) for id_ in ids), strict=True)) or [(), (), ()]
+    found: list[Sequence[Any]] = list(zip(*_admitted(connection, ids), strict=True)) or [()] * 6
+    known, classes, enterprise, county, industry, on_cloud_ms = found
+    # An enterprise never changes its county and industry.
+    owners = dict(zip(enterprise, zip(county, industry, strict=True), strict=True))
+    place = dict(zip(known, range(len(known)), strict=True))
+    places = [place.get(id_, -1) for id_ in ids]
     return {
-        "classes": list(classes),
+        "classes": list(dict.fromkeys(classes)),
         "owners": [
-            (enterprise, county, city_of(county), industry) for enterprise, county, industry in owners
+            (enterprise, county, city_of(county), industry)
+            for enterprise, (county, industry) in owners.items()
         ],
-        **dict(zip(("class", "owner", "on_cloud"), map(list, columns), strict=True)),
+        # The last element is that of place -1: a unit that is not admitted.
+        "class": list(map([*_numbered(classes), -1].__getitem__, places)),
+        "owner": list(map([*_numbered(enterprise), -1].__getitem__, places)),
+        "on_cloud": list(map([*(ms is not None for ms in on_cloud_ms), False].__getitem__, places)),
     }
+
+
+def _numbered(values: Sequence[str]) -> list[int]:
+    """Each value as its index among the different ones, in the order of their first appearance."""
+    different = dict.fromkeys(values)
+    numbers = dict(zip(different, range(len(different)), strict=True))
+    return list(map(numbers.__getitem__, values))
 
 
 def _admitted(connection: Connection, ids: Sequence[str]) -> Sequence[Any]:
     barred = select(enterprises.c.id).where(enterprises.c.suspended_ms.is_not(None))
     columns = [units.c[name] for name in ("id", "class", "enterprise", "county", "industry", "on_cloud_ms")]
-    return connection.execute(
-        select(*columns).where(
-            among(connection, units.c.id, ids),
-            units.c.retired_ms.is_(None),
-            units.c.suspended_ms.is_(None),
-            units.c.enterprise.not_in(barred),
-        )
-    ).all()
+    query = select(*columns).where(
+        units.c.retired_ms.is_(None), units.c.suspended_ms.is_(None), units.c.enterprise.not_in(barred)
+    )
+    if connection.dialect.name == "sqlite":  # which would make an index of the ids first
+        given = values_table(list(dict.fromkeys(ids)))
+        return connection.execute(query.join_from(given, units, units.c.id == given.c.value)).all()
+    return connection.execute(query.where(among(connection, units.c.id, ids))).all()

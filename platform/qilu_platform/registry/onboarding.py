@@ -14,7 +14,7 @@ from qilu_platform.counting.activity import HOUR_MS, move, wall_hour
 from qilu_platform.counting.ledger import Entry, Event, in_county
 from qilu_platform.database import seals
 from qilu_platform.database.schema import units
-from qilu_platform.database.statements import among, rows_table
+from qilu_platform.database.statements import among, rows_table, values_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +135,10 @@ def _hear(connection: Connection, reports: _Reports, now: int) -> Sequence[Any]:
     """
     if not reports:
         return []
-    found = _found(connection, reports)
     if connection.dialect.name == "sqlite":
-        rows = connection.execute(_alike(found)).all()
+        rows = (
+            _of_one_hour(connection, reports) or connection.execute(_alike(_found(connection, reports))).all()
+        )
         # In the order of the tree, one prepared statement: faster than a join with what was given.
         connection.exec_driver_sql(
             """UPDATE units SET on_cloud_ms = coalesce(on_cloud_ms, ?1), last_hour = CASE
@@ -151,6 +152,7 @@ def _hear(connection: Connection, reports: _Reports, now: int) -> Sequence[Any]:
             ],
         )
         return rows
+    found = _found(connection, reports)
     # All conditions are on what was found: a unit whose lock had to be waited for is there as it is by now,
     # and in `units` as it was when the statement began.
     back = (found.c.was_hour > now) & found.c.heard.between(now - 1, now)
@@ -167,6 +169,32 @@ def _hear(connection: Connection, reports: _Reports, now: int) -> Sequence[Any]:
         .cte("changed")
     )
     return connection.execute(_alike(found).add_cte(changed)).all()
+
+
+def _of_one_hour(connection: Connection, reports: _Reports) -> list[tuple[Any, ...]]:
+    """The previous state of the reported units in the form of `_alike`, at a third of its cost; empty where
+    only `_alike` can tell: readings of several hours, or first readings of which some were known."""
+    ids, first_ms, hours = zip(*reports, strict=True)
+    if len(set(hours)) > 1:
+        return []
+    state = (
+        units.c.county,
+        units.c["class"],
+        units.c.on_cloud_ms.is_not(None),
+        units.c.suspended_ms.is_not(None),
+        units.c.retired_ms.is_not(None),
+        units.c.last_hour,
+    )
+    given = values_table(ids)
+    query = select(*state, func.count()).join_from(given, units, units.c.id == given.c.value)
+    rows = [tuple(row) for row in connection.execute(query.group_by(*state))]
+    new, digest = sum(row[6] for row in rows if not row[2]), 0
+    if new and first_ms[0] is not None:
+        if new < len(reports):
+            return []
+        digest = seals.sum_up_first_readings(connection, ids, first_ms)
+    # The sum is of all rows together, so any of them may hold it.
+    return [(*row[:6], hours[0], row[6], 0 if place else digest) for place, row in enumerate(rows)]
 
 
 def fall_silent(connection: Connection, ids: Sequence[str]) -> int:
