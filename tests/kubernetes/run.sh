@@ -36,4 +36,6 @@ export QILU_KUBERNETES=$cache QILU_KUBERNETES_FOLDER=$folder QILU_KUBERNETES_GRO
 unshare --net --mount --pid --fork --kill-child --mount-proc bash -euc '
   mount --make-rshared /
   mount -t tmpfs tmpfs /run
-  "$@"' inside "${tests[@]}"
+  code=0
+  "$@" || code=$? # no exec: the shell must stay, to collect what its children leave
+  exit $code' inside "${tests[@]}"
