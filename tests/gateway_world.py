@@ -66,6 +66,8 @@ class FakePlatform:
         self.gone: list[str] = []
         self.asked = 0
         self.barred: list[tuple[str, str]] = []
+        self.signals: set[tuple[str, str, str]] = set()
+        """Of generic units, as reported: unit, name, unit of measurement."""
         self.problems: list[dict[str, Any]] | None = []
         """As they were reported; None for an older platform, which does not know of them."""
         self.epoch = "one"
@@ -115,6 +117,9 @@ class FakePlatform:
         if path == "/v1/ingest/deaths":
             self.gone += body["units"]
             return 200, {"stale": len(body["units"])}
+        if path == "/v1/ingest/signals":
+            self.signals |= {(each["unit"], each["name"], each["measured_in"]) for each in body["signals"]}
+            return 204, None
         if path == "/v1/problems":
             if self.problems is None:
                 return 404, {"title": "Not Found"}

@@ -22,6 +22,7 @@ from typing import Any
 from gateway_world import FakePlatform, eventually, eventually_async
 from message_fuzz import LATEST_MS, NOW_MS, STRANGE_CLASS, Province, Unit
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import GENERIC
 from qilu_contract.errors import Rejected, Retryable
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import RunClock
@@ -60,8 +61,9 @@ class Platform(FakePlatform):
         return super().answer(path, key, body)
 
     def register_all(self, province: Province) -> None:
-        for unit in province.units:
-            self.register(unit.id, unit.class_.name, unit.node.id, unit.node.county)
+        for number, unit in enumerate(province.units):
+            class_ = GENERIC if number % 10 == 3 else unit.class_.name
+            self.register(unit.id, class_, unit.node.id, unit.node.county)
         strange = province.stranger
         self.register(strange.id, STRANGE_CLASS, strange.node.id, strange.node.county)
 
@@ -230,7 +232,7 @@ async def play(world: World, messages: int) -> None:
 
 
 async def stored(store: Any) -> Any:
-    for measurement in CATALOGUE:
+    for measurement in (*CATALOGUE, GENERIC):
         async for chunk in store.scan(measurement, 0, LATEST_MS + 10**9):
             for point in chunk.all():
                 fields = sorted(point.fields.items())
@@ -262,6 +264,8 @@ def told(world: World, lines: Sequence[str]) -> Iterator[str]:
     for unit, ts_ms in world.platform.first.items():
         assert f"'{unit}') {ts_ms} [" in units, f"the first reading of {unit}, {ts_ms}, is not stored"
         yield f"first {unit}"
+    for unit, name, _ in world.platform.signals:
+        yield f"signal {unit} {name}"
     for topic, payload in world.broker.published:
         if b"Run Clock" in payload:
             yield f"mark {topic}"

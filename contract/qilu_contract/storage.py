@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import COUNTED, GENERIC, is_signal_name
 from qilu_contract.catalogue.key_signals import BIN_FIELDS
 from qilu_contract.readings import Value
 
@@ -44,6 +45,26 @@ class Measurement:
     hourly: Mapping[str, Fold] | None = None
     """Aggregation of a field's values over an hour, for the measurement with hourly rows; fields that are not
     named keep the last value. None: there is no such measurement."""
+    open: bool = False
+    """Whether points may have more fields than a walk over `fields` names (`LearnedFields`)."""
+
+
+class LearnedFields(dict[str, FieldType]):
+    """Fields of the generic class: the fixed ones, which a walk over them gives, and any signal, a float."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and is_signal_name(name))
+
+    def __missing__(self, name: str) -> FieldType:
+        if not is_signal_name(name):
+            raise KeyError(name)
+        return "float"
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
 
 class Point(NamedTuple):
@@ -219,6 +240,8 @@ def _measurements() -> dict[str, Measurement]:
         )
         for class_ in CATALOGUE.values()
     ]
+    learned = LearnedFields({COUNTED: "float", BORN: "int"})
+    found.append(Measurement(GENERIC, UNIT_TAGS, learned, counted_by=COUNTED, open=True))
     found += _OWN
     found += [
         replace(each, name=each.name + HOURLY, hourly=None) for each in found if each.hourly is not None
@@ -252,7 +275,9 @@ def line_protocol(points: Sequence[Point]) -> bytes:
     lines = []
     for (measurement, tags, ts_ms, fields), ints in zip(points, has_ints, strict=True):
         if not fields.keys() <= _NAMES[measurement]:
-            raise KeyError(f"{measurement} has no field {sorted(fields.keys() - _NAMES[measurement])[0]}")
+            known = MEASUREMENTS[measurement].fields  # which may be learned
+            if odd := sorted(name for name in fields if name not in known):
+                raise KeyError(f"{measurement} has no field {odd[0]}")
         body = _with_ints(measurement, fields) if ints else next(bodies)
         lines.append(f"{_prefix(measurement, tags)} {body} {ts_ms}")
     return "\n".join(lines).encode()

@@ -150,6 +150,7 @@ async def put_together(
         "outbox": shipping.run(),
         "activity": shipping.run_activity(),
         "problems": problems.run(),
+        "signals": reports.run_signals(platform),
         "rebirths": connected.rebirths.run(),
         "host-state": connected.host.run(),
         "silence": silence.run(),

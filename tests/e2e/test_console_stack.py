@@ -46,6 +46,7 @@ async def test_a_newcomer_connects_a_device_and_breaks_a_pump(up: Up, chromium: 
         await page.goto(link)
         await expect(page.locator("#account")).to_have_text("Administrator")
         await connects_a_device(up, page)
+        await connects_a_generic_device(up, page)
         await breaks_a_pump(page)
         url = link.split("/#")[0]
         await page.goto(f"{url}/#/pipeline")
@@ -88,6 +89,33 @@ async def connects_a_device(up: Up, page: Page) -> None:
     await page.get_by_role("link", name="See it live").click()
     await expect(page.locator("h1")).to_have_text("My motor")
     await expect(page.locator('.now[data-signal="power_in"]')).to_have_text("11.2")
+
+
+async def connects_a_generic_device(up: Up, page: Page) -> None:
+    """Its signals appear on its page with the readings that have them; nothing is restarted."""
+    await page.get_by_role("link", name="Connect a device").click()
+    await page.locator('select[name="class"]').select_option("generic")
+    await expect(page.get_by_text("it sends any numbers and booleans")).to_be_visible()
+    await page.locator('select[name="which"]').select_option("+")
+    await page.locator('input[name="new-enterprise"]').fill("Tinkerer Ltd")
+    await page.locator('input[name="name"]').fill("Greenhouse")
+    await page.get_by_role("button", name="Register").click()
+    code = page.locator("pre code")
+    await expect(code).to_contain_text('"temperature":21.5,"running":true')
+    found = re.search(r"-t (\S+)", await code.inner_text())
+    assert found is not None
+    up.publish(found[1], {"Soil moisture": 0.31, "vent": True, "firmware": "1.2"})
+    await expect(page.locator(".problems")).to_contain_text("a generic device sends numbers and booleans")
+    await page.get_by_role("link", name="See it live").click()
+    await expect(page.locator("h1")).to_have_text("Greenhouse")
+    await expect(page.locator('.now[data-signal="soil_moisture"]')).to_have_text("0.31")
+    await expect(page.locator('.now[data-signal="vent"]')).to_have_text("1")
+    up.publish(found[1], {"Soil moisture": 0.3, "lux": 5400})
+    await expect(page.locator('.now[data-signal="lux"]')).to_have_text("5,400")
+    await page.get_by_role("button", name="lux").click()
+    await expect(page.get_by_role("heading", name="lux")).to_be_visible()
+    await page.reload()
+    await expect(page.locator('.now[data-signal="lux"]')).to_have_text("5,400")
 
 
 async def breaks_a_pump(page: Page) -> None:

@@ -50,4 +50,6 @@ def test_by_column_and_one_by_one_all_comes_to_the_same(seed: int, tmp_path: Pat
     assert kinds["point"] > MESSAGES / 3
     assert len({line.split("'")[1] for line in plain if line.startswith("letter")}) >= 10
     assert kinds["problem"] > 100
+    assert kinds["signal"] > 20
+    assert sum("point generic" in line for line in plain) > 100
     assert kinds["first"] > 80  # of 120 units

@@ -54,6 +54,38 @@ async def test_the_contract_suite_passes(store: Store, check: Check, by_column: 
     await check(Probe(store, "probe", by_column=by_column))
 
 
+async def test_a_generic_unit_s_signals_are_stored_as_they_come(store: Store, write: Write) -> None:
+    def generic(ts_ms: int, tags: tuple[str, ...] = TAGS, **fields: float | int) -> Point:
+        return Point("generic", tags, ts_ms, {**fields, "signal_count": float(len(fields))})
+
+    assert await store.latest("generic", UNIT) is None
+    await write([generic(10_000, temperature=21.5), generic(20_000, temperature=22.0, 温度=3.0)])
+    await write([generic(20_000, OTHER, select=1.0), generic(30_000, order_by=7.0)])
+    await write([Point("generic", TAGS, 30_000, {"temperature": 23.0, "signal_count": 2.0, BORN: 29_000})])
+    row = await store.latest("generic", UNIT)
+    assert row is not None
+    assert (row.ts_ms, row.values) == (
+        30_000,
+        {"temperature": 23.0, "温度": 3.0, "order_by": 7.0, "signal_count": 2.0, BORN: 29_000},
+    )
+    rows = await store.series("generic", UNIT, ["temperature", "温度", "never_sent"], 0, 40_000)
+    assert [(row.ts_ms, row.values) for row in rows] == [
+        (10_000, {"temperature": 21.5}),
+        (20_000, {"temperature": 22.0, "温度": 3.0}),
+        (30_000, {"temperature": 23.0}),
+    ]
+    assert await store.series("generic", UNIT, ["never_sent"], 0, 40_000) == []
+    [bucket] = await store.series("generic", UNIT, ["temperature"], 0, 40_000, 60_000, "max")
+    assert bucket.values == {"temperature": 23.0}
+    assert await store.count("generic") == 4
+    found = [point async for chunk in store.scan("generic", 0, 40_000) for point in chunk.all()]
+    assert {(point.tags[-1], point.ts_ms): point.fields.get("select") for point in found}[
+        OTHER[-1], 20_000
+    ] == 1.0
+    with pytest.raises(Rejected):
+        await store.write([generic(10_000, Temperature=1.0)])
+
+
 async def test_what_was_written_last_stands_however_often_and_whenever_it_is_written(
     store: Store, write: Write
 ) -> None:

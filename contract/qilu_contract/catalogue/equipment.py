@@ -18,6 +18,9 @@ MARKS = {
 }
 """The mark of a figure's source."""
 
+NO_SIGNALS = ("city", "county", "enterprise", "industry", "unit", "time", "ts", "born_ms", "rowid")
+"""Tags, times and the mark of a birth: no signal may have their names."""
+
 _EXACT_IN_FLOAT32 = 2**23
 
 

@@ -17,17 +17,24 @@ from typing import get_args
 import msgspec
 import yaml
 
-from qilu_contract.catalogue.equipment import EquipmentClass, Signal, SignalType
+from qilu_contract.catalogue.equipment import NO_SIGNALS, EquipmentClass, Signal, SignalType
 from qilu_contract.catalogue.yaml_parser import YamlParser, read_text
 from qilu_contract.errors import ConfigError
 
 VARIABLE = "QILU_CLASSES"
 
-RESERVED = ("alarm", "dead_letter", "fleet", "milestone", "pipeline", "platform", "programme", "rollup")
+RESERVED = (
+    "alarm",
+    "dead_letter",
+    "fleet",
+    "generic",
+    "milestone",
+    "pipeline",
+    "platform",
+    "programme",
+    "rollup",
+)
 """Measurements that are no classes."""
-
-NO_SIGNALS = ("city", "county", "enterprise", "industry", "unit", "time", "ts", "born_ms", "rowid")
-"""Tags, times and the mark of a birth: no signal may have their names."""
 
 MAX_NAME = 17
 """Maximum length of a class name, so that an id of 32 characters has room for county and number."""

@@ -214,6 +214,8 @@ class Admission:
         units.active_ms[known[units.checked_s[known] < self._doubted_s]] = 0
         units.on_cloud[known] = np.array(answers.on_cloud, dtype=bool)[admitted]
         units.checked_s[known] = checked_s
+        for unit, names in answers.signals.items():
+            units.signals.confirm(unit, names)
         if self._negative:
             for unit in asked:
                 if unit in units.numbers and units.is_admitted(units.numbers[unit]):

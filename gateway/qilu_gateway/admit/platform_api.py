@@ -40,13 +40,15 @@ class Owner(msgspec.Struct, frozen=True, array_like=True):
 
 class Answers(msgspec.Struct, frozen=True, rename={"class_": "class"}):
     """The platform's answer about the requested units, in their order: for each unit the positions of its
-    class in `classes` and of its owner in `owners`. Both are -1 for a unit that is not admitted."""
+    class in `classes` and of its owner in `owners`. Both are -1 for a unit that is not admitted. `signals`:
+    what is known of the generic units among them."""
 
     classes: list[str]
     owners: list[Owner]
     class_: list[int]
     owner: list[int]
     on_cloud: list[bool]
+    signals: dict[str, list[str]] = {}
 
 
 class Barred(msgspec.Struct, frozen=True):
@@ -126,6 +128,14 @@ class PlatformApi:
         call."""
         body = msgspec.json.encode({"problems": found})
         await self._send("POST", "/v1/problems", content=body, headers={"Content-Type": "application/json"})
+
+    async def signals(self, learned: Sequence[msgspec.Struct]) -> None:
+        """Report signals that generic units have sent. Raises NotTaken, also from a platform that predates
+        this call."""
+        body = msgspec.json.encode({"signals": learned})
+        await self._send(
+            "POST", "/v1/ingest/signals", content=body, headers={"Content-Type": "application/json"}
+        )
 
     async def _post(self, path: str, body: bytes, answer: type[_T]) -> _T:
         headers = {"Content-Type": "application/json"}

@@ -17,6 +17,8 @@ from qilu_contract.columns import Ints, Rows, Series, grown
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.storage import UNIT_TAGS
 
+from qilu_gateway.admit.learned_signals import LearnedSignals
+
 
 class Tags(NamedTuple):
     """The tags of a unit, in the order of UNIT_TAGS."""
@@ -41,6 +43,8 @@ class Units:
         """Numbers by id. A unit whose class or owner changes gets a new number."""
         self.checked_s: NDArray[np.float64] = np.zeros(0)
         """Time (monotonic) at which the platform last confirmed the unit; 0: not admitted."""
+        self.signals = LearnedSignals()
+        """Of generic units."""
         self.on_cloud: NDArray[np.bool_] = np.zeros(0, dtype=bool)
         """The unit's first reading is known to the platform, or waits in the outbox."""
         self.active_ms: Ints = np.zeros(0, dtype=np.int64)

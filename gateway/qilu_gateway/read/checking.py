@@ -175,8 +175,7 @@ def check(
     Signals that the class lacks are left out, and values outside their signal's range are kept; `remark` is
     called for both. Raises BadReading for a value that its signal cannot hold, and when no value is left.
     """
-    if not MIN_TIME_MS <= reading.ts_ms <= latest_ms:
-        raise BadReading(Reason.BAD_TIMESTAMP, _bad_time(reading.ts_ms, latest_ms))
+    check_time(reading.ts_ms, latest_ms)
     values: dict[str, Value] = {}
     left_out: list[tuple[Remark, str]] = []
     known = ""
@@ -197,6 +196,12 @@ def check(
     for name, value in values.items():
         _compare(signals[name], value, remark)
     return values
+
+
+def check_time(ts_ms: int, latest_ms: int) -> None:
+    """Raises BadReading for a time that is not believed."""
+    if not MIN_TIME_MS <= ts_ms <= latest_ms:
+        raise BadReading(Reason.BAD_TIMESTAMP, _bad_time(ts_ms, latest_ms))
 
 
 def _value(signal: Signal, value: Any) -> Value:

@@ -32,6 +32,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import GENERIC
 from qilu_contract.columns import Columns, Rows, Series, grown
 from qilu_contract.errors import Reason, Retryable
 from qilu_contract.storage import Point
@@ -125,6 +126,8 @@ class Rollups:
         now_s = time.monotonic()
         heard: list[Heard] = []
         for each, repeated in zip(columns, repeats or [None] * len(columns), strict=True):
+            if each.measurement == GENERIC:  # nobody knows its ranges and limits
+                continue
             rollup = self._by_class.get(each.measurement)
             if rollup is None:
                 self.tally.left_out += len(each)

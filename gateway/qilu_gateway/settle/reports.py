@@ -4,14 +4,17 @@ those shipped from the spool.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 
 import numpy as np
 import structlog
+from qilu_common.backoff import Backoff
 from qilu_contract.columns import Columns
 
+from qilu_gateway.admit.platform_api import NotTaken, PlatformApi, PlatformAway
 from qilu_gateway.admit.units import Units
 from qilu_gateway.read.births import Births
 from qilu_gateway.read.in_flight import InFlightMessage
@@ -20,6 +23,10 @@ from qilu_gateway.settle.outbox import Outbox
 log = structlog.get_logger()
 
 ACTIVITY_MS = 3600 * 1000
+SIGNALS_EVERY_S = 1.0
+MAX_SIGNALS_TOGETHER = 1000
+NOT_TAKEN_S = 60.0
+"""Retry interval with a platform that predates generic units."""
 
 
 class Reports:
@@ -37,6 +44,23 @@ class Reports:
         units.on_cloud[numbers[known]] = True
         units.active_ms[numbers[known]] = np.fromiter(firsts.values(), dtype=np.int64, count=size)[known]
         self._outbox.notice()
+
+    async def run_signals(self, platform: PlatformApi) -> None:
+        """Report what generic units send, until cancelled. Nothing waits for it: a signal that was not
+        reported before the end is learned again from the unit's next reading."""
+        backoff, signals = Backoff(first_s=SIGNALS_EVERY_S, most_s=NOT_TAKEN_S), self._units.signals
+        while True:
+            await asyncio.sleep(SIGNALS_EVERY_S)
+            news = signals.take_news(MAX_SIGNALS_TOGETHER)
+            if not news:
+                continue
+            try:
+                await platform.signals(news)
+                backoff.reset()
+            except PlatformAway as error:
+                signals.put_back(news)
+                log.warning("signals of generic devices are not reported yet", error=str(error))
+                await asyncio.sleep(NOT_TAKEN_S if isinstance(error, NotTaken) else backoff.delay_s())
 
     def heard(self, readings: Iterable[tuple[str, int]]) -> None:
         """Report activity of units at these times (ms)."""

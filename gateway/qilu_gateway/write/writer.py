@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 from qilu_common.backoff import Backoff
+from qilu_contract.catalogue.generic import GENERIC
 from qilu_contract.columns import Ints
 from qilu_contract.errors import BadReading, Remark, Retryable
 from qilu_contract.readings import Reading
@@ -16,9 +17,11 @@ from qilu_contract.storage import Point
 from qilu_contract.wire import clock
 from qilu_contract.wire.clock import JudgingClock
 
+from qilu_gateway.admit.learned_signals import LearnedSignals
 from qilu_gateway.admit.units import Units
 from qilu_gateway.read.batching import Batcher
 from qilu_gateway.read.checking import check_all, check_units
+from qilu_gateway.read.generic_checking import check_all_generic, learn_units
 from qilu_gateway.read.in_flight import InFlightMessage
 from qilu_gateway.read.intake import Item
 from qilu_gateway.read.receipts import save as save_receipts
@@ -62,7 +65,7 @@ class Writer:
                 batch = Batch.of(await self._batcher.next())
                 while len(writing) >= WRITES:
                     await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
-                self._check(batch.plain)
+                self._check(batch.plain, units.signals)
                 parts = batch.keys(units)
                 keys = np.sort(np.concatenate(parts))
                 while before := [task for task, theirs in writing.items() if _meet(keys, theirs)]:
@@ -80,7 +83,7 @@ class Writer:
         self._batcher.size = self._gate.batch_size
         return written
 
-    def _check(self, batch: Sequence[InFlightMessage]) -> None:
+    def _check(self, batch: Sequence[InFlightMessage], signals: LearnedSignals) -> None:
         """Convert accepted readings to points, and refuse the others."""
         by_class: dict[str, tuple[list[InFlightMessage], list[Reading]]] = {}
         for message in batch:
@@ -90,7 +93,11 @@ class Writer:
                 readings += message.readings
         latest_ms = self._clock.now_ms() + clock.MAX_AHEAD_MS
         for name, (messages, readings) in by_class.items():
-            found = check_all(name, readings, latest_ms, partial(_remark, messages))
+            remark = partial(_remark, messages)
+            if name == GENERIC:
+                found = check_all_generic(readings, signals, latest_ms, remark)
+            else:
+                found = check_all(name, readings, latest_ms, remark)
             for message, reading, values in zip(messages, readings, found, strict=True):
                 if isinstance(values, BadReading):
                     message.refuse(values)
@@ -99,7 +106,9 @@ class Writer:
         for message in batch:
             if message.birth is not None:
                 message.mark_birth(message.birth, latest_ms)
-                if message.admitted is not None:
+                if message.admitted is not None and message.admitted.class_name == GENERIC:
+                    learn_units(message.admitted.tags.unit, message.units, signals)
+                elif message.admitted is not None:
                     check_units(message.admitted.class_name, message.units, message.remark)
 
     async def _write_or_spool(self, batch: Batch, units: Units) -> Written:

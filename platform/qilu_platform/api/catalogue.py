@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import REGISTRABLE
 from qilu_contract.catalogue.places import BRANCHES, COUNTIES
 
 from qilu_platform.api.common import INVALID, answer
@@ -33,7 +33,7 @@ def _items(model: type[BaseModel], rows: Iterable[Any]) -> Response:
 @router.get("/classes", response_model=ClassesOut)
 async def list_classes() -> Response:
     """Equipment classes with their signals, set points and faults; the installation's own ones, too."""
-    return _items(ClassOut, CATALOGUE.values())
+    return _items(ClassOut, REGISTRABLE.values())
 
 
 @router.get("/counties", response_model=CountiesOut)

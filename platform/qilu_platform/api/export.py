@@ -18,6 +18,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass
+from qilu_contract.catalogue.generic import GENERIC
 from qilu_contract.columns import Columns, Series, of_points
 from qilu_contract.store import Chunk, PlatformStore
 from qilu_contract.wire.ids import ID_PATTERN
@@ -107,6 +108,10 @@ async def export_readings(
             503, f"{AT_ONCE} exports are under way: wait for one to end.", headers={"Retry-After": "10"}
         )
     units = None if unit is None else frozenset(unit)
+    if class_ == GENERIC:
+        raise Problem(
+            422, "class: the signals of generic units differ; ask for /v1/units/{id}/readings of each."
+        )
     chosen = Chosen(CATALOGUE[class_], units, city, county, enterprise)
     store = runtime.store if county is None else store_of(runtime.store, county)
     rows = _chosen(store, chosen, start_ms, end_ms)

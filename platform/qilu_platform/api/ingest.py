@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from qilu_contract.readings import MAX_TIME_MS
 
 from qilu_platform.api.common import PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
+from qilu_platform.models.admission import AdmissionColumnsOut, AdmissionOut, LearnedSignalsIn
 from qilu_platform.models.bodies import (
     AdmissionColumnsIn,
     AdmissionIn,
@@ -23,8 +24,6 @@ from qilu_platform.models.bodies import (
 from qilu_platform.models.fields import MAX_BATCH, MAX_COLUMNS, MAX_INTEGER, Role
 from qilu_platform.models.reports import (
     ActivityOut,
-    AdmissionColumnsOut,
-    AdmissionOut,
     BarredOut,
     DeathsOut,
     FirstReadingsOut,
@@ -33,6 +32,7 @@ from qilu_platform.models.reports import (
 from qilu_platform.registry.admission import admission, admission_columns
 from qilu_platform.registry.audit_log import barred_after
 from qilu_platform.registry.keys import Caller
+from qilu_platform.registry.learned_signals import record
 from qilu_platform.registry.onboarding import Report, fall_silent, report
 from qilu_platform.registry.sharing import LEASE_MS, share
 from qilu_platform.runtime import Runtime
@@ -155,7 +155,7 @@ async def _report(runtime: Runtime, request: Request, *, first: bool) -> Report:
 )
 async def admit_columns(runtime: RuntimeDep, _caller: Gateway, request: Request) -> Response:
     """For each requested unit, in order: its class and its owner (enterprise, county, city, industry) as
-    indices in `classes` and `owners`; -1 if it is not admitted."""
+    indices in `classes` and `owners`; -1 if it is not admitted. `signals` has what generic ones have sent."""
     body = await request.body()
     try:
         asked = _decode_units(body).units
@@ -184,6 +184,14 @@ async def report_deaths(runtime: RuntimeDep, _caller: Gateway, body: AdmissionIn
     """Report units that died, according to their edge nodes: they are inactive until their next reading."""
     stale = await runtime.database.write(lambda connection: fall_silent(connection, body.units))
     return answer({"stale": stale})
+
+
+@router.post("/signals", status_code=204)
+async def report_signals(runtime: RuntimeDep, _caller: Gateway, body: LearnedSignalsIn) -> Response:
+    """Report signals that generic units have sent. Idempotent; those of other units are left out."""
+    given = [(each.unit, each.name, each.measured_in) for each in body.signals]
+    await runtime.database.write(lambda connection: record(connection, given))
+    return Response(status_code=204)
 
 
 @router.post("/shards", response_model=ShardsOut)

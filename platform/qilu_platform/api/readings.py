@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import COUNTED, GENERIC
 from qilu_contract.durations import duration_ms
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN
@@ -21,8 +22,10 @@ from qilu_stores.cells import store_of
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import units
+from qilu_platform.models.admission import UnitSignalsOut
 from qilu_platform.models.fields import Role
 from qilu_platform.models.reports import LatestOut, ReadingsOut
+from qilu_platform.registry import learned_signals
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import get_row
 from qilu_platform.runtime import Runtime
@@ -43,7 +46,8 @@ async def get_latest(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
         row = await store.latest(unit["class"], {"unit": id})
     if row is None:
         raise Problem(404, f"unit {id} has no readings yet.")
-    row.values.pop(BORN, None)  # no signal
+    for name in (BORN, COUNTED):  # no signals
+        row.values.pop(name, None)
     return answer({"unit": id, "ts_ms": row.ts_ms, "values": row.values})
 
 
@@ -68,12 +72,14 @@ async def get_readings(
     start_ms = max(0, end_ms - _DEFAULT_SPAN_MS) if from_ is None else time_ms(from_, "from")
     if start_ms >= end_ms:
         raise Problem(422, "from: must be before `to`.")
-    known = [each.name for each in CATALOGUE[unit["class"]].signals]
+    known = [each["name"] for each in await signals_of(runtime, unit)]
     names = list(dict.fromkeys(signal)) if signal else known
     if unknown := [name for name in names if name not in known]:
         raise Problem(
-            422, f"signal: a {unit['class']} has no {unknown[0][:80]!r}; it has {', '.join(known)}."
+            422, f"signal: a {unit['class']} has no {unknown[0][:80]!r}; it has {', '.join(known) or 'none'}."
         )
+    if not names:  # a generic unit that has sent nothing yet
+        return answer({"unit": id, "columns": ["ts_ms"], "rows": []})
     every_ms = None if every is None else _duration(every)
     async with asking(runtime, unit["county"]) as store:
         try:
@@ -82,6 +88,20 @@ async def get_readings(
             raise Problem(422, f"The store cannot answer that: {error}") from error
     table = [[row.ts_ms, *(row.values.get(name) for name in names)] for row in rows]
     return answer({"unit": id, "columns": ["ts_ms", *names], "rows": table})
+
+
+@router.get("/{id}/signals", response_model=UnitSignalsOut)
+async def list_signals(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+    """The signals of a unit: those of its class, or of a generic one those that it has sent."""
+    return answer({"items": await signals_of(runtime, await unit_of(runtime, caller, id))})
+
+
+async def signals_of(runtime: Runtime, unit: dict[str, Any]) -> list[dict[str, Any]]:
+    if unit["class"] != GENERIC:
+        signals = CATALOGUE[unit["class"]].signals
+        return [{"name": each.name, "unit": each.unit, "since_ms": None} for each in signals]
+    found = await runtime.database.read(lambda connection: learned_signals.signals_of(connection, unit["id"]))
+    return [{"unit": each.pop("measured_in"), **each} for each in found]
 
 
 async def unit_of(runtime: Runtime, caller: Caller, id_: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import GENERIC, REGISTRABLE
 from sqlalchemy import Connection, select
 
 from qilu_platform.broker.authority import key_pem, make_key
@@ -65,7 +65,9 @@ class Place:
         row = connection.execute(query).one_or_none()
         if row is None:
             return cls(enterprise, county, "?say which unit", '"signal": 0')
-        signal = CATALOGUE[row[1]].signals[0]
+        if row[1] == GENERIC:
+            return cls(enterprise, county, f"-{row[0]}", '"temperature": 21.5')
+        signal = REGISTRABLE[row[1]].signals[0]
         value = str(bool(signal.nominal)).lower() if signal.type == "bool" else f"{signal.nominal:g}"
         return cls(enterprise, county, f"-{row[0]}", f'"{signal.name}": {value}')
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qilu_contract.catalogue.claims import CLAIMS
-from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import REGISTRABLE
 from qilu_contract.catalogue.places import CITIES, PROVINCE
 from qilu_contract.catalogue.targets import CORE_TARGETS, Target
 from qilu_contract.storage import Point
@@ -114,7 +114,7 @@ def programme(counts: Counts) -> dict[str, Any]:
                 "units_registered": count("class", name, "units_registered"),
                 "units_on_cloud": count("class", name, "units_onboarded"),
             }
-            for name in CATALOGUE
+            for name in REGISTRABLE
         },
     }
 

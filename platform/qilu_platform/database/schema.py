@@ -384,6 +384,16 @@ shards = Table(
     Column("until_ms", BigInteger, nullable=False),
 )
 
+# Signals of generic units: see `registry/learned_signals.py`.
+learned_signals = Table(
+    "learned_signals",
+    metadata,
+    Column("unit", _ID, primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("measured_in", String(32), nullable=False),  # empty where no birth has given it
+    Column("since_ms", BigInteger, nullable=False),
+)
+
 # Security events: see `registry/security.py`.
 security_events = Table(
     "security_events",

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
-from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import REGISTRABLE
 from qilu_contract.catalogue.places import BRANCHES, COUNTIES
 from qilu_contract.wire.ids import is_id
 
@@ -117,7 +117,7 @@ def _good_names(values: Sequence[Value]) -> bool:
 
 def _good_units(columns: Columns) -> bool:
     return (
-        CATALOGUE.keys() >= set(columns["class"])
+        REGISTRABLE.keys() >= set(columns["class"])
         and _good_ids(columns["id"])
         and all(map(is_id, set(map(str, columns["enterprise"]))))
         and _good_names(columns["name"])

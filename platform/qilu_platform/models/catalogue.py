@@ -41,7 +41,7 @@ class ClassOut(BaseModel):
     title: str
     title_zh: str
     stoppable: bool = Field(description="Takes start, stop and reset.")
-    signals: list[SignalOut]
+    signals: list[SignalOut] = Field(description="Empty for the generic class, which learns them by unit.")
     set_points: list[SetPointOut]
     faults: list[FaultOut]
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
-from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import REGISTRABLE
 from qilu_contract.catalogue.places import BRANCHES, CITIES, COUNTIES, PROVINCE, city_of
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.identity import check_uscc
@@ -79,7 +79,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(clean)
 CountyCode = Annotated[str, AfterValidator(_check_county)]
 CityCode = Annotated[str, _one_of(CITIES, "the code of a city of Shandong (GB/T 2260)")]
 IndustryCode = Annotated[str, _one_of(BRANCHES, "an industry or a section of GB/T 4754")]
-ClassName = Annotated[str, _one_of(CATALOGUE, "an equipment class")]
+ClassName = Annotated[str, _one_of(REGISTRABLE, "an equipment class")]
 PlaceCode = Annotated[str, AfterValidator(_check_place)]
 Uscc = Annotated[str, Field(max_length=64), AfterValidator(check_uscc)]
 TsMs = Annotated[int, Field(ge=0, le=MAX_TIME_MS, strict=True)]

@@ -278,50 +278,6 @@ class AuditPage(Page[AuditOut]):
 # -- for gateways
 
 
-class AdmittedOut(BaseModel):
-    class_: str = Field(alias="class")
-    enterprise: str
-    county: str
-    city: str
-    industry: str
-    on_cloud: bool
-
-
-class AdmissionOut(BaseModel):
-    model_config = _example(
-        units={
-            "370202-motor-0000123": {
-                "class": "motor",
-                "enterprise": "370202-e00007",
-                "county": "370202",
-                "city": "370200",
-                "industry": "C31",
-                "on_cloud": True,
-            }
-        }
-    )
-
-    units: dict[str, AdmittedOut] = Field(description="Those that may speak, by id.")
-
-
-class AdmissionColumnsOut(BaseModel):
-    model_config = _example(
-        **{
-            "classes": ["motor"],
-            "owners": [["370202-e00007", "370202", "370200", "C31"]],
-            "class": [0, -1],
-            "owner": [0, -1],
-            "on_cloud": [True, False],
-        }
-    )
-
-    classes: list[str]
-    owners: list[list[str]] = Field(description="Enterprise, county, city, industry.")
-    class_: list[int] = Field(alias="class", description="Places in `classes`, in the order asked for.")
-    owner: list[int] = Field(description="Places in `owners`, likewise.")
-    on_cloud: list[bool]
-
-
 class BarredOut(BaseModel):
     model_config = _example(epoch="9f2c4e5a01b7d368", next=17, units=["my-motor"], enterprises=[])
 

@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from qilu_contract.catalogue.classes import CATALOGUE, OWN
+from qilu_contract.catalogue.classes import OWN
 from qilu_contract.catalogue.equipment import EquipmentClass
+from qilu_contract.catalogue.generic import GENERIC, REGISTRABLE
 from qilu_contract.catalogue.limits import LIMITS
 from qilu_contract.catalogue.places import BRANCHES, CITIES, COUNTIES, PROVINCE
 from qilu_contract.catalogue.tables import read_table
@@ -36,7 +37,7 @@ def console_catalogue() -> tuple[bytes, str]:
                 }
                 for each in CORE_TARGETS.values()
             ],
-            "classes": [_class(each) for each in CATALOGUE.values()],
+            "classes": [_class(each) for each in REGISTRABLE.values()],
         }
     )
     return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"'
@@ -57,6 +58,7 @@ def _class(class_: EquipmentClass) -> dict[str, Any]:
         "title": class_.title,
         "title_zh": class_.title_zh,
         "own": class_.name in OWN,
+        "learns": class_.name == GENERIC,
         "stoppable": class_.stoppable,
         "signals": [
             {

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import COUNTED, GENERIC
 from qilu_contract.errors import StoreError
 from qilu_contract.storage import BORN
 from qilu_contract.store import PlatformStore, Row
@@ -118,15 +119,17 @@ class LiveUnits:
         if row is None or (watched.last is not None and row.ts_ms == watched.last.ts_ms):
             return
         born_ms = row.values.pop(BORN, None)
+        row.values.pop(COUNTED, None)
         watched.born_ms = None if born_ms is None else int(born_ms)
         watched.last = row
         watched.tell(_latest(watched))
 
     async def _follow(self, watched: _Watched) -> bool:
         """Whether there was something new since the last reading."""
-        if watched.last is None:
+        if watched.last is None or watched.class_name == GENERIC:  # whose signals are not known beforehand
+            before = watched.last
             await self._look(watched)
-            return watched.last is not None
+            return watched.last is not before
         names = [signal.name for signal in CATALOGUE[watched.class_name].signals]
         start_ms = watched.last.ts_ms
         end_ms = max(start_ms, wall_ms()) + AHEAD_MS

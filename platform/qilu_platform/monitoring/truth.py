@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import REGISTRABLE
 from qilu_contract.storage import Point
 
 from qilu_platform.monitoring import alarms
@@ -20,7 +20,7 @@ def faults(
         each for each in commands if each["state"] == "accepted" and each["holds_from_ms"] is not None
     ]
     resets = sorted(each["holds_from_ms"] for each in accepted if each["command"]["command"] == "reset")
-    known = {fault.name: fault for fault in CATALOGUE[class_name].faults}
+    known = {fault.name: fault for fault in REGISTRABLE[class_name].faults}
     found = []
     for each in accepted:
         command, from_ms = each["command"], each["holds_from_ms"]

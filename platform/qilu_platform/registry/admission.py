@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from qilu_contract.catalogue.generic import GENERIC
 from qilu_contract.catalogue.places import city_of
 from sqlalchemy import Connection, select
 
 from qilu_platform.database.schema import enterprises, units
 from qilu_platform.database.statements import among, values_table
+from qilu_platform.registry.learned_signals import names_of
 
 
 def admission(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -28,15 +30,17 @@ def admission(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str,
     }
 
 
-def admission_columns(connection: Connection, ids: Sequence[str]) -> dict[str, list[Any]]:
+def admission_columns(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
     """The same as columns in the order of `ids`: `class` and `owner` are indices in `classes` and `owners`
-    (enterprise, county, city, industry), -1 for a unit that is not admitted."""
+    (enterprise, county, city, industry), -1 for a unit that is not admitted. `signals`: names of the signals
+    that generic units have sent."""
     found: list[Sequence[Any]] = list(zip(*_admitted(connection, ids), strict=True)) or [()] * 6
     known, classes, enterprise, county, industry, on_cloud_ms = found
     # An enterprise never changes its county and industry.
     owners = dict(zip(enterprise, zip(county, industry, strict=True), strict=True))
     place = dict(zip(known, range(len(known)), strict=True))
     places = [place.get(id_, -1) for id_ in ids]
+    generic = [id_ for id_, class_ in zip(known, classes, strict=True) if class_ == GENERIC]
     return {
         "classes": list(dict.fromkeys(classes)),
         "owners": [
@@ -46,6 +50,7 @@ def admission_columns(connection: Connection, ids: Sequence[str]) -> dict[str, l
         # The last element is that of place -1: a unit that is not admitted.
         "class": list(map([*_numbered(classes), -1].__getitem__, places)),
         "owner": list(map([*_numbered(enterprise), -1].__getitem__, places)),
+        "signals": names_of(connection, generic),
         "on_cloud": list(map([*(ms is not None for ms in on_cloud_ms), False].__getitem__, places)),
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import REGISTRABLE
 from qilu_contract.catalogue.places import COUNTIES, city_of
 from qilu_contract.wire.identity import identifier
 from qilu_contract.wire.ids import id_prefix
@@ -142,7 +142,7 @@ def _irregular(
     if connection.scalar(present) is None:
         return []
     common = [units.c.irregular.is_not(None), *where, *up_to]
-    classes = CATALOGUE if filters.class_ is None else [filters.class_]
+    classes = REGISTRABLE if filters.class_ is None else [filters.class_]
     parts = [
         [*common, units.c.county == county, units.c["class"] == class_]
         for county in _counties(filters)

@@ -19,10 +19,19 @@ from qilu_common.private_files import private_file
 from qilu_contract.columns import Columns
 from qilu_contract.errors import ConfigError, Retryable
 from qilu_contract.readings import Value
-from qilu_contract.storage import MEASUREMENTS, Point
+from qilu_contract.storage import MEASUREMENTS, Measurement, Point
 from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
 
-from qilu_stores.duck.tables import LAST, MS, all_points_of, make_tables, points_of, read_chunk, write
+from qilu_stores.duck.tables import (
+    LAST,
+    MS,
+    all_points_of,
+    fields_of,
+    make_tables,
+    points_of,
+    read_chunk,
+    write,
+)
 from qilu_stores.questions import aggregated, check_newest, check_series
 
 log = structlog.get_logger()
@@ -187,10 +196,11 @@ class DuckStore:
     async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
         schema = check_series(measurement, tags, ())
         where, values = _where(tags)
-        columns = ", ".join(f'arg_max("{name}", {LAST})' for name in schema.fields)
+        there = await self._fields(schema)
+        columns = ", ".join(f'arg_max("{name}", {LAST})' for name in there)
         sql = f'SELECT max({MS}), {columns} FROM "{measurement}" WHERE {where}'  # noqa: S608  # names from the schema
         [found] = await self._run(self._reader, lambda cursor: cursor.execute(sql, values).fetchall())
-        return None if found[0] is None else _row(found, tuple(schema.fields))
+        return None if found[0] is None else _row(found, there)
 
     async def series(
         self,
@@ -205,6 +215,11 @@ class DuckStore:
         schema = check_series(measurement, tags, fields, start_ms, end_ms, every_ms)
         if every_ms is not None:
             fields = aggregated(schema, fields, aggregate)
+        if schema.open:
+            there = await self._fields(schema)
+            fields = [name for name in fields if name in there]
+            if not fields:
+                return []
         where, values = _where(tags)
         where += " AND ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?)"
         any_value = " OR ".join(f'"{name}" IS NOT NULL' for name in fields)
@@ -234,14 +249,14 @@ class DuckStore:
     ) -> list[Point]:
         schema = check_newest(measurement, having, start_ms, end_ms, limit)
         where, values = _where(having)
-        columns = ", ".join(f'"{name}"' for name in (*schema.tags, *schema.fields))
+        fields = await self._fields(schema)
+        columns = ", ".join(f'"{name}"' for name in (*schema.tags, *fields))
         sql = (
             f'SELECT {MS}, {columns} FROM "{measurement}" '  # noqa: S608  # names from the schema
             f"WHERE {where} AND {_within(start_ms, end_ms)} ORDER BY ts DESC LIMIT {limit:d}"
         )
         rows = await self._run(self._reader, lambda cursor: cursor.execute(sql, values).fetchall())
         first = 1 + len(schema.tags)
-        fields = tuple(schema.fields)
         return [
             Point(measurement, row[1:first], int(row[0]), _row((row[0], *row[first:]), fields).values)
             for row in rows
@@ -283,6 +298,11 @@ class DuckStore:
             elif rows:
                 read = partial(read_chunk, schema=schema, where=within)
                 yield await self._run(self._reader, read)
+
+    async def _fields(self, schema: Measurement) -> tuple[str, ...]:
+        if not schema.open:
+            return tuple(schema.fields)
+        return await self._run(self._reader, lambda cursor: fields_of(cursor, schema))
 
     async def _number(self, sql: str) -> int:
         [[number]] = await self._run(self._reader, lambda cursor: cursor.execute(sql).fetchall())

@@ -50,6 +50,15 @@ def make_tables(connection: duckdb.DuckDBPyConnection) -> None:
     move_hourly_rows(connection)
 
 
+def fields_of(cursor: duckdb.DuckDBPyConnection, schema: Measurement) -> tuple[str, ...]:
+    """The fields of a measurement; of an open one those that the table has by now."""
+    if not schema.open:
+        return tuple(schema.fields)
+    sql = "SELECT column_name FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index"
+    names = [name for [name] in cursor.execute(sql, [schema.name]).fetchall()]
+    return tuple([name for name in names if name in schema.fields])
+
+
 def points_of(schema: Measurement, fields: Iterable[str], where: str) -> str:
     """The points in these rows, with `ts`, tags and fields: for questions about few."""
     tags = ", ".join(schema.tags)
@@ -82,7 +91,7 @@ def read_chunk(cursor: duckdb.DuckDBPyConnection, schema: Measurement, where: st
     found = cursor.execute(sql).fetchnumpy()
     keys = np.sort(found["the key"])
     if (keys[1:] == keys[:-1]).any():
-        sql = f"SELECT * FROM {all_points_of(schema, schema.fields, where)}"  # noqa: S608
+        sql = f"SELECT * FROM {all_points_of(schema, fields_of(cursor, schema), where)}"  # noqa: S608
         found = cursor.execute(sql).fetchnumpy()
     return _chunk(schema, found)
 
@@ -90,7 +99,7 @@ def read_chunk(cursor: duckdb.DuckDBPyConnection, schema: Measurement, where: st
 def _chunk(schema: Measurement, found: Mapping[str, Any]) -> Chunk:
     ts_ms = found["ts"].astype(np.int64)
     series = Series.of(schema.name, {tag: found[tag] for tag in schema.tags})
-    names = [name for name in schema.fields if not np.ma.getmaskarray(found[name]).all()]
+    names = [name for name in found if name in schema.fields and not np.ma.getmaskarray(found[name]).all()]
     values = np.empty((len(ts_ms), len(names)))
     for place, name in enumerate(names):
         values[:, place] = np.ma.filled(found[name].astype(np.float64), np.nan)
@@ -121,6 +130,9 @@ def write(cursor: duckdb.DuckDBPyConnection, points: Sequence[Point], columns: S
     try:
         cursor.execute("BEGIN")
         for schema, batch in batches:
+            if schema.open:
+                _make_columns(cursor, schema, batch)
+        for schema, batch in batches:
             _put(cursor, schema, batch)
         cursor.execute("COMMIT")
     except BaseException as error:
@@ -130,6 +142,13 @@ def write(cursor: duckdb.DuckDBPyConnection, points: Sequence[Point], columns: S
         if isinstance(error, _UNFIT):
             raise Rejected(f"a point does not fit the schema: {error!r}") from error
         raise
+
+
+def _make_columns(cursor: duckdb.DuckDBPyConnection, schema: Measurement, batch: Batch) -> None:
+    """Signals that have just been learned become columns."""
+    for name in [each for each in batch if each in schema.fields]:
+        type_ = _SQL_TYPES[schema.fields[name]]
+        cursor.execute(f'ALTER TABLE "{schema.name}" ADD COLUMN IF NOT EXISTS "{name}" {type_}')
 
 
 def _put(cursor: duckdb.DuckDBPyConnection, schema: Measurement, batch: Batch) -> None:

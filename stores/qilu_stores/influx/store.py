@@ -96,7 +96,7 @@ class InfluxStore:
     async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
         schema = check_series(measurement, tags, ())
         where = _where(tags)
-        fields = ", ".join(map(_name, schema.fields))
+        fields = "*" if schema.open else ", ".join(map(_name, schema.fields))
         times, last = await self._query(
             f"SELECT {fields} FROM {measurement} WHERE {where} ORDER BY time DESC LIMIT 1",  # noqa: S608  # quoted by _where
             f"SELECT last(*) FROM {measurement} WHERE {where}",  # noqa: S608
@@ -171,7 +171,7 @@ class InfluxStore:
                 measurement,
                 tuple(str(row.get(tag) or "") for tag in schema.tags),
                 int(row["time"]),
-                row_of(0, {name: row.get(name) for name in schema.fields}, schema.fields).values,
+                row_of(0, {name: row[name] for name in row if name in schema.fields}, schema.fields).values,
             )
             for row in rows
         ]

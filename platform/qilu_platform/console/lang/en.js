@@ -137,6 +137,7 @@ export default {
   "pipeline.dead": "Dead letters",
 
   "unit.noReading": "No reading yet",
+  "unit.noSignals": "Nothing is known of this device's signals yet: each appears with the first reading that has it.",
   "unit.heard": "Last reading",
   "unit.born": "Last birth",
   problems: "Refused messages",
@@ -211,6 +212,7 @@ export default {
   "connect.register": "Register a device",
   "connect.may": "Registering is for operators and for keys of enterprises.",
   "connect.class": "What this class measures",
+  "connect.learns": "For a device that fits no other class: it sends any numbers and booleans, and each signal appears on its page with the first reading that has it. At most 64 signals; texts are not kept.",
   "connect.find": "Id; type the beginning of the name to find it",
   "connect.existing": "An enterprise that is registered",
   "connect.new": "A new enterprise",

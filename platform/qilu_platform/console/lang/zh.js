@@ -137,6 +137,7 @@ export default {
   "pipeline.dead": "死信",
 
   "unit.noReading": "尚无读数",
+  "unit.noSignals": "尚不清楚该设备的测点：测点随首条包含它的读数出现。",
   "unit.heard": "最近读数",
   "unit.born": "最近上线",
   problems: "被拒绝的消息",
@@ -211,6 +212,7 @@ export default {
   "connect.register": "登记设备",
   "connect.may": "操作员和企业密钥可登记设备。",
   "connect.class": "该类型的测点",
+  "connect.learns": "适用于不属于其他类型的设备：可发送任意数值和布尔量，测点随首条包含它的读数自动出现在设备页面。最多 64 个测点，不保存文本。",
   "connect.find": "企业编号；输入名称开头可查找",
   "connect.existing": "已登记的企业",
   "connect.new": "新企业",

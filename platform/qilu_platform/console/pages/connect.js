@@ -37,7 +37,7 @@ function register(root, app, query) {
   function describe() {
     const class_ = catalogue.class(kind.value);
     picture.replaceChildren(icon(kind.value), named(class_));
-    about.textContent = class_.signals.map((each) => named(each)).join(" · ");
+    about.textContent = class_.learns ? t("connect.learns") : class_.signals.map((each) => named(each)).join(" · ");
   }
   describe();
   const owner = html("input", { name: "enterprise", list: "enterprises", value: own ?? query.get("enterprise") ?? "", readonly: Boolean(own),
@@ -120,7 +120,6 @@ async function waiting(root, app, unitId) {
   const state = html("div", { class: "waiting", role: "status" }, html("span", { class: "radar", "aria-hidden": "true" }), html("p", {}, t("connect.waiting")));
 
   function celebrate({ ts_ms: ms, values }) {
-    clearInterval(asking);
     state.className = "arrived";
     state.replaceChildren(confetti(), icon(unit.class), html("div", {},
       html("h2", {}, t("connect.arrived")), html("p", {}, time(ms), " · ", Object.entries(values).slice(0, 4).map(([name, n]) =>

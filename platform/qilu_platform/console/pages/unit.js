@@ -18,27 +18,29 @@ export async function show(root, app, { id: unitId, query }) {
   const { catalogue } = app;
   const path = `v1/units/${id(unitId)}`;
   const [unit, newest] = await Promise.all([get(path), get(`${path}/latest`).catch(() => null)]);
-  const [enterprise, before] = await Promise.all([
-    get(`v1/enterprises/${id(unit.enterprise)}`).catch(() => null), newest && recent(path, newest.ts_ms),
+  let class_ = catalogue.class(unit.class);
+  const [enterprise, before, learned] = await Promise.all([
+    get(`v1/enterprises/${id(unit.enterprise)}`).catch(() => null), newest && recent(path, newest.ts_ms), class_.learns && get(`${path}/signals`),
   ]);
-  const class_ = catalogue.class(unit.class);
+  if (learned) class_ = { ...class_, signals: learned.items.map(learnedSignal) };
   app.title(unit.name || unit.id);
 
   const cells = new Map();
-  let chosen = class_.signals.find((each) => each.name === query.get("signal")) ?? class_.signals[0];
+  let chosen = class_.signals.find((each) => each.name === query.get("signal")) ?? class_.signals[0] ?? null;
   let span = SPANS[query.get("span")] ? query.get("span") : "live";
   let last = null; // {ts_ms, values}
   let chart = null;
   let zoomed = null;
 
   const signals = html("tbody");
+  const none = html("p", { class: "note" }, t("unit.noSignals"));
   for (const signal of class_.signals) signals.append(signalRow(signal));
   const heard = html("span", { class: "heard" }, t("unit.noReading"));
   const born = html("span", {}, "–");
   const chartBox = html("div", { class: "chart-slot" });
   const chartTitle = html("h2");
   const spans = html("div", { class: "tabs", role: "group", "aria-label": t("span") }, Object.keys(SPANS).map((each) =>
-    html("button", { type: "button", value: each, onclick: () => choose(chosen, each) }, t(`span.${each}`))));
+    html("button", { type: "button", value: each, onclick: () => chosen && choose(chosen, each) }, t(`span.${each}`))));
   const storeNote = html("p", { class: "fault", role: "status" });
   const alarms = await alarmList(app, { unit: unitId, limit: 12 });
   const problems = await problemList(`${path}/problems`);
@@ -49,9 +51,9 @@ export async function show(root, app, { id: unitId, query }) {
     const now = html("b", { class: "now", "data-signal": signal.name }, "–");
     const spark = new Spark();
     const needle = svg("circle", { r: 4, cy: 8, cx: -10 });
-    const range = rangeBar(signal, needle);
+    const range = signal.low == null ? null : rangeBar(signal, needle);
     const button = html("button", { type: "button", class: "link", onclick: () => choose(signal, span) }, named(signal));
-    const row = html("tr", { "data-signal": signal.name }, html("th", { scope: "row" }, button, html("small", {}, signal.name)),
+    const row = html("tr", { "data-signal": signal.name }, html("th", { scope: "row" }, button, signal.title && html("small", {}, signal.name)),
       html("td", { class: "num" }, now, " ", html("span", { class: "unit" }, unitText(signal.unit))),
       html("td", { class: "wide-only" }, range), html("td", { class: "wide-only" }, spark.root));
     cells.set(signal.name, { now, spark, needle, row, signal });
@@ -60,14 +62,23 @@ export async function show(root, app, { id: unitId, query }) {
 
   function paint(values, sparks = true) {
     for (const [name, n] of Object.entries(values)) {
+      if (class_.learns && !cells.has(name)) learn(name);
       const cell = cells.get(name);
       if (!cell || n == null) continue;
       say(cell.now, value(n));
       const { low, high } = cell.signal;
-      cell.needle.setAttribute("cx", String(Math.min(118, Math.max(2, 2 + (116 * (n - low)) / (high - low)))));
+      if (low != null) cell.needle.setAttribute("cx", String(Math.min(118, Math.max(2, 2 + (116 * (n - low)) / (high - low)))));
       cell.row.dataset.level = level(cell.signal, Number(n));
       if (sparks) cell.spark.push(Number(n));
     }
+  }
+
+  /** A signal that the device sends for the first time. */
+  function learn(name) {
+    const signal = learnedSignal({ name, unit: "" });
+    none.remove();
+    signals.append(signalRow(signal));
+    if (!chosen) choose(signal, span);
   }
 
   function paintHeard(ms, bornMs) {
@@ -123,13 +134,13 @@ export async function show(root, app, { id: unitId, query }) {
       last = event;
       paintHeard(event.ts_ms, event.born_ms);
       paint(event.values, first);
-      if (first) load();
+      if (first && chosen) load();
     },
     readings: (event) => {
       const names = event.columns.slice(1);
       for (const row of event.rows) {
         paint(Object.fromEntries(names.map((name, at) => [name, row[at + 1]])));
-        const at = event.columns.indexOf(chosen.name);
+        const at = event.columns.indexOf(chosen?.name);
         if (at > 0 && row[at] !== null && span === "live" && !zoomed) chart.push([row[0], Number(row[at])], Math.max(SPANS.live, 10_000 * chosen.interval_s));
       }
       last = { ts_ms: event.rows.at(-1)[0], values: {} };
@@ -162,16 +173,17 @@ export async function show(root, app, { id: unitId, query }) {
     storeNote,
     html("div", { class: "unit" },
       html("section", { class: "panel", "aria-label": t("signals") }, html("div", { class: "panel-head" }, html("h2", {}, t("signals"))),
-        html("table", { class: "signals" }, html("thead", { class: "hidden" }, html("tr", {}, [t("signal"), t("value"), t("range"), t("course")].map((each) => html("th", { scope: "col" }, each)))), signals)),
+        html("table", { class: "signals" }, html("thead", { class: "hidden" }, html("tr", {}, [t("signal"), t("value"), t("range"), t("course")].map((each) => html("th", { scope: "col" }, each)))), signals),
+        !class_.signals.length && none),
       html("div", { class: "stack" },
         html("section", { class: "panel", "aria-label": t("history") }, html("div", { class: "panel-head" }, chartTitle, spans), chartBox, html("p", { class: "hint" }, t("chart.hint"))),
-        panel(t("nav./alarms"), null, alarms),
+        !class_.learns && panel(t("nav./alarms"), null, alarms),
         truth && panel(t("truth"), null, truth),
-        commands.root),
+        !class_.learns && commands.root),
       html("div", { class: "stack" },
         panel(t("nameplate"), null, html("dl", { class: "plate" }, facts.map(([term, text]) => html("div", {}, html("dt", {}, term), html("dd", {}, text))))),
         panel(t("problems"), null, problems))));
-  choose(chosen, span);
+  if (chosen) choose(chosen, span);
   return {
     stream: `${path}/events`,
     handlers: live,
@@ -183,6 +195,9 @@ export async function show(root, app, { id: unitId, query }) {
   };
 }
 
+/** A signal that belongs to the unit and not to its class: nobody knows its range. */
+const learnedSignal = ({ name, unit }) => ({ name, unit, low: null, high: null, interval_s: 10, limits: [] });
+
 /** All signals of the last minutes, for the small lines; null where there is no store. */
 function recent(path, ms) {
   return get(`${path}/readings`, { from: Math.max(0, ms - SPANS.live), to: ms + 1, every: "10s" }).catch(() => null);
@@ -192,7 +207,7 @@ function recent(path, ms) {
 function level(signal, n) {
   const order = ["alarm", "warning", "note"];
   const found = signal.limits.filter((each) => (each.kind === "above" ? n > each.limit : n < each.limit)).map((each) => each.level);
-  return order.find((each) => found.includes(each)) ?? (n < signal.low || n > signal.high ? "outside" : "");
+  return order.find((each) => found.includes(each)) ?? (signal.low != null && (n < signal.low || n > signal.high) ? "outside" : "");
 }
 
 /** A signal's range as a bar, with its limits as marks and the value as a dot. */

@@ -1,10 +1,17 @@
 // Ready pieces of programs that publish a reading, for the unit and the broker at hand.
 
-/** A reading with some of the class's signals, each at its nominal value. */
+/** A reading with some of the class's signals, each at its nominal value; of the generic class, whose units send what they have, an example. */
 export function sample(class_) {
+  if (class_.learns) return { temperature: 21.5, running: true };
   const shown = class_.signals.filter((each) => each.name !== "energy_kWh" && each.name !== "co2_kg").slice(0, 3);
   return Object.fromEntries(shown.map((each) => [each.name, each.type === "bool" ? Boolean(each.nominal) : each.nominal]));
 }
+
+/** Seconds between two readings. */
+const every = (class_) => Math.min(10, ...class_.signals.map((each) => each.interval_s));
+
+const metrics = (class_) => class_.learns ? ["temperature (Double)", "running (Boolean)"]
+  : class_.signals.map((each) => `${each.name} (${each.type === "bool" ? "Boolean" : each.type === "int" ? "Int64" : "Double"})`);
 
 /**
  * {name: [title key, text, file name?]}; `at` is the answer of GET /v1/connection, `login` the device's own password
@@ -34,7 +41,7 @@ client.loop_start()
 while True:
     reading = {"ts": int(time.time() * 1000), **json.loads('${JSON.stringify(values)}')}
     client.publish("${topic}", json.dumps(reading), qos=1).wait_for_publish()
-    time.sleep(${Math.min(...class_.signals.map((each) => each.interval_s))})
+    time.sleep(${every(class_)})
 `],
     arduino: ["snippet.arduino", `// Libraries: PubSubClient, WiFiClientSecure (ESP32). Paste the three files of the certificate.
 #include <WiFi.h>
@@ -70,7 +77,7 @@ Edge node id   ${unit.enterprise}
 Device id      ${unit.id}
 Client id      ${unit.enterprise}
 Primary host   qilu
-Metrics        ${class_.signals.map((each) => `${each.name} (${each.type === "bool" ? "Boolean" : each.type === "int" ? "Int64" : "Double"})`).join("\n               ")}
+Metrics        ${metrics(class_).join("\n               ")}
 `],
   };
   return login ? { ...found, ...withPassword(topic, values, inside, at.ca, login, class_) } : found;
@@ -102,7 +109,7 @@ while not client.is_connected():  # a new password is known to the broker after 
 while True:
     reading = {"ts": int(time.time() * 1000), **json.loads('${JSON.stringify(values)}')}
     client.publish("${topic}", json.dumps(reading), qos=1).wait_for_publish()
-    time.sleep(${Math.min(...class_.signals.map((each) => each.interval_s))})
+    time.sleep(${every(class_)})
 `],
     arduino: ["snippet.arduino", `// Libraries: PubSubClient, WiFiClientSecure (ESP32).
 #include <WiFi.h>
