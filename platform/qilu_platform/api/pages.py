@@ -2,71 +2,63 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
-from starlette.staticfiles import StaticFiles
 
 from qilu_platform.api.common import RuntimeDep, answer
+from qilu_platform.api.console_files import Asset, ConsoleFiles, early_script, file
 from qilu_platform.api.problems import Problem
 from qilu_platform.monitoring.catalogue import console_catalogue
 
 router = APIRouter(include_in_schema=False)
 
-_CONSOLE = Path(__file__).parent.parent / "console"
+console = ConsoleFiles()
 
-
-class _Console(StaticFiles):
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        # Revalidated each time (304 when unchanged), because pages and modules of two versions must not be
-        # mixed.
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
-
-
-console = _Console(directory=_CONSOLE, check_dir=False)
-
-# The console brings everything it shows: nothing is loaded from elsewhere.
+_EARLY = base64.b64encode(hashlib.sha256(early_script().encode()).digest()).decode()
+# The console brings everything it shows: nothing is loaded from elsewhere, and one script is in the page.
 _PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
+    "Content-Security-Policy": f"default-src 'self'; script-src 'self' 'sha256-{_EARLY}'; "
+    "object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
-    "Cache-Control": "no-cache",
 }
 
 
 @router.get("/")
-async def index() -> FileResponse:
-    page = _CONSOLE / "index.html"
-    if not page.is_file():
+async def index(request: Request) -> Response:
+    page = file("index.html")
+    if page is None:
         raise Problem(404, "This installation has no console; the API is described at /openapi.json.")
-    return FileResponse(page, headers=_PAGE_HEADERS)
+    answer = page.answer(request.headers)
+    answer.headers.update(_PAGE_HEADERS)
+    return answer
 
 
 @cache
-def _map() -> bytes:
-    return files("qilu_contract").joinpath("data", "shandong.geojson").read_bytes()
+def _map() -> Asset:
+    body = files("qilu_contract").joinpath("data", "shandong.geojson").read_bytes()
+    return Asset.of(body, "application/geo+json")
 
 
 @router.get("/console/shandong.geojson")
-async def province_map() -> Response:
-    return Response(_map(), headers={"Cache-Control": "max-age=86400"}, media_type="application/geo+json")
+async def province_map(request: Request) -> Response:
+    return _map().answer(request.headers, "max-age=86400")
+
+
+@cache
+def _catalogue() -> Asset:
+    return Asset.of(console_catalogue(), "application/json")
 
 
 @router.get("/console/catalogue.json")
 async def catalogue(request: Request) -> Response:
     """Names that the console displays; constant while the platform runs."""
-    body, tag = console_catalogue()
-    headers = {"Cache-Control": "no-cache", "ETag": tag}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
+    return _catalogue().answer(request.headers)
 
 
 @router.get("/healthz")

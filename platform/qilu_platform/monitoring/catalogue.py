@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -18,10 +16,9 @@ from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.catalogue.titles import titles
 
 
-@cache
-def console_catalogue() -> tuple[bytes, str]:
-    """JSON, and its entity tag."""
-    body = msgspec.json.encode(
+def console_catalogue() -> bytes:
+    """JSON."""
+    return msgspec.json.encode(
         {
             "province": {"code": PROVINCE, "name": "Shandong", "name_zh": "山东省"},
             "cities": list(CITIES.values()),
@@ -40,7 +37,6 @@ def console_catalogue() -> tuple[bytes, str]:
             "classes": [_class(each) for each in REGISTRABLE.values()],
         }
     )
-    return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"'
 
 
 def _counties() -> list[dict[str, Any]]:

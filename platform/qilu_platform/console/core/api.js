@@ -10,14 +10,21 @@ export class ApiError extends Error {
   }
 }
 
+/** The answer that early.js has asked for, once. */
+function early(method, path) {
+  const asked = method === "GET" ? globalThis.early?.get(path) : undefined;
+  globalThis.early?.delete(path);
+  return asked;
+}
+
 async function call(method, path, body) {
   let answer;
   try {
-    answer = await fetch(path, {
+    answer = await (early(method, path) ?? fetch(path, {
       method,
       headers: { "X-Qilu-Console": "1", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
       body: body === undefined ? undefined : JSON.stringify(body),
-    });
+    }));
   } catch {
     throw new ApiError(0, { detail: t("away") });
   }

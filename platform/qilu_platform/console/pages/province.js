@@ -15,7 +15,7 @@ const SPANS = { hour: 3_600_000, day: 86_400_000, month: 30 * 86_400_000 };
 export async function show(root, app, { query }) {
   const { catalogue } = app;
   const [programme, map, history] = await Promise.all([
-    get("v1/programme"), fetch("console/shandong.geojson").then((answer) => answer.json()), grown("370000", SPANS[query.get("span")] ?? SPANS.hour),
+    get("v1/programme"), get("console/shandong.geojson"), grown("370000", SPANS[query.get("span")] ?? SPANS.hour),
   ]);
 
   const headline = targetCards(catalogue);
