@@ -366,34 +366,6 @@ webhook_deliveries = Table(
     Index("webhook_deliveries_by_age", "at_ms", "id"),
 )
 
-# Leases: the gateways that share the shards of a pool, and which of them has which. Each ends at `until_ms`
-# unless it is renewed.
-shard_gateways = Table(
-    "shard_gateways",
-    metadata,
-    Column("pool", String(64), primary_key=True),
-    Column("gateway", String(64), primary_key=True),
-    Column("until_ms", BigInteger, nullable=False),
-)
-shards = Table(
-    "shards",
-    metadata,
-    Column("pool", String(64), primary_key=True),
-    Column("shard", Integer, primary_key=True),
-    Column("gateway", String(64), nullable=False),
-    Column("until_ms", BigInteger, nullable=False),
-)
-
-# Signals of generic units: see `registry/learned_signals.py`.
-learned_signals = Table(
-    "learned_signals",
-    metadata,
-    Column("unit", _ID, primary_key=True),
-    Column("name", String(64), primary_key=True),
-    Column("measured_in", String(32), nullable=False),  # empty where no birth has given it
-    Column("since_ms", BigInteger, nullable=False),
-)
-
 # Security events: see `registry/security.py`.
 security_events = Table(
     "security_events",

@@ -9,8 +9,8 @@ from qilu_contract.catalogue.generic import GENERIC, MAX_UNIT_SIGNALS
 from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, func, select
 
-from qilu_platform.database.schema import learned_signals as table
 from qilu_platform.database.schema import units
+from qilu_platform.database.schema_gateways import learned_signals as table
 from qilu_platform.database.statements import among, insert_rows
 
 

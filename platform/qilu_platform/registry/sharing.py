@@ -16,7 +16,7 @@ from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, delete, func, select, update
 
 from qilu_platform.database.locks import lock_shards
-from qilu_platform.database.schema import shard_gateways, shards
+from qilu_platform.database.schema_gateways import shard_gateways, shards
 from qilu_platform.models.bodies import ShardsIn
 
 LEASE_MS = 15_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from qilu_platform.database import schema_assets  # noqa: F401  # its tables are in `metadata`
+from qilu_platform.database import schema_assets, schema_gateways  # noqa: F401  # their tables are in `metadata`
 from qilu_platform.database.schema import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0108"
-down_revision = "0107"
+revision = "0112"
+down_revision = "0111"
 
 _ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 

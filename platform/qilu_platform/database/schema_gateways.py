@@ -1,0 +1,35 @@
+"""The registry's tables about gateways and what they report, beside those of `schema.py`."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Integer, String, Table
+
+from qilu_platform.database.schema import ID, metadata
+
+# Leases: the gateways that share the shards of a pool, and which of them has which. Each ends at `until_ms`
+# unless it is renewed.
+shard_gateways = Table(
+    "shard_gateways",
+    metadata,
+    Column("pool", String(64), primary_key=True),
+    Column("gateway", String(64), primary_key=True),
+    Column("until_ms", BigInteger, nullable=False),
+)
+shards = Table(
+    "shards",
+    metadata,
+    Column("pool", String(64), primary_key=True),
+    Column("shard", Integer, primary_key=True),
+    Column("gateway", String(64), nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+)
+
+# Signals of generic units: see `registry/learned_signals.py`.
+learned_signals = Table(
+    "learned_signals",
+    metadata,
+    Column("unit", ID, primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("measured_in", String(32), nullable=False),  # empty where no birth has given it
+    Column("since_ms", BigInteger, nullable=False),
+)
