@@ -69,6 +69,14 @@ class PlatformStore(Protocol):
         Raises ValueError for an unknown measurement, tag or field, or for more than MAX_ROWS rows.
         """
 
+    async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:
+        """The points of several units, by id, each from its own start on and before `end_ms`, in order of
+        time, with all of their fields; units without points are left out. One query for all, for what is
+        followed live: of more than MAX_ROWS points in all some are left out.
+
+        Raises ValueError as `series`.
+        """
+
     async def newest(
         self, measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
     ) -> list[Point]:

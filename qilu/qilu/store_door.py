@@ -27,6 +27,7 @@ _CALLS: dict[str, tuple[Any, Any]] = {
     "write": (tuple[list[Point]], None),
     "latest": (tuple[str, dict[str, str]], Row | None),
     "series": (tuple[str, dict[str, str], list[str], int, int, int | None, Aggregate], list[Row]),
+    "since": (tuple[str, dict[str, int], int], dict[str, list[Row]]),
     "newest": (tuple[str, dict[str, str | int], int, int, int], list[Point]),
     "count_by": (tuple[str, str, int, int], dict[str, int]),
 }
@@ -126,6 +127,10 @@ class StoreBehindDoor:
         found: list[Row] = await self._call(
             "series", measurement, tags, fields, start_ms, end_ms, every_ms, aggregate
         )
+        return found
+
+    async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = await self._call("since", measurement, starts, end_ms)
         return found
 
     async def newest(

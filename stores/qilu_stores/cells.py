@@ -58,6 +58,14 @@ class Several:
         )
         return _joined(found, aggregate if every_ms is not None else "last")
 
+    async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:
+        found = await self._ask(lambda store: store.since(measurement, starts, end_ms))
+        return {
+            unit: _joined([each.get(unit, []) for each in found], "last")
+            for unit in starts
+            if any(unit in each for each in found)
+        }
+
     async def newest(
         self, measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
     ) -> list[Point]:

@@ -321,7 +321,34 @@ async def finds_newest(probe: Probe) -> None:
 
 
 Check = Callable[[Probe], Awaitable[None]]
+
+
+async def follows(probe: Probe) -> None:
+    """The points of several units are found each from its own time on."""
+    other = probe.tags("b")
+    await probe.write(
+        probe.motor(10_000, power_in=1.0),
+        probe.motor(20_000, power_in=2.0, speed=1470.0),
+        probe.motor(10_000, other, power_in=3.0),
+    )
+    await probe.write(probe.motor(20_000, power_in=2.5), probe.motor(30_000, other, speed=1480.0))
+    a, b = probe.tags()[-1], other[-1]
+    starts = {a: probe.base_ms + 20_000, b: probe.base_ms + 10_000, "nobody": probe.base_ms}
+
+    async def since() -> dict[str, list[tuple[int, dict[str, Any]]]]:
+        found = await probe.store.since("motor", starts, probe.base_ms + 30_001)
+        return {
+            unit: [(row.ts_ms - probe.base_ms, row.values) for row in rows] for unit, rows in found.items()
+        }
+
+    wanted = {
+        a: [(20_000, {"power_in": 2.5, "speed": 1470.0})],
+        b: [(10_000, {"power_in": 3.0}), (30_000, {"speed": 1480.0})],
+    }
+    await probe.expect("several units", wanted, since)
+
+
 CHECKS: tuple[Check, ...] = (
     *(reads_back, merges, finds_latest, aggregates, aligns_buckets, keeps_integers, keeps_extremes),
-    *(counts, scans, finds_newest),
+    *(counts, scans, finds_newest, follows),
 )

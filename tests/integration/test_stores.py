@@ -78,6 +78,11 @@ async def test_a_generic_unit_s_signals_are_stored_as_they_come(store: Store, wr
     [bucket] = await store.series("generic", UNIT, ["temperature"], 0, 40_000, 60_000, "max")
     assert bucket.values == {"temperature": 23.0}
     assert await store.count("generic") == 4
+    followed = await store.since("generic", {TAGS[-1]: 30_000, OTHER[-1]: 0}, 40_000)
+    assert {unit: [row.values.keys() for row in rows] for unit, rows in followed.items()} == {
+        TAGS[-1]: [{"temperature", "order_by", "signal_count", BORN}],
+        OTHER[-1]: [{"select", "signal_count"}],
+    }
     found = [point async for chunk in store.scan("generic", 0, 40_000) for point in chunk.all()]
     assert {(point.tags[-1], point.ts_ms): point.fields.get("select") for point in found}[
         OTHER[-1], 20_000

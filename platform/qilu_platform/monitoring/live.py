@@ -1,17 +1,19 @@
-"""Live readings of single units for pages: polled from the store, once for all watchers of a unit, and not at
-all without watchers.
+"""Live readings of single units for pages: polled from the store, by one query a second for all watched units
+of a class, and not at all without watchers.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import msgspec
-from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_contract.catalogue.generic import COUNTED, GENERIC
+from qilu_contract.catalogue.generic import COUNTED
 from qilu_contract.errors import StoreError
 from qilu_contract.storage import BORN
 from qilu_contract.store import PlatformStore, Row
@@ -45,8 +47,9 @@ class _Watched:
     born_ms: int | None = None
     last: Row | None = None
     error: str = ""
+    looked_s: float = float("-inf")
+    """When the latest reading was asked for, or the last new one came (monotonic)."""
     viewers: set[EventQueue] = field(default_factory=set)
-    task: asyncio.Task[None] | None = None
 
     def tell(self, event: bytes) -> None:
         for queue in self.viewers:
@@ -58,7 +61,10 @@ class LiveUnits:
 
     def __init__(self, store: PlatformStore) -> None:
         self._store = store
+        self._stores: dict[str, PlatformStore] = {}
+        """By county."""
         self._watched: dict[str, _Watched] = {}
+        self._reading: asyncio.Task[None] | None = None
 
     async def stream(self, unit: str, class_name: str, county: str) -> AsyncIterator[bytes]:
         """Server-sent events: `latest` at once, `readings` as they come, `store` when it becomes
@@ -67,8 +73,11 @@ class LiveUnits:
         if watched is None:
             if len(self._watched) >= MAX_WATCHED:
                 raise TooManyWatched
-            watched = self._watched[unit] = _Watched(unit, class_name, store_of(self._store, county))
-            watched.task = asyncio.create_task(self._read(watched), name=f"live {unit}")
+            if county not in self._stores:
+                self._stores[county] = store_of(self._store, county)
+            watched = self._watched[unit] = _Watched(unit, class_name, self._stores[county])
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read(), name="live units")
         queue = EventQueue()
         watched.viewers.add(queue)
         try:
@@ -84,77 +93,83 @@ class LiveUnits:
             watched.viewers.discard(queue)
             if not watched.viewers and self._watched.get(unit) is watched:
                 del self._watched[unit]
-                if watched.task is not None:
-                    watched.task.cancel()
 
     def close(self) -> None:
         """End all streams: a server does not stop while one is open."""
+        if self._reading is not None:
+            self._reading.cancel()
         for watched in self._watched.values():
-            if watched.task is not None:
-                watched.task.cancel()
             for queue in watched.viewers:
                 queue.put(None)
 
-    async def _read(self, watched: _Watched) -> None:
-        quiet_s = LOOK_AGAIN_S
-        while True:
-            try:
-                if quiet_s >= LOOK_AGAIN_S:
-                    quiet_s = 0.0
-                    await self._look(watched)
-                elif await self._follow(watched):
-                    quiet_s = 0.0
-                if watched.error:
-                    watched.error = ""
-                    watched.tell(_event("store", {"error": None}))
-            except (StoreError, ValueError, OSError, TimeoutError) as error:
-                if not watched.error:
-                    watched.error = str(error) or type(error).__name__
-                    watched.tell(_event("store", {"error": watched.error}))
+    async def _read(self) -> None:
+        """Ends when nobody watches."""
+        while self._watched:
+            now_s, groups = time.monotonic(), defaultdict[tuple[int, str], list[_Watched]](list)
+            for watched in list(self._watched.values()):
+                if watched.last is None or now_s - watched.looked_s >= LOOK_AGAIN_S:
+                    await self._ask(self._look(watched), [watched])
+                else:
+                    groups[id(watched.store), watched.class_name].append(watched)
+            for group in groups.values():
+                await self._ask(self._follow(group), group)
             await asyncio.sleep(EVERY_S)
-            quiet_s += EVERY_S
+
+    async def _ask(self, asking: Awaitable[None], group: Sequence[_Watched]) -> None:
+        """Tell the viewers of these units when the store becomes unavailable or available."""
+        problem = ""
+        try:
+            await asking
+        except (StoreError, ValueError, OSError, TimeoutError) as error:
+            problem = str(error) or type(error).__name__
+        for watched in group:
+            if bool(problem) != bool(watched.error):
+                watched.tell(_event("store", {"error": problem or None}))
+                watched.error = problem
 
     async def _look(self, watched: _Watched) -> None:
         row = await watched.store.latest(watched.class_name, {"unit": watched.unit})
+        watched.looked_s = time.monotonic()
         if row is None or (watched.last is not None and row.ts_ms == watched.last.ts_ms):
             return
-        born_ms = row.values.pop(BORN, None)
-        row.values.pop(COUNTED, None)
-        watched.born_ms = None if born_ms is None else int(born_ms)
-        watched.last = row
+        watched.last = _without_marks(watched, row)
         watched.tell(_latest(watched))
 
-    async def _follow(self, watched: _Watched) -> bool:
-        """Whether there was something new since the last reading."""
-        if watched.last is None or watched.class_name == GENERIC:  # whose signals are not known beforehand
-            before = watched.last
-            await self._look(watched)
-            return watched.last is not before
-        names = [signal.name for signal in CATALOGUE[watched.class_name].signals]
-        start_ms = watched.last.ts_ms
-        end_ms = max(start_ms, wall_ms()) + AHEAD_MS
-        tags = {"unit": watched.unit}
-        found = await watched.store.series(watched.class_name, tags, [*names, BORN], start_ms, end_ms)
-        # The last one is read again: signals that were sampled together may be stored apart.
-        rows = [
-            row for row in found if row.ts_ms > start_ms or row.values.keys() - watched.last.values.keys()
-        ]
-        if not rows:
-            return False
-        for row in rows:
-            if (born_ms := row.values.pop(BORN, None)) is not None:
-                watched.born_ms = int(born_ms)
-            watched.last = Row(row.ts_ms, watched.last.values | row.values)
-        columns = [name for name in names if any(name in row.values for row in rows)]
-        if not columns:
-            return False
-        body: dict[str, Any] = {
-            "born_ms": watched.born_ms,
-            "columns": ["ts_ms", *columns],
-            "rows": [[row.ts_ms, *(row.values.get(name) for name in columns)] for row in rows[-MAX_ROWS:]],
-        }
-        watched.tell(_event("readings", body))
-        return True
+    async def _follow(self, group: Sequence[_Watched]) -> None:
+        starts = {watched.unit: watched.last.ts_ms for watched in group if watched.last is not None}
+        end_ms = max(wall_ms(), *starts.values()) + AHEAD_MS
+        found = await group[0].store.since(group[0].class_name, starts, end_ms)
+        for watched in group:
+            _tell(watched, found.get(watched.unit, []))
+
+
+def _tell(watched: _Watched, found: Sequence[Row]) -> None:
+    """Tell the viewers of what is new since the last reading."""
+    assert watched.last is not None
+    start_ms = watched.last.ts_ms
+    # The last one is read again: signals that were sampled together may be stored apart.
+    new = [_without_marks(watched, row) for row in found]
+    rows = [row for row in new if row.ts_ms > start_ms or row.values.keys() - watched.last.values.keys()]
+    columns = list(dict.fromkeys(chain.from_iterable(row.values for row in rows)))
+    if not columns:
+        return
+    watched.looked_s = time.monotonic()
+    for row in rows:
+        watched.last = Row(row.ts_ms, watched.last.values | row.values)
+    body: dict[str, Any] = {
+        "born_ms": watched.born_ms,
+        "columns": ["ts_ms", *columns],
+        "rows": [[row.ts_ms, *(row.values.get(name) for name in columns)] for row in rows[-MAX_ROWS:]],
+    }
+    watched.tell(_event("readings", body))
+
+
+def _without_marks(watched: _Watched, row: Row) -> Row:
+    """The row without fields that are no signals; the time of a birth is kept."""
+    if (born_ms := row.values.pop(BORN, None)) is not None:
+        watched.born_ms = int(born_ms)
+    row.values.pop(COUNTED, None)
+    return row
 
 
 def _latest(watched: _Watched) -> bytes:

@@ -244,6 +244,29 @@ class DuckStore:
             raise ValueError(f"more than {MAX_ROWS} rows: ask for a shorter time or a longer interval")
         return [_row(row, tuple(fields)) for row in rows]
 
+    async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:
+        first_ms = min(starts.values(), default=end_ms)
+        schema = check_series(measurement, {"unit": ""}, (), first_ms, end_ms)
+        fields = await self._fields(schema)
+        columns = ", ".join(f'"{name}"' for name in fields)
+        among = ", ".join("?" * len(starts))
+        sql = (
+            f'SELECT unit, {MS}, {columns} FROM "{measurement}" '  # noqa: S608  # names from the schema
+            f"WHERE {_within(first_ms, end_ms)} AND unit IN ({among}) ORDER BY rowid LIMIT {MAX_ROWS}"
+        )
+        if not starts:
+            return {}
+        rows = await self._run(self._reader, lambda cursor: cursor.execute(sql, list(starts)).fetchall())
+        found: dict[str, dict[int, Row]] = {}
+        for unit, *row in rows:
+            if row[0] >= starts[unit]:
+                point = _row(row, fields)
+                of_unit = found.setdefault(unit, {})
+                if point.ts_ms in of_unit:  # written again: the last value of each field
+                    point.values.update(of_unit[point.ts_ms].values | point.values)
+                of_unit[point.ts_ms] = point
+        return {unit: [points[ts_ms] for ts_ms in sorted(points)] for unit, points in found.items()}
+
     async def newest(
         self, measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
     ) -> list[Point]:

@@ -153,6 +153,30 @@ class InfluxStore:
                 row.update({name: row[name] * _SCALE for name in fields if row.get(name) is not None})
         return rows
 
+    async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:
+        schema = check_series(measurement, {"unit": ""}, (), min(starts.values(), default=end_ms), end_ms)
+        if not starts:
+            return {}
+        answers = await self._query(
+            *(
+                f"SELECT * FROM {measurement} WHERE {_where({'unit': unit})} "  # noqa: S608  # quoted by _where
+                f"AND time >= {start_ms:d}ms AND time < {end_ms:d}ms ORDER BY time LIMIT {MAX_ROWS}"
+                for unit, start_ms in starts.items()
+            )
+        )
+        return {
+            unit: [
+                row_of(
+                    int(row["time"]),
+                    {name: row[name] for name in row if name in schema.fields},
+                    schema.fields,
+                )
+                for row in rows
+            ]
+            for unit, rows in zip(starts, answers, strict=True)
+            if rows
+        }
+
     async def newest(
         self, measurement: str, having: Mapping[str, str | int], start_ms: int, end_ms: int, limit: int
     ) -> list[Point]:
