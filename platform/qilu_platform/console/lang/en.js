@@ -213,6 +213,7 @@ export default {
   "connect.may": "Registering is for operators and for keys of enterprises.",
   "connect.class": "What this class measures",
   "connect.learns": "For a device that fits no other class: it sends any numbers and booleans, and each signal appears on its page with the first reading that has it. At most 64 signals; texts are not kept.",
+  "connect.ownClass": "For ranges, limits and figures by place, describe the class in a YAML file (docs/own-classes.md) and start the stack with it:",
   "connect.find": "Id; type the beginning of the name to find it",
   "connect.existing": "An enterprise that is registered",
   "connect.new": "A new enterprise",

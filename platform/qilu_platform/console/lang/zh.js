@@ -213,6 +213,7 @@ export default {
   "connect.may": "操作员和企业密钥可登记设备。",
   "connect.class": "该类型的测点",
   "connect.learns": "适用于不属于其他类型的设备：可发送任意数值和布尔量，测点随首条包含它的读数自动出现在设备页面。最多 64 个测点，不保存文本。",
+  "connect.ownClass": "如需量程、限值和按地区汇总，请用 YAML 文件描述设备类型（见 docs/own-classes.md），并在启动时指定：",
   "connect.find": "企业编号；输入名称开头可查找",
   "connect.existing": "已登记的企业",
   "connect.new": "新企业",

@@ -34,9 +34,11 @@ function register(root, app, query) {
   const kind = html("select", { required: true, name: "class", onchange: () => describe() }, [...catalogue.classes.values()].map((each) =>
     html("option", { value: each.name, selected: each.name === "motor" }, named(each))));
   const about = html("p", { class: "note" });
+  const ownClass = html("p", { class: "note" }, t("connect.ownClass"), " ", html("code", {}, "qilu up --classes my-class.yaml"));
   function describe() {
     const class_ = catalogue.class(kind.value);
     picture.replaceChildren(icon(kind.value), named(class_));
+    ownClass.hidden = !class_.learns;
     about.textContent = class_.learns ? t("connect.learns") : class_.signals.map((each) => named(each)).join(" · ");
   }
   describe();
@@ -78,7 +80,7 @@ function register(root, app, query) {
     panel(t("connect.register"), null, html("form", { class: "fields", onsubmit: submit },
       field(t("class"), kind), field(t("enterprise"), choice), html("div", {}, owner, found), makes,
       field(t("connect.unitName"), name), html("button", { type: "submit" }, t("connect.go")), fault)),
-    html("div", { class: "stack" }, panel(t("connect.class"), null, picture, about),
+    html("div", { class: "stack" }, panel(t("connect.class"), null, picture, about, ownClass),
       app.may("operator", "fleet") && panel(t("upload"), null, upload()))));
 }
 
