@@ -90,6 +90,12 @@ def _points(schema: Measurement, columns: Sequence[str], rows: Sequence[Sequence
     ]
 
 
+def whole_row(schema: Measurement, row: Mapping[str, Any]) -> Row:
+    """A row of `SELECT *`, without its tags."""
+    values = {name: row[name] for name in row if name in schema.fields}
+    return row_of(int(row["time"]), values, schema.fields)
+
+
 def row_of(ts_ms: int, values: Mapping[str, Any], types: Mapping[str, str]) -> Row:
     # JSON writes 12.0 as 12: give each value the type of its field again.
     found: dict[str, Value] = {}

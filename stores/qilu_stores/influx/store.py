@@ -19,7 +19,7 @@ from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLar
 from qilu_contract.storage import Point, line_protocol
 from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
 
-from qilu_stores.influx.answers import NotJson, Result, answers, row_of, scanned, series_of
+from qilu_stores.influx.answers import NotJson, Result, answers, row_of, scanned, series_of, whole_row
 from qilu_stores.influx.column_lines import column_lines
 from qilu_stores.questions import aggregated, check_newest, check_series
 
@@ -165,14 +165,7 @@ class InfluxStore:
             )
         )
         return {
-            unit: [
-                row_of(
-                    int(row["time"]),
-                    {name: row[name] for name in row if name in schema.fields},
-                    schema.fields,
-                )
-                for row in rows
-            ]
+            unit: [whole_row(schema, row) for row in rows]
             for unit, rows in zip(starts, answers, strict=True)
             if rows
         }
@@ -195,7 +188,7 @@ class InfluxStore:
                 measurement,
                 tuple(str(row.get(tag) or "") for tag in schema.tags),
                 int(row["time"]),
-                row_of(0, {name: row[name] for name in row if name in schema.fields}, schema.fields).values,
+                whole_row(schema, row).values,
             )
             for row in rows
         ]
