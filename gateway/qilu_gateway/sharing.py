@@ -38,6 +38,9 @@ log = structlog.get_logger()
 
 ASK_S = 3.0
 """Interval of asking for the shards; a lease is several times as long."""
+ANSWER_S = 8.0
+"""A late answer is still read: without it a gateway knows neither what it was given nor what it has lost.
+Together with the interval it is shorter than a lease."""
 LEASE_S = 20.0
 """Longer than a lease: a shard that is still taken then belongs to a gateway that works."""
 FAREWELL_S = 1.0
@@ -127,7 +130,7 @@ class Sharing:
 
     async def _ask(self) -> None:
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(ANSWER_S):
                 shares = await self._platform.shards(
                     self._pool, self._name, self._wanted, self.shards, fixed=self._fixed
                 )
