@@ -82,7 +82,7 @@ def _variables(
     variables: dict[str, str] = dict(chosen)
     for variable in made["templating"]["list"]:
         name = variable["name"]
-        if name in variables:
+        if name in variables or variable["type"] == "datasource":
             continue
         if variable.get("includeAll"):
             variables[name] = variable["allValue"]

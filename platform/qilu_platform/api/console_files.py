@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -56,17 +57,23 @@ class ConsoleFiles:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"].removeprefix(scope.get("root_path", "")).lstrip("/")
-        asset = file(path) if scope["method"] in ("GET", "HEAD") else None
-        response = Response(status_code=404) if asset is None else asset.answer(Headers(scope=scope))
-        await response(scope, receive, send)
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(405)
+        asset = file(path)
+        if asset is None:
+            raise HTTPException(404)
+        await asset.answer(Headers(scope=scope))(scope, receive, send)
 
 
 def file(path: str) -> Asset | None:
     """The file of this path under the console's folder; a changed one is read again."""
-    where = (CONSOLE / path).resolve()
-    if not where.is_relative_to(CONSOLE) or not where.is_file():
+    try:
+        where = (CONSOLE / path).resolve()
+        if not where.is_relative_to(CONSOLE) or not where.is_file():
+            return None
+        return _read(where, where.stat().st_mtime_ns)
+    except (ValueError, OSError):  # a null byte, or a name that is too long
         return None
-    return _read(where, where.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
