@@ -43,6 +43,7 @@ async def test_a_newcomer_connects_a_device_and_breaks_a_pump(up: Up, chromium: 
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
+        page.on("response", lambda r: said.append(f"{r.status} {r.url}") if r.status >= 400 else None)
         await page.goto(link)
         await expect(page.locator("#account")).to_have_text("Administrator")
         await connects_a_device(up, page)

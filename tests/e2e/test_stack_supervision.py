@@ -91,7 +91,11 @@ def stored(output: str) -> int:
     return int(found[-1].replace(",", "")) if found else 0
 
 
-@pytest.mark.parametrize(("kind", "program"), [("mosquitto", "mosquitto.conf"), ("builtin", "iotcore")])
+BROKERS = [("mosquitto", "mosquitto.conf"), ("builtin", "iotcore")]
+"""Each with the process to kill; the second one in `make soak` alone."""
+
+
+@pytest.mark.parametrize(("kind", "program"), BROKERS if os.environ.get("QILU_SOAK") == "1" else BROKERS[:1])
 def test_a_killed_broker_is_started_again_and_killed_equipment_ends_the_stack_with_the_reason(
     start: Callable[..., Up], kind: str, program: str, mosquitto_program: str
 ) -> None:

@@ -32,10 +32,10 @@ def memory(values: NDArray[np.float64], lag: int, *, by_unit: bool = False) -> f
 @cache
 def wind() -> Series:
     """Turbines that start on different days, so that together they cover the whole year."""
-    units = 200
+    units = 100
     keys = [Streams(keys_of(11, [f"{prefix}{i}" for i in range(units)])) for prefix in ("unit", "enterprise")]
     kernel = KERNELS["wind_turbine"](keys[0], keys[1], 600.0)
-    times = MONDAY_10_H + np.arange(units, dtype=np.int64) * 11 * 86_400_000
+    times = MONDAY_10_H + np.arange(units, dtype=np.int64) * 22 * 86_400_000
     produced = [kernel.step(k, times + k * 600_000) for k in range(1500)]
     return {signal: np.array([step[signal] for step in produced]) for signal in produced[0]}
 

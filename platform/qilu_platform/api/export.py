@@ -17,6 +17,7 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
+from pydantic import StringConstraints
 from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass
 from qilu_contract.catalogue.generic import GENERIC
 from qilu_contract.columns import Columns, Series, of_points
@@ -38,6 +39,7 @@ AT_ONCE = 2
 """Exports that run at the same time: each scans the store."""
 CHUNK_TIMEOUT_S = 60.0
 MAX_UNITS = 1_000
+UnitId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 MAX_PARQUET_READINGS = 50_000_000
 """A Parquet file is made on disk before it is sent; CSV has no bound."""
 _PART = 256 * 1024
@@ -85,7 +87,8 @@ async def export_readings(
     from_: Annotated[str, Query(alias="from", description="RFC 3339 or ms.")],
     to: Annotated[str, Query(description="RFC 3339 or ms. Not included itself.")],
     unit: Annotated[
-        list[str] | None, Query(max_length=MAX_UNITS, description="Once for each; else all that there are.")
+        list[UnitId] | None,
+        Query(max_length=MAX_UNITS, description="Once for each; else all that there are."),
     ] = None,
     city: CityCode | None = None,
     county: CountyCode | None = None,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_contract.catalogue.generic import COUNTED, GENERIC
+from qilu_contract.catalogue.generic import COUNTED, GENERIC, is_signal_name
 from qilu_contract.durations import duration_ms
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN
@@ -74,20 +74,26 @@ async def get_readings(
         raise Problem(422, "from: must be before `to`.")
     known = [each["name"] for each in await signals_of(runtime, unit)]
     names = list(dict.fromkeys(signal)) if signal else known
-    if unknown := [name for name in names if name not in known]:
+    stored = [name for name in names if name in known]
+    # A signal of a generic unit is on its page before the gateway has reported it.
+    if unknown := [name for name in names if name not in stored and not _may_come(unit, name)]:
         raise Problem(
             422, f"signal: a {unit['class']} has no {unknown[0][:80]!r}; it has {', '.join(known) or 'none'}."
         )
-    if not names:  # a generic unit that has sent nothing yet
-        return answer({"unit": id, "columns": ["ts_ms"], "rows": []})
+    if not stored:
+        return answer({"unit": id, "columns": ["ts_ms", *names], "rows": []})
     every_ms = None if every is None else _duration(every)
     async with asking(runtime, unit["county"]) as store:
         try:
-            rows = await store.series(unit["class"], {"unit": id}, names, start_ms, end_ms, every_ms, fn)
+            rows = await store.series(unit["class"], {"unit": id}, stored, start_ms, end_ms, every_ms, fn)
         except ValueError as error:
             raise Problem(422, f"The store cannot answer that: {error}") from error
     table = [[row.ts_ms, *(row.values.get(name) for name in names)] for row in rows]
     return answer({"unit": id, "columns": ["ts_ms", *names], "rows": table})
+
+
+def _may_come(unit: dict[str, Any], name: str) -> bool:
+    return unit["class"] == GENERIC and is_signal_name(name)
 
 
 @router.get("/{id}/signals", response_model=UnitSignalsOut)
