@@ -106,9 +106,7 @@ class Namespace:
         if len(self._asked_s) >= MAX_UNITS:
             self._asked_s.clear()
         self._asked_s[place.node] = now_s
-        metric = sparkplug.Metric("Node Control/Rebirth", datatype=sparkplug.DataType.BOOLEAN, value=True)
-        body = sparkplug.encode(sparkplug.Payload(wall_ms(), None, [metric]))
-        yield topics.sparkplug("NCMD", place.group, place.node), body
+        yield topics.sparkplug("NCMD", place.group, place.node), sparkplug.rebirth_request(wall_ms())
 
     def _published(
         self, county: str, enterprise: str, readings: list[Reading]

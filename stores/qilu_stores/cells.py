@@ -110,7 +110,7 @@ class CellStores(Several):
         return Several([self._by_url[url] for url in self._cells.stores_of(county)])
 
     async def write(self, points: Sequence[Point], columns: Sequence[Columns] = ()) -> None:
-        await self._by_url[self._cells.stores[0]].write(points, columns)
+        await self._stores[0].write(points, columns)
 
     async def count(self, measurement: str) -> int:
         return sum(await self._ask(lambda store: store.count(measurement)))

@@ -8,7 +8,6 @@ plain way beside ours: a row at a time into a table with four secondary indexes,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from qilu_contract.catalogue.places import COUNTIES, city_of
 from qilu_contract.wire.ids import enterprise_id, unit_id
 from rich.console import Console
 from rich.table import Table
+from served_platform import served_platform
 
 UNITS = int(os.environ.get("QILU_BENCH_UNITS", "10000000"))
 DATABASES = os.environ.get("QILU_BENCH_DB", "sqlite,postgresql").split(",")
@@ -108,26 +109,10 @@ def p99(seconds: list[float]) -> float:
     return sorted(seconds)[max(0, int(len(seconds) * 0.99) - 1)] * 1000
 
 
-@contextlib.contextmanager
-def serving(url: str, folder: Path) -> Iterator[tuple[str, int]]:
-    """The platform in a separate process."""
-    environment = os.environ | {"QILU_API_KEY": KEY, "QILU_PLATFORM_RATE_PER_S": "0"}
-    port = random.randrange(20_000, 32_000)
-    command = [str(QILU), "platform", "run", "--db", url, "--port", str(port)]
-    with (folder / "platform.log").open("ab") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{address}/readyz", trust_env=False).status_code == 200:
-                    break
-            assert process.poll() is None, (folder / "platform.log").read_text()
-            time.sleep(0.05)
-        yield address, process.pid
-    finally:
-        process.terminate()
-        process.wait(60)
+def serving(url: str, folder: Path) -> AbstractContextManager[tuple[str, int]]:
+    """The platform in a separate process, without a limit of requests."""
+    environment = {"QILU_API_KEY": KEY, "QILU_PLATFORM_RATE_PER_S": "0"}
+    return served_platform(["--db", url], folder, random.randrange(20_000, 32_000), environment)
 
 
 def plain_sqlite(folder: Path, rows: list[tuple[str, ...]]) -> float:

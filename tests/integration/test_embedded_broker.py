@@ -44,15 +44,22 @@ async def test_a_stack_waits_for_the_broker_of_one_that_was_killed(
         pass
 
 
+def edge_listener(folder: Path, home: Path, port: int) -> tuple[Keyring, NodeListener, Authority]:
+    """Passwords, and the listener for edge nodes of a broker in `home`, with the authority that it trusts."""
+    keyring = Keyring(folder / "keys")
+    keyring.make()
+    nodes = NodeListener("127.0.0.1", port, home / "rules")
+    authority = Authority.open(folder / "ca")
+    authority.ensure_server(home, ["127.0.0.1"])
+    write_rules(nodes.rules, authority, [], [])
+    return keyring, nodes, authority
+
+
 async def test_idle_connections_at_the_listener_for_edge_nodes_keep_no_service_out(
     tmp_path: Path, mosquitto_program: str, free_port: Callable[[], int]
 ) -> None:
-    keyring, home = Keyring(tmp_path / "keys"), tmp_path / "broker"
-    keyring.make()
-    nodes = NodeListener("127.0.0.1", free_port(), home / "rules")
-    authority = Authority.open(tmp_path / "ca")
-    authority.ensure_server(home, ["127.0.0.1"])
-    write_rules(nodes.rules, authority, [], [])
+    home = tmp_path / "broker"
+    keyring, nodes, _ = edge_listener(tmp_path, home, free_port())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     async with AsyncExitStack() as stack:
@@ -72,12 +79,8 @@ async def test_idle_connections_at_the_listener_for_edge_nodes_keep_no_service_o
 async def test_refused_certificates_are_counted(
     tmp_path: Path, mosquitto_program: str, free_port: Callable[[], int]
 ) -> None:
-    keyring, home = Keyring(tmp_path / "keys"), tmp_path / "broker"
-    keyring.make()
-    nodes = NodeListener("127.0.0.1", free_port(), home / "rules")
-    authority = Authority.open(tmp_path / "ca")
-    authority.ensure_server(home, ["127.0.0.1"])
-    write_rules(nodes.rules, authority, [], [])
+    home = tmp_path / "broker"
+    keyring, nodes, authority = edge_listener(tmp_path, home, free_port())
     key, now = make_key(), datetime.now(UTC)
     ended = authority.sign_node(key.public_key(), "works", now - timedelta(days=2), now - timedelta(days=1))
     (tmp_path / "works.key").write_bytes(key_pem(key))

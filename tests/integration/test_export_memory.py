@@ -10,11 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import os
-import subprocess
-import sys
-import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +27,7 @@ from qilu_platform.settings import Settings
 from qilu_stores import open_store
 from qilu_stores.duck import store as duck
 from qilu_stores.influx import store as influx
+from served_platform import served_platform
 
 ADMIN = "the-admin-key-of-this-test"
 SOAK = os.environ.get("QILU_SOAK") == "1"
@@ -122,37 +119,6 @@ async def test_an_export_holds_few_slices_at_a_time(
     assert peaks[-1] < 5 * MIB
 
 
-@contextlib.contextmanager
-def serving(url: str, folder: Path, port: int) -> Iterator[tuple[str, int]]:
-    """The platform in a process, on a store."""
-    program = Path(sys.executable).parent / "qilu"
-    command = [
-        program,
-        "platform",
-        "run",
-        "--db",
-        f"sqlite:///{folder}/p.db",
-        "--port",
-        str(port),
-        "--store",
-        url,
-    ]
-    with (folder / "platform.log").open("ab") as log:
-        process = subprocess.Popen(command, env=os.environ | {"QILU_API_KEY": ADMIN}, stdout=log, stderr=log)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{address}/readyz", trust_env=False).status_code == 200:
-                    break
-            assert process.poll() is None, (folder / "platform.log").read_text()
-            time.sleep(0.05)
-        yield address, process.pid
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 def peak_mib(pid: int) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
@@ -167,7 +133,9 @@ async def test_the_platforms_memory_is_bounded_while_millions_of_readings_leave(
     samples = 300
     await fill(url, units, samples)
     peaks = []
-    with serving(url, tmp_path, free_port()) as (address, pid):
+    options = ["--db", f"sqlite:///{tmp_path}/p.db", "--store", url]
+    key = {"QILU_API_KEY": ADMIN}
+    with served_platform(options, tmp_path, free_port(), key) as (address, pid):
         for at in (samples // 20, samples):
             file = tmp_path / f"export-{at}.{format_}"
             await asyncio.to_thread(save, address, file, START + at * 10_000)

@@ -17,6 +17,10 @@ class City:
     name_zh: str
 
 
+SHANDONG = City(PROVINCE, "Shandong", "山东省")
+"""The province itself, named like its cities."""
+
+
 @dataclass(frozen=True, slots=True)
 class County:
     """One of 136 districts, counties and county-level cities, or one of 15 development zones (`kind ==

@@ -58,6 +58,8 @@ PropertyValue = float | int | bool | str
 
 QUALITY, GOOD = "Quality", 192
 """The property that says how far a value can be trusted, and the only value that says it can."""
+REBIRTH = "Node Control/Rebirth"
+"""The metric by which a host asks an edge node for its births."""
 UNIT = "engUnit"
 """The property that says in which unit of measurement a value is."""
 COMPRESSED = "SPBV1.0_COMPRESSED"
@@ -173,6 +175,12 @@ def encode(payload: Payload, *, datatypes: bool = True) -> bytes:
         else:
             _set_value(out, metric)
     return message.SerializeToString()
+
+
+def rebirth_request(ts_ms: int) -> bytes:
+    """The NCMD that asks an edge node for its births."""
+    metric = Metric(REBIRTH, datatype=DataType.BOOLEAN, value=True)
+    return encode(Payload(ts_ms, None, [metric]), datatypes=False)
 
 
 _AS_FLOAT = (DataType.UNKNOWN, DataType.FLOAT)

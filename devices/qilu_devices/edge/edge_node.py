@@ -36,7 +36,6 @@ from qilu_contract.wire import marks, sparkplug, topics
 from qilu_contract.wire.commands import Answer
 from qilu_contract.wire.host_state import State
 
-from qilu_devices.edge import payloads
 from qilu_devices.edge.backlog import Backlog, Item
 from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.messages import NodeMessages
@@ -326,7 +325,7 @@ class EdgeNode:
         if mark is not None:
             self._flow.answered(mark)
             return
-        rebirth = any(metric.name == payloads.REBIRTH and metric.value is True for metric in command.metrics)
+        rebirth = any(metric.name == sparkplug.REBIRTH and metric.value is True for metric in command.metrics)
         if rebirth and self.backlog.online and self._rebirth_timer is None:
             loop = asyncio.get_running_loop()
             wait_s = max(0.0, self._rebirth_at_s + REBIRTH_PAUSE_S - loop.time())

@@ -13,11 +13,10 @@ from qilu_contract.readings import Value
 from qilu_contract.wire import marks
 from qilu_contract.wire.commands import Answer, answer_metrics
 from qilu_contract.wire.marks import Mark
-from qilu_contract.wire.sparkplug import DataType, Metric, Payload, encode
+from qilu_contract.wire.sparkplug import REBIRTH, DataType, Metric, Payload, encode
 
 from qilu_devices.simulation import Sample, Shape
 
-REBIRTH = "Node Control/Rebirth"
 BD_SEQ = "bdSeq"
 _DATATYPES = {"float": DataType.FLOAT, "int": DataType.INT64, "bool": DataType.BOOLEAN}
 

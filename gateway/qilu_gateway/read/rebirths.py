@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 from qilu_contract.wire import sparkplug, topics
-from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_contract.wire.clock import wall_ms
 
 log = structlog.get_logger()
 
@@ -78,13 +78,8 @@ class Rebirths:
                 self.ask(node)
             for node in [node for node, due_s in self._due.items() if due_s <= now_s][:MOST_PER_TICK]:
                 del self._due[node]
-                if self._send(topics.sparkplug("NCMD", *node), _command()):
+                if self._send(topics.sparkplug("NCMD", *node), sparkplug.rebirth_request(wall_ms())):
                     self._sent()
                     if len(self._quiet_until) >= MAX_WAITING:
                         self._quiet_until.clear()
                     self._quiet_until[node] = now_s + QUIET_S * random.uniform(1, 1.5)
-
-
-def _command() -> bytes:
-    metric = Metric(name="Node Control/Rebirth", datatype=DataType.BOOLEAN, value=True)
-    return sparkplug.encode(Payload(time.time_ns() // 1_000_000, None, [metric]), datatypes=False)

@@ -11,7 +11,7 @@ from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.readings import asking
 from qilu_platform.database.schema import units
@@ -24,7 +24,6 @@ from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["alarms"], responses=PROBLEMS)
 
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 Keeper = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 ASignal = Annotated[str, Path(pattern="^[A-Za-z0-9_]{1,64}$")]

@@ -16,6 +16,7 @@ from qilu_platform.api.common import (
     INVALID,
     NOT_FOUND,
     PROBLEMS,
+    Reader,
     Responses,
     RuntimeDep,
     allow,
@@ -39,7 +40,6 @@ router = APIRouter(prefix="/v1", tags=["certificates"], responses=PROBLEMS)
 public = APIRouter(prefix="/v1/authority", tags=["certificates"], responses=INVALID)
 
 Holder = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
 Serial = Annotated[str, Path(pattern="^[0-9a-f]{40}$")]
 Known = Annotated[str | None, Query(max_length=40, description="The version that the caller has.")]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from qilu_contract.wire.commands import Command
 from qilu_contract.wire.ids import ID_PATTERN
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Reader, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.broker import commanding
 from qilu_platform.broker.commanding import BrokerAway
@@ -23,7 +23,6 @@ from qilu_platform.runtime import Runtime
 router = APIRouter(prefix="/v1/units", tags=["commands"], responses=PROBLEMS)
 
 Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 

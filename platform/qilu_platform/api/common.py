@@ -125,6 +125,10 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
     return check
 
 
+Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
+"""The caller of a route that everybody with a key for reading may ask."""
+
+
 def _see(runtime: Runtime, kind: Kind, caller: Caller, request: Request) -> None:
     runtime.watch.see(kind, caller.enterprise, caller.key, f"{request.method} {request.url.path}")
 

@@ -12,7 +12,16 @@ from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
+from qilu_platform.api.common import (
+    CONFLICT,
+    NOT_FOUND,
+    PROBLEMS,
+    TOO_LARGE,
+    Reader,
+    RuntimeDep,
+    allow,
+    answer,
+)
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.readings import asking, time_ms
 from qilu_platform.assets import dcat, products, quality
@@ -25,7 +34,6 @@ from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1/catalogue", tags=["data catalogue"], responses=PROBLEMS)
 
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 Owner = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 DataSetId = Annotated[str, Path(max_length=80, description="<class>.<place>, such as motor.370200")]
 Place = Annotated[PlaceCode, Query(description="Code of the province, a city or a county.")]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Reader, RuntimeDep, allow, answer
 from qilu_platform.api.connection import ListenerOut, listener
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.readings import AnId, unit_of
@@ -20,7 +20,6 @@ from qilu_platform.registry.keys import Caller
 router = APIRouter(prefix="/v1/units", tags=["certificates"], responses=PROBLEMS | NOT_FOUND)
 
 Holder = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 
 _SHOWN: dict[str, Any] = {
     "username": "device.my-motor",

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Response
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, allow, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import enterprises, units
 from qilu_platform.models.bodies import ProblemsIn
@@ -24,7 +24,6 @@ from qilu_platform.registry.security import Event
 router = APIRouter(prefix="/v1", tags=["problems"], responses=PROBLEMS)
 
 Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 

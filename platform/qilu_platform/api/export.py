@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 from pydantic import StringConstraints
@@ -25,15 +25,13 @@ from qilu_contract.store import Chunk, PlatformStore
 from qilu_contract.wire.ids import ID_PATTERN
 from qilu_stores.cells import store_of
 
-from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow
+from qilu_platform.api.common import PROBLEMS, Reader, RuntimeDep
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.readings import time_ms
-from qilu_platform.models.fields import CityCode, ClassName, CountyCode, Role
-from qilu_platform.registry.keys import Caller
+from qilu_platform.models.fields import CityCode, ClassName, CountyCode
 
 router = APIRouter(prefix="/v1/export", tags=["import and export"], responses=PROBLEMS)
 
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 
 AT_ONCE = 2
 """Exports that run at the same time: each scans the store."""

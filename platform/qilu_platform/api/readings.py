@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.generic import COUNTED, GENERIC, is_signal_name
 from qilu_contract.durations import duration_ms
@@ -19,11 +19,10 @@ from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.ids import ID_PATTERN
 from qilu_stores.cells import store_of
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import units
 from qilu_platform.models.admission import UnitSignalsOut
-from qilu_platform.models.fields import Role
 from qilu_platform.models.reports import LatestOut, ReadingsOut
 from qilu_platform.registry import learned_signals
 from qilu_platform.registry.keys import Caller
@@ -32,7 +31,6 @@ from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1/units", tags=["readings"], responses=PROBLEMS | NOT_FOUND)
 
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 STORE_TIMEOUT_S = 15.0

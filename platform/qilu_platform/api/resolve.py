@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field
 from qilu_contract.wire.identity import parse_identifier
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.assets.nameplate import links, unit_and_nameplate
 from qilu_platform.errors import NotFound
 from qilu_platform.models.answers import UnitOut
-from qilu_platform.models.fields import Role
-from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1/resolve", tags=["registry"], responses=PROBLEMS | NOT_FOUND)
-
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 
 
 class NameplateOut(BaseModel):

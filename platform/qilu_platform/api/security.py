@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 from qilu_contract.wire.ids import ID_PATTERN
 
-from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
-from qilu_platform.models.fields import CityCode, Role
+from qilu_platform.api.common import PROBLEMS, Reader, RuntimeDep, answer
+from qilu_platform.models.fields import CityCode
 from qilu_platform.registry import security
-from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.security import Kind
 
 router = APIRouter(prefix="/v1/security", tags=["problems"], responses=PROBLEMS)
-
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 
 
 class SecurityEventOut(BaseModel):

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.store import Row
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, Responses, RuntimeDep
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.readings import AnId, asking
 from qilu_platform.assets.nameplate import unit_and_nameplate
 from qilu_platform.errors import NotFound
-from qilu_platform.models.fields import Role
-from qilu_platform.registry.keys import Caller
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1/units", tags=["data catalogue"], responses=PROBLEMS | NOT_FOUND)
 
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
 
 _MEDIA = "application/asset-administration-shell-package"
 _PACKAGE: Responses = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass
-from qilu_contract.catalogue.places import CITIES, COUNTIES, PROVINCE
+from qilu_contract.catalogue.places import CITIES, COUNTIES, PROVINCE, SHANDONG
 from qilu_contract.catalogue.titles import titles
 from qilu_contract.wire.ids import id_prefix
 from sqlalchemy import Connection, Subquery, case, func, null, select, union_all
@@ -67,9 +67,7 @@ def is_place(code: str) -> bool:
 
 def place_names(code: str) -> tuple[str, str]:
     """English and Chinese name of a place."""
-    if code == PROVINCE:
-        return "Shandong", "山东省"
-    place = CITIES.get(code) or COUNTIES[code]
+    place = SHANDONG if code == PROVINCE else CITIES.get(code) or COUNTIES[code]
     return place.name, place.name_zh
 
 

@@ -16,6 +16,7 @@ from basyx.aas import model
 from basyx.aas.adapter import aasx
 from qilu_contract.catalogue.classes import CATALOGUE, EquipmentClass
 from qilu_contract.catalogue.equipment import Signal
+from qilu_contract.catalogue.places import SHANDONG
 from qilu_contract.catalogue.titles import titles
 from qilu_contract.store import Row
 
@@ -66,7 +67,7 @@ def package(
 
 def _nameplate(unit: Mapping[str, Any], plate: Mapping[str, Any]) -> model.Submodel:
     uri = f"urn:{unit['identifier']}"
-    address = {"city": plate["city"], "county": plate["county"], "province": "Shandong"}
+    address = {"city": plate["city"], "county": plate["county"], "province": SHANDONG.name}
     return model.Submodel(
         id_=_id(unit, "nameplate"),
         id_short="Nameplate",

@@ -10,7 +10,7 @@ from qilu_contract.catalogue.classes import OWN
 from qilu_contract.catalogue.equipment import EquipmentClass
 from qilu_contract.catalogue.generic import GENERIC, REGISTRABLE
 from qilu_contract.catalogue.limits import LIMITS
-from qilu_contract.catalogue.places import BRANCHES, CITIES, COUNTIES, PROVINCE
+from qilu_contract.catalogue.places import BRANCHES, CITIES, COUNTIES, SHANDONG
 from qilu_contract.catalogue.tables import read_table
 from qilu_contract.catalogue.targets import CORE_TARGETS
 from qilu_contract.catalogue.titles import titles
@@ -20,7 +20,7 @@ def console_catalogue() -> bytes:
     """JSON."""
     return msgspec.json.encode(
         {
-            "province": {"code": PROVINCE, "name": "Shandong", "name_zh": "山东省"},
+            "province": SHANDONG,
             "cities": list(CITIES.values()),
             "counties": _counties(),
             "industries": list(BRANCHES.values()),
