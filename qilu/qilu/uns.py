@@ -21,7 +21,7 @@ import structlog
 from qilu_common.broker import BrokerAddress
 from qilu_common.mqtt.errors import MqttError
 from qilu_common.mqtt.reconnecting import keep_connected
-from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import REGISTRABLE
 from qilu_contract.errors import BadReading
 from qilu_contract.readings import Reading, Value
 from qilu_contract.wire import sparkplug, topics
@@ -115,7 +115,7 @@ class Namespace:
             unit = self._of(reading.unit).unit
             if unit is None or (unit.county, unit.enterprise) != (county, enterprise):
                 continue
-            names = {each.name for each in CATALOGUE[unit.class_].signals}
+            names = {each.name for each in REGISTRABLE[unit.class_].signals}
             values = {name: value for name, value in reading.values.items() if name in names}
             if values:
                 topic = f"{ROOT}/{enterprise}/{county}/{unit.industry}/{unit.class_}/{unit.id}"

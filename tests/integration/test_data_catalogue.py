@@ -287,6 +287,12 @@ async def test_the_shell_of_a_unit_passes_the_compliance_tool(
         done = await asyncio.to_thread(CliRunner().invoke, app, command)
         assert done.exit_code == 0, done.output
         assert (await api.get("/v1/units/nobody/aas")).status_code == 404
+        generic = {"id": "odd", "class": "generic", "enterprise": "my-works"}
+        assert (await api.post("/v1/units", json=generic)).status_code == 201
+        refused = await api.get("/v1/units/odd/aas")
+        assert (refused.status_code, "generic unit" in refused.json()["detail"]) == (422, True)
+        none = await api.get("/v1/catalogue/datasets?place=370200&class=generic")
+        assert none.json() == {"items": []}
     manager = ComplianceToolStateManager()
     check_deserialization(str(file), manager)
     assert manager.status is Status.SUCCESS, [manager.format_step(n, 2) for n in range(len(manager.steps))]

@@ -476,6 +476,9 @@ async def test_an_identifier_resolves_to_its_unit_nameplate_and_links(tmp_path: 
             "88.1.a/b",
         ):
             assert (await client.get(f"/v1/resolve/{other}")).status_code == 404
+        generic = (await client.post("/v1/units", json={"class": "generic", "enterprise": OWNER})).json()
+        found = await client.get(f"/v1/resolve/{generic['identifier']}")
+        assert found.json()["nameplate"]["designation"] == "Generic device"
         wrong = await client.get("/v1/resolve/99.370200.a/b")
         assert (wrong.status_code, "is no identifier" in wrong.json()["detail"]) == (422, True)
         body = {"name": "B", "county": "370202", "industry": "C31", "id": "other"}

@@ -64,8 +64,13 @@ async def test_readings_of_registered_units_appear_under_isa_95_topics(
             for id_ in ("my-works", "rival"):
                 body = {"id": id_, "name": id_, "county": "370202", "industry": "C34"}
                 assert (await api.post("/v1/enterprises", json=body)).status_code == 201
-            for id_, owner in (("m1", "my-works"), ("m2", "my-works"), ("theirs", "rival")):
-                body = {"id": id_, "class": "motor", "enterprise": owner}
+            for id_, owner in (
+                ("m1", "my-works"),
+                ("m2", "my-works"),
+                ("odd", "my-works"),
+                ("theirs", "rival"),
+            ):
+                body = {"id": id_, "class": "generic" if id_ == "odd" else "motor", "enterprise": owner}
                 assert (await api.post("/v1/units", json=body)).status_code == 201
         with Platform(service.url, ADMIN) as platform:
             task = asyncio.create_task(uns.run(broker, broker, platform, stop))
@@ -86,6 +91,7 @@ async def test_readings_of_registered_units_appear_under_isa_95_topics(
             publisher.send(*sent("theirs", "DBIRTH", birth, T + 3))
             publisher.send(*sent("nobody", "DBIRTH", birth, T + 3))
             publisher.send("spBv1.0/370202/DDATA/my-works/m1", b"garbage")
+            publisher.send(topics.telemetry("370202", "my-works", "odd"), b'{"power_in": 1.0}')
             plain = {"ts": T + 4, "power_in": 3.5, "nonsense": 1}
             publisher.send(topics.telemetry("370202", "my-works", "m2"), json.dumps(plain).encode())
             await eventually(lambda: len(reader.readings()) >= 3, "three readings")

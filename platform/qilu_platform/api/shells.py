@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import GENERIC
 from qilu_contract.store import Row
 
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, Responses, RuntimeDep
@@ -50,6 +51,8 @@ async def get_asset_shell(
     if found is None or not caller.sees(found[0]["enterprise"]):
         raise NotFound(f"unit {id} does not exist.")
     unit, nameplate = found
+    if unit["class"] == GENERIC:
+        raise Problem(422, f"id: {id} is a generic unit: it has no type, and so no shell.")
     rows = await _latest(runtime, unit, records) if records else []
     address = f"{str(request.base_url).rstrip('/')}/v1/units/{id}/readings"
     body = await asyncio.to_thread(shell.package, unit, nameplate, rows, address)

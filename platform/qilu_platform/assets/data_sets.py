@@ -73,8 +73,7 @@ def place_names(code: str) -> tuple[str, str]:
 
 def present(connection: Connection, place: str, class_name: str | None) -> list[DataSet]:
     """The data sets of a place that have a unit on cloud, in the order of the equipment catalogue."""
-    chosen = CATALOGUE if class_name is None else [class_name]
-    candidates = [DataSet(CATALOGUE[name], place) for name in chosen]
+    candidates = [DataSet(each, place) for each in CATALOGUE.values() if class_name in (None, each.name)]
     if place == PROVINCE:
         query = select(counters.c.code).where(
             counters.c.scope == "class", counters.c.name == "units_onboarded", counters.c.value > 0

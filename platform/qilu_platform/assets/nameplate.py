@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.generic import REGISTRABLE
 from qilu_contract.catalogue.places import BRANCHES, CITIES, COUNTIES
 from sqlalchemy import Connection
 
@@ -23,7 +23,7 @@ def unit_and_nameplate(connection: Connection, id_: str) -> tuple[dict[str, Any]
         return None
     owner = get_row(connection, enterprises, unit["enterprise"])
     assert owner is not None  # a unit is registered to a registered enterprise, which is never removed
-    class_, county = CATALOGUE[unit["class"]], COUNTIES[unit["county"]]
+    class_, county = REGISTRABLE[unit["class"]], COUNTIES[unit["county"]]
     return unit, {
         "identifier": unit["identifier"],
         "serial_number": unit["id"],
