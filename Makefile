@@ -6,7 +6,7 @@ UV     := $(BIN)/uv
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up servers test soak test-cluster test-kubernetes check format bench bench-registry bench-gateway bench-recovery site wheel roots lock clean
+.PHONY: help setup up servers test soak test-cluster test-kafka test-kubernetes check format bench bench-registry bench-gateway bench-recovery site wheel roots lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ CLUSTER = tests/integration/test_rabbitmq.py tests/e2e/test_cluster_faults.py
 
 test-cluster: setup servers ## three RabbitMQ nodes from Debian 13 beside this system (root; kept in ~/.cache/qilu or $QILU_CACHE)
 	QILU_CLUSTER=1 $(BIN)/pytest $(CLUSTER) -s $(ARGS)
+
+test-kafka: setup servers ## Apache Kafka itself (Java; Maven fetches its jars; kept in ~/.cache/qilu or $QILU_CACHE)
+	QILU_KAFKA=1 $(BIN)/pytest tests/integration/test_gateway_kafka.py $(ARGS)
 
 test-kubernetes: setup ## the chart on a Kubernetes of one node (root, Go, Docker; kept in ~/.cache/qilu or $QILU_CACHE); see docs/kubernetes.md
 	tests/kubernetes/run.sh $(ARGS)

@@ -28,6 +28,7 @@ from qilu_gateway.connect.connections import Connections
 from qilu_gateway.connect.host import Timestamps
 from qilu_gateway.endpoint import leave_address
 from qilu_gateway.metrics import Meter
+from qilu_gateway.publish.publisher import Publisher
 from qilu_gateway.read.in_flight import InFlight
 from qilu_gateway.rollups import rollups
 from qilu_gateway.statefile import StateFile
@@ -58,6 +59,7 @@ class Parts(NamedTuple):
     state: StateFile
     gate: StoreGate
     spool: Spool
+    publisher: Publisher | None
 
 
 class Health:
@@ -83,7 +85,7 @@ class Health:
         stopping. An unavailable store is not a reason as long as the spool has room."""
         if self.parts is None:
             return ["state file"] if self._held_up else ["starting"]
-        connections, admission, state, gate, spool = self.parts
+        connections, admission, state, gate, spool, _ = self.parts
         self._stalled = self.in_flight.oldest_s() > (FLOWING_S if self._stalled else STALLED_S)
         wrong = {
             "stopping": self.stopping.is_set() or self.leaving.is_set(),
@@ -101,13 +103,15 @@ class Health:
         working."""
         found = {"state file": self._held_up, "clock": self.timestamps.trouble}
         if self.parts is not None:
-            spool = self.parts.spool
+            spool, publisher = self.parts.spool, self.parts.publisher
             found["state file"] = self.parts.state.failing
             found["store"] = self.parts.gate.reason
             if spool.full:
                 found["spool"] = (
                     f"the spool takes no more ({spool.bytes} bytes): messages stay unacknowledged"
                 )
+            if publisher is not None and publisher.reason:
+                found["kafka"] = f"Kafka takes nothing ({publisher.reason}): readings for it wait on disk"
         return {name: reason for name, reason in found.items() if reason}
 
     def routes(self) -> list[Route]:

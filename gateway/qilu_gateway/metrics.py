@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -95,6 +96,16 @@ class Rates:
     lag_ms: float = 0.0
 
 
+class Publishing(NamedTuple):
+    """Counts and sizes of the publication to Kafka."""
+
+    published: int
+    unpublished: int
+    waiting: int
+    waiting_bytes: int
+    age_s: float
+
+
 @dataclass(slots=True)
 class Meter:
     """The counters and what is derived from them."""
@@ -105,6 +116,8 @@ class Meter:
     spool: Callable[[], tuple[int, int, float]] | None = None
     """Returns the spool's batches, bytes and the age of its oldest batch in seconds. None until the spool is
     open: its content is not known before, and /metrics omits it."""
+    publishing: Callable[[], Publishing] | None = None
+    """None without `--also`."""
     batch_size: Callable[[], int] = lambda: 0
     shared_groups: Callable[[], int] = lambda: 0
     _history_age_ms: float = 0.0
@@ -242,6 +255,22 @@ class _Exporter(Collector):
                 "spool_batches": ("Batches in the spool", batches),
                 "spool_bytes": ("Bytes in the spool", size_bytes),
                 "spool_age_seconds": ("Age of the oldest batch in the spool", age_s),
+            }
+        if self._meter.publishing is not None:
+            kafka = self._meter.publishing()
+            for name, help_, count in (
+                (
+                    "published",
+                    "Readings that Kafka has acknowledged, repeated ones included",
+                    kafka.published,
+                ),
+                ("unpublished", "Stored readings that are not published to Kafka", kafka.unpublished),
+            ):
+                yield CounterMetricFamily(f"qilu_gateway_{name}", help_, value=count)
+            gauges |= {
+                "kafka_waiting": ("Readings on disk that Kafka has not acknowledged", kafka.waiting),
+                "kafka_waiting_bytes": ("Bytes on disk for Kafka", kafka.waiting_bytes),
+                "kafka_age_seconds": ("Age of the oldest batch that waits for Kafka", kafka.age_s),
             }
         for name, (help_, value) in gauges.items():
             yield GaugeMetricFamily(f"qilu_gateway_{name}", help_, value=value)

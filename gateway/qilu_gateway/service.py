@@ -162,7 +162,7 @@ class GatewayService:
         wired.connections.stop_intake()
         while loop.time() < deadline_s:
             await wired.intake.drain()
-            if not wired.spool.readings and not await self.unreported():
+            if not await self._left(wired):
                 return True
             await asyncio.sleep(QUIET_S / 10)
         return False
@@ -183,7 +183,7 @@ class GatewayService:
         with suppress(Stopped):
             async with AsyncExitStack() as stack:
                 wired = await self._put_together(stack)
-                done = not wired.spool.readings and not await self.unreported()
+                done = not await self._left(wired)
                 for name in wired.tasks if done else _OF_BROKER:
                     if (task := wired.tasks.get(name)) is not None:
                         task.close()
@@ -192,8 +192,13 @@ class GatewayService:
                     tasks = {name: task for name, task in wired.tasks.items() if name not in _OF_BROKER}
                     await self._run(wired._replace(tasks=tasks | {"emptied": self._emptied(wired)}))
 
+    async def _left(self, wired: Wired) -> bool:
+        """Whether anything on disk waits for the store, Kafka or the platform."""
+        unpublished = wired.publisher is not None and wired.publisher.waiting
+        return bool(wired.spool.readings or unpublished or await self.unreported())
+
     async def _emptied(self, wired: Wired) -> None:
-        while wired.spool.readings or await self.unreported():
+        while await self._left(wired):
             await asyncio.sleep(QUIET_S / 10)
         self.stop()
 

@@ -54,6 +54,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
     spool_min_free_bytes: Annotated[int, Meta(ge=0)] = 512 * 1024**2
     """Disk space that the spool leaves free."""
+    also: str = ""
+    """Kafka topic to which stored readings are published as well: `kafka://a,b,c/topic`."""
+    also_max_bytes: Annotated[int, Meta(gt=0)] = 4 * 1024**3
+    """Maximum size of the second spool, of readings that Kafka has not acknowledged."""
     reorder_timeout_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
     """Time in which skipped messages of an edge node may still arrive before a rebirth is requested."""
     max_payload_bytes: Annotated[int, Meta(ge=1024, le=16 * 1024 * 1024)] = MAX_PAYLOAD_BYTES

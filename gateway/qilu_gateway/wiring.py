@@ -26,6 +26,8 @@ from qilu_gateway.connect.neighbours import Neighbours
 from qilu_gateway.endpoint import KEY, MAX_CONNECTIONS
 from qilu_gateway.health import Figures, Health, Parts
 from qilu_gateway.metrics import Meter
+from qilu_gateway.publish.kafka import CONFIG, KafkaAddress, KafkaTopic
+from qilu_gateway.publish.publisher import Publisher
 from qilu_gateway.read import births, births_upgrade, receipts, run_clock
 from qilu_gateway.read.batching import Batcher
 from qilu_gateway.read.births import Births
@@ -52,7 +54,7 @@ from qilu_gateway.settle.reports import Reports
 from qilu_gateway.settle.settlement import Settlement
 from qilu_gateway.settle.shipper import Shipper
 from qilu_gateway.statefile import StateFile
-from qilu_gateway.write.spool import Spool
+from qilu_gateway.write.spool import NEARLY_FREE, Spool
 from qilu_gateway.write.store_gate import StoreGate
 from qilu_gateway.write.writer import Writer
 
@@ -73,6 +75,7 @@ class Wired(NamedTuple):
     rollups: Rollups
     control: Control
     spool: Spool
+    publisher: Publisher | None
     heard_s: Callable[[], float]
     """When an edge node was heard last (monotonic clock); 0 if none was."""
     tasks: dict[str, Coroutine[Any, Any, None]]
@@ -87,6 +90,7 @@ class _Disk(NamedTuple):
     gate: StoreGate
     rollups: Rollups
     bounds: Bounds
+    publisher: Publisher | None
 
 
 class _Connected(NamedTuple):
@@ -112,7 +116,7 @@ async def put_together(
     server = HttpServer(app, settings.http_host, settings.http_port, MAX_CONNECTIONS)
     health.server = await stack.enter_async_context(server)
     disk = await _open_disk(stack, settings, health, store)
-    state, spool, gate, rolling = disk.state, disk.spool, disk.gate, disk.rollups
+    state, spool, gate, rolling, publisher = disk.state, disk.spool, disk.gate, disk.rollups, disk.publisher
     platform = await stack.enter_async_context(PlatformApi(settings.platform, api_key))
     meter, when_possible = health.meter, health.when_possible
     connected = await _connect(settings, health, broker, state)
@@ -127,7 +131,7 @@ async def put_together(
     silence = Silence(born.nodes, connections.hearing_since_s, connected.rebirths.ask, reports.node_died)
     settlement = Settlement(
         units,
-        Keeping(state, disk.bounds, born, control),
+        Keeping(state, disk.bounds, born, control, publisher),
         Accounts(meter, control.clock),
         rolling,
         reports,
@@ -135,11 +139,17 @@ async def put_together(
         Acknowledging(connections.by_lane, health.in_flight),
     )
     shipper = Shipper(
-        spool=spool, gate=gate, state=state, bounds=disk.bounds, problems=problems, shipped=settlement.shipped
+        spool=spool,
+        gate=gate,
+        state=state,
+        bounds=disk.bounds,
+        problems=problems,
+        shipped=settlement.shipped,
+        publisher=publisher,
     )
     key = secret(KEY) or secrets.token_urlsafe(32)
     app.routes.extend(LetterOffice(state, disk.bounds, intake.replay).routes(key))
-    health.parts = Parts(connections, admission, state, gate, spool)
+    health.parts = Parts(connections, admission, state, gate, spool, publisher)
     tasks = {
         **connections.parts(intake.take, control.hear_clock),
         "released": intake.release(),
@@ -159,8 +169,10 @@ async def put_together(
         "address": health.tell_address(server.url, key),
         "measure": _measure(meter, gate, state),
     }
+    if publisher is not None:
+        tasks["kafka"] = publisher.run()
     heard_s = born.nodes.last_heard_s
-    return Wired(connections, intake, connected.host, rolling, control, spool, heard_s, tasks)
+    return Wired(connections, intake, connected.host, rolling, control, spool, publisher, heard_s, tasks)
 
 
 async def _open_disk(stack: AsyncExitStack, settings: Settings, health: Health, store: Store | None) -> _Disk:
@@ -185,7 +197,22 @@ async def _open_disk(stack: AsyncExitStack, settings: Settings, health: Health, 
     name = f"{settings.host}@{settings.holder}" if settings.holder else settings.host
     rolling = Rollups(name, state, gate)
     await when_possible(rolling.open)
-    return _Disk(state, store, spool, gate, rolling, Bounds())
+    return _Disk(state, store, spool, gate, rolling, Bounds(), await _publisher(stack, settings, health))
+
+
+async def _publisher(stack: AsyncExitStack, settings: Settings, health: Health) -> Publisher | None:
+    if not settings.also:
+        return None
+    topic = KafkaTopic(KafkaAddress.parse(settings.also), secret(CONFIG))
+    # The store's spool has no more room below this: what is spooled for Kafka must not take it.
+    free_bytes = NEARLY_FREE * settings.spool_min_free_bytes
+    publisher = await health.when_possible(
+        lambda: stack.enter_async_context(
+            Publisher(settings.state, settings.also_max_bytes, free_bytes, topic)
+        )
+    )
+    health.meter.publishing = publisher.figures
+    return publisher
 
 
 async def _connect(settings: Settings, health: Health, broker: BrokerAddress, state: StateFile) -> _Connected:

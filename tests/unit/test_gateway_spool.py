@@ -19,8 +19,9 @@ from qilu_contract.columns import Series, of_points
 from qilu_contract.storage import BORN, Point
 from qilu_gateway.write.spool import Spool
 from qilu_gateway.write.spool_bodies import checksum_of
-from qilu_gateway.write.spool_file import FILE_NAME
+from qilu_gateway.write.spool_file import NAME
 
+FILE_NAME = f"{NAME}.sqlite"
 GIB = 1024**3
 TAGS = ("370200", "370202", "C34", "370202-e00001")
 

@@ -1,5 +1,5 @@
 """Saves to the state file what must be durable before messages are acknowledged, besides readings: dead
-letters, births, first readings, the run's clock.
+letters, births, first readings, the run's clock; to the spool for Kafka, stored readings.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from qilu_contract.errors import Reason
 from qilu_contract.wire import clock
 from qilu_contract.wire.doors import door_of
 
+from qilu_gateway.publish.publisher import Publisher
 from qilu_gateway.read import run_clock
 from qilu_gateway.read.births import Births, Change
 from qilu_gateway.read.control import Control
@@ -19,16 +20,29 @@ from qilu_gateway.read.reads import Read
 from qilu_gateway.settle import outbox
 from qilu_gateway.settle.dead_letters import Bounds, DeadLetter
 from qilu_gateway.statefile import StateFile
-from qilu_gateway.write.batches import Batch
+from qilu_gateway.write.batches import Batch, Written
 
 
 class Keeping:
-    def __init__(self, state: StateFile, bounds: Bounds, births: Births, control: Control) -> None:
+    def __init__(
+        self,
+        state: StateFile,
+        bounds: Bounds,
+        births: Births,
+        control: Control,
+        publisher: Publisher | None = None,
+    ) -> None:
         self._state, self._bounds, self._births, self._control = state, bounds, births, control
+        self._publisher = publisher
 
-    async def keep(self, batch: Batch, refused: Sequence[InFlightMessage], firsts: Mapping[str, int]) -> int:
-        """Save in one transaction; returns how many readings were evicted from the dead letters to make room.
-        `firsts`: times (ms) of first readings by unit."""
+    async def keep(
+        self, written: Written, refused: Sequence[InFlightMessage], firsts: Mapping[str, int]
+    ) -> int:
+        """Save in one transaction per file; returns how many readings were evicted from the dead letters to
+        make room. `firsts`: times (ms) of first readings by unit."""
+        batch = written.batch
+        if self._publisher is not None and not written.spooled:
+            await self._publisher.add(batch.points, written.columns)
         letters = [letter for message in refused for letter in _letters(message)]
         changes = _changes(batch)
         heard = self._control.unsaved_clock()

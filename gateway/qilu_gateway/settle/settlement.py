@@ -42,7 +42,7 @@ class Settlement:
         batch = written.batch
         refused = [message for message in (*batch.plain, *written.refused) if message.refused]
         firsts = {} if written.spooled else firsts_of(self._units, batch.points, written.columns)
-        evicted = await self._keeping.keep(batch, refused, firsts)
+        evicted = await self._keeping.keep(written, refused, firsts)
         self._roll_up(written)
         self._accounts.count(written, refused, evicted)
         self._reports.on_cloud(firsts)

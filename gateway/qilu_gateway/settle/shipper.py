@@ -17,10 +17,12 @@ from qilu_contract.wire import json_payload, topics
 from qilu_contract.wire.clock import wall_ms
 
 from qilu_gateway.admit.units import Tags
+from qilu_gateway.publish.publisher import Publisher
 from qilu_gateway.settle import outbox
 from qilu_gateway.settle.dead_letters import Bounds, DeadLetter
 from qilu_gateway.settle.problems import Problems
 from qilu_gateway.statefile import StateFile
+from qilu_gateway.write.batches import without_refused
 from qilu_gateway.write.spool import Spool
 from qilu_gateway.write.spool_file import Spooled
 from qilu_gateway.write.store_gate import StoreGate
@@ -48,11 +50,12 @@ class Shipper:
         bounds: Bounds,
         problems: Problems,
         shipped: Callable[[Spooled, int, int], None],
+        publisher: Publisher | None = None,
     ) -> None:
         """`shipped` is called with batches that have left the spool, the number of their readings that the
         store rejected, and the number evicted from the dead letters to make room."""
         self._spool, self._gate, self._state, self._bounds = spool, gate, state, bounds
-        self._problems, self._shipped = problems, shipped
+        self._problems, self._shipped, self._publisher = problems, shipped, publisher
         self._apart: dict[int, float] = {}
 
     async def run(self) -> None:
@@ -98,6 +101,8 @@ class Shipper:
             stored = Counter(unit for unit, _ in batch.heard())
             stored.subtract(Tags(*each.point.tags).unit for each in refused)
             firsts = [(unit, ts_ms) for unit, ts_ms in firsts if stored[unit] > 0]
+        if self._publisher is not None:  # before the batch leaves the spool
+            await self._publisher.add(*without_refused(batch.points, batch.columns, refused))
 
         def work(connection: sqlite3.Connection) -> int:
             outbox.add(connection, [unit for unit, _ in firsts], [ts_ms for _, ts_ms in firsts])

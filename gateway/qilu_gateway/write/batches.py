@@ -124,7 +124,6 @@ class Written:
     @classmethod
     def without(cls, batch: Batch, refused: Sequence[Refused]) -> Written:
         """A stored batch without these rejected points."""
-        places: dict[int, list[int]] = {}
         letters: dict[tuple[int, int], InFlightMessage] = {}
         points = batch.points
         owners = {id(point): message for message in batch.plain for point in message.points}
@@ -136,17 +135,28 @@ class Written:
                 message.points = [kept for kept in message.points if kept is not point]
                 message.refuse(bad)
                 continue
-            places.setdefault(each.group, []).append(each.place)
             read, place = batch.source(each.group, each.place)
             key = id(read.arrival), place
             if key not in letters:
                 letters[key] = _message(read, place, Tags(*each.point.tags))
             letters[key].refuse(bad)
-        columns = [
-            each.take(np.delete(np.arange(len(each)), places[number])) if number in places else each
-            for number, each in enumerate(batch.columns)
-        ]
-        return cls(batch, [each for each in columns if len(each)], refused=list(letters.values()))
+        _, columns = without_refused((), batch.columns, refused)
+        return cls(batch, columns, refused=list(letters.values()))
+
+
+def without_refused(
+    points: Sequence[Point], columns: Sequence[Columns], refused: Sequence[Refused]
+) -> tuple[list[Point], list[Columns]]:
+    """The points and columns of a batch that the store has taken."""
+    places: dict[int | None, list[int]] = {}
+    for each in refused:
+        places.setdefault(each.group, []).append(each.place)
+    gone = set(places.get(None, ()))
+    kept = [
+        some.take(np.delete(np.arange(len(some)), places[number])) if number in places else some
+        for number, some in enumerate(columns)
+    ]
+    return [point for at, point in enumerate(points) if at not in gone], [some for some in kept if len(some)]
 
 
 def _joined(columns: Sequence[Columns]) -> Columns:

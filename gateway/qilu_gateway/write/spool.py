@@ -1,11 +1,11 @@
 """The spool: a queue of points on disk for times when the store is unavailable or slow. The oldest leave
 first.
 
-It is one SQLite file in `--state`, `spool.sqlite`, with one row per batch: the number of readings, a
-checksum, and the content (`spool_bodies`). An appended batch is on disk (WAL, synchronous FULL) and survives
-the process. Unreadable batches are counted in readings (`corrupt`) and set aside, and the others remain
-available. A second, tiny file (`spooled`) holds the number of readings that were acknowledged and not
-shipped, so that the loss or truncation of the spool is detected as well.
+It is one SQLite file in `--state`, `spool.sqlite` (readings for Kafka have a second one), with one row per
+batch: the number of readings, a checksum, and the content (`spool_bodies`). An appended batch is on disk
+(WAL, synchronous FULL) and survives the process. Unreadable batches are counted in readings (`corrupt`) and
+set aside, and the others remain available. A second, tiny file (`spooled`) holds the number of readings that
+were acknowledged and not shipped, so that the loss or truncation of the spool is detected as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qilu_contract.wire.clock import wall_ms
 
 from qilu_gateway.sqlite_files import is_passing
 from qilu_gateway.write import spool_bodies
-from qilu_gateway.write.spool_file import Spooled, SpoolFile
+from qilu_gateway.write.spool_file import NAME, Spooled, SpoolFile
 
 log = structlog.get_logger()
 
@@ -45,13 +45,18 @@ class Spool:
     """The spool, opened by `async with`. All work on the file runs in one dedicated thread."""
 
     def __init__(
-        self, folder: Path, max_bytes: int, min_free_bytes: int, corrupted: Callable[[int], None]
+        self,
+        folder: Path,
+        max_bytes: int,
+        min_free_bytes: int,
+        corrupted: Callable[[int], None],
+        name: str = NAME,
     ) -> None:
         """With `max_bytes` 0 nothing is spooled, but existing batches are shipped. `corrupted` is called with
         the number of readings that have just turned out to be unreadable; `corrupt` holds those found when
         opening."""
-        self._folder = folder
-        self._file = SpoolFile(folder, self._tell_corrupt)
+        self._folder, self._name = folder, name
+        self._file = SpoolFile(folder, self._tell_corrupt, name)
         self._max_bytes, self._min_free_bytes = max_bytes, min_free_bytes
         self._corrupted = corrupted
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gateway-spool")
@@ -126,7 +131,7 @@ class Spool:
             self._full_until_s = 0.0
         else:
             if not self.full:
-                log.error("the spool is full: messages stay unacknowledged", bytes=self.bytes)
+                log.error(f"the {self._name} is full", bytes=self.bytes)
             self._full_until_s = time.monotonic() + FULL_S
         return taken
 

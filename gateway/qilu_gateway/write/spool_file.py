@@ -33,8 +33,8 @@ from qilu_gateway.write.spool_salvage import connect, save_readable
 
 log = structlog.get_logger()
 
-FILE_NAME = "spool.sqlite"
-COUNT_NAME = "spooled"
+NAME = "spool"
+"""Of the store's spool: its file is `spool.sqlite`, the count beside it `spooled`."""
 MOST_BATCHES = 1000
 """Maximum number of batches shipped together; batches are small when data is sparse."""
 
@@ -63,11 +63,13 @@ class Spooled:
 class SpoolFile:
     """The file of the spool; an index of its batches is kept in memory."""
 
-    def __init__(self, folder: Path, tell_corrupt: Callable[[int], None]) -> None:
-        """`tell_corrupt` is called with the number of readings that have just turned out to be unreadable."""
-        self._path = folder / FILE_NAME
-        self._saved = folder / "spool.saved.sqlite"
-        self._count = _Count(folder / COUNT_NAME)
+    def __init__(self, folder: Path, tell_corrupt: Callable[[int], None], name: str = NAME) -> None:
+        """`tell_corrupt` is called with the number of readings that have just turned out to be unreadable.
+        All files of the spool are called after its `name`."""
+        self._path = folder / f"{name}.sqlite"
+        self._saved = folder / f"{name}.saved.sqlite"
+        self._name = name
+        self._count = _Count(folder / f"{name}ed")
         self._tell_corrupt = tell_corrupt
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity = ()
@@ -140,7 +142,7 @@ class SpoolFile:
         write_copy(connection, self._saved)
         self.close()
         if self._path.exists():
-            rename_file(self._path, self._path.with_name(f"spool.replaced-{wall_ms()}.sqlite"))
+            rename_file(self._path, self._path.with_name(f"{self._name}.replaced-{wall_ms()}.sqlite"))
         self._saved.rename(self._path)
         self._connect()
         self._count.set(self.readings)
@@ -238,7 +240,7 @@ class SpoolFile:
             batch = spool_bodies.decode(*row)
             if batch is not None:
                 return batch
-            aside = self._path.with_name(f"spool.damaged-{wall_ms()}-{id_}.bin")
+            aside = self._path.with_name(f"{self._name}.damaged-{wall_ms()}-{id_}.bin")
             aside.write_bytes(row[2] if isinstance(row[2], bytes) else b"")
             log.error("a spooled batch is damaged and was set aside", readings=row[0], file=str(aside))
         self._count.set(self.readings - self._rows[id_][0])
@@ -294,7 +296,7 @@ class SpoolFile:
         unreadable batches, as far as their rows are readable."""
         self.close()
         corrupt = salvage(self._path, self._saved, lambda path: connect(path, new=True), save_readable)
-        aside = self._path.with_name(f"spool.damaged-{wall_ms()}.sqlite")
+        aside = self._path.with_name(f"{self._name}.damaged-{wall_ms()}.sqlite")
         rename_file(self._path, aside)
         self._saved.rename(self._path)
         self._connect()

@@ -48,10 +48,19 @@ def run(
     cells: options.CellsFile = None,
     cell: Annotated[str | None, typer.Option(help="With --cells: the cell whose shards to share")] = None,
     profile: options.Profile = "reliable",
+    also: Annotated[
+        str,
+        typer.Option(
+            envvar="QILU_ALSO",
+            help="Kafka topic to which stored readings are published as well, at least once: "
+            "kafka://a,b,c/topic (extra kafka)",
+        ),
+    ] = "",
 ) -> None:
     """Receive readings from the broker and store them.
 
-    Secrets come from QILU_API_KEY, QILU_INFLUX_TOKEN, QILU_MQTT_USER and QILU_MQTT_PASSWORD.
+    Secrets come from QILU_API_KEY, QILU_INFLUX_TOKEN, QILU_MQTT_USER, QILU_MQTT_PASSWORD and
+    QILU_KAFKA_CONFIG.
 
     Example: qilu gateway run --broker mqtt://127.0.0.1 --store influxdb://127.0.0.1/qilu
     """
@@ -69,6 +78,7 @@ def run(
         http_host=host,
         shard=shard,
         profile=profile,
+        also=also,
     )
     if shards is not None and shard != "1/1":
         raise ConfigError("--shard and --shards exclude each other: give one of them.")

@@ -1,0 +1,1 @@
+"""Publishes stored readings to Kafka as well (`--also`), from a second spool."""
