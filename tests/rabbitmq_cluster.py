@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -23,7 +23,8 @@ _STARTED = """
 mount --make-rprivate /
 for shared in proc dev sys; do mount --rbind /$shared {root}/$shared; done
 mount --bind {folder} {root}/srv
-cp /etc/hosts {folder}/hosts && touch {root}/etc/hosts && mount --bind {folder}/hosts {root}/etc/hosts
+touch {root}/etc/hosts
+mount --bind {folder}/hosts {root}/etc/hosts
 exec chroot {root} env -i {environment} {command}
 """
 
@@ -148,16 +149,19 @@ class Cluster:
         *,
         size: int = 3,
         hosts: Sequence[str] = (),
-        names: Sequence[str] = (),
+        names: Mapping[str, str] | None = None,
         enter: Callable[[Node], list[str]] = lambda _: [],
     ) -> None:
-        """`names`: host names of the nodes; `enter`: command that runs another one in a node's network."""
+        """`names`: a host name of each node, with its address for the other nodes; `enter`: command that runs
+        another one in a node's network."""
         self._root, self.folder, self._enter = root, folder, enter
-        self.names = names or ("localhost",) * size
+        self.names = list(names) if names else ["localhost"] * size
         self._epmd_port = free_port()
         hosts = hosts or ("127.0.0.1",) * size
         self.nodes = [Node(self, number, hosts[number - 1], free_port) for number in range(1, size + 1)]
         folder.mkdir(parents=True, exist_ok=True)
+        more = "".join(f"{address} {name}\n" for name, address in (names or {}).items())
+        (folder / "hosts").write_text(Path("/etc/hosts").read_text() + more)
         for name in ("rabbitmq.conf", "enabled_plugins"):
             shutil.copy(SETTINGS / name, folder / name)
         cookie = folder / ".erlang.cookie"
@@ -204,14 +208,16 @@ class Cluster:
 
     @staticmethod
     def running_nodes(node: Node) -> int:
-        """Nodes that run, as one of them sees it."""
-        found = httpx.get(
-            f"http://{node.host}:{node.management}/api/nodes",
-            auth=(USER, PASSWORD),
-            timeout=10.0,
-            trust_env=False,
-        )
-        return sum(each["running"] for each in found.json()) if found.status_code == 200 else 0
+        """Nodes that run, as one of them sees it; 0 while that one does not answer."""
+        with contextlib.suppress(httpx.HTTPError):
+            found = httpx.get(
+                f"http://{node.host}:{node.management}/api/nodes",
+                auth=(USER, PASSWORD),
+                timeout=10.0,
+                trust_env=False,
+            )
+            return sum(each["running"] for each in found.json()) if found.status_code == 200 else 0
+        return 0
 
     def close(self) -> None:
         for node in self.nodes:
@@ -233,3 +239,77 @@ def cluster(folder: Path, free_port: Callable[[], int], more: str = "") -> Itera
         yield made
     finally:
         made.close()
+
+
+class Wire:
+    """A network namespace with two links to this machine: one for clients, one for the other nodes of a
+    cluster. The second can be cut, while clients on both sides still reach their nodes."""
+
+    CLIENTS, NODES = "10.213.0", "10.213.1"
+    HERE, THERE = f"{NODES}.1", f"{NODES}.2"
+    """Addresses at which the nodes reach one another."""
+
+    def __init__(self) -> None:
+        self._name = f"qilu{os.getpid()}"
+        self.client_host = f"{self.CLIENTS}.2"
+        """Address of the namespace for clients."""
+        _run("ip", "netns", "add", self._name)
+        try:
+            self._inside("ip", "link", "set", "lo", "up")
+            for letter, network in (("c", self.CLIENTS), ("n", self.NODES)):
+                here, there = self._link(letter), f"qilu-{letter}"
+                _run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", self._name)
+                _run("ip", "address", "add", f"{network}.1/24", "dev", here)
+                _run("ip", "link", "set", here, "up")
+                self._inside("ip", "address", "add", f"{network}.2/24", "dev", there)
+                self._inside("ip", "link", "set", there, "up")
+        except BaseException:
+            self.close()
+            raise
+
+    def _link(self, letter: str) -> str:
+        return f"q{letter}{os.getpid()}"
+
+    @property
+    def enter(self) -> list[str]:
+        """Runs a command in the namespace."""
+        return ["nsenter", f"--net=/run/netns/{self._name}"]
+
+    def _inside(self, *words: str) -> None:
+        _run(*self.enter, *words)
+
+    def cut(self) -> None:
+        _run("ip", "link", "set", self._link("n"), "down")
+
+    def mend(self) -> None:
+        _run("ip", "link", "set", self._link("n"), "up")
+
+    def close(self) -> None:
+        _run("ip", "netns", "delete", self._name)
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+
+
+@contextlib.contextmanager
+def divisible_cluster(folder: Path, free_port: Callable[[], int]) -> Iterator[tuple[Cluster, Wire]]:
+    """Three nodes, started; the third one has the wire between itself and the others."""
+    root, wire = rabbitmq_root(), Wire()
+    try:
+        made = Cluster(
+            root,
+            folder,
+            free_port,
+            hosts=("127.0.0.1", "127.0.0.1", wire.client_host),
+            names={"qilu1": wire.HERE, "qilu2": wire.HERE, "qilu3": wire.THERE},
+            enter=lambda node: wire.enter if node.host == wire.client_host else [],
+        )
+        try:
+            made.start()
+            yield made, wire
+        finally:
+            made.close()
+    finally:
+        wire.close()

@@ -7,261 +7,29 @@ Run by `make test-cluster`, with ten kills; QILU_CLUSTER_KILLS asks for another 
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-import paho.mqtt.client as paho
 import pytest
-from nursery import Child, Nursery
-from qilu_contract.catalogue.places import COUNTIES
-from qilu_contract.wire import topics
-from qilu_gateway import statefile
-from rabbitmq_cluster import PASSWORD, USER, Cluster, cluster
+from cluster_province import WRONG, Province, eventually, time_ms
+from conftest import Mosquitto
+from nursery import Nursery
+from qilu_common.cells import load_cells
+from rabbitmq_cluster import Cluster, cluster, divisible_cluster
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("QILU_CLUSTER") != "1", reason="needs three RabbitMQ nodes: make test-cluster"
 )
 KILLS = int(os.environ.get("QILU_CLUSTER_KILLS", "10"))
-UNITS = 1000
-SHARDS = 4
 SEED = 20261127
-PATIENCE_S = 240.0
-KEY = "the-key-of-this-test"
-QILU = str(Path(sys.executable).parent / "qilu")
-SILENT = sorted(COUNTIES)[:2]
-"""Counties of the devices that ignore STATE."""
-START_MS = 1_700_000_000_000
-
-
-def eventually(done: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not done():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.2)
-
-
-class Part:
-    """A `qilu` command that can be killed and started again."""
-
-    def __init__(self, nursery: Nursery, words: list[str], environment: dict[str, str], log: Path) -> None:
-        self._nursery, self._words, self._environment, self._log = nursery, words, environment, log
-        self.child: Child | None = None
-
-    def start(self) -> None:
-        self.child = self._nursery.start(self._words, self._environment, self._log)
-
-    def end(self, number: int) -> None:
-        assert self.child is not None
-        self.child.end(number, PATIENCE_S)
-        self.child = None
-
-    def ended(self) -> bool:
-        return self.child is None or self.child.code is not None
-
-
-class Device:
-    """Plain JSON by paho-mqtt, with no idea of STATE; every tenth message is no reading."""
-
-    def __init__(self, host: str, port: int, county: str) -> None:
-        self.unit = f"{county}-device"
-        self._topic = topics.telemetry(county, f"{county}-works", self.unit)
-        self._client = client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, self.unit, protocol=paho.MQTTv311, clean_session=False
-        )
-        client.username_pw_set(USER, PASSWORD)
-        client.reconnect_delay_set(1, 1)
-        client.on_publish = lambda *given: self._acked.add(given[2])
-        self._acked: set[int] = set()
-        self._mids: set[int] = set()
-        self.readings = self.others = 0
-        client.connect_async(host, port, keepalive=10)
-        client.loop_start()
-
-    def publish(self) -> None:
-        number = self.readings + self.others
-        if number % 10:
-            payload = json.dumps({"ts": START_MS + number * 1000, "power_in": 1.0 + number}).encode()
-            self.readings += 1
-        else:
-            payload = b"no reading %d" % number
-            self.others += 1
-        self._mids.add(self._client.publish(self._topic, payload, 1).mid)
-
-    @property
-    def waiting(self) -> int:
-        return len(self._mids - self._acked)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-class Province:
-    """Everything but the brokers. `brokers`: a URL for each cell; `listeners`: where the devices connect."""
-
-    def __init__(
-        self,
-        folder: Path,
-        nursery: Nursery,
-        free_port: Callable[[], int],
-        database: str,
-        store: str,
-        brokers: list[str],
-        listeners: list[tuple[str, int]],
-    ) -> None:
-        self.folder, self._nursery, self.database = folder, nursery, database
-        self.cells = folder / "cells.yaml"
-        shards = SHARDS // len(brokers)
-        lines = [
-            f'  - {{name: cell{number}, counties: {number}/{len(brokers)}, broker: "{broker}", '
-            f'store: "{store}_{number}"}}'
-            for number, broker in enumerate(brokers, 1)
-        ]
-        self.cells.write_text("\n".join([f"shards: {shards}", "cells:", *lines, ""]))
-        self._environment = {"QILU_API_KEY": KEY, "QILU_PLATFORM_CA": str(folder / "ca")}
-        self._ports = {name: free_port() for name in ("platform1", "platform2")}
-        self._free_port = free_port
-        self.parts: dict[str, Part] = {}
-        for name, port in self._ports.items():
-            words = ["platform", "run", "--db", database, "--cells", str(self.cells), "--port", str(port)]
-            self._add(name, words)
-        self.devices = [
-            Device(*listeners[place % len(listeners)], county) for place, county in enumerate(SILENT)
-        ]
-
-    def _add(self, name: str, words: list[str]) -> Part:
-        part = self.parts[name] = Part(self._nursery, words, self._environment, self.folder / f"{name}.log")
-        part.start()
-        return part
-
-    def platform(self, number: int = 1) -> str:
-        return f"http://127.0.0.1:{self._ports[f'platform{number}']}"
-
-    def start_gateway(self, name: str, cell: int = 1, platform: int = 1) -> None:
-        self._ports[name] = self._free_port()
-        words = ["gateway", "run", "--cells", str(self.cells), "--cell", f"cell{cell}"]
-        words += ["--platform", self.platform(platform), "--state", str(self.folder / name)]
-        self._add(name, [*words, "--port", str(self._ports[name])])
-
-    def shards(self, name: str) -> dict[str, list[str]]:
-        """The shards that a gateway serves, with the reasons why one takes nothing now."""
-        try:
-            found = httpx.get(f"http://127.0.0.1:{self._ports[name]}/healthz", timeout=5, trust_env=False)
-            return dict(found.json()["shards"])
-        except httpx.TransportError:
-            return {}
-
-    def well(self, counts: dict[str, int]) -> bool:
-        """Whether these gateways serve so many shards each, and all of them take readings."""
-        found = {name: self.shards(name) for name in counts}
-        healthy = not any(troubles for shards in found.values() for troubles in shards.values())
-        served = sorted(len(shards) for shards in found.values())
-        return healthy and served == sorted(counts.values())
-
-    def register(self) -> None:
-        eventually(self._answers, "both platforms answer")
-        headers = {"Authorization": f"Bearer {KEY}"}
-        with httpx.Client(base_url=self.platform(), headers=headers, timeout=60, trust_env=False) as api:
-            for device, county in zip(self.devices, SILENT, strict=True):
-                works = {"id": f"{county}-works", "name": "Works", "county": county, "industry": "C34"}
-                api.post("/v1/enterprises", json=works).raise_for_status()
-                unit = {"id": device.unit, "class": "motor", "enterprise": works["id"]}
-                api.post("/v1/units", json=unit).raise_for_status()
-
-    def _answers(self) -> bool:
-        try:
-            return all(
-                httpx.get(f"{self.platform(number)}/readyz", timeout=5, trust_env=False).status_code == 200
-                for number in (1, 2)
-            )
-        except httpx.TransportError:
-            return False
-
-    def simulate(self) -> None:
-        words = ["devices", "run", "--units", str(UNITS), "--cells", str(self.cells)]
-        words += ["--platform", self.platform(), "--state", str(self.folder / "devices")]
-        self._add("devices", words)
-        eventually((self.folder / "devices" / "run.json").exists, "the fleet runs")
-
-    def press_on(self, seconds: float) -> None:
-        """The devices that ignore STATE publish."""
-        until_s = time.monotonic() + seconds
-        while time.monotonic() < until_s:
-            for device in self.devices:
-                device.publish()
-            time.sleep(0.1)
-
-    def press_until(self, done: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not done():
-            assert time.monotonic() < deadline, f"never: {what}"
-            self.press_on(0.5)
-
-    def letters(self) -> int:
-        """Dead letters of all gateways, messages that are no readings."""
-        total = 0
-        for file in self.folder.glob(f"*/shard-*/{statefile.FILE_NAME}"):
-            with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:
-                query = "SELECT count(*) FROM dead_letters WHERE reason = 'bad_payload'"
-                total += connection.execute(query).fetchone()[0]
-            connection.close()
-        return total
-
-    def readings(self, unit: str) -> int:
-        headers = {"Authorization": f"Bearer {KEY}"}
-        query = {"from": START_MS, "to": START_MS + 86_400_000, "signal": "power_in"}
-        found = httpx.get(
-            f"{self.platform()}/v1/units/{unit}/readings",
-            params=query,
-            headers=headers,
-            trust_env=False,
-            timeout=60,
-        )
-        found.raise_for_status()
-        return len(found.json()["rows"])
-
-    def assert_nothing_is_lost(self) -> None:
-        """After the devices have stopped: everything acknowledged is stored once, or a dead letter."""
-        self.parts["devices"].end(signal.SIGTERM)
-        eventually(lambda: not any(device.waiting for device in self.devices), "all is acknowledged")
-        others = sum(device.others for device in self.devices)
-        eventually(lambda: self.letters() >= others, "the dead letters are there")
-        for device in self.devices:
-            eventually(lambda device=device: self.readings(device.unit) >= device.readings, "stored")
-            assert self.readings(device.unit) == device.readings
-        assert self.letters() == others
-        found: dict[str, Any] = {}
-
-        def good() -> bool:
-            words = ["verify", "--run", f"{self.folder}/devices", "--cells", str(self.cells), "--json"]
-            done = subprocess.run([QILU, *words], capture_output=True, text=True, check=False)
-            found.update(json.loads(done.stdout))
-            return done.returncode == 0
-
-        eventually(good, "verified")
-        print({name: found[name] for name in ("expected", "stored", "lost", "duplicated", "unexpected")})  # noqa: T201
-        assert found["expected"] > UNITS
-        audit = subprocess.run(
-            [QILU, "platform", "audit", "--db", self.database], capture_output=True, text=True, check=False
-        )
-        assert audit.returncode == 0, audit.stdout + audit.stderr
-
-    def close(self) -> None:
-        for device in self.devices:
-            device.close()
-        for part in self.parts.values():
-            if not part.ended():
-                part.end(signal.SIGKILL)
+PARTED_S = 60.0
+SAVING_S = 1.0
+"""More than Mosquitto takes to write its messages to disk here."""
 
 
 @pytest.fixture
@@ -330,6 +98,84 @@ def test_random_kills_and_other_numbers_of_gateways(rabbitmq: Cluster, made: Cal
     province.assert_nothing_is_lost()
 
 
+def test_a_mosquitto_that_is_killed_forgets_what_it_had_not_saved(
+    mosquitto_program: str, tmp_path: Path, made: Callable[..., Province]
+) -> None:
+    """The broker of one of two cells is killed; it saves its messages every second."""
+    brokers = []
+    for name in ("mosquitto1", "mosquitto2"):
+        (tmp_path / name).mkdir()
+        brokers.append(Mosquitto(mosquitto_program, tmp_path / name))
+        brokers[-1].start()
+    mortal = brokers[0]
+    province = made([broker.url for broker in brokers], [(broker.host, broker.port) for broker in brokers])
+    province.register()
+    province.start_gateway("gateway1", cell=1, platform=1)
+    province.start_gateway("gateway2", cell=2, platform=2)
+    both = {"gateway1": 2, "gateway2": 2}
+    eventually(lambda: province.well(both), "each cell has its gateway")
+    province.simulate()
+    province.press_on(2.0)
+    unsaved_s: list[tuple[float, float]] = []
+
+    def kill_broker() -> None:
+        mortal.kill()
+        unsaved_s.append(((mortal.folder / "mosquitto.db").stat().st_mtime - SAVING_S, time.time()))
+        province.press_on(dice.uniform(0.1, 2.0))
+        mortal.start()
+
+    dice = random.Random(SEED)
+    killed = []
+    for _ in range(KILLS):
+        name = dice.choice(["broker", "gateway1", "gateway2", "platform1", "platform2"])
+        killed.append(name)
+        if name == "broker":
+            kill_broker()
+        else:
+            province.parts[name].end(signal.SIGKILL)
+            province.press_on(dice.uniform(0.1, 2.0))
+            province.parts[name].start()
+        province.press_on(dice.uniform(0.5, 2.0))
+    # With its gateway: now nobody has what the broker forgets.
+    province.parts["gateway1"].end(signal.SIGKILL)
+    province.press_on(dice.uniform(1.5, 2.5))
+    kill_broker()
+    province.parts["gateway1"].start()
+    print("killed:", *killed, "gateway1 broker")  # noqa: T201
+    province.press_until(lambda: province.well(both), "both are well again")
+    province.press_on(1.0)
+    province.stop_publishing()
+    found: list[dict[str, Any]] = []
+
+    def settled() -> bool:
+        found.append(province.verify() | {"letters": province.letters()})
+        return len(found) > 1 and found[-1] == found[-2]
+
+    eventually(settled, "the counts do not change any more")
+    verdict = found[-1]
+    print({name: verdict[name] for name in ("expected", "stored", *WRONG)})  # noqa: T201
+    assert [verdict[name] for name in WRONG[1:]] == [0, 0, 0]
+    places = load_cells(province.cells)
+    losing = {places.of(county).name for county, counts in verdict["by_county"].items() if counts["lost"]}
+    assert losing <= {"cell1"}
+    for device, gateway in zip(province.devices, ("gateway1", "gateway2"), strict=True):
+        stored, acknowledged_s = province.readings(device.unit), device.acknowledged_s()
+        missing = [number for number in acknowledged_s if number % 10 and time_ms(number) not in stored]
+        unsaved = [
+            number
+            for number, at_s in acknowledged_s.items()
+            if gateway == "gateway1" and any(saved_s < at_s < end_s for saved_s, end_s in unsaved_s)
+        ]
+        forgotten = device.others - province.letters(gateway)
+        print(f"{device.unit}: {len(acknowledged_s)} acknowledged, {len(missing)} + {forgotten} lost")  # noqa: T201
+        assert set(missing) <= set(unsaved)
+        assert 0 <= forgotten <= sum(number % 10 == 0 for number in unsaved)
+    province.assert_audit_is_clean()
+    province.close()
+    for broker in brokers:
+        broker.kill()
+
+
 def test_a_node_that_is_lost_for_good_is_replaced_by_an_empty_one(
     rabbitmq: Cluster, made: Callable[..., Province]
 ) -> None:
@@ -353,3 +199,30 @@ def test_a_node_that_is_lost_for_good_is_replaced_by_an_empty_one(
     second.start()
     province.press_until(second.answers, "the second is back")
     province.assert_nothing_is_lost()
+
+
+def test_the_smaller_side_of_a_partition_confirms_nothing(
+    tmp_path: Path, free_port: Callable[[], int], made: Callable[..., Province]
+) -> None:
+    with divisible_cluster(tmp_path / "rabbitmq", free_port) as (rabbitmq, wire):
+        first, _, third = rabbitmq.nodes
+        province = made([rabbitmq.url], [(first.host, first.mqtt), (third.host, third.mqtt)])
+        province.register()
+        province.start_gateway("gateway1")
+        eventually(lambda: province.well({"gateway1": 4}), "the gateway is well")
+        province.simulate()
+        majority, minority = province.devices
+        province.press_until(lambda: minority.acknowledged > 10, "the third node confirms")
+        wire.cut()
+        province.press_on(1.0)  # what was confirmed before the cut has arrived
+        before = majority.acknowledged, minority.acknowledged
+        province.press_on(PARTED_S)
+        after = majority.acknowledged, minority.acknowledged
+        print("confirmed in a partition:", *(b - a for a, b in zip(before, after, strict=True)))  # noqa: T201
+        assert after[0] > before[0]
+        assert after[1] == before[1]
+        wire.mend()
+        province.press_until(lambda: Cluster.running_nodes(third) == 3, "one cluster again")
+        province.press_on(2.0)
+        province.assert_nothing_is_lost()
+        province.close()
