@@ -1,11 +1,11 @@
-"""What a message costs broker, gateway and store, with 1, 2 and 4 cells on one machine. It asserts nothing.
+"""CPU cost of a message at broker, gateway and store, with 1, 2 and 4 cells on one machine.
 
     make bench ARGS=tests/bench/bench_cells.py
 
-The same number of units and messages is spread over the cells; each has its own Mosquitto, gateway and InfluxDB.
-The messages wait in the brokers' queues before the gateways start. 1, 2 and 4 cells take turns; figures are
-medians of the rounds, in CPU seconds per million messages. Those of gateways and stores begin when each unit's
-first reading is stored; a broker's figure is that of the whole round, messages in and out.
+The same number of units and messages is spread over the cells; each has its own Mosquitto, gateway and
+InfluxDB. The messages wait in the brokers' queues before the gateways start. 1, 2 and 4 cells take turns;
+figures are medians of the rounds, in CPU seconds per million messages. Those of gateways and stores begin
+when each unit's first reading is stored; a broker's figure is that of the whole round, messages in and out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bench_storage import machine
 from conftest import SBIN, Influx, InfluxServer, Mosquitto
 from gateway_load import Fleet, Gateway, cpu_s, publish
 from gateway_world import FakePlatform
+from rich.console import Console
 
 UNITS = 20_000
 MESSAGES = 300_000
@@ -31,6 +32,7 @@ MESSAGES = 300_000
 CELLS = (1, 2, 4)
 ROUNDS = int(os.environ.get("QILU_BENCH_ROUNDS", "3"))
 PARTS = ("broker", "gateway", "store")
+show = Console(width=110, highlight=False).print
 
 
 class BenchCell:
@@ -111,15 +113,15 @@ def programs() -> tuple[str, str]:
 
 
 def bench_the_cost_of_a_message_with_more_cells(programs: tuple[str, str], tmp_path: Path) -> None:
-    print(f"\n{machine()}; {UNITS:,} units, {MESSAGES:,} messages of one reading, six fields")
+    show(f"\n{machine()}; {UNITS:,} units, {MESSAGES:,} messages of one reading, six fields")
     found: dict[int, list[dict[str, float]]] = {number: [] for number in CELLS}
     for round_ in range(ROUNDS):
         for number in CELLS if round_ % 2 == 0 else reversed(CELLS):
             found[number].append(_measure(number, tmp_path, programs))
-            print(number, found[number][-1], "load", round(os.getloadavg()[0], 1))
+            show(number, found[number][-1], "load", round(os.getloadavg()[0], 1))
     for number in CELLS:
         middle = {part: median(each[part] for each in found[number]) for part in PARTS}
         one = {part: median(each[part] for each in found[1]) for part in PARTS}
         total, base = sum(middle.values()), sum(one.values())
         shown = ", ".join(f"{part} {middle[part]:.1f} ({middle[part] / one[part]:.2f})" for part in PARTS)
-        print(f"{number} cells: {shown}, together {total:.1f} ({total / base:.2f})")
+        show(f"{number} cells: {shown}, together {total:.1f} ({total / base:.2f})")
