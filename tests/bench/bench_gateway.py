@@ -52,7 +52,8 @@ _T = TypeVar("_T")
 STORE_CORE, GATEWAY_CORE = (0, 1) if (os.cpu_count() or 1) > 1 else (0, 0)
 SIZES = {"10k": 10_000, "100k": 100_000, "1m": 1_000_000}
 STEADY = 300_000
-"""Messages of one reading between the two marks of a steady run, whatever the number of units."""
+"""Messages of one reading between the two marks of a steady run; at least one of each unit, because the
+roll-ups sum a minute of all units at once."""
 LISTS = 30_000
 """Messages of fifty."""
 WARM = 20_000
@@ -241,7 +242,7 @@ class Lab:
         size, found = SIZES[label], self.found
         pin(os.getpid(), STORE_CORE)
         station = self.station(kind, size)
-        count = STEADY if readings == 1 else LISTS
+        count = max(STEADY, size) if readings == 1 else LISTS
         moments = station.run(self.sink.url, readings, count)
         name, begin = f"{kind}_{readings}_{label}", size + WARM
         spans = {name: (begin, begin + count * readings)}
@@ -351,7 +352,7 @@ def steps(rounds: int = ROUNDS) -> list[Step]:
         found.append(Step(name, 40, lambda lab, k=kind, r=readings: lab.share(k, r, "10k"), rounds))
     large = [
         Step(f"{kind}_1_{label}", seconds, lambda lab, k=kind, n=label: lab.to_sink(k, 1, n), 1)
-        for label, seconds in (("100k", 50), ("1m", 180))
+        for label, seconds in (("100k", 50), ("1m", 240))
         for kind in KINDS
     ]
     return [*found, *large[:2], Step("duckdb", 120, Lab.in_duckdb, 1), *large[2:]]

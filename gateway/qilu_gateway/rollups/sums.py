@@ -74,7 +74,10 @@ def once(table: Table) -> Table:
     """Rows by unit and time, without duplicates: as in the store, a later row's values replace those of an
     earlier one, and values it lacks remain."""
     order = np.lexsort((table.times, table.units))  # stable: later arrivals come later
-    units, times, values = table.units[order], table.times[order], table.values[order]
+    units, times = table.units[order], table.times[order]
+    values: Floats = np.empty(table.values.shape, order="F")  # from here on, read one column at a time
+    for place, column in enumerate(table.values.T):
+        values[:, place] = column[order]
     again = np.zeros(len(units), dtype=np.bool_)
     again[1:] = (units[1:] == units[:-1]) & (times[1:] == times[:-1])
     if not again.any():
@@ -82,8 +85,7 @@ def once(table: Table) -> Table:
     here = np.arange(len(units))
     first = np.maximum.accumulate(np.where(again, 0, here))
     last = np.append(~again[1:], True)
-    for place in range(values.shape[1]):
-        column = values[:, place]
+    for column in values.T:
         filled = np.maximum.accumulate(np.where(np.isnan(column), -1, here))
         known = filled >= first
         column[known] = column[filled[known]]
@@ -102,13 +104,15 @@ def summed(
     its readings or the increments of a meter. `places`: all places, and the place of each row's unit."""
     minutes = table.times // MINUTE_MS
     # Rows of a unit and minute are adjacent: the first with a value counts the unit.
-    spells = np.cumsum(np.append(1, (np.diff(table.units) != 0) | (np.diff(minutes) != 0)))
-    counties = _grouped("county", minutes, *places)
-    industries = _grouped("industry", minutes, *places)
+    begins = np.append(True, (np.diff(table.units) != 0) | (np.diff(minutes) != 0))
+    distinct = np.unique(minutes)
+    slots = np.searchsorted(distinct, minutes)
+    counties = _grouped("county", distinct, slots, *places)
+    industries = _grouped("industry", distinct, slots, *places)
     cities, city_of_county = _above("city", counties.keys)
     provinces, province_of_city = _above("province", cities)
     for signal, column, values in zip(signals, columns, table.values.T, strict=True):
-        by_county = _sums(signal, counties, spells, column, values)
+        by_county = _sums(signal, counties, begins, column, values)
         by_city = by_county.merged(city_of_county, len(cities))
         by_province = by_city.merged(province_of_city, len(provinces))
         levels = [
@@ -118,7 +122,7 @@ def summed(
         ]
         if signal is signals[0]:
             # Rows by industry hold only the number of units: a full set would cost as much as the counties.
-            levels.append(("industry", industries.keys, _sums(signal, industries, spells, column, values)))
+            levels.append(("industry", industries.keys, _sums(signal, industries, begins, column, values)))
         for level, keys, sums in levels:
             for (minute, code), fields in zip(keys, _fields(signal, sums), strict=True):
                 if fields["n"]:
@@ -127,15 +131,20 @@ def summed(
                     yield Point("fleet", tags, minute * MINUTE_MS, fields)
 
 
-def _grouped(level: str, minutes: Ints, places: Sequence[Place], of_rows: Rows) -> _Grouping:
+def _grouped(level: str, minutes: Ints, slots: Indices, places: Sequence[Place], of_rows: Rows) -> _Grouping:
+    """Group rows by their minutes, which are `minutes[slots]`, and places."""
     codes: dict[str, int] = {}
     code_of = np.zeros(len(places), dtype=np.int64)
     for number in np.flatnonzero(np.bincount(of_rows)).tolist():
         code_of[number] = codes.setdefault(getattr(places[number], level), len(codes))
-    keys, which = np.unique(minutes * len(codes) + code_of[of_rows], return_inverse=True)
-    names = list(codes)
-    found = [(key // len(codes), names[key % len(codes)]) for key in keys.tolist()]
-    order = np.argsort(which, kind="stable")
+    names, cells = list(codes), slots * len(codes) + code_of[of_rows]
+    used = np.bincount(cells) > 0
+    which = (np.cumsum(used) - 1)[cells]
+    found = [
+        (int(minutes[cell // len(codes)]), names[cell % len(codes)]) for cell in np.flatnonzero(used).tolist()
+    ]
+    # numpy's stable sort of small numbers is a radix sort.
+    order = np.argsort(which.astype(np.uint16) if len(found) <= 1 << 16 else which, kind="stable")
     starts = np.flatnonzero(np.diff(which[order], prepend=-1))
     return _Grouping(found, which, order, starts)
 
@@ -150,23 +159,36 @@ def _above(level: str, below: Sequence[Key]) -> tuple[list[Key], Indices]:
     return list(numbers), np.array(which, dtype=np.intp)
 
 
-def _sums(signal: Signal, grouping: _Grouping, spells: Indices, column: Floats, values: Floats) -> Sums:
-    """`spells`: a number for each row that increases whenever unit or minute changes. `values`: those to
-    which the signal's range applies."""
-    size = len(grouping.keys)
+def _sums(
+    signal: Signal,
+    grouping: _Grouping,
+    begins: NDArray[np.bool_],
+    column: Floats,
+    values: Floats,
+) -> Sums:
+    """`begins`: mask of the rows at which unit or minute changes. `values`: those to which the signal's range
+    applies."""
+    size, which, found = len(grouping.keys), grouping.which, column
+    outside = values < signal.low
+    outside |= values > signal.high
     there = ~np.isnan(column)
-    which, found, spells = grouping.which[there], column[there], spells[there]
-    outside = ((values < signal.low) | (values > signal.high))[there]
+    if not there.all():
+        which, found, outside = which[there], found[there], outside[there]
+        begins = np.diff(np.cumsum(begins)[there], prepend=0) != 0
     counts = [
-        np.bincount(which[np.diff(spells, prepend=0) != 0], minlength=size),
+        np.bincount(which[begins], minlength=size),
         np.bincount(which, minlength=size),
         np.bincount(which[outside], minlength=size),
     ]
     if not is_cumulative(signal):
         with np.errstate(over="ignore"):
-            scaled = (found - signal.low) / (signal.high - signal.low) * BINS
-        steps = np.clip(scaled, 0, BINS - 1).astype(np.int64)
-        bins = np.bincount(which * BINS + steps, minlength=size * BINS).reshape(size, BINS)
+            scaled = found - signal.low  # in place from here on: new memory costs more than arithmetic
+            scaled /= signal.high - signal.low
+            scaled *= BINS
+        np.clip(scaled, 0, BINS - 1, out=scaled)
+        steps = scaled.astype(np.int64)
+        steps += which * BINS
+        bins = np.bincount(steps, minlength=size * BINS).reshape(size, BINS)
         counts += list(bins.T)
     ordered = column[grouping.order]
     return Sums(
