@@ -5,7 +5,7 @@ from __future__ import annotations
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_devices.doors.collector import Collector
 from qilu_devices.fleet import Enterprise, Unit
-from qilu_devices.simulation import Sample
+from qilu_devices.simulation import Sample, shape_of
 
 MOTOR = CATALOGUE["motor"]
 ALL = range(len(MOTOR.signals))
@@ -48,6 +48,27 @@ def test_nothing_is_emitted_before_every_signal_has_a_value_and_then_each_once()
         (2500, {1: 4.0}),
         (3000, {0: 5.0}),
     ]
+
+
+def test_several_readings_in_one_notification_signal_after_signal_lose_nothing_at_the_start() -> None:
+    slow = len(ALL) - 1
+    fast = [(i, ts_ms, ts_ms / 1000) for i in ALL if i != slow for ts_ms in (1000, 2000, 3000)]
+    assert as_dict(emitted([*fast, (slow, 1000, 1.0)])) == [
+        (1000, dict.fromkeys(ALL, 1.0)),
+        (2000, {i: 2.0 for i in ALL if i != slow}),
+        (3000, {i: 3.0 for i in ALL if i != slow}),
+    ]
+
+
+def test_after_a_restart_nothing_is_emitted_twice_and_nothing_is_dropped() -> None:
+    shape = shape_of(MOTOR, tuple(ALL))
+    found: list[Sample] = []
+    collector = Collector([UNIT], found.append)
+    collector.restore(Sample(UNIT, 1000, shape, (1.0,) * len(ALL)))
+    for position, ts_ms in [*((i, 1000) for i in ALL), (0, 2000), (0, 3000)]:
+        collector.take("m1", position, ts_ms, 2.0, 0.0)
+    collector.flush(float("inf"))
+    assert as_dict(found) == [(2000, {0: 2.0}), (3000, {0: 2.0})]
 
 
 def test_a_reading_waits_until_its_values_have_had_time_to_arrive() -> None:

@@ -26,11 +26,15 @@ class _Waiting:
         self.known: set[int] = set()
         self.born = False
 
+    def restore(self, position: int, ts_ms: int) -> None:
+        """An earlier process has read values of this signal up to a time."""
+        self.latest[position] = max(self.latest[position], ts_ms)
+        self.known.add(position)
+        self.born = len(self.known) == len(self.signals)
+
     def take(self, position: int, ts_ms: int, value: float, now_s: float) -> None:
         if ts_ms <= self.latest[position]:
             return  # sent again after a new subscription
-        if len(self.known) < len(self.signals) and position in self.known:
-            self._drop(self.latest[position], position)
         self.latest[position] = ts_ms
         self.known.add(position)
         self.times.setdefault(ts_ms, {})[position] = self.signals[position].round(value)
@@ -38,39 +42,40 @@ class _Waiting:
 
     def settled(self, before_s: float) -> list[Sample]:
         """Readings that began to arrive before that time, in the order of their times."""
-        if not self.born and not self._bear(before_s):
+        ready = sorted(ts_ms for ts_ms, arrived_s in self.arrived_s.items() if arrived_s < before_s)
+        if not self.born and not self._bear(ready):
             return []
-        ready = [ts_ms for ts_ms, arrived_s in self.arrived_s.items() if arrived_s < before_s]
         found = []
-        for ts_ms in sorted(ready):
-            values = self.times.pop(ts_ms)
+        for ts_ms in ready:
+            values = self.times.pop(ts_ms, None)
+            if values is None:
+                continue  # its values are in the birth with later times
             del self.arrived_s[ts_ms]
             positions = tuple(sorted(values))
             shape = shape_of(CATALOGUE[self.unit.class_name], positions)
             found.append(Sample(self.unit, ts_ms, shape, tuple(values[i] for i in positions)))
         return found
 
-    def _bear(self, before_s: float) -> bool:
-        """Whether every signal has a value. The readings up to the first time at which that holds go into the
-        unit's birth, which has each signal once: earlier values are dropped."""
+    def _bear(self, ready: list[int]) -> bool:
+        """Whether every signal has a value in these times. The readings up to the first time at which that
+        holds go into the unit's birth, which has each signal once: earlier values are dropped. They are
+        judged by their times, not in the order of arrival: a notification may hold several readings, signal
+        after signal, and the values of one reading may come in two notifications."""
         newest: dict[int, int] = {}
-        for ts_ms in sorted(self.times):
-            for position in tuple(self.times[ts_ms]):
+        for ts_ms in ready:
+            for position in self.times[ts_ms]:
                 newest[position] = ts_ms
             if len(newest) == len(self.signals):
-                self.born = self.arrived_s[ts_ms] < before_s
+                self.born = True
                 break
-        if self.born:
-            for ts_ms in [each for each in self.times if each <= max(newest.values())]:
-                for position in [i for i in self.times[ts_ms] if newest[i] != ts_ms]:
-                    self._drop(ts_ms, position)
+        last_ms = max(newest.values(), default=0)
+        for ts_ms in [each for each in ready if each <= last_ms]:
+            values = self.times[ts_ms]
+            for position in [i for i in values if newest[i] != ts_ms]:
+                del values[position]
+            if not values:
+                del self.times[ts_ms], self.arrived_s[ts_ms]
         return self.born
-
-    def _drop(self, ts_ms: int, position: int) -> None:
-        values = self.times[ts_ms]
-        del values[position]
-        if not values:
-            del self.times[ts_ms], self.arrived_s[ts_ms]
 
 
 class Collector:
@@ -87,6 +92,11 @@ class Collector:
         """Take the value of a signal, given by its position in the class. `now_s`: time of any clock."""
         self.values += 1
         self._waiting[unit].take(position, ts_ms, value, now_s)
+
+    def restore(self, sample: Sample) -> None:
+        """An earlier process has read this reading: nothing that is as old is emitted again."""
+        for position in sample.shape.positions:
+            self._waiting[sample.unit.id].restore(position, sample.ts_ms)
 
     def flush(self, before_s: float) -> None:
         """Emit the readings that began to arrive before that time of the same clock."""

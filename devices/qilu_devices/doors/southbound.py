@@ -1,8 +1,8 @@
 """`qilu edge run`: an edge node that reads an OPC UA or Modbus server instead of the simulation.
 
-Births, sequence numbers, store and forward and commands are those of `qilu_devices.edge`. Readings wait in
-memory while the broker or the gateway is unavailable, and are published late then. While the server is
-unavailable nothing is read, and the reader connects again.
+Births, sequence numbers and commands are those of `qilu_devices.edge`. Readings are on disk (`journal`) until
+the broker has acknowledged them; those that waited for the broker or the gateway are published as historical.
+While the server is unavailable nothing is read, and the reader connects again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ from qilu_devices.commands import received
 from qilu_devices.doors import load
 from qilu_devices.doors.collector import SETTLE_S, Collector
 from qilu_devices.doors.edge_config import EdgeConfig, Source
+from qilu_devices.doors.forwarding import Forwarding
+from qilu_devices.doors.journal import Journal
 from qilu_devices.edge.edge_node import EdgeNode, Later, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.edge.sessions import Sessions
 from qilu_devices.fleet import Unit
 
-CAPACITY = 200_000
-"""Readings that wait while the broker or the gateway is unavailable, about half a kilobyte each."""
+CAPACITY = 2_000_000
+"""Readings on disk while the broker or the gateway is unavailable, about 200 bytes each."""
+AHEAD = 5_000
+"""Of these, readings that are in memory as well, to be published next."""
 FLUSH_EVERY_S = 0.1
 DRAIN_S = 10.0
 FAREWELL_S = 2.0
@@ -59,9 +63,11 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EdgeReport:
-    """Readings of an edge node: taken from the server, acknowledged by the broker, waiting, dropped."""
+    """Readings of an edge node: read from the server, found on disk at the start, acknowledged by the broker,
+    waiting on disk, dropped."""
 
     readings: int
+    recovered: int
     acked: int
     pending: int
     dropped: int
@@ -77,19 +83,21 @@ class _Edge:
         self.node = EdgeNode(
             config.enterprise,
             config.units,
-            NodeConfig(broker, CAPACITY, sessions=self._sessions),
+            NodeConfig(broker, 2 * AHEAD, sessions=self._sessions),
             flow,
             self._progressed.set,
             self._on_command,
         )
         flow.nodes.append(self.node)
-        self._collector = Collector(config.units, self.node.offer)
+        self._forwarding = Forwarding(Journal(state, config.units, CAPACITY), self.node, AHEAD)
+        self._collector = Collector(config.units, self._forwarding.take)
         reader: Reader = load(config.protocol, "reader").reader(config, state)
         self._reader = reader
         self._answering: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> EdgeReport:
         try:
+            await self._forwarding.open(self._collector.restore)
             async with asyncio.TaskGroup() as group:
                 node = group.create_task(self.node.run(), name="edge node")
                 working = [
@@ -101,7 +109,9 @@ class _Edge:
                 for task in working:
                     task.cancel()
                 stopping.cancel()
+                await asyncio.wait(working)
                 self._collector.flush(float("inf"))
+                await self._forwarding.step()
                 await self._drain()
                 self.node.stop()
                 await asyncio.wait([node], timeout=FAREWELL_S)
@@ -110,8 +120,10 @@ class _Edge:
             raise group_error.exceptions[0] from None
         finally:
             self._sessions.close()
-        backlog = self.node.backlog
-        return EdgeReport(backlog.made, self.node.acked, self.node.pending, backlog.dropped)
+            await self._forwarding.step()  # what the broker has acknowledged is not published again
+            await self._forwarding.close()
+        done = self._forwarding
+        return EdgeReport(done.readings, done.recovered, done.acked, done.waiting, done.dropped)
 
     async def _read(self) -> None:
         """Read, and connect again after failures."""
@@ -136,6 +148,7 @@ class _Edge:
             await asyncio.sleep(FLUSH_EVERY_S)
             now_s = loop.time()
             self._collector.flush(now_s - SETTLE_S)
+            await asyncio.shield(self._forwarding.step())
             if report_s is not None and now_s > report_s:
                 report_s = None
                 for unit, missing in self._collector.incomplete.items():
@@ -144,9 +157,11 @@ class _Edge:
     async def _drain(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
-                while self.node.pending and self.node.online:
+                while self._forwarding.waiting and self.node.online:
                     self._progressed.clear()
-                    await self._progressed.wait()
+                    await self._forwarding.step()
+                    if self.node.pending:
+                        await self._progressed.wait()
 
     def _on_command(self, unit: Unit | None, id_: str, body: bytes) -> Answer | Later | None:
         return received(unit, id_, body, wall_ms(), self._begin)

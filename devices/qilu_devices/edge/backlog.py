@@ -12,7 +12,7 @@ times, so they never carry a reading that is not counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -59,6 +59,10 @@ class Backlog:
         self._node_birth_due = False
         self._mark_due: int | None = None
         self._late_until_ms = 0  # what was sampled up to here waited for the connection or the host
+        self.gone: Callable[[Sample], None] = lambda _: None
+        """Called with each undisturbed reading that the broker has acknowledged."""
+        self.behind_ms = 0
+        """Latest time of readings that the owner has not offered yet; `mark_late` marks them, too."""
         self.online = False
         self.disconnect_due = False
         """Set when a transport fault must break the connection."""
@@ -160,6 +164,7 @@ class Backlog:
         """Mark the waiting readings as late: they have waited for the connection or the host."""
         if self._buffer:
             self._late_until_ms = made_ms(self._buffer[-1])
+        self._late_until_ms = max(self._late_until_ms, self.behind_ms)
 
     def _queue_birth(self, device: Device) -> None:
         """Queue the birth of a unit that has none on this connection, or that the node had lost: with its
@@ -228,12 +233,16 @@ class Backlog:
             if isinstance(item, Sample):
                 self.acked += 1
                 self.devices[item.unit.id].take(item)
+                self.gone(item)
             elif isinstance(item, Sending):
                 self.acked += item.counts
                 self.unfit += item.refused is not None
                 if item.treatment is Treatment.SHIFTED:  # the others carry no value, or none that is newer
                     self.devices[item.unit.id].take(item.sample)
             elif isinstance(item, Device):
+                if item.firsts and item.last is not None:
+                    for sample in item.last.values():
+                        self.gone(sample)
                 self.acked += item.firsts
                 item.firsts = 0
 

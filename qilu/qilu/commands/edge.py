@@ -31,7 +31,7 @@ def run(
     report: ReportFile = None,
 ) -> None:
     """Read an OPC UA or Modbus server, and publish by Sparkplug as the edge node of an enterprise.
-    Readings wait while the broker or the gateway is unavailable.
+    Readings wait on disk while the broker or the gateway is unavailable.
 
     Example: qilu edge run edge.yaml --broker mqtts://broker.example:8883
     """
@@ -51,8 +51,8 @@ def run(
     outcome = asyncio.run(until_signal())
     write_report(report, outcome)
     console().print(
-        f"{outcome.readings:,} readings, {outcome.acked:,} acknowledged by the broker, {outcome.dropped:,} "
-        f"dropped, {outcome.pending:,} not sent.",
+        f"{outcome.readings:,} readings, {outcome.recovered:,} from the last run, {outcome.acked:,} "
+        f"acknowledged by the broker, {outcome.dropped:,} dropped, {outcome.pending:,} wait on disk.",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,0 +1,86 @@
+"""Readings of an edge node on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_devices.doors.journal import FILE_NAME, Journal
+from qilu_devices.fleet import Enterprise, Unit
+from qilu_devices.simulation import Sample, shape_of
+
+MOTOR = CATALOGUE["motor"]
+UNIT = Unit("m1", "motor", Enterprise("e1", 0, "e1", "370202", ""))
+OTHER = Unit("m2", "motor", UNIT.enterprise)
+
+
+def sample(second: int, positions: tuple[int, ...] = (0, 1), unit: Unit = UNIT) -> Sample:
+    return Sample(unit, second * 1000, shape_of(MOTOR, positions), tuple(second + 0.5 for _ in positions))
+
+
+def opened(folder: Path, most: int = 1000, units: tuple[Unit, ...] = (UNIT, OTHER)) -> Journal:
+    journal = Journal(folder, units, most)
+    journal.open()
+    return journal
+
+
+def test_readings_come_oldest_first_and_survive_until_they_are_published(tmp_path: Path) -> None:
+    samples = [sample(second) for second in range(10)]
+    journal = opened(tmp_path)
+    assert journal.step(samples[:6], [], 0) == []
+    first = journal.step(samples[6:], [], 4)
+    assert [row.sample for row in first] == samples[:4]
+    assert journal.step([], first[:3], 2)[0].sample == samples[4]
+    journal.close()  # as after a kill: the fourth was not acknowledged
+    again = opened(tmp_path)
+    assert again.readings == 7
+    assert [each.ts_ms for each in again.published()] == [2000]
+    assert [each.ts_ms for each in again.latest()] == [9000]
+    assert [row.sample for row in again.step([], [], 100)] == samples[3:]
+    assert again.newest_ms == 9000
+    again.close()
+
+
+def test_births_after_a_restart_repeat_the_latest_reading_of_each_set_of_signals(tmp_path: Path) -> None:
+    samples = [sample(1, (0, 1, 2)), sample(2), sample(3), sample(3, unit=OTHER)]
+    journal = opened(tmp_path)
+    rows = journal.step(samples, [], 100)
+    journal.step([], rows, 0)
+    assert journal.readings == 0
+    journal.close()
+    again = opened(tmp_path)
+    found = {(each.unit.id, each.ts_ms, each.shape.positions) for each in again.published()}
+    assert found == {("m1", 1000, (0, 1, 2)), ("m1", 3000, (0, 1)), ("m2", 3000, (0, 1))}
+    again.close()
+
+
+def test_at_the_bound_the_oldest_that_are_not_being_published_are_dropped(tmp_path: Path) -> None:
+    journal = opened(tmp_path, most=5)
+    [first] = journal.step([sample(second) for second in range(5)], [], 1)
+    assert (journal.readings, journal.dropped) == (5, 0)
+    rest = journal.step([sample(second) for second in range(5, 8)], [], 100)
+    assert (journal.readings, journal.dropped) == (5, 3)
+    assert [row.sample.ts_ms // 1000 for row in (first, *rest)] == [0, 4, 5, 6, 7]
+    journal.close()
+
+
+def test_readings_of_a_unit_that_is_not_configured_any_more_are_dropped(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.step([sample(1), sample(1, unit=OTHER), sample(2)], [], 0)
+    journal.close()
+    again = opened(tmp_path, units=(UNIT,))
+    assert [row.sample.ts_ms for row in again.step([], [], 100)] == [1000, 2000]
+    assert (again.readings, again.dropped) == (2, 1)
+    again.close()
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 500, bytes(5000)])
+def test_a_damaged_file_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    journal = opened(tmp_path)
+    journal.step([sample(1)], [], 0)
+    assert journal.readings == 1
+    journal.close()
+    [aside] = tmp_path.glob("readings.damaged-*.sqlite")
+    assert aside.read_bytes() == content
