@@ -7,6 +7,8 @@ module.
 
 from __future__ import annotations
 
+import ipaddress
+
 BROKER_PORT = 1883
 BROKER_TLS_PORT = 8883
 BROKER_DEVICES_PORT = 8884
@@ -25,3 +27,11 @@ LOCAL_BROKER_TLS = f"127.0.0.1:{BROKER_TLS_PORT}"
 """Mosquitto's listener for edge nodes, as they reach it."""
 LOCAL_PLATFORM = f"http://127.0.0.1:{PLATFORM_PORT}"
 LOCAL_INFLUX = f"influxdb://127.0.0.1:{INFLUX_PORT}/{DATABASE}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by address or as `localhost`, is this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

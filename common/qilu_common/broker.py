@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from qilu_contract.errors import ConfigError
 
-from qilu_common.addresses import BROKER_PORT, BROKER_TLS_PORT
+from qilu_common.addresses import BROKER_PORT, BROKER_TLS_PORT, is_loopback
 from qilu_common.secrets import secret
 
 SERVICE_USERS = ("gateway", "devices", "platform", "operator")
@@ -82,6 +82,11 @@ class BrokerAddress:
 
     def __str__(self) -> str:
         return ",".join(f"{node.host}:{node.port}" for node in self.nodes)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether all addresses are this machine's loopback."""
+        return all(is_loopback(node.host) for node in self.nodes)
 
     @property
     def nodes(self) -> tuple[Node, ...]:

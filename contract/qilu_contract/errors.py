@@ -41,6 +41,7 @@ class Remark(StrEnum):
     NO_VALUE = "no_value"
     OUT_OF_RANGE = "out_of_range"
     OTHER_UNIT = "other_unit"
+    SEQUENCE_GAP = "sequence_gap"
 
 
 class BadReading(QiluError):

@@ -205,6 +205,14 @@ _OWN = (
         fields={"reached": "int", "share": "float"},
         counted_by="reached",
     ),
+    # Security events by kind and city since the registry was made, every ten seconds.
+    Measurement(
+        name="security",
+        tags=("kind", "city"),
+        fields={"events": "int"},
+        counted_by="events",
+        hourly={},
+    ),
     # The platform's own figures, every ten seconds; totals since it started.
     Measurement(
         name="platform",

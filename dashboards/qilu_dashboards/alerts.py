@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from qilu_contract.storage import MEASUREMENTS
 
-from qilu_dashboards import pipeline
+from qilu_dashboards import pipeline, security
 from qilu_dashboards.asking import MINUTE_S
 from qilu_dashboards.frame import CLASS_NAMES
 from qilu_dashboards.influxql import PROVISIONED
@@ -88,6 +88,16 @@ _ALWAYS = (
     ),
 )
 
+_SECURITY = (
+    ("certificate", ("refused_certificate",), 0, "Certificates refused by the broker 证书被拒"),
+    ("intrusion", ("wrong_topic", "foreign_answer"), 0, "Messages for another's unit 冒用他人设备"),
+    ("keys", ("unknown_key", "revoked_key", "rate_limit"), 20, "Misuse of API keys 密钥异常使用"),
+    ("traffic", ("dead_letter_burst", "sequence"), 5, "Floods or replayed messages 洪泛或重放"),
+    ("values", ("unusual_value",), 20, "Values outside their range 数值异常"),
+)
+"""Name, kinds of events, how many more within ten minutes are tolerated (assumed), and title of the rules for
+security events."""
+
 _SPOOL = Rule(
     uid="qilu-spool-old",
     title="The spool is old 暂存积压",
@@ -119,11 +129,28 @@ def rules() -> list[Rule]:
     found = [
         *_ALWAYS,
         *(_alarms(*limit) for limit in _LIMITS if limit[0] in CLASS_NAMES),
+        *(_security(*each) for each in _SECURITY),
         *(_pace(name, plan.per_day) for name, plan in PLANS.items()),
     ]
     if "spool_age_s" in MEASUREMENTS["pipeline"].fields:
         found.append(_SPOOL)
     return found
+
+
+def _security(name: str, kinds: tuple[str, ...], tolerated: int, title: str) -> Rule:
+    """A rule for new security events of some kinds, per kind and city."""
+    return Rule(
+        uid=f"qilu-security-{name}",
+        title=title,
+        query='SELECT max("events") - min("events") AS "events" FROM "security" '
+        f'WHERE "kind" =~ /^({"|".join(kinds)})$/ AND $timeFilter GROUP BY "kind", "city"',
+        beyond="gt",
+        limit=tolerated,
+        summary="{{ $values.B }} new security events ({{ $labels.kind }}) in city {{ $labels.city }}.",
+        runbook="security.md",
+        dashboard=security.UID,
+        range_s=10 * MINUTE_S,
+    )
 
 
 def _pace(name: str, per_day: float) -> Rule:

@@ -16,6 +16,7 @@ from qilu_dashboards.equipment_class import equipment_class
 from qilu_dashboards.pipeline import pipeline
 from qilu_dashboards.platform import platform
 from qilu_dashboards.programme_overview import overview
+from qilu_dashboards.security import security
 from qilu_dashboards.unit import unit
 
 JSON_FOLDER = Path(__file__).parents[1] / "json"
@@ -37,6 +38,7 @@ def build_all() -> dict[str, str]:
         "energy.json": energy(),
         "pipeline.json": pipeline(),
         "platform.json": platform(),
+        "security.json": security(),
     }
     for name, class_ in CATALOGUE.items():
         boards[f"class-{name.replace('_', '-')}.json"] = equipment_class(class_)

@@ -86,6 +86,7 @@ _WRITERS = {
     "programme": ("scope", "code"),
     "pipeline": ("gateway",),
     "platform": ("host",),
+    "security": ("kind", "city"),
 }
 """Tags that distinguish the series of a measurement."""
 

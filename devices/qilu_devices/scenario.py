@@ -32,6 +32,7 @@ MAX_UNITS = 10_000_000
 _KEYS = ("name", "units", "seed", "start", "classes", "cities", "faults", "fault", "transport")
 _MAX_RATE = 1000.0
 _TRANSPORT_KEYS = {Kind.CLOCK_SKEW: ("by", "drift_ppm"), Kind.RECONNECT_STORM: ("share",)}
+_OPTIONAL_KEYS = {Kind.ATTACK: ("share",)}
 _Loaded = TypeVar("_Loaded")
 
 
@@ -149,7 +150,7 @@ class _Parser(YamlParser):
 
     def _transport_fault(self, kind: Kind, node: yaml.Node) -> TransportFault:
         more = _TRANSPORT_KEYS.get(kind, ())
-        fields = self._mapping(node, f"'{kind}'", ("every", "for", *more))
+        fields = self._mapping(node, f"'{kind}'", ("every", "for", *more, *_OPTIONAL_KEYS.get(kind, ())))
         for key in ("every", "for", *more[:1]):
             if key not in fields:
                 raise self._wrong(node, f"'{kind}' needs '{key}': {', '.join(('every', 'for', *more))}.")

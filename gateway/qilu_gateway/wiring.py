@@ -119,14 +119,15 @@ async def put_together(
     state, spool, gate, rolling, publisher = disk.state, disk.spool, disk.gate, disk.rollups, disk.publisher
     platform = await stack.enter_async_context(PlatformApi(settings.platform, api_key))
     meter, when_possible = health.meter, health.when_possible
-    connected = await _connect(settings, health, broker, state)
+    problems = Problems(platform)
+    connected = await _connect(settings, health, broker, state, problems)
     connections, control = connected.connections, connected.control
     units = Units()
     admission, born = Admission(platform, units), Births(state, units)
     await when_possible(lambda: state.write(births_upgrade.upgrade))
     intake, batcher = await _read(settings, health, connected, admission, born, state)
     writer = Writer(batcher, gate, spool, state, control.clock)
-    shipping, problems = Outbox(state, platform, meter.count_first_readings), Problems(platform)
+    shipping = Outbox(state, platform, meter.count_first_readings)
     reports = Reports(units, born, shipping)
     silence = Silence(born.nodes, connections.hearing_since_s, connected.rebirths.ask, reports.node_died)
     settlement = Settlement(
@@ -215,7 +216,9 @@ async def _publisher(stack: AsyncExitStack, settings: Settings, health: Health) 
     return publisher
 
 
-async def _connect(settings: Settings, health: Health, broker: BrokerAddress, state: StateFile) -> _Connected:
+async def _connect(
+    settings: Settings, health: Health, broker: BrokerAddress, state: StateFile, problems: Problems
+) -> _Connected:
     meter, when_possible = health.meter, health.when_possible
     latest_ms = await when_possible(lambda: state.write(lambda opened: host.load(opened, settings.host)))
     health.timestamps.seen(latest_ms)
@@ -230,7 +233,9 @@ async def _connect(settings: Settings, health: Health, broker: BrokerAddress, st
     )
     neighbours = Neighbours(settings.host_id, settings.partition, speaking.hear)
     meter.shared_groups = lambda: neighbours.shared_groups
-    rebirths = Rebirths(connections.speaker.send_qos0, meter.count_rebirth, settings.reorder_timeout_s)
+    rebirths = Rebirths(
+        connections.speaker.send_qos0, meter.count_rebirth, settings.reorder_timeout_s, problems.note_gap
+    )
     control = Control(connections.main, meter.counters, neighbours, rebirths, connections.answer_mark)
     await when_possible(lambda: state.write(lambda opened: run_clock.load(opened, control.clock)))
     return _Connected(connections, speaking, rebirths, control)

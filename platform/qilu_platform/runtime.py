@@ -279,6 +279,7 @@ def _steps_with_store(runtime: Runtime, store: PlatformStore, ticker: Ticker) ->
             runtime.hub.publish("pipeline", value)
 
     own, milestones, hours = OwnFigures(runtime.metrics), Milestones(), Hours(shared=True)
+    situation = security.Situation()
 
     async def roll_up() -> None:
         # Replicas write the same point at the same time, so one of them is enough and more do no harm.
@@ -287,7 +288,10 @@ def _steps_with_store(runtime: Runtime, store: PlatformStore, ticker: Ticker) ->
         counts = await runtime.database.read(read_counts)
         took_s = time.perf_counter() - begun
         figures = own.point(ts_ms, took_s, await runtime.database.read(count_jobs))
-        fine = [*points(counts, ts_ms), figures]
+        seen = await runtime.database.read(
+            lambda connection: situation.points(connection, ts_ms, ts_ms - ROLL_UP_S * 1000)
+        )
+        fine = [*points(counts, ts_ms), figures, *seen]
         passed = milestones.points(counts, ts_ms)
         ticker.hear_milestones(passed)
         await store.write([*fine, *hours.fold(fine), *passed])

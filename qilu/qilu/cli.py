@@ -14,6 +14,7 @@ from qilu.commands import dashboards, devices, edge, gateway, platform, programm
 from qilu.commands.doctor import doctor
 from qilu.commands.publish import publish
 from qilu.commands.score import score
+from qilu.commands.score_attacks import score_attacks
 from qilu.commands.up import up
 from qilu.commands.verify import verify
 
@@ -44,7 +45,7 @@ def _options(
     pass
 
 
-for command in (up, publish, doctor, verify, score):
+for command in (up, publish, doctor, verify, score, score_attacks):
     app.command()(command)
 for group in (devices, edge, gateway, platform, store, programme, dashboards, uns):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])

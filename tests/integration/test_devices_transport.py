@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,22 @@ import paho.mqtt.client as mqtt
 import paho_clients
 import pytest
 from gateway_world import FakePlatform, eventually, letters, online
+from qilu.attack_score import attacked_pairs, detected_pairs, score
 from qilu.verify import Verdict, verify
 from qilu_contract.catalogue.places import city_of
 from qilu_contract.errors import BadReading, Reason
 from qilu_contract.wire import sparkplug, topics
 from qilu_devices.fleet import Shard
 from qilu_devices.run.config import RunConfig, RunReport
-from qilu_devices.run.manifest import load_manifest
+from qilu_devices.run.manifest import Manifest, load_manifest
 from qilu_devices.run.runner import run
 from qilu_devices.scenario import Scenario, parse_scenario
 from qilu_devices.simulation import Simulation, fleet_of
 from qilu_devices.transport.disturbance import Disturbance, Sending, Treatment
-from qilu_devices.transport.episodes import FILE_NAME, Kind
+from qilu_devices.transport.episodes import FILE_NAME, Attack, Kind
 from qilu_gateway.settings import Settings
+from qilu_platform.models.bodies import ProblemIn
+from qilu_platform.registry import security
 from qilu_stores import open_store
 
 START_MS = 1_509_328_846_046  # on no grid
@@ -44,6 +48,7 @@ FAULTS = {
     Kind.WRONG_TYPE: "{every: 5m, for: 30s}",
     Kind.GARBAGE_PAYLOAD: "{every: 5m, for: 30s}",
     Kind.RECONNECT_STORM: "{every: 5m, for: 20s, share: 0.8}",
+    Kind.ATTACK: "{every: 5m, for: 30s}",
 }
 
 
@@ -73,12 +78,15 @@ def config_of(chosen: Scenario, settings: Settings, folder: Path | None) -> RunC
     )
 
 
-async def run_all(configs: list[RunConfig], settings: Settings) -> tuple[list[RunReport], dict[str, int]]:
-    """Run them at once and to their end; also what the gateway counted."""
+async def run_all(
+    configs: list[RunConfig], settings: Settings, reported: Callable[[], bool] = lambda: True
+) -> tuple[list[RunReport], dict[str, int]]:
+    """Run them at once and to their end, and until the gateway has `reported`; also what it counted."""
     async with online(settings) as gateway:
         reports = await asyncio.gather(*map(run, configs))
         counters, made = gateway.counters, sum(report.readings_acked for report in reports)
         await eventually(lambda: counters.in_flight == 0 and counters.accepted >= made, "all of it")
+        await eventually(reported, "the reports")
         return reports, {"births": counters.births, "stored": counters.stored}
 
 
@@ -98,20 +106,36 @@ async def test_what_is_left_of_a_run_is_what_its_faults_leave(
 ) -> None:
     rough = scenario(*kinds)
     register(rough, platform)
-    [report], counted = await run_all([config_of(rough, influx_settings, tmp_path)], influx_settings)
+
+    @cache
+    def spoofed() -> int:
+        truth = load_manifest(tmp_path).transport_truth()
+        return sum(episode.readings for episode in truth if episode.method is Attack.SPOOF)
+
+    def reported() -> bool:
+        found = (each["count"] for each in platform.problems or () if each["reason"] == Reason.WRONG_OWNER)
+        return sum(found) == spoofed()
+
+    config = config_of(rough, influx_settings, tmp_path)
+    [report], counted = await run_all([config], influx_settings, reported)
     verdict = await verdict_of(tmp_path, influx_settings)
     total = verdict.total
     assert (total.lost, total.duplicated, total.altered, total.unexpected) == (0, 0, 0, 0)
     assert total.expected == total.stored > UNITS
     assert (total.unacknowledged, verdict.others, report.pending, report.dropped) == (0, 0, 0, 0)
 
+    if kinds == (Kind.ATTACK,):
+        check_events(load_manifest(tmp_path), platform)
     truth: dict[str, int] = defaultdict(int)
-    for kind, _, _, _, _, readings, *_ in truth_of(tmp_path):
+    methods: dict[str, int] = defaultdict(int)
+    for kind, _, _, _, _, readings, *_, method in truth_of(tmp_path):
         truth[kind] += readings
+        methods[method] += readings
     assert set(truth) == set(kinds)
     wanted = {
         Reason.WRONG_TYPE: truth.get(Kind.WRONG_TYPE),
-        Reason.BAD_PAYLOAD: truth.get(Kind.GARBAGE_PAYLOAD),
+        Reason.BAD_PAYLOAD: truth.get(Kind.GARBAGE_PAYLOAD, 0) + methods[Attack.FLOOD],
+        Reason.WRONG_OWNER: methods[Attack.SPOOF],
     }
     assert letters(influx_settings) == {reason: count for reason, count in wanted.items() if count}
     assert verdict.refused == letters(influx_settings)
@@ -121,6 +145,24 @@ async def test_what_is_left_of_a_run_is_what_its_faults_leave(
         assert counted["births"] > 2 * UNITS + report.enterprises
     if Kind.RECONNECT_STORM in kinds:  # who comes back is born again
         assert counted["births"] > UNITS + report.enterprises
+
+
+def check_events(manifest: Manifest, platform: FakePlatform) -> None:
+    """The gateway's reports are events of the attackers, and of nobody else. At full speed sequence numbers
+    are right again before the gateway reports a gap."""
+    problems = [ProblemIn.model_validate(each) for each in platform.problems or ()]
+    events = {(each.enterprise, str(each.kind)) for each in security.of_problems(problems)}
+    truth = manifest.transport_truth()
+    attacked = attacked_pairs(truth)
+    found = score(
+        attacked, detected_pairs(manifest, lambda kind: {who for who, which in events if which == kind})
+    )
+    for kind in ("wrong_topic", "dead_letter_burst"):
+        assert found[kind].attacked > 0
+        assert (found[kind].precision, found[kind].recall) == (1.0, 1.0), kind
+    assert found["unusual_value"].precision == 1.0
+    assert 0 < found["unusual_value"].both <= found["unusual_value"].attacked
+    assert found["all"].attacked == len(attacked)
 
 
 async def test_two_shards_at_another_speed_have_the_same_faults_and_leave_the_same(
@@ -203,8 +245,9 @@ async def test_edge_nodes_send_what_the_faults_make_of_their_readings_in_just_th
         if treatment is Treatment.GARBAGE:
             wanted[item.unit.enterprise.id].append((None, None, False))
         elif item.ts_ms != START_MS and treatment is not Treatment.OFFLINE:  # that is the births'
+            target = item.target if isinstance(item, Sending) else None
             wanted[item.unit.enterprise.id].append(
-                (item.unit.id, item.ts_ms, treatment is Treatment.WRONG_TYPE)
+                (target or item.unit.id, item.ts_ms, treatment is Treatment.WRONG_TYPE)
             )
         if treatment is Treatment.LATE:
             late.add((item.unit.id, item.ts_ms))

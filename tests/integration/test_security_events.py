@@ -10,8 +10,21 @@ from console_world import browsing, served, sign_in
 from gateway_world import eventually_async
 from playwright.async_api import expect
 from qilu_platform.broker.bundle import new_key
+from qilu_platform.database.engine import open_engine, writing
+from qilu_platform.database.migrating import migrate
+from qilu_platform.database.schema import security_events
 from qilu_platform.registry import security
-from qilu_platform.registry.security import MAX_GATHERED, OTHERS, Event, Watch
+from qilu_platform.registry.security import (
+    BURST,
+    MAX_GATHERED,
+    MAX_OF_KIND,
+    OTHERS,
+    Event,
+    Situation,
+    Watch,
+    record,
+)
+from sqlalchemy import func, select
 
 
 async def test_events_are_counted_by_kind_city_and_enterprise(tmp_path: Path, chromium: str) -> None:
@@ -45,7 +58,9 @@ async def test_events_are_counted_by_kind_city_and_enterprise(tmp_path: Path, ch
             "reason": "wrong_owner",
         }
         wrong |= {"count": 7, "last_ms": 1767225600000, "excerpt": "u belongs to b-works"}
-        problems = [wrong, wrong | {"reason": "bad_timestamp"}]
+        problems = [wrong, wrong | {"reason": "bad_timestamp"}, wrong | {"reason": "out_of_range"}]
+        problems += [wrong | {"reason": "sequence_gap", "unit": "a-works", "count": 1}]
+        problems += [wrong | {"reason": "bad_payload", "unit": "a-works", "count": BURST}]
         assert await ask(keys["ingest"]["key"], "POST", "/v1/problems", json={"problems": problems}) == 204
         _private, csr = new_key()
         made = (await api.post("/v1/enterprises/b-works/certificates", json={"csr": csr})).json()
@@ -61,27 +76,81 @@ async def test_events_are_counted_by_kind_city_and_enterprise(tmp_path: Path, ch
             "revoked_key": 1,
             "forbidden": 1,
             "wrong_topic": 7,
+            "unusual_value": 7,
+            "sequence": 1,
+            "dead_letter_burst": 1,
             "revoked_certificate": 1,
         }
-        assert found["by_city"] == {"370200": 7, "370100": 2}
-        assert found["by_enterprise"] == {"a-works": 7, "b-works": 2}
+        assert found["by_city"] == {"370200": 16, "370100": 2}
+        assert found["by_enterprise"] == {"a-works": 16, "b-works": 2}
         only = (await api.get("/v1/security/events?city=370100&kind=revoked_certificate")).json()["items"]
         assert [(each["subject"], each["county"]) for each in only] == [(made["id"], "370102")]
         async with httpx.AsyncClient(base_url=url, trust_env=False) as other:
             other.headers["Authorization"] = f"Bearer {own['key']}"
             mine = (await other.get("/v1/security/events")).json()
-            assert mine["by_kind"] == {"wrong_topic": 7}
+            assert set(mine["by_enterprise"]) == {"a-works"}
             theirs = (await other.get("/v1/security/events?enterprise=b-works")).json()
             assert theirs["items"] == []
 
         await sign_in(page, url, api)
         await page.goto(f"{url}/#/pipeline")
         rows = page.locator(".security tbody tr")
-        await expect(rows).to_have_count(5)
+        await expect(rows).to_have_count(8)
+        await expect(page.locator(".security").get_by_text("b-works").first).to_be_visible()
         await expect(rows.filter(has_text="Wrong topic")).to_contain_text("a-works")
         await page.locator(".security").get_by_label("Kind").select_option("revoked_certificate")
         await expect(rows).to_have_count(1)
         assert said == []
+
+
+def test_the_situation_in_the_store_begins_with_nothing_and_adds_up_by_kind_and_city(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/registry.sqlite")
+    situation = Situation()
+    with writing(engine) as connection:
+        migrate(connection)
+        assert situation.points(connection, 20_000, 10_000) == []
+        events = [
+            Event("wrong_topic", "a-works", "a", "x", "370202", 2),
+            Event("wrong_topic", "b-works", "b", "x", "370203", 3),
+            Event("unknown_key", "", "192.0.2.1", "x"),
+            Event("sequence", "c-works", "c", "x", "999999"),
+        ]
+        record(connection, events)
+        wrong, unknown, sequence = (
+            ("wrong_topic", "370200"),
+            ("unknown_key", "unknown"),
+            ("sequence", "unknown"),
+        )
+        first = {(p.tags, p.ts_ms): p.fields["events"] for p in situation.points(connection, 30_000, 20_000)}
+        assert first == {(key, 20_000): 0 for key in (wrong, unknown, sequence)} | {
+            (wrong, 30_000): 5,
+            (unknown, 30_000): 1,
+            (sequence, 30_000): 1,
+        }
+        record(connection, events[:1])
+        second = {(p.tags, p.ts_ms): p.fields["events"] for p in situation.points(connection, 40_000, 30_000)}
+        assert second == {(wrong, 40_000): 7, (unknown, 40_000): 1, (sequence, 40_000): 1}
+    engine.dispose()
+
+
+def test_one_kind_does_not_crowd_out_another(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/registry.sqlite")
+    with writing(engine) as connection:
+        migrate(connection)
+        record(connection, [Event("refused_certificate", "", "broker", "x")])
+        for begin in range(0, MAX_OF_KIND + 1_000, 1_000):
+            record(
+                connection,
+                [Event("unusual_value", "a-works", f"u-{begin + n}", "x", "370202") for n in range(1_000)],
+            )
+        found = connection.execute(
+            select(security_events.c.kind, func.count()).group_by(security_events.c.kind)
+        )
+        assert dict(map(tuple, found)) == {
+            "refused_certificate": 1,
+            "unusual_value": MAX_OF_KIND,
+        }
+    engine.dispose()
 
 
 def test_a_flood_of_different_events_needs_bounded_memory() -> None:

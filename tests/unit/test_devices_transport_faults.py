@@ -4,6 +4,7 @@ ground truth says about it."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from qilu_contract.wire import sparkplug
 from qilu_contract.wire.clock import MAX_AHEAD_MS
 from qilu_devices.digests import digest
 from qilu_devices.edge import payloads
+from qilu_devices.edge.device import Device
 from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
+from qilu_devices.edge.messages import NodeMessages
 from qilu_devices.fleet import Shard, Unit
+from qilu_devices.run.config import RunConfig
 from qilu_devices.run.manifest import Manifest, NodeRecord, ScenarioRecord
 from qilu_devices.scenario import parse_scenario
 from qilu_devices.simulation import Moment, Sample, Simulation, fleet_of
@@ -28,6 +32,7 @@ from qilu_devices.transport import episodes
 from qilu_devices.transport.disturbance import Disturbance, Sending, Treatment
 from qilu_devices.transport.episodes import (
     LARGEST_SHIFT_MS,
+    Attack,
     Episode,
     Kind,
     TransportFault,
@@ -294,18 +299,94 @@ def test_a_storm_takes_its_share_of_nodes_at_one_time_and_each_once() -> None:
         assert at_ms == item.made_ms
 
 
+def test_attackers_are_the_same_nodes_for_the_whole_run_and_do_what_the_truth_says() -> None:
+    _, some = disturbed({Kind.ATTACK: replace(PLAN[Kind.ATTACK], share=0.34)})
+    nodes = {unit.enterprise.id for unit in FLEET}
+    by_window: dict[int, set[str]] = defaultdict(set)
+    for episode in some:
+        by_window[episode.start_ms // (5 * MINUTE_MS)].add(episode.node)
+    assert 0 < len(set().union(*by_window.values())) < len(nodes)
+    assert by_window[START_MS // (5 * MINUTE_MS) + 1] == set().union(*by_window.values())  # a whole window
+
+    found, truth = disturbed(only(Kind.ATTACK))
+    assert {episode.method for episode in truth} == set(Attack)
+    owners = {unit.id: unit for unit in FLEET}
+    for _, item in found:
+        if isinstance(item, Sending) and item.treatment is Treatment.SPOOFED:
+            assert item.target is not None
+            target = owners[item.target].enterprise
+            alone = not any(
+                each.enterprise.county == item.unit.enterprise.county
+                and each.enterprise != item.unit.enterprise
+                for each in FLEET
+            )
+            assert (target == item.unit.enterprise) is alone
+            assert target.county == item.unit.enterprise.county
+    clean = {(sample.unit.id, sample.ts_ms): sample for sample in CLEAN}
+    injected = [e for e in truth if e.method is Attack.INJECT]
+    left = [item for _, item in found if isinstance(item, Sample) and item != clean[item.unit.id, item.ts_ms]]
+    assert len(left) == sum(e.readings for e in injected) > 0
+    outside = 0
+    for sample in left:
+        signal = CATALOGUE[sample.unit.class_name].base_signal
+        before = clean[sample.unit.id, sample.ts_ms].named()
+        value = sample.named()[signal.name]
+        assert {**before, signal.name: value} == sample.named()
+        outside += not signal.low <= value <= signal.high
+        # What is on the wire is the value, to its last digit.
+        sent = sparkplug.decode(payloads.data(sample, 0, 0, False)).metrics
+        place = sample.shape.names.index(signal.name)
+        assert signal.round(float(str(sent[place].value))) == value
+    assert outside > 0
+
+
+def test_an_attack_runs_against_this_machine_only() -> None:
+    text = TEXT + "transport:\n  attack: {every: 5m, for: 1m}\n"
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        RunConfig(f"mqtt://{host}:1883", parse_scenario(text, "x")).brokers()
+    for host in ("192.0.2.7", "broker.example", "127.0.0.1,192.0.2.7"):
+        with pytest.raises(ConfigError, match="loopback"):
+            RunConfig(f"mqtt://{host}", parse_scenario(text, "x")).brokers()
+
+
+def test_a_replayed_message_has_its_number_again_and_a_forged_one_another() -> None:
+    unit = FLEET[0]
+    messages = NodeMessages(unit.enterprise.county, unit.enterprise.id, False)
+    device = Device(unit, 0, "topic")
+    sample = next(each for each in CLEAN if each.unit is unit and each.ts_ms > START_MS)
+
+    def of(treatment: Treatment | None) -> int | None:
+        if treatment is None:
+            return sparkplug.decode(messages.reading(device, sample, False)[1]).seq
+        sending = Sending(sample, sample.ts_ms, sample.ts_ms, treatment, target="somebody-elses")
+        return sparkplug.decode(messages.disturbed(device, sending, False)[1]).seq
+
+    treatments = (None, Treatment.REPLAYED, None, Treatment.FORGED, Treatment.SPOOFED, None)
+    assert [of(each) for each in treatments] == [1, 1, 2, 103, 3, 4]
+    [topic, _] = messages.disturbed(
+        device, Sending(sample, 1, 1, Treatment.SPOOFED, target="somebody-elses"), False
+    )
+    assert topic == f"spBv1.0/{unit.enterprise.county}/DDATA/{unit.enterprise.id}/somebody-elses"
+
+
 def test_all_at_once_each_reading_has_one_fate() -> None:
     found, truth = disturbed(PLAN)
     readings = {kind: sum(e.readings for e in truth if e.kind is kind) for kind in Kind}
     assert all(readings.values())
     treatments = Counter(item.treatment if isinstance(item, Sending) else None for _, item in found)
     assert treatments[Treatment.WRONG_TYPE] == readings[Kind.WRONG_TYPE]
-    assert treatments[Treatment.GARBAGE] == readings[Kind.GARBAGE_PAYLOAD]
+    attacks = Counter({method: sum(e.readings for e in truth if e.method is method) for method in Attack})
+    assert all(attacks.values())
+    assert treatments[Treatment.GARBAGE] == readings[Kind.GARBAGE_PAYLOAD] + attacks[Attack.FLOOD]
+    assert treatments[Treatment.SPOOFED] == attacks[Attack.SPOOF]
+    assert treatments[Treatment.REPLAYED] == attacks[Attack.REPLAY]
+    assert treatments[Treatment.FORGED] == attacks[Attack.FORGE]
     assert treatments[Treatment.DISCONNECT] == readings[Kind.RECONNECT_STORM]
     assert treatments[Treatment.COPY] == readings[Kind.DUPLICATED]
     assert treatments[Treatment.LATE] == readings[Kind.LATE]
     assert 0 < treatments[Treatment.OFFLINE] < readings[Kind.OFFLINE]
-    added = (Treatment.GARBAGE, Treatment.DISCONNECT, Treatment.COPY, Treatment.OFFLINE)
+    added = [Treatment.GARBAGE, Treatment.DISCONNECT, Treatment.COPY, Treatment.OFFLINE]
+    added += [Treatment.SPOOFED, Treatment.REPLAYED, Treatment.FORGED]
     passed = treatments.total() - sum(treatments[each] for each in added)
     assert passed == len(CLEAN) - readings[Kind.MISSING] - readings[Kind.OFFLINE]
 
@@ -315,7 +396,8 @@ def test_shards_have_the_faults_of_the_whole_fleet(count: int) -> None:
     def by_node(found: list[tuple[int, Sample | Sending]]) -> dict[str, list[Sample | Sending]]:
         nodes = defaultdict(list)
         for _, item in found:
-            nodes[item.unit.enterprise.id].append(item)
+            known = item._replace(target=None) if isinstance(item, Sending) else item
+            nodes[item.unit.enterprise.id].append(known)  # who is spoofed depends on who else is there
         return nodes
 
     whole, truth = disturbed(PLAN)
@@ -386,10 +468,11 @@ def test_the_ground_truth_is_a_parquet_file(tmp_path: Path) -> None:
     file = episodes.save(truth, tmp_path / "state")
     assert [path.name for path in file.parent.iterdir()] == ["transport.parquet"]
     rows = duckdb.sql(
-        'SELECT kind, unit, node, epoch_ms(start), epoch_ms("end"), readings, signal, shift_ms, drift_ppm '
-        f"FROM '{file}'"
+        'SELECT kind, unit, node, epoch_ms(start), epoch_ms("end"), readings, signal, shift_ms, drift_ppm, '
+        f"method FROM '{file}'"
     ).fetchall()
     names = ("kind", "unit", "node", "start_ms", "end_ms", "readings", "signal", "shift_ms", "drift_ppm")
+    names += ("method",)
     assert rows == [tuple(getattr(episode, name) for name in names) for episode in truth]
     assert {row[0] for row in rows} == set(Kind)
     assert episodes.save([], tmp_path).exists()
@@ -428,7 +511,10 @@ def test_a_manifest_tells_what_faults_leave_in_the_order_of_the_timestamps() -> 
     assert truth == disturbance.ground_truth()
     assert refused == {
         Reason.WRONG_TYPE: sum(e.readings for e in truth if e.kind is Kind.WRONG_TYPE),
-        Reason.BAD_PAYLOAD: sum(e.readings for e in truth if e.kind is Kind.GARBAGE_PAYLOAD),
+        Reason.BAD_PAYLOAD: sum(
+            e.readings for e in truth if e.kind is Kind.GARBAGE_PAYLOAD or e.method is Attack.FLOOD
+        ),
+        Reason.WRONG_OWNER: sum(e.readings for e in truth if e.method is Attack.SPOOF),
     }
 
 

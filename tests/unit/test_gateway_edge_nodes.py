@@ -227,6 +227,15 @@ async def test_what_was_skipped_and_comes_late_is_no_loss(gateway: Gateway) -> N
     assert [complete for _, complete in seen] == [False, False, False, False, True, False, False]
 
 
+async def test_a_message_that_is_replayed_is_noticed_each_time_and_nothing_else_is_missing(
+    gateway: Gateway,
+) -> None:
+    value = [Metric(name="speed", datatype=DataType.FLOAT, value=1.0)]
+    numbers = (1, 1, 2, 2, 3, 4, 105, 5)
+    gaps = [(await gateway.hear("DDATA", value, seq=seq)).gap for seq in numbers]
+    assert gaps == [False, True, False, True, False, False, True, False]
+
+
 def test_state_of_any_host_is_nobodys_reading() -> None:
     for host in ("IamHost", "Scada 主机 1", "qilu"):
         assert topics.parse(f"spBv1.0/STATE/{host}") == topics.StateTopic(host)

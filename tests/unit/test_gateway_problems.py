@@ -76,3 +76,16 @@ def test_times_of_receipt_differ_and_follow_the_clock(monkeypatch: pytest.Monkey
     assert known.receive("a", b"x", 1, dup=True).ts_ms == first[0]  # delivered again
     assert known.receive("a", b"y", 2, dup=True).ts_ms == now[0] + 1  # another message under its identifier
     assert known.receive("a", b"x", 1, dup=False).ts_ms == now[0] + 2
+
+
+def test_a_lasting_gap_is_a_problem_of_the_edge_node() -> None:
+    found = problems()
+    found.note_gap(("370202", "my-works"))
+    [gap] = found.drain()
+    assert (gap.unit, gap.enterprise, gap.county, gap.reason, gap.count) == (
+        "my-works",
+        "my-works",
+        "370202",
+        "sequence_gap",
+        1,
+    )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from qilu_contract.wire import sparkplug, topics
@@ -60,7 +61,7 @@ async def test_a_request_that_the_broker_did_not_take_may_be_made_again() -> Non
 
 
 @contextlib.asynccontextmanager
-async def asking(**settings: float) -> AsyncIterator[tuple[Rebirths, list[str]]]:
+async def asking(**settings: Any) -> AsyncIterator[tuple[Rebirths, list[str]]]:
     sent: list[str] = []
 
     def publish(topic: str, _: bytes) -> bool:
@@ -112,10 +113,12 @@ async def test_a_node_that_answers_may_be_asked_again_soon(monkeypatch: pytest.M
 
 async def test_a_node_is_asked_when_what_was_skipped_does_not_come_in_time() -> None:
     """tck-id-operational-behavior-host-reordering-param, -rebirth, -success."""
-    async with asking(reorder_timeout_s=0.3) as (rebirths, sent):
+    lost: list[Node] = []
+    async with asking(reorder_timeout_s=0.3, lost=lost.append) as (rebirths, sent):
         rebirths.skipped(NODE)
         rebirths.complete(NODE)
         rebirths.skipped(OTHER)
         await until(lambda: sent)
         await asyncio.sleep(JITTER_S + 3 * TICK_S)
         assert sent == [topics.sparkplug("NCMD", *OTHER)]
+        assert lost == [OTHER]  # a security event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qilu_contract.catalogue.places import COUNTIES
 from qilu_contract.wire import topics
 from qilu_contract.wire.commands import Answer
 from qilu_contract.wire.marks import Mark
@@ -13,6 +14,8 @@ from qilu_devices.transport.disturbance import Sending, Treatment
 
 Encoded = tuple[str, bytes]
 """Topic and payload."""
+FORGED_STEP = 100
+"""How far ahead a forged sequence number is."""
 
 
 class NodeMessages:
@@ -62,8 +65,31 @@ class NodeMessages:
         if sending.treatment is Treatment.WRONG_TYPE:
             seq = self._next_seq()
             return device.data_topic, payloads.data(sample, device.alias, seq, False, as_text=sending.signal)
+        if sending.treatment is Treatment.SPOOFED:
+            return self._spoofed(sending)
+        if sending.treatment is Treatment.REPLAYED:
+            self._seq -= 1  # `reading` takes the last one again
+        elif sending.treatment is Treatment.FORGED:
+            seq, self._seq = self._seq, self._seq + FORGED_STEP
+            forged = self.reading(device, sample, late)
+            self._seq = seq
+            return forged
         return self.reading(device, sample, late or sending.treatment is Treatment.LATE)
+
+    def _spoofed(self, sending: Sending) -> Encoded:
+        """A reading for a unit that is not the node's, or not in the node's county. It needs no birth."""
+        unit, target = sending.unit, sending.target
+        assert target is not None
+        elsewhere = target == unit.id
+        group = _other_county(self._group) if elsewhere else self._group
+        topic = self._root + topics.sparkplug("DDATA", group, self._node, target)
+        seq = 0 if elsewhere else self._next_seq()  # sequence numbers are counted by group
+        return topic, payloads.named_data(sending.sample, seq)
 
     def _next_seq(self) -> int:
         self._seq = (self._seq + 1) % 256
         return self._seq
+
+
+def _other_county(code: str) -> str:
+    return next(other for other in COUNTIES if other != code)

@@ -98,6 +98,16 @@ def data(sample: Sample, alias: int, seq: int, is_historical: bool, *, as_text: 
     return encode(Payload(sample.ts_ms, seq, metrics), datatypes=False)
 
 
+def named_data(sample: Sample, seq: int) -> bytes:
+    """One reading by names and types, which needs no birth."""
+    signals = CATALOGUE[sample.unit.class_name].signals
+    metrics = [
+        Metric(name=signal.name, ts_ms=sample.ts_ms, datatype=_datatype(signal), value=_typed(signal, value))
+        for signal, value in zip((signals[at] for at in sample.shape.positions), sample.values, strict=True)
+    ]
+    return encode(Payload(sample.ts_ms, seq, metrics))
+
+
 def garbage(sample: Sample) -> bytes:
     """Bytes that are not a payload, different for each reading: no protobuf message begins with a 7 (field 0,
     with an invalid wire type)."""

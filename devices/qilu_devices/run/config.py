@@ -16,6 +16,7 @@ from qilu_devices.fleet import Shard, Unit
 from qilu_devices.run.manifest import Manifest
 from qilu_devices.scenario import Scenario
 from qilu_devices.simulation import fleet_of
+from qilu_devices.transport.episodes import Kind
 
 DRAIN_S = 60.0
 
@@ -76,7 +77,14 @@ class RunConfig:
 
     def brokers(self) -> Brokers:
         """Raises ConfigError."""
-        return Brokers(self.broker, self.cells)
+        brokers = Brokers(self.broker, self.cells)
+        for broker in brokers.all if Kind.ATTACK in self.scenario.transport else ():
+            if not broker.is_loopback:
+                raise ConfigError(
+                    f"The scenario attacks the broker at {broker}: 'attack' runs only against a broker on "
+                    "loopback addresses of this machine."
+                )
+        return brokers
 
     def fleet(self) -> list[Unit]:
         return fleet_of(self.scenario, self.run_seed, self.unit_count, self.shard)

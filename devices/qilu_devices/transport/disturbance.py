@@ -7,18 +7,22 @@ The first reading of a unit, which its birth carries, is never changed.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum, auto
-from functools import cache
+from functools import cache, partial
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import Reason
 
 from qilu_devices.fleet import Unit
 from qilu_devices.simulation import Moment, Sample
-from qilu_devices.transport.episodes import Episode, Kind, Timeline, TransportPlan
+from qilu_devices.transport.episodes import Attack, Episode, Kind, Timeline, TransportPlan
+
+_T = TypeVar("_T")
 
 
 class Treatment(Enum):
@@ -32,23 +36,36 @@ class Treatment(Enum):
     GARBAGE = auto()  # no payload at all, on the node's own topic
     DISCONNECT = auto()  # nothing to send: the connection is lost
     OFFLINE = auto()  # the unit's death: the node has lost it, until something of it is sent again
+    SPOOFED = auto()  # the reading under the node's topic for another enterprise's unit: refused
+    REPLAYED = auto()  # a reading that was sent already, with the same sequence number
+    FORGED = auto()  # a reading that was sent already, with a sequence number that was not its turn
 
 
-NO_READING = frozenset({Treatment.GARBAGE, Treatment.DISCONNECT, Treatment.OFFLINE})
+NO_READING = frozenset({Treatment.GARBAGE, Treatment.DISCONNECT, Treatment.OFFLINE, Treatment.SPOOFED})
 """Treatments that carry no reading of the unit."""
-_REFUSED = {Treatment.WRONG_TYPE: Reason.WRONG_TYPE, Treatment.GARBAGE: Reason.BAD_PAYLOAD}
+_REFUSED = {
+    Treatment.WRONG_TYPE: Reason.WRONG_TYPE,
+    Treatment.GARBAGE: Reason.BAD_PAYLOAD,
+    Treatment.SPOOFED: Reason.WRONG_OWNER,
+}
+_NOT_COUNTED = frozenset(
+    {Treatment.COPY, Treatment.DISCONNECT, Treatment.OFFLINE, Treatment.REPLAYED, Treatment.FORGED}
+)
+FLOOD_MESSAGES, FLOOD_MS = 50, 10_000
+"""A flood adds so many messages before each reading, for the beginning of its episode."""
 
 
 class Sending(NamedTuple):
     """A disturbed reading, or an event, for an edge node. `sample` is the reading to be sent; for garbage,
     disconnection and death, the reading that they precede. `made_ms`: sample time; `due_ms`: time of sending.
-    `signal`: the one with a wrong type."""
+    `signal`: the one with a wrong type. `target`: the unit that a spoofed message names."""
 
     sample: Sample
     made_ms: int
     due_ms: int
     treatment: Treatment
     signal: str | None = None
+    target: str | None = None
 
     @property
     def unit(self) -> Unit:
@@ -66,7 +83,7 @@ class Sending(NamedTuple):
     @property
     def counts(self) -> bool:
         """Whether it counts as a reading, stored or dead-lettered."""
-        return self.treatment not in (Treatment.COPY, Treatment.DISCONNECT, Treatment.OFFLINE)
+        return self.treatment not in _NOT_COUNTED
 
 
 def outcome(item: Sample | Sending) -> Sample | Reason | None:
@@ -94,6 +111,7 @@ class Disturbance:
         }
         self._quiet_until: dict[str, int] = {}  # by unit: until then its readings pass as they are
         self._episodes: dict[tuple[Kind, int], Episode] = {}
+        self._attacks = Attacks(units) if Kind.ATTACK in plan else None
         self._stuck: dict[str, tuple[Episode, float]] = {}
         self._late: list[tuple[int, int, Sending]] = []
         self._order = count()
@@ -158,13 +176,19 @@ class Disturbance:
             found.append(Sending(sample, made_ms, made_ms, Treatment.DISCONNECT))
         if self._touched(Kind.GARBAGE_PAYLOAD, sample):
             found.append(Sending(sample, made_ms, made_ms, Treatment.GARBAGE))
+        attack = self._episode(Kind.ATTACK, sample)
+        if attack is not None and self._attacks is not None:
+            found += self._attacks.before(attack, sample)
         if episode := self._touched(Kind.OFFLINE, sample):
             if episode.readings == 1:
                 found.append(Sending(sample, made_ms, made_ms, Treatment.OFFLINE))
             return found
         if self._touched(Kind.MISSING, sample):
             return found
-        sent = self._shifted(self._stuck_at(sample), made_ms)
+        sent = self._stuck_at(sample)
+        if attack is not None and self._attacks is not None:
+            sent = self._attacks.injected(attack, sent)
+        sent = self._shifted(sent, made_ms)
         if episode := self._touched(Kind.WRONG_TYPE, sample):
             found.append(Sending(sent, made_ms, made_ms, Treatment.WRONG_TYPE, episode.signal))
         elif episode := self._touched(Kind.LATE, sample):
@@ -174,6 +198,8 @@ class Disturbance:
         else:
             shifted = sent.ts_ms != made_ms
             found.append(Sending(sent, made_ms, made_ms, Treatment.SHIFTED) if shifted else sent)
+            if attack is not None and self._attacks is not None:
+                found += self._attacks.after(attack, sent, made_ms)
             if self._touched(Kind.DUPLICATED, sample):
                 found.append(Sending(sent, made_ms, made_ms, Treatment.COPY))
         return found
@@ -236,14 +262,74 @@ class Disturbance:
         end_ms = start_ms + timeline.fault.for_ms
         episode = Episode(kind, owner, unit.enterprise.id, start_ms, end_ms)
         if kind in (Kind.STUCK_SENSOR, Kind.WRONG_TYPE):
-            names = _regular(unit.class_name)
-            episode.signal = names[int(timeline.draw("signal", place, start_ms) * len(names))]
+            episode.signal = _one_of(_regular(unit.class_name), timeline.draw("signal", place, start_ms))
         elif kind is Kind.CLOCK_SKEW:
             episode.shift_ms = timeline.shift_ms(place, start_ms)
             episode.drift_ppm = timeline.fault.drift_ppm
+        elif kind is Kind.ATTACK:
+            assert self._attacks is not None
+            self._attacks.begin(episode, unit, partial(timeline.draw, place=place, ts_ms=start_ms))
         self._episodes[kind, place] = episode
         self._truth.append(episode)
         return episode
+
+
+class Attacks:
+    """What attackers with the credentials of edge nodes do (`Attack`), in episodes of whole nodes."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self._by_county: dict[str, list[Unit]] = defaultdict(list)
+        for unit in units:
+            self._by_county[unit.enterprise.county].append(unit)
+        self._draws: dict[str, tuple[str | None, float]] = {}
+        """Spoofed unit and relative height of injected values, by node."""
+
+    def begin(self, episode: Episode, unit: Unit, draw: Callable[[str], float]) -> None:
+        episode.method = _one_of(tuple(Attack), draw("method"))
+        near = self._by_county[unit.enterprise.county]
+        first = int(draw("target") * len(near))
+        others = (each.id for each in near[first:] + near[:first] if each.enterprise.id != episode.node)
+        self._draws[episode.node] = next(others, None), draw("value")
+
+    def before(self, episode: Episode, sample: Sample) -> Sequence[Sending]:
+        """Messages before a reading. Where the county has no other enterprise, the node's own unit is
+        spoofed, in another county."""
+        ts_ms = sample.ts_ms
+        if episode.method is Attack.SPOOF:
+            target = self._draws[episode.node][0] or sample.unit.id
+            found = [Sending(sample, ts_ms, ts_ms, Treatment.SPOOFED, target=target)]
+        elif episode.method is Attack.FLOOD and ts_ms < episode.start_ms + FLOOD_MS:
+            found = [Sending(sample, ts_ms, ts_ms, Treatment.GARBAGE)] * FLOOD_MESSAGES
+        else:
+            found = []
+        episode.readings += len(found)
+        return found
+
+    def injected(self, episode: Episode, sample: Sample) -> Sample:
+        """The sample with the injected value: one of the class's base signal, the same for the episode,
+        evenly drawn from twice its range around the range's middle, so that half of them lie within."""
+        signal = CATALOGUE[sample.unit.class_name].base_signal
+        if episode.method is not Attack.INJECT or signal.type != "float":
+            return sample
+        episode.readings += 1
+        episode.signal = signal.name
+        height = 2.0 * self._draws[episode.node][1] - 0.5
+        value = signal.low + height * (signal.high - signal.low)
+        values = list(sample.values)
+        values[sample.shape.names.index(signal.name)] = float(signal.round_all(np.array([value]))[0]) + 0.0
+        return sample._replace(values=tuple(values))
+
+    def after(self, episode: Episode, sent: Sample, made_ms: int) -> Sequence[Sending]:
+        """Messages after a reading that was sent as it is."""
+        treatments = {Attack.REPLAY: Treatment.REPLAYED, Attack.FORGE: Treatment.FORGED}
+        if episode.method not in treatments:
+            return ()
+        episode.readings += 1
+        return (Sending(sent, made_ms, made_ms, treatments[episode.method]),)
+
+
+def _one_of(choices: Sequence[_T], draw: float) -> _T:
+    return choices[int(draw * len(choices))]
 
 
 @cache

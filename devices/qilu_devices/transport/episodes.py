@@ -44,17 +44,34 @@ class Kind(StrEnum):
     LATE = "late"
     OUT_OF_ORDER = "out_of_order"
     DUPLICATED = "duplicated"
+    ATTACK = "attack"
 
     @property
     def is_of_node(self) -> bool:
         """Whether it affects edge nodes, not units."""
-        return self in (Kind.RECONNECT_STORM, Kind.GARBAGE_PAYLOAD, Kind.CLOCK_SKEW)
+        return self in (Kind.RECONNECT_STORM, Kind.GARBAGE_PAYLOAD, Kind.CLOCK_SKEW, Kind.ATTACK)
+
+
+class Attack(StrEnum):
+    """Methods of an attacker who has an edge node's credential."""
+
+    SPOOF = "spoof"
+    """Publishes for a unit of another enterprise."""
+    REPLAY = "replay"
+    """Publishes a message once more as it was, with its sequence number."""
+    FORGE = "forge"
+    """Publishes a message with a sequence number of its own."""
+    INJECT = "inject"
+    """Replaces the value of a signal."""
+    FLOOD = "flood"
+    """Publishes many malformed messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransportFault:
     """Settings of an enabled kind. For clock skew, `by_ms` is the largest initial shift of an episode, and
-    `drift_ppm` its growth; for reconnect storms, `share` is the share of nodes."""
+    `drift_ppm` its growth; for reconnect storms and attacks, `share` is the share of nodes: of each storm,
+    and of the whole run."""
 
     every_ms: int
     for_ms: int
@@ -74,8 +91,9 @@ TransportPlan = Mapping[Kind, TransportFault]
 @dataclass(slots=True)
 class Episode:
     """Ground truth of one episode. `readings`: number that it changed, or of messages that it added
-    (garbage); 1 for a storm. A reading in several episodes is counted by each that changed it. `signal` is
-    set for stuck sensors and wrong types; `shift_ms` (at the start) and `drift_ppm` for clock skew."""
+    (garbage, attacks); 1 for a storm. A reading in several episodes is counted by each that changed it.
+    `signal` is set for stuck sensors, wrong types and injected values; `shift_ms` (at the start) and
+    `drift_ppm` for clock skew; `method` for attacks."""
 
     kind: Kind
     unit: str | None
@@ -86,6 +104,7 @@ class Episode:
     signal: str | None = None
     shift_ms: int | None = None
     drift_ppm: int | None = None
+    method: Attack | None = None
 
     def shift_at(self, ts_ms: int) -> int:
         """Shift of the clock at this time."""
@@ -104,6 +123,7 @@ class Timeline:
         self._name = f"transport/{kind}"
         self._streams = Streams(keys_of(seed, ids))
         self._of_all = Streams(keys_of(seed, [kind])) if kind is Kind.RECONNECT_STORM else None
+        self._of_run = kind is Kind.ATTACK
         self._number = -1
         self._starts: list[int] = []
 
@@ -140,8 +160,10 @@ class Timeline:
         room_ms = self.fault.every_ms - self.fault.for_ms
         chances = (self._of_all or self._streams).chance(f"{self._name}/start", number)
         starts = number * self.fault.every_ms + (chances * room_ms).astype(np.int64)
-        if self._of_all is not None:
-            takes_part = self._streams.chance(f"{self._name}/share", number) < self.fault.share
+        if self._of_all is not None or self._of_run:
+            takes_part = (
+                self._streams.chance(f"{self._name}/share", 0 if self._of_run else number) < self.fault.share
+            )
             starts = np.where(takes_part, starts, 2**62)
         self._starts = starts.tolist()
 
@@ -158,7 +180,7 @@ def save(episodes: Sequence[Episode], folder: Path) -> Path:
     query = """
         SELECT kind::VARCHAR AS kind, unit::VARCHAR AS unit, node::VARCHAR AS node, start_ms AS "start",
             end_ms AS "end", readings::BIGINT AS readings, signal::VARCHAR AS signal,
-            shift_ms::BIGINT AS shift_ms, drift_ppm::BIGINT AS drift_ppm
+            shift_ms::BIGINT AS shift_ms, drift_ppm::BIGINT AS drift_ppm, method::VARCHAR AS method
         FROM given
     """
     return parquet.write(folder / FILE_NAME, columns, query)

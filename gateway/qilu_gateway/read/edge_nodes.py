@@ -123,6 +123,8 @@ class EdgeNode:
             return False, False
         if dup:  # a redelivery restarts at an earlier number
             self.missing = frozenset()
+        elif seq == last:  # a replay, or all others are lost: none of them is waited for
+            return True, False
         elif seq in self.missing:
             self.last_seq = last
             self.missing -= {seq}

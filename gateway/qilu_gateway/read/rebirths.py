@@ -36,10 +36,12 @@ class Rebirths:
         send: Callable[[str, bytes], bool],
         sent: Callable[[], None],
         reorder_timeout_s: float = 0.0,
+        lost: Callable[[Node], None] = lambda _node: None,
     ) -> None:
-        """`send` returns whether the request was sent; `sent` is called after each request.
+        """`send` returns whether the request was sent; `sent` is called after each request, `lost` when
+        skipped messages have not arrived in time.
         `reorder_timeout_s`: time in which skipped messages may still arrive before a rebirth is requested."""
-        self._send, self._sent = send, sent
+        self._send, self._sent, self._lost = send, sent, lost
         self._reorder_timeout_s = reorder_timeout_s
         self._due: dict[Node, float] = {}
         self._skipped: dict[Node, float] = {}
@@ -75,6 +77,7 @@ class Rebirths:
             now_s = time.monotonic()
             for node in [node for node, until_s in self._skipped.items() if until_s <= now_s]:
                 del self._skipped[node]
+                self._lost(node)
                 self.ask(node)
             for node in [node for node, due_s in self._due.items() if due_s <= now_s][:MOST_PER_TICK]:
                 del self._due[node]

@@ -13,7 +13,7 @@ from collections import Counter
 import msgspec
 import structlog
 from qilu_common.backoff import Backoff
-from qilu_contract.errors import Reason
+from qilu_contract.errors import Reason, Remark
 from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.doors import door_of
 from qilu_contract.wire.ids import is_id
@@ -69,6 +69,11 @@ class Problems:
                 detail = f"{message.unit} is not a unit of {message.enterprise} in {message.county}"
             unit = message.unit or message.enterprise
             self.note(unit, message.enterprise, message.county, str(kind), detail + shown, count)
+
+    def note_gap(self, node: tuple[str, str]) -> None:
+        """Record that messages of an edge node are missing, or came with sequence numbers of their own."""
+        county, enterprise = node
+        self.note(enterprise, enterprise, county, Remark.SEQUENCE_GAP, "sequence numbers were skipped")
 
     def note(
         self, unit: str, enterprise: str, county: str, reason: str, excerpt: str, readings: int = 1

@@ -19,7 +19,6 @@ from qilu_platform.registry import security
 from qilu_platform.registry.device_problems import latest, record
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import get_row
-from qilu_platform.registry.security import Event
 
 router = APIRouter(prefix="/v1", tags=["problems"], responses=PROBLEMS)
 
@@ -34,14 +33,7 @@ async def report_problems(runtime: RuntimeDep, _caller: Gateway, body: ProblemsI
 
     def work(connection: Connection) -> None:
         record(connection, body.problems)
-        security.record(
-            connection,
-            (
-                Event(kind, each.enterprise, each.unit, each.excerpt, each.county, each.count)
-                for each in body.problems
-                if (kind := security.BY_REASON.get(each.reason)) is not None
-            ),
-        )
+        security.record(connection, security.of_problems(body.problems))
 
     await runtime.database.write(work)
     return Response(status_code=204)

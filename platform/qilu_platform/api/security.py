@@ -28,10 +28,10 @@ class SecurityEventOut(BaseModel):
 
 
 class SecurityEventsOut(BaseModel):
-    items: list[SecurityEventOut] = Field(description="The latest first; 10,000 are kept.")
+    items: list[SecurityEventOut] = Field(description="The latest first; of each kind 2,000 are kept.")
     by_kind: dict[Kind, int]
     by_city: dict[str, int] = Field(description="By the city's code.")
-    by_enterprise: dict[str, int] = Field(description="The twenty with most.")
+    by_enterprise: dict[str, int] = Field(description="The thousand with most.")
 
 
 @router.get("/events", response_model=SecurityEventsOut)
@@ -45,10 +45,11 @@ async def list_security_events(
 ) -> Response:
     """Security events, counted by kind, city and enterprise. Keys: `unknown_key`, `revoked_key`, `forbidden`
     (the role does not allow it), `rate_limit`. Edge nodes: `wrong_topic` (another's unit, enterprise or
-    county), `sequence` (data without a valid birth), `refused_command`, `foreign_answer` (to a command of
-    another's unit). `revoked_certificate` and `expired_certificate`: when one ends. `refused_certificate`:
-    how often the broker of `qilu up` refused one; its log does not say whose. A key of an enterprise sees its
-    own."""
+    county), `sequence` (data without a valid birth; skipped or repeated sequence numbers), `unusual_value`
+    (outside the signal's range), `dead_letter_burst` (25 or more within two seconds), `refused_command`,
+    `foreign_answer` (to a command of another's unit). `revoked_certificate` and `expired_certificate`: when
+    one ends. `refused_certificate`: how often the broker of `qilu up` refused one; its log does not say
+    whose. A key of an enterprise sees its own."""
     mine = caller.enterprise or enterprise
     if enterprise is not None and not caller.sees(enterprise):
         return answer({"items": [], "by_kind": {}, "by_city": {}, "by_enterprise": {}})

@@ -75,6 +75,28 @@ class DeviceProblem(msgspec.Struct, frozen=True):
     excerpt: str
 
 
+class SecurityEvent(msgspec.Struct, frozen=True):
+    """Events of one kind, enterprise and subject (a unit, a key, a certificate or a client's address)."""
+
+    kind: str
+    enterprise: str
+    subject: str
+    county: str
+    count: int
+    first_ms: int
+    last_ms: int
+    detail: str
+
+
+class SecurityEvents(msgspec.Struct, frozen=True):
+    """The latest events, and counts of all."""
+
+    items: list[SecurityEvent]
+    by_kind: dict[str, int]
+    by_city: dict[str, int]
+    by_enterprise: dict[str, int]
+
+
 class Provider(msgspec.Struct, frozen=True):
     id: str
     name: str

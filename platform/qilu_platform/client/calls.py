@@ -112,6 +112,10 @@ class Platform:
         """Problems of all units that send as this enterprise."""
         return list(self._pages(answers.DeviceProblem, f"/v1/enterprises/{enterprise}/problems"))
 
+    def security_events(self, **filters: str) -> answers.SecurityEvents:
+        """The latest hundred that the filters leave (kind, city, enterprise), and counts of all of those."""
+        return self._call(answers.SecurityEvents, "GET", "/v1/security/events", params=filters)
+
     def asset_shell(self, unit: str, records: int = 0) -> bytes:
         """Its Asset Administration Shell as an AASX package, with its latest readings."""
         return self._send("GET", f"/v1/units/{unit}/aas", params={"records": records}).content

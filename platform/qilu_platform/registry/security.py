@@ -1,4 +1,4 @@
-"""Security events: what platform, gateways and edge nodes refuse for reasons of security.
+"""Security events: what platform, gateways and edge nodes refuse, or find unusual, for reasons of security.
 
 One row for each kind, enterprise and subject, with a count: a client that keeps trying changes one row.
 Events of the platform's own requests are gathered in memory and written every two seconds, so a flood of
@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from qilu_contract.errors import Reason
+from qilu_contract.catalogue.places import CITIES, city_of
+from qilu_contract.errors import Reason, Remark
+from qilu_contract.storage import Point
 from qilu_contract.wire.clock import wall_ms
 from sqlalchemy import Connection, delete, exists, func, select, tuple_
 
@@ -19,6 +21,7 @@ from qilu_platform.database.schema import certificates, enterprises
 from qilu_platform.database.schema import security_events as table
 from qilu_platform.database.statements import insert_rows
 from qilu_platform.database.transactions import Database
+from qilu_platform.models.bodies import ProblemIn
 
 Kind = Literal[
     "unknown_key",
@@ -27,6 +30,8 @@ Kind = Literal[
     "rate_limit",
     "wrong_topic",
     "sequence",
+    "unusual_value",
+    "dead_letter_burst",
     "refused_command",
     "foreign_answer",
     "revoked_certificate",
@@ -38,10 +43,18 @@ BY_REASON: dict[str, Kind] = {
     Reason.WRONG_OWNER: "wrong_topic",
     Reason.BAD_TOPIC: "wrong_topic",
     Reason.NO_BIRTH: "sequence",
+    Remark.SEQUENCE_GAP: "sequence",
+    Remark.OUT_OF_RANGE: "unusual_value",
 }
-"""Reasons of refused readings, as gateways report them, that are events."""
-MAX_ROWS = 10_000
-"""The ones that are longest past make room."""
+"""What gateways report about readings, by reason, that is an event."""
+BURST = 25
+"""Dead letters of one enterprise in one report of a gateway (two seconds) that are a burst; assumed."""
+_DEAD_LETTERS = frozenset(map(str, Reason)) - frozenset(map(str, Remark))
+"""Reasons in reports that always mean dead letters; `wrong_type` and `unknown_signal` need not."""
+MAX_OF_KIND = 2_000
+"""Rows. The ones that are longest past make room, so no kind crowds out others."""
+UNKNOWN_CITY = "unknown"
+"""Tag value of events without a city of the province."""
 MAX_GATHERED = 1_000
 """Different events in memory; of more, the further ones count as one of another subject."""
 MAX_DETAIL = 300
@@ -92,11 +105,34 @@ def record(connection: Connection, events: Iterable[Event]) -> None:
             set_={"count": table.c.count + new.count, "last_ms": new.last_ms, "detail": new.detail},
         )
     )
-    excess = (connection.scalar(select(func.count()).select_from(table)) or 0) - MAX_ROWS
+    for kind in sorted({key[0] for key in rows}):
+        _make_room(connection, kind)
+
+
+def _make_room(connection: Connection, kind: str) -> None:
+    mine = table.c.kind == kind
+    excess = (connection.scalar(select(func.count()).select_from(table).where(mine)) or 0) - MAX_OF_KIND
     if excess > 0:
-        key_columns = (table.c.kind, table.c.enterprise, table.c.subject)
-        oldest = select(*key_columns).order_by(table.c.last_ms).limit(excess)
-        connection.execute(delete(table).where(tuple_(*key_columns).in_(oldest)))
+        key_columns = (table.c.enterprise, table.c.subject)
+        oldest = select(*key_columns).where(mine).order_by(table.c.last_ms).limit(excess)
+        connection.execute(delete(table).where(mine, tuple_(*key_columns).in_(oldest)))
+
+
+def of_problems(problems: Iterable[ProblemIn]) -> list[Event]:
+    """The events in a gateway's report."""
+    found = []
+    letters: dict[tuple[str, str], int] = {}
+    for each in problems:
+        if (kind := BY_REASON.get(each.reason)) is not None:
+            found.append(Event(kind, each.enterprise, each.unit, each.excerpt, each.county, each.count))
+        if each.reason in _DEAD_LETTERS:
+            key = each.enterprise, each.county
+            letters[key] = letters.get(key, 0) + each.count
+    for (enterprise, county), count in letters.items():
+        if count >= BURST:
+            detail = f"{count} dead letters in one report of a gateway"
+            found.append(Event("dead_letter_burst", enterprise, enterprise, detail, county))
+    return found
 
 
 def _add_counties(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -141,6 +177,35 @@ class Watch:
         await database.write(lambda connection: record(connection, gathered.values()))
 
 
+class Situation:
+    """Points of the measurement `security`: the events so far, by kind and city."""
+
+    def __init__(self) -> None:
+        self._known: set[tuple[str, str]] | None = None
+
+    def points(self, connection: Connection, ts_ms: int, before_ms: int) -> list[Point]:
+        """A kind that is new in its city begins with 0 at `before_ms`, so that its first events are an
+        increase. The first look finds nothing new: nobody knows when what it sees happened."""
+        totals = _totals(connection)
+        new = set() if self._known is None else totals.keys() - self._known
+        self._known = set(totals)
+        found = [(key, before_ms, 0) for key in new]
+        found += [(key, ts_ms, count) for key, count in totals.items()]
+        return [Point("security", key, at_ms, {"events": count}) for key, at_ms, count in sorted(found)]
+
+
+def _totals(connection: Connection) -> dict[tuple[str, str], int]:
+    total = func.sum(table.c.count)
+    totals: dict[tuple[str, str], int] = {}
+    for kind, county, count in connection.execute(
+        select(table.c.kind, table.c.county, total).group_by(table.c.kind, table.c.county)
+    ):
+        city = city_of(county)
+        key = (kind, city if city in CITIES else UNKNOWN_CITY)
+        totals[key] = totals.get(key, 0) + int(count)
+    return totals
+
+
 def events(
     connection: Connection, kind: Kind | None, city: str | None, enterprise: str | None, limit: int
 ) -> dict[str, Any]:
@@ -165,5 +230,5 @@ def events(
         "items": items,
         "by_kind": by(table.c.kind, len(KINDS)),
         "by_city": by_city,
-        "by_enterprise": by(table.c.enterprise, 20),
+        "by_enterprise": by(table.c.enterprise, 1_000),
     }

@@ -7,7 +7,6 @@ certificate is trusted.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 from asyncua import Server, ua
 from asyncua.common.callback import Callback, CallbackType
+from qilu_common.addresses import is_loopback
 from qilu_contract.errors import ConfigError
 
 from qilu_devices.doors.opcua.address_space import AddressSpace, UnitNodes
@@ -46,13 +46,6 @@ def _host_and_port(url: str) -> tuple[str, int]:
     return host, 4840 if port is None else port
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class OpcuaDoor:
     """An OPC UA server at `url` (opc.tcp://host:port). Raises ConfigError for an address that cannot be used.
 
@@ -63,7 +56,7 @@ class OpcuaDoor:
     def __init__(self, url: str, pki: Path, insecure: bool = False) -> None:
         self._url, self._pki, self._insecure = url, Pki(pki), insecure
         self._host, self._port = _host_and_port(url)
-        if insecure and not _is_loopback(self._host):
+        if insecure and not is_loopback(self._host):
             raise ConfigError(
                 f"--insecure works on a loopback address only, not on {self._host}: use opc.tcp://127.0.0.1:4840."
             )

@@ -1,4 +1,4 @@
-// Security events: how often by kind and city, and the latest.
+// Security events: how often by kind, city and enterprise, and the latest.
 
 import { get } from "../core/api.js";
 import { html } from "../core/dom.js";
@@ -8,7 +8,7 @@ import { pagedTable } from "../core/table.js";
 export async function securityList(app) {
   if (!app.may("operator", "viewer", "enterprise")) return html("p", { class: "note" }, t("security.may"));
   const { catalogue } = app;
-  const cities = html("dl", { class: "bars" });
+  const cities = html("dl", { class: "bars" }), enterprises = html("dl", { class: "bars" });
   const kinds = html("select", { "aria-label": t("security.kind"), onchange: () => table.reload() }, html("option", { value: "" }, t("all")));
 
   async function load() {
@@ -16,9 +16,8 @@ export async function securityList(app) {
     for (const kind of Object.keys(found.by_kind)) {
       if (![...kinds.options].some((each) => each.value === kind)) kinds.append(html("option", { value: kind }, t(`security.${kind}`)));
     }
-    const most = Math.max(1, ...Object.values(found.by_city));
-    cities.replaceChildren(...Object.entries(found.by_city).map(([code, n]) => html("div", {},
-      html("dt", {}, catalogue.placeName(code)), html("dd", {}, html("span", {}, count(n)), html("progress", { max: most, value: n, "aria-label": catalogue.placeName(code) })))));
+    paint(cities, found.by_city, (code) => catalogue.placeName(code));
+    paint(enterprises, found.by_enterprise, (id) => id);
     return { items: found.items, next: null };
   }
   const table = pagedTable(t("security.list"), [
@@ -29,7 +28,14 @@ export async function securityList(app) {
     [t("security.times"), (each) => count(each.count), "num"],
     [t("details"), (each) => html("small", { lang: "en" }, each.detail)],
   ], load, t("security.none"));
-  const root = html("div", { class: "security with-side" }, html("div", {}, html("div", { class: "row filters" }, kinds), table), cities);
+  const root = html("div", { class: "security with-side" }, html("div", {}, html("div", { class: "row filters" }, kinds), table),
+    html("div", {}, html("h3", {}, t("security.byCity")), cities, html("h3", {}, t("security.byEnterprise")), enterprises));
   root.reload = table.reload;
   return root;
+}
+
+function paint(list, counts, nameOf) {
+  const most = Math.max(1, ...Object.values(counts));
+  list.replaceChildren(...Object.entries(counts).slice(0, 20).map(([key, n]) => html("div", {},
+    html("dt", {}, nameOf(key)), html("dd", {}, html("span", {}, count(n)), html("progress", { max: most, value: n, "aria-label": nameOf(key) })))));
 }
