@@ -333,7 +333,7 @@ def test_attackers_are_the_same_nodes_for_the_whole_run_and_do_what_the_truth_sa
         value = sample.named()[signal.name]
         assert {**before, signal.name: value} == sample.named()
         outside += not signal.low <= value <= signal.high
-        # What is on the wire is the value, to its last digit.
+        # The wire carries the value to its last digit.
         sent = sparkplug.decode(payloads.data(sample, 0, 0, False)).metrics
         place = sample.shape.names.index(signal.name)
         assert signal.round(float(str(sent[place].value))) == value

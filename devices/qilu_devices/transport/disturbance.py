@@ -275,7 +275,7 @@ class Disturbance:
 
 
 class Attacks:
-    """What attackers with the credentials of edge nodes do (`Attack`), in episodes of whole nodes."""
+    """Messages of attackers who have the credentials of edge nodes (`Attack`), in episodes of whole nodes."""
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self._by_county: dict[str, list[Unit]] = defaultdict(list)

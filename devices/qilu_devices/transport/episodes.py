@@ -60,7 +60,7 @@ class Attack(StrEnum):
     REPLAY = "replay"
     """Publishes a message once more as it was, with its sequence number."""
     FORGE = "forge"
-    """Publishes a message with a sequence number of its own."""
+    """Publishes a message with a sequence number that is not its turn."""
     INJECT = "inject"
     """Replaces the value of a signal."""
     FLOOD = "flood"

@@ -71,7 +71,7 @@ class Problems:
             self.note(unit, message.enterprise, message.county, str(kind), detail + shown, count)
 
     def note_gap(self, node: tuple[str, str]) -> None:
-        """Record that messages of an edge node are missing, or came with sequence numbers of their own."""
+        """Record that messages of an edge node are missing, or were replayed or forged."""
         county, enterprise = node
         self.note(enterprise, enterprise, county, Remark.SEQUENCE_GAP, "sequence numbers were skipped")
 

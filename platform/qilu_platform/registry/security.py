@@ -46,7 +46,7 @@ BY_REASON: dict[str, Kind] = {
     Remark.SEQUENCE_GAP: "sequence",
     Remark.OUT_OF_RANGE: "unusual_value",
 }
-"""What gateways report about readings, by reason, that is an event."""
+"""Kinds of events by the reason that a gateway reports."""
 BURST = 25
 """Dead letters of one enterprise in one report of a gateway (two seconds) that are a burst; assumed."""
 _DEAD_LETTERS = frozenset(map(str, Reason)) - frozenset(map(str, Remark))
