@@ -163,7 +163,9 @@ def check_events(manifest: Manifest, platform: FakePlatform) -> None:
     )
     for kind in ("wrong_topic", "dead_letter_burst"):
         assert found[kind].attacked > 0
-        assert (found[kind].precision, found[kind].recall) == (1.0, 1.0), kind
+        assert found[kind].recall == 1.0, kind
+    # At full speed a spoofing node also causes a burst of dead letters.
+    assert found["wrong_topic"].precision == 1.0
     assert found["unusual_value"].precision in (None, 1.0)
     assert found["all"].attacked == len(attacked)
 
