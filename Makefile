@@ -50,7 +50,8 @@ SOAK = tests/e2e/test_gateway_faults.py tests/integration/test_gateway_fuzz.py t
 soak: setup servers ## ten times the faults, fuzzed messages by the million, ten million lines, an hour of memory; a part: ARGS="-k killed_again"
 	QILU_SOAK=1 $(BIN)/pytest $(SOAK) -s $(ARGS)
 
-CLUSTER = tests/integration/test_rabbitmq.py tests/e2e/test_cluster_faults.py
+CLUSTER = tests/integration/test_rabbitmq.py tests/integration/test_rabbitmq_certificates.py \
+          tests/e2e/test_cluster_faults.py tests/e2e/test_compose_cluster.py
 
 test-cluster: setup servers ## three RabbitMQ nodes from Debian 13 beside this system (root; kept in ~/.cache/qilu or $QILU_CACHE)
 	QILU_CLUSTER=1 $(BIN)/pytest $(CLUSTER) -s $(ARGS)

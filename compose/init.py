@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qilu.keyring import Keyring
 from qilu.mosquitto import Folders, configuration
+from qilu.rabbitmq import definitions
 from qilu.rights import dynamic_security
 from qilu_common.addresses import BROKER_DEVICES_PORT, BROKER_PORT, BROKER_TLS_PORT
 from qilu_common.private_files import write_private
@@ -41,7 +42,10 @@ USERS = {
     "devices": 10002,
     "platform": 10003,
     "grafana": 472,
+    "rabbitmq": 999,
 }
+CERTIFIED = ("gateway", "devices", "platform")
+"""Services with a certificate for RabbitMQ, each in the folder `…-mqtt`."""
 PASSWORDS = (
     *("influxdb-password", "influxdb-admin-token", "postgres-password", "grafana-password"),
     "gateway-endpoint-key",
@@ -58,10 +62,8 @@ def certificates(folder: Path, host: str) -> dict[str, dict[str, str]]:
     """The authority's files, which the platform may read, and those of the broker's TLS listener."""
     authority = Authority.open(folder / "ca")
     authority.ensure_server(folder / "broker", list(dict.fromkeys([host, *BROKER_NAMES])))
-    ca = {name: (folder / "ca" / name).read_text(encoding="utf-8") for name in ("ca.key", "ca.crt")}
-    names = ("server.key", "server.crt", "ca.crt")
-    broker = {name: (folder / "broker" / name).read_text(encoding="utf-8") for name in names}
-    return {"platform": ca, "mosquitto": broker}
+    broker = _texts(folder / "broker", "server.key", "server.crt", "ca.crt")
+    return {"platform": _texts(folder / "ca", "ca.key", "ca.crt"), "mosquitto": broker}
 
 
 def first_rules(rules: Path, folder: Path) -> None:
@@ -108,18 +110,41 @@ def files(keyring: Keyring, host: str) -> dict[str, dict[str, str]]:
     }
 
 
+def of_rabbitmq(folder: Path, nodes: list[str], host: str) -> dict[str, dict[str, str]]:
+    """Files for RabbitMQ on these nodes, and for those that connect to it. A password gets a new hash each
+    time."""
+    authority = Authority.open(folder / "ca")
+    authority.ensure_server(folder / "rabbitmq", list(dict.fromkeys([host, *nodes, *BROKER_NAMES[1:]])))
+    password, cookie = (make_once(folder / f"rabbitmq-{name}") for name in ("password", "cookie"))
+    found = {"rabbitmq": {"definitions.json": definitions(password), "cookie": cookie}}
+    found["rabbitmq"] |= _texts(folder / "rabbitmq", "server.key", "server.crt", "ca.crt")
+    for service in CERTIFIED:
+        authority.ensure_service(folder / f"{service}-mqtt", service)
+        found[f"{service}-mqtt"] = _texts(folder / f"{service}-mqtt", "client.key", "client.crt", "ca.crt")
+    found["platform-mqtt"]["rabbitmq.password"] = password
+    return found
+
+
+def _texts(folder: Path, *names: str) -> dict[str, str]:
+    return {name: (folder / name).read_text(encoding="utf-8") for name in names}
+
+
 def main() -> None:
     keyring = Keyring(KEYS)
     keyring.make()
     host = os.environ.get("QILU_MQTTS_HOST", "127.0.0.1")
-    for service, contents in files(keyring, host).items():
+    everything = files(keyring, host)
+    if nodes := os.environ.get("QILU_RABBITMQ_NODES", "").split():
+        everything |= of_rabbitmq(keyring.directory, nodes, host)
+    for service, contents in everything.items():
+        user = USERS[service.removesuffix("-mqtt")]
         folder = ROOT / service
         folder.mkdir(exist_ok=True)
         folder.chmod(0o700)
         for name, text in contents.items():
             write_private(folder / name, text)
-            os.chown(folder / name, USERS[service], USERS[service])
-        os.chown(folder, USERS[service], USERS[service])
+            os.chown(folder / name, user, user)
+        os.chown(folder, user, user)
     first_rules(RULES, keyring.directory)
     for path in (RULES, *RULES.iterdir()):
         os.chown(path, USERS["platform"], USERS["platform"])

@@ -49,20 +49,24 @@ class Node:
         self.amqp, self.distribution, self.mqtt, self.management = (ports() for _ in range(4))
         self._process: subprocess.Popen[bytes] | None = None
 
-    def configure(self, more: str = "") -> None:
-        """Write the file with its own addresses; `more`: further settings of the test."""
+    def configure(self, more: str = "", *, plain: bool = True) -> None:
+        """Write the file with its own addresses; `more`: further settings of the test. `plain`: with
+        listeners that take a password, and a user."""
+        listeners = (
+            f"listeners.tcp.own = {self.host}:{self.amqp}\n"
+            f"mqtt.listeners.tcp.own = {self.host}:{self.mqtt}\n"
+            f"default_user = {USER}\ndefault_pass = {PASSWORD}\n"
+        )
         peers = "".join(
             f"cluster_formation.classic_config.nodes.{place} = {node.name}\n"
             for place, node in enumerate(self._cluster.nodes, 1)
         )
         (self.folder / "conf.d").mkdir(parents=True, exist_ok=True)
         (self.folder / "conf.d" / "50-test.conf").write_text(
-            f"listeners.tcp.own = {self.host}:{self.amqp}\n"
-            f"mqtt.listeners.tcp.own = {self.host}:{self.mqtt}\n"
+            f"{listeners if plain else ''}"
             f"management.tcp.ip = {self.host}\nmanagement.tcp.port = {self.management}\n"
             "cluster_formation.peer_discovery_backend = classic_config\n"
             f"{peers}"
-            f"default_user = {USER}\ndefault_pass = {PASSWORD}\n"
             "loopback_users = none\nlog.console = true\nlog.console.level = info\nlog.file = false\n"
             f"{more}"
         )
@@ -80,6 +84,11 @@ class Node:
             )
 
     @property
+    def login(self) -> tuple[str, str]:
+        """At the management."""
+        return self._cluster.login
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -88,7 +97,7 @@ class Node:
         with contextlib.suppress(httpx.HTTPError):
             found = httpx.get(
                 f"http://{self.host}:{self.management}/api/health/checks/port-listener/{self.mqtt}",
-                auth=(USER, PASSWORD),
+                auth=self.login,
                 timeout=5.0,
                 trust_env=False,
             )
@@ -151,10 +160,12 @@ class Cluster:
         hosts: Sequence[str] = (),
         names: Mapping[str, str] | None = None,
         enter: Callable[[Node], list[str]] = lambda _: [],
+        login: tuple[str, str] = (USER, PASSWORD),
     ) -> None:
         """`names`: a host name of each node, with its address for the other nodes; `enter`: command that runs
-        another one in a node's network."""
+        another one in a node's network; `login`: at the management."""
         self._root, self.folder, self._enter = root, folder, enter
+        self.login = login
         self.names = list(names) if names else ["localhost"] * size
         self._epmd_port = free_port()
         hosts = hosts or ("127.0.0.1",) * size
@@ -162,7 +173,7 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         more = "".join(f"{address} {name}\n" for name, address in (names or {}).items())
         (folder / "hosts").write_text(Path("/etc/hosts").read_text() + more)
-        for name in ("rabbitmq.conf", "enabled_plugins"):
+        for name in ("rabbitmq.conf", "log-in.conf", "enabled_plugins"):
             shutil.copy(SETTINGS / name, folder / name)
         cookie = folder / ".erlang.cookie"
         cookie.write_text("QILUTESTCOOKIE")
@@ -212,7 +223,7 @@ class Cluster:
         with contextlib.suppress(httpx.HTTPError):
             found = httpx.get(
                 f"http://{node.host}:{node.management}/api/nodes",
-                auth=(USER, PASSWORD),
+                auth=node.login,
                 timeout=10.0,
                 trust_env=False,
             )

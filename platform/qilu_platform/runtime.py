@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from qilu_platform.broker.authority import Authority
 from qilu_platform.broker.commanding import Commander
+from qilu_platform.broker.rabbitmq import Evictions
 from qilu_platform.broker.rules import BrokerRules, RevocationList, ServedRules
 from qilu_platform.counting.figures import Milestones, OwnFigures, pipeline_figures
 from qilu_platform.counting.programme import points, programme, read_counts
@@ -257,6 +258,9 @@ def _steps(runtime: Runtime) -> Steps:
     if runtime.settings.broker_rules is not None:
         rules = BrokerRules(runtime.settings.broker_rules, runtime.authority)
         found.append(("broker rules", RULES_S, lambda: rules.step(runtime.database)))
+    if (addresses := runtime.settings.rabbitmq) and (password := runtime.settings.rabbitmq_password):
+        evictions = Evictions(addresses, _open(password))
+        found.append(("evictions", RULES_S, lambda: evictions.step(runtime.database)))
     found.append(("security", SECURITY_S, lambda: runtime.watch.step(runtime.database)))
     found.append(("expired", EXPIRED_S, lambda: runtime.database.write(security.record_expired)))
     if runtime.webhooks is not None:

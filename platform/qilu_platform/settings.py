@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     """The broker's TLS listener for devices that have a password, as they reach it. None: devices get
     none."""
 
+    rabbitmq: tuple[str, ...] = ()
+    """URLs of RabbitMQ's management API, a JSON list in QILU_PLATFORM_RABBITMQ: this platform decides which
+    certificates may log in there, and closes connections. Needs `rabbitmq_password`."""
+
     assumptions: Path | None = None
     """The programme model's figures, a CSV file that the console shows."""
 
@@ -73,6 +77,9 @@ class Settings(BaseSettings):
     store_token: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INFLUX_TOKEN"))
     webhook_secret: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_WEBHOOK_SECRET"))
     gateway_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_GATEWAY_KEY"))
+    rabbitmq_password: SecretStr | None = Field(
+        default_factory=lambda: _from_secret("QILU_RABBITMQ_PASSWORD")
+    )
     # Keys that others hold already when the platform starts: it makes sure that it knows them.
     api_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_API_KEY"))
     ingest_key: SecretStr | None = Field(default_factory=lambda: _from_secret("QILU_INGEST_KEY"))

@@ -101,7 +101,10 @@ async def test_a_request_is_signed_in_the_enterprises_name_whatever_name_it_give
         made = x509.load_pem_x509_certificate(answer.json()["certificate"].encode())
         ca = x509.load_pem_x509_certificate(answer.json()["ca"].encode())
         made.verify_directly_issued_by(ca)
-        assert made.subject.rfc4514_string() == f"CN={OWNER}"
+        serial = f"{made.serial_number:040x}"
+        assert made.subject.rfc4514_string({NameOID.SERIAL_NUMBER: "SERIALNUMBER"}) == (
+            f"SERIALNUMBER={serial},CN={OWNER}"
+        )
         assert made.public_key() == key.public_key()
         assert answer.json()["id"] == f"{made.serial_number:040x}"
         left = made.not_valid_after_utc - datetime.now(UTC)
@@ -272,3 +275,47 @@ def test_more_nodes_than_mosquitto_can_search_share_patterns() -> None:
     many = acl([Node(f"e-{number}", "370202") for number in range(MAX_LINES_FOR + 1)])
     assert "user" not in many
     assert "%u" in many
+
+
+async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) -> None:
+    settings = Settings(
+        db_url=f"sqlite:///{tmp_path}/platform.db",
+        api_key=SecretStr(ADMIN),
+        ca=tmp_path / "ca",
+        rabbitmq=("http://127.0.0.1:1",),
+    )
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://platform", headers=bearer(ADMIN)) as client,
+    ):
+        body = {"id": OWNER, "name": "Works", "county": OWNER[:6], "industry": "C31"}
+        await client.post("/v1/enterprises", json=body)
+        id_ = (await sign(client)).json()["id"]
+        user = f"SERIALNUMBER={id_},CN={OWNER}"
+        good = {"username": user, "client_id": OWNER, "password": "none"}
+
+        async def may(question: str, **more: str) -> bool:
+            text = (await client.post(f"/v1/rabbitmq/{question}", data=good | more)).text
+            assert text in ("allow", "deny"), text
+            return text == "allow"
+
+        assert await may("user")
+        assert await may("vhost")
+        assert await may("resource", resource="exchange", name="amq.topic")
+        key = f"spBv1___0.{OWNER[:6]}.NBIRTH.{OWNER}"
+        topic = {"permission": "write", "routing_key": key, "variable_map.client_id": OWNER}
+        assert await may("topic", **topic)
+        assert not await may("topic", **topic | {"variable_map.client_id": OTHER})
+        for wrong in (
+            {"password": "another"},
+            {"client_id": OTHER},
+            {"username": OWNER},
+            {"username": f"SERIALNUMBER={id_},CN={OTHER}"},
+            {"username": f"SERIALNUMBER={'0' * 40},CN={OWNER}"},
+        ):
+            assert not await may("user", **wrong), wrong
+        await client.post(f"/v1/certificates/{id_}/revoke")
+        assert not await may("user")
+        assert not await may("vhost")

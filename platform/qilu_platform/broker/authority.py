@@ -10,7 +10,7 @@ import ipaddress
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ from qilu_contract.errors import ConfigError
 CA_YEARS = 20
 SERVER_DAYS = 730
 RENEW_SERVER_DAYS = 60
-"""A broker's certificate with fewer days left is renewed."""
+"""A broker's or a service's certificate with fewer days left is renewed."""
 CRL_DAYS = 30
 """Validity of the revocation list, after which a broker rejects all clients. The list is signed every day, so
 29 failures are tolerated."""
@@ -142,9 +142,17 @@ class Authority:
         return certificate_pem(self.certificate)
 
     def sign_node(self, key: _PublicKey, node: str, begins: datetime, ends: datetime) -> x509.Certificate:
-        """A client certificate whose common name is the edge node's id."""
-        usage = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        return self._sign(key, node, begins, ends, usage, [])
+        """A client certificate whose common name is the edge node's id. RabbitMQ takes the subject with the
+        serial number as the user name, and the DNS name as the client id."""
+        return self._sign(
+            key, node, begins, ends, [ExtendedKeyUsageOID.CLIENT_AUTH], [x509.DNSName(node)], numbered=True
+        )
+
+    def sign_service(self, key: _PublicKey, service: str) -> x509.Certificate:
+        """A client certificate of one of our services; RabbitMQ knows it by its common name."""
+        now = datetime.now(UTC)
+        ends = now + timedelta(days=SERVER_DAYS)
+        return self._sign(key, service, now - CLOCK_SKEW, ends, [ExtendedKeyUsageOID.CLIENT_AUTH], [])
 
     def sign_server(self, key: _PublicKey, names: Sequence[str]) -> x509.Certificate:
         """A broker's certificate for host names and addresses."""
@@ -163,13 +171,17 @@ class Authority:
         ends: datetime,
         usage: list[x509.ObjectIdentifier],
         names: list[x509.GeneralName],
+        *,
+        numbered: bool = False,
     ) -> x509.Certificate:
+        """`numbered`: the serial number is part of the subject."""
+        serial = x509.random_serial_number()
         builder = (
             x509.CertificateBuilder()
-            .subject_name(_name(name))
+            .subject_name(_name(name, serial if numbered else None))
             .issuer_name(self.certificate.subject)
             .public_key(key)
-            .serial_number(x509.random_serial_number())
+            .serial_number(serial)
             .not_valid_before(begins)
             .not_valid_after(min(ends, self.certificate.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -223,21 +235,34 @@ class Authority:
     def ensure_server(self, folder: Path, names: Sequence[str]) -> None:
         """`server.key` (mode 0600) and `server.crt` in `folder`, and `ca.crt` beside them; renewed when they
         are near their end or the names change."""
-        key_file, certificate_file = folder / "server.key", folder / "server.crt"
+        wanted = x509.SubjectAlternativeName([_general_name(name) for name in names])
+        self._ensure(folder, "server", wanted, lambda key: self.sign_server(key, names))
+
+    def ensure_service(self, folder: Path, service: str) -> None:
+        """`client.key` (mode 0600) and `client.crt` of a service in `folder`, and `ca.crt` beside them;
+        renewed when they are near their end."""
+        self._ensure(folder, "client", None, lambda key: self.sign_service(key, service))
+
+    def _ensure(
+        self,
+        folder: Path,
+        name: str,
+        wanted: x509.SubjectAlternativeName | None,
+        sign: Callable[[_PublicKey], x509.Certificate],
+    ) -> None:
+        key_file, certificate_file = folder / f"{name}.key", folder / f"{name}.crt"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "ca.crt").write_bytes(self.pem)
         if key_file.exists() and certificate_file.exists():
             there = x509.load_pem_x509_certificate(certificate_file.read_bytes())
             left = there.not_valid_after_utc - datetime.now(UTC)
-            found = there.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            wanted = x509.SubjectAlternativeName([_general_name(name) for name in names])
             ours = there.issuer == self.certificate.subject and _is_signed_by(there, self.certificate)
-            if ours and left > timedelta(days=RENEW_SERVER_DAYS) and found == wanted:
+            if ours and left > timedelta(days=RENEW_SERVER_DAYS) and _names(there) == wanted:
                 return
         key = make_key()
         key_file.unlink(missing_ok=True)
         _write_once(key_file, key_pem(key))
-        certificate_file.write_bytes(certificate_pem(self.sign_server(key.public_key(), names)))
+        certificate_file.write_bytes(certificate_pem(sign(key.public_key())))
 
     def _identifier(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
@@ -268,6 +293,13 @@ def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     )
 
 
+def _names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+
+
 def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     with suppress(InvalidSignature, ValueError, TypeError):
         certificate.verify_directly_issued_by(issuer)
@@ -275,8 +307,11 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
     return False
 
 
-def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+def _name(common: str, serial: int | None = None) -> x509.Name:
+    parts = [x509.NameAttribute(NameOID.COMMON_NAME, common)]
+    if serial is not None:
+        parts.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:040x}"))
+    return x509.Name(parts)
 
 
 def _general_name(name: str) -> x509.GeneralName:
