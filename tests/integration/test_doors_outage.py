@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from qilu.verify import verify
 from qilu_contract.catalogue.places import city_of
 from qilu_contract.wire.sparkplug import decode
 from qilu_devices.doors import journal
+from qilu_devices.doors.opcua.certificates import Pki
+from qilu_devices.doors.opcua.reader import URI as CLIENT_URI
+from qilu_devices.doors.opcua.server import URI as SERVER_URI
 from qilu_devices.doors.opcua.server import OpcuaDoor
 from qilu_devices.doors.serving import serve
 from qilu_devices.run.config import RunConfig
@@ -80,6 +84,13 @@ def listener(broker: Any) -> Iterator[list[tuple[int, bool]]]:
     paho_clients.close(client)
 
 
+async def trust_each_other(server: Path, client: Path) -> None:
+    for folder, uri in ((server, SERVER_URI), (client, CLIENT_URI)):
+        await Pki(folder).prepare(uri, socket.gethostname())
+    for own, other in ((server, client), (client, server)):
+        (other / "trusted" / "peer.der").write_bytes((own / "own" / "certificate.der").read_bytes())
+
+
 async def test_readings_survive_a_killed_broker_and_a_killed_edge_node(
     settings: Settings,
     platform: FakePlatform,
@@ -96,15 +107,15 @@ async def test_readings_survive_a_killed_broker_and_a_killed_edge_node(
     enterprise = fleet[0].enterprise
     units = "".join(f"  - {{unit: {unit.id}, class: {unit.class_name}}}\n" for unit in fleet)
     (tmp_path / "edge.yaml").write_text(
-        f'enterprise: {enterprise.id}\ncounty: "{enterprise.county}"\nopcua: {url}\ninsecure: true\n'
-        f"units:\n{units}"
+        f'enterprise: {enterprise.id}\ncounty: "{enterprise.county}"\nopcua: {url}\nunits:\n{units}'
     )
     for unit in fleet:
         platform.register(unit.id, unit.class_name, enterprise.id, enterprise.county)
         platform.units[unit.id] |= {"city": city_of(enterprise.county), "industry": enterprise.industry}
     edge = EdgeProcess(tmp_path / "edge.yaml", mosquitto.url, tmp_path / "edge")
     stop, listening = asyncio.Event(), asyncio.Event()
-    door = OpcuaDoor(url, tmp_path / "pki", insecure=True)
+    door = OpcuaDoor(url, tmp_path / "pki")
+    await trust_each_other(tmp_path / "pki", tmp_path / "edge" / "pki")
     settings = settings.model_copy(update={"host_id": "qilu"})
     async with open_store(settings.store) as store, GatewayService(settings, store=store) as gateway:
         serving = asyncio.create_task(

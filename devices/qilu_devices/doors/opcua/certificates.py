@@ -68,7 +68,7 @@ class Pki:
                 raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
             store = TrustStore([self._trusted], [])
             await store.load()  # at each log-in: a certificate is admitted without a restart
-            options = CertificateValidatorOptions.TRUSTED_VALIDATION | CertificateValidatorOptions.PEER_CLIENT
+            options = CertificateValidatorOptions.TRUSTED_VALIDATION | self._peer
             await CertificateValidator(options, store).validate(certificate, peer)
         except ServiceError:
             self._keep(certificate)

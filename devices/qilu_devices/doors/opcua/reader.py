@@ -84,6 +84,10 @@ class OpcuaReader:
                 raise ReadError("the server has closed the subscription")
         except (ua.UaError, OSError, TimeoutError) as error:
             raise ReadError(f"{str(error) or type(error).__name__}") from error
+        except AssertionError as error:  # of the library, when a server closes the secure channel
+            raise ReadError(
+                f"the server closed the connection: it may not trust {self._pki.certificate}"
+            ) from error
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
