@@ -120,6 +120,7 @@ class Meter:
     """None without `--also`."""
     batch_size: Callable[[], int] = lambda: 0
     shared_groups: Callable[[], int] = lambda: 0
+    waiting_for_birth: Callable[[], int] = lambda: 0
     _history_age_ms: float = 0.0
     _lags_ms: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_LAGS))
     _before: tuple[float, int, int] = field(default_factory=lambda: (time.monotonic(), 0, 0))
@@ -240,6 +241,10 @@ class _Exporter(Collector):
             "unaccounted": (
                 "accepted - stored - spooled - dead_lettered - corrupt - in_flight, in readings: always 0",
                 counters.unaccounted,
+            ),
+            "waiting_for_birth": (
+                "Messages that are held until their birth arrives",
+                self._meter.waiting_for_birth(),
             ),
             "shared_groups": ("Counties that another gateway has, too", self._meter.shared_groups()),
             "history_age_seconds": (

@@ -38,11 +38,19 @@ STOP_S = 3.0
 class GatewayService:
     """The gateway. Start and stop it with `async with`, or `await run()` and call `stop()`."""
 
-    def __init__(self, settings: Settings, *, store: Store | None = None, api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store | None = None,
+        api_key: str | None = None,
+        inherited: bool = False,
+    ) -> None:
         """A given `store` must be open, and is not closed; otherwise settings.store is opened. The API key is
-        QILU_API_KEY(_FILE) unless given. Raises ConfigError.
+        QILU_API_KEY(_FILE) unless given. `inherited`: another gateway has served this shard since the state
+        directory was used, so the births in it are out of date. Raises ConfigError.
         """
-        self._settings, self._store = settings, store
+        self._settings, self._store, self._inherited = settings, store, inherited
         self._api_key = api_key if api_key is not None else secret("QILU_API_KEY")
         self._broker = BrokerAddress.from_url(settings.broker)
         if store is None and not settings.store:
@@ -204,7 +212,13 @@ class GatewayService:
 
     async def _put_together(self, stack: AsyncExitStack) -> Wired:
         self._wired = await put_together(
-            stack, self._settings, self._health, self._broker, store=self._store, api_key=self._api_key
+            stack,
+            self._settings,
+            self._health,
+            self._broker,
+            store=self._store,
+            api_key=self._api_key,
+            inherited=self._inherited,
         )
         return self._wired
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -43,6 +44,8 @@ ANSWER_S = 8.0
 Together with the interval it is shorter than a lease."""
 LEASE_S = 20.0
 """Longer than a lease: a shard that is still taken then belongs to a gateway that works."""
+IN_USE_S = 10.0
+"""Shorter than a lease."""
 FAREWELL_S = 1.0
 NAME_FILE = "gateway-name"
 _METRIC = re.compile(rb"^(\w+)(?:\{(.*)\})? (\S+)$")
@@ -66,6 +69,12 @@ def _shards_in(state: Path, of: int) -> set[int]:
     return {int(match[1]) for match in found if match is not None}
 
 
+def _is_in_use(state: Path) -> bool:
+    """Whether a state directory was written to so recently that the lease of its shard has not ended."""
+    newest_s = max((file.stat().st_mtime for file in state.glob("*") if file.exists()), default=0.0)
+    return time.time() - newest_s < IN_USE_S
+
+
 class Sharing:
     """Runs a service for each shard that the platform assigns; `stop` ends it."""
 
@@ -84,6 +93,8 @@ class Sharing:
         self._services: dict[int, GatewayService] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
         self._leaving: dict[int, asyncio.Task[None]] = {}
+        self._inherited = set[int]()
+        """Shards whose births another gateway has received since this one served them."""
         self._stopping = asyncio.Event()
         self._left = set[int]() if fixed else _shards_in(settings.state, of) & set(wanted)
         """Shards that other gateways may serve now, with readings in the spool of this one."""
@@ -138,6 +149,7 @@ class Sharing:
             if not self._unanswered and not self._fixed:
                 log.warning("the platform assigns no shards", reason=str(error) or "no answer in time")
             self._unanswered = str(error) or "no answer in time"
+            self._doubt_births()
             # Another gateway gets no lease meanwhile, and the broker gives a session to one gateway only.
             if self._fixed and not self._running:
                 self._serve(self._wanted)
@@ -147,6 +159,9 @@ class Sharing:
             self._give_way(shares)
             return
         self._asked_s = None
+        self._inherited |= set(shares.inherited)
+        for shard in self._inherited & self._services.keys() if not self._fixed else ():
+            self._services[shard].stop()  # it had lost the lease without noticing; it starts again
         self._serve([shard for shard in shares.shards if shard not in self._running])
         for shard in self.shards:
             # A spool that cannot be emptied stays with its shard.
@@ -154,6 +169,12 @@ class Sharing:
             if not stays and shard not in self._leaving:
                 self._leaving[shard] = asyncio.create_task(self._hand_over(shard), name=f"hand over {shard}")
         self._empty()
+
+    def _doubt_births(self) -> None:
+        """The answer that was lost may have been the one that says which shards are inherited."""
+        if not self._fixed:
+            idle = (shard for shard in self._wanted if shard not in self._running)
+            self._inherited.update(shard for shard in idle if not _is_in_use(self._settings_of(shard).state))
 
     def _empty(self) -> None:
         """Ship what is left of shards that others serve, one after the other."""
@@ -181,7 +202,10 @@ class Sharing:
                 self._emptying[shard][0].stop()
                 continue
             self._left.discard(shard)
-            service = self._services[shard] = GatewayService(self._settings_of(shard))
+            inherited = shard in self._inherited
+            self._inherited.discard(shard)
+            service = GatewayService(self._settings_of(shard), inherited=inherited)
+            self._services[shard] = service
             self._running[shard] = asyncio.create_task(service.run(), name=f"shard {shard}")
             if not self._fixed:
                 log.info("serving a shard", shard=f"{shard}/{self._of}")
@@ -227,6 +251,7 @@ class Sharing:
                 raise error
             if error is not None:
                 failed = True
+                self._inherited.add(shard)  # another gateway may have taken the session
                 log.error("a shard ended", shard=f"{shard}/{self._of}", error=str(error))
             elif self._fixed:
                 self._stopping.set()

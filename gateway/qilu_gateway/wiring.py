@@ -110,8 +110,10 @@ async def put_together(
     *,
     store: Store | None,
     api_key: str | None,
+    inherited: bool,
 ) -> Wired:
-    """Open all parts on `stack`, as soon as the disk allows it. Raises ConfigError, health.Stopped."""
+    """Open all parts on `stack`, as soon as the disk allows it. `inherited`: see `GatewayService`. Raises
+    ConfigError, health.Stopped."""
     app = health.app = Starlette(routes=health.routes())
     server = HttpServer(app, settings.http_host, settings.http_port, MAX_CONNECTIONS)
     health.server = await stack.enter_async_context(server)
@@ -125,7 +127,10 @@ async def put_together(
     units = Units()
     admission, born = Admission(platform, units), Births(state, units)
     await when_possible(lambda: state.write(births_upgrade.upgrade))
+    if inherited:
+        await when_possible(lambda: state.write(births_upgrade.forget))
     intake, batcher = await _read(settings, health, connected, admission, born, state)
+    meter.waiting_for_birth = lambda: intake.unborn.messages
     writer = Writer(batcher, gate, spool, state, control.clock)
     shipping = Outbox(state, platform, meter.count_first_readings)
     reports = Reports(units, born, shipping)
@@ -154,6 +159,7 @@ async def put_together(
     tasks = {
         **connections.parts(intake.take, control.hear_clock),
         "released": intake.release(),
+        "given-up": intake.give_up(),
         "writer": writer.run(units, settlement.settle),
         "shipper": shipper.run(),
         "admission": admission.run(),
@@ -262,7 +268,7 @@ async def _read(
         plain,
         health.in_flight,
         batcher,
-        connections.window + settings.batch_size,
+        connections.windows,
     )
     return intake, batcher
 

@@ -33,6 +33,7 @@ from qilu_contract.errors import ConfigError, Reason
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_gateway import statefile
+from qilu_gateway.read import unborn
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
 from qilu_gateway.settle import dead_letters
@@ -132,7 +133,7 @@ async def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(
         (*telemetry("m1", {"ts": "now", "power_in": 1.0}), Reason.BAD_TIMESTAMP, 1),
         (*telemetry("m1", {"ts": soon_ms, "power_in": 1.0}), Reason.BAD_TIMESTAMP, 1),
         (sparkplug_topic, no_time, Reason.BAD_TIMESTAMP, 1),
-        (*data("m1", 0, 1.0), Reason.NO_BIRTH, 1),
+        (*data("nobody", 0, 1.0), Reason.NO_BIRTH, 1),
     ]
     # One list with good and bad readings: each is judged by itself.
     mixed = [motor(0), {"ts": START_MS, "smell": 1}, "reading", motor(1)]
@@ -226,20 +227,45 @@ async def test_what_dies_is_stale_at_the_platform_until_it_is_heard_of_again(
         assert gateway.counters.dead_lettered == 0
 
 
-async def test_data_without_a_birth_asks_for_one_rebirth(
+async def test_data_without_a_birth_asks_for_one_rebirth_and_waits_for_it(
     settings: Settings, platform: FakePlatform, publisher: Publisher
 ) -> None:
+    platform.register("m1")
+    platform.register("m2")
+    async with online(settings) as gateway:
+        for second in range(20):
+            publisher.send(*data("m1", second, 1.0 + second, seq=second))
+        publisher.send(*telemetry("m2", motor()))
+        await eventually(lambda: gateway.counters.stored == 1, "other messages are stored")
+        await eventually(lambda: publisher.commands, "a command to the edge node")
+        assert gateway.counters.accepted == 1
+        text = (await get(gateway, "/metrics")).text
+        assert "qilu_gateway_waiting_for_birth 20.0" in text
+    assert letters(settings) == {}
+    async with online(settings) as gateway:  # none of it was acknowledged, nor what came after it
+        await eventually(lambda: len(publisher.commands) == 2, "another request")
+        publisher.send(*birth("m1", 20))
+        publisher.send(*data("m1", 21, 2.0))
+        await eventually(lambda: gateway.counters.stored == 1 + 22, "birth and data stored")
+        assert gateway.counters.rebirth_requests == 1
+    assert publisher.commands == [topics.sparkplug("NCMD", COUNTY, ENTERPRISE)] * 2
+    assert letters(settings) == {}
+    async with open_store(settings.store) as store:
+        found = await store.series("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 20_000)
+        assert [row.values["power_in"] for row in found] == [1.0 + second for second in range(20)]
+
+
+async def test_data_whose_birth_never_comes_is_a_dead_letter_in_the_end(
+    settings: Settings, platform: FakePlatform, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unborn, "WAIT_S", 0.1)
     platform.register("m1")
     async with online(settings) as gateway:
         for second in range(20):
             publisher.send(*data("m1", second, 1.0, seq=second))
         await eventually(lambda: gateway.counters.dead_lettered == 20, "dead letters")
-        await eventually(lambda: publisher.commands, "a command to the edge node")
         publisher.send(*birth("m1", 20))
-        publisher.send(*data("m1", 21, 2.0))
-        await eventually(lambda: gateway.counters.stored == 2, "birth and data stored")
-        assert gateway.counters.rebirth_requests == 1
-    assert publisher.commands == [topics.sparkplug("NCMD", COUNTY, ENTERPRISE)]
+        await eventually(lambda: gateway.counters.stored == 1, "the birth is stored")
     assert letters(settings) == {Reason.NO_BIRTH: 20}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from cut_wire import Wire
 from gateway_world import START_MS, Publisher, eventually, eventually_async, has, motor
 from pydantic import SecretStr
 from qilu.verify import verify
@@ -63,13 +64,18 @@ class Pool:
 
     def ask(self, gateway: str, *, wanted: range | list[int] = range(1, 9), fixed: bool = False) -> list[int]:
         """The gateway hands over at once what it no longer serves."""
+        return self.share(gateway, wanted, fixed=fixed).shards
+
+    def share(
+        self, gateway: str, wanted: range | list[int] = range(1, 9), *, fixed: bool = False
+    ) -> leases.Shared:
         asked = ShardsIn(
             pool="qilu/8", gateway=gateway, wanted=list(wanted), held=self.held.get(gateway, []), fixed=fixed
         )
         with self._engine.begin() as connection:
             found = leases.share(connection, asked)
         self.held[gateway] = found.shards
-        return found.shards
+        return found
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -106,6 +112,25 @@ def test_gateways_have_equally_many_shards_and_no_shard_has_two(pool: Pool) -> N
         pool.ask("b")
         pool.ask("c")
     assert sorted(pool.held["b"] + pool.held["c"]) == [*range(1, 9)]
+
+
+def test_a_gateway_learns_which_of_its_shards_another_one_served_last(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pool.share("a", [1, 2]).inherited == []
+    assert pool.share("a", [1, 2]).inherited == []
+    pool.held["a"] = []
+    pool.ask("a", wanted=[])
+    assert pool.share("a", [1, 2]) == ([1, 2], [], [])  # nobody had them meanwhile
+    pool.held["a"] = []
+    pool.ask("a", wanted=[])
+    assert pool.share("b", [1, 2]) == ([1, 2], [], [1, 2])
+    start_ms = pool.now_ms()
+    for step in range(1, 7):  # its leases end
+        pool.at(monkeypatch, start_ms + step * 3000)
+        pool.ask("c", wanted=[4], fixed=True)
+    assert pool.share("a", [1, 2]) == ([1, 2], [], [1, 2])
+    assert pool.share("a", [1, 2]) == ([1, 2], [], [])
 
 
 def test_the_gateways_of_two_cells_do_not_share(pool: Pool) -> None:
@@ -404,8 +429,69 @@ async def test_gateways_come_and_go_while_readings_arrive(
     engine.dispose()
 
 
-def letters_in(folder: Path) -> Iterator[int]:
-    """Dead letters of units that are not registered, in each shard's state directory."""
+async def test_gateways_that_take_shards_from_each_other_lose_and_alter_nothing(
+    mosquitto: Any, influxdb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that the platform does not hear loses its leases while it serves, as on a starved machine.
+    The other one takes its sessions over, and knows none of the births. Then the other way round, with births
+    of earlier in the state directory."""
+    monkeypatch.setattr(leases, "LEASE_MS", 1000)
+    monkeypatch.setattr(sharing, "ASK_S", 0.2)
+    mosquitto.start()
+    async with served(tmp_path, monkeypatch) as platform:
+        wires = [Wire(int(platform.url.rpartition(":")[2])) for _ in range(2)]
+        gateways = [
+            shared(number, tmp_path, mosquitto.url, influxdb.url, f"http://127.0.0.1:{wire.port}")
+            for number, wire in enumerate(wires)
+        ]
+        tasks = [asyncio.create_task(gateway.run()) for gateway in gateways]
+        await eventually(
+            lambda: (
+                sorted(gateways[0].shards + gateways[1].shards) == [1, 2]
+                and all(each.online for each in services(gateways))
+            ),
+            "each has one",
+        )
+        ending = asyncio.Event()
+        config = RunConfig(
+            broker=mosquitto.url,
+            scenario=load_scenario(),
+            platform=platform.url,
+            units=UNITS,
+            speed=20.0,
+            gateways=2,
+            start_ms=START_MS,
+            state=tmp_path / "devices",
+        )
+        running = asyncio.create_task(run(config, stop=ending))
+
+        def stored() -> int:
+            return sum(each.counters.stored for each in services(gateways))
+
+        await eventually(lambda: stored() > UNITS, "readings of all")
+        for wire, other, winner in ((*wires, gateways[1]), (*wires[::-1], gateways[0])):
+            wire.cut()
+            other.mend()
+            await eventually(lambda winner=winner: winner.shards == [1, 2], "taken")
+            taken = stored()
+            await eventually(lambda taken=taken: stored() > taken + UNITS, "its readings are stored")
+        ending.set()
+        report = await running
+        await eventually(lambda: all(each.counters.in_flight == 0 for each in services(gateways)), "settled")
+        for gateway in gateways:
+            gateway.stop()
+        await asyncio.gather(*tasks)
+        for wire in wires:
+            wire.close()
+    assert report.readings_acked > 3 * UNITS
+    assert list(letters_in(tmp_path, Reason.NO_BIRTH)) == [0, 0, 0, 0]
+    async with open_store(influxdb.url) as store:
+        total = (await verify(load_manifest(tmp_path / "devices"), store)).total
+    assert total.good, total
+
+
+def letters_in(folder: Path, reason: Reason = Reason.UNKNOWN_UNIT) -> Iterator[int]:
+    """Dead letters with this reason in each shard's state directory."""
     for file in folder.glob(f"gateway*/shard-*/{FILE_NAME}"):
         with dead_letters.open_for_reading(file) as connection:
-            yield dead_letters.count_readings(connection).get(Reason.UNKNOWN_UNIT, 0)
+            yield dead_letters.count_readings(connection).get(reason, 0)

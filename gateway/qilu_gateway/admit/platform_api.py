@@ -63,10 +63,12 @@ class Barred(msgspec.Struct, frozen=True):
 
 
 class Shares(msgspec.Struct, frozen=True):
-    """Shards that this gateway serves, and wanted ones that another gateway has."""
+    """Shards that this gateway serves, and wanted ones that another gateway has. `inherited`: those of
+    `shards` that another gateway served last; an older platform does not say so."""
 
     shards: list[int]
     taken: list[int]
+    inherited: list[int] = []
 
 
 class _FirstReadings(msgspec.Struct):

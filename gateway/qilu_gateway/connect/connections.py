@@ -52,7 +52,9 @@ class Connections:
         self.ousted: ConfigError | None = None
         # Two batches being written, one being read and one being acknowledged; small batches get a window
         # that a round trip does not exhaust.
-        self.window = min(max(4 * settings.batch_size, 1000), 65_535)
+        window = min(max(4 * settings.batch_size, 1000), 65_535)
+        self.windows = {0: window, HISTORY: min(settings.batch_size, 65_535)}
+        """The receive maximum by lane."""
         # With a client certificate the broker uses its name as the client id, so only one session is
         # possible.
         self._alone = "QILU_MQTT_CERTIFICATE_FILE" in os.environ
@@ -62,7 +64,7 @@ class Connections:
         self.main = Session(
             broker,
             f"qilu-gateway-{host}",
-            window=self.window,
+            window=window,
             will=None if self._strict else will(host),
             filters=own + (of_history if self._alone else ()),
             stamp=wall_ms if self._strict else timestamps.next,
@@ -70,7 +72,7 @@ class Connections:
         self._history = Session(
             broker,
             f"qilu-gateway-{host}-history",
-            window=min(settings.batch_size, 65_535),
+            window=self.windows[HISTORY],
             will=None,
             filters=of_history,
         )
@@ -85,10 +87,11 @@ class Connections:
         self.speaker = self.main
         """The session that publishes STATE for the host."""
         if self._strict:
+            self.windows[HOST] = window
             self.speaker = Session(
                 broker,
                 f"qilu-host-{host}",
-                window=self.window,
+                window=window,
                 will=will(host),
                 filters=[topic for topic in own if topic.startswith(topics.NAMESPACE)],
                 persistent=False,

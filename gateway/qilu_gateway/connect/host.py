@@ -31,6 +31,9 @@ CHECK_EVERY_S = 0.1
 REPEAT_S = 3.0
 """Interval at which STATE is published again. Not every broker delivers retained messages: RabbitMQ keeps
 them on one node, and delivers them under another topic."""
+SETTLING_S = 10.0
+"""Time after the start in which a platform that has not answered yet is no reason for STATE offline: edge
+nodes would end their connections, although another gateway served them until now."""
 AHEAD_MS = 60_000
 """Timestamps further ahead of the wall clock than this are reported in /healthz; normal clock drift is
 smaller."""
@@ -97,6 +100,7 @@ class HostState:
     async def run(self) -> None:
         """Publish STATE whenever it changes, on every new connection and every REPEAT_S, until the final one
         is published."""
+        settled_s = time.monotonic() + SETTLING_S
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
             if self._leaving:  # the final STATE has been published: do not reconnect
@@ -114,6 +118,8 @@ class HostState:
             if not changed and time.monotonic() < self._said_s + REPEAT_S:
                 continue
             if troubles and self._birth_first and not born:
+                continue
+            if troubles == ["platform"] and self._said is None and time.monotonic() < settled_s:
                 continue
             if await self._say(not troubles) and changed:
                 log.info("host online" if self.online else "host offline", troubles=troubles)

@@ -20,6 +20,7 @@ class Arrival:
     __slots__ = (
         "acknowledged",
         "again",
+        "before",
         "bytes",
         "counts",
         "durable",
@@ -29,6 +30,7 @@ class Arrival:
         "messages",
         "number",
         "received_s",
+        "unborn",
         "unsettled",
     )  # fmt: skip
 
@@ -43,6 +45,10 @@ class Arrival:
         """Readings of each message, good and bad."""
         self.unsettled = len(messages)
         """Number of messages that are not durable yet."""
+        self.before = 0
+        """Number of messages that had arrived on its lane before."""
+        self.unborn = 0
+        """Number of them that wait for a birth."""
         self.durable = np.zeros(len(messages), dtype=bool)
         self.acknowledged = np.zeros(len(messages), dtype=bool)
         self.again: dict[int, tuple[int, int]] = {}
@@ -106,6 +112,8 @@ class Window:
     def __init__(self, size: int) -> None:
         self._size = size
         self._arrivals: deque[Arrival] = deque()
+        self._late: list[Arrival] = []
+        """Older ones with messages that still wait, for the platform or a birth."""
         self._messages = 0
         self._epochs: dict[int, int] = {}
         self._index: dict[tuple[bytes, int], Known] = {}
@@ -118,7 +126,10 @@ class Window:
         self._messages += len(arrival.messages)
         self._seen += len(arrival.messages)
         while self._messages - len(self._arrivals[0].messages) > 2 * self._size:
-            self._messages -= len(self._arrivals.popleft().messages)
+            left = self._arrivals.popleft()
+            self._messages -= len(left.messages)
+            if left.unsettled:
+                self._late = [each for each in (*self._late, left) if each.unsettled]
         if self._index and self._seen > self._index_until:
             self._index = {}
 
@@ -143,7 +154,7 @@ class Window:
         return found
 
     def _build(self) -> None:
-        for arrival in self._arrivals:
+        for arrival in (*self._late, *self._arrivals):
             messages = arrival.messages
             for place, topic in enumerate(messages.topics):
                 if messages.mids[place] and not messages.flags[place] & RETAINED:

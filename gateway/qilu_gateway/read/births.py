@@ -254,6 +254,14 @@ class Births:
         durable.layouts[born.rows], durable.firsts[born.rows] = born.layouts, born.firsts
         durable.sessions[born.rows] = born.sessions
 
+    def keys(self, born: BornRows) -> list[Key]:
+        before = HISTORY if born.history else ""
+        owners = self._units.owners(born.rows)
+        return [
+            (before + county, node, device)
+            for (county, node), device in zip(owners, self._units.ids(born.rows), strict=True)
+        ]
+
     def unsaved_units(self) -> set[str]:
         """Units with a birth that is not durable yet."""
         return {device for _, _, device in self._unsaved if device}
@@ -376,15 +384,13 @@ class Births:
         return "/".join(table.key), id_, table.first, table.session, table.redefined_ms
 
     def _rows(self, born: BornRows, used: dict[int, Layout]) -> Iterator[tuple[object, ...]]:
-        before = HISTORY if born.history else ""
         ids = self.layouts.ids
         used.update({ids[number]: self.layouts[number] for number in set(born.layouts.tolist())})
-        for (county, node), device, layout, first, session in zip(
-            self._units.owners(born.rows),
-            self._units.ids(born.rows),
+        for key, layout, first, session in zip(
+            self.keys(born),
             born.layouts.tolist(),
             born.firsts.tolist(),
             born.sessions.tolist(),
             strict=True,
         ):
-            yield f"{before}{county}/{node}/{device}", ids[layout], first, session, 0
+            yield "/".join(key), ids[layout], first, session, 0

@@ -1,4 +1,5 @@
-"""Upgrades birth tables that earlier versions wrote to the state file, and removes unused layouts."""
+"""Prepares birth tables in the state file before they are read: upgrades those of earlier versions, removes
+unused layouts, and forgets births that are out of date."""
 
 from __future__ import annotations
 
@@ -36,3 +37,9 @@ def upgrade(connection: sqlite3.Connection) -> None:
     [count] = connection.execute("SELECT count(*) FROM layouts").fetchone()
     if count > layouts.MAX_LAYOUTS:
         connection.execute("DELETE FROM layouts WHERE id NOT IN (SELECT layout FROM born)")
+
+
+def forget(connection: sqlite3.Connection) -> None:
+    """Delete all births and sessions: another gateway has received others since."""
+    connection.execute("DELETE FROM born")
+    connection.execute("DELETE FROM sessions")

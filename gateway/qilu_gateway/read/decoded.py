@@ -22,6 +22,10 @@ class Delivery(NamedTuple):
     past_ms: int | None
     lane: int
     followed: bool
+    may_wait: bool = False
+    """Whether data whose birth is unknown may wait for it, instead of being refused."""
+    refusal: str = ""
+    """Why data that has waited for its birth is refused now; empty: decode it."""
 
     @property
     def present(self) -> bool:
@@ -61,6 +65,8 @@ class Decoded(msgspec.Struct):
     """Mark: the edge node requests an answer when the gateway reaches this message."""
     rebirth: bool = False
     """The aliases are unknown: a rebirth must be requested."""
+    unborn: bool = False
+    """It cannot be decoded before the birth that is requested, and has to wait for it."""
 
     def remark(self, kind: Remark, detail: str) -> None:
         first, count = self.remarks.get(kind, (detail, 0))

@@ -41,6 +41,8 @@ class Decoder:
         lane: int = 0,
         receipt: Callable[[], int] | None = None,
         followed: bool = False,
+        may_wait: bool = False,
+        refusal: str = "",
     ) -> Decoded:
         """Decode a message. A message that cannot be decoded is returned as one refused reading.
 
@@ -50,8 +52,10 @@ class Decoder:
         replayed one sets no clock. `lane`: the session on which it came. Order holds within one lane only, so
         the death of a node counts on the lane on which its birth came. `receipt` is called for the time of
         receipt when a reading has no timestamp. `followed`: its sequence number has been checked already.
+        `may_wait`: data whose birth is unknown comes back as `unborn` instead of being refused. `refusal`:
+        why data that has waited for its birth is refused now.
         """
-        delivery = Delivery(dup, retained, past_ms, lane, followed)
+        delivery = Delivery(dup, retained, past_ms, lane, followed, may_wait, refusal)
         decoded = Decoded()
         try:
             parsed = _identify(decoded, topic)

@@ -52,10 +52,14 @@ class InFlight:
         await self.progress.wait()
 
     def oldest_s(self) -> float:
-        """Age of the oldest message in flight."""
+        """Age of the oldest message in flight, except those that wait for a birth."""
         while self._arrivals and not self._arrivals[0].unsettled:
             self._arrivals.popleft()
-        return time.monotonic() - self._arrivals[0].received_s if self._arrivals else 0.0
+        if self._arrivals and self._arrivals[0].unborn:  # settled ones behind it must not pile up
+            self._arrivals = deque([arrival for arrival in self._arrivals if arrival.unsettled])
+        busy = (arrival for arrival in self._arrivals if arrival.unsettled > arrival.unborn)
+        oldest = next(busy, None)
+        return time.monotonic() - oldest.received_s if oldest is not None else 0.0
 
 
 class InFlightMessage(msgspec.Struct, eq=False):
@@ -76,6 +80,8 @@ class InFlightMessage(msgspec.Struct, eq=False):
     death: bool = False
     sessions: list[SessionRow] = []
     """Change to its edge node or device; made durable with it."""
+    unborn: bool = False
+    """It was not decoded, because it has to wait for its birth."""
     retained: bool = False
     history: bool = False
     arrival: Arrival | None = None
@@ -121,6 +127,7 @@ class InFlightMessage(msgspec.Struct, eq=False):
             remarks=decoded.remarks,
             ended=ended,
             history=decoded.history,
+            unborn=decoded.unborn,
         )
         for bad in decoded.refused:
             message.refuse(bad)

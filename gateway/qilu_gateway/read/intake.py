@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 from qilu_common.mqtt.messages import DUP, Messages
 from qilu_contract.errors import Reason
@@ -17,10 +18,12 @@ from qilu_gateway.read.columnar import Reader
 from qilu_gateway.read.in_flight import InFlight, InFlightMessage
 from qilu_gateway.read.plain import PlainReader, when_readable
 from qilu_gateway.read.reads import Found, Read
+from qilu_gateway.read.unborn import Freed, Unborn
 from qilu_gateway.read.waiting import Waiting
 
 MAX_HELD_BYTES = 256 * 1024 * 1024
 """Maximum bytes of payloads in flight; at this bound intake waits (backpressure)."""
+LOOK_EVERY_S = 1.0
 AT_ONCE = 256
 """Messages decoded one at a time per turn of the event loop: some milliseconds of work."""
 Item = InFlightMessage | Read
@@ -28,7 +31,7 @@ Item = InFlightMessage | Read
 
 class Intake:
     """First stage of the pipeline. `take` is called with messages in the order of arrival and processes them
-    in that order, except those of units that wait for the platform."""
+    in that order, except those that wait for the platform's answer about their unit, or for their birth."""
 
     def __init__(
         self,
@@ -38,14 +41,17 @@ class Intake:
         plain: PlainReader,
         in_flight: InFlight,
         batcher: Batcher[Item],
-        window: int,
+        windows: Mapping[int, int],
     ) -> None:
-        """`window`: maximum number of messages that the broker may redeliver."""
+        """`windows`: the receive maximum of each lane: how many of its messages the broker may redeliver."""
         self._sessions, self._admission = sessions, admission
         self._reader, self._plain = reader, plain
         self._in_flight, self._batcher = in_flight, batcher
-        self._window = Window(window)
-        self._waiting = Waiting(admission, plain, in_flight)
+        self._window = Window(sum(windows.values()))
+        self._waiting = Waiting(admission, plain, in_flight, self._heed)
+        self.unborn = Unborn(plain.births, windows)
+        self._freed: list[InFlightMessage] = []
+        """Messages that no longer wait for their birth, decoded."""
         self._turn = asyncio.Lock()
 
     async def take(self, messages: Messages, epoch: int, lane: int = 0) -> None:
@@ -67,9 +73,11 @@ class Intake:
             self._window.add(arrival)
         async with self._turn:
             self._in_flight.begin(arrival)
+            await self._decode_freed(self.unborn.heard(arrival))
             await self._release(self._admission.pop_answers())
             if self._waiting.messages:
                 await self._waiting.make_way(unit_topics.born_or_dead(arrival.messages.topics))
+            await self._begin_freed()
             await self._read(arrival, None)
 
     async def replay(self, topic: str, payload: bytes, past_ms: int) -> frozenset[Reason]:
@@ -89,10 +97,20 @@ class Intake:
             async with self._turn:
                 await self._release(self._admission.pop_answers())
 
+    async def give_up(self) -> None:
+        """Refuse messages that have waited for their birth for too long, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self.unborn.messages:
+                async with self._turn:
+                    await self._decode_freed(self.unborn.overdue(time.monotonic()))
+                    await self._begin_freed()
+
     async def drain(self) -> None:
-        """Wait until all accepted messages are settled, except those that wait for the platform."""
+        """Wait until all accepted messages are settled, except those that wait for the platform or a
+        birth."""
         self._batcher.hurry()
-        while self._in_flight.messages > self._waiting.messages:
+        while self._in_flight.messages > self._waiting.messages + self.unborn.messages:
             await self._in_flight.move()
 
     def _take_again(self, again: dict[int, Known], epoch: int) -> None:
@@ -108,10 +126,14 @@ class Intake:
         found = await self._find(arrival, which, latest_ms, followed)
         if found.leading:
             for place in found.leading:
-                await self._begin(await self._read_one(arrival, place, False))
+                await self._take_one(arrival, place, False)
             leading = frozenset(found.leading)
             rest = [place for place in range(len(arrival.messages)) if place not in leading]
             found = await self._find(arrival, rest, latest_ms, followed)
+        if self.unborn.messages and found.read.born:
+            keys = [key for born in found.read.born for key in self._plain.births.keys(born)]
+            await self._decode_freed(self.unborn.born(keys))
+            await self._begin_freed()
         if found.held:
             self._waiting.hold_all(found.held)
         held_readings = arrival.counts[[each.place for each in found.held]].sum()
@@ -142,9 +164,54 @@ class Intake:
             if sequence is not None and not is_followed:
                 node = self._reader.node(arrival.messages.topics[place])
                 self._plain.follow(sequence.follow_until(node, place) if node is not None else ())
-            await self._begin(await self._read_one(arrival, place, is_followed))
+            await self._take_one(arrival, place, is_followed)
         if sequence is not None:
             self._plain.follow(sequence.follow_all())
+
+    async def _take_one(self, arrival: Arrival, place: int, followed: bool) -> None:
+        message = await self._read_one(arrival, place, followed)
+        continues = await self._heed(message)
+        await self._begin_freed()  # they came before it
+        if continues:
+            await self._begin(message)
+
+    async def _heed(self, message: InFlightMessage) -> bool:
+        """Hold the message if it needs a birth, and decode those that were waiting for this one; returns
+        whether the message continues."""
+        if message.unborn:
+            await self._decode_freed(self._hold(message))
+        elif self.unborn.messages:
+            await self._decode_freed(self.unborn.after(message))
+        return not message.unborn
+
+    def _hold(self, message: InFlightMessage) -> Sequence[Freed]:
+        """Hold a message for its birth, unless it would be refused with it. Returns those that are not
+        held."""
+        assert message.arrival is not None
+        if message.unit is not None:
+            if self._is_refused(message.unit, message.county, message.enterprise):
+                return [Freed(message.arrival, message.place, "")]
+            if self._admission.find(message.unit) is None:
+                self._admission.ask([message.unit])
+        return self.unborn.hold(message)
+
+    def _is_refused(self, unit: str, county: str, enterprise: str) -> bool:
+        """Whether the platform has answered that this is not an enterprise's unit."""
+        admitted = self._admission.find(unit)
+        if admitted is None:
+            return self._admission.is_unknown(unit)
+        return (admitted.tags.county, admitted.tags.enterprise) != (county, enterprise)
+
+    async def _decode_freed(self, freed: Sequence[Freed]) -> None:
+        """At once, before another birth gives the aliases another meaning."""
+        for arrival, place, refusal in freed:
+            message = await self._plain.read(arrival, place, True, may_wait=False, refusal=refusal)
+            self._freed.append(message)
+
+    async def _begin_freed(self) -> None:
+        freed, self._freed = self._freed, []
+        for message in freed:
+            await self._begin(message)
 
     async def _read_one(self, arrival: Arrival, place: int, followed: bool) -> InFlightMessage:
         """Births of its unit that are still held come before it, so they take effect first."""
@@ -166,6 +233,8 @@ class Intake:
         await self._batcher.add(message)
 
     async def _release(self, units: Sequence[str]) -> None:
+        if units and self.unborn.messages:
+            await self._decode_freed(self.unborn.refused(units, self._is_refused))
         undecoded, decoded = await self._waiting.release(units)
         self._reader.learn_all(undecoded)
         for unit, message in decoded:
@@ -180,3 +249,4 @@ class Intake:
             self._in_flight.accept(-int(arrival.counts[places].sum()))
             arrival.counts[places] = 0
             await self._read(arrival, places, followed=True)
+        await self._begin_freed()

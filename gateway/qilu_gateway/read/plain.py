@@ -31,12 +31,14 @@ class PlainReader:
     def __init__(
         self, decoder: Decoder, births: Births, control: Control, receipts: Receipts, in_flight: InFlight
     ) -> None:
-        self._decoder, self._births, self._control = decoder, births, control
+        self._decoder, self.births, self._control = decoder, births, control
         self._receipts, self._in_flight = receipts, in_flight
 
-    async def read(self, arrival: Arrival, place: int, followed: bool) -> InFlightMessage:
+    async def read(
+        self, arrival: Arrival, place: int, followed: bool, *, may_wait: bool = True, refusal: str = ""
+    ) -> InFlightMessage:
         """Decode a message of an arrival and act on its control content. `followed`: its sequence number has
-        been checked already."""
+        been checked already. `may_wait`, `refusal`: see `Decoder.decode`."""
         messages = arrival.messages
         topic = messages.topics[place].decode("utf-8", "replace")
         payload, mid, flags = messages.payloads[place], messages.mids[place], messages.flags[place]
@@ -56,6 +58,8 @@ class PlainReader:
                 lane=arrival.lane,
                 receipt=receive,
                 followed=followed,
+                may_wait=may_wait,
+                refusal=refusal,
             )
         )
         self._control.heed(decoded, payload)
@@ -81,7 +85,7 @@ class PlainReader:
         except BadReading as bad:
             self._refuse(message, bad)
             if message.birth is not None:
-                self._births.forget(message.birth)
+                self.births.forget(message.birth)
                 message.birth = None
             message.death, message.sessions = False, []
             return

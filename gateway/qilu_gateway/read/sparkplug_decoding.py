@@ -66,7 +66,11 @@ class SparkplugDecoder:
             case "DDATA" | "NDATA":
                 if not payload.metrics:
                     raise BadReading(Reason.BAD_PAYLOAD, "a data message without a metric")
+                if delivery.refusal:
+                    raise BadReading(Reason.NO_BIRTH, delivery.refusal)
                 named = self._names(decoded, node, table, topic, payload.metrics, delivery)
+                if decoded.unborn:
+                    return
                 if topic.device is not None:
                     self._group(decoded, topic.device, payload, named)
                 elif strange := [name for name, _ in named if not is_information(name)]:
@@ -130,7 +134,8 @@ class SparkplugDecoder:
         delivery: Delivery,
     ) -> list[tuple[str | None, sparkplug.Metric]]:
         """Each metric with its name. Raises BadReading(no_birth) when an alias is unknown, or may have had
-        another meaning when the message was published."""
+        another meaning when the message was published. When no birth is in use and the message may wait for
+        one, sets `unborn` instead."""
         dup, retained, past_ms = delivery.dup, delivery.retained, delivery.past_ms
         if table is not None and table.ambiguous and dup and past_ms is None:
             raise BadReading(
@@ -158,6 +163,9 @@ class SparkplugDecoder:
                 raise BadReading(
                     Reason.NO_BIRTH, f"{where}: a retained message with aliases, whose birth is unknown"
                 )
+            if (closed or table is None) and delivery.may_wait and delivery.present:
+                decoded.unborn = decoded.rebirth = True
+                return []
             if closed:
                 raise BadReading(Reason.NO_BIRTH, f"{where}: it has died, and no birth came since")
             if address not in (aliases if by_alias else types):

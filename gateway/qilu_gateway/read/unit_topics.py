@@ -22,6 +22,7 @@ _OF_UNIT = re.compile(
 """Matches each line once, with empty groups for any other topic."""
 _BEFORE = re.escape(topics.HISTORY.encode())
 _BIRTH_OR_DEATH = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[ND](?:BIRTH|DEATH)/([^/]+)" % _BEFORE)
+_SPARKPLUG = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/([^/]+)/([^/]+)(?:/([^/]+))?" % _BEFORE)
 _NAMESPACE = topics.NAMESPACE.encode() + b"/"
 _NODE = re.compile(rb"(?:%b)?spBv1\.0/([^/]+)/[^/]+/([^/]+)" % _BEFORE)
 
@@ -87,6 +88,16 @@ def born_or_dead(names: Collection[bytes]) -> set[tuple[str, str]]:
         return set()
     some = (name for name in names if b"BIRTH/" in name or b"DEATH/" in name)
     return {key for name in some if (key := _node(_BIRTH_OR_DEATH, name)) is not None}
+
+
+def sparkplug(name: bytes) -> tuple[str, tuple[str, str, str]] | None:
+    """The type of a Sparkplug message with this topic, and its sender: group, node and device (empty for the
+    node's own). None for other topics."""
+    match = _SPARKPLUG.match(name)
+    if match is None:
+        return None
+    group, type_, node, device = (part.decode("utf-8", "replace") for part in match.groups(b""))
+    return type_, (HISTORY + group if name.startswith(b"qilu/") else group, node, device)
 
 
 def units(names: Collection[bytes]) -> set[str]:

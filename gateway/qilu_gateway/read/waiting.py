@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from qilu_gateway.admit.admission import Admission
 from qilu_gateway.read.in_flight import InFlight, InFlightMessage
@@ -11,8 +11,16 @@ from qilu_gateway.read.reads import Held
 
 
 class Waiting:
-    def __init__(self, admission: Admission, plain: PlainReader, in_flight: InFlight) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        plain: PlainReader,
+        in_flight: InFlight,
+        heed: Callable[[InFlightMessage], Awaitable[bool]],
+    ) -> None:
+        """`heed` is called with each message that is decoded here; returns whether it still waits here."""
         self._admission, self._plain, self._in_flight = admission, plain, in_flight
+        self._heed = heed
         self._by_unit: dict[str, list[InFlightMessage | Held]] = {}
         self.messages = 0
 
@@ -49,27 +57,34 @@ class Waiting:
             if len(some) == len(items):
                 undecoded += some
             else:
-                decoded += [(unit, await self._taken_apart(item)) for item in items]
+                decoded += [(unit, message) for message in await self._taken_apart(items)]
         return undecoded, decoded
 
     async def make_way(self, nodes: set[tuple[str, str]]) -> None:
         """Decode the held messages of these nodes and their units before a birth or death takes effect: they
         belong to the previous birth."""
-        for items in list(self._by_unit.values()) if nodes else ():
-            for place, item in enumerate(items):
-                if isinstance(item, Held) and (item.topic.group, item.topic.enterprise) in nodes:
-                    items[place] = await self._taken_apart(item)
+        for unit, items in list(self._by_unit.items()) if nodes else ():
+            held = [item.topic for item in items if isinstance(item, Held)]
+            if any((topic.group, topic.enterprise) in nodes for topic in held):
+                await self.take_apart(unit)
 
     async def take_apart(self, unit: str) -> None:
         """A message of this unit is to be read one at a time: so is everything of it that came before."""
-        items = self._by_unit.get(unit, [])
-        for place, item in enumerate(items):
-            items[place] = await self._taken_apart(item)
+        items = self._by_unit.get(unit)
+        if items is not None:
+            messages = await self._taken_apart(items)
+            self.messages -= len(items) - len(messages)
+            items[:] = messages
 
-    async def _taken_apart(self, item: InFlightMessage | Held) -> InFlightMessage:
-        if isinstance(item, InFlightMessage):
-            return item
-        self._in_flight.accept(-int(item.arrival.counts[item.place]))
-        message = await self._plain.read(item.arrival, item.place, True)
-        self._in_flight.accept(message.count)
-        return message
+    async def _taken_apart(self, items: Sequence[InFlightMessage | Held]) -> list[InFlightMessage]:
+        messages: list[InFlightMessage] = []
+        for item in items:
+            if isinstance(item, Held):
+                self._in_flight.accept(-int(item.arrival.counts[item.place]))
+                message = await self._plain.read(item.arrival, item.place, True)
+                self._in_flight.accept(message.count)
+                if await self._heed(message):
+                    messages.append(message)
+            else:
+                messages.append(item)
+        return messages

@@ -199,4 +199,4 @@ async def share_shards(runtime: RuntimeDep, _caller: Gateway, body: ShardsIn) ->
     """Which shards of its pool a gateway serves. It asks again every few seconds; one that does not loses
     them. Gateways that share a pool have equally many each, so the answer changes when one comes or goes."""
     found = await runtime.database.write(lambda connection: share(connection, body))
-    return answer({"shards": found.shards, "lease_s": LEASE_MS / 1000, "taken": found.taken})
+    return answer({**found._asdict(), "lease_s": LEASE_MS / 1000})

@@ -308,11 +308,12 @@ class DeathsOut(BaseModel):
 
 
 class ShardsOut(BaseModel):
-    model_config = _example(shards=[1, 2], lease_s=15.0, taken=[])
+    model_config = _example(shards=[1, 2], lease_s=15.0, taken=[], inherited=[2])
 
     shards: list[int] = Field(description="To serve; the gateway hands over all others that it holds.")
     lease_s: float = Field(description="How long they are reserved for it, unless it asks again.")
     taken: list[int] = Field(description="Wanted shards that another gateway has.")
+    inherited: list[int] = Field(description="Those of `shards` that another gateway served last.")
 
 
 # -- files

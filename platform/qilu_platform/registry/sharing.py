@@ -25,6 +25,8 @@ SILENCE_MS = 7_000
 """Gateways ask every 3 s. When none has asked for this time, none could."""
 
 
+ENDED = 0
+"""In place of the time at which a lease ends: it has ended."""
 _LEASES = (shards, shard_gateways)
 
 
@@ -32,6 +34,8 @@ class Shared(NamedTuple):
     shards: list[int]
     taken: list[int]
     """Wanted shards that another gateway has."""
+    inherited: list[int]
+    """Those of `shards` that another gateway served last."""
 
 
 def share(connection: Connection, asked: ShardsIn) -> Shared:
@@ -40,7 +44,8 @@ def share(connection: Connection, asked: ShardsIn) -> Shared:
     now_ms = clock_ms(connection)
     _end_leases(connection, now_ms)
     rows = connection.execute(select(shards).where(shards.c.pool == asked.pool)).all()
-    leased = {row.shard: row.gateway for row in rows}
+    leased = {row.shard: row.gateway for row in rows if row.until_ms != ENDED}
+    others = {row.shard for row in rows if row.gateway != asked.gateway}
     wanted = sorted(set(asked.wanted))
     held = {shard for shard in asked.held if leased.get(shard) == asked.gateway}
     mine = [shard for shard in wanted if leased.get(shard) == asked.gateway]
@@ -49,7 +54,8 @@ def share(connection: Connection, asked: ShardsIn) -> Shared:
     served = (mine + free)[:most]
     kept = sorted({*served, *held})
     _replace(connection, asked, kept, now_ms)
-    return Shared(sorted(served), [shard for shard in wanted if shard not in free and shard not in mine])
+    taken = [shard for shard in wanted if shard not in free and shard not in mine]
+    return Shared(sorted(served), taken, [shard for shard in sorted(served) if shard in others])
 
 
 def clock_ms(connection: Connection) -> int:
@@ -60,13 +66,16 @@ def clock_ms(connection: Connection) -> int:
 
 
 def _end_leases(connection: Connection, now_ms: int) -> None:
-    """Delete leases that have ended. If nobody could ask, all leases are extended by that time."""
+    """End leases that are over. If nobody could ask, all leases are extended by that time. The lease of a
+    shard is kept, as the record of its last gateway."""
     newest = (connection.execute(select(func.max(table.c.until_ms))).scalar() for table in _LEASES)
-    asked_ms = max((until_ms - LEASE_MS for until_ms in newest if until_ms is not None), default=now_ms)
+    asked_ms = max((until_ms - LEASE_MS for until_ms in newest if until_ms), default=now_ms)
     for table in _LEASES:
         if now_ms - asked_ms > SILENCE_MS or asked_ms > now_ms:  # the latter: the clock was set back
-            connection.execute(update(table).values(until_ms=table.c.until_ms + (now_ms - asked_ms)))
-        connection.execute(delete(table).where(table.c.until_ms <= now_ms))
+            extended = update(table).where(table.c.until_ms != ENDED)
+            connection.execute(extended.values(until_ms=table.c.until_ms + (now_ms - asked_ms)))
+    connection.execute(delete(shard_gateways).where(shard_gateways.c.until_ms <= now_ms))
+    connection.execute(update(shards).where(shards.c.until_ms <= now_ms).values(until_ms=ENDED))
 
 
 def _share(connection: Connection, asked: ShardsIn, now_ms: int, wanted: int) -> int:
@@ -87,7 +96,8 @@ def _share(connection: Connection, asked: ShardsIn, now_ms: int, wanted: int) ->
 def _replace(connection: Connection, asked: ShardsIn, kept: Sequence[int], now_ms: int) -> None:
     """Make these the leases of the gateway."""
     mine = (shards.c.pool == asked.pool) & (shards.c.gateway == asked.gateway)
-    connection.execute(delete(shards).where(mine))
+    connection.execute(update(shards).where(mine).values(until_ms=ENDED))
+    connection.execute(delete(shards).where(shards.c.pool == asked.pool, shards.c.shard.in_(kept)))
     until_ms = now_ms + LEASE_MS
     rows = [
         {"pool": asked.pool, "shard": shard, "gateway": asked.gateway, "until_ms": until_ms} for shard in kept
