@@ -26,7 +26,8 @@ unit=${{1:{unit}}}
 values=${{2:-'{values}'}}
 reading="{{\\"ts\\": $(date +%s)000, $values}}"
 # It warns, and ends with 0, when the broker refuses the reading.
-output=$(mosquitto_pub -V mqttv5 -h {host} -p {port} --cafile ca.crt --cert node.crt --key node.key -q 1 \\
+output=$(mosquitto_pub -V mqttv5 -i {enterprise} -h {host} -p {port} --cafile ca.crt \\
+  --cert node.crt --key node.key -q 1 \\
   -t "qilu/v1/{county}/{enterprise}/$unit/telemetry" -m "$reading" 2>&1) && [ -z "$output" ] || {{
   echo "$output" >&2
   exit 1
