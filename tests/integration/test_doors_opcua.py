@@ -127,6 +127,11 @@ async def test_every_value_is_the_simulations_sample_and_a_method_stops_a_motor(
         # The unit is found by the standard names.
         unit = await client.nodes.objects.get_child([f"{machinery}:Machines", f"{namespace}:{motor.id}"])
         plate = await unit.get_child(f"{di}:Identification")
+        assert await plate.read_type_definition() == ua.NodeId(1012, machinery)  # MachineIdentificationType
+        [component] = await client.get_node(await unit.read_type_definition()).get_referenced_nodes(
+            ua.ObjectIds.HasSubtype, ua.BrowseDirection.Inverse
+        )
+        assert component.nodeid == ua.NodeId(15063, di)  # ComponentType
         assert await (await plate.get_child(f"{di}:SerialNumber")).read_value() == motor.id
         assert (await (await plate.get_child(f"{di}:Model")).read_value()).Text == CATALOGUE["motor"].title
         power = await unit.get_child([f"{di}:ParameterSet", f"{namespace}:power_in"])

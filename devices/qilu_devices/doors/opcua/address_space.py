@@ -5,15 +5,18 @@
         ParameterSet      one variable for each signal of the class
         MethodSet         Start, Stop, Reset, SetPoint, as far as the class has them
 
-The browse names are those of DI and Machinery, in their namespaces; the type models of these companion
-specifications are not loaded. Node ids are stable: `<unit>`, `<unit>.<signal>`, `<unit>.Start`.
+The type models of DI and Machinery are loaded (`nodesets/`): a class is a subtype of DI's ComponentType,
+units are in Machinery's object Machines, and their nameplate is a MachineIdentificationType. Node ids are
+stable: `<unit>`, `<unit>.<signal>`, `<unit>.Start`.
 """
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 
 from asyncua import Server, ua
 from asyncua.common.node import Node
@@ -29,6 +32,13 @@ from qilu_devices.simulation import Sample
 NAMESPACE = "urn:clouds-in-qilu:equipment"
 DI = "http://opcfoundation.org/UA/DI/"
 MACHINERY = "http://opcfoundation.org/UA/Machinery/"
+_NODESETS = files("qilu_devices.doors.opcua") / "nodesets"
+_MODELS = ("di", "ia", "machinery")
+"""In the order in which each needs those before it."""
+_COMPONENT_TYPE = 15063
+"""In DI's namespace."""
+_MACHINES, _IDENTIFICATION_TYPE = 1001, 1012
+"""In Machinery's namespace."""
 MANUFACTURER = "Clouds in Qilu (simulated)"
 
 _TYPES = {
@@ -93,9 +103,11 @@ class AddressSpace:
             di=await server.register_namespace(DI),
             machinery=await server.register_namespace(MACHINERY),
         )
-        machines = await server.nodes.objects.add_folder(
-            self._id("Machines"), ua.QualifiedName("Machines", self._ns.machinery)
-        )
+        for model in _MODELS:
+            text = gzip.decompress((_NODESETS / f"{model}.xml.gz").read_bytes()).decode()
+            # Not strict: DI's predefined functional groups have no parent, which the library refuses.
+            await server.import_xml(xmlstring=text, strict_mode=False)
+        machines = server.get_node(ua.NodeId(_MACHINES, self._ns.machinery))
         types = {name: await self._type(CATALOGUE[name]) for name in {unit.class_name for unit in units}}
         return {unit.id: await self._unit(machines, types[unit.class_name], unit) for unit in units}
 
@@ -107,12 +119,14 @@ class AddressSpace:
 
     async def _type(self, equipment: EquipmentClass) -> ua.NodeId:
         name = "".join(word.capitalize() for word in equipment.name.split("_")) + "Type"
-        base = self._server.nodes.base_object_type
+        base = self._server.get_node(ua.NodeId(_COMPONENT_TYPE, self._ns.di))
         return (await base.add_object_type(self._id(name), self._name(name))).nodeid
 
     async def _unit(self, machines: Node, type_: ua.NodeId, unit: Unit) -> UnitNodes:
         equipment = CATALOGUE[unit.class_name]
-        node = await machines.add_object(self._id(unit.id), self._name(unit.id), type_)
+        node = await self._object(
+            machines, self._id(unit.id), self._name(unit.id), type_, ua.ObjectIds.Organizes
+        )
         await self._nameplate(node, unit, equipment)
         parameters = await node.add_object(
             self._id(f"{unit.id}.ParameterSet"), ua.QualifiedName("ParameterSet", self._ns.di)
@@ -128,11 +142,38 @@ class AddressSpace:
             tuple(_TYPES[signal.type][0] for signal in equipment.signals),
         )
 
+    async def _object(
+        self,
+        parent: Node,
+        id_: ua.NodeId,
+        name: ua.QualifiedName,
+        type_: ua.NodeId,
+        reference: int,
+    ) -> Node:
+        """An object without the children of its type: ours have stable ids. The library's own call makes
+        them."""
+        item = ua.AddNodesItem(
+            RequestedNewNodeId=id_,
+            BrowseName=name,
+            ParentNodeId=parent.nodeid,
+            ReferenceTypeId=ua.NodeId(reference),
+            NodeClass=ua.NodeClass.Object,
+            TypeDefinition=type_,
+            NodeAttributes=ua.ObjectAttributes(DisplayName=ua.LocalizedText(name.Name)),
+        )
+        [added] = await self._server.iserver.isession.add_nodes([item])
+        added.StatusCode.check()
+        return self._server.get_node(added.AddedNodeId)
+
     async def _nameplate(self, node: Node, unit: Unit, equipment: EquipmentClass) -> None:
         """The properties of MachineIdentificationType that a simulated unit can fill."""
         place = COUNTIES[unit.enterprise.county]
-        plate = await node.add_object(
-            self._id(f"{unit.id}.Identification"), ua.QualifiedName("Identification", self._ns.di)
+        plate = await self._object(
+            node,
+            self._id(f"{unit.id}.Identification"),
+            ua.QualifiedName("Identification", self._ns.di),
+            ua.NodeId(_IDENTIFICATION_TYPE, self._ns.machinery),
+            ua.ObjectIds.HasAddIn,
         )
         texts: tuple[tuple[int, str, object], ...] = (
             (self._ns.di, "Manufacturer", ua.LocalizedText(MANUFACTURER)),
