@@ -99,13 +99,14 @@ class Platform:
         with suppress(PlatformError):
             await self._http.send("PUT", "/v1/programme/replay", json=standing, timeout=TELL_TIMEOUT_S)
 
-    async def wants_pause(self) -> bool | None:
-        """Whether viewers want the run to pause; None while the platform does not answer."""
+    async def wishes(self) -> dict[str, Any] | None:
+        """What viewers want of the run; None while the platform does not answer."""
         try:
             answer = await self._http.send("GET", "/v1/programme/replay")
         except PlatformError:
             return None
-        return bool(answer.json()["wanted"]["paused"])
+        wanted: dict[str, Any] = answer.json()["wanted"]
+        return wanted
 
     async def ask_pause(self, paused: bool) -> None:
         """Ask for what a viewer may ask for."""
@@ -146,7 +147,7 @@ class Player:
         self._announcer = Announcer(
             BrokerAddress.from_url(target.broker),
             f"qilu-programme-clock-{secrets.token_hex(4)}",
-            lambda: speed or 0.0,
+            lambda: self._speed or 0.0,
         )
         self._done = done
         self._seconds_before = record.seconds
@@ -193,15 +194,21 @@ class Player:
     async def _follow(self) -> None:
         while True:
             async with self._wishes:
-                wanted = await self._platform.wants_pause()
-                if wanted is not None and wanted == self._running.is_set():
-                    await self._pause(wanted)
+                wanted = await self._platform.wishes() or {}
+                if (paused := wanted.get("paused")) is not None and paused == self._running.is_set():
+                    await self._pause(paused)
+                if (speed := wanted.get("speed")) is not None and (speed or None) != self._speed:
+                    self._speed = speed or None
+                    await self._tell(self._state())
             await asyncio.sleep(WISHES_S)
 
     async def _pause(self, paused: bool) -> None:
         (self._running.clear if paused else self._running.set)()
         self.paused(paused)
-        await self._tell("paused" if paused else "playing")
+        await self._tell(self._state())
+
+    def _state(self) -> State:
+        return "playing" if self._running.is_set() else "paused"
 
     async def _tell(self, state: State) -> None:
         await self._platform.tell(self._standing(state))
@@ -228,12 +235,17 @@ class Player:
             with self._stage("settling"):
                 counts = await self._settle(month)
             self._keep(month, counts)
-            await self._tell("playing" if self._running.is_set() else "paused")
+            await self._tell(self._state())
             self._done(month, self._published, self._counted)
-            if self._speed is not None:
-                wall_s = (month.end_ms - month.start_ms) / 1000 / self._speed
-                with self._stage("pacing"):
-                    await asyncio.sleep(max(0.0, began_s + wall_s - time.monotonic()))
+            with self._stage("pacing"):
+                await self._pace(began_s, (month.end_ms - month.start_ms) / 1000)
+
+    async def _pace(self, began_s: float, simulated_s: float) -> None:
+        """Wait until the month that began then has taken its time, at the speed that is wanted meanwhile."""
+        while (
+            self._speed is not None and (left_s := began_s + simulated_s / self._speed - time.monotonic()) > 0
+        ):
+            await asyncio.sleep(min(left_s, WISHES_S))
 
     async def _check_empty(self, month: Month) -> None:
         """Raises ConfigError when the platform holds more than this run can have brought."""

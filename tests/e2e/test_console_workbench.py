@@ -131,6 +131,15 @@ async def test_a_played_run_shows_its_month_and_one_scale(tmp_path: Path, chromi
         await expect(page.locator('tr[data-key="providers"] td').first).to_have_text("1")  # comes in full
         # This platform has neither a gateway nor the model: its pages name the commands.
         await sign_in(page, url, api)
+        await page.goto(f"{url}/#/programme")
+        await page.get_by_label("Speed").select_option("as fast as possible")
+        await page.get_by_label("Speed").select_option("0.25 months per second")
+        await expect(page.locator(".replay .fault")).to_be_empty()
+        while (await api.get("/v1/programme/replay")).json()["wanted"]["speed"] != 648_000:
+            await page.wait_for_timeout(20)
+        assert (await api.put("/v1/programme/replay", json=standing | {"speed": 648_000})).status_code == 204
+        await expect(page.locator(".replay .of")).to_contain_text("0.25 months per second")
+        assert await page.get_by_label("Speed").input_value() == "0.25"
         await page.goto(f"{url}/#/pipeline")
         await expect(page.get_by_text("qilu gateway dead-letters list")).to_be_visible()
         await page.goto(f"{url}/#/what-if")

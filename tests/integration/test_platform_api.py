@@ -736,3 +736,64 @@ async def test_a_unit_is_not_heard_of_before_it_is_registered(tmp_path: Path) ->
         await client.post("/v1/ingest/first-readings", json={"readings": [reading]})
         heard_ms = (await client.get(f"/v1/units/{older['id']}")).json()["last_heard_ms"]
         assert heard_ms == reading["ts_ms"]
+
+
+SOIL = {
+    "name": "Soil Moisture",
+    "title": "Soil moisture",
+    "title_zh": "土壤湿度",
+    "unit": "%",
+    "low": 0,
+    "high": 100,
+}
+GREENHOUSE = {"title": "Greenhouse", "title_zh": "温室", "signals": [SOIL, {"name": "vent"}]}
+
+
+async def test_a_generic_unit_shows_what_its_type_says_and_what_it_sends_besides(database_url: str) -> None:
+    async with platform(database_url) as client:
+        works = await an_enterprise(client)
+        unit = (await made(client, "units", **{"class": "generic", "enterprise": works}))["id"]
+        found = await client.put("/v1/device-types/greenhouse", json=GREENHOUSE)
+        assert (found.status_code, found.json()["signals"][0]["name"]) == (200, "soil_moisture")
+        assert (await client.get("/v1/device-types")).json() == {"items": [found.json()]}
+        owner = await key_of(client, "enterprise", works)
+        path = f"/v1/units/{unit}"
+        body: dict[str, Any] = {"type": "greenhouse"}
+        assert (await client.put(f"{path}/device-type", json=body, headers=owner)).status_code == 204
+        sent = [{"unit": unit, "name": name, "measured_in": "lx"} for name in ("soil_moisture", "lux")]
+        assert (await client.post("/v1/ingest/signals", json={"signals": sent})).status_code == 204
+        signals = (await client.get(f"{path}/signals")).json()
+        assert signals["type"] == {"id": "greenhouse", "title": "Greenhouse", "title_zh": "温室"}
+        soil, vent, lux = signals["items"]
+        assert soil == {**SOIL, "name": "soil_moisture", "since_ms": lux["since_ms"]}
+        assert (vent["name"], vent["low"], vent["since_ms"]) == ("vent", None, None)
+        assert (lux["name"], lux["unit"], lux["title"]) == ("lux", "lx", None)
+        # Replaced, and deleted: the unit keeps what it has sent.
+        await client.put("/v1/device-types/greenhouse", json={**GREENHOUSE, "signals": [{"name": "vent"}]})
+        names = [each["name"] for each in (await client.get(f"{path}/signals")).json()["items"]]
+        assert names == ["vent", "lux", "soil_moisture"]
+        assert (await client.delete("/v1/device-types/greenhouse")).status_code == 204
+        signals = (await client.get(f"{path}/signals")).json()
+        assert (signals["type"], [each["name"] for each in signals["items"]]) == (
+            None,
+            ["lux", "soil_moisture"],
+        )
+
+
+async def test_a_type_that_is_none_is_refused_with_the_reason(database_url: str) -> None:
+    async with platform(database_url) as client:
+        for signal, says in (
+            ({"name": "9"}, "begins with a letter"),
+            ({"name": "a", "low": 1}, "give both or none"),
+            ({"name": "a", "low": 2, "high": 1}, "must be below"),
+            ({"name": "VENT"}, "vent is there twice"),
+        ):
+            body = {"title": "T", "signals": [{"name": "vent"}, signal]}
+            check_problem(await client.put("/v1/device-types/t", json=body), 422, says)
+        works = await an_enterprise(client)
+        motor = await made(client, "units", **{"class": "motor", "enterprise": works})
+        path = f"/v1/units/{motor['id']}/device-type"
+        check_problem(await client.put(path, json={"type": "t"}), 409, "only generic units")
+        check_problem(await client.delete("/v1/device-types/t"), 404, "t does not exist")
+        viewer = await key_of(client, "viewer")
+        check_problem(await client.put("/v1/device-types/t", json=GREENHOUSE, headers=viewer), 403)

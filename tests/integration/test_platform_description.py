@@ -19,7 +19,7 @@ from pydantic import BaseModel, SecretStr
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import BRANCHES, COUNTIES
 from qilu_platform.app import create_app
-from qilu_platform.models import answers, bodies, catalogue, letters, policy, reports
+from qilu_platform.models import answers, bodies, catalogue, device_types, letters, policy, reports
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
 from schemathesis import Case
@@ -158,7 +158,7 @@ def test_every_answer_has_a_schema_and_problems_have_one_together() -> None:
 
 def test_examples_are_what_their_models_take_and_name_signals_that_there_are() -> None:
     seen = 0
-    for module in (answers, bodies, catalogue, letters, policy, reports):
+    for module in (answers, bodies, catalogue, device_types, letters, policy, reports):
         for model in vars(module).values():
             if isinstance(model, type) and issubclass(model, BaseModel):
                 config = model.model_config.get("json_schema_extra")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from qilu_platform.api.common import AWAY, CONFLICT, INVALID, PROBLEMS, RuntimeDep, allow, answer
 from qilu_platform.counting.programme import programme, read_counts
 from qilu_platform.models.fields import Role
-from qilu_platform.models.policy import AgainIn, ReplayIn, ReplayOut
+from qilu_platform.models.policy import AgainIn, ReplayIn, ReplayOut, SpeedIn
 from qilu_platform.models.reports import ProgrammeOut
 from qilu_platform.registry import audit_log
 from qilu_platform.registry.keys import Caller
@@ -53,6 +53,14 @@ async def pause_replay(runtime: RuntimeDep, _caller: Operator) -> Response:
 async def resume_replay(runtime: RuntimeDep, _caller: Operator) -> Response:
     """Ask the player to resume."""
     runtime.show.pause(False)
+    return Response(status_code=204)
+
+
+@router.post("/programme/replay/speed", status_code=204, response_model=None, responses=PROBLEMS | CONFLICT)
+async def set_replay_speed(runtime: RuntimeDep, _caller: Operator, body: SpeedIn) -> Response:
+    """Ask the player for another speed; it follows within a second, within the month being played. A month
+    takes no less time than its registrations and readings need."""
+    runtime.show.set_speed(body.speed)
     return Response(status_code=204)
 
 

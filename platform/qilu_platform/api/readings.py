@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.generic import COUNTED, GENERIC, is_signal_name
+from qilu_contract.catalogue.titles import titles
 from qilu_contract.durations import duration_ms
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN
@@ -22,9 +23,9 @@ from qilu_stores.cells import store_of
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import units
-from qilu_platform.models.admission import UnitSignalsOut
+from qilu_platform.models.device_types import UnitSignalsOut
 from qilu_platform.models.reports import LatestOut, ReadingsOut
-from qilu_platform.registry import learned_signals
+from qilu_platform.registry import device_types
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import get_row
 from qilu_platform.runtime import Runtime
@@ -70,7 +71,9 @@ async def get_readings(
     start_ms = max(0, end_ms - _DEFAULT_SPAN_MS) if from_ is None else time_ms(from_, "from")
     if start_ms >= end_ms:
         raise Problem(422, "from: must be before `to`.")
-    known = [each["name"] for each in await signals_of(runtime, unit)]
+    signals = (await signals_of(runtime, unit))["items"]
+    # The store has no signal of a device type before a unit has sent it.
+    known = [each["name"] for each in signals if unit["class"] != GENERIC or each["since_ms"] is not None]
     names = list(dict.fromkeys(signal)) if signal else known
     stored = [name for name in names if name in known]
     # A signal of a generic unit is on its page before the gateway has reported it.
@@ -96,16 +99,23 @@ def _may_come(unit: dict[str, Any], name: str) -> bool:
 
 @router.get("/{id}/signals", response_model=UnitSignalsOut)
 async def list_signals(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
-    """The signals of a unit: those of its class, or of a generic one those that it has sent."""
-    return answer({"items": await signals_of(runtime, await unit_of(runtime, caller, id))})
+    """The signals of a unit: those of its class; of a generic one those of its device type, and those that it
+    has sent besides."""
+    return answer(await signals_of(runtime, await unit_of(runtime, caller, id)))
 
 
-async def signals_of(runtime: Runtime, unit: dict[str, Any]) -> list[dict[str, Any]]:
-    if unit["class"] != GENERIC:
-        signals = CATALOGUE[unit["class"]].signals
-        return [{"name": each.name, "unit": each.unit, "since_ms": None} for each in signals]
-    found = await runtime.database.read(lambda connection: learned_signals.signals_of(connection, unit["id"]))
-    return [{"unit": each.pop("measured_in"), **each} for each in found]
+async def signals_of(runtime: Runtime, unit: dict[str, Any]) -> dict[str, Any]:
+    """As `device_types.described`, for units of all classes."""
+    if unit["class"] == GENERIC:
+        return await runtime.database.read(lambda found: device_types.described(found, unit["id"]))
+    names = ("name", "unit", "low", "high")
+    items = [
+        {name: getattr(each, name) for name in names}
+        | titles("signal", unit["class"], each.name)._asdict()
+        | {"since_ms": None}
+        for each in CATALOGUE[unit["class"]].signals
+    ]
+    return {"type": None, "items": items}
 
 
 async def unit_of(runtime: Runtime, caller: Caller, id_: str) -> dict[str, Any]:

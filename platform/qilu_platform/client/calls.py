@@ -177,6 +177,10 @@ class Platform:
     def resume_replay(self) -> None:
         self._send("POST", "/v1/programme/replay/resume")
 
+    def set_replay_speed(self, speed: float) -> None:
+        """Ask the player for another speed, in simulated seconds per second; 0: as fast as possible."""
+        self._send("POST", "/v1/programme/replay/speed", json={"speed": speed})
+
     def start_replay_again(self, scenario: str | None = None) -> None:
         """Ask the stack to begin again, with another scenario if one is given; the platform restarts."""
         self._send("POST", "/v1/programme/replay/again", json={"scenario": scenario})

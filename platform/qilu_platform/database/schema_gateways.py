@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, String, Table
+from sqlalchemy import BigInteger, Column, Integer, String, Table, Text
 
 from qilu_platform.database.schema import ID, metadata
 
@@ -32,4 +32,20 @@ learned_signals = Table(
     Column("name", String(64), primary_key=True),
     Column("measured_in", String(32), nullable=False),  # empty where no birth has given it
     Column("since_ms", BigInteger, nullable=False),
+)
+
+# Classes that operators describe for generic units: see `registry/device_types.py`.
+device_types = Table(
+    "device_types",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("title", String(80), nullable=False),
+    Column("title_zh", String(80), nullable=False),
+    Column("signals", Text, nullable=False),  # a JSON array
+)
+unit_types = Table(
+    "unit_types",
+    metadata,
+    Column("unit", ID, primary_key=True),
+    Column("type", ID, nullable=False),
 )

@@ -75,15 +75,3 @@ class LearnedSignalsIn(Body):
     )
 
     signals: list[LearnedSignalIn] = Field(max_length=MAX_BATCH)
-
-
-class UnitSignalOut(BaseModel):
-    name: str
-    unit: str = Field(description="Unit of measurement; empty where no birth has given it.")
-    since_ms: int | None = Field(description="When it was learned; null: it belongs to the class.")
-
-
-class UnitSignalsOut(BaseModel):
-    model_config = _example(items=[{"name": "temperature", "unit": "degC", "since_ms": 1767225600000}])
-
-    items: list[UnitSignalOut]

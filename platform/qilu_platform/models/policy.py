@@ -104,6 +104,9 @@ class ReplayIn(BaseModel):
 
 class WantedOut(BaseModel):
     paused: bool
+    speed: float | None = Field(
+        description="Simulated seconds per second, 0 for as fast as possible; null: the run's own."
+    )
     again: str | None = Field(description="The scenario with which the run is to start again.")
 
 
@@ -111,6 +114,13 @@ class ReplayOut(BaseModel):
     standing: ReplayIn | None = Field(description="Null: no run has been played since the platform started.")
     wanted: WantedOut = Field(description="Requested by viewers; the run follows within a second.")
     scenarios: list[str] = Field(description="Those that can be started here; the present one first.")
+
+
+class SpeedIn(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"speed": 2592000}]})
+
+    speed: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+    """Simulated seconds per second; 0: as fast as possible."""
 
 
 class AgainIn(BaseModel):

@@ -21,24 +21,37 @@ class Show:
         self._scenarios = scenarios
         self._standing: Mapping[str, Any] | None = None
         self._paused = False
+        self._speed: float | None = None
         self._again: str | None = None
 
     def hear(self, standing: Mapping[str, Any]) -> None:
-        """The player's progress. A run that begins is not paused, even if the run before was."""
-        if self._standing is None or self._standing["state"] not in _RUNS:
-            self._paused = False
+        """The player's progress. A run that begins is not paused and has the speed of its options, whatever
+        was wished of the run before."""
+        if not self._plays():
+            self._paused, self._speed = False, None
         self._standing = standing
 
     def value(self) -> dict[str, Any]:
         """As GET /v1/programme/replay answers."""
-        wanted = {"paused": self._paused, "again": self._again}
+        wanted = {"paused": self._paused, "speed": self._speed, "again": self._again}
         return {"standing": self._standing, "wanted": wanted, "scenarios": self._scenarios}
 
     def pause(self, paused: bool) -> None:
         """Raises Conflict when nothing is played."""
-        if self._standing is None or self._standing["state"] not in _RUNS:
-            raise Conflict("No run of the programme is being played into this platform.")
+        self._check_plays()
         self._paused = paused
+
+    def set_speed(self, speed: float) -> None:
+        """Simulated seconds per second, 0 for as fast as possible. Raises Conflict when nothing is played."""
+        self._check_plays()
+        self._speed = speed
+
+    def _plays(self) -> bool:
+        return self._standing is not None and self._standing["state"] in _RUNS
+
+    def _check_plays(self) -> None:
+        if not self._plays():
+            raise Conflict("No run of the programme is being played into this platform.")
 
     def again(self, scenario: str | None) -> str:
         """Start again, with another scenario if one is given; returns the scenario. Raises Conflict."""

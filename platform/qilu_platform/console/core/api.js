@@ -41,5 +41,6 @@ const query = (values) => {
 
 export const get = (path, values = {}) => call("GET", path + query(values));
 export const post = (path, body) => call("POST", path, body);
+export const put = (path, body) => call("PUT", path, body);
 export const remove = (path) => call("DELETE", path);
 export const id = encodeURIComponent;

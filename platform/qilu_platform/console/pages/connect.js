@@ -1,10 +1,11 @@
 // Connecting a device: registering it, what it needs, and waiting for its first reading.
 
-import { get, id, post } from "../core/api.js";
+import { get, id, post, put } from "../core/api.js";
 import { html, panel, svg } from "../core/dom.js";
 import { enterpriseName, named, t, time, unitText, value } from "../core/language.js";
 import { icon } from "../core/icons.js";
 import { devicePassword } from "../parts/device_password.js";
+import { classOf, typeForm, unitSignal } from "../parts/device_type.js";
 import { problemList } from "../parts/problem_list.js";
 import { snippets } from "../parts/snippets.js";
 import { upload } from "../parts/upload.js";
@@ -20,26 +21,39 @@ export async function show(root, app, { query }) {
     root.append(panel(t("connect.register"), null, html("p", {}, t("connect.may"))));
     return {};
   }
-  register(root, app, query);
+  register(root, app, query, await get("v1/device-types").then((found) => found.items, () => []));
   return {};
 }
 
 const NEW = "+";
+/** Before the id of a device type: its units are generic. */
+const TYPE = "type ";
+const GENERIC = "generic";
 
-function register(root, app, query) {
+function register(root, app, query, types) {
   const { catalogue } = app;
   const own = app.session.enterprise;
   const fault = html("p", { class: "fault", role: "alert" });
   const picture = html("p", { class: "class big-class" });
-  const kind = html("select", { required: true, name: "class", onchange: () => describe() }, [...catalogue.classes.values()].map((each) =>
-    html("option", { value: each.name, selected: each.name === "motor" }, named(each))));
+  const option = (value, thing) => html("option", { value, selected: value === "motor" }, thing);
+  const kind = html("select", { required: true, name: "class", onchange: () => describe() },
+    html("optgroup", { label: t("type.catalogue") }, [...catalogue.classes.values()].map((each) => option(each.name, named(each)))),
+    html("optgroup", { label: t("type.own") }, types.map((each) => option(TYPE + each.id, named(each))), app.may("operator") && option(NEW, t("type.new"))));
   const about = html("p", { class: "note" });
   const ownClass = html("p", { class: "note" }, t("connect.ownClass"), " ", html("code", {}, "qilu up --classes my-class.yaml"));
-  function describe() {
-    const class_ = catalogue.class(kind.value);
-    picture.replaceChildren(icon(kind.value), named(class_));
-    ownClass.hidden = !class_.learns;
-    about.textContent = class_.learns ? t("connect.learns") : class_.signals.map((each) => named(each)).join(" · ");
+  const change = html("button", { type: "button", class: "quiet", onclick: () => describe(true) }, t("type.change"));
+  const form = html("div");
+  let described = null;
+  /** Shows what the chosen class measures; an own one `changed`, and a new one, as a form. */
+  function describe(changed = false) {
+    const type = types.find((each) => TYPE + each.id === kind.value);
+    const class_ = type ? { ...type, signals: type.signals.map(unitSignal) } : catalogue.class(kind.value);
+    described = kind.value === NEW || changed ? typeForm(types, type) : null;
+    form.replaceChildren(...(described ? [described.root] : []));
+    picture.replaceChildren(icon(type || described ? GENERIC : kind.value), named(class_, t("type.new")));
+    change.hidden = !type || changed || !app.may("operator");
+    ownClass.hidden = Boolean(class_ && !class_.learns && !type);
+    about.textContent = !class_ || class_.learns ? t("connect.learns") : class_.signals.map((each) => named(each)).join(" · ");
   }
   describe();
   const owner = html("input", { name: "enterprise", list: "enterprises", value: own ?? query.get("enterprise") ?? "", readonly: Boolean(own),
@@ -70,7 +84,9 @@ function register(root, app, query) {
       if (choice.value === NEW) {
         enterprise = (await post("v1/enterprises", { name: newName.value.trim(), county: county.value, industry: industry.value })).id;
       }
-      const unit = await post("v1/units", { class: kind.value, enterprise, ...(name.value.trim() ? { name: name.value.trim() } : {}) });
+      const type = described ? await described.save() : kind.value.startsWith(TYPE) ? kind.value.slice(TYPE.length) : null;
+      const unit = await post("v1/units", { class: type === null ? kind.value : GENERIC, enterprise, ...(name.value.trim() ? { name: name.value.trim() } : {}) });
+      if (type !== null) await put(`v1/units/${id(unit.id)}/device-type`, { type });
       app.go(`#/connect?unit=${id(unit.id)}`);
     } catch (error) {
       fault.textContent = error.message;
@@ -78,9 +94,9 @@ function register(root, app, query) {
   }
   root.append(html("div", { class: "halves" },
     panel(t("connect.register"), null, html("form", { class: "fields", onsubmit: submit },
-      field(t("class"), kind), field(t("enterprise"), choice), html("div", {}, owner, found), makes,
+      field(t("class"), kind), form, field(t("enterprise"), choice), html("div", {}, owner, found), makes,
       field(t("connect.unitName"), name), html("button", { type: "submit" }, t("connect.go")), fault)),
-    html("div", { class: "stack" }, panel(t("connect.class"), null, picture, about, ownClass),
+    html("div", { class: "stack" }, panel(t("connect.class"), change, picture, about, ownClass),
       app.may("operator", "fleet") && panel(t("upload"), null, upload()))));
 }
 
@@ -89,7 +105,7 @@ const field = (title, box) => html("label", { class: "field" }, html("span", {},
 async function waiting(root, app, unitId) {
   const { catalogue } = app;
   const unit = await get(`v1/units/${id(unitId)}`);
-  const class_ = catalogue.class(unit.class);
+  const class_ = await classOf(unit, catalogue);
   const at = await get("v1/connection");
   let ready = snippets(unit, class_, at);
   const text = html("code");
@@ -121,11 +137,12 @@ async function waiting(root, app, unitId) {
   const problems = await problemList(`v1/units/${id(unitId)}/problems`);
   const state = html("div", { class: "waiting", role: "status" }, html("span", { class: "radar", "aria-hidden": "true" }), html("p", {}, t("connect.waiting")));
 
+  const signal = (name) => class_.signals.find((each) => each.name === name);
   function celebrate({ ts_ms: ms, values }) {
     state.className = "arrived";
     state.replaceChildren(confetti(), icon(unit.class), html("div", {},
       html("h2", {}, t("connect.arrived")), html("p", {}, time(ms), " · ", Object.entries(values).slice(0, 4).map(([name, n]) =>
-        `${named(catalogue.signal(unit.class, name), name)} ${value(n)} ${unitText(catalogue.signal(unit.class, name)?.unit)}`).join(" · ")),
+        `${named(signal(name), name)} ${value(n)} ${unitText(signal(name)?.unit)}`).join(" · ")),
       html("p", {}, html("a", { class: "button", href: `#/unit/${id(unitId)}` }, t("connect.open")))));
   }
   const asking = setInterval(() => document.hidden || problems.reload(), 2000);

@@ -4,13 +4,15 @@
 import { get, post } from "../core/api.js";
 import { Chart } from "../core/chart.js";
 import { dialog, heading, html, panel, say } from "../core/dom.js";
-import { count, monthText, named, share, t } from "../core/language.js";
+import { count, monthText, named, share, t, value } from "../core/language.js";
 import { grown } from "../parts/history.js";
 
 const LEVELS = ["province", "city", "county"];
 const MONEY = ["granted", "redeemed", "clawed_back"];
 const HISTORY_MS = 10_000;
 const MONTH_MS = 30 * 86_400_000;
+/** Months a second that a viewer may choose; 0: as fast as possible. */
+const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4, 0];
 /** What a played run takes a share of; everything else it brings in full. */
 const SCALED = new Set(["enterprises_on_cloud", "units_on_cloud", "pilots"]);
 
@@ -73,12 +75,25 @@ export async function show(root, app) {
     if (chosen) await ask("again", { scenario: chosen });
   }
 
-  /** Buttons for those who may: pause or go on while it plays, and again where the stack can. */
-  function paintControls(state) {
-    if (!app.may("operator") || controls.dataset.state === state) return;
-    controls.dataset.state = state;
+  const speedText = (months) => (months === 0 ? t("replay.fast") : t("replay.speed", { n: value(months) }));
+
+  /** The speeds to choose from, and the present one where it is another. */
+  function speeds(present) {
+    const near = SPEEDS.find((each) => Math.abs(each - present) <= each * 0.05);
+    const all = near === undefined ? [...SPEEDS, present] : SPEEDS;
+    const select = html("select", { name: "speed", "aria-label": t("replay.pace"), onchange: () => ask("speed", { speed: (Number(select.value) * MONTH_MS) / 1000 }) },
+      all.map((each) => html("option", { value: each, selected: each === (near ?? present) }, speedText(each))));
+    return select;
+  }
+
+  /** Controls for those who may: speed, pause or go on while it plays, and again where the stack can. */
+  function paintControls(state, speed) {
+    const shown = `${state} ${speed}`;
+    if (!app.may("operator") || controls.dataset.shown === shown) return;
+    controls.dataset.shown = shown;
     const button = (key, onclick) => html("button", { type: "button", onclick }, t(key));
     controls.replaceChildren(...[
+      (state === "playing" || state === "paused") && speeds(speed),
       state === "playing" && button("replay.pause", () => ask("pause")),
       state === "paused" && button("replay.resume", () => ask("resume")),
       replay.scenarios.length > 0 && button("replay.again", again),
@@ -89,11 +104,11 @@ export async function show(root, app) {
     times = 1 / next.scale;
     say(month, monthText(Date.parse(`${next.month}-01`)));
     [bar.max, bar.value] = [next.months, next.done];
-    const speed = next.speed === null ? t("replay.fast") : t("replay.speed", { n: count((next.speed * 1000) / MONTH_MS) });
-    const pace = next.state === "playing" ? speed : t(`replay.${next.state}`);
+    const months = next.speed === null ? 0 : (next.speed * 1000) / MONTH_MS;
+    const pace = next.state === "playing" ? speedText(months) : t(`replay.${next.state}`);
     say(about, [t("replay.scenario", { name: next.scenario }), t("replay.of", { n: next.done, all: next.months }), pace].join(" · "));
     show.dataset.state = next.state;
-    paintControls(next.state);
+    paintControls(next.state, months);
     say(scale, times > 1 ? t("replay.scale", { n: count(times) }) : t("replay.whole"));
     if (!show.parentElement) scale.before(show);
     paint(now);

@@ -7,6 +7,7 @@ import { enterpriseName, named, t, time, unitText, value } from "../core/languag
 import { icon } from "../core/icons.js";
 import { alarmList } from "../parts/alarm_list.js";
 import { commandPanel } from "../parts/commands.js";
+import { classOf, unitSignal } from "../parts/device_type.js";
 import { crumbs, stateChip } from "../parts/labels.js";
 import { truthList } from "../parts/truth_list.js";
 import { problemList } from "../parts/problem_list.js";
@@ -18,11 +19,9 @@ export async function show(root, app, { id: unitId, query }) {
   const { catalogue } = app;
   const path = `v1/units/${id(unitId)}`;
   const [unit, newest] = await Promise.all([get(path), get(`${path}/latest`).catch(() => null)]);
-  let class_ = catalogue.class(unit.class);
-  const [enterprise, before, learned] = await Promise.all([
-    get(`v1/enterprises/${id(unit.enterprise)}`).catch(() => null), newest && recent(path, newest.ts_ms), class_.learns && get(`${path}/signals`),
+  const [enterprise, before, class_] = await Promise.all([
+    get(`v1/enterprises/${id(unit.enterprise)}`).catch(() => null), newest && recent(path, newest.ts_ms), classOf(unit, catalogue),
   ]);
-  if (learned) class_ = { ...class_, signals: learned.items.map(learnedSignal) };
   app.title(unit.name || unit.id);
 
   const cells = new Map();
@@ -75,7 +74,7 @@ export async function show(root, app, { id: unitId, query }) {
 
   /** A signal that the device sends for the first time. */
   function learn(name) {
-    const signal = learnedSignal({ name, unit: "" });
+    const signal = unitSignal({ name });
     none.remove();
     signals.append(signalRow(signal));
     if (!chosen) choose(signal, span);
@@ -194,9 +193,6 @@ export async function show(root, app, { id: unitId, query }) {
     },
   };
 }
-
-/** A signal that belongs to the unit and not to its class: nobody knows its range. */
-const learnedSignal = ({ name, unit }) => ({ name, unit, low: null, high: null, interval_s: 10, limits: [] });
 
 /** All signals of the last minutes, for the small lines; null where there is no store. */
 function recent(path, ms) {

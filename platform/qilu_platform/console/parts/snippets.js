@@ -2,7 +2,7 @@
 
 /** A reading with some of the class's signals, each at its nominal value; of the generic class, whose units send what they have, an example. */
 export function sample(class_) {
-  if (class_.learns) return { temperature: 21.5, running: true };
+  if (class_.learns && !class_.signals.length) return { temperature: 21.5, running: true };
   const shown = class_.signals.filter((each) => each.name !== "energy_kWh" && each.name !== "co2_kg").slice(0, 3);
   return Object.fromEntries(shown.map((each) => [each.name, each.type === "bool" ? Boolean(each.nominal) : each.nominal]));
 }
@@ -10,7 +10,7 @@ export function sample(class_) {
 /** Seconds between two readings. */
 const every = (class_) => Math.min(10, ...class_.signals.map((each) => each.interval_s));
 
-const metrics = (class_) => class_.learns ? ["temperature (Double)", "running (Boolean)"]
+const metrics = (class_) => class_.learns && !class_.signals.length ? ["temperature (Double)", "running (Boolean)"]
   : class_.signals.map((each) => `${each.name} (${each.type === "bool" ? "Boolean" : each.type === "int" ? "Int64" : "Double"})`);
 
 /**
