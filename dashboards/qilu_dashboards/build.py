@@ -18,6 +18,7 @@ from qilu_dashboards.platform import platform
 from qilu_dashboards.programme_overview import overview
 from qilu_dashboards.security import security
 from qilu_dashboards.unit import unit
+from qilu_dashboards.works import works
 
 JSON_FOLDER = Path(__file__).parents[1] / "json"
 """Folder beside the package in the repository; an installed package does not have it."""
@@ -39,6 +40,7 @@ def build_all() -> dict[str, str]:
         "pipeline.json": pipeline(),
         "platform.json": platform(),
         "security.json": security(),
+        "works.json": works(),
     }
     for name, class_ in CATALOGUE.items():
         boards[f"class-{name.replace('_', '-')}.json"] = equipment_class(class_)

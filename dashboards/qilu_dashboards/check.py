@@ -32,7 +32,8 @@ def queries(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def unknown_names(query: str) -> set[str]:
     """Names in a query that no service writes: measurements, tags, fields, and signals of a class."""
-    sources = set(re.findall(r'FROM "([^"]+)"', query))
+    lists = re.findall(r'FROM ("[^"]+"(?:, "[^"]+")*)', query)
+    sources = {name for names in lists for name in re.findall(r'"([^"]+)"', names)}
     if not sources:
         return {"no measurement"}
     found = sources - MEASUREMENTS.keys()

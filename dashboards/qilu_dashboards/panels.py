@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 
 from grafana_foundation_sdk.builders import (
     bargauge,
     common,
     dashboard,
-    gauge,
-    geomap,
     stat,
     statetimeline,
     table,
@@ -55,23 +51,25 @@ def _last() -> common.ReduceDataOptions:
     return common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
 
 
-def against_target(target: CoreTarget, query: str, *, span: int) -> gauge.Panel:
-    """A gauge that is full at the target, and green once the target is reached (`>` targets: exceeded)."""
-    return (
-        gauge.Panel()
-        .title(f"{target.title} {target.title_zh}")
-        .description(f"Target for 2022: {target.wanted}")
-        .datasource(DATA_SOURCE)
-        .with_target(Target(query))
-        .unit("locale")
-        .min(0)
-        .max(target.target)
-        .thresholds(thresholds((None, BLUE), (target.first, GREEN)))
-        .reduce_options(_last())
-        .show_threshold_markers(False)
-        .height(6)
-        .span(span)
-    )
+def against_targets(
+    title: str, targets: Sequence[CoreTarget], queries: Sequence[tuple[str, str]]
+) -> bargauge.Panel:
+    """A bar per target, which is full at the target, and green once it is reached (`>` targets: exceeded).
+    `queries` are pairs of query and alias; a series has the name "<code> <field>"."""
+    panel = _gauge(title).span(24).height(14)
+    for place, (query, alias) in enumerate(queries):
+        panel.with_target(Target(query, alias, ref_id="ABCDEFGH"[place]))
+    for target in targets:
+        _, code, field = target.counted_in
+        steps = thresholds((None, BLUE), (target.first, GREEN)).build()
+        properties = [
+            DynamicConfigValue("displayName", f"{target.title} {target.title_zh} · {target.wanted}"),
+            DynamicConfigValue("max", target.target),
+            DynamicConfigValue("thresholds", steps),
+            DynamicConfigValue("color", {"mode": "thresholds"}),
+        ]
+        panel.override_by_name(f"{code} {field}", properties)
+    return panel
 
 
 def number(
@@ -219,14 +217,13 @@ def distribution(title: str, query: str, *, span: int = 8) -> bargauge.Panel:
     return _gauge(title, Target(query)).height(10).span(span)
 
 
-def _gauge(title: str, target: Target) -> bargauge.Panel:
+def _gauge(title: str, *targets: Target) -> bargauge.Panel:
     """Horizontal bars that show counts."""
+    panel = bargauge.Panel().title(title).datasource(DATA_SOURCE)
+    for target in targets:
+        panel.with_target(target)
     return (
-        bargauge.Panel()
-        .title(title)
-        .datasource(DATA_SOURCE)
-        .with_target(target)
-        .unit("locale")
+        panel.unit("locale")
         .min(0)
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.CONTINUOUS_BLUES))
         .orientation(options.VizOrientation.HORIZONTAL)
@@ -272,55 +269,3 @@ def listing(
 def note(text_: str, *, height: int = 3, span: int = 24) -> text.Panel:
     """A text panel."""
     return text.Panel().title("About 说明").content(text_).height(height).span(span)
-
-
-def on_map(title: str, query: str, name: str) -> geomap.Panel:
-    """A circle per city, sized by its count. The dashboard holds the positions of the cities, and the base
-    layer is blank, so no map service is needed."""
-    features = json.loads(files("qilu_contract").joinpath("data", "shandong.geojson").read_text("utf-8"))[
-        "features"
-    ]
-    places = {feature["properties"]["code"]: feature["properties"]["center"] for feature in features}
-    # The store has no positions, so each city has its own query, which contains them.
-    panel = (
-        geomap.Panel()
-        .title(title)
-        .datasource(DATA_SOURCE)
-        .view(geomap.MapViewConfig().id("coords").lat(36).lon(119).zoom(6))
-        .controls(geomap.ControlsOptions().show_zoom(True).mouse_wheel_zoom(False).show_attribution(False))
-        .unit("locale")
-        .height(14)
-        .span(12)
-    )
-    for place, (code, (lon, lat)) in enumerate(places.items()):
-        panel.with_target(
-            Target(
-                query.replace("$lon", f"{lon}").replace("$lat", f"{lat}").replace("$code", code),
-                ref_id=f"C{place}",
-                result_format="table",
-            )
-        )
-    layer = (
-        common.MapLayerOptions()
-        .type("markers")
-        .name(title)
-        .location(
-            common.FrameGeometrySource()
-            .mode(options.FrameGeometrySourceMode.COORDS)
-            .latitude("lat")
-            .longitude("lon")
-        )
-        .config(
-            {
-                "showLegend": False,
-                "style": {
-                    "size": {"field": name, "min": 6, "max": 40, "fixed": 8},
-                    "color": {"field": name, "fixed": BLUE},
-                    "opacity": 0.6,
-                    "symbol": {"mode": "fixed", "fixed": "img/icons/marker/circle.svg"},
-                },
-            }
-        )
-    )
-    panel.with_transformation(DataTransformerConfig(id_val="merge", options={}))
-    return panel.layers([layer])

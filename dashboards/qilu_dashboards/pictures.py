@@ -180,16 +180,6 @@ def _number(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> No
     axes.text(0.5, 0.45, text, ha="center", va="center", size=size, color=_color(panel, value))
 
 
-def _gauge(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
-    value = _newest(series[-1])
-    most = float(panel["fieldConfig"]["defaults"]["max"])
-    axes.barh([0], [most], color="#e4e7eb", height=0.5)
-    axes.barh([0], [min(value, most)], color=_color(panel, value), height=0.5)
-    axes.text(0, 0.55, f"{value:,.0f} of {most:,.0f} ({value / most:.1%})", size=10, va="bottom")
-    axes.set_ylim(-0.6, 1.4)
-    axes.set_axis_off()
-
-
 def _graph(axes: Axes, panel: dict[str, Any], series: Series, time: Time) -> None:
     lines = 0
     for one in series:
@@ -265,15 +255,6 @@ def _table(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
     shown.set_fontsize(6)
 
 
-def _map(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
-    for one in series:
-        value, lat, lon = one["values"][-1][1:4]
-        axes.scatter([lon], [lat], s=20 + 4 * float(value) ** 0.5, color="#3274d9", alpha=0.6)
-        axes.annotate(f"{value:,}", (lon, lat), size=6, ha="center", va="center")
-    axes.set_aspect(1.25)  # ratio of a degree of latitude to one of longitude at 36.5 degrees north
-    axes.grid(alpha=0.3)
-
-
 def _latin(text: str) -> str:
     """The English part of a text: the font of the picture has no Chinese."""
     return re.sub(r"\S*[⺀-鿿]\S*", "", text).strip(" :：")
@@ -281,12 +262,10 @@ def _latin(text: str) -> str:
 
 _PAINTERS: Mapping[str, Callable[[Axes, dict[str, Any], Series, Time], None]] = {
     "stat": _number,
-    "gauge": _gauge,
     "timeseries": _graph,
     "state-timeline": _states,
     "bargauge": _bars,
     "table": _table,
-    "geomap": _map,
 }
 
 

@@ -24,12 +24,11 @@ from qilu_dashboards.panels import (
     GREEN,
     MANY_LINES,
     ORANGE,
-    against_target,
+    against_targets,
     bars,
     graph,
     industry_bars,
     number,
-    on_map,
     rows,
     thresholds,
 )
@@ -76,24 +75,28 @@ def overview() -> Dashboard:
 
 def _targets(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("Targets 目标完成情况"))
-    others = [target for name, target in CORE_TARGETS.items() if name not in TARGETS]
-    platforms = [target for target in others if target.unit == "platform"]
-    rest = [target for target in others if target not in platforms]
-    for line in ([*TARGETS.values()], platforms, rest):
-        for place, target in enumerate(line):
-            scope, code, field = target.counted_in
-            # The newest value alone: the store finds it at once for any time range.
-            query = (
-                f'SELECT last("{field}") AS "{target.title}" FROM "programme" WHERE "scope" = \'{scope}\' '
-                f"AND \"code\" = '{code}' AND $timeFilter"
-            )
-            # The panels of a line share the width of the dashboard.
-            span = 24 * (place + 1) // len(line) - 24 * place // len(line)
-            board.with_panel(against_target(target, query, span=span))
+    fields: dict[tuple[str, str], list[str]] = {}
+    """By scope and code."""
+    for target in CORE_TARGETS.values():
+        scope, code, field = target.counted_in
+        fields.setdefault((scope, code), []).append(field)
+    codes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    """By scope and fields: one query each."""
+    for (scope, code), names in fields.items():
+        codes.setdefault((scope, tuple(names)), []).append(code)
+    queries = []
+    for (scope, counted), of in codes.items():
+        # The newest values alone: the store finds them at once for any time range.
+        columns = ", ".join(f'last("{field}") AS "{field}"' for field in counted)
+        where = f'"scope" = \'{scope}\' AND "code" =~ /^({"|".join(of)})$/ AND $timeFilter'
+        queries.append((f'SELECT {columns} FROM "programme" WHERE {where} GROUP BY "code"', "$tag_code $col"))
+    title = "Core targets for 2022 2022年核心目标"
+    board.with_panel(against_targets(title, [*CORE_TARGETS.values()], queries))
 
 
 def _pace(board: dashboard.Dashboard) -> None:
     board.with_row(dashboard.Row("Pace and forecast 进度与预测"))
+    later = []
     for name, plan in PLANS.items():
         target = TARGETS[name]
         steps = thresholds((None, ORANGE), (plan.per_day, GREEN))
@@ -109,6 +112,14 @@ def _pace(board: dashboard.Dashboard) -> None:
                 f"{target.target:,} at the end of 2022 (assumed)."
             )
         )
+        plan_line = thresholds((None, ORANGE), (plan.per_day, GREEN))
+        against = graph(
+            f"{target.title}: pace against plan {target.title_zh}：日均新增与计划",
+            f'SELECT mean("per day") AS "per day 日均" FROM {daily} WHERE $timeFilter{over_time()}',
+            suffix,
+            steps=plan_line,
+        )
+        later.append(against.description(f"The line is the plan: {plan.per_day:,.0f} per day (assumed)."))
         each = _PROVINCE.by_step(f'SELECT last("{name}") AS "count", {pace} AS "pace"', over_time())
         forecast = (
             f'SELECT last("count") + mean("pace") * ${{days}} AS "forecast" FROM {each} WHERE $timeFilter'
@@ -119,6 +130,8 @@ def _pace(board: dashboard.Dashboard) -> None:
                 f"{target.title}: forecast {target.title_zh}：预测", forecast, "locale", span=6, steps=reached
             ).description("The newest count plus the pace over the time range times the number of days.")
         )
+    for panel in later:
+        board.with_panel(panel)
 
 
 def _growth(board: dashboard.Dashboard) -> None:
@@ -177,13 +190,7 @@ def _cities(board: dashboard.Dashboard) -> None:
         alias="$tag_code",
         names=CITY_NAMES,
     )
-    board.with_panel(growth.max_data_points(MANY_LINES))
-    one_city = (
-        'SELECT last("units_on_cloud") AS "Units on cloud", last("units_on_cloud") * 0 + $lat AS "lat", '
-        'last("units_on_cloud") * 0 + $lon AS "lon" FROM "programme" '
-        "WHERE \"scope\" = 'city' AND \"code\" = '$code' AND $timeFilter"
-    )
-    board.with_panel(on_map("Map of units on cloud 上云设备分布图", one_city, "Units on cloud"))
+    board.with_panel(growth.span(24).max_data_points(MANY_LINES))
 
 
 def _parts(board: dashboard.Dashboard) -> None:

@@ -13,6 +13,7 @@ from qilu_contract.storage import BORN
 from qilu_dashboards.city import ALARM_HEADINGS
 from qilu_dashboards.frame import alarm_marks, board, cities, finish, industries, lookup
 from qilu_dashboards.panels import GREEN, graph, listing, number, states, steps_of, thresholds
+from qilu_dashboards.products import Product, product_of
 from qilu_dashboards.queries import OF_INDUSTRY, over_time
 from qilu_dashboards.units import unit_of
 
@@ -57,6 +58,8 @@ def unit(class_: EquipmentClass) -> Dashboard:
     made.with_row(dashboard.Row("Signals 测点"))
     for signal in class_.signals:
         made.with_panel(_graph(class_, signal, one))
+    if (product := product_of(class_)) is not None:
+        made.with_panel(_per_product(product, one))
     made.with_row(dashboard.Row("Alarms 告警"))
     rows = (
         'SELECT "signal", "value", "worst", "limit", "duration_s", "open" FROM "alarm" '
@@ -103,6 +106,15 @@ def _variables(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     made.with_variable(lookup("enterprise", "Enterprise 企业", enterprises).allow_custom_value(True))
     units = f'{of} = "unit" WHERE "enterprise" =~ /^${{enterprise:regex}}$/ LIMIT 500'
     made.with_variable(lookup("unit", "Unit 设备", units).allow_custom_value(True))
+
+
+def _per_product(product: Product, one: str) -> timeseries.Panel:
+    ratio = f'spread("energy_kWh") / {product.amount}'
+    title = f"Energy per {product.unit} of {product.title} 单位{product.title_zh}能耗"
+    title = title.replace("part of part", "part")
+    query = f'SELECT {ratio} AS "energy 能耗" {one}{over_time()}'
+    panel = graph(f"{title} (kWh/{product.unit})", query, f"suffix: kWh/{product.unit}", every="10m")
+    return panel.description("Increase of the meter in an interval over what was made in it.")
 
 
 def _graph(class_: EquipmentClass, signal: Signal, one: str) -> timeseries.Panel:

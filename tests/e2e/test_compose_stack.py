@@ -244,6 +244,17 @@ def test_operators_see_what_the_gateway_refused(stack: Stack) -> None:
         while not any(one["unit"] == "stranger" for one in api.get("/v1/dead-letters").json()["items"]):
             assert time.monotonic() < deadline
             time.sleep(0.2)
+        # A unit under the name of another enterprise is a security event of the city that the topic names.
+        works = {"id": "robbed-works", "name": "Robbed", "county": "370102", "industry": "C34"}
+        assert api.post("/v1/enterprises", json=works).status_code == 201
+        motor = {"id": "robbed-motor", "class": "motor", "enterprise": "robbed-works"}
+        assert api.post("/v1/units", json=motor).status_code == 201
+        topic = "qilu/v1/370202/thief-works/robbed-motor/telemetry"
+        stack.inside("mosquitto", *send, "-t", topic, "-m", '{"power_in": 1}')
+        events = "/v1/security/events?kind=wrong_topic&city=370200"
+        while api.get(events).json()["by_city"] != {"370200": 1}:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 @pytest.mark.compose

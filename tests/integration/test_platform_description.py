@@ -34,8 +34,11 @@ ADMIN = "the-admin-key-of-this-test"
 OWNER, UNIT = "370202-e00007", "370202-motor-0000123"
 EXAMPLES = int(os.environ.get("QILU_TEST_EXAMPLES", "8"))
 """Examples per operation: few, because there are many operations; raise it to test more."""
-NEEDS_MORE = {"/v1/dead-letters/replay", "/v1/what-if", "/v1/programme/replay/again"}
-"""Operations that a platform alone cannot do: they ask a gateway, the programme's model, or the stack."""
+NEEDS_MORE = {
+    *("/v1/dead-letters/replay", "/v1/what-if"),
+    *("/v1/programme/replay/again", "/v1/programme/replay/speed"),
+}
+"""Operations that a platform alone cannot do: they ask a gateway, the model, the stack, or a player."""
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
