@@ -56,7 +56,7 @@ def against_targets(
 ) -> bargauge.Panel:
     """A bar per target, which is full at the target, and green once it is reached (`>` targets: exceeded).
     `queries` are pairs of query and alias; a series has the name "<code> <field>"."""
-    panel = _gauge(title).span(24).height(14)
+    panel = _gauge(title).description("A full bar is the target for 2022.").span(24).height(14)
     for place, (query, alias) in enumerate(queries):
         panel.with_target(Target(query, alias, ref_id="ABCDEFGH"[place]))
     for target in targets:

@@ -223,7 +223,7 @@ def _bars(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
     else:
         found = sorted(
             (
-                (_newest(one, place), _label(panel, one, column))
+                _bar(panel, one, column, _newest(one, place))
                 for one in series
                 for place, column in enumerate(one["columns"][1:], start=1)
             ),
@@ -237,6 +237,17 @@ def _bars(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
     x, y, width, height = axes.get_position().bounds
     axes.set_position((x + more, y, width - more, height))
     axes.invert_yaxis()
+
+
+def _bar(panel: dict[str, Any], one: dict[str, Any], column: str, value: float) -> tuple[float, str]:
+    """Length and name of a bar. A series with a maximum of its own has its share of that, and its value beside
+    the name."""
+    code = " ".join(str(tag) for tag in one.get("tags", {}).values())
+    for override in panel["fieldConfig"].get("overrides", []):
+        given = {each["id"]: each["value"] for each in override["properties"]}
+        if override["matcher"]["options"] == f"{code} {column}" and "max" in given:
+            return min(1.0, value / given["max"]), f"{_latin(given['displayName'])}: {value:,.0f}"
+    return value, _label(panel, one, column)
 
 
 def _table(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:

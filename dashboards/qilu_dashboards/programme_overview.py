@@ -90,7 +90,7 @@ def _targets(board: dashboard.Dashboard) -> None:
         columns = ", ".join(f'last("{field}") AS "{field}"' for field in counted)
         where = f'"scope" = \'{scope}\' AND "code" =~ /^({"|".join(of)})$/ AND $timeFilter'
         queries.append((f'SELECT {columns} FROM "programme" WHERE {where} GROUP BY "code"', "$tag_code $col"))
-    title = "Core targets for 2022 2022年核心目标"
+    title = "Core targets 核心目标"
     board.with_panel(against_targets(title, [*CORE_TARGETS.values()], queries))
 
 
