@@ -240,7 +240,7 @@ def _bars(axes: Axes, panel: dict[str, Any], series: Series, _: Time) -> None:
 
 
 def _bar(panel: dict[str, Any], one: dict[str, Any], column: str, value: float) -> tuple[float, str]:
-    """Length and name of a bar. A series with a maximum of its own has its share of that, and its value beside
+    """Length and name of a bar. A series with its own maximum has its share of that, and its value beside
     the name."""
     code = " ".join(str(tag) for tag in one.get("tags", {}).values())
     for override in panel["fieldConfig"].get("overrides", []):
