@@ -311,7 +311,7 @@ def excused(place: tuple[str, str, str], choice: str, hours: int, filled: Filled
             return False
         ever = f'SELECT last("{counted[1]}") FROM "programme" WHERE "scope" = \'city\' AND {code[0]}'
         return "'city'" in query and not filled.ask(ever, 1, {})
-    # One refusal of each kind, and readings within minutes: at a coarse step there is one value, and no growth.
+    # One refusal of each kind, readings within minutes: a coarse step has one value, and no growth.
     if "difference" in query and hours > 1:
         return uid == "qilu-works" or 'FROM "dead_letter"' in query or 'FROM "security"' in query
     if 'FROM "dead_letter"' in query or 'FROM "security"' in query:
