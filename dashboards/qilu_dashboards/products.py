@@ -1,4 +1,4 @@
-"""What the equipment of some classes makes or delivers, with which its energy is compared."""
+"""Products of equipment classes, with which the energy of a unit is compared."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Platform:
             await self._http.send("PUT", "/v1/programme/replay", json=standing, timeout=TELL_TIMEOUT_S)
 
     async def wishes(self) -> dict[str, Any] | None:
-        """What viewers want of the run; None while the platform does not answer."""
+        """The wishes of viewers; None while the platform does not answer."""
         try:
             answer = await self._http.send("GET", "/v1/programme/replay")
         except PlatformError:
