@@ -80,7 +80,7 @@ async def test_activity_is_reported_by_column(tmp_path: Path, platform: FakePlat
         box = Outbox(state, api, lambda _: None)
         for unit in ("a", "b"):
             platform.register(unit)
-            box.active(unit, 5)
+            box.active([unit], [5])
         shipping = asyncio.create_task(box.run_activity())
         await eventually(lambda: platform.active == {"a": 5, "b": 5}, "reported")
         shipping.cancel()

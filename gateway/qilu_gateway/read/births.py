@@ -26,7 +26,7 @@ from qilu_contract.columns import Ints, Rows, grown
 
 from qilu_gateway.admit.units import Units
 from qilu_gateway.read import layouts
-from qilu_gateway.read.edge_nodes import EdgeNode, EdgeNodes, SessionRow
+from qilu_gateway.read.edge_nodes import TOGETHER, EdgeNode, EdgeNodes, SessionRow
 from qilu_gateway.read.layouts import Aliases, Layout, Layouts, Meanings, id_of, layout_of
 from qilu_gateway.statefile import StateFile
 
@@ -61,8 +61,6 @@ AMBIGUOUS_MS = 3600 * 1000
 meaning would be a guess."""
 HISTORY = "~"
 """Prefix of the county for history, which has separate births and aliases."""
-TOGETHER = 5000
-"""Maximum number of tables read by one query."""
 NONE, FILED = -1, -2
 """Values in place of a layout's number: no table, or an ambiguous one; table only in the state file."""
 
@@ -283,8 +281,7 @@ class Births:
         """Look up tables of units in the state file, many per query."""
         durable, before = self._of(history), HISTORY if history else ""
         owners = [(before + county, node) for county, node in self._units.owners(rows)]
-        by_owner = {owner: self.nodes.find(*owner).number for owner in set(owners)}
-        durable.nodes[rows] = [by_owner[owner] for owner in owners]
+        durable.nodes[rows] = self.nodes.numbers(owners)
         keys = [(*owner, device) for owner, device in zip(owners, self._units.ids(rows), strict=True)]
         numbers: dict[str, int] = {}
         for key, number in zip(keys, rows.tolist(), strict=True):
@@ -293,18 +290,20 @@ class Births:
                 numbers["/".join(key)] = number
             else:
                 self._keep(table)
-        asked = list(numbers)
+        asked = sorted(numbers)  # in key order, as on disk
         found: list[_Saved] = []
         for start in range(0, len(asked), TOGETHER):
             found += self._load(asked[start : start + TOGETHER])
         durable.layouts[list(numbers.values())] = NONE
+        ids = dict.fromkeys(saved.layout for saved in found)
+        by_id = {id_: known[0] or FILED for id_ in ids if (known := self.layouts.find(id_)) is not None}
+        plain = [saved for saved in found if not saved.redefined_ms and saved.layout in by_id]
+        at = [numbers[saved.key] for saved in plain]
+        durable.layouts[at] = [by_id[saved.layout] for saved in plain]
+        durable.firsts[at] = [saved.first for saved in plain]
+        durable.sessions[at] = [saved.session for saved in plain]
         for saved in found:
-            number = numbers[saved.key]
-            known = None if saved.redefined_ms else self.layouts.find(saved.layout)
-            if known is not None:
-                durable.layouts[number], durable.firsts[number] = known[0] or FILED, saved.first
-                durable.sessions[number] = saved.session
-            elif saved.redefined_ms:
+            if saved.redefined_ms:
                 county, node, device = saved.key.split("/")
                 table = self._loaded((county, node, device), saved)
                 if table is not None:
@@ -345,14 +344,16 @@ class Births:
     def _load(self, keys: Sequence[str]) -> Iterator[_Saved]:
         """Rows of these keys in the state file."""
         rows = self._state.read_all(
-            "SELECT born.* FROM json_each(?) AS asked CROSS JOIN born ON born.key = asked.value",
+            "SELECT asked.key, layout, first, session, redefined_ms"
+            " FROM json_each(?) AS asked CROSS JOIN born ON born.key = asked.value",
             (msgspec.json.encode(keys).decode(),),
         )
-        for row in rows:
+        for place, *row in rows:
+            key = keys[place]  # type: ignore[call-overload]  # json_each numbers the values of an array
             try:
-                yield msgspec.convert(row, type=_Saved)
+                yield msgspec.convert((key, *row), type=_Saved)
             except msgspec.MsgspecError as error:  # treated as missing: a rebirth is requested
-                log.error("a birth in the state file cannot be read", of=str(row[0]), error=str(error))
+                log.error("a birth in the state file cannot be read", of=key, error=str(error))
 
     # -- in the state file's thread
 

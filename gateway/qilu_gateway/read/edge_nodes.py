@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from qilu_contract.columns import Ints, Rows, grown
 
 from qilu_gateway.statefile import StateFile
+
+TOGETHER = 5000
+"""Maximum number of rows read by one query."""
 
 
 class SessionRow(NamedTuple):
@@ -44,15 +48,37 @@ class EdgeNodes:
                 "SELECT session, bd_seq FROM sessions WHERE county = ? AND node = ? AND device = ''",
                 (county, name),
             )
-            number = len(self._all)
-            self.sessions, self.last_seqs = (
-                grown(self.sessions, number + 1),
-                grown(self.last_seqs, number + 1),
-            )
-            self.heard_s = grown(self.heard_s, number + 1)
-            node = EdgeNode(self, number, county, name, *(row or ()))  # type: ignore[arg-type]  # as the schema says
-            self._by_name[county, name] = node
-            self._all.append(node)
+            node = self._add(county, name, row or ())
+        return node
+
+    def numbers(self, keys: Sequence[tuple[str, str]]) -> list[int]:
+        """The numbers of these nodes, given by county and name, in this order."""
+        found = list(map(self._by_name.get, keys))
+        if None in found:
+            new = list(dict.fromkeys(key for key, node in zip(keys, found, strict=True) if node is None))
+            for start in range(0, len(new), TOGETHER):
+                some = new[start : start + TOGETHER]
+                rows = {(county, name): row for county, name, *row in self._sessions(some)}
+                for key in some:
+                    self._add(*key, rows.get(key, ()))
+            found = list(map(self._by_name.get, keys))
+        return [node.number for node in found if node is not None]
+
+    def _sessions(self, keys: Sequence[tuple[str, str]]) -> list[tuple[object, ...]]:
+        return self._state.read_all(
+            "SELECT county, node, session, bd_seq FROM json_each(?) AS asked CROSS JOIN sessions"
+            " ON county = json_extract(asked.value, '$[0]') AND node = json_extract(asked.value, '$[1]')"
+            " AND device = ''",
+            (msgspec.json.encode(keys).decode(),),
+        )
+
+    def _add(self, county: str, name: str, row: Sequence[object]) -> EdgeNode:
+        number = len(self._all)
+        self.sessions, self.last_seqs = grown(self.sessions, number + 1), grown(self.last_seqs, number + 1)
+        self.heard_s = grown(self.heard_s, number + 1)
+        node = EdgeNode(self, number, county, name, *row)  # type: ignore[arg-type]  # as the schema says
+        self._by_name[county, name] = node
+        self._all.append(node)
         return node
 
     def known(self, county: str, name: str) -> EdgeNode | None:

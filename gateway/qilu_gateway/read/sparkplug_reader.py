@@ -51,9 +51,12 @@ class SparkplugReader:
         node_of = np.full(len(kinds), -1, dtype=np.int32)
         node_of[known] = births.durable(part.numbers[known].astype(np.int32), history=history).nodes
         unsaved = births.unsaved_units()
-        for at, topic in strangers.items():
-            if topic.kind & ~BIRTH == kind and topic.unit not in unsaved:
-                node_of[at] = nodes.find(topic.group, topic.enterprise).number
+        held = {
+            at: (topic.group, topic.enterprise)
+            for at, topic in strangers.items()
+            if topic.kind & ~BIRTH == kind and topic.unit not in unsaved
+        }
+        node_of[list(held)] = nodes.numbers(list(held.values()))
         busy = [node.number for key in dirty if (node := nodes.known(*key)) is not None]
         if busy:
             node_of[np.isin(node_of, busy)] = -1

@@ -88,8 +88,11 @@ class ClassRollup:
         """The units that sent within the last HEARD_S, each once."""
         self._places: dict[Place, int] = {}
         self._place_of: Rows = np.zeros(1, dtype=np.int32)
+        self._place_of_head: Rows = np.zeros(0, dtype=np.int32)
+        """The place of the units of a head in the series, plus one; 0: not looked up yet."""
         self._awaited: dict[str, int] = {}
         """Numbers, by id, of units known to the previous process that have not sent yet."""
+        self._awaited_room = 0
         self._minutes: dict[int, _Minute] = {}
         self._closed: set[int] = set()
         self._floor = -1
@@ -106,14 +109,27 @@ class ClassRollup:
         found = np.zeros(len(rows), dtype=np.int32)
         if self._awaited:
             found[:] = [self._awaited.pop(unit, 0) for unit in series.tag("unit", rows).tolist()]
+            if len(self._awaited) < self._awaited_room // 4:  # a dictionary does not shrink by itself
+                self._awaited, self._awaited_room = dict(self._awaited), len(self._awaited)
         new = np.flatnonzero(found == 0)
         found[new] = np.arange(self.known + 1, self.known + 1 + len(new))
         self.known += len(new)
         self._make_room()
-        places = zip(series.tag("county", rows).tolist(), series.tag("industry", rows).tolist(), strict=True)
-        known = self._places
-        self._place_of[found] = [known.setdefault(Place(*place), len(known)) for place in places]
+        self._place_of[found] = self._places_of(series, rows)
         return found
+
+    def _places_of(self, series: Series, rows: Rows) -> Rows:
+        """The places of units, looked up once per head."""
+        heads = series.heads(rows)
+        self._place_of_head = grown(self._place_of_head, int(heads.max(initial=0)) + 1)
+        new = np.flatnonzero(self._place_of_head[heads] == 0)
+        counties, industries = (series.tag(name, rows[new]).tolist() for name in ("county", "industry"))
+        known = self._places
+        self._place_of_head[heads[new]] = [
+            known.setdefault(Place(*place), len(known)) + 1
+            for place in zip(counties, industries, strict=True)
+        ]
+        return self._place_of_head[heads] - 1
 
     def _make_room(self) -> None:
         size = self.known + 1
@@ -275,6 +291,7 @@ class ClassRollup:
                 return
             ids = arrays["known"].astype(str).tolist()
             self._awaited = {unit: number for number, unit in enumerate(ids) if number}
+            self._awaited_room = len(self._awaited)
             self.known = len(ids) - 1
             self._closed = set(arrays["closed"].tolist())
             self._floor = int(arrays["floor"][0])

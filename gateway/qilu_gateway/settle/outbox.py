@@ -90,12 +90,14 @@ class Outbox:
         """Wake `run`: reports were added."""
         self._filled.set()
 
-    def active(self, unit: str, ts_ms: int) -> None:
-        """Report that the unit was active at this time, with the next batch. Dropped if the platform is
+    def active(self, units: Sequence[str], ts_ms: Sequence[int]) -> None:
+        """Report that units were active at these times, with the next batch. Dropped if the platform is
         unavailable for too long."""
-        if len(self._active) < MAX_ACTIVE_UNITS or unit in self._active:
-            self._active[unit] = ts_ms
-            self._dead.pop(unit, None)
+        active = self._active
+        for unit, at_ms in zip(units, ts_ms, strict=True):
+            if len(active) < MAX_ACTIVE_UNITS or unit in active:
+                active[unit] = at_ms
+                self._dead.pop(unit, None)
 
     def died(self, unit: str) -> None:
         """Report that the unit died; sent like activity."""

@@ -69,18 +69,17 @@ class Reports:
             number = units.numbers.get(unit)
             if number is not None and ts_ms - units.active_ms[number] >= ACTIVITY_MS:
                 units.active_ms[number] = ts_ms
-                self._outbox.active(unit, ts_ms)
+                self._outbox.active([unit], [ts_ms])
 
     def heard_columns(self, columns: Sequence[Columns]) -> None:
         """Report activity from columnar readings, numbered by this process."""
+        units = self._units
         for each in columns:
-            news = np.flatnonzero(each.ts_ms - self._units.active_ms[each.rows] >= ACTIVITY_MS)
-            if len(news):
-                last: dict[int, int] = {}
-                for number, ts_ms in zip(each.rows[news].tolist(), each.ts_ms[news].tolist(), strict=True):
-                    last[number] = max(ts_ms, last.get(number, ts_ms))
-                ids = self._units.ids(np.array(list(last)))
-                self.heard(zip(ids, last.values(), strict=True))
+            news = each.ts_ms - units.active_ms[each.rows] >= ACTIVITY_MS
+            if news.any():
+                rows = np.unique(each.rows[news])
+                np.maximum.at(units.active_ms, each.rows[news], each.ts_ms[news])
+                self._outbox.active(units.ids(rows), units.active_ms[rows].tolist())
 
     def died(self, message: InFlightMessage) -> None:
         """Report the death of a device, or of an edge node with all of its devices."""
