@@ -10,10 +10,7 @@ import json
 import os
 import secrets
 import signal
-import socket
-import struct
 import subprocess
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import Any
 
 import httpx
 from helm_python import Config
+from kubernetes_names import NameServer
 
 NODE = "10.88.0.1"
 """Address of the node, on the bridge that the pods are on."""
@@ -122,7 +120,7 @@ class Cluster:
         eventually(lambda: self._answers("/readyz"), "the API server is ready")
         self._start_node()
         self._import_images()
-        NameServer(self._ask).start()
+        NameServer(self._ask, NODE, DOMAIN).start()
         eventually(self._node_is_ready, "the node is ready")
         self._make_volumes()
         eventually(lambda: self.get("serviceaccounts", "-n", "default"), "the controllers run")
@@ -369,54 +367,3 @@ state = "/run/containerd"
             found = {each["type"]: each["status"] for each in node["status"].get("conditions", [])}
             return found.get("Ready") == "True"
         return False
-
-
-class NameServer(threading.Thread):
-    """Answers with the addresses of Services, as CoreDNS does in a cluster."""
-
-    def __init__(self, ask: Callable[[str], httpx.Response]) -> None:
-        super().__init__(daemon=True)
-        self._ask = ask
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((NODE, 53))
-        self._known: dict[str, bytes | None] = {}
-        self._until_s = 0.0
-
-    def run(self) -> None:
-        while True:
-            question, sender = self._socket.recvfrom(4096)
-            try:
-                self._socket.sendto(self._answer(question), sender)
-            except (httpx.TransportError, IndexError, struct.error):
-                continue  # they ask again
-
-    def _answer(self, question: bytes) -> bytes:
-        labels, place = [], 12
-        while length := question[place]:
-            labels.append(question[place + 1 : place + 1 + length].decode().lower())
-            place += 1 + length
-        end = place + 5
-        (kind,) = struct.unpack_from("!H", question, place + 1)
-        address = self._address(".".join(labels))
-        answers = [address] if address and kind == 1 else []
-        flags = 0x8580 if address else 0x8583  # authoritative; 3: there is no such name
-        head = question[:2] + struct.pack("!HHHHH", flags, 1, len(answers), 0, 0)
-        records = [b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 1, 4) + each for each in answers]
-        return head + question[12:end] + b"".join(records)
-
-    def _address(self, name: str) -> bytes | None:
-        if time.monotonic() > self._until_s:
-            self._known.clear()
-            self._until_s = time.monotonic() + 2.0
-        if name not in self._known:
-            self._known[name] = self._look_up(name)
-        return self._known[name]
-
-    def _look_up(self, name: str) -> bytes | None:
-        service, _, rest = name.partition(".")
-        namespace, _, suffix = rest.partition(".")
-        if suffix != f"svc.{DOMAIN}":
-            return None
-        found = self._ask(f"/api/v1/namespaces/{namespace}/services/{service}")
-        address = found.json()["spec"].get("clusterIP", "None") if found.status_code == 200 else "None"
-        return None if address == "None" else socket.inet_aton(address)

