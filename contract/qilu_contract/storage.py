@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.catalogue.effectiveness import STOP_FIELDS
 from qilu_contract.catalogue.generic import COUNTED, GENERIC, is_signal_name
 from qilu_contract.catalogue.key_signals import BIN_FIELDS
 from qilu_contract.readings import Value
@@ -157,6 +158,23 @@ _OWN = (
             "units": "max",
             "min": "min",
             "max": "max",
+        },
+    ),
+    # What the OEE of a class in one place is computed from, for each minute: distinct units, and seconds of
+    # all of them together (`qilu_contract.catalogue.effectiveness`). All seconds add up over gateways,
+    # places and time; a stop whose reason is unknown is in none of the reasons. An enterprise is a place
+    # too, without hourly rows.
+    Measurement(
+        name="effectiveness",
+        tags=("level", "place", "city", "class", "gateway"),
+        fields={
+            "units": "int",
+            **dict.fromkeys(("planned_s", "run_s", "ideal_s", "good_s", *STOP_FIELDS), "float"),
+        },
+        counted_by="planned_s",
+        hourly={
+            "units": "max",
+            **dict.fromkeys(("planned_s", "run_s", "ideal_s", "good_s", *STOP_FIELDS), "sum"),
         },
     ),
     # A breach of a limit, at the time when it began; the same point is written again when it ends.

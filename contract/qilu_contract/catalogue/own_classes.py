@@ -26,6 +26,7 @@ VARIABLE = "QILU_CLASSES"
 RESERVED = (
     "alarm",
     "dead_letter",
+    "effectiveness",
     "security",
     "fleet",
     "generic",

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from qilu_contract.catalogue.effectiveness import EFFECTIVENESS
 from qilu_contract.catalogue.key_signals import KEY_SIGNALS, MINUTE_MS, is_cumulative
 from qilu_contract.columns import Floats, Ints, Rows, Series, grown
 from qilu_contract.storage import Point
 from qilu_contract.wire.clock import MAX_AHEAD_MS
 
+from qilu_gateway.rollups.effectiveness import EffectivenessRollup
 from qilu_gateway.rollups.meters import Meter
 from qilu_gateway.rollups.sums import Place, Table, joined, once, summed
 
@@ -74,7 +76,12 @@ class ClassRollup:
     def __init__(self, class_name: str) -> None:
         self.class_name = class_name
         self.signals = KEY_SIGNALS[class_name]
-        self.names = tuple(signal.name for signal in self.signals)
+        rule = EFFECTIVENESS.get(class_name)
+        self._effectiveness = EffectivenessRollup(rule) if rule else None
+        key_names = [signal.name for signal in self.signals]
+        self.names = tuple(dict.fromkeys((*key_names, *(rule.signals if rule else ()))))
+        """Columns of the rows: the key signals come first."""
+        self._read_by_rule = [self.names.index(name) for name in rule.signals] if rule else []
         self.known = 0
         """Highest unit number; numbers start at 1."""
         self.last_ms: Ints = np.zeros(1, dtype=np.int64)
@@ -123,11 +130,11 @@ class ClassRollup:
         heads = series.heads(rows)
         self._place_of_head = grown(self._place_of_head, int(heads.max(initial=0)) + 1)
         new = np.flatnonzero(self._place_of_head[heads] == 0)
-        counties, industries = (series.tag(name, rows[new]).tolist() for name in ("county", "industry"))
+        tags = Place._fields if self._effectiveness is not None else ("county", "industry")
+        places = zip(*(series.tag(name, rows[new]).tolist() for name in tags), strict=True)
         known = self._places
         self._place_of_head[heads[new]] = [
-            known.setdefault(Place(*place), len(known)) + 1
-            for place in zip(counties, industries, strict=True)
+            known.setdefault(Place(*place), len(known)) + 1 for place in places
         ]
         return self._place_of_head[heads] - 1
 
@@ -164,7 +171,7 @@ class ClassRollup:
         return 0
 
     def _key_columns(self, names: tuple[str, ...], values: Floats) -> Floats:
-        """Columns of the class's key signals; NaN where absent."""
+        """The columns of `names`; NaN where absent."""
         known = self._columns.get(names)
         if known is None:
             there = [place for place, name in enumerate(self.names) if name in names]
@@ -249,10 +256,15 @@ class ClassRollup:
             self._meters[place].added(table.units, table.times, column, remember)
             if place in self._meters
             else column
-            for place, column in enumerate(table.values.T)
+            for place, column in enumerate(table.values.T[: len(self.signals)])
         ]
         places = cut.places, cut.place_of[table.units]
-        return list(summed(self.class_name, self.signals, table, columns, places, gateway))
+        keys = table._replace(values=table.values[:, : len(self.signals)])
+        points = list(summed(self.class_name, self.signals, keys, columns, places, gateway))
+        if self._effectiveness is not None:
+            read = table._replace(values=table.values[:, self._read_by_rule])
+            points += self._effectiveness.points(read, places, gateway, remember)
+        return points
 
     def dump(self, series: Series, numbers: Rows) -> bytes:
         """Serialize the state for the next start: rows of the open minutes, closed minutes, meters.
@@ -280,6 +292,8 @@ class ClassRollup:
         }
         for place, meter in self._meters.items():
             arrays[f"then_{place}"], arrays[f"register_{place}"] = meter.of(size)
+        if self._effectiveness is not None:
+            arrays["effectiveness"] = self._effectiveness.dump(size)
         body = io.BytesIO()
         np.savez(body, **arrays)  # type: ignore[arg-type]  # the stub takes the flag allow_pickle for a name
         return body.getvalue()
@@ -301,6 +315,8 @@ class ClassRollup:
             self._places = {Place(*place): number for number, place in enumerate(places)}
             for place, meter in self._meters.items():
                 meter.times, meter.values = arrays[f"then_{place}"], arrays[f"register_{place}"]
+            if self._effectiveness is not None and "effectiveness" in arrays:
+                self._effectiveness.load(arrays["effectiveness"])
             table = Table(arrays["units"], arrays["times"], arrays["values"])
             for minute in np.unique(table.times // MINUTE_MS).tolist():
                 mine = table.times // MINUTE_MS == minute

@@ -229,7 +229,9 @@ class Rollups:
         """The points of minutes and of their hours. `remember` is for minutes that are closed for good, so
         that each counts once."""
         minutes = rollup.sum_up(cut, self._gateway, remember)
-        return [*minutes, *self._hours[rollup.class_name].fold(minutes, remember=remember)]
+        # Hourly rows of every enterprise would be written again each minute, and be as many.
+        kept = [point for point in minutes if point.tags[0] != "enterprise"]
+        return [*minutes, *self._hours[rollup.class_name].fold(kept, remember=remember)]
 
     def _own_point(self) -> Point:
         tally = self.tally

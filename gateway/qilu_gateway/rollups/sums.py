@@ -24,6 +24,8 @@ class Place(NamedTuple):
 
     county: str
     industry: str
+    enterprise: str = ""
+    """For classes with an OEE, else empty."""
 
 
 class Table(NamedTuple):
@@ -54,7 +56,7 @@ class Sums:
         return Sums(counts, _added(into, self.totals, size), lows, highs)
 
 
-class _Grouping(NamedTuple):
+class Grouping(NamedTuple):
     """Rows grouped by minute and by place of one level."""
 
     keys: list[Key]
@@ -107,10 +109,10 @@ def summed(
     begins = np.append(True, (np.diff(table.units) != 0) | (np.diff(minutes) != 0))
     distinct = np.unique(minutes)
     slots = np.searchsorted(distinct, minutes)
-    counties = _grouped("county", distinct, slots, *places)
-    industries = _grouped("industry", distinct, slots, *places)
-    cities, city_of_county = _above("city", counties.keys)
-    provinces, province_of_city = _above("province", cities)
+    counties = grouped("county", distinct, slots, *places)
+    industries = grouped("industry", distinct, slots, *places)
+    cities, city_of_county = above("city", counties.keys)
+    provinces, province_of_city = above("province", cities)
     for signal, column, values in zip(signals, columns, table.values.T, strict=True):
         by_county = _sums(signal, counties, begins, column, values)
         by_city = by_county.merged(city_of_county, len(cities))
@@ -131,7 +133,7 @@ def summed(
                     yield Point("fleet", tags, minute * MINUTE_MS, fields)
 
 
-def _grouped(level: str, minutes: Ints, slots: Indices, places: Sequence[Place], of_rows: Rows) -> _Grouping:
+def grouped(level: str, minutes: Ints, slots: Indices, places: Sequence[Place], of_rows: Rows) -> Grouping:
     """Group rows by their minutes, which are `minutes[slots]`, and places."""
     codes: dict[str, int] = {}
     code_of = np.zeros(len(places), dtype=np.int64)
@@ -146,10 +148,10 @@ def _grouped(level: str, minutes: Ints, slots: Indices, places: Sequence[Place],
     # numpy's stable sort of small numbers is a radix sort.
     order = np.argsort(which.astype(np.uint16) if len(found) <= 1 << 16 else which, kind="stable")
     starts = np.flatnonzero(np.diff(which[order], prepend=-1))
-    return _Grouping(found, which, order, starts)
+    return Grouping(found, which, order, starts)
 
 
-def _above(level: str, below: Sequence[Key]) -> tuple[list[Key], Indices]:
+def above(level: str, below: Sequence[Key]) -> tuple[list[Key], Indices]:
     """The groups of the next level up, and for each group of the level below the group that contains it."""
     numbers: dict[Key, int] = {}
     which = [
@@ -161,7 +163,7 @@ def _above(level: str, below: Sequence[Key]) -> tuple[list[Key], Indices]:
 
 def _sums(
     signal: Signal,
-    grouping: _Grouping,
+    grouping: Grouping,
     begins: NDArray[np.bool_],
     column: Floats,
     values: Floats,
