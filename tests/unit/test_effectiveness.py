@@ -103,7 +103,7 @@ def test_stops_of_looms_have_the_time_and_the_reason_of_the_simulation(minutes: 
     kind = np.where(rises.max(axis=0) > 0.5, rises.argmax(axis=0), -1)
     for step in range(1, steps):
         kind[step] = np.where(kind[step] < 0, kind[step - 1], kind[step])
-    truth = [(stopped & (kind[:-1].T == number)).sum() * STEP_S for number in range(3)]
+    truth = [(stopped & (number == kind[:-1].T)).sum() * STEP_S for number in range(3)]
 
     planned, run, ideal, good, *stops = totals(counted(played, "loom", minutes))
     assert planned == units * (steps - 1) * STEP_S

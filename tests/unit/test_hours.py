@@ -112,7 +112,10 @@ def test_writers_who_all_write_the_same_share_a_row() -> None:
 def test_rows_by_the_hour_are_of_a_measurement_beside_the_other() -> None:
     assert {name for name in MEASUREMENTS if name.endswith(HOURLY)} == {
         name + HOURLY
-        for name in ("fleet", "pipeline", "programme", "dead_letter", "rollup", "platform", "security")
+        for name in (
+            *("fleet", "effectiveness", "pipeline", "programme", "dead_letter", "rollup", "platform"),
+            "security",
+        )
     }
     for name, schema in MEASUREMENTS.items():
         if schema.hourly is not None:
