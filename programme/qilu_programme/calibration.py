@@ -24,7 +24,8 @@ def calibrate(scenario: Scenario, parameters: ParameterSet, steps: int = 14) -> 
     for _ in range(steps):
         middle = (low + high) / 2.0
         count = 0
-        for month, adopters, _ in model.diffusion(middle):
+        for step in model.diffusion(middle):
+            month, adopters = step.month, step.adopters
             count += len(adopters)
             if month == CHECKPOINT:
                 break

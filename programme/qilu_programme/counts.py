@@ -18,6 +18,7 @@ from qilu_programme.figures import CLASSES, GROUPS
 from qilu_programme.months import LABELS, MONTHS
 from qilu_programme.world import CITY_CODES, World
 
+STARS, DEEP_MONTHS = 5, 12
 _NOTICE_COUNTS = {
     NoticeKind.PROVIDER: "providers",
     NoticeKind.CENTRE: "centres",
@@ -46,6 +47,10 @@ class Counter:
         self.units_by_group = np.zeros(len(GROUPS), dtype=np.int64)
         self.contracts_by_kind = np.zeros(len(ACTIONS), dtype=np.int64)
         self.enterprises = self.units = self.current = 0
+        self._kinds = np.zeros(world.enterprises, dtype=np.uint8)
+        """A bit for each kind of action that the enterprise has begun."""
+        self._complete_since = np.full(world.enterprises, MONTHS, dtype=np.int16)
+        """The month in which it had begun all kinds."""
         self.awards = 0
         self.money = np.zeros((3, 3), dtype=np.int64)
         """Vouchers in CNY. Rows: granted, redeemed, clawed back; columns: levels."""
@@ -59,6 +64,11 @@ class Counter:
         enterprises = np.unique(contracts.enterprise[known])
         new = enterprises[~self._on_cloud[enterprises]]
         self._on_cloud[new] = True
+        np.bitwise_or.at(
+            self._kinds, contracts.enterprise[known], 1 << contracts.kind[known].astype(np.uint8)
+        )
+        complete = enterprises[self._kinds[enterprises] == (1 << len(ACTIONS)) - 1]
+        self._complete_since[complete] = np.minimum(self._complete_since[complete], events.month)
         cells = world.cells_of(new)
         self.enterprises_by_city += np.bincount(world.city[cells], minlength=len(CITY_CODES))
         self.enterprises_by_group += np.bincount(world.group[cells], minlength=len(GROUPS))
@@ -91,6 +101,15 @@ class Counter:
         np.add.at(self.units_by_group, self._world.group[cells], units)
         self.units += int(units.sum())
 
+    def stars(self) -> Whole:
+        """Enterprises on cloud now by depth, one to five stars (A: after the star levels of Jiangsu): a star
+        for each kind of action, and a fifth for those that have had all kinds for a year."""
+        mine = self._on_cloud & ~self._ended
+        stars = np.bitwise_count(self._kinds[mine]) + (
+            self._complete_since[mine] + DEEP_MONTHS < MONTHS
+        ).astype(np.uint8)
+        return np.bincount(stars, minlength=STARS + 1)[1:]
+
     def values(self) -> dict[str, int]:
         """The current count of every core target."""
         tiers = list(self._tier.values())
@@ -119,6 +138,8 @@ class Table:
     awards: Whole
     units_by_class: Whole = field(default_factory=lambda: np.zeros(len(CLASSES), dtype=np.int64))
     """Units on cloud at the end, by equipment class; zeros if the run did not count them."""
+    stars: Whole = field(default_factory=lambda: np.zeros(STARS, dtype=np.int64))
+    """Enterprises on cloud at the end, by one to five stars of depth."""
 
     @property
     def vouchers_cny(self) -> int:
@@ -164,5 +185,6 @@ def tabulate(world: World, stream: Iterable[MonthEvents]) -> Table:
         raise ValueError(f"a run has {MONTHS} months, this stream has {len(series['current'])}")
     return Table(
         values={name: np.array(row) for name, row in rows.items()},
+        stars=counter.stars(),
         **{name: np.array(row) for name, row in series.items()},
     )

@@ -64,7 +64,13 @@ class Providers:
         return notices
 
     def contract(self, enterprises: Whole, kinds: Whole) -> Whole:
-        """The provider of each contract, among those registered by now."""
+        """Make contracts: the provider of each, as `choose_for` has it."""
+        chosen = self.choose_for(enterprises, kinds)
+        self.contracts += np.bincount(chosen, minlength=len(self.contracts))
+        return chosen
+
+    def choose_for(self, enterprises: Whole, kinds: Whole) -> Whole:
+        """The provider that each enterprise chooses for a kind, among those registered by now."""
         shares = _zipf(len(self._offers), figure("provider.tail"))
         offers = np.array(self._offers)
         chosen = np.zeros(len(enterprises), dtype=np.int64)
@@ -72,7 +78,6 @@ class Providers:
             mine = np.flatnonzero(kinds == kind)
             luck = self._draws.uniform(f"contract {kind}", enterprises[mine])
             chosen[mine] = choose(shares * offers[:, kind], luck)
-        self.contracts += np.bincount(chosen, minlength=len(self.contracts))
         return chosen
 
     def review(self) -> list[Notice]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +19,22 @@ from qilu_programme.events import (
     EQUIPMENT,
     Contracts,
     Equipment,
-    Money,
     MonthEvents,
     Notice,
     NoticeKind,
 )
 from qilu_programme.figures import SIZES, by_size, figure
+from qilu_programme.funding import Funding
 from qilu_programme.months import MONTHS, year
-from qilu_programme.scenario import LEVELS, Scenario
+from qilu_programme.scenario import Scenario
 from qilu_programme.vouchers import Pools
 from qilu_programme.world import (
     CITY_CODES,
-    CITY_OF_COUNTY,
     COUNTY_CODES,
     World,
     fleet_classes,
     fleet_sizes,
     make_world,
-    spread,
 )
 
 _LARGE = SIZES.index("large")
@@ -49,6 +48,11 @@ class Actions:
     takes: NDArray[np.bool_]  # member × kind
     first: Whole
     delay: NDArray[np.int16]  # member × kind
+
+    def sooner(self, speed: Values) -> Actions:
+        """The same with later kinds beginning sooner, by a factor for each member."""
+        delay = np.maximum(np.floor(self.delay / speed[:, np.newaxis]), 1.0)
+        return replace(self, delay=delay.astype(np.int16))
 
     def months(self, members: Whole, month: int) -> NDArray[np.int16]:
         """Member × kind: the month in which a kind begins; NEVER if it is not taken or begins after the
@@ -84,6 +88,22 @@ def plan_actions(world: World, market: Market, units: Whole, draws: Draws) -> Ac
     return Actions(takes, first, np.minimum(delay, 1_000).astype(np.int16))
 
 
+class Step(NamedTuple):
+    """A month of the diffusion, in members of the market."""
+
+    month: int
+    adopters: Whole
+    """Those that adopt, in order."""
+    claimants: Whole
+    """Those that claim a voucher: the adopters, and earlier ones that waited for a window."""
+    given: dict[str, Whole]
+    """The claimants' granted vouchers by level, CNY."""
+
+
+Chooser = Callable[[int, Whole], Whole]
+"""Called once each month with its adopters: the provider of each one's first contract."""
+
+
 class Model:
     """One run. The same scenario, seed and parameter set give the same events. Iterate over `events()`
     once."""
@@ -97,83 +117,43 @@ class Model:
         self._actions = plan_actions(self.world, self.market, self.units, self.draws)
         self._size = self.world.size[self.market.cell]
         self._industrial = self.world.service[self.market.cell] == 0
-        self._county = self.world.county[self.market.cell]
-        self._place: dict[str, Whole] = {
-            "province": np.zeros(len(self.market), dtype=np.int64),
-            "city": CITY_OF_COUNTY[self._county],
-            "county": self._county,
-        }
-        self.pools: dict[tuple[str, int], Pools] = {}
-        """The pools of the run, by level and year; filled while `events()` is iterated."""
+        self._funding = Funding(scenario, self.world, self.market, self._actions.first, self.draws)
+        self._actions = self._actions.sooner(self._funding.later_speed())
         fails = self.draws.uniform("fails", self.market.enterprise) < figure("action.fail")
         first, last = figure("action.fail_first"), figure("action.fail_last")
         after = first + np.floor(
             (last - first + 1) * self.draws.uniform("fails after", self.market.enterprise)
         )
         self._fails_after = np.where(fails, after, float(NEVER)).astype(np.int64)
+        self._fails_in = np.full(len(self.market), NEVER, dtype=np.int64)
+        """The month in which the contract of each member fails; filled as they adopt."""
+
+    @property
+    def pools(self) -> Mapping[tuple[str, int], Pools]:
+        """The pools of the run, by level and year; filled while `events()` is iterated."""
+        return self._funding.pools
 
     @cached_property
     def classes(self) -> Whole:
         """Fleets by class. Rows: members of the market; columns: equipment classes."""
         return fleet_classes(self.world, self.market.enterprise, self.units, self.draws)
 
-    def _open_pools(self, month: int) -> None:
-        weights = np.bincount(self.world.county, weights=self.world.count, minlength=len(COUNTY_CODES))
-        by_place = {
-            "province": np.array([1.0]),
-            "city": np.bincount(CITY_OF_COUNTY, weights=weights, minlength=len(CITY_CODES)),
-            "county": weights,
-        }
-        for level in LEVELS:
-            budget = self.scenario.pools[level][year(month)]
-            self.pools[level, year(month)] = Pools(spread(budget, by_place[level]))
-
-    def _subsidy(self, month: int) -> Values:
-        """The subsidy term x by cell: (net price / price)^elasticity, with the payments of the open pools
-        of its places."""
-        world, prices = self.world, np.array(by_size("price"))
-        paid = np.zeros(len(world.count))
-        place = {"province": np.zeros_like(world.county), "city": world.city, "county": world.county}
-        for level in LEVELS:
-            amount = np.minimum(self.scenario.shares[level] * prices, self.scenario.caps[level])
-            still_open = self.pools[level, year(month)].open_shares()[place[level]]
-            paid += still_open * (amount / prices)[world.size]
-        # Vouchers for the first three kinds are for small and medium-sized enterprises. A large enterprise
-        # gets a voucher only if its first kind is equipment, about one in two.
-        paid[world.size == _LARGE] *= figure("voucher.large")
-        own = 1.0 - figure("price.discount")
-        return np.asarray(
-            (np.maximum(own - paid, figure("voucher.least_price")) / own) ** figure("adoption.elasticity")
-        )
-
-    def _claims(self, members: Whole) -> dict[str, Whole]:
-        """Maximum claim of each adopter at each level, CNY."""
-        prices = np.array(by_size("price"))[self._size[members]]
-        eligible = (self._size[members] != _LARGE) | (self._actions.first[members] == EQUIPMENT)
-        return {
-            level: np.where(
-                eligible,
-                np.minimum(np.floor(self.scenario.shares[level] * prices), self.scenario.caps[level]),
-                0,
-            ).astype(np.int64)
-            for level in LEVELS
-        }
-
-    def diffusion(self, fit: float | None = None) -> Iterator[tuple[int, Whole, dict[str, Whole]]]:
-        """Month by month: the members of the market that adopt, in order, and their granted vouchers by
-        level. `fit` replaces the fit of the parameter set.
+    def diffusion(self, fit: float | None = None, choose: Chooser | None = None) -> Iterator[Step]:
+        """Month by month: the members of the market that adopt, and the vouchers that are granted. `fit`
+        replaces the fit of the parameter set. Without `choose`, no provider's contracts are capped.
         """
         scenario = self.scenario
         parameters = scenario.set if fit is None else replace(scenario.set, fit=fit)
         adoption = Adoption(self.world, self.market, parameters, scenario.hazard)
         for month in range(MONTHS):
-            if month == 0 or year(month) != year(month - 1):
-                self._open_pools(month)
             if month == 0:
                 adopters = adoption.launch(int(figure("adoption.launch")))
             else:
-                adopters = adoption.step(month, awareness(scenario.centres, month), self._subsidy(month))
-            yield month, adopters, self._grant(month, adopters)
+                x = self._funding.subsidy(month)
+                adopters = adoption.step(month, awareness(self.scenario.centres, month), x)
+            providers = choose(month, adopters) if choose else None
+            self._fails_in[adopters] = month + self._fails_after[adopters]
+            yield Step(month, adopters, *self._funding.claim(month, adopters, providers, self._fails_in))
 
     def events(self) -> Iterator[MonthEvents]:
         """The programme's events, month by month."""
@@ -181,19 +161,20 @@ class Model:
         providers, platforms = Providers(world, self.draws), Platforms(world, self.draws)
         reviews = Reviews(world)
         begins = np.full((len(market), len(ACTIONS)), NEVER, dtype=np.int16)
-        ends = np.full(len(market), NEVER, dtype=np.int64)
+        ends = self._fails_in
         starting: dict[int, list[tuple[Whole, Whole]]] = {}  # by month: members and kinds
         ending: dict[int, list[Whole]] = {}
         large = np.zeros(0, dtype=np.int64)
-        due: dict[int, list[tuple[Whole, int, dict[str, Whole]]]] = {}
-        claw: dict[int, list[tuple[Whole, int, dict[str, Whole]]]] = {}
-        delay = int(figure("voucher.pay_delay"))
         joined_so_far = np.zeros(0, dtype=np.int64)
-        for month, adopters, given in self.diffusion():
-            notices = self._centres(month)
-            notices += providers.register(month, len(adopters))
+        registered: list[Notice] = []
+
+        def choose(month: int, adopters: Whole) -> Whole:
+            registered[:] = providers.register(month, len(adopters))
+            return providers.choose_for(market.enterprise[adopters], self._actions.first[adopters])
+
+        for month, adopters, claimants, given in self.diffusion(choose=choose):
+            notices = [*self._centres(month), *registered]
             joined_so_far = np.append(joined_so_far, adopters)
-            ends[adopters] = month + self._fails_after[adopters]
             planned = self._actions.months(adopters, month)
             # An enterprise whose contract has ended begins nothing new.
             planned = np.where(planned < ends[adopters, None], planned, NEVER).astype(np.int16)
@@ -205,15 +186,13 @@ class Model:
             for later in np.unique(ends[adopters]):
                 ending.setdefault(int(later), []).append(adopters[ends[adopters] == later])
 
-            due.setdefault(month + delay, []).append((adopters, year(month), given))
-            granted = _totals(given)
-            redeemed = self._redeem(month, ends, due, claw)
-            clawed_back = self._claw_back(month, claw)
-            ended = np.concatenate([large[:0], *ending.pop(month, [])])
-
             batches = starting.pop(month, [])
             members = np.concatenate([large[:0], *(batch[0] for batch in batches)])
             kinds = np.concatenate([large[:0], *(batch[1] for batch in batches)])
+            granted = [(claimants, given), self._funding.claim_later(month, members, kinds)]
+            money, paid = self._funding.settle(month, granted, ends)
+            ended = np.concatenate([large[:0], *ending.pop(month, [])])
+
             contracts = Contracts(
                 market.enterprise[members], kinds, providers.contract(market.enterprise[members], kinds)
             )
@@ -229,9 +208,9 @@ class Model:
                 month=month,
                 contracts=contracts,
                 equipment=Equipment(market.enterprise[equipped], self.units[equipped]),
-                paid=market.enterprise[redeemed[1]],
+                paid=market.enterprise[paid],
                 ended=market.enterprise[ended],
-                money=Money(granted, redeemed[0], clawed_back),
+                money=money,
                 notices=tuple(notices),
             )
 
@@ -270,57 +249,6 @@ class Model:
             *reviews.clusters(numbers[equipped]),
             *awards_of_2018(month, numbers[best], self.world, self._industrial[best]),
         ]
-
-    def _grant(self, month: int, adopters: Whole) -> dict[str, Whole]:
-        """Granted vouchers of each adopter by level, in the order of adoption."""
-        if month == 0:  # enterprises on cloud before the programme get no voucher
-            return {level: np.zeros(len(adopters), dtype=np.int64) for level in LEVELS}
-        return {
-            level: self.pools[level, year(month)].claim(self._place[level][adopters], amounts)
-            for level, amounts in self._claims(adopters).items()
-        }
-
-    def _redeem(
-        self,
-        month: int,
-        ends: Whole,
-        due: dict[int, list[tuple[Whole, int, dict[str, Whole]]]],
-        claw: dict[int, list[tuple[Whole, int, dict[str, Whole]]]],
-    ) -> tuple[tuple[int, int, int], Whole]:
-        """Pay the due vouchers of enterprises that are still on cloud, and schedule the clawback of those
-        that fail later."""
-        total = {level: np.zeros(1, dtype=np.int64) for level in LEVELS}
-        paid = np.zeros(0, dtype=np.int64)
-        for members, budget_year, given in due.pop(month, []):
-            good = ends[members] > month
-            good &= sum(given.values(), np.zeros(len(members), dtype=np.int64)) > 0
-            for level in LEVELS:
-                amounts = given[level][good]
-                self.pools[level, budget_year].redeem(self._place[level][members[good]], amounts)
-                total[level] += amounts.sum()
-            paid = np.append(paid, members[good])
-            for later in np.unique(ends[members[good]]):
-                if later < MONTHS:
-                    failing = good & (ends[members] == later)
-                    back = {level: given[level][failing] for level in LEVELS}
-                    claw.setdefault(int(later), []).append((members[failing], budget_year, back))
-        return _totals(total), paid
-
-    def _claw_back(
-        self, month: int, claw: dict[int, list[tuple[Whole, int, dict[str, Whole]]]]
-    ) -> tuple[int, int, int]:
-        total = {level: np.zeros(1, dtype=np.int64) for level in LEVELS}
-        for members, budget_year, given in claw.pop(month, []):
-            for level in LEVELS:
-                self.pools[level, budget_year].claw_back(self._place[level][members], given[level])
-                total[level] += given[level].sum()
-        return _totals(total)
-
-
-def _totals(amounts: dict[str, Whole]) -> tuple[int, int, int]:
-    """Sums by level, in the order of LEVELS."""
-    province, city, county = (int(amounts[level].sum()) for level in LEVELS)
-    return province, city, county
 
 
 def run(scenario: Scenario, classes: bool = False) -> Table:

@@ -17,6 +17,11 @@ def year(index: int) -> int:
     return (FIRST_YEAR * 12 + FIRST_MONTH - 1 + index) // 12
 
 
+def month_of_year(index: int) -> int:
+    """1 for January."""
+    return (FIRST_MONTH - 1 + index) % 12 + 1
+
+
 def index_of(text: str) -> int:
     """The number of a month like `2020-10`. Raises ValueError for text that is not a month of the
     programme."""

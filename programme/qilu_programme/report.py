@@ -16,6 +16,8 @@ from qilu_programme.charts import bars, city_map, curve, short, stacks, timeline
 from qilu_programme.events import ACTIONS
 from qilu_programme.figures import CLASSES, FIGURES, GROUPS, TABLES, read_table
 from qilu_programme.months import CHECKPOINT, LABELS, YEARS, year
+from qilu_programme.report_checks import depth, other_province
+from qilu_programme.rules import Rules
 from qilu_programme.runs import BAND, Ensemble
 from qilu_programme.scenario import LEVELS, MARKS
 from qilu_programme.world import CITY_CODES, make_world
@@ -42,6 +44,10 @@ def page(ensemble: Ensemble) -> str:
         _places(ensemble),
         _industries(ensemble),
         _money(ensemble),
+        '<div class="row two">'
+        + _card("Depth: enterprises by stars", "上云深度(星级)", depth(ensemble))
+        + _card("Out of sample: Zhejiang", "样本外检验:浙江", other_province())
+        + "</div>",
         _assumptions(ensemble),
     )
     return (
@@ -327,6 +333,8 @@ def _assumptions(ensemble: Ensemble) -> str:
         "pools": ", ".join(f"{level} {short(sum(pool.values()))}" for level, pool in scenario.pools.items()),
         "centres": f"{len(scenario.centres)} centres",
     }
+    if scenario.rules != Rules():
+        own["rules"] = scenario.rules.described()
     rows = [row(f"scenario.{name}", own[name], *MARKS[name]) for name in own]
     rows += [row(found.name, _number(found.value), found.mark, found.source) for found in FIGURES.values()]
     rows += [

@@ -53,6 +53,10 @@ class Ensemble:
         """The count at the end: the median over the runs, rounded down."""
         return int(np.floor(self.median(name)[-1]))
 
+    def stars(self) -> list[int]:
+        """Enterprises on cloud at the end, by one to five stars of depth: medians."""
+        return [int(count) for count in np.median([table.stars for table in self.tables], axis=0)]
+
     def chance(self, name: str) -> float:
         """The fraction of runs that reach the target, 0 to 1."""
         ends = self.series(name)[:, -1]
@@ -140,6 +144,7 @@ def as_json(ensemble: Ensemble) -> dict[str, Any]:
         "months": months,
         "targets": targets,
         "vouchers_cny": money,
+        "stars": ensemble.stars(),
     }
 
 
@@ -184,6 +189,7 @@ class Comparison:
             "first": self.first.scenario.name,
             "second": self.second.scenario.name,
             "runs": len(self.first.tables),
+            "stars": {"first": self.first.stars(), "second": self.second.stars()},
             "funds_cny": dict(zip(("first", "second", "difference"), self.funds_cny(), strict=True)),
             "funds_cny_per_additional": {name: self.funds_per(name) for name in names},
             "months": [

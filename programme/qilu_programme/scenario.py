@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
@@ -16,15 +16,17 @@ from typing import TypeVar
 import yaml
 from qilu_contract.catalogue.yaml_parser import YamlParser, read_text
 
-from qilu_programme.figures import read_table
+from qilu_programme.figures import SECTORS, SIZES, read_table
 from qilu_programme.months import LABELS, YEARS, index_of
+from qilu_programme.rules import Rules
 from qilu_programme.world import COUNTY_CODES
 
 LEVELS = ("province", "city", "county")
 """Levels of government that pay vouchers."""
 
 MAX_POOL = 10**12
-_KEYS = ("extends", "name", "seed", "set", "hazard", "shares", "caps", "pools", "centres", "more_centres")
+_POLICY = ("shares", "caps", "pools", "centres", "more_centres", "rules")
+_KEYS = ("extends", "name", "seed", "set", "hazard", *_POLICY)
 _FOLDER = files("qilu_programme").joinpath("scenarios")
 _Loaded = TypeVar("_Loaded")
 
@@ -33,6 +35,7 @@ MARKS: Mapping[str, tuple[str, str]] = {
     "shares": ("A", "share of the price of a first contract that each level pays"),
     "caps": ("A", "maximum amount that an enterprise gets from a level"),
     "pools": ("A", "budget of each level by year; more than 100 million CNY were paid by October 2020 (S)"),
+    "rules": ("A", "who may claim, when, and for how much; the scenario's file has the sources (S)"),
     "centres": ("A", "place and month of opening of the 30 planned centres (S); 14 in 2018 (S)"),
 }
 """Mark and source of the scenario's own values, for the list of assumptions."""
@@ -81,6 +84,7 @@ class Scenario:
     pools: Mapping[str, Mapping[int, int]]
     centres: tuple[Centre, ...]
     text: str
+    rules: Rules = field(default_factory=Rules)
 
     @property
     def sha256(self) -> str:
@@ -144,6 +148,7 @@ class _Parser(YamlParser):
             pools=get("pools", self._pools),
             centres=centres,
             text=text,
+            rules=self._rules(found["rules"]) if "rules" in found else Rules(),
         )
 
     def _top(self, text: str) -> tuple[dict[str, yaml.Node], yaml.Node]:
@@ -188,6 +193,37 @@ class _Parser(YamlParser):
                 for year in years
             }
         return pools
+
+    def _rules(self, node: yaml.Node) -> Rules:
+        known = ("sectors", "sizes", "window", "provider_caps", "later_voucher")
+        found, rules = self._mapping(node, "'rules'", known), Rules()
+        if "sectors" in found:
+            entries = self._list(found["sectors"], "'rules: sectors'", f" of {' and '.join(SECTORS)}")
+            rules = replace(rules, sectors=tuple(self._choice(each, "a sector", SECTORS) for each in entries))
+        if "sizes" in found:
+            by_size = self._mapping(found["sizes"], "'rules: sizes'", SIZES, SIZES)
+            shares = {size: self._number(by_size[size], f"rules: sizes: {size}", 0.0, 1.0) for size in SIZES}
+            rules = replace(rules, sizes=shares)
+        if "window" in found:
+            keys = ("first", "last")
+            months = self._mapping(found["window"], "'rules: window'", keys, keys)
+            first, last = (self._whole(months[key], f"rules: window: {key}", 1, 12) for key in keys)
+            if first > last:
+                raise self._wrong(
+                    found["window"], "the window's first month is after its last one: swap them."
+                )
+            rules = replace(rules, window=(first, last))
+        if "provider_caps" in found:
+            keys = ("full_range", "others")
+            caps = self._mapping(found["provider_caps"], "'rules: provider_caps'", keys, keys)
+            full_range, others = (
+                self._whole(caps[key], f"rules: provider_caps: {key}", 0, MAX_POOL) for key in keys
+            )
+            rules = replace(rules, provider_caps=(full_range, others))
+        if "later_voucher" in found:
+            later = self._number(found["later_voucher"], "rules: later_voucher", 0.0, 1.0)
+            rules = replace(rules, later_caps=later)
+        return rules
 
     def _centres(self, node: yaml.Node, what: str) -> tuple[Centre, ...]:
         centres, keys = [], ("county", "opens")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from qilu_contract.catalogue.places import CITIES
 from qilu_contract.catalogue.targets import CORE_TARGETS
+from qilu_programme.counts import STARS
 from qilu_programme.months import LABELS, MONTHS
 from qilu_programme.runs import Comparison, Ensemble
 from qilu_programme.world import CITY_CODES
@@ -36,9 +37,10 @@ def targets_table(ensemble: Ensemble) -> Table:
 
 
 def comparison_tables(comparison: Comparison) -> Iterator[Table]:
-    """Targets, public funds and months of two scenarios."""
+    """Targets, public funds, depth and months of two scenarios."""
     yield _both_targets(comparison)
     yield _funds(comparison)
+    yield _depth(comparison)
     yield _months(comparison)
 
 
@@ -72,6 +74,19 @@ def _funds(comparison: Comparison) -> Table:
         *("–" if each is None else f"{each:,.0f}" for each in per),
     )
     return funds
+
+
+def _depth(comparison: Comparison) -> Table:
+    depth = Table(
+        title="Enterprises on cloud by kinds of cloud action in use; ★★★★★: all four for a year",
+        title_justify="left",
+    )
+    depth.add_column("scenario")
+    for stars in range(1, STARS + 1):
+        depth.add_column("★" * stars, justify="right")
+    for side in (comparison.first, comparison.second):
+        depth.add_row(side.scenario.name, *(f"{count:,}" for count in side.stars()))
+    return depth
 
 
 def _months(comparison: Comparison) -> Table:

@@ -121,14 +121,14 @@ def test_the_default_agrees_with_what_is_known_of_october_2020() -> None:
 
 def test_a_fifth_less_hazard_misses_the_target() -> None:
     model = Model(replace(DEFAULT, hazard=0.8))
-    assert sum(len(adopters) for _, adopters, _ in model.diffusion()) < 300_000
+    assert sum(len(step.adopters) for step in model.diffusion()) < 300_000
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_shipped_fit_is_what_calibration_finds(name: str) -> None:
     parameters = SETS[name]
     model = Model(replace(DEFAULT, set=parameters))
-    count = sum(len(adopters) for month, adopters, _ in model.diffusion() if month <= CHECKPOINT)
+    count = sum(len(step.adopters) for step in model.diffusion() if step.month <= CHECKPOINT)
     assert count == pytest.approx(figure("adoption.checkpoint"), rel=0.005)
 
 
@@ -171,7 +171,7 @@ def test_no_enterprise_adopts_twice_or_begins_a_kind_twice() -> None:
     model, events, table = default_run()
     seen = list(contracts(events))
     assert len({(enterprise, kind) for _, enterprise, kind in seen}) == len(seen)
-    adopted = np.concatenate([members for _, members, _ in Model(DEFAULT).diffusion()])
+    adopted = np.concatenate([step.adopters for step in Model(DEFAULT).diffusion()])
     assert len(np.unique(adopted)) == len(adopted) == table.values["enterprises_on_cloud"][-1]
     assert set(np.unique(model.market.enterprise[adopted])) == {enterprise for _, enterprise, _ in seen}
 

@@ -22,7 +22,14 @@ more_centres:
 
 
 def test_what_ships_can_be_read() -> None:
-    assert set(shipped()) == {"default", "county-share-cut", "west-centres", "slow"}
+    assert set(shipped()) == {
+        "default",
+        "county-share-cut",
+        "guangdong-rules",
+        "guizhou-second-voucher",
+        "west-centres",
+        "slow",
+    }
     assert all(load_scenario(name).name == name for name in shipped())
     assert len(load_scenario().centres) == 30
     assert len(load_scenario("west-centres").centres) == 40

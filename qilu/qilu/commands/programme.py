@@ -28,7 +28,8 @@ app = typer.Typer(no_args_is_help=True, help="The policy programme as a model: r
 ScenarioName = Annotated[
     str | None,
     typer.Argument(
-        help="Scenario: a YAML file, or one that ships: default, county-share-cut, west-centres, slow"
+        help="Scenario: a YAML file, or one that ships: default, county-share-cut, guangdong-rules, "
+        "guizhou-second-voucher, slow, west-centres"
     ),
 ]
 Runs = Annotated[
