@@ -5,8 +5,10 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import bargauge, dashboard, timeseries
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from qilu_contract.catalogue.classes import EquipmentClass, Signal
+from qilu_contract.catalogue.effectiveness import EFFECTIVENESS, STOP_FIELDS, Effectiveness
 from qilu_contract.catalogue.key_signals import BIN_FIELDS, KEY_SIGNALS, bin_edges, is_cumulative
 from qilu_contract.catalogue.limits import LIMITS, alarm_limits
+from qilu_contract.catalogue.titles import titles
 
 from qilu_dashboards.city import ALARM_HEADINGS
 from qilu_dashboards.frame import CITY_NAMES, alarm_marks, board, cities, finish, industries
@@ -51,6 +53,8 @@ def equipment_class(class_: EquipmentClass) -> Dashboard:
     for signal in signals:
         if not is_cumulative(signal):
             made.with_panel(_band(class_, signal))
+    if rule := EFFECTIVENESS.get(class_.name):
+        _effectiveness(made, rule)
     meters = [signal for signal in signals if is_cumulative(signal)]
     if meters:
         made.with_row(dashboard.Row("Energy and emissions 能耗与排放"))
@@ -112,6 +116,28 @@ def _band(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:
         steps=steps,
     )
     return panel.description(described) if described else panel
+
+
+def _effectiveness(made: dashboard.Dashboard, rule: Effectiveness) -> None:
+    """OEE with its three factors, and stops by reason."""
+    made.with_row(dashboard.Row("Overall equipment effectiveness 设备综合效率"))
+    source = Source("effectiveness", f"\"class\" = '{rule.class_name}' AND {PLACE}")
+    ratios = {
+        "OEE 设备综合效率": 'sum("good_s") / sum("planned_s")',
+        "availability 可用率": 'sum("run_s") / sum("planned_s")',
+        "effectiveness 性能效率": 'sum("ideal_s") / sum("run_s")',
+        "quality ratio 合格率": 'sum("good_s") / sum("ideal_s")',
+    }
+    panel = graph("OEE 设备综合效率", each_interval(ratios, source), "percentunit", every=EACH_MINUTE)
+    made.with_panel(panel.description("ISO 22400-2. " + " ".join(rule.assumed)))
+    fields = STOP_FIELDS[: len(rule.stops)]
+    stops = {}
+    for field, signal in zip(fields, rule.stops, strict=True):
+        found = titles("signal", rule.class_name, signal)
+        stops[f"{found.title} {found.title_zh}"] = f'sum("{field}")'
+    known = "".join(f' - sum("{field}")' for field in fields)
+    stops["Other or unknown 其他或未知"] = f'sum("planned_s") - sum("run_s"){known}'
+    made.with_panel(distribution("Stops by reason 停机原因", in_all(stops, source)).unit("s"))
 
 
 def _added(class_: EquipmentClass, signal: Signal) -> timeseries.Panel:

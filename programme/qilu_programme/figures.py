@@ -45,6 +45,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "sectors": ("A", "weights of the other sectors by number of enterprises; codes by GB/T 4754 (N)"),
     "seeds": ("S", "industries that the programme names for a city or county; two more rows are assumed"),
     "equipment_mix": ("A", "share of each equipment class in the fleets of an industry"),
+    "elsewhere": ("S", "enterprises on cloud that another province reported; no fit uses them"),
     "sets": ("C", "parameter sets that meet both known points, with the fit found in this model"),
 }
 """Mark and meaning of the other tables; a row has its own mark if it differs."""

@@ -117,7 +117,7 @@ class Model:
         self._actions = plan_actions(self.world, self.market, self.units, self.draws)
         self._size = self.world.size[self.market.cell]
         self._industrial = self.world.service[self.market.cell] == 0
-        self._funding = Funding(scenario, self.world, self.market, self._actions.first, self.draws)
+        self._funding = self._new_funding()
         self._actions = self._actions.sooner(self._funding.later_speed())
         fails = self.draws.uniform("fails", self.market.enterprise) < figure("action.fail")
         first, last = figure("action.fail_first"), figure("action.fail_last")
@@ -127,6 +127,9 @@ class Model:
         self._fails_after = np.where(fails, after, float(NEVER)).astype(np.int64)
         self._fails_in = np.full(len(self.market), NEVER, dtype=np.int64)
         """The month in which the contract of each member fails; filled as they adopt."""
+
+    def _new_funding(self) -> Funding:
+        return Funding(self.scenario, self.world, self.market, self._actions.first, self.draws)
 
     @property
     def pools(self) -> Mapping[tuple[str, int], Pools]:
@@ -145,6 +148,7 @@ class Model:
         scenario = self.scenario
         parameters = scenario.set if fit is None else replace(scenario.set, fit=fit)
         adoption = Adoption(self.world, self.market, parameters, scenario.hazard)
+        self._funding = self._new_funding()
         for month in range(MONTHS):
             if month == 0:
                 adopters = adoption.launch(int(figure("adoption.launch")))

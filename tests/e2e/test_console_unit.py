@@ -75,6 +75,41 @@ async def test_a_reading_is_on_the_units_page_as_soon_as_it_is_stored(tmp_path: 
         assert said == []
 
 
+async def test_a_units_page_shows_when_it_worked_and_why_it_stopped(tmp_path: Path, page: Page) -> None:
+    async with console(tmp_path) as (url, store, api):
+        body = {"id": "milk-1", "class": "pasteuriser", "enterprise": "works"}
+        assert (await api.post("/v1/units", json=body)).status_code == 201
+        now_ms = int(time.time() * 1000)
+        tags = (*TAGS[:4], "milk-1")
+        await store.write(
+            [
+                Point(
+                    "pasteuriser",
+                    tags,
+                    now_ms - second * 1000,
+                    {
+                        "product_flow": 0.0 if 600 < second <= 1200 else 10.0,
+                        "diversion": 0.0,
+                        "hold_temp": 73.0,
+                    },
+                )
+                for second in range(2400, -1, -10)
+            ]
+        )
+        await sign_in(page, url, api)
+        await page.goto(f"{url}/#/unit/milk-1")
+        await expect(page.locator('[data-factor="oee"] dd')).to_have_text("75%")
+        await expect(page.locator('[data-factor="quality"] dd')).to_have_text("100%")
+        await expect(page.locator(".states rect.stopped")).to_have_count(1)
+        await expect(page.locator(".states svg")).to_have_attribute(
+            "aria-label", re.compile("stopped for 10 min")
+        )
+        await expect(page.locator(".stops li")).to_contain_text("Reason not reported")
+        await page.goto(f"{url}/#/unit/motor-1")
+        await expect(page.get_by_role("heading", name="motor-1")).to_be_visible()
+        await expect(page.locator(".effectiveness")).to_have_count(0)
+
+
 async def test_an_alarm_is_acknowledged_shelved_and_cleared(tmp_path: Path, page: Page) -> None:
     async with console(tmp_path) as (url, store, api):
         now_ms = int(time.time() * 1000)

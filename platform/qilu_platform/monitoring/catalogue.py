@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from qilu_contract.catalogue.classes import OWN
+from qilu_contract.catalogue.effectiveness import EFFECTIVENESS
 from qilu_contract.catalogue.equipment import EquipmentClass
 from qilu_contract.catalogue.generic import GENERIC, REGISTRABLE
 from qilu_contract.catalogue.limits import LIMITS
@@ -56,6 +57,7 @@ def _class(class_: EquipmentClass) -> dict[str, Any]:
         "own": class_.name in OWN,
         "learns": class_.name == GENERIC,
         "stoppable": class_.stoppable,
+        "oee": class_.name in EFFECTIVENESS,
         "signals": [
             {
                 "name": each.name,

@@ -8,6 +8,7 @@ import { icon } from "../core/icons.js";
 import { alarmList } from "../parts/alarm_list.js";
 import { commandPanel } from "../parts/commands.js";
 import { classOf, unitSignal } from "../parts/device_type.js";
+import { effectiveness } from "../parts/effectiveness.js";
 import { crumbs, stateChip } from "../parts/labels.js";
 import { truthList } from "../parts/truth_list.js";
 import { problemList } from "../parts/problem_list.js";
@@ -44,6 +45,7 @@ export async function show(root, app, { id: unitId, query }) {
   const alarms = await alarmList(app, { unit: unitId, limit: 12 });
   const problems = await problemList(`${path}/problems`);
   const commands = await commandPanel(app, unit, class_);
+  const oee = class_.oee ? effectiveness(unit, class_) : null;
   const truth = class_.faults.length ? await truthList(app, unit, class_) : null;
 
   function signalRow(signal) {
@@ -154,6 +156,8 @@ export async function show(root, app, { id: unitId, query }) {
     problems.reload();
     truth?.reload();
   }, 5000);
+  const oeeWatch = oee && setInterval(() => !document.hidden && last && oee.reload(last.ts_ms + 1), 60_000);
+  if (newest) oee?.reload(newest.ts_ms + 1);
 
   const name = enterprise ? enterpriseName(enterprise, catalogue) : unit.enterprise;
   const facts = [
@@ -176,6 +180,7 @@ export async function show(root, app, { id: unitId, query }) {
         !class_.signals.length && none),
       html("div", { class: "stack" },
         html("section", { class: "panel", "aria-label": t("history") }, html("div", { class: "panel-head" }, chartTitle, spans), chartBox, html("p", { class: "hint" }, t("chart.hint"))),
+        oee && panel(t("oee"), null, oee),
         !class_.learns && panel(t("nav./alarms"), null, alarms),
         truth && panel(t("truth"), null, truth),
         !class_.learns && commands.root),
@@ -188,6 +193,7 @@ export async function show(root, app, { id: unitId, query }) {
     handlers: live,
     close() {
       clearInterval(watch);
+      clearInterval(oeeWatch);
       commands.close();
       chart?.close();
     },
