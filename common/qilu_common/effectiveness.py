@@ -179,7 +179,7 @@ class _Rows:
         """The reason of a stop is the count that rose: known by the next report of the counts, or by one
         since the unit last moved."""
         columns = [self._column(name) for name in self.rule.stops]
-        there: Mask = ~np.isnan(self.raw[:, columns]).any(axis=1)
+        there: Mask = np.asarray(~np.isnan(self.raw[:, columns]).any(axis=1))
         rise = np.where(there[:, np.newaxis], self.raw[:, columns] - self.held_before[:, columns], 0.0)
         rise = np.nan_to_num(rise)  # of the first report
         code = np.where(rise.max(axis=1) > 0, rise.argmax(axis=1), -1)
@@ -188,8 +188,9 @@ class _Rows:
         self.stop = np.where(inside, code[np.maximum(rose, 0)], self._carried(_STOP))
         self.stop_at = self._last_time(code >= 0, _STOP_AT)
 
-        explained: Mask = self._before(self.stop_at, _STOP_AT) >= self.moved_before
-        explained &= self._before(self.stop, _STOP) >= 0
+        explained: Mask = np.logical_and(
+            self._before(self.stop_at, _STOP_AT) >= self.moved_before, self._before(self.stop, _STOP) >= 0
+        )
         size = len(self.t)
         following = np.minimum.accumulate(np.where(there, self.here, size)[::-1])[::-1]
         later: Mask = following < np.append(np.flatnonzero(self.first)[1:], size)[self._number]

@@ -317,7 +317,8 @@ def excused(place: tuple[str, str, str], choice: str, hours: int, filled: Filled
     if 'FROM "dead_letter"' in query or 'FROM "security"' in query:
         return False
     names = re.findall(r"\"class\" = '([^']+)'", query)
-    if 'FROM "fleet"' in query or 'FROM "effectiveness"' in query:  # a class without units in this fleet, or not in the chosen cities
+    # A class without units in this fleet, or not in the chosen cities.
+    if re.search('FROM "(fleet|effectiveness)"', query):
         return bool(names) and (not filled.units[names[0]] or choice != "all")
     if 'FROM "alarm"' in query:  # only motors and boilers break limits here, in Qingdao
         return bool(names and names[0] not in ("motor", "boiler")) or (
