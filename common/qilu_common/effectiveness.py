@@ -26,7 +26,7 @@ _AT, _MOVED, _BAD, _COUNTED, _COUNTER_AT, _STOP, _STOP_AT, _PENDING, _SIGNALS = 
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """What each row adds, in seconds: the time from the unit's previous reading to this one."""
+    """Seconds that each row adds: the time from the unit's previous reading to this one."""
 
     planned_s: Floats
     run_s: Floats
@@ -45,7 +45,7 @@ class UnitAccounts:
     def __init__(self, rule: Effectiveness, state: Floats | None = None) -> None:
         self._rule = rule
         self.state = np.empty((0, _SIGNALS + len(rule.signals))) if state is None else state
-        """What later rows need of earlier ones; may be saved and restored."""
+        """State of each unit that later rows depend on; may be saved and restored."""
 
     def make_room(self, size: int) -> None:
         """Accept units with numbers below `size`."""
@@ -99,7 +99,7 @@ class _Rows:
         )
 
     def _carried(self, column: int) -> Floats:
-        """What the unit's state says, for each row."""
+        """A column of the unit's state, for each row."""
         return np.asarray(self._state[self._number, column])
 
     def _column(self, name: str) -> int:

@@ -78,6 +78,41 @@ _TAGS = (
 )
 """The order in which the API is described: what most people look for comes first."""
 
+_PARTS = (
+    export,  # before imports, whose /v1/export/{book} is any other name
+    imports,
+    certificates,
+    catalogue,
+    states,
+    registry,
+    resolve,
+    data_catalogue,
+    programme,
+    readings,
+    effectiveness,
+    shells,
+    device_problems,
+    device_passwords,
+    rabbitmq,
+    device_types,
+    commands,
+    connection,
+    dead_letters,
+    ingest,
+    keys,
+    events,
+    alarms,
+    live,
+    overview,
+    sessions,
+    pipeline,
+    policies,
+    webhooks,
+    security,
+    truth,
+)
+"""Modules with routes under `/v1`, in the order in which they match."""
+
 
 def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAPI:
     """The application; its lifespan opens the database (and the store that `settings` names, unless an open
@@ -103,39 +138,7 @@ def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAP
     )
     app.add_middleware(Edge, metrics=metrics)
     add_problem_handlers(app)
-    for part in (
-        export,  # before imports, whose /v1/export/{book} is any other name
-        imports,
-        certificates,
-        catalogue,
-        states,
-        registry,
-        resolve,
-        data_catalogue,
-        programme,
-        readings,
-        effectiveness,
-        shells,
-        device_problems,
-        device_passwords,
-        rabbitmq,
-        device_types,
-        commands,
-        connection,
-        dead_letters,
-        ingest,
-        keys,
-        events,
-        alarms,
-        live,
-        overview,
-        sessions,
-        pipeline,
-        policies,
-        webhooks,
-        security,
-        truth,
-    ):
+    for part in _PARTS:
         app.include_router(part.router, dependencies=[Depends(check_query)])
     app.include_router(certificates.public, dependencies=[Depends(check_query)])
     app.include_router(description.router)

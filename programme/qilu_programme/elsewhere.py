@@ -47,7 +47,7 @@ def bass_share(parameters: ParameterSet, months: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a parameter set predicts for the second point from the first."""
+    """Prediction of the second point from the first, by a parameter set."""
 
     set: str
     predicted: int

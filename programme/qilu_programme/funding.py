@@ -145,8 +145,8 @@ class Funding:
     def _cap_providers(
         self, month: int, by_provider: Pools, members: Whole, providers: Whole, claims: Sums
     ) -> None:
-        """Refuse claims for contracts of providers whose limit of the year is reached. What a closed pool
-        would pay does not count."""
+        """Refuse claims for contracts of providers whose limit of the year is reached. The share of a
+        closed pool does not count."""
         for level, amounts in claims.items():
             still_open = self.pools[level, year(month)].open_shares()[self._place[level][members]]
             amounts *= still_open.astype(np.int64)
@@ -156,7 +156,7 @@ class Funding:
             amounts[refused] = 0
 
     def _grant(self, month: int, members: Whole, claims: Sums) -> tuple[Whole, Sums]:
-        """What the pools grant, of claims in the order of their arrival."""
+        """Amounts that the pools grant, of claims in the order of their arrival."""
         return members, {
             level: self.pools[level, year(month)].claim(self._place[level][members], amounts)
             for level, amounts in claims.items()

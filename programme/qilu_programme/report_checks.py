@@ -36,7 +36,7 @@ def depth(ensemble: Ensemble) -> str:
 
 
 def other_province() -> str:
-    """What each parameter set predicts for Zhejiang."""
+    """The prediction of each parameter set for Zhejiang."""
     first, second = elsewhere.POINTS
     rows = "".join(
         f'<tr><th scope="row">{check.set}</th><td class="n">{check.predicted:,}</td>'

@@ -66,7 +66,7 @@ class Rules:
         return np.asarray(draws.uniform("may claim", enterprises) < self.share(sizes, services))
 
     def provider_pools(self) -> Pools | None:
-        """What is left for each provider's contracts in a new year; None without caps."""
+        """Budgets of a new year for each provider's contracts; None without caps."""
         if self.provider_caps is None:
             return None
         full_range, others = self.provider_caps

@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Played:
-    """What a kernel produced (steps × units, by signal), and the readings of it, by unit and time."""
+    """Signals that a kernel produced (steps × units), and its readings, by unit and time."""
 
     made: dict[str, Array]
     units: NDArray[np.int32]

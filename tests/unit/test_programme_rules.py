@@ -59,7 +59,7 @@ def test_only_those_who_may_claim_get_a_voucher_and_only_in_the_window(
         cells = model.market.cell[got]
         assert not world.service[cells].any()
         sizes.update(SIZES[size] for size in world.size[cells])
-        # Who adopted outside the window waited for it, and came first.
+        # Enterprises that adopted outside the window waited for it, and came first.
         assert all(adopted[member] <= step.month for member in step.claimants.tolist())
         months = [adopted[member] for member in step.claimants.tolist()]
         assert months == sorted(months)

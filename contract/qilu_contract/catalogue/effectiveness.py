@@ -53,7 +53,7 @@ class Effectiveness:
 
     @property
     def assumed(self) -> tuple[str, ...]:
-        """What the figures take for granted, as sentences for the user."""
+        """Assumptions behind the figures, as sentences for the user."""
         found = ["Planned busy time is all time with readings, as no shift plan is known."]
         if not self.ideal_s:
             found.append("Effectiveness is 1: the rated speed of a unit is not known.")

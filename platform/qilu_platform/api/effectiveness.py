@@ -50,7 +50,7 @@ class OeeOut(BaseModel):
     quality: float | None
     oee: float | None
     stops: list[StopOut]
-    assumed: list[str] = Field(description="What the figures take for granted.")
+    assumed: list[str] = Field(description="Assumptions behind the figures.")
 
 
 class ClassOeeOut(OeeOut):
