@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qilu.logfile import log_stream
-from qilu.player import Player, Target
+from qilu.player import Player
+from qilu.player_platform import Target
 from qilu.process import become_service, on_stop_signals
 from qilu.replay import Month, Replay
 from qilu.run_record import FILE_NAME, KIND, RunRecord

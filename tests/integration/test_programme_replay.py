@@ -15,7 +15,8 @@ from qilu.commands.programme import app as programme_app
 from qilu.flags import share
 from qilu.live import LiveConfig, bytes_needed, check_room, open_record
 from qilu.month_fleet import Block, month_start_ms
-from qilu.player import Platform, Player, Target
+from qilu.player import Player
+from qilu.player_platform import Platform, Target
 from qilu.replay import Replay
 from qilu.replay_counts import counted, differences
 from qilu.run_record import MonthRecord, RunRecord, is_live_run
