@@ -114,41 +114,6 @@ _PARTS = (
 """Modules with routes under `/v1`, in the order in which they match."""
 
 
-_PARTS = (
-    export,  # before imports, whose /v1/export/{book} is any other name
-    imports,
-    certificates,
-    catalogue,
-    states,
-    registry,
-    resolve,
-    data_catalogue,
-    programme,
-    readings,
-    shells,
-    device_problems,
-    device_passwords,
-    rabbitmq,
-    device_types,
-    commands,
-    connection,
-    dead_letters,
-    ingest,
-    keys,
-    events,
-    alarms,
-    live,
-    overview,
-    sessions,
-    pipeline,
-    policies,
-    webhooks,
-    security,
-    truth,
-)
-"""Modules of routes, in the order in which their paths are matched."""
-
-
 def create_app(settings: Settings, store: PlatformStore | None = None) -> FastAPI:
     """The application; its lifespan opens the database (and the store that `settings` names, unless an open
     one is given) and closes them. Does no I/O itself. While it runs, `app.state.runtime` is its Runtime."""
