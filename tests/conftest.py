@@ -26,7 +26,13 @@ import httpx
 import psycopg
 import pytest
 import structlog
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from qilu.brokers import RUMQTTD_TOML
+
+# How fast an example is drawn or runs depends on the machine: no test fails for that.
+hypothesis_settings.register_profile("qilu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("qilu")
 
 MOSQUITTO_MIN = (2, 0, 21)  # older ones ignore Receive Maximum when a backlog is delivered
 START_TIMEOUT_S = 60.0  # generous: the machine may be busy

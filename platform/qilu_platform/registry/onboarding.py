@@ -141,13 +141,18 @@ def _hear(connection: Connection, reports: _Reports, now: int) -> Sequence[Any]:
         )
         # In the order of the tree, one prepared statement: faster than a join with what was given.
         connection.exec_driver_sql(
-            """UPDATE units SET on_cloud_ms = coalesce(on_cloud_ms, ?1), last_hour = CASE
-            WHEN retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2 OR last_hour > ?4)
-            THEN ?2 ELSE last_hour END
-            WHERE id = ?3 AND ((on_cloud_ms IS NULL AND ?1 IS NOT NULL)
-            OR (retired_ms IS NULL AND (last_hour IS NULL OR last_hour < ?2 OR last_hour > ?4)))""",
+            """UPDATE units SET on_cloud_ms = coalesce(on_cloud_ms, :on_cloud), last_hour = CASE
+            WHEN retired_ms IS NULL AND (last_hour IS NULL OR last_hour < :hour OR last_hour > :now)
+            THEN :hour ELSE last_hour END
+            WHERE id = :id AND ((on_cloud_ms IS NULL AND :on_cloud IS NOT NULL)
+            OR (retired_ms IS NULL AND (last_hour IS NULL OR last_hour < :hour OR last_hour > :now)))""",
             [
-                (on_cloud_ms, hour, id_, now if now - 1 <= hour <= now else _NEVER)
+                {
+                    "id": id_,
+                    "on_cloud": on_cloud_ms,
+                    "hour": hour,
+                    "now": now if now - 1 <= hour <= now else _NEVER,
+                }
                 for id_, on_cloud_ms, hour in reports
             ],
         )
