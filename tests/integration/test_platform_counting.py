@@ -377,7 +377,7 @@ def test_counters_agree_with_a_model_whatever_is_done(new_database: NewDatabase)
 
     run_state_machine_as_test(
         OnThisDatabase,
-        settings=settings(max_examples=12, stateful_step_count=20, deadline=None, database=None),
+        settings=settings(max_examples=12, stateful_step_count=20, database=None),
     )
 
 

@@ -101,7 +101,6 @@ def address(
 
 LOOKED_AT = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     database=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from qilu_contract import storage
 from qilu_contract.columns import Columns, Series
@@ -86,7 +86,6 @@ def columns_of(name: str, draw: random.Random, points: int, gaps: float = 0.0) -
     return Columns(name, series, rows, ts_ms, names, values)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), points=st.integers(1, 60), gaps=st.sampled_from([0.0, 0.05, 0.5, 0.95]))
 def test_lines_from_columns_say_the_same(seed: int, points: int, gaps: float) -> None:
     draw = random.Random(seed)

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from qilu.comparison import Expected
 from qilu_contract.columns import Series, of_points
@@ -88,7 +88,6 @@ def chunks(points: list[Point], draw: random.Random) -> list[tuple[str, Chunk]]:
 
 
 @pytest.mark.parametrize("marks", [False, True])
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_what_is_found_is_counted_as_point_by_point(marks: bool, seed: int) -> None:
     draw = random.Random(seed)

@@ -110,7 +110,7 @@ def balance(kernel: Kernel, step: Step, hours: float, used_kwh: NDArray[np.float
 
 
 @pytest.mark.parametrize("name", list(CATALOGUE))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 2**32), st.integers(0, YEAR_MS), st.integers(0, 30), st.floats(0.0, 1.0))
 def test_balances_close_whatever_the_season_the_load_and_the_fault(
     name: str, seed: int, into_year_ms: int, fault: int, severity: float

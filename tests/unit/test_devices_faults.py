@@ -226,7 +226,7 @@ def test_a_schedule_is_of_seed_unit_and_time_alone() -> None:
     assert other != many
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 365 * 24 * 60))
 def test_what_kernels_are_told_is_the_ground_truth(minute: int) -> None:
     ids = [f"370202-motor-{n:07d}" for n in range(50)]

@@ -23,7 +23,7 @@ def fleet(
     return list(make_units(classes, cities, seed, count))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**63 - 1), small=st.integers(1, 400), more=st.integers(0, 400))
 def test_a_fleet_is_the_beginning_of_every_larger_fleet(seed: int, small: int, more: int) -> None:
     smaller, larger = fleet(small, seed), fleet(small + more, seed)

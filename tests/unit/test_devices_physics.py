@@ -36,7 +36,7 @@ def observe(name: str, interval_s: int, steps: int, begin_ms: int = MONDAY_10_H)
     return {signal: np.array([step[signal] for step in produced]) for signal in produced[0]}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(list(CATALOGUE)),
     st.integers(0, 2**32),

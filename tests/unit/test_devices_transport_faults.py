@@ -194,7 +194,7 @@ def test_a_skewed_clock_shifts_all_of_its_nodes_timestamps_and_nothing_else() ->
     assert {episode.node for episode in truth} == {unit.enterprise.id for unit in FLEET}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     every=st.integers(60, 300),
     part=st.floats(0.05, 1.0),

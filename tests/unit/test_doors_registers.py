@@ -17,7 +17,7 @@ FORMATS = [Format(*each) for each in product(get_args(Order), get_args(Numbers))
 
 
 @pytest.mark.parametrize("format_", FORMATS, ids=str)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_every_class_comes_back_from_its_registers(format_: Format, data: st.DataObject) -> None:
     for equipment in CATALOGUE.values():

@@ -84,7 +84,7 @@ def test_a_motor_that_idles_before_it_stops_is_off_for_less_time() -> None:
     assert off[~switched].mean() < off[switched].mean()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(300.0, 600.0), st.floats(0.0, 200.0), st.floats(0.0, 0.06), st.floats(0.0, 100.0))
 def test_top_gas_is_always_whole(coke: float, coal: float, oxygen: float, water: float) -> None:
     one = np.ones(1)
@@ -94,7 +94,7 @@ def test_top_gas_is_always_whole(coke: float, coal: float, oxygen: float, water:
     assert all((part >= 0.0).all() for part in parts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(1.35, 1.5), st.floats(0.8, 1.0), st.floats(0.2, 0.5), st.floats(0.1, 3.0))
 def test_pump_and_network_have_the_same_head(
     steep: float, speed: float, static: float, friction: float
@@ -104,7 +104,7 @@ def test_pump_and_network_have_the_same_head(
     assert head_m(one, share, speed * one, steep) == pytest.approx(static + friction * share * share)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(1.35, 1.5), st.floats(0.5, 1.0), st.floats(0.2, 0.5), st.floats(0.1, 3.0))
 def test_a_converter_holds_the_flow_until_it_gives_rated_speed(
     steep: float, wanted: float, static: float, friction: float
@@ -116,7 +116,7 @@ def test_a_converter_holds_the_flow_until_it_gives_rated_speed(
     assert share == pytest.approx(wanted) if speed < 1.0 else share <= wanted * 1.000_001
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(1.35, 1.5))
 def test_a_pump_is_best_at_its_rated_flow_and_the_steeper_the_less_its_power_falls(steep: float) -> None:
     share, one = np.linspace(0.02, 1.2, 60), np.ones(60)

@@ -194,6 +194,6 @@ class BatcherMachine(RuleBasedStateMachine):
 
 
 TestSpool = SpoolMachine.TestCase
-TestSpool.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+TestSpool.settings = settings(max_examples=12, stateful_step_count=25)
 TestBatcher = BatcherMachine.TestCase
-TestBatcher.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestBatcher.settings = settings(max_examples=50, stateful_step_count=40)

@@ -82,7 +82,7 @@ async def drain(opened: Spool, most_readings: int = 100) -> list[Point]:
     return found
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(1, 60), max_size=12), reopen=st.integers(0, 12))
 async def test_what_goes_in_comes_out_once_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], reopen: int

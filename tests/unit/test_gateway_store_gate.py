@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from qilu_contract.columns import Columns, Series, of_points
 from qilu_contract.errors import Rejected, Retryable
@@ -41,7 +41,6 @@ def batch(sizes: list[int]) -> tuple[list[Point], list[Columns]]:
 
 
 @pytest.mark.parametrize("error", [Rejected("refused"), Retryable("fails")], ids=["refused", "fails"])
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=4), data=st.data())
 async def test_what_a_store_does_not_take_is_found_and_the_rest_is_written_once(
     error: Rejected | Retryable, sizes: list[int], data: st.DataObject

@@ -245,7 +245,7 @@ def test_pools_hold_in_the_run() -> None:
     assert table.clawed_back[-1].sum() > 0
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(
     seed=st.integers(0, 2**63 - 1),
     name=st.sampled_from(sorted(SETS)),
