@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The real servers that the tests run against: Mosquitto >= 2.0.21 and its clients, InfluxDB 1.x, PostgreSQL, nginx, Chromium
-# with a font for Chinese.
+# with a font for Chinese; and curl, for the commands of the documentation.
 # On Debian and Ubuntu, as root or with passwordless sudo, what is missing is installed from the distribution; anywhere
 # else one sentence says what is missing and the tests that need it are skipped. Nothing is left running.
 set -u
@@ -22,6 +22,7 @@ missing() { # names of the packages that are missing, one a line
   found influxd || echo influxdb
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
   found nginx || echo nginx-light
+  found curl || echo curl
   found chromium || found chromium-browser || found google-chrome || echo chromium
   [ -n "$(fc-list :lang=zh 2>/dev/null)" ] || echo fonts-wqy-zenhei # Chinese in the console's pictures
 }

@@ -8,6 +8,8 @@ module.
 from __future__ import annotations
 
 import ipaddress
+import re
+from urllib.parse import SplitResult, urlsplit
 
 BROKER_PORT = 1883
 BROKER_TLS_PORT = 8883
@@ -35,3 +37,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def split_hosts(url: str) -> list[SplitResult]:
+    """A URL whose host may be a list, as in `mqtt://me:secret@a,b:1884,[::1]/path`, as one URL for each host;
+    the log-in is in the first only. Raises ValueError."""
+    # urlsplit knows one host only: from Python 3.13 on it refuses a list that ends with an IPv6 address.
+    scheme, marker, rest = url.partition("://")
+    host_end = re.search(r"[/?#]|$", rest).start()  # type: ignore[union-attr]  # $ is always there
+    log_in, at, hosts = rest[:host_end].rpartition("@")
+    return [
+        urlsplit(f"{scheme}{marker}{f'{log_in}{at}' if place == 0 else ''}{host}{rest[host_end:]}")
+        for place, host in enumerate(hosts.split(","))
+    ]

@@ -8,11 +8,11 @@ import re
 import ssl
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
 from qilu_contract.errors import ConfigError
 
-from qilu_common.addresses import BROKER_PORT, BROKER_TLS_PORT, is_loopback
+from qilu_common.addresses import BROKER_PORT, BROKER_TLS_PORT, is_loopback, split_hosts
 from qilu_common.secrets import secret
 
 SERVICE_USERS = ("gateway", "devices", "platform", "operator")
@@ -30,16 +30,6 @@ def is_service(name: str) -> bool:
     """Whether a user name or client id is one of ours, which no edge node may have: with the name it would
     have the rights, with the client id it would take over the session."""
     return name in SERVICE_USERS or name.startswith(_SERVICE_PREFIX)
-
-
-def _one_by_one(url: str) -> list[SplitResult]:
-    """The URL once for each host in its list. Raises ValueError."""
-    parts = urlsplit(url)
-    login, at, hosts = parts.netloc.rpartition("@")
-    return [
-        parts._replace(netloc=f"{login if place == 0 else ''}{at if place == 0 else ''}{host}")
-        for place, host in enumerate(hosts.split(","))
-    ]
 
 
 @functools.cache
@@ -100,7 +90,7 @@ class BrokerAddress:
         QILU_MQTT_PASSWORD. Raises ConfigError when the URL names no broker, or when the files for TLS cannot
         be used."""
         try:
-            first, *more = _one_by_one(url)
+            first, *more = split_hosts(url)
             parts, port = first, first.port
             further = [(other.hostname, other.port) for other in more]
         except ValueError as error:

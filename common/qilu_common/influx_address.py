@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
-from qilu_common.addresses import INFLUX_PORT
+from qilu_common.addresses import INFLUX_PORT, split_hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,14 @@ class InfluxAddress:
     @classmethod
     def parse(cls, url: str) -> Self | None:
         """None for any other URL."""
-        parts = urlsplit(url)
-        database = parts.path.strip("/")
-        if parts.scheme not in ("influxdb", "influxdbs") or not database:
-            return None
-        log_in, at, hosts = parts.netloc.rpartition("@")
         try:
-            urls = [_http(parts.scheme, host) for host in hosts.split(",")]
-            known = urlsplit(f"//{log_in}{at}")
+            each = split_hosts(url)
+            urls = [_http(parts) for parts in each]
         except ValueError:
+            return None
+        known = each[0]
+        database = known.path.strip("/")
+        if known.scheme not in ("influxdb", "influxdbs") or not database:
             return None
         user, password = (
             None if text is None else unquote(text) for text in (known.username or None, known.password)
@@ -70,18 +70,14 @@ class InfluxAddress:
         return "the token in QILU_INFLUX_TOKEN" if token else "a caller without credentials"
 
 
-def _http(scheme: str, host_and_port: str) -> str:
+def _http(parts: SplitResult) -> str:
     """Raises ValueError for what is no host and port."""
-    parts = urlsplit(f"//{host_and_port}")
     if not parts.hostname:
         raise ValueError("a host is missing")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{'https' if scheme == 'influxdbs' else 'http'}://{host}:{parts.port or INFLUX_PORT}"
+    return f"{'https' if parts.scheme == 'influxdbs' else 'http'}://{host}:{parts.port or INFLUX_PORT}"
 
 
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}").geturl()
+    return re.sub(r"(?<=://)([^:/?#@]*):[^/?#]*(?=@)", r"\1:***", url, count=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from qilu_common.influx_address import without_password
 from qilu_contract.errors import ConfigError
@@ -34,7 +33,7 @@ def open_store(url: str, token: str | None = None) -> Store:
 
     Opens nothing. Raises ConfigError for a URL that names no store.
     """
-    scheme = urlsplit(url).scheme
+    scheme = url.partition("://")[0]
     for kind in KINDS:
         if scheme in kind.schemes:
             # Imported on demand: only the chosen store's packages need to be installed.

@@ -24,7 +24,7 @@ trap 'rm -rf --one-file-system "$work"' EXIT
 inside() { # ROOT COMMAND: in a chroot whose mounts and processes end with it
   unshare --mount --pid --fork --kill-child bash -c '
     mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && mount --make-rslave "$1/dev" &&
-    chroot "$1" bash -euo pipefail -c "$2"' - "$1" "$2"
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot "$1" bash -euo pipefail -c "$2"' - "$1" "$2"
 }
 
 for system in "${@:-trixie bookworm}"; do for system in $system; do

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult
 
+from qilu_common.addresses import split_hosts
 from qilu_contract.errors import ConfigError, Retryable
 
 from qilu_gateway.publish.messages import Message
@@ -54,10 +55,16 @@ class KafkaAddress:
     @classmethod
     def parse(cls, url: str) -> Self:
         """Raises ConfigError."""
-        parts = urlsplit(url)
-        topic = parts.path.strip("/")
-        hosts = [host.strip() for host in parts.netloc.split(",")]
-        if parts.scheme != "kafka" or not all(hosts) or "@" in parts.netloc or not _TOPIC(topic):
+        try:
+            each = split_hosts(url)
+        except ValueError:
+            each = [SplitResult("", "", "", "", "")]
+        scheme, topic, hosts = (
+            each[0].scheme,
+            each[0].path.strip("/"),
+            [parts.netloc.strip() for parts in each],
+        )
+        if scheme != "kafka" or not all(hosts) or "@" in hosts[0] or not _TOPIC(topic):
             raise ConfigError(
                 f"--also names no Kafka topic: use kafka://host:{PORT},host2/topic. "
                 f"A log-in goes into {CONFIG}_FILE."

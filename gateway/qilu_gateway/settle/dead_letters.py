@@ -200,7 +200,8 @@ def list_rows(
     found = connection.execute(
         "SELECT id, reason, detail, topic, unit, payload, payload_bytes, readings, first_seen_ms, "
         "last_seen_ms FROM dead_letters WHERE id < coalesce(:before, 1 << 62) "
-        "AND (:reason IS NULL OR reason = :reason) AND (:unit IS NULL OR unit = :unit) AND (:id IS NULL OR id = :id) ORDER BY id DESC LIMIT :limit",
+        "AND (:reason IS NULL OR reason = :reason) AND (:unit IS NULL OR unit = :unit) "
+        "AND (:id IS NULL OR id = :id) ORDER BY id DESC LIMIT :limit",
         {"before": before_id, "reason": reason, "unit": unit, "id": id, "limit": limit},
     )
     rows: list[Row] = []
