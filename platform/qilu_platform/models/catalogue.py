@@ -41,7 +41,6 @@ class ClassOut(BaseModel):
     title: str
     title_zh: str
     stoppable: bool = Field(description="Takes start, stop and reset.")
-    oee: bool = Field(description="Reports states and cycles, from which `/v1/oee` is computed.")
     signals: list[SignalOut] = Field(description="Empty for the generic class, which learns them by unit.")
     set_points: list[SetPointOut]
     faults: list[FaultOut]
