@@ -62,6 +62,9 @@ test-kafka: setup servers ## Apache Kafka itself (Java; Maven fetches its jars; 
 test-kubernetes: setup ## the chart on a Kubernetes of one node (root, Go, Docker; kept in ~/.cache/qilu or $QILU_CACHE); see docs/kubernetes.md
 	tests/kubernetes/run.sh $(ARGS)
 
+grafana-schema: setup ## Grafana's published types for tests/unit/test_dashboards_schema.py (npm; kept in ~/.cache/qilu or $QILU_CACHE)
+	$(BIN)/python tests/grafana_schema.py
+
 check: setup ## formatting, lint, types, imports, wording
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 
@@ -45,10 +46,20 @@ def build_all() -> dict[str, str]:
     for name, class_ in CATALOGUE.items():
         boards[f"class-{name.replace('_', '-')}.json"] = equipment_class(class_)
         boards[f"unit-{name.replace('_', '-')}.json"] = unit(class_)
-    return {
-        name: json.dumps(board, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        for name, board in boards.items()
-    }
+    return {name: _text(board) for name, board in boards.items()}
+
+
+def _text(board: Dashboard) -> str:
+    """JSON of a dashboard, without what the SDK adds and Grafana's own types do not have."""
+    content = json.loads(json.dumps(board, cls=JSONEncoder))
+    for variable in content["templating"]["list"]:
+        if variable["type"] != "interval":
+            for name in ("auto", "auto_min", "auto_count"):
+                variable.pop(name, None)
+    for panel in content["panels"]:
+        if panel["type"] == "table":
+            panel["options"].pop("footer", None)
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def write(folder: Path) -> list[Path]:
