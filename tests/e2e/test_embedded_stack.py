@@ -322,6 +322,7 @@ def test_an_interrupt_stops_cleanly_and_a_second_start_goes_on(running: RunningS
     again = RunningStack(running.state, "--units", "70", "--for", "1s")
     assert again.process.wait(60) == 0, again.output.read_text()
     assert "70 of 70 units on cloud" in again.output.read_text()
+    assert f"Continuing with the units and readings in {running.state}" in again.output.read_text()
 
 
 def test_dead_letters_of_the_equipment_are_reported_with_exit_code_1(

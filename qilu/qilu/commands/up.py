@@ -98,6 +98,10 @@ def up(
     config.check()
     if fresh and (aside := set_aside(state)):
         console().print(f"The data of earlier runs are in {aside}.", soft_wrap=True)
+    elif (state / "registry.sqlite").exists():
+        console().print(
+            f"Continuing with the units and readings in {state}; --fresh starts empty.", soft_wrap=True
+        )
     become_service()
     make_state(state, child.name)
     with log_file(state / "log" / "stack.log") as log:
