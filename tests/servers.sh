@@ -24,6 +24,7 @@ missing() { # names of the packages that are missing, one a line
   found nginx || echo nginx-light
   found curl || echo curl
   found chromium || found chromium-browser || found google-chrome || echo chromium
+  /sbin/ldconfig -p | grep -q 'libatomic\.so\.1' || echo libatomic1 # Playwright's Node needs it
   [ -n "$(fc-list :lang=zh 2>/dev/null)" ] || echo fonts-wqy-zenhei # Chinese in the console's pictures
 }
 
