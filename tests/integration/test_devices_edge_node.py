@@ -433,6 +433,8 @@ async def test_hostile_commands_do_not_hurt_a_node(mosquitto: Any, observer: Obs
         await until(lambda: sum(topic.node == name for topic, _ in observer.of("NBIRTH")) > 1, "the rebirth")
         behind = len(observer.of("DDATA"))
         await until(lambda: len(observer.of("DDATA")) > behind + 5 * UNITS, "data after it all")
+        # tck-id-operational-behavior-edge-node-termination-host-offline-timestamp: no late STATE is believed.
+        assert name not in {topic.node for topic, _ in observer.of("NDEATH")}
         stop.set()
         report = await asyncio.wait_for(task, PATIENCE_S)
     wanted = expected(report.until_ms)

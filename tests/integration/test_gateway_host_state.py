@@ -132,9 +132,11 @@ async def test_the_will_of_a_gateway_that_is_killed_counts_after_all_that(
     gateway.start()
     try:
         await settled(any_broker, follower, True)
-        assert follower.since_ms > ahead_ms
+        born_ms = follower.since_ms
+        assert born_ms > ahead_ms
     finally:
         gateway.kill()
     await settled(any_broker, follower, False)
+    assert follower.since_ms == born_ms  # the will has the timestamp of the birth
     async with online(settings.model_copy(update={"state": tmp_path / "another"})):
         await settled(any_broker, follower, True)

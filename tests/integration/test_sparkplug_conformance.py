@@ -5,6 +5,7 @@ One scene is played once; the tests look at what was seen.
 Other tests cover a host's handling of others' STATE, wills, sequence numbers and deaths: on both brokers
 `test_gateway_host_state.py` (in both profiles) and `test_gateway_ownership.py`, and without a broker
 `tests/unit/test_gateway_edge_nodes.py` and `test_gateway_rebirths.py`, with the ids in the docstrings.
+`docs/sparkplug.md` lists all ids with their tests, from `tests/sparkplug_ids.csv`.
 """
 
 from __future__ import annotations
@@ -346,10 +347,10 @@ def test_tck_id_message_flow_edge_node_ncmd_subscribe(scene: Scene) -> None:
         assert any(f"{topics.sparkplug('NCMD', group, name)} (QoS 1)" in line for line in scene.log)
 
 
-@pytest.mark.parametrize("kind", ["NBIRTH", "DBIRTH", "DDATA"])
+@pytest.mark.parametrize("kind", ["NBIRTH", "DBIRTH", "NDATA", "DDATA"])
 def test_tck_id_payloads_qos_and_retain(scene: Scene, kind: str) -> None:
     """payloads-nbirth-qos, payloads-nbirth-retain, payloads-dbirth-qos, payloads-dbirth-retain,
-    payloads-ddata-qos, payloads-ddata-retain."""
+    payloads-ndata-qos, payloads-ndata-retain, payloads-ddata-qos, payloads-ddata-retain."""
     for node in scene.nodes:
         flags = scene.published(node.split("/")[1], kind)
         assert flags
