@@ -319,3 +319,4 @@ async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) ->
         await client.post(f"/v1/certificates/{id_}/revoke")
         assert not await may("user")
         assert not await may("vhost")
+        assert (await client.post("/v1/rabbitmq/user?username=a", data=good)).status_code == 422

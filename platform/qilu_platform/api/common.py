@@ -80,8 +80,10 @@ def check_query(request: Request) -> None:
     if not request.query_params:
         return
     app: FastAPI = request.app
-    operation = app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
-    known = [each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"]
+    # RabbitMQ's questions are not described.
+    described = app.openapi()["paths"].get(request.scope["route"].path, {})
+    parameters = described.get(request.method.lower(), {}).get("parameters", ())
+    known = [each["name"] for each in parameters if each["in"] == "query"]
     for name in request.query_params:
         if name not in known:
             remedy = f"there are {', '.join(known)}" if known else "there are none"
