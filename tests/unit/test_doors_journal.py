@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,22 @@ def test_readings_of_a_unit_that_is_not_configured_any_more_are_dropped(tmp_path
     journal.step([sample(1), sample(1, unit=OTHER), sample(2)], [], 0)
     journal.close()
     again = opened(tmp_path, units=(UNIT,))
+    assert [row.sample.ts_ms for row in again.step([], [], 100)] == [1000, 2000]
+    assert (again.readings, again.dropped) == (2, 1)
+    again.close()
+
+
+def test_readings_are_offered_again_when_the_disk_refused_the_removal_of_others(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.step([sample(1), sample(1, unit=OTHER), sample(2)], [], 0)
+    journal.close()
+    again = opened(tmp_path, units=(UNIT,))
+    disk = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+    disk.execute("CREATE TRIGGER full BEFORE DELETE ON readings BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises(sqlite3.Error, match="full"):
+        again.step([], [], 100)
+    disk.execute("DROP TRIGGER full")
+    disk.close()
     assert [row.sample.ts_ms for row in again.step([], [], 100)] == [1000, 2000]
     assert (again.readings, again.dropped) == (2, 1)
     again.close()

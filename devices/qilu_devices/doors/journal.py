@@ -153,20 +153,19 @@ class Journal:
     def _next(self, room: int) -> list[Row]:
         if room <= 0:
             return []
-        found = []
         rows = self._execute(
             "SELECT id, body FROM readings WHERE id > ? ORDER BY id LIMIT ?", (self._given, room)
-        )
-        for id_, body in rows.fetchall():
-            self._given = id_
-            sample = self._sample(body)
-            if sample is None:  # cannot be published: removed, and counted
-                self._execute("DELETE FROM readings WHERE id = ?", (id_,))
-                self.readings -= 1
-                self.dropped += 1
-            else:
-                found.append(Row(id_, sample))
-        return found
+        ).fetchall()
+        samples = [(id_, self._sample(body)) for id_, body in rows]
+        strange = [id_ for id_, sample in samples if sample is None]
+        if strange:  # cannot be published: removed, and counted
+            text = msgspec.json.encode(strange).decode()
+            self._execute("DELETE FROM readings WHERE id IN (SELECT value FROM json_each(?))", (text,))
+            self.readings -= len(strange)
+            self.dropped += len(strange)
+        if rows:  # not before: if the disk refuses the removal, the same rows come again
+            self._given = rows[-1][0]
+        return [Row(id_, sample) for id_, sample in samples if sample is not None]
 
     def _sample(self, body: bytes) -> Sample | None:
         """None for a reading of a unit that the configuration does not name any more, or with other
