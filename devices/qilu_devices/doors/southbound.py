@@ -162,6 +162,8 @@ class _Edge:
                     await self._forwarding.step()
                     if self.node.pending:
                         await self._progressed.wait()
+                    elif self._forwarding.waiting:  # on disk, and not offered: must not spin
+                        await asyncio.sleep(FLUSH_EVERY_S)
 
     def _on_command(self, unit: Unit | None, id_: str, body: bytes) -> Answer | Later | None:
         return received(unit, id_, body, wall_ms(), self._begin)
