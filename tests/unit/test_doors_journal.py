@@ -6,7 +6,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from qilu_common.broker import BrokerAddress
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_devices.doors import southbound
+from qilu_devices.doors.edge_config import load_edge_config
 from qilu_devices.doors.journal import FILE_NAME, Journal
 from qilu_devices.fleet import Enterprise, Unit
 from qilu_devices.simulation import Sample, shape_of
@@ -101,3 +104,30 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, content: bytes) -> None:
     journal.close()
     [aside] = tmp_path.glob("readings.damaged-*.sqlite")
     assert aside.read_bytes() == content
+
+
+async def test_an_edge_node_stops_with_readings_that_it_cannot_offer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(southbound, "DRAIN_S", 0.2)
+    (tmp_path / "edge.yaml").write_text(
+        'enterprise: 370502-e00001\ncounty: "370502"\nopcua: opc.tcp://127.0.0.1:4840\n'
+        "units: [{unit: 370502-motor-0000001, class: motor}]\n"
+    )
+    config = load_edge_config(tmp_path / "edge.yaml")
+    positions = tuple(range(len(MOTOR.signals)))
+    journal = opened(tmp_path, units=tuple(config.units))
+    # Read before the class had its last signal: the birth repeats the later one only.
+    journal.step([sample(second, positions[:-1], config.units[0]) for second in (1, 2)], [], 0)
+    journal.close()
+    edge = southbound._Edge(config, BrokerAddress.from_url("mqtt://127.0.0.1"), tmp_path, 1)
+    await edge._forwarding.open(edge._collector.restore)
+    edge._forwarding.take(sample(3, positions[-1:], config.units[0]))
+    await edge._forwarding.step()
+    backlog = edge.node.backlog
+    backlog.online = True
+    backlog.acknowledged(list(backlog.devices.values()))
+    await edge._drain()
+    assert (edge.node.pending, edge._forwarding.waiting) == (0, 1)
+    await edge._forwarding.close()
+    edge._sessions.close()
