@@ -43,9 +43,8 @@ for system in "${@:-trixie bookworm}"; do for system in $system; do
     git make python3 python3-venv sudo >/dev/null 2>&1 && useradd -m me && chown -R me /srv/qilu
     echo "me ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/me'
   if [ "$system" = ubuntu-like ]; then
-    cp -a "${QILU_PYTHON312:?names the folder of a Python 3.12}" "$root/opt/python3.12"
-    ln -s /opt/python3.12/bin/python3.12 "$root/usr/local/bin/python3"
-    echo /opt/python3.12 >"$root/etc/ld.so.conf.d/python3.12.conf" && chroot "$root" ldconfig
+    cp -a "${QILU_PYTHON312:?names the folder of a Python 3.12}/." "$root/usr/local/"
+    echo /usr/local >"$root/etc/ld.so.conf.d/python3.12.conf" && chroot "$root" ldconfig
     # What Ubuntu has otherwise: its name, an older Mosquitto that stays, and Chromium as a snap only.
     sed -i 's/^ID=.*/ID=ubuntu\nID_LIKE=debian/; s/^VERSION_CODENAME=.*/VERSION_CODENAME=noble/' "$root/etc/os-release"
     printf 'Package: chromium\nPin: release *\nPin-Priority: -1\n' >"$root/etc/apt/preferences.d/no-chromium"
