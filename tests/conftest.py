@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -29,6 +29,8 @@ import structlog
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from qilu.brokers import RUMQTTD_TOML
+from qilu_contract.store import Store
+from qilu_stores import open_store
 
 # How fast an example is drawn or runs depends on the machine: no test fails for that.
 hypothesis_settings.register_profile("qilu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -455,3 +457,14 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
         pytest.skip("a small disk can only be mounted by root, outside of most containers")
     yield disk
     disk.unmount()
+
+
+@pytest.fixture(params=["duckdb", "influxdb"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """An open, empty store of each kind."""
+    if request.param == "duckdb":
+        url = f"duckdb:///{tmp_path}/readings.duckdb"
+    else:
+        url = request.getfixturevalue("influxdb").url
+    async with open_store(url) as opened:
+        yield opened

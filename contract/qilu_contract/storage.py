@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_contract.catalogue.effectiveness import STOP_FIELDS
+from qilu_contract.catalogue.effectiveness import STOP_FIELDS, SUM_FIELDS
 from qilu_contract.catalogue.generic import COUNTED, GENERIC, is_signal_name
 from qilu_contract.catalogue.key_signals import BIN_FIELDS
 from qilu_contract.readings import Value
@@ -169,12 +169,12 @@ _OWN = (
         tags=("level", "place", "city", "class", "gateway"),
         fields={
             "units": "int",
-            **dict.fromkeys(("planned_s", "run_s", "ideal_s", "good_s", *STOP_FIELDS), "float"),
+            **dict.fromkeys((*SUM_FIELDS, *STOP_FIELDS), "float"),
         },
         counted_by="planned_s",
         hourly={
             "units": "max",
-            **dict.fromkeys(("planned_s", "run_s", "ideal_s", "good_s", *STOP_FIELDS), "sum"),
+            **dict.fromkeys((*SUM_FIELDS, *STOP_FIELDS), "sum"),
         },
     ),
     # A breach of a limit, at the time when it began; the same point is written again when it ends.

@@ -112,12 +112,11 @@ def _pace(board: dashboard.Dashboard) -> None:
                 f"{target.target:,} at the end of 2022 (assumed)."
             )
         )
-        plan_line = thresholds((None, ORANGE), (plan.per_day, GREEN))
         against = graph(
             f"{target.title}: pace against plan {target.title_zh}：日均新增与计划",
             f'SELECT mean("per day") AS "per day 日均" FROM {daily} WHERE $timeFilter{over_time()}',
             suffix,
-            steps=plan_line,
+            steps=steps,
         )
         later.append(against.description(f"The line is the plan: {plan.per_day:,.0f} per day (assumed)."))
         each = _PROVINCE.by_step(f'SELECT last("{name}") AS "count", {pace} AS "pace"', over_time())

@@ -3,7 +3,6 @@ roll-ups, and both equal."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from qilu_devices.simulation import samples
 from qilu_gateway.rollups.class_rollups import ClassRollup
 from qilu_platform.service import PlatformService
 from qilu_platform.settings import Settings
-from qilu_stores import open_store
 
 ADMIN = "the-admin-key-of-this-test"
 MINUTES = 30
@@ -30,16 +28,6 @@ UNITS = 3
 SCENARIO = "name: looms\nunits: 3\nseed: 10\nclasses: {loom: 1}\ncities: {'370200': 1}\n"
 OWNER = {"id": "my-works", "name": "My works", "county": "370202", "industry": "C17"}
 TAGS = ("370200", "370202", "C17", "my-works")
-
-
-@pytest.fixture(params=["duckdb", "influxdb"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    if request.param == "duckdb":
-        url = f"duckdb:///{tmp_path}/readings.duckdb"
-    else:
-        url = request.getfixturevalue("influxdb").url
-    async with open_store(url) as opened:
-        yield opened
 
 
 def readings() -> dict[str, list[Point]]:

@@ -17,11 +17,10 @@ from pydantic import SecretStr
 from qilu_common.http_server import HttpServer
 from qilu_contract.errors import Retryable
 from qilu_contract.storage import Point
-from qilu_contract.store import PlatformStore
+from qilu_contract.store import PlatformStore, Store
 from qilu_platform.app import create_app
 from qilu_platform.client import KeyRefused, Platform
 from qilu_platform.settings import Settings
-from qilu_stores import open_store
 
 ADMIN = "the-admin-key-of-this-test"
 START = 1_654_041_600_000
@@ -61,14 +60,10 @@ def of_parquet(file: Path) -> Stored:
     }
 
 
-@pytest.fixture(params=["duckdb", "influxdb"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PlatformStore]:
-    url = f"duckdb:///{tmp_path}/readings.duckdb"
-    if request.param == "influxdb":
-        url = request.getfixturevalue("influxdb").url
-    async with open_store(url) as opened:
-        await opened.write([*MOTORS, *SLOW, *LOOMS])
-        yield opened
+@pytest.fixture
+async def store(store: Store) -> Store:
+    await store.write([*MOTORS, *SLOW, *LOOMS])
+    return store
 
 
 @asynccontextmanager

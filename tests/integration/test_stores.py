@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,16 +23,6 @@ from qilu_stores.questions import MAX_EVERY_MS
 TAGS = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000001")
 OTHER = ("370200", "370202", "C34", "370202-e00001", "370202-motor-0000002")
 UNIT = {"unit": TAGS[-1]}
-
-
-@pytest.fixture(params=["duckdb", "influxdb"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    if request.param == "duckdb":
-        url = f"duckdb:///{tmp_path}/readings.duckdb"
-    else:
-        url = request.getfixturevalue("influxdb").url
-    async with open_store(url) as opened:
-        yield opened
 
 
 Write = Callable[[list[Point]], Awaitable[None]]

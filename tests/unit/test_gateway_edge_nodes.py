@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from birth_metrics import T0, bd_seq, named
 from qilu_contract.errors import Reason
 from qilu_contract.readings import Reading
 from qilu_contract.wire import sparkplug, topics
@@ -19,7 +20,6 @@ from qilu_gateway.statefile import StateFile
 
 NODE = ("370202", "370202-e00001")
 UNIT = "m1"
-T0 = 1_700_000_000_000
 
 
 class Gateway:
@@ -62,15 +62,6 @@ class Gateway:
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     async with StateFile(tmp_path, [births.SCHEMA]) as state:
         yield Gateway(state)
-
-
-def bd_seq(number: int) -> list[Metric]:
-    return [Metric("bdSeq", 0, T0, DataType.INT64, number)]
-
-
-def named(**aliases: int) -> list[Metric]:
-    """The metrics of a birth: names with their aliases."""
-    return [Metric(name, alias, T0, DataType.FLOAT, 1.0) for name, alias in aliases.items()]
 
 
 def data(**values: float) -> list[Metric]:

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from birth_metrics import T0, bd_seq, named
 from qilu_common.mqtt.messages import Messages
 from qilu_contract.wire import sparkplug, topics
-from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_contract.wire.sparkplug import Metric, Payload
 from qilu_gateway.connect.session import HISTORY
 from qilu_gateway.metrics import Counters
 from qilu_gateway.read import births, unborn
@@ -21,7 +22,6 @@ from qilu_gateway.read.in_flight import InFlight, InFlightMessage
 from qilu_gateway.read.unborn import Freed, Unborn
 from qilu_gateway.statefile import StateFile
 
-T0 = 1_700_000_000_000
 WINDOWS = {0: 400, HISTORY: 40}
 
 
@@ -76,14 +76,6 @@ class Gateway:
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     async with StateFile(tmp_path, [births.SCHEMA]) as state:
         yield Gateway(state)
-
-
-def bd_seq(number: int) -> list[Metric]:
-    return [Metric("bdSeq", 0, T0, DataType.INT64, number)]
-
-
-def named(**aliases: int) -> list[Metric]:
-    return [Metric(name, alias, T0, DataType.FLOAT, 1.0) for name, alias in aliases.items()]
 
 
 def data(value: float, alias: int = 1) -> list[Metric]:

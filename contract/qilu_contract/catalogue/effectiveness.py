@@ -20,6 +20,9 @@ MAX_STOPS = 3
 
 STOP_FIELDS = tuple(f"stop_{number}_s" for number in range(MAX_STOPS))
 
+SUM_FIELDS = ("planned_s", "run_s", "ideal_s", "good_s")
+"""The other sums of seconds from which the ratios follow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Effectiveness:

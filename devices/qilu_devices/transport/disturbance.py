@@ -111,7 +111,7 @@ class Disturbance:
         }
         self._quiet_until: dict[str, int] = {}  # by unit: until then its readings pass as they are
         self._episodes: dict[tuple[Kind, int], Episode] = {}
-        self._attacks = Attacks(units) if Kind.ATTACK in plan else None
+        self._attacks = Attacks(units if Kind.ATTACK in plan else ())
         self._stuck: dict[str, tuple[Episode, float]] = {}
         self._late: list[tuple[int, int, Sending]] = []
         self._order = count()
@@ -177,7 +177,7 @@ class Disturbance:
         if self._touched(Kind.GARBAGE_PAYLOAD, sample):
             found.append(Sending(sample, made_ms, made_ms, Treatment.GARBAGE))
         attack = self._episode(Kind.ATTACK, sample)
-        if attack is not None and self._attacks is not None:
+        if attack is not None:
             found += self._attacks.before(attack, sample)
         if episode := self._touched(Kind.OFFLINE, sample):
             if episode.readings == 1:
@@ -186,7 +186,7 @@ class Disturbance:
         if self._touched(Kind.MISSING, sample):
             return found
         sent = self._stuck_at(sample)
-        if attack is not None and self._attacks is not None:
+        if attack is not None:
             sent = self._attacks.injected(attack, sent)
         sent = self._shifted(sent, made_ms)
         if episode := self._touched(Kind.WRONG_TYPE, sample):
@@ -198,7 +198,7 @@ class Disturbance:
         else:
             shifted = sent.ts_ms != made_ms
             found.append(Sending(sent, made_ms, made_ms, Treatment.SHIFTED) if shifted else sent)
-            if attack is not None and self._attacks is not None:
+            if attack is not None:
                 found += self._attacks.after(attack, sent, made_ms)
             if self._touched(Kind.DUPLICATED, sample):
                 found.append(Sending(sent, made_ms, made_ms, Treatment.COPY))
@@ -267,7 +267,6 @@ class Disturbance:
             episode.shift_ms = timeline.shift_ms(place, start_ms)
             episode.drift_ppm = timeline.fault.drift_ppm
         elif kind is Kind.ATTACK:
-            assert self._attacks is not None
             self._attacks.begin(episode, unit, partial(timeline.draw, place=place, ts_ms=start_ms))
         self._episodes[kind, place] = episode
         self._truth.append(episode)

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import SplitResult
 
 from qilu_common.addresses import split_hosts
 from qilu_contract.errors import ConfigError, Retryable
@@ -58,13 +57,10 @@ class KafkaAddress:
         try:
             each = split_hosts(url)
         except ValueError:
-            each = [SplitResult("", "", "", "", "")]
-        scheme, topic, hosts = (
-            each[0].scheme,
-            each[0].path.strip("/"),
-            [parts.netloc.strip() for parts in each],
-        )
-        if scheme != "kafka" or not all(hosts) or "@" in hosts[0] or not _TOPIC(topic):
+            each = []
+        topic = each[0].path.strip("/") if each and each[0].scheme == "kafka" else ""
+        hosts = [parts.netloc.strip() for parts in each]
+        if not _TOPIC(topic) or not all(hosts) or "@" in hosts[0]:
             raise ConfigError(
                 f"--also names no Kafka topic: use kafka://host:{PORT},host2/topic. "
                 f"A log-in goes into {CONFIG}_FILE."

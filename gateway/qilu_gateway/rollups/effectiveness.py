@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from qilu_common.effectiveness import UnitAccounts
-from qilu_contract.catalogue.effectiveness import STOP_FIELDS, Effectiveness
+from qilu_contract.catalogue.effectiveness import STOP_FIELDS, SUM_FIELDS, Effectiveness
 from qilu_contract.catalogue.key_signals import MINUTE_MS
 from qilu_contract.catalogue.places import PROVINCE, city_of
 from qilu_contract.columns import Floats, Rows
 from qilu_contract.storage import Point
 
-from qilu_gateway.rollups.sums import Indices, Key, Place, Table, above, grouped
+from qilu_gateway.rollups.sums import Indices, Key, Place, Table, above, added, grouped
 
 
 class EffectivenessRollup:
@@ -51,7 +51,7 @@ class EffectivenessRollup:
             ("province", provinces, _added(province_of_city, by_city, len(provinces))),
             ("enterprise", enterprises.keys, _added(enterprises.which, values, len(enterprises.keys))),
         ]
-        names = ("planned_s", "run_s", "ideal_s", "good_s", *STOP_FIELDS[: len(self._rule.stops)])
+        names = (*SUM_FIELDS, *STOP_FIELDS[: len(self._rule.stops)])
         for level, keys, sums in levels:
             for (minute, code), (count, *seconds) in zip(keys, sums.tolist(), strict=True):
                 if level == "enterprise":
@@ -73,6 +73,4 @@ class EffectivenessRollup:
 
 
 def _added(into: Indices, values: Floats, size: int) -> Floats:
-    found = np.zeros((size, values.shape[1]))
-    np.add.at(found, into, values)
-    return found
+    return np.column_stack([added(into, column, size) for column in values.T])

@@ -53,7 +53,7 @@ class Sums:
         lows, highs = np.full(size, np.nan), np.full(size, np.nan)
         np.fmin.at(lows, into, self.lows)
         np.fmax.at(highs, into, self.highs)
-        return Sums(counts, _added(into, self.totals, size), lows, highs)
+        return Sums(counts, added(into, self.totals, size), lows, highs)
 
 
 class Grouping(NamedTuple):
@@ -195,7 +195,7 @@ def _sums(
     ordered = column[grouping.order]
     return Sums(
         np.column_stack(counts),
-        _added(which, found, size),
+        added(which, found, size),
         np.fmin.reduceat(ordered, grouping.starts),
         np.fmax.reduceat(ordered, grouping.starts),
     )
@@ -217,5 +217,5 @@ def _fields(signal: Signal, sums: Sums) -> Iterator[dict[str, float | int]]:
         }
 
 
-def _added(into: Indices, values: Floats, size: int) -> Floats:
+def added(into: Indices, values: Floats, size: int) -> Floats:
     return np.bincount(into, weights=values, minlength=size).astype(np.float64, copy=False)

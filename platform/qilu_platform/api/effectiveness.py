@@ -10,12 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from qilu_contract.catalogue.effectiveness import EFFECTIVENESS
 from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.readings import MAX_TIME_MS
-from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.ids import ID_PATTERN
 
 from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
-from qilu_platform.api.readings import AnId, asking, time_ms, unit_of
+from qilu_platform.api.readings import AnId, asking, span_ms, time_ms, unit_of
 from qilu_platform.broker import commanding
 from qilu_platform.models.fields import ClassName, PlaceCode
 from qilu_platform.monitoring import effectiveness
@@ -144,9 +143,9 @@ def _known(class_name: str) -> None:
 
 
 def _span(from_: str | None, to: str | None, default_ms: int) -> tuple[int, int]:
-    end_ms = wall_ms() + 1 if to is None else time_ms(to, "to")
-    start_ms = max(0, end_ms - default_ms) if from_ is None else time_ms(from_, "from")
-    if not start_ms < end_ms <= MAX_TIME_MS:
+    given = (None if from_ is None else time_ms(from_, "from"), None if to is None else time_ms(to, "to"))
+    start_ms, end_ms = span_ms(*given, default_ms)
+    if end_ms > MAX_TIME_MS:
         raise Problem(422, "from: must be before `to`.")
     return start_ms, end_ms
 

@@ -6,11 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 from qilu_contract.readings import MAX_TIME_MS
-from qilu_contract.wire.clock import wall_ms
 
 from qilu_platform.api.common import AWAY, INVALID, RuntimeDep, answer
-from qilu_platform.api.problems import Problem
-from qilu_platform.api.readings import asking
+from qilu_platform.api.readings import asking, span_ms
 from qilu_platform.models.fields import PlaceCode
 from qilu_platform.models.reports import PlaceEnergyOut, PlaceHistoryOut, PlaceOut
 from qilu_platform.monitoring import overview
@@ -38,7 +36,7 @@ async def get_place_history(
     rows: Annotated[int, Query(ge=2, le=1000)] = 200,
 ) -> Response:
     """History of counts, for the province and cities; the last hour without `from` and `to`."""
-    start_ms, end_ms = _span(from_, to, _HOUR_MS)
+    start_ms, end_ms = span_ms(from_, to, _HOUR_MS)
     async with asking(runtime) as store:
         return answer(await overview.history(store, code, start_ms, end_ms, rows))
 
@@ -48,14 +46,6 @@ async def get_place_energy(
     runtime: RuntimeDep, code: APlace, from_: Annotated[Ms, Query(alias="from")] = None, to: Ms = None
 ) -> Response:
     """Hourly consumption and emissions of its equipment; one day without `from` and `to`."""
-    start_ms, end_ms = _span(from_, to, 24 * _HOUR_MS)
+    start_ms, end_ms = span_ms(from_, to, 24 * _HOUR_MS)
     async with asking(runtime) as store:
         return answer(await overview.energy(store, code, start_ms, end_ms))
-
-
-def _span(start_ms: int | None, end_ms: int | None, default_ms: int) -> tuple[int, int]:
-    end_ms = wall_ms() + 1 if end_ms is None else end_ms
-    start_ms = max(0, end_ms - default_ms) if start_ms is None else start_ms
-    if start_ms >= end_ms:
-        raise Problem(422, "from: must be before `to`.")
-    return start_ms, end_ms

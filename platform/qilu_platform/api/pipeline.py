@@ -12,8 +12,7 @@ from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.clock import wall_ms
 
 from qilu_platform.api.common import AWAY, INVALID, RuntimeDep, answer
-from qilu_platform.api.problems import Problem
-from qilu_platform.api.readings import asking
+from qilu_platform.api.readings import asking, span_ms
 from qilu_platform.models.reports import AssumptionsOut, PipelineOut
 
 router = APIRouter(prefix="/v1", tags=["programme"], responses=INVALID | AWAY)
@@ -34,10 +33,7 @@ async def get_pipeline(
     """Each gateway as it is, dead letters by reason since the gateways started, and the course of rates and
     lag: the last hour without `from` and `to`."""
     now_ms = wall_ms()
-    end_ms = now_ms + 1 if to is None else to
-    start_ms = max(0, end_ms - 3_600_000) if from_ is None else from_
-    if start_ms >= end_ms:
-        raise Problem(422, "from: must be before `to`.")
+    start_ms, end_ms = span_ms(from_, to, 3_600_000)
     every_ms = max((end_ms - start_ms) // rows, 2_000)
     async with asking(runtime) as store:
         rates = await store.series("pipeline", {}, _RATES, start_ms, end_ms, every_ms, "mean")

@@ -159,6 +159,15 @@ def time_ms(text: str, where: str) -> int:
     return max(0, int(moment.timestamp() * 1000))
 
 
+def span_ms(start_ms: int | None, end_ms: int | None, default_ms: int) -> tuple[int, int]:
+    """Begin and end of a period: until now without an end, of this length without a begin. Raises Problem."""
+    end_ms = wall_ms() + 1 if end_ms is None else end_ms
+    start_ms = max(0, end_ms - default_ms) if start_ms is None else start_ms
+    if start_ms >= end_ms:
+        raise Problem(422, "from: must be before `to`.")
+    return start_ms, end_ms
+
+
 def _duration(text: str) -> int:
     """Milliseconds of whole seconds."""
     try:

@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 from qilu_common.effectiveness import UnitAccounts
 from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_contract.catalogue.effectiveness import EFFECTIVENESS, STOP_FIELDS, Effectiveness
+from qilu_contract.catalogue.effectiveness import EFFECTIVENESS, STOP_FIELDS, SUM_FIELDS, Effectiveness
+from qilu_contract.catalogue.key_signals import MINUTE_MS
 from qilu_contract.columns import Ints
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import HOURLY, Point
 from qilu_contract.store import MAX_ROWS, PlatformStore, Row
 
+from qilu_platform.counting.activity import HOUR_MS
 from qilu_platform.monitoring import alarms
 
-SUMS = ("planned_s", "run_s", "ideal_s", "good_s")
 MINUTES_MS = 2 * 86_400_000
 """Longer periods use hourly rows."""
-_MINUTE_MS, _HOUR_MS = 60_000, 3_600_000
 LEAD_MS = 600_000
 """Readings before the begin of a period that say in which state it begins."""
 _PAGE_ROWS = MAX_ROWS // 2
-_SHANGHAI_MS = 8 * _HOUR_MS
+_SHANGHAI_MS = 8 * HOUR_MS
 _SLACK_MS = 10_000
 """A stop may show in a reading a little before or after the command or alarm (assumed)."""
 NO_REASON, RUNNING = -1, -2
@@ -52,18 +52,18 @@ class Spell(NamedTuple):
 class Seconds:
     """Sums of one period."""
 
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUM_FIELDS, 0.0))
     stops: dict[str, float] = field(default_factory=dict)
 
     def add(self, rule: Effectiveness, fields: Mapping[str, Any]) -> None:
-        for name in SUMS:
+        for name in SUM_FIELDS:
             self.sums[name] += float(fields.get(name, 0.0))
         for name, reason in zip(STOP_FIELDS, rule.stops, strict=False):
             self.stops[reason] = self.stops.get(reason, 0.0) + float(fields.get(name, 0.0))
 
     def shown(self) -> dict[str, Any]:
         """The sums, the ratios (null where nothing was observed or made), and the stops by reason."""
-        planned, run, ideal, good = (self.sums[name] for name in SUMS)
+        planned, run, ideal, good = (self.sums[name] for name in SUM_FIELDS)
         explained = sum(self.stops.values())
         return {
             **{name: round(value, 3) for name, value in self.sums.items()},
@@ -89,7 +89,7 @@ async def of_place(
     hour. Raises TooManyRowsError."""
     rule = EFFECTIVENESS[class_name]
     hourly = level != "enterprise" and end_ms - start_ms > MINUTES_MS
-    step_ms = _HOUR_MS if hourly else _MINUTE_MS
+    step_ms = HOUR_MS if hourly else MINUTE_MS
     measurement = "effectiveness" + (HOURLY if hourly else "")
     having: dict[str, str | int] = {"level": level, "place": place, "class": class_name}
     points = await store.newest(measurement, having, start_ms, end_ms, MAX_ROWS)
@@ -142,7 +142,7 @@ class UnitHistory:
         planned = (times > self._start_ms) & self._is_planned(times)
         sums = (found.planned_s, found.run_s, found.ideal_s, found.good_s, *found.stop_s.T)
         fields = [float(column[planned].sum()) for column in sums]
-        self.seconds.add(self._rule, dict(zip((*SUMS, *STOP_FIELDS), fields, strict=False)))
+        self.seconds.add(self._rule, dict(zip((*SUM_FIELDS, *STOP_FIELDS), fields, strict=False)))
         shown = (times > self._start_ms) & (found.planned_s > 0)
         if not shown.any():
             return
@@ -159,7 +159,7 @@ class UnitHistory:
     def _is_planned(self, times: Ints) -> NDArray[np.bool_]:
         if self._shift is None:
             return np.ones(len(times), dtype=np.bool_)
-        minute = (times + _SHANGHAI_MS) // _MINUTE_MS % 1440
+        minute = (times + _SHANGHAI_MS) // MINUTE_MS % 1440
         first, last = self._shift
         if first < last:
             return (minute >= first) & (minute < last)
