@@ -14,8 +14,9 @@ class Report:
     """Readings and units of one run. `lost`: readings that the broker acknowledged to the equipment (counted
     at the edge) and that are neither in the store nor in the dead letters. `duplicates`: readings stored
     twice, under two tag sets. `refused`: dead letters of the equipment, except those that a transport fault
-    made on purpose. `stored`: stored readings of the equipment. `taken`: all readings that the gateway
-    stored, including those of other devices."""
+    made on purpose. `stored`: stored readings of the equipment, up to the end that its record gives:
+    equipment that was killed leaves a record that is a second old or more. `taken`: all readings that the
+    gateway stored, including those of other devices."""
 
     accepted: int
     stored: int
