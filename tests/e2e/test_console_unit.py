@@ -75,6 +75,23 @@ async def test_a_reading_is_on_the_units_page_as_soon_as_it_is_stored(tmp_path: 
         assert said == []
 
 
+async def test_a_value_outside_a_described_range_is_marked(tmp_path: Path, page: Page) -> None:
+    async with console(tmp_path) as (url, store, api):
+        body = {"id": "bed-1", "class": "generic", "enterprise": "works"}
+        assert (await api.post("/v1/units", json=body)).status_code == 201
+        signals = [{"name": "soil", "title": "Soil moisture", "unit": "%", "low": 0, "high": 100}]
+        await api.put("/v1/device-types/bed", json={"title": "Bed", "signals": signals})
+        assert (await api.put("/v1/units/bed-1/device-type", json={"type": "bed"})).status_code == 204
+        now_ms = int(time.time() * 1000)
+        await store.write([Point("generic", (*TAGS[:4], "bed-1"), now_ms - 10_000, {"soil": 101.0})])
+        await sign_in(page, url, api)
+        await page.goto(f"{url}/#/unit/bed-1")
+        await expect(page.locator('tr[data-signal="soil"] .outside')).to_have_text("outside the range")
+        await store.write([Point("generic", (*TAGS[:4], "bed-1"), now_ms, {"soil": 30.0})])
+        await expect(page.locator('.now[data-signal="soil"]')).to_have_text("30")
+        await expect(page.locator('tr[data-signal="soil"] .outside')).to_be_hidden()
+
+
 async def test_a_units_page_shows_when_it_worked_and_why_it_stopped(tmp_path: Path, page: Page) -> None:
     async with console(tmp_path) as (url, store, api):
         body = {"id": "milk-1", "class": "pasteuriser", "enterprise": "works"}

@@ -122,13 +122,19 @@ async def test_a_played_run_shows_its_month_and_one_scale(tmp_path: Path, chromi
             assert (await api.post(path, json=body)).status_code == 201
         await page.goto(f"{url}/#/programme")
         enterprises = page.locator('tr[data-key="enterprises_on_cloud"] td').first
-        await expect(enterprises).to_have_text("1")
+        await expect(enterprises.locator("span")).to_have_text("1")
         await expect(page.get_by_text("Scale 1:1")).to_be_visible()
         standing = {"scenario": "default", "scale": 0.01, "month": "2019-10", "done": 25, "months": 63}
         assert (await api.put("/v1/programme/replay", json=standing)).status_code == 204
         await expect(page.locator(".replay .number")).to_have_text("October 2019")
-        await expect(enterprises).to_have_text("100")
+        await expect(enterprises.locator("span")).to_have_text("100")
+        # 25 of 63 months, by days: 20,000 and 761 of 1,918 days of the other 280,000.
+        await expect(enterprises.locator("small")).to_contain_text("131,095")
         await expect(page.locator('tr[data-key="providers"] td').first).to_have_text("1")  # comes in full
+        await page.goto(f"{url}/#/")
+        await expect(page.locator('[data-counter="enterprises_on_cloud"]')).to_have_text("100")
+        await expect(page.locator('[data-counter="providers"]')).to_have_text("1")
+        await expect(page.locator(".scale")).to_contain_text("multiplied by 100")
         # This platform has neither a gateway nor the model: its pages name the commands.
         await sign_in(page, url, api)
         await page.goto(f"{url}/#/programme")

@@ -304,6 +304,7 @@ def test_an_interrupt_stops_cleanly_and_a_second_start_goes_on(running: RunningS
     beside = qilu("up", "--state", running.state, "--units", "1", "--for", "1s")
     assert (beside.returncode, len(beside.stderr.splitlines())) == (2, 1)
     assert "runs in" in beside.stderr
+    assert "Continuing" not in beside.stdout
     store = f"duckdb:///{running.state}/readings.duckdb"
     early = qilu("verify", "--run", running.state / "devices", "--store", store)
     assert early.returncode == 2

@@ -768,10 +768,12 @@ async def test_a_generic_unit_shows_what_its_type_says_and_what_it_sends_besides
         assert soil == {**SOIL, "name": "soil_moisture", "since_ms": lux["since_ms"]}
         assert (vent["name"], vent["low"], vent["since_ms"]) == ("vent", None, None)
         assert (lux["name"], lux["unit"], lux["title"]) == ("lux", "lx", None)
-        # Replaced, and deleted: the unit keeps what it has sent.
+        # Replaced, and deleted once no unit has it: the unit keeps what it has sent.
         await client.put("/v1/device-types/greenhouse", json={**GREENHOUSE, "signals": [{"name": "vent"}]})
         names = [each["name"] for each in (await client.get(f"{path}/signals")).json()["items"]]
         assert names == ["vent", "lux", "soil_moisture"]
+        check_problem(await client.delete("/v1/device-types/greenhouse"), 409, "1 unit has device type")
+        assert (await client.put(f"{path}/device-type", json={"type": None})).status_code == 204
         assert (await client.delete("/v1/device-types/greenhouse")).status_code == 204
         signals = (await client.get(f"{path}/signals")).json()
         assert (signals["type"], [each["name"] for each in signals["items"]]) == (

@@ -20,10 +20,13 @@ from qilu_platform.counting import ledger
 from qilu_platform.database.engine import open_engine, writing
 from qilu_platform.database.migrating import migrate
 from qilu_platform.database.schema import units
+from qilu_platform.database.schema_gateways import device_types as types
+from qilu_platform.database.schema_gateways import unit_types
 from qilu_platform.database.transactions import MAX_TRIES
 from qilu_platform.errors import Refused
 from qilu_platform.imports.loading import NotNewError, load, prepare
 from qilu_platform.imports.parsing import parse
+from qilu_platform.registry import device_types
 from qilu_platform.registry.endings import end_contracts
 from qilu_platform.registry.onboarding import fall_silent, report
 from qilu_platform.registry.registration import (
@@ -247,6 +250,29 @@ def test_counts_agree_whichever_statement_another_transaction_commits_before(
             break
     assert at > 0
     assert list(map(str, audit(world.engine))) == list(map(str, before))
+
+
+@pytest.mark.parametrize("first", ["assign", "remove"])
+def test_no_unit_has_a_device_type_that_was_deleted(world: World, first: str) -> None:
+    works: dict[str, Work] = {
+        "assign": lambda found, n: device_types.assign(found, f"g{n}", f"type-{n}"),
+        "remove": lambda found, n: device_types.remove(found, f"type-{n}"),
+    }
+    [rival] = works.keys() - {first}
+    for at in itertools.count():
+        n = world.next_case()
+        with writing(world.engine) as connection:
+            generic = {"id": f"g{n}", "class": "generic", "enterprise": f"e{n}", "name": None}
+            register_units(connection, _numbered(generic))
+            device_types.put(connection, {"id": f"type-{n}", "title": "T", "title_zh": "", "signals": []})
+        between, _ = world.interleave(works[first], works[rival], n, at)
+        with world.engine.connect() as connection:
+            of_the_unit = connection.scalar(select(unit_types.c.type).where(unit_types.c.unit == f"g{n}"))
+            left = connection.scalar(select(types.c.id).where(types.c.id == f"type-{n}"))
+        assert of_the_unit == left
+        if not between:
+            break
+    assert at > 1
 
 
 @pytest.mark.parametrize("rival", ["register", "import"])

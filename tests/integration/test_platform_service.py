@@ -353,6 +353,13 @@ async def test_the_pipeline_is_that_of_all_gateways_that_write(tmp_path: Path) -
         rates = {"accepted_per_s": 8.0, "stored_per_s": 6.0}
         unknown = {"in_flight": None, "spooled": None}
         assert told == {"dead_lettered": 5, "lag_ms": 50.0, "as_of_ms": now_ms} | rates | unknown
+        asked = {"pool": "qilu/2", "gateway": "gw-b", "wanted": [1, 2], "fixed": True}
+        assert (await client.post("/v1/ingest/shards", json=asked)).json()["shards"] == [1, 2]
+        listed = (await client.get("/v1/pipeline")).json()["gateways"]
+        assert [(each["gateway"], each["held_by"]) for each in listed] == [
+            ("qilu-0-of-2", None),
+            ("qilu-1-of-2", "gw-b"),
+        ]
 
 
 async def test_the_programme_is_rolled_up_and_the_pipeline_is_told(tmp_path: Path) -> None:

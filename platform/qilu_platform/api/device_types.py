@@ -45,9 +45,9 @@ async def put_device_type(runtime: RuntimeDep, caller: Operator, id: AnId, body:
     return answer(type_)
 
 
-@router.delete("/device-types/{id}", status_code=204, response_model=None, responses=NOT_FOUND)
+@router.delete("/device-types/{id}", status_code=204, response_model=None, responses=NOT_FOUND | CONFLICT)
 async def delete_device_type(runtime: RuntimeDep, caller: Operator, id: AnId) -> Response:
-    """Its units keep their readings and have no device type."""
+    """Refused while units have this device type."""
 
     def work(connection: Connection) -> None:
         device_types.remove(connection, id)

@@ -14,6 +14,7 @@ from qilu_contract.wire.clock import wall_ms
 from qilu_platform.api.common import AWAY, INVALID, RuntimeDep, answer
 from qilu_platform.api.readings import asking, span_ms
 from qilu_platform.models.reports import AssumptionsOut, PipelineOut
+from qilu_platform.registry import sharing
 
 router = APIRouter(prefix="/v1", tags=["programme"], responses=INVALID | AWAY)
 
@@ -39,9 +40,11 @@ async def get_pipeline(
         rates = await store.series("pipeline", {}, _RATES, start_ms, end_ms, every_ms, "mean")
         last = await store.newest("pipeline", {}, now_ms - _SILENT_MS, MAX_TIME_MS, 1_000)
         letters = await store.newest("dead_letter", {}, now_ms - _SILENT_MS, MAX_TIME_MS, 1_000)
+    held_by = await runtime.database.read(sharing.holders)
     gateways: dict[str, dict[str, Any]] = {}
     for point in last:
-        gateways.setdefault(point.tags[0], {"gateway": point.tags[0], "ts_ms": point.ts_ms, **point.fields})
+        about = {"gateway": point.tags[0], "held_by": held_by.get(point.tags[0]), "ts_ms": point.ts_ms}
+        gateways.setdefault(point.tags[0], {**about, **point.fields})
     # The newest point of each gateway and reason counts all since that gateway started.
     by_gateway: dict[tuple[str, ...], int] = {}
     for point in letters:

@@ -115,7 +115,9 @@ class PlaceEnergyOut(BaseModel):
 
 
 class PipelineOut(BaseModel):
-    gateways: list[dict[str, Value | str | None]] = Field(description="Each with its newest figures.")
+    gateways: list[dict[str, Value | str | None]] = Field(
+        description="Each gateway or shard with its newest figures; `held_by` serves a shared shard."
+    )
     dead_letters: dict[str, int] = Field(description="Readings by reason, since the gateways started.")
     columns: list[str] = Field(description="`ts_ms`, then rates and lag.")
     rows: list[list[Value | None]]

@@ -44,10 +44,17 @@ def put(connection: Connection, type_: dict[str, Any]) -> None:
 
 
 def remove(connection: Connection, id_: str) -> None:
-    """Delete a type; its units keep their readings, and have no type. Raises NotFound."""
-    connection.execute(delete(unit_types).where(unit_types.c.type == id_))
-    if not connection.execute(delete(table).where(table.c.id == id_)).rowcount:
+    """Delete a type that no unit has. Raises NotFound, or Conflict while units have it."""
+    # Locked before the units are counted: `assign` waits for the end of this transaction, or this for its.
+    if connection.scalar(select(table.c.id).where(table.c.id == id_).with_for_update()) is None:
         raise NotFound(f"device type {id_} does not exist.")
+    using = connection.scalar(select(func.count()).select_from(unit_types).where(unit_types.c.type == id_))
+    if using:
+        raise Conflict(
+            f"{using} {'unit has' if using == 1 else 'units have'} device type {id_}: give them another one, "
+            "or none, before you delete it."
+        )
+    connection.execute(delete(table).where(table.c.id == id_))
 
 
 def assign(connection: Connection, unit: str, type_: str | None) -> None:

@@ -58,6 +58,13 @@ def share(connection: Connection, asked: ShardsIn) -> Shared:
     return Shared(sorted(served), taken, [shard for shard in sorted(served) if shard in others])
 
 
+def holders(connection: Connection) -> dict[str, str]:
+    """The gateway that serves each leased shard, by the shard's host id."""
+    rows = connection.execute(select(shards).where(shards.c.until_ms != ENDED))
+    parts = [(*row.pool.split("/"), row.shard, row.gateway) for row in rows]
+    return {f"{host}-{shard}-of-{count}": gateway for host, count, shard, gateway in parts}
+
+
 def clock_ms(connection: Connection) -> int:
     """The time on one clock for all replicas: that of a PostgreSQL server."""
     if connection.dialect.name != "postgresql":

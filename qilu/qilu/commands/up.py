@@ -75,7 +75,7 @@ def up(
     from qilu_devices.scenario import load_scenario
 
     from qilu.stack import run_stack
-    from qilu.stack_config import Child, StackConfig, make_state, set_aside
+    from qilu.stack_config import Child, StackConfig, make_state, set_aside, sole_stack
 
     if duration is not None:
         flags.duration_s(duration)
@@ -99,9 +99,10 @@ def up(
     if fresh and (aside := set_aside(state)):
         console().print(f"The data of earlier runs are in {aside}.", soft_wrap=True)
     elif (state / "registry.sqlite").exists():
-        console().print(
-            f"Continuing with the units and readings in {state}; --fresh starts empty.", soft_wrap=True
-        )
+        with sole_stack(state):  # else another stack has them
+            console().print(
+                f"Continuing with the units and readings in {state}; --fresh starts empty.", soft_wrap=True
+            )
     become_service()
     make_state(state, child.name)
     with log_file(state / "log" / "stack.log") as log:

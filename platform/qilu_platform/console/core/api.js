@@ -1,10 +1,11 @@
 // The platform's public API. Addresses are relative, so that a path prefix changes nothing.
 
-import { t } from "./language.js";
+import { has, t } from "./language.js";
 
 export class ApiError extends Error {
   constructor(status, problem) {
-    super(problem?.detail ?? `HTTP ${status}`);
+    const detail = problem?.detail ?? `HTTP ${status}`;
+    super(has(`problem.${status}`) ? t(`problem.${status}`, { detail }) : detail); // the API's own words are English
     this.status = status;
     this.errors = problem?.errors ?? [];
   }

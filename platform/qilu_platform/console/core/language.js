@@ -3,6 +3,7 @@
 import { html } from "./dom.js";
 import en from "../lang/en.js";
 import zh from "../lang/zh.js";
+import unitsZh from "../lang/units_zh.js";
 
 const WORDS = { en, zh };
 const LOCALES = { en: "en", zh: "zh-CN" };
@@ -106,6 +107,7 @@ export function time(ms, text = timeText) {
 /** A unit of measure as it is printed: degC, m3 and the like have signs of their own. */
 export function unitText(unit) {
   if (!unit || unit === "-") return "";
+  if (lang === "zh" && unitsZh[unit]) return unitsZh[unit];
   return unit.replace("deg", "°").replace(/\b(N?m|mm|cm)([23])/g, (_, base, power) => base + (power === "2" ? "²" : "³"))
     .replace(/CO2/g, "CO₂").replace(/(s)2\b/g, "$1²");
 }

@@ -110,7 +110,8 @@ export class PlaceMap {
     // Drawn above all areas: borders are shared, and a focused path that is moved to the front loses the focus.
     this.outline = svg("path", { class: "outline", "aria-hidden": "true" });
     shapes.append(this.outline);
-    this.root.append(shapes, clip && svg("path", { class: "rim", d: clip, "aria-hidden": "true" }), this.pulses, labels);
+    const rim = clip ? [svg("path", { class: "rim", d: clip, "aria-hidden": "true" })] : [];
+    this.root.append(shapes, ...rim, this.pulses, labels);
     this.places.values().next().value.path.setAttribute("tabindex", 0);
   }
 

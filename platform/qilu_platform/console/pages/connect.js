@@ -1,6 +1,6 @@
 // Connecting a device: registering it, what it needs, and waiting for its first reading.
 
-import { get, id, post, put } from "../core/api.js";
+import { ApiError, get, id, post, put } from "../core/api.js";
 import { html, panel, svg } from "../core/dom.js";
 import { enterpriseName, named, t, time, unitText, value } from "../core/language.js";
 import { icon } from "../core/icons.js";
@@ -132,7 +132,7 @@ async function waiting(root, app, unitId) {
     const answer = await fetch(`v1/enterprises/${id(unit.enterprise)}/certificates/bundle`, {
       method: "POST", headers: { "Content-Type": "application/json", "X-Qilu-Console": "1" }, body: "{}" });
     if (answer.ok) download(await answer.blob(), `${unit.enterprise}.zip`);
-    else note.textContent = (await answer.json()).detail;
+    else note.textContent = new ApiError(answer.status, await answer.json()).message;
   } }, t("connect.zip"));
   const problems = await problemList(`v1/units/${id(unitId)}/problems`);
   const state = html("div", { class: "waiting", role: "status" }, html("span", { class: "radar", "aria-hidden": "true" }), html("p", {}, t("connect.waiting")));

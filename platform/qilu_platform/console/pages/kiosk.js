@@ -6,7 +6,7 @@ import { html, panel, say } from "../core/dom.js";
 import { clockText, count, dayText, duration, lang, rate, t } from "../core/language.js";
 import { cityAreas, PlaceMap } from "../core/map.js";
 import { icon } from "../core/icons.js";
-import { bar, Beats, fact, KINDS, row, targetCards, tickerOf, totals } from "../parts/counts.js";
+import { bar, Beats, fact, KINDS, row, scaleNote, targetCards, tickerOf, totals } from "../parts/counts.js";
 import { grown } from "../parts/history.js";
 
 const TURN_MS = 12_000;
@@ -21,6 +21,9 @@ export async function show(root, app) {
     get("v1/programme"), fetch("console/shandong.geojson").then((answer) => answer.json()),
   ]);
   const headline = targetCards(catalogue);
+  const scale = scaleNote();
+  let now = programme;
+  let times = 1;
   const cityMap = new PlaceMap(cityAreas(map.features), { label: t("map.title"), onPoint: () => {}, onOpen: (code) => app.go(`#/place/${code}`) });
   const beats = new Beats(cityMap);
   const ticker = html("ol", { class: "ticker" });
@@ -40,7 +43,8 @@ export async function show(root, app) {
   ];
 
   function paint(next) {
-    headline.paint(next.targets);
+    now = next;
+    headline.paint(next.targets, times);
     cityMap.update(next.by_city);
     for (const [code, counts] of Object.entries(next.by_city)) {
       row(cities, code, () => catalogue.placeName(code), [counts.units_on_cloud, counts.units_registered],
@@ -58,7 +62,7 @@ export async function show(root, app) {
   async function paintGrowth() {
     const { rows, range } = await grown("370000", MONTH_MS);
     headline.history(rows);
-    charts.forEach((each, at) => each.set(rows.map((counts) => [counts[0], counts[2 * at + 1], counts[2 * at + 2]]), range));
+    charts.forEach((each, at) => each.set(rows.map((counts) => [counts[0], counts[2 * at + 1] * times, counts[2 * at + 2] * times]), range));
   }
   function paintPipeline(next) {
     fact(pipeline, "accepted", t("pipeline.accepted"), t("perSecond", { n: rate(next.accepted_per_s) }));
@@ -103,7 +107,7 @@ export async function show(root, app) {
   await paintGrowth();
   tick();
   root.append(
-    html("div", { class: "kiosk-head" }, html("h1", {}, t("brand")), time,
+    html("div", { class: "kiosk-head" }, html("h1", {}, t("brand")), scale.root, time,
       html("p", { class: "row" }, pause, html("button", { type: "button", class: "tool", onclick: () => turn(1) }, t("kiosk.next")),
         html("a", { class: "tool", href: `./?lang=${lang}` }, t("kiosk.leave")))),
     headline.cards,
@@ -121,6 +125,10 @@ export async function show(root, app) {
   ];
   return {
     handlers: {
+      replay: (next) => {
+        times = scale.paint(next);
+        paint(now);
+      },
       programme: paint, pipeline: paintPipeline, ticker: paintTicker,
       activity: (next) => beats.paint(next.by_city), alarms: ({ by_city: byCity }) => cityMap.mark(byCity),
     },

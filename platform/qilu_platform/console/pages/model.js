@@ -2,19 +2,26 @@
 
 import { get } from "../core/api.js";
 import { html, panel } from "../core/dom.js";
-import { count, named, numberIn, t, unitText, value } from "../core/language.js";
+import { count, lang, named, numberIn, t, unitText, value } from "../core/language.js";
 
 const MARKS = ["S", "C", "N", "A"];
 
+/** Assumptions of the programme have an identifier; in Chinese they have a name as well. */
+function assumption({ name, source }, chinese) {
+  const [title, text] = chinese?.ASSUMPTIONS[name] ?? [null, source];
+  return title ? { name: title, code: name, source: text } : { name: html("code", {}, name), source: text };
+}
+
 export async function show(root, app, { query }) {
   const { catalogue } = app;
-  const { items } = await get("v1/assumptions");
+  const [{ items }, chinese] = await Promise.all([get("v1/assumptions"), lang === "zh" ? import("../lang/model_zh.js") : null]);
+  const source = (each) => (chinese ? chinese.sourceText(each.source) : each.source);
   const all = [
-    ...items.map((each) => ({ group: "programme", name: each.name, value: numberIn(each.value), unit: each.unit, mark: each.mark, source: each.source })),
+    ...items.map((each) => ({ group: "programme", ...assumption(each, chinese), value: numberIn(each.value), unit: unitText(each.unit), mark: each.mark })),
     ...[...catalogue.classes.values()].flatMap((class_) => [
-      ...class_.signals.map((each) => ({ group: class_.name, name: named(each), value: `${value(each.low)} – ${value(each.high)}`, unit: unitText(each.unit), mark: each.mark, source: each.source })),
-      ...class_.set_points.map((each) => ({ group: class_.name, name: named(each), value: `${value(each.low)} – ${value(each.high)}`, unit: unitText(each.unit), mark: each.mark, source: each.source })),
-      ...class_.faults.map((each) => ({ group: class_.name, name: t("fault.named", { name: named(each) }), value: "", unit: "", mark: each.mark, source: each.source })),
+      ...class_.signals.map((each) => ({ group: class_.name, name: named(each), value: `${value(each.low)} – ${value(each.high)}`, unit: unitText(each.unit), mark: each.mark, source: source(each) })),
+      ...class_.set_points.map((each) => ({ group: class_.name, name: named(each), value: `${value(each.low)} – ${value(each.high)}`, unit: unitText(each.unit), mark: each.mark, source: source(each) })),
+      ...class_.faults.map((each) => ({ group: class_.name, name: t("fault.named", { name: named(each) }), value: "", unit: "", mark: each.mark, source: source(each) })),
     ]),
   ];
   const filters = { group: query.get("group") ?? "programme", mark: query.get("mark") ?? "" };
@@ -30,8 +37,8 @@ export async function show(root, app, { query }) {
     app.remember({ group: filters.group, mark: filters.mark || null });
     const shown = all.filter((each) => each.group === filters.group && (!filters.mark || each.mark === filters.mark));
     body.replaceChildren(...shown.map((each) => html("tr", {},
-      html("th", { scope: "row" }, each.name), html("td", { class: "num" }, each.value, " ", html("small", {}, each.unit)),
-      html("td", {}, html("span", { class: `chip mark-${each.mark}` }, t(`mark.${each.mark}`))), html("td", { lang: "en" }, each.source))));
+      html("th", { scope: "row" }, each.name, each.code && html("small", {}, html("code", {}, each.code))), html("td", { class: "num" }, each.value, " ", html("small", {}, each.unit)),
+      html("td", {}, html("span", { class: `chip mark-${each.mark}` }, t(`mark.${each.mark}`))), html("td", {}, each.source))));
   }
   change({});
   const tally = MARKS.map((mark) => html("li", { class: "card" }, html("h2", {}, t(`mark.${mark}`)), html("p", { class: "number" }, count(all.filter((each) => each.mark === mark).length)), html("p", { class: "of" }, t(`mark.${mark}.about`))));

@@ -24,7 +24,7 @@ export async function show(root, app) {
       const range = found.rows.length > 1 ? [found.rows[0][0], found.rows.at(-1)[0]] : null;
       rates.set(found.rows.map((row) => [row[0], row[1], row[2]]), range);
       lag.set(found.rows.map((row) => [row[0], row[3] === null ? null : row[3] / 1000]), range);
-      gateways.replaceChildren(...found.gateways.map((each) => html("tr", {}, html("th", { scope: "row" }, each.gateway),
+      gateways.replaceChildren(...found.gateways.map((each) => html("tr", {}, html("th", { scope: "row" }, each.gateway, each.held_by && html("small", {}, t("pipeline.heldBy", { name: each.held_by }))),
         [rate(each.accepted_per_s), rate(each.stored_per_s), count(each.stored), count(each.spooled), count(each.dead_lettered), count(each.redelivered), duration(each.lag_ms)].map((text) => html("td", { class: "num" }, text)),
         html("td", {}, time(each.ts_ms)))));
       const reasons = Object.entries(found.dead_letters).filter(([, n]) => n > 0).sort((a, b) => b[1] - a[1]);

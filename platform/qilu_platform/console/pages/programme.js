@@ -5,6 +5,7 @@ import { get, post } from "../core/api.js";
 import { Chart } from "../core/chart.js";
 import { dialog, heading, html, panel, say } from "../core/dom.js";
 import { count, monthText, named, share, t, value } from "../core/language.js";
+import { wholeCount } from "../parts/counts.js";
 import { grown } from "../parts/history.js";
 
 const LEVELS = ["province", "city", "county"];
@@ -13,8 +14,9 @@ const HISTORY_MS = 10_000;
 const MONTH_MS = 30 * 86_400_000;
 /** Months a second that a viewer may choose; 0: as fast as possible. */
 const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4, 0];
-/** What a played run takes a share of; everything else it brings in full. */
-const SCALED = new Set(["enterprises_on_cloud", "units_on_cloud", "pilots"]);
+/** The plan: a straight line (assumed) from these counts in October 2017 to the targets at the end of 2022. */
+const LAUNCH = { enterprises_on_cloud: 20_000, units_on_cloud: 0 };
+const [LAUNCH_MS, END_MS] = [Date.UTC(2017, 9, 1), Date.UTC(2023, 0, 1)];
 
 export async function show(root, app) {
   const { catalogue } = app;
@@ -23,17 +25,25 @@ export async function show(root, app) {
   const targets = html("tbody");
   const vouchers = html("tbody");
   const row = (name) => html("tr", { "data-key": name }, html("th", { scope: "row" }, named(catalogue.targets.get(name), name)),
-    html("td", { class: "num" }), html("td", { class: "num" }, catalogue.targets.get(name)?.wanted ?? ""), html("td", {}, html("progress", { "aria-label": named(catalogue.targets.get(name), name) })), html("td", { class: "num" }));
+    html("td", { class: "num" }, html("span"), html("small")), html("td", { class: "num" }, catalogue.targets.get(name)?.wanted ?? ""), html("td", {}, html("progress", { "aria-label": named(catalogue.targets.get(name), name) })), html("td", { class: "num" }));
 
   let times = 1;
+  let endOfMonth = null; // of a played run
+  /** Where the plan is at the end of the played month. */
+  function planned(name, target) {
+    if (endOfMonth === null || !(name in LAUNCH)) return "";
+    const part = Math.min(1, (endOfMonth - LAUNCH_MS) / (END_MS - LAUNCH_MS));
+    return t("programme.planned", { n: count(LAUNCH[name] + (target - LAUNCH[name]) * part) });
+  }
   let now;
   function paint(next) {
     now = next;
     for (const { name, target, onboarded: counted } of next.targets) {
-      const onboarded = SCALED.has(name) ? Math.round(counted * times) : counted;
+      const onboarded = wholeCount(name, counted, times);
       let line = targets.querySelector(`tr[data-key="${name}"]`);
       if (!line) targets.append((line = row(name)));
-      say(line.cells[1], count(onboarded));
+      say(line.cells[1].firstChild, count(onboarded));
+      say(line.cells[1].lastChild, planned(name, target));
       const bar = line.querySelector("progress");
       [bar.max, bar.value] = [target, Math.min(onboarded, target)];
       say(line.cells[4], share(onboarded, target));
@@ -102,7 +112,9 @@ export async function show(root, app) {
 
   function paintReplay(next) {
     times = 1 / next.scale;
-    say(month, monthText(Date.parse(`${next.month}-01`)));
+    const [year, number] = next.month.split("-").map(Number);
+    endOfMonth = Date.UTC(year, number, 1);
+    say(month, monthText(Date.UTC(year, number - 1, 1)));
     [bar.max, bar.value] = [next.months, next.done];
     const months = next.speed === null ? 0 : (next.speed * 1000) / MONTH_MS;
     const pace = next.state === "playing" ? speedText(months) : t(`replay.${next.state}`);

@@ -6,7 +6,7 @@ import { html, panel } from "../core/dom.js";
 import { count, duration, rate, t } from "../core/language.js";
 import { cityAreas, PlaceMap } from "../core/map.js";
 import { icon } from "../core/icons.js";
-import { bar, Beats, fact, KINDS, row, targetCards, tickerOf, totals } from "../parts/counts.js";
+import { bar, Beats, fact, KINDS, row, scaleNote, targetCards, tickerOf, totals } from "../parts/counts.js";
 import { grown } from "../parts/history.js";
 
 const FOLLOW_MS = 2000;
@@ -19,6 +19,8 @@ export async function show(root, app, { query }) {
   ]);
 
   const headline = targetCards(catalogue);
+  const scale = scaleNote();
+  let times = 1;
   const readout = html("p", { class: "readout" });
   let pointed = null;
   let now = programme;
@@ -44,7 +46,7 @@ export async function show(root, app, { query }) {
 
   function paint(next) {
     now = next;
-    headline.paint(next.targets);
+    headline.paint(next.targets, times);
     cityMap.update(next.by_city);
     paintReadout();
     for (const [code, counts] of Object.entries(next.by_city)) {
@@ -82,8 +84,8 @@ export async function show(root, app, { query }) {
   });
   function paintGrowth({ rows, range }) {
     headline.history(rows);
-    growth.set(rows.map((each) => [each[0], each[1], each[2]]), range);
-    growthOfEnterprises.set(rows.map((each) => [each[0], each[3], each[4]]), range);
+    growth.set(rows.map((each) => [each[0], each[1] * times, each[2] * times]), range);
+    growthOfEnterprises.set(rows.map((each) => [each[0], each[3] * times, each[4] * times]), range);
   }
   const span = html("select", { "aria-label": t("span"), onchange: async () => {
     app.remember({ span: span.value });
@@ -102,7 +104,7 @@ export async function show(root, app, { query }) {
   paintGrowth(history);
   paintTicker({ items: [] });
   root.append(
-    html("h1", { class: "hidden" }, t("nav./")), headline.cards,
+    html("h1", { class: "hidden" }, t("nav./")), scale.root, headline.cards,
     html("div", { class: "province" },
       html("section", { class: "panel map-panel", "aria-label": t("map.title") },
         html("div", { class: "panel-head" }, html("h2", {}, t("map.title")), html("p", { class: "hint" }, t("map.hint"))),
@@ -124,6 +126,11 @@ export async function show(root, app, { query }) {
         panel(t("funnel"), null, funnel))));
   return {
     handlers: {
+      replay: (next) => {
+        times = scale.paint(next);
+        paint(now);
+        paintGrowth(shown);
+      },
       programme: follow, pipeline: paintPipeline, ticker: paintTicker, activity: (next) => beats.paint(next.by_city), alarms: (next) => cityMap.mark(next.by_city),
     },
     close() {

@@ -54,10 +54,11 @@ export async function show(root, app, { id: unitId, query }) {
     const needle = svg("circle", { r: 4, cy: 8, cx: -10 });
     const range = signal.low == null ? null : rangeBar(signal, needle);
     const button = html("button", { type: "button", class: "link", onclick: () => choose(signal, span) }, named(signal));
-    const row = html("tr", { "data-signal": signal.name }, html("th", { scope: "row" }, button, signal.title && html("small", {}, signal.name)),
-      html("td", { class: "num" }, now, " ", html("span", { class: "unit" }, unitText(signal.unit))),
+    const outside = html("small", { class: "outside", hidden: true }, t("unit.outside"));
+    const row = html("tr", { "data-signal": signal.name }, html("th", { scope: "row" }, button, signal.title && html("small", {}, html("code", {}, signal.name))),
+      html("td", { class: "num" }, now, " ", html("span", { class: "unit" }, unitText(signal.unit)), outside),
       html("td", { class: "wide-only" }, range), html("td", { class: "wide-only" }, spark.root));
-    cells.set(signal.name, { now, spark, needle, row, signal });
+    cells.set(signal.name, { now, spark, needle, row, signal, outside });
     return row;
   }
 
@@ -70,6 +71,7 @@ export async function show(root, app, { id: unitId, query }) {
       const { low, high } = cell.signal;
       if (low != null) cell.needle.setAttribute("cx", String(Math.min(118, Math.max(2, 2 + (116 * (n - low)) / (high - low)))));
       cell.row.dataset.level = level(cell.signal, Number(n));
+      cell.outside.hidden = low == null || (n >= low && n <= high);
       if (sparks) cell.spark.push(Number(n));
     }
   }

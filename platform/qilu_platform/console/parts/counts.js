@@ -2,11 +2,27 @@
 
 import { Spark } from "../core/chart.js";
 import { html, say } from "../core/dom.js";
-import { compact, count, named, share, t, time } from "../core/language.js";
+import { compact, count, monthText, named, share, t, time } from "../core/language.js";
 
 const HEADLINE = ["enterprises_on_cloud", "units_on_cloud", "providers", "centres"];
 export const KINDS = ["infrastructure", "platform", "business", "equipment"];
+/** What a played run of the model takes a share of; everything else it brings in full. */
+const SCALED = new Set(["enterprises_on_cloud", "units_on_cloud", "pilots"]);
 const PULSES_PER_TEN_SECONDS = 40;
+
+/** A count of the province's size, of which a run brings one in `times`. */
+export const wholeCount = (name, counted, times) => (SCALED.has(name) ? Math.round(counted * times) : counted);
+
+/** Says at which scale the page's counts are while a run is played; `paint(replay)` returns the factor. */
+export function scaleNote() {
+  const root = html("p", { class: "note scale", hidden: true });
+  return { root, paint({ scale, month }) {
+    const times = 1 / scale;
+    root.hidden = false;
+    say(root, `${t("replay")} · ${monthText(Date.parse(`${month}-01`))} · ${times > 1 ? t("replay.cards", { n: count(times) }) : t("replay.whole")}`);
+    return times;
+  } };
+}
 
 /** Which column of a history (`grown`) shows how a card's count grew. */
 const GROWTH = { units_on_cloud: 1, enterprises_on_cloud: 3 };
@@ -34,8 +50,9 @@ export function targetCards(catalogue) {
     return { number, bar, part, more, box, spark };
   }
 
-  function paint(all) {
-    for (const { name, target: wanted, current, onboarded, reached } of all) {
+  function paint(all, times = 1) {
+    for (const { name, target: wanted, current: left, onboarded: counted, reached } of all) {
+      const [current, onboarded] = [wholeCount(name, left, times), wholeCount(name, counted, times)];
       if (!targets.has(name)) targets.set(name, make(name, wanted));
       const entry = targets.get(name);
       if (entry.number.textContent && entry.number.textContent !== count(onboarded)) flash(entry.number);
@@ -43,7 +60,7 @@ export function targetCards(catalogue) {
       say(entry.part, share(onboarded, wanted));
       say(entry.more, current < onboarded ? ` · ${t("nowCurrent", { n: count(current) })}` : "");
       entry.bar.value = Math.min(onboarded, wanted);
-      entry.box.classList.toggle("reached", reached);
+      entry.box.classList.toggle("reached", times > 1 ? onboarded > wanted : reached);
     }
   }
   function history(rows) {

@@ -2,7 +2,7 @@
 
 import { get, id } from "../core/api.js";
 import { html, svg } from "../core/dom.js";
-import { duration, named, percent, t, time } from "../core/language.js";
+import { duration, lang, named, percent, t, time } from "../core/language.js";
 
 const SPAN_MS = 8 * 3_600_000;
 const WIDTH = 600;
@@ -29,7 +29,8 @@ export function effectiveness(unit, class_) {
       const longest = found.states.filter((each) => each.state === "stopped").sort((a, b) => length(b) - length(a)).slice(0, STOPS);
       stops.replaceChildren(...longest.map((each) => html("li", {}, time(each.from_ms), ` ${duration(length(each))}: `, html("b", {}, reason(each, class_)))));
       note.textContent = found.planned_s ? "" : t("oee.none");
-      assumed.replaceChildren(...found.assumed.map((each) => html("li", { lang: "en" }, each)));
+      const chinese = lang === "zh" ? await import("../lang/model_zh.js") : null;
+      assumed.replaceChildren(...found.assumed.map((each) => html("li", {}, chinese ? chinese.effectivenessText(each) : each)));
     } catch (error) {
       note.textContent = error.message;
     }

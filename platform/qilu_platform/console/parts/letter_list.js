@@ -4,6 +4,7 @@ import { get, post } from "../core/api.js";
 import { html } from "../core/dom.js";
 import { count, has, t, time } from "../core/language.js";
 import { pagedTable } from "../core/table.js";
+import { refusalText } from "./problem_list.js";
 
 const SHORT = 60;
 const reasonText = (reason) => (has(`reason.${reason}`) ? t(`reason.${reason}`) : reason);
@@ -58,7 +59,7 @@ export async function letterList(app) {
   const again = (letter) => html("button", { type: "button", class: "quiet", disabled: !letter.whole, onclick: () => replay({ id: letter.id }) }, t("letters.replay"));
   const table = pagedTable(t("letters.list"), [
     [t("pipeline.at"), (each) => time(each.last_seen_ms)],
-    [t("letters.reason"), (each) => html("span", {}, reasonText(each.reason), html("small", { lang: "en" }, each.detail))],
+    [t("letters.reason"), (each) => html("span", {}, reasonText(each.reason), html("small", {}, refusalText(each.detail)))],
     [t("unit"), (each) => (each.unit ? html("code", {}, each.unit) : "–")],
     [t("letters.readings"), (each) => count(each.readings), "num"],
     [t("letters.message"), payload],

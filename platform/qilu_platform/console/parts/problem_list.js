@@ -2,7 +2,11 @@
 
 import { get, id } from "../core/api.js";
 import { html } from "../core/dom.js";
-import { count, has, t, time } from "../core/language.js";
+import { count, has, lang, t, time } from "../core/language.js";
+
+/** A gateway's words in the page's language. */
+const { refusalText } = lang === "zh" ? await import("../lang/reasons_zh.js") : { refusalText: (text) => text };
+export { refusalText };
 
 /** The element; its `reload()` asks again and returns the problems. */
 export async function problemList(path, withUnit = false) {
@@ -13,7 +17,7 @@ export async function problemList(path, withUnit = false) {
       html("b", {}, has(`reason.${each.reason}`) ? t(`reason.${each.reason}`) : each.reason),
       html("span", { class: "note" }, t("problems.times", { n: count(each.count) }), " · ", time(each.last_ms),
         withUnit && html("a", { href: `#/unit/${id(each.unit)}` }, ` ${each.unit}`)),
-      html("code", {}, each.excerpt))));
+      html("code", {}, refusalText(each.excerpt)))));
     if (!items.length) list.append(html("li", { class: "note" }, t("problems.none")));
     return items;
   };
