@@ -106,7 +106,7 @@ export function time(ms, text = timeText) {
 
 /** A unit of measure as it is printed: degC, m3 and the like have signs of their own. */
 export function unitText(unit) {
-  if (!unit || unit === "-") return "";
+  if (!unit || unit === "-" || unit === "1") return "";
   if (lang === "zh" && unitsZh[unit]) return unitsZh[unit];
   return unit.replace("deg", "°").replace(/\b(N?m|mm|cm)([23])/g, (_, base, power) => base + (power === "2" ? "²" : "³"))
     .replace(/CO2/g, "CO₂").replace(/(s)2\b/g, "$1²");

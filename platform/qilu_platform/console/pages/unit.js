@@ -55,7 +55,7 @@ export async function show(root, app, { id: unitId, query }) {
     const range = signal.low == null ? null : rangeBar(signal, needle);
     const button = html("button", { type: "button", class: "link", onclick: () => choose(signal, span) }, named(signal));
     const outside = html("small", { class: "outside", hidden: true }, t("unit.outside"));
-    const row = html("tr", { "data-signal": signal.name }, html("th", { scope: "row" }, button, signal.title && html("small", {}, html("code", {}, signal.name))),
+    const row = html("tr", { "data-signal": signal.name }, html("th", { scope: "row" }, button, named(signal) !== signal.name && html("small", {}, html("code", {}, signal.name))),
       html("td", { class: "num" }, now, " ", html("span", { class: "unit" }, unitText(signal.unit)), outside),
       html("td", { class: "wide-only" }, range), html("td", { class: "wide-only" }, spark.root));
     cells.set(signal.name, { now, spark, needle, row, signal, outside });

@@ -22,13 +22,24 @@ export async function show(root, app, { query }) {
       html("code", {}, "qilu programme compare default county-share-cut"))));
     return {};
   }
-  const plan = await post("v1/what-if", {});
+  const waiting = html("p", { class: "note", role: "status" }, t("whatif.running"));
+  root.append(waiting);
+  const charts = [chart("growth.enterprises"), chart("growth.units")];
+  // Not awaited: the page is there while the model computes the plan.
+  post("v1/what-if", {}).then((plan) => {
+    waiting.remove();
+    fill(root, app, query, plan, charts);
+  }).catch((error) => say(waiting, error.message));
+  return { close: () => charts.forEach((each) => each.close()) };
+}
+
+/** Sliders for two policies, which begin with the plan's, and what comes of them. */
+function fill(root, app, query, plan, charts) {
   const outcomes = new Map([[text(valuesOf(plan.policy)), plan]]);
   const sides = SIDES.map((side) => sliders(side, parse(query.get(side)) ?? valuesOf(plan.policy), app));
   const go = html("button", { type: "submit" }, t("whatif.compare"));
   const said = html("p", { class: "note", role: "status" });
   const result = html("div", { class: "stack", hidden: true });
-  const charts = [chart("growth.enterprises"), chart("growth.units")];
 
   async function outcome(values) {
     const key = text(values);
@@ -67,7 +78,6 @@ export async function show(root, app, { query }) {
       ["programme.target", "whatif.a", "whatif.b", "whatif.difference", "whatif.reachedA", "whatif.reachedB"].map((key, at) =>
         html("th", { scope: "col", class: at ? "num" : null }, t(key))))), html("tbody")))));
   if (query.get("b")) compare();
-  return { close: () => charts.forEach((each) => each.close()) };
 }
 
 const chart = (key) => new Chart({ label: t(key), height: 220, fromZero: true, series: [{ name: t("whatif.a") }, { name: t("whatif.b") }] });
