@@ -71,7 +71,10 @@ def _shards_in(state: Path, of: int) -> set[int]:
 
 def _is_in_use(state: Path) -> bool:
     """Whether a state directory was written to so recently that the lease of its shard has not ended."""
-    newest_s = max((file.stat().st_mtime for file in state.glob("*") if file.exists()), default=0.0)
+    newest_s = 0.0
+    for file in state.glob("*"):
+        with suppress(FileNotFoundError):  # SQLite removes its journals when it likes
+            newest_s = max(newest_s, file.stat().st_mtime)
     return time.time() - newest_s < IN_USE_S
 
 

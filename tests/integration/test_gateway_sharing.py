@@ -68,13 +68,13 @@ class Pool:
         return self.share(gateway, wanted, fixed=fixed).shards
 
     def share(
-        self, gateway: str, wanted: range | list[int] = range(1, 9), *, fixed: bool = False
+        self, gateway: str, wanted: range | list[int] = range(1, 9), *, fixed: bool = False, key: str = "key"
     ) -> leases.Shared:
         asked = ShardsIn(
             pool="qilu/8", gateway=gateway, wanted=list(wanted), held=self.held.get(gateway, []), fixed=fixed
         )
         with self._engine.begin() as connection:
-            found = leases.share(connection, asked)
+            found = leases.share(connection, asked, key)
         self.held[gateway] = found.shards
         return found
 
@@ -132,6 +132,28 @@ def test_a_gateway_learns_which_of_its_shards_another_one_served_last(
         pool.ask("c", wanted=[4], fixed=True)
     assert pool.share("a", [1, 2]) == ([1, 2], [], [1, 2])
     assert pool.share("a", [1, 2]) == ([1, 2], [], [])
+
+
+def test_another_key_cannot_take_or_release_the_shards_of_a_gateway(pool: Pool) -> None:
+    assert pool.share("a", [1, 2], fixed=True) == ([1, 2], [], [])
+    assert pool.share("b").shards == [3, 4, 5, 6, 7, 8]
+    for wanted in ([], [1, 2]):  # what would release them, and what would renew them
+        for name in "ab":
+            held = pool.held[name]
+            found = pool.share(name, wanted, fixed=True, key="another")
+            assert (found.shards, found.taken) == ([], wanted)
+            pool.held[name] = held
+    assert pool.share("c", fixed=True).shards == []  # nothing has become free
+    assert pool.share("a", [1, 2], fixed=True) == ([1, 2], [], [])
+    # The stranger shares as a gateway of its own; it does not take the place of the one with that name.
+    pool.share("b", key="another")
+    assert len(pool.share("b").shards) == 4
+
+
+def test_the_lease_of_an_older_version_has_no_key_and_stays_with_its_gateway(pool: Pool) -> None:
+    assert pool.share("a", [1], fixed=True, key=leases.NO_KEY).shards == [1]
+    assert pool.share("a", [1], fixed=True) == ([1], [], [])
+    assert pool.share("a", [1], fixed=True, key="another").shards == []
 
 
 def test_the_gateways_of_two_cells_do_not_share(pool: Pool) -> None:
@@ -197,6 +219,28 @@ async def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     )
     async with PlatformService(settings) as service:
         yield service
+
+
+async def test_the_platform_knows_gateways_by_their_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path, monkeypatch) as platform, httpx.AsyncClient(base_url=platform.url) as client:
+        admin = {"Authorization": "Bearer the-key-of-this-test"}
+        keys = []
+        for name in ("one", "two"):
+            made = await client.post("/v1/keys", json={"name": name, "role": "ingest"}, headers=admin)
+            keys.append({"Authorization": f"Bearer {made.json()['key']}"})
+
+        async def ask(number: int, wanted: list[int]) -> list[int]:
+            body = {"pool": "qilu/2", "gateway": "gw-1", "wanted": wanted, "fixed": True}
+            found = await client.post("/v1/ingest/shards", json=body, headers=keys[number])
+            return list(found.json()["shards"])
+
+        assert await ask(0, [1]) == [1]
+        assert await ask(1, [1]) == []
+        assert await ask(1, []) == []
+        assert await ask(1, [1]) == []
+        assert await ask(0, [1]) == [1]
 
 
 async def test_of_two_gateways_with_one_shard_the_second_stops_with_a_sentence(

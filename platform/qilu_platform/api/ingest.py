@@ -195,8 +195,9 @@ async def report_signals(runtime: RuntimeDep, _caller: Gateway, body: LearnedSig
 
 
 @router.post("/shards", response_model=ShardsOut)
-async def share_shards(runtime: RuntimeDep, _caller: Gateway, body: ShardsIn) -> Response:
+async def share_shards(runtime: RuntimeDep, caller: Gateway, body: ShardsIn) -> Response:
     """Which shards of its pool a gateway serves. It asks again every few seconds; one that does not loses
-    them. Gateways that share a pool have equally many each, so the answer changes when one comes or goes."""
-    found = await runtime.database.write(lambda connection: share(connection, body))
+    them. Gateways that share a pool have equally many each, so the answer changes when one comes or goes. The
+    same name with another key is another gateway, which can neither take nor release these shards."""
+    found = await runtime.database.write(lambda connection: share(connection, body, caller.key))
     return answer({**found._asdict(), "lease_s": LEASE_MS / 1000})

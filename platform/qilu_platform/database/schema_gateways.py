@@ -7,12 +7,13 @@ from sqlalchemy import BigInteger, Column, Integer, String, Table, Text
 from qilu_platform.database.schema import ID, metadata
 
 # Leases: the gateways that share the shards of a pool, and which of them has which. Each ends at `until_ms`
-# unless it is renewed.
+# unless it is renewed. `key`: the API key that holds it; empty in rows of version 0.2 or older.
 shard_gateways = Table(
     "shard_gateways",
     metadata,
     Column("pool", String(64), primary_key=True),
     Column("gateway", String(64), primary_key=True),
+    Column("key", ID, primary_key=True, server_default=""),
     Column("until_ms", BigInteger, nullable=False),
 )
 shards = Table(
@@ -22,6 +23,7 @@ shards = Table(
     Column("shard", Integer, primary_key=True),
     Column("gateway", String(64), nullable=False),
     Column("until_ms", BigInteger, nullable=False),
+    Column("key", ID, nullable=False, server_default=""),
 )
 
 # Signals of generic units: see `registry/learned_signals.py`.

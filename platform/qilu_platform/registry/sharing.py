@@ -5,6 +5,9 @@ A gateway asks for its shards every few seconds. One that has more than its shar
 has to serve fewer; it keeps the lease of a shard until it reports that it has handed it over. Leases of a
 gateway that no longer asks end by themselves, but not while nobody can ask: the platform or its database was
 unavailable then, and the gateways still serve.
+
+A gateway is identified by its name together with its API key. A request with the name of another gateway, but
+another key, comes from a different gateway: it can neither renew nor release the leases of the first one.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qilu_contract.wire.clock import wall_ms
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, update
 
 from qilu_platform.database.locks import lock_shards
 from qilu_platform.database.schema_gateways import shard_gateways, shards
@@ -27,6 +30,8 @@ SILENCE_MS = 7_000
 
 ENDED = 0
 """In place of the time at which a lease ends: it has ended."""
+NO_KEY = ""
+"""The key of a lease from before keys were recorded: the gateway's name suffices."""
 _LEASES = (shards, shard_gateways)
 
 
@@ -38,24 +43,25 @@ class Shared(NamedTuple):
     """Those of `shards` that another gateway served last."""
 
 
-def share(connection: Connection, asked: ShardsIn) -> Shared:
-    """The shards that a gateway serves from now on."""
+def share(connection: Connection, asked: ShardsIn, key: str) -> Shared:
+    """The shards that a gateway serves from now on; `key`: the id of its API key."""
     lock_shards(connection)
     now_ms = clock_ms(connection)
     _end_leases(connection, now_ms)
     rows = connection.execute(select(shards).where(shards.c.pool == asked.pool)).all()
-    leased = {row.shard: row.gateway for row in rows if row.until_ms != ENDED}
-    others = {row.shard for row in rows if row.gateway != asked.gateway}
+    own = {row.shard for row in rows if row.gateway == asked.gateway and row.key in (key, NO_KEY)}
+    leased = {row.shard for row in rows if row.until_ms != ENDED}
     wanted = sorted(set(asked.wanted))
-    held = {shard for shard in asked.held if leased.get(shard) == asked.gateway}
-    mine = [shard for shard in wanted if leased.get(shard) == asked.gateway]
+    held = own & leased & set(asked.held)
+    mine = [shard for shard in wanted if shard in own & leased]
     free = [shard for shard in wanted if shard not in leased]
-    most = len(wanted) if asked.fixed else _share(connection, asked, now_ms, len(wanted))
+    most = len(wanted) if asked.fixed else _share(connection, asked, key, now_ms)
     served = (mine + free)[:most]
     kept = sorted({*served, *held})
-    _replace(connection, asked, kept, now_ms)
-    taken = [shard for shard in wanted if shard not in free and shard not in mine]
-    return Shared(sorted(served), taken, [shard for shard in sorted(served) if shard in others])
+    _replace(connection, asked, key, kept, now_ms)
+    taken = [shard for shard in wanted if shard in leased - own]
+    inherited = {row.shard for row in rows} - own
+    return Shared(sorted(served), taken, [shard for shard in sorted(served) if shard in inherited])
 
 
 def holders(connection: Connection) -> dict[str, str]:
@@ -85,29 +91,33 @@ def _end_leases(connection: Connection, now_ms: int) -> None:
     connection.execute(update(shards).where(shards.c.until_ms <= now_ms).values(until_ms=ENDED))
 
 
-def _share(connection: Connection, asked: ShardsIn, now_ms: int, wanted: int) -> int:
+def _is(table: Table, asked: ShardsIn, key: str) -> ColumnElement[bool]:
+    """Rows of the gateway that asks."""
+    return (table.c.gateway == asked.gateway) & table.c.key.in_((key, NO_KEY))
+
+
+def _share(connection: Connection, asked: ShardsIn, key: str, now_ms: int) -> int:
     """The number of shards that a gateway has, with all gateways that share the same ones: those of its
     cell."""
-    connection.execute(delete(shard_gateways).where(shard_gateways.c.gateway == asked.gateway))
+    connection.execute(delete(shard_gateways).where(_is(shard_gateways, asked, key)))
     if not asked.wanted:
         return 0
     cell = f"{asked.pool}/{min(asked.wanted)}"
-    row = {"pool": cell, "gateway": asked.gateway, "until_ms": now_ms + LEASE_MS}
+    row = {"pool": cell, "gateway": asked.gateway, "key": key, "until_ms": now_ms + LEASE_MS}
     connection.execute(shard_gateways.insert().values(**row))
-    there = select(shard_gateways.c.gateway).where(shard_gateways.c.pool == cell)
-    names = sorted(connection.execute(there).scalars())
-    each, rest = divmod(wanted, len(names))
-    return each + (names.index(asked.gateway) < rest)
+    there = select(shard_gateways.c.gateway, shard_gateways.c.key).where(shard_gateways.c.pool == cell)
+    gateways = sorted((row.gateway, row.key) for row in connection.execute(there))
+    each, rest = divmod(len(set(asked.wanted)), len(gateways))
+    return each + (gateways.index((asked.gateway, key)) < rest)
 
 
-def _replace(connection: Connection, asked: ShardsIn, kept: Sequence[int], now_ms: int) -> None:
+def _replace(connection: Connection, asked: ShardsIn, key: str, kept: Sequence[int], now_ms: int) -> None:
     """Make these the leases of the gateway."""
-    mine = (shards.c.pool == asked.pool) & (shards.c.gateway == asked.gateway)
+    mine = (shards.c.pool == asked.pool) & _is(shards, asked, key)
     connection.execute(update(shards).where(mine).values(until_ms=ENDED))
     connection.execute(delete(shards).where(shards.c.pool == asked.pool, shards.c.shard.in_(kept)))
     until_ms = now_ms + LEASE_MS
-    rows = [
-        {"pool": asked.pool, "shard": shard, "gateway": asked.gateway, "until_ms": until_ms} for shard in kept
-    ]
+    row = {"pool": asked.pool, "gateway": asked.gateway, "key": key, "until_ms": until_ms}
+    rows = [row | {"shard": shard} for shard in kept]
     if rows:
         connection.execute(shards.insert(), rows)
