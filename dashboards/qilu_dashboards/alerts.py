@@ -14,6 +14,7 @@ from qilu_dashboards.asking import MINUTE_S
 from qilu_dashboards.frame import CLASS_NAMES
 from qilu_dashboards.influxql import PROVISIONED
 from qilu_dashboards.plan import PLANS
+from qilu_dashboards.queries import daily_rate
 
 ALERTS_FOLDER = Path(__file__).parents[1] / "provisioning" / "alerting"
 ALERTS_FILE = "rules.yaml"
@@ -155,13 +156,14 @@ def _security(name: str, kinds: tuple[str, ...], tolerated: int, title: str) -> 
 
 def _pace(name: str, per_day: float) -> Rule:
     """A rule for a count of the programme that grows slower than the straight-line plan."""
+    counts = (
+        f'(SELECT last("{name}") AS "count" FROM "programme" WHERE "scope" = \'province\' AND $timeFilter '
+        "GROUP BY time(10m) fill(none))"
+    )
     return Rule(
         uid=f"qilu-pace-{name.split('_')[0]}",
         title=f"Programme pace below plan: {name.replace('_', ' ')} 上云进度落后",
-        query=f'SELECT mean("pace") AS "a day" FROM (SELECT derivative(last("{name}"), 1d) '
-        'AS "pace" '
-        f'FROM "programme" WHERE "scope" = \'province\' AND $timeFilter '
-        "GROUP BY time(10m) fill(none)) WHERE $timeFilter",
+        query=f'SELECT mean("pace") AS "a day" FROM {daily_rate(counts, "pace")} WHERE $timeFilter',
         beyond="lt",
         limit=round(per_day, 1),
         summary="{{ $values.B }} per day; the straight-line plan requires " + f"{per_day:,.0f}.",

@@ -24,6 +24,7 @@ from qilu_dashboards.panels import (
 )
 from qilu_dashboards.queries import (
     EACH_MINUTE,
+    EITHER_PLACE,
     IN_CITY,
     LATELY,
     PLACE,
@@ -173,9 +174,13 @@ def _out_of_range(class_: EquipmentClass) -> bargauge.Panel:
 
 def _alarms(made: dashboard.Dashboard, class_: EquipmentClass) -> None:
     made.with_row(dashboard.Row("Alarms and worst units 告警与超限设备"))
-    source = f'FROM "alarm" WHERE "class" = \'{class_.name}\' AND {IN_CITY} AND $timeFilter'
-    made.with_panel(open_alarms(source).height(9))
-    worst = f'SELECT top("ratio", "unit", 10), "signal", "worst", "limit", "open" {source}'
+    of_class = f'FROM "alarm" WHERE "class" = \'{class_.name}\''
+    made.with_panel(open_alarms(f"{of_class} AND {IN_CITY} AND $timeFilter").height(9))
+    # openGemini finds nothing for `top` with two conditions joined by OR; only one of them ever holds.
+    others = '"signal", "worst", "limit", "open"'
+    top = f'SELECT top("ratio", "unit", 10) AS "top", {others} {of_class}'
+    each = ", ".join(f"({top} AND {place} AND $timeFilter)" for place in EITHER_PLACE)
+    worst = f'SELECT "top", "unit", {others} FROM {each} WHERE $timeFilter'
     link = f"/d/qilu-unit-{class_.name.replace('_', '-')}?var-unit=${{__value.text}}&${{__url_time_range}}"
     made.with_panel(
         listing(

@@ -38,6 +38,7 @@ from qilu_dashboards.queries import (
     LATELY,
     OF_CLASS,
     Source,
+    daily_rate,
     each_interval,
     in_all,
     newest,
@@ -100,8 +101,8 @@ def _pace(board: dashboard.Dashboard) -> None:
     for name, plan in PLANS.items():
         target = TARGETS[name]
         steps = thresholds((None, ORANGE), (plan.per_day, GREEN))
-        pace = f'derivative(last("{name}"), 1d)'
-        daily = _PROVINCE.by_step(f'SELECT {pace} AS "per day"', over_time())
+        counts = _PROVINCE.by_step(f'SELECT last("{name}") AS "count"', over_time())
+        daily = daily_rate(counts, "per day")
         mean = f'SELECT mean("per day") AS "per day" FROM {daily} WHERE $timeFilter{over_time()}'
         suffix = f"suffix: {target.unit}s/d"
         board.with_panel(
@@ -119,9 +120,9 @@ def _pace(board: dashboard.Dashboard) -> None:
             steps=steps,
         )
         later.append(against.description(f"The line is the plan: {plan.per_day:,.0f} per day (assumed)."))
-        each = _PROVINCE.by_step(f'SELECT last("{name}") AS "count", {pace} AS "pace"', over_time())
         forecast = (
-            f'SELECT last("count") + mean("pace") * ${{days}} AS "forecast" FROM {each} WHERE $timeFilter'
+            f'SELECT last("count") + mean("per day") * ${{days}} AS "forecast" FROM {counts}, {daily} '
+            "WHERE $timeFilter"
         )
         reached = thresholds((None, ORANGE), (target.target, GREEN))
         board.with_panel(

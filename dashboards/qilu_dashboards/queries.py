@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from qilu_contract.storage import HOURLY
@@ -15,8 +15,9 @@ EACH_MINUTE = "1m"
 
 PLACE = '"place" =~ /^${city:regex}$/'
 """Condition for the province or some cities: the value of "All" is the province's own code."""
-IN_CITY = '("province" =~ /^${city:regex}$/ OR "city" =~ /^${city:regex}$/)'
-"""The same condition for alarms, which have both codes."""
+EITHER_PLACE = ('"province" =~ /^${city:regex}$/', '"city" =~ /^${city:regex}$/')
+"""The same condition for alarms, which have both codes: either holds."""
+IN_CITY = f"({' OR '.join(EITHER_PLACE)})"
 OF_CLASS = '"class" =~ /^${class:regex}$/'
 OF_INDUSTRY = '"industry" =~ /^${industry:regex}$/'
 
@@ -106,7 +107,25 @@ def newest(field: str, name: str, source: Source, *by: str, outer: str = "sum") 
     return f'SELECT {outer}("each") AS "{name}" FROM ({each}) WHERE $timeFilter{apart(*by)}'
 
 
-def increase(field: str, name: str, source: Source, *by: str) -> str:
-    """Query for the increase of counters per interval; a counter that was reset adds its new value."""
-    each = source.by_step(f'SELECT non_negative_difference(last("{field}")) AS "each"', over_time(*by))
+def daily_rate(counts: str, name: str) -> str:
+    """Source of the daily rate, from one interval to the next, of the column "count" of the source `counts`.
+
+    openGemini finds nothing where `derivative` or a difference has an aggregate as its argument, so the
+    aggregate is in a subquery.
+    """
+    return f'(SELECT derivative("count", 1d) AS "{name}" FROM {counts} WHERE $timeFilter)'
+
+
+def grown(counts: str, *by: str) -> str:
+    """Source of "each": the increase, from one interval to the next, of the column "count" of the source
+    `counts`, by tags; nothing where a counter was reset."""
+    return f'(SELECT non_negative_difference("count") AS "each" FROM {counts} WHERE $timeFilter{apart(*by)})'
+
+
+def increase(field: str, name: str, source: Source, *by: str, series: Sequence[str] = ()) -> str:
+    """Query for the sum over series of the increase of counters per interval, grouped by the tags `by`.
+    `series`: the tags that distinguish the counters, `by` unless given."""
+    apart_by = series or by
+    counts = source.by_step(f'SELECT last("{field}") AS "count"', over_time(*apart_by))
+    each = grown(counts, *apart_by)
     return f'SELECT sum("each") AS "{name}" FROM {each} WHERE $timeFilter{over_time(*by)}'

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from qilu_dashboards.frame import CITY_NAMES, board, choice, finish, several
 from qilu_dashboards.panels import BLUE, ORANGE, RED, bars, graph, note, number, thresholds
-from qilu_dashboards.queries import Source, apart, newest, over_time
+from qilu_dashboards.queries import Source, apart, increase, newest
 
 UID = "qilu-security"
 
@@ -59,8 +59,6 @@ def security() -> Dashboard:
         ("kind", "New events by kind 按类别新增", KIND_NAMES),
         ("city", "New events by city 按城市新增", _PLACES),
     ):
-        grown = 'SELECT non_negative_difference(last("events")) AS "each"'
-        each = _SOURCE.by_step(grown, over_time("kind", "city"))
-        query = f'SELECT sum("each") AS "events" FROM {each} WHERE $timeFilter{over_time(key)}'
+        query = increase("events", "events", _SOURCE, key, series=("kind", "city"))
         made.with_panel(graph(title, query, "locale", alias=f"$tag_{key}", names=names, steps=steps))
     return finish(made)

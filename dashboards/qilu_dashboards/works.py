@@ -9,7 +9,7 @@ from qilu_contract.catalogue.key_signals import KEY_SIGNALS
 from qilu_dashboards.city import ALARM_HEADINGS
 from qilu_dashboards.frame import CLASS_NAMES, alarm_marks, board, cities, finish, lookup
 from qilu_dashboards.panels import MANY_LINES, bars, graph, listing, open_alarms
-from qilu_dashboards.queries import EACH_MINUTE, over_time
+from qilu_dashboards.queries import EACH_MINUTE, grown, over_time
 
 UID = "qilu-works"
 
@@ -75,7 +75,7 @@ def _energy(made: dashboard.Dashboard) -> None:
         ("energy_kWh", "Energy by class 各类设备能耗 (kWh)", "kwatth"),
         ("co2_kg", "CO₂ by class 各类设备二氧化碳排放 (kg)", "masskg"),
     ):
-        each = f'(SELECT non_negative_difference(last("{field}")) AS "added" {_OF_WORKS}{over_time("unit")})'
-        query = f'SELECT sum("added") AS "added" FROM {each} WHERE $timeFilter{over_time()}'
+        counts = f'(SELECT last("{field}") AS "count" {_OF_WORKS}{over_time("unit")})'
+        query = f'SELECT sum("each") AS "added" FROM {grown(counts, "unit")} WHERE $timeFilter{over_time()}'
         panel = graph(title, query, unit, alias="$m", names=CLASS_NAMES, every=EACH_MINUTE)
         made.with_panel(panel.max_data_points(MANY_LINES).description("Increase of the meters per interval."))

@@ -145,7 +145,7 @@ def test_another_key_cannot_take_or_release_the_shards_of_a_gateway(pool: Pool) 
             pool.held[name] = held
     assert pool.share("c", fixed=True).shards == []  # nothing has become free
     assert pool.share("a", [1, 2], fixed=True) == ([1, 2], [], [])
-    # The stranger shares as a gateway of its own; it does not take the place of the one with that name.
+    # The stranger counts as one more gateway, not as the one with that name.
     pool.share("b", key="another")
     assert len(pool.share("b").shards) == 4
 
