@@ -288,6 +288,7 @@ state = "/run/containerd"
     def _start_node(self) -> None:
         folder, config = self._folder, f"--kubeconfig={self._config}"
         self._start("containerd", f"--config={folder}/containerd.toml")
+        eventually(self._socket.exists, "containerd listens")  # without it the kubelet ends at once
         self._start(
             "kubelet",
             config,
@@ -309,7 +310,6 @@ state = "/run/containerd"
         )
 
     def _import_images(self) -> None:
-        eventually(self._socket.exists, "containerd listens")
         words = ["ctr", "--address", str(self._socket), "--namespace", "k8s.io", "images", "import"]
         self.run(*words, str(self._cache / "images.tar"), timeout_s=600)
         known = self.run(*words[:-1], "ls", "-q").split()
