@@ -258,8 +258,9 @@ def _steps(runtime: Runtime) -> Steps:
     if runtime.settings.broker_rules is not None:
         rules = BrokerRules(runtime.settings.broker_rules, runtime.authority)
         found.append(("broker rules", RULES_S, lambda: rules.step(runtime.database)))
-    if (addresses := runtime.settings.rabbitmq) and (password := runtime.settings.rabbitmq_password):
-        evictions = Evictions(addresses, _open(password))
+    if addresses := runtime.settings.rabbitmq:
+        password = runtime.settings.rabbitmq_password
+        evictions = Evictions(addresses, None if password is None else _open(password))
         found.append(("evictions", RULES_S, lambda: evictions.step(runtime.database)))
     found.append(("security", SECURITY_S, lambda: runtime.watch.step(runtime.database)))
     found.append(("expired", EXPIRED_S, lambda: runtime.database.write(security.record_expired)))

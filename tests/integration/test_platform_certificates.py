@@ -277,12 +277,23 @@ def test_more_nodes_than_mosquitto_can_search_share_patterns() -> None:
     assert "%u" in many
 
 
+async def test_rabbitmq_needs_the_password_of_its_management_api(tmp_path: Path) -> None:
+    settings = Settings(
+        db_url=f"sqlite:///{tmp_path}/platform.db", ca=tmp_path / "ca", rabbitmq=("http://127.0.0.1:1",)
+    )
+    app = create_app(settings)
+    with pytest.raises(ConfigError, match="needs QILU_RABBITMQ_PASSWORD"):
+        async with app.router.lifespan_context(app):
+            pass
+
+
 async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) -> None:
     settings = Settings(
         db_url=f"sqlite:///{tmp_path}/platform.db",
         api_key=SecretStr(ADMIN),
         ca=tmp_path / "ca",
         rabbitmq=("http://127.0.0.1:1",),
+        rabbitmq_password=SecretStr("of the manager"),
     )
     app = create_app(settings)
     transport = httpx.ASGITransport(app)

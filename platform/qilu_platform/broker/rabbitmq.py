@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import httpx2
 import structlog
+from qilu_contract.errors import ConfigError
 from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.doors import DOORS
 from sqlalchemy import Connection, Select, select
@@ -110,9 +111,15 @@ def may_speak(holder: Holder, permission: str, routing_key: str) -> bool:
 class Evictions:
     """Closes the connections of certificates that may no longer log in. Any number of platforms may do so."""
 
-    def __init__(self, addresses: Sequence[str], password: str) -> None:
+    def __init__(self, addresses: Sequence[str], password: str | None) -> None:
         """`addresses`: URLs of the management API, of one node or several; each of them knows all
-        connections."""
+        connections. Raises ConfigError."""
+        if password is None:
+            raise ConfigError(
+                "QILU_PLATFORM_RABBITMQ needs QILU_RABBITMQ_PASSWORD, the password of the user "
+                f"{MANAGER!r} at RabbitMQ's management API: with it the platform closes the connections of "
+                "revoked certificates."
+            )
         self._addresses, self._login = addresses, (MANAGER, password)
         self._barred: set[str] | None = None
         self._again: set[str] = set()
