@@ -152,6 +152,17 @@ class FakePlatform:
         }
 
 
+def gateway_settings(broker: Any, platform: FakePlatform, folder: Path) -> Settings:
+    return Settings(
+        broker=broker.url,
+        store=f"duckdb:///{folder / 'store.duckdb'}",
+        platform=platform.url,
+        state=folder / "state",
+        host_id=f"host-{secrets.token_hex(4)}",  # its own session and STATE at the broker
+        http_port=0,
+    )
+
+
 class Publisher:
     """An MQTT client that has nothing to do with ours."""
 

@@ -11,7 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import httpx
 
 MOTHER = """
 import json, os, random, signal, sys, traceback
@@ -109,3 +112,12 @@ class Child:
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.01)
         return self.code
+
+
+def gateway_figure(port: int, name: str) -> float:
+    """A metric of the gateway with this endpoint; -1 while it does not answer, or does not know it."""
+    with suppress(httpx.TransportError):
+        for line in httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text.splitlines():
+            if line.startswith((f"qilu_gateway_{name} ", f"qilu_gateway_{name}_total ")):
+                return float(line.split()[1])
+    return -1.0

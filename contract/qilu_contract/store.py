@@ -41,6 +41,19 @@ class Chunk(NamedTuple):
         return [*self.points, *(point for each in self.columns for point in each.points())]
 
 
+class SeriesQuery(NamedTuple):
+    """A question for the points with these tags and start_ms <= time < end_ms; with `every_ms` aggregated in
+    buckets of this length."""
+
+    measurement: str
+    tags: Mapping[str, str]
+    fields: Sequence[str]
+    start_ms: int
+    end_ms: int
+    every_ms: int | None = None
+    aggregate: Aggregate = "mean"
+
+
 class PlatformStore(Protocol):
     """The part of a store that the platform uses. Every call may raise Retryable (unavailable, busy, denied),
     which loses nothing."""
@@ -53,21 +66,9 @@ class PlatformStore(Protocol):
         from those before it.
         """
 
-    async def series(
-        self,
-        measurement: str,
-        tags: Mapping[str, str],
-        fields: Sequence[str],
-        start_ms: int,
-        end_ms: int,
-        every_ms: int | None = None,
-        aggregate: Aggregate = "mean",
-    ) -> list[Row]:
-        """Points with start_ms <= time < end_ms in order of time, or one row for each bucket of `every_ms`
-        that holds something.
-
-        Raises ValueError for an unknown measurement, tag or field, or for more than MAX_ROWS rows.
-        """
+    async def series(self, query: SeriesQuery) -> list[Row]:
+        """Points in order of time, or one row for each bucket that holds something. Raises ValueError for an
+        unknown measurement, tag or field, or for more than MAX_ROWS rows."""
 
     async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:
         """The points of several units, by id, each from its own start on and before `end_ms`, in order of

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from qilu_contract.security import SecurityKind
 from qilu_contract.storage import MEASUREMENTS
 
 from qilu_dashboards import pipeline, security
@@ -89,7 +90,7 @@ _ALWAYS = (
     ),
 )
 
-_SECURITY = (
+_SECURITY: tuple[tuple[str, tuple[SecurityKind, ...], int, str], ...] = (
     ("certificate", ("refused_certificate",), 0, "Certificates refused by the broker 证书被拒"),
     ("intrusion", ("wrong_topic", "foreign_answer"), 0, "Messages for another's unit 冒用他人设备"),
     ("keys", ("unknown_key", "revoked_key", "rate_limit"), 20, "Misuse of API keys 密钥异常使用"),
@@ -138,7 +139,7 @@ def rules() -> list[Rule]:
     return found
 
 
-def _security(name: str, kinds: tuple[str, ...], tolerated: int, title: str) -> Rule:
+def _security(name: str, kinds: tuple[SecurityKind, ...], tolerated: int, title: str) -> Rule:
     """A rule for new security events of some kinds, per kind and city."""
     return Rule(
         uid=f"qilu-security-{name}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from qilu_contract.security import UNKNOWN_CITY
 
 from qilu_dashboards.frame import CITY_NAMES, board, choice, finish, several
 from qilu_dashboards.panels import BLUE, ORANGE, RED, bars, graph, note, number, thresholds
@@ -11,7 +12,7 @@ from qilu_dashboards.queries import Source, apart, increase, newest
 
 UID = "qilu-security"
 
-KIND_NAMES = {
+EVENT_NAMES = {
     "unknown_key": "Unknown API key 未知密钥",
     "revoked_key": "Revoked API key 已吊销密钥",
     "forbidden": "Role not allowed 权限不足",
@@ -26,9 +27,7 @@ KIND_NAMES = {
     "expired_certificate": "Expired certificate 证书已过期",
     "refused_certificate": "Certificate refused by the broker 证书被拒",
 }
-UNKNOWN = "unknown"
-"""The city of events that name no enterprise, like an unknown key."""
-_PLACES = CITY_NAMES | {UNKNOWN: "Unknown 未知"}
+_PLACES = CITY_NAMES | {UNKNOWN_CITY: "Unknown 未知"}
 _SOURCE = Source("security", '"kind" =~ /^${kind:regex}$/ AND "city" =~ /^${city:regex}$/')
 
 
@@ -36,7 +35,7 @@ def security() -> Dashboard:
     """Number of events, new events by kind and city."""
     made = board("security", UID, "Security events by kind and city. 安全态势", since="now-24h")
     made.with_variable(several(choice("city", "City 城市", _PLACES)))
-    made.with_variable(several(choice("kind", "Kind 类别", KIND_NAMES)))
+    made.with_variable(several(choice("kind", "Kind 类别", EVENT_NAMES)))
     made.with_panel(
         note(
             "The platform counts events since its registry was made. Enterprises, units and keys are on the "
@@ -51,12 +50,12 @@ def security() -> Dashboard:
     for key, title in (("kind", "Events by kind 按类别累计"), ("city", "Events by city 按城市累计")):
         latest = f'SELECT last("events") AS "each" {_SOURCE.minutes()}{apart("kind", "city")}'
         query = f'SELECT sum("each") AS "events" FROM ({latest}) WHERE $timeFilter{apart(key)}'
-        names = KIND_NAMES if key == "kind" else _PLACES
+        names = EVENT_NAMES if key == "kind" else _PLACES
         made.with_panel(bars(title, query, f"$tag_{key}", names).span(9))
     made.with_row(dashboard.Row("Over time 趋势"))
     steps = thresholds((None, BLUE), (10, ORANGE), (100, RED))
     for key, title, names in (
-        ("kind", "New events by kind 按类别新增", KIND_NAMES),
+        ("kind", "New events by kind 按类别新增", EVENT_NAMES),
         ("city", "New events by city 按城市新增", _PLACES),
     ):
         query = increase("events", "events", _SOURCE, key, series=("kind", "city"))

@@ -37,22 +37,9 @@ def unit_digests(
 
 
 def combined_digest(digests: dict[str, bytes]) -> str:
-    """One SHA-256 over units' digests in the order of their ids, as hex."""
+    """One SHA-256 over units' digests in the order of their ids, as hex: what `qilu devices run --digest`
+    prints."""
     total = hashlib.sha256()
     for unit in sorted(digests):
         total.update(unit.encode() + b"\n" + digests[unit])
     return total.hexdigest()
-
-
-def digest(
-    scenario: Scenario,
-    seed: int,
-    start_ms: int,
-    units: int,
-    until_ms: int,
-    shard: Shard | None = None,
-    commands: Sequence[ScheduledCommand] = (),
-) -> str:
-    """One SHA-256 over all samples of a run, ordered by unit, time and signal: what `qilu devices run
-    --digest` prints."""
-    return combined_digest(unit_digests(scenario, seed, start_ms, units, until_ms, shard, commands))

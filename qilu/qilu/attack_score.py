@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from qilu_contract.errors import QiluError
+from qilu_contract.security import SecurityKind
 from qilu_devices.run.manifest import Manifest
 from qilu_devices.transport.episodes import Attack, Episode, Kind
 
-DETECTED_BY: Mapping[Attack, str] = {
+DETECTED_BY: Mapping[Attack, SecurityKind] = {
     Attack.SPOOF: "wrong_topic",
     Attack.REPLAY: "sequence",
     Attack.FORGE: "sequence",

@@ -15,7 +15,7 @@ from qilu_common.http_server import HttpServer
 from qilu_contract.columns import Columns, Series
 from qilu_contract.errors import Rejected, Retryable, StoreError
 from qilu_contract.storage import UNIT_TAGS, Point
-from qilu_contract.store import Aggregate, Chunk, PlatformStore, Row
+from qilu_contract.store import Chunk, PlatformStore, Row, SeriesQuery
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -26,7 +26,7 @@ _TIMEOUT_S = 30.0
 _CALLS: dict[str, tuple[Any, Any]] = {
     "write": (tuple[list[Point]], None),
     "latest": (tuple[str, dict[str, str]], Row | None),
-    "series": (tuple[str, dict[str, str], list[str], int, int, int | None, Aggregate], list[Row]),
+    "series": (tuple[SeriesQuery], list[Row]),
     "since": (tuple[str, dict[str, int], int], dict[str, list[Row]]),
     "newest": (tuple[str, dict[str, str | int], int, int, int], list[Point]),
     "count_by": (tuple[str, str, int, int], dict[str, int]),
@@ -114,19 +114,8 @@ class StoreBehindDoor:
         found: Row | None = await self._call("latest", measurement, tags)
         return found
 
-    async def series(
-        self,
-        measurement: str,
-        tags: Mapping[str, str],
-        fields: Sequence[str],
-        start_ms: int,
-        end_ms: int,
-        every_ms: int | None = None,
-        aggregate: Aggregate = "mean",
-    ) -> list[Row]:
-        found: list[Row] = await self._call(
-            "series", measurement, tags, fields, start_ms, end_ms, every_ms, aggregate
-        )
+    async def series(self, query: SeriesQuery) -> list[Row]:
+        found: list[Row] = await self._call("series", query)
         return found
 
     async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:

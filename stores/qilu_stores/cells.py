@@ -14,7 +14,7 @@ from qilu_common.cells import Cells
 from qilu_contract.columns import Columns
 from qilu_contract.readings import Value
 from qilu_contract.storage import Point
-from qilu_contract.store import MAX_ROWS, Aggregate, Chunk, PlatformStore, Row, Store
+from qilu_contract.store import MAX_ROWS, Aggregate, Chunk, PlatformStore, Row, SeriesQuery, Store
 
 from qilu_stores import open_store
 
@@ -43,20 +43,9 @@ class Several:
             values |= row.values
         return Row(rows[-1].ts_ms, values)
 
-    async def series(
-        self,
-        measurement: str,
-        tags: Mapping[str, str],
-        fields: Sequence[str],
-        start_ms: int,
-        end_ms: int,
-        every_ms: int | None = None,
-        aggregate: Aggregate = "mean",
-    ) -> list[Row]:
-        found = await self._ask(
-            lambda store: store.series(measurement, tags, fields, start_ms, end_ms, every_ms, aggregate)
-        )
-        return _joined(found, aggregate if every_ms is not None else "last")
+    async def series(self, query: SeriesQuery) -> list[Row]:
+        found = await self._ask(lambda store: store.series(query))
+        return _joined(found, query.aggregate if query.every_ms is not None else "last")
 
     async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:
         found = await self._ask(lambda store: store.since(measurement, starts, end_ms))

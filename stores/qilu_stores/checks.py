@@ -16,7 +16,7 @@ from typing import Any
 from qilu_contract.columns import EXACT, Series, of_points
 from qilu_contract.errors import QiluError
 from qilu_contract.storage import BORN, UNIT_TAGS, Point
-from qilu_contract.store import Aggregate, Row, Store
+from qilu_contract.store import Aggregate, Row, SeriesQuery, Store
 
 WAIT_S = 5.0
 """A store may show a new series a little after it has taken it: openGemini 2.0 to 2.4 s."""
@@ -89,7 +89,7 @@ class Probe:
         """`Store.series` of one of its units, with times since `base_ms`."""
         start_ms, end_ms = self.base_ms + start_ms, self.base_ms + end_ms
         found = await self.store.series(
-            "motor", self.unit(unit), fields, start_ms, end_ms, every_ms, aggregate
+            SeriesQuery("motor", self.unit(unit), fields, start_ms, end_ms, every_ms, aggregate)
         )
         return [(row.ts_ms - self.base_ms, row.values) for row in found]
 

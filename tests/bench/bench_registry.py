@@ -118,38 +118,31 @@ def serving(url: str, folder: Path) -> AbstractContextManager[tuple[str, int]]:
 def plain_sqlite(folder: Path, rows: list[tuple[str, ...]]) -> float:
     connection = sqlite3.connect(folder / "plain.db")
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(
-        "CREATE TABLE units (id TEXT PRIMARY KEY, class TEXT, enterprise TEXT, county TEXT, identifier TEXT)"
-    )
-    _plain_indexes(connection.execute)
-    began = time.perf_counter()
-    for row in rows:
-        connection.execute("INSERT INTO units VALUES (?, ?, ?, ?, ?)", row)
-    connection.commit()
-    return len(rows) / (time.perf_counter() - began)
+    return _plain(connection, "INSERT INTO units VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def plain_postgresql(url: str, rows: list[tuple[str, ...]]) -> float:
     with psycopg.connect(url) as connection:
         connection.execute("CREATE SCHEMA plain")
         connection.execute("SET search_path = plain")
-        connection.execute(
-            "CREATE TABLE units "
-            "(id TEXT PRIMARY KEY, class TEXT, enterprise TEXT, county TEXT, identifier TEXT)"
-        )
-        _plain_indexes(connection.execute)
-        began = time.perf_counter()
-        for row in rows:
-            connection.execute("INSERT INTO units VALUES (%s, %s, %s, %s, %s)", row)
-        connection.commit()
-        return len(rows) / (time.perf_counter() - began)
+        return _plain(connection, "INSERT INTO units VALUES (%s, %s, %s, %s, %s)", rows)
 
 
-def _plain_indexes(execute: Callable[[str], Any]) -> None:
+def _plain(connection: Any, insert: str, rows: list[tuple[str, ...]]) -> float:
+    """Rows a second."""
+    execute = connection.execute
+    execute(
+        "CREATE TABLE units (id TEXT PRIMARY KEY, class TEXT, enterprise TEXT, county TEXT, identifier TEXT)"
+    )
     execute("CREATE INDEX a ON units (enterprise)")
     execute("CREATE INDEX b ON units (county)")
     execute("CREATE INDEX c ON units (class)")
     execute("CREATE UNIQUE INDEX d ON units (identifier)")
+    began = time.perf_counter()
+    for row in rows:
+        execute(insert, row)
+    connection.commit()
+    return len(rows) / (time.perf_counter() - began)
 
 
 def plain_rows() -> list[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from console_up import Up, morning
 from console_world import ARGUMENTS
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Locator, Page, async_playwright, expect
 
 SCENARIO = 'name: pumps\nunits: 6\nseed: 5\nclasses: {pump: 1}\ncities: {"370200": 1}\n'
 
@@ -59,13 +59,18 @@ async def test_a_newcomer_connects_a_device_and_breaks_a_pump(up: Up, chromium: 
         assert [each for each in asked if not each.startswith((f"{url}/", f"blob:{url}/"))] == []
 
 
+async def registers(page: Page, enterprise: str, name: str) -> Locator:
+    """Registers a device of a new enterprise; returns the code that the page shows then."""
+    await page.locator('select[name="which"]').select_option("+")
+    await page.locator('input[name="new-enterprise"]').fill(enterprise)
+    await page.locator('input[name="name"]').fill(name)
+    await page.get_by_role("button", name="Register").click()
+    return page.locator("pre code")
+
+
 async def connects_a_device(up: Up, page: Page) -> None:
     await page.get_by_role("link", name="Connect a device").click()
-    await page.locator('select[name="which"]').select_option("+")
-    await page.locator('input[name="new-enterprise"]').fill("Newcomer Ltd")
-    await page.locator('input[name="name"]').fill("My motor")
-    await page.get_by_role("button", name="Register").click()
-    code = page.locator("pre code")
+    code = await registers(page, "Newcomer Ltd", "My motor")
     await expect(code).to_contain_text("mosquitto_pub")
     await expect(page.get_by_text("Waiting for the first reading")).to_be_visible()
     found = re.search(r"-t (\S+)", await code.inner_text())
@@ -106,11 +111,7 @@ async def connects_a_generic_device(up: Up, page: Page) -> None:
     await form.get_by_label("Unit", exact=True).fill("%")
     await form.get_by_label("Lowest").fill("20")
     await form.get_by_label("Highest").fill("80")
-    await page.locator('select[name="which"]').select_option("+")
-    await page.locator('input[name="new-enterprise"]').fill("Tinkerer Ltd")
-    await page.locator('input[name="name"]').fill("Greenhouse")
-    await page.get_by_role("button", name="Register").click()
-    code = page.locator("pre code")
+    code = await registers(page, "Tinkerer Ltd", "Greenhouse")
     await expect(code).to_contain_text('"soil_moisture":50')
     found = re.search(r"-t (\S+)", await code.inner_text())
     assert found is not None

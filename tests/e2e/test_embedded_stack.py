@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.store import SeriesQuery
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import samples
 from qilu_platform.client import Platform
@@ -78,7 +79,7 @@ async def test_a_small_province_is_counted_and_stored_value_by_value(
         for unit in chosen:
             class_name = re.sub(r"^\d{6}-(.*)-\d{7}$", r"\1", unit).replace("-", "_")
             fields = [signal.name for signal in CATALOGUE[class_name].signals]
-            rows = await store.series(class_name, {"unit": unit}, fields, 0, until_ms + 1)
+            rows = await store.series(SeriesQuery(class_name, {"unit": unit}, fields, 0, until_ms + 1))
             assert [(row.ts_ms, row.values) for row in rows] == expected[unit]
     assert len(chosen) == 10
 

@@ -24,7 +24,7 @@ import httpx
 import pytest
 from cut_wire import Wire
 from fake_influx import STORED, Answer, FakeInflux
-from nursery import Child, Nursery
+from nursery import Child, Nursery, gateway_figure
 
 SOAK = os.environ.get("QILU_SOAK") == "1"
 TIMES = 10 if SOAK else 1
@@ -123,13 +123,7 @@ class World:
         eventually(lambda: self.metric("stored") > 0, "readings are stored")
 
     def metric(self, name: str) -> float:
-        """A figure of the gateway's; -1 while it does not answer, or does not know."""
-        with suppress(httpx.TransportError):
-            text = httpx.get(f"http://127.0.0.1:{self.gateway_port}/metrics", trust_env=False).text
-            for line in text.splitlines():
-                if line.startswith((f"qilu_gateway_{name} ", f"qilu_gateway_{name}_total ")):
-                    return float(line.split()[1])
-        return -1.0
+        return gateway_figure(self.gateway_port, name)
 
     def resident_kb(self) -> int:
         assert self.gateway is not None

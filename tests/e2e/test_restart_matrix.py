@@ -33,7 +33,8 @@ import paho.mqtt.client as paho
 import paho_clients
 import pytest
 from compose_broker import ComposeBroker
-from nursery import Child, Nursery
+from conftest import answers
+from nursery import Child, Nursery, gateway_figure
 from qilu.keyring import Keyring
 from qilu_common.broker import BrokerAddress
 from qilu_contract.catalogue.classes import CATALOGUE
@@ -223,18 +224,10 @@ class World(ABC):
         eventually(lambda: (BYSTANDER in self.rules) is not self._barred, "the broker has the new rules")
 
     def metric(self, name: str) -> float:
-        """A figure of the gateway's; -1 while it does not answer."""
-        with suppress(httpx.TransportError):
-            text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False).text
-            for line in text.splitlines():
-                if line.startswith((f"qilu_gateway_{name} ", f"qilu_gateway_{name}_total ")):
-                    return float(line.split()[1])
-        return -1.0
+        return gateway_figure(self.metrics_port, name)
 
     def platform_answers(self) -> bool:
-        with suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/readyz", trust_env=False).is_success
-        return False
+        return answers(f"{self.url}/readyz")
 
     def stored(self, unit: str) -> set[int]:
         """Times of the readings that the store has of a unit."""

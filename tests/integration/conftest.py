@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from fake_influx import FakeInflux
-from gateway_world import PATIENCE_S, FakePlatform, Publisher
+from gateway_world import PATIENCE_S, FakePlatform, Publisher, gateway_settings
 from qilu_contract.wire import topics
 from qilu_gateway.settings import Settings
 
@@ -38,14 +37,7 @@ def publisher(mosquitto: Any) -> Iterator[Publisher]:
 
 @pytest.fixture
 def settings(mosquitto: Any, platform: FakePlatform, tmp_path: Path) -> Settings:
-    return Settings(
-        broker=mosquitto.url,
-        store=f"duckdb:///{tmp_path / 'store.duckdb'}",
-        platform=platform.url,
-        state=tmp_path / "state",
-        host_id=f"host-{secrets.token_hex(4)}",  # its own session and STATE at the broker
-        http_port=0,
-    )
+    return gateway_settings(mosquitto, platform, tmp_path)
 
 
 @pytest.fixture

@@ -194,22 +194,13 @@ Message = tuple[str | None, int | None, bool]
 """Unit (None: the node's own), timestamp (None: no payload), and whether a value is text."""
 
 
-class Wire:
+class Wire(paho_clients.Subscriber):
     """All data messages at the broker, by edge node, and which readings were marked as historical."""
 
     def __init__(self, broker: Any) -> None:
         self.messages: dict[str, list[Message]] = defaultdict(list)
         self.historical: dict[tuple[str | None, int | None], bool] = {}
-        self.ready = False
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "wire", protocol=mqtt.MQTTv5)
-        self.client.on_message = self._take
-        self.client.on_subscribe = self._subscribed
-        self.client.connect(broker.host, broker.port)
-        self.client.subscribe([("spBv1.0/+/DDATA/#", 1), ("spBv1.0/+/NDATA/#", 1)])
-        self.client.loop_start()
-
-    def _subscribed(self, *_: object) -> None:
-        self.ready = True
+        super().__init__(broker, "wire", [("spBv1.0/+/DDATA/#", 1), ("spBv1.0/+/NDATA/#", 1)])
 
     def _take(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
         topic = topics.parse(message.topic)

@@ -19,6 +19,7 @@ from gateway_world import (
     telemetry,
 )
 from qilu_contract.storage import BORN
+from qilu_contract.store import SeriesQuery
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_gateway.settings import Settings
@@ -63,15 +64,18 @@ async def test_the_newest_point_of_a_birth_says_when_it_was_said(
     async with open_store(anywhere.store) as store:
         found = [point async for chunk in store.scan("motor", 0, START_MS + 60_000) for point in chunk.all()]
         assert len(found) == 6 + 1
-        rows = await store.series("motor", {"unit": "m1"}, [BORN], START_MS, START_MS + 60_000)
+        rows = await store.series(SeriesQuery("motor", {"unit": "m1"}, [BORN], START_MS, START_MS + 60_000))
         assert {row.ts_ms - START_MS: row.values[BORN] for row in rows} == {
             1_000: START_MS + 1500,
             10_000: START_MS + 33_000,
             40_000: START_MS + 40_000,
             50_000: START_MS + 50_000,
         }
-        assert await store.series("motor", {"unit": "m2"}, [BORN], START_MS, START_MS + 60_000) == []
+        assert (
+            await store.series(SeriesQuery("motor", {"unit": "m2"}, [BORN], START_MS, START_MS + 60_000))
+            == []
+        )
         [reborn] = await store.series(
-            "motor", {"unit": "m1"}, ["power_in"], START_MS + 9_000, START_MS + 11_000
+            SeriesQuery("motor", {"unit": "m1"}, ["power_in"], START_MS + 9_000, START_MS + 11_000)
         )
         assert reborn.values == {"power_in": 7.0}

@@ -17,6 +17,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import paho_clients
 import pytest
+from column_fuzz import mutated
 from gateway_world import (
     COUNTY,
     ENTERPRISE,
@@ -87,23 +88,6 @@ def sparkplug_payload(chance: random.Random) -> bytes:
     return sparkplug.encode(
         Payload(ts_ms, chance.choice([None, 0, 255, 256, chance.randrange(256)]), metrics)
     )
-
-
-def mutated(chance: random.Random, body: bytes) -> bytes:
-    """Bytes changed, cut, doubled or put in."""
-    content = bytearray(body)
-    for _ in range(chance.randrange(1, 4)):
-        at = chance.randrange(len(content) + 1)
-        match chance.randrange(4):
-            case 0 if at < len(content):
-                content[at] ^= 1 << chance.randrange(8)
-            case 1:
-                del content[at : at + chance.randrange(1, 40)]
-            case 2:
-                content[at:at] = chance.randbytes(chance.randrange(1, 20))
-            case _:
-                content[at:at] = content[: chance.randrange(1, 60)]
-    return bytes(content)
 
 
 def payload(chance: random.Random) -> bytes:

@@ -16,6 +16,7 @@ from gateway_world import (
     birth,
     data,
     eventually,
+    gateway_settings,
     get,
     letters,
     motor,
@@ -24,6 +25,7 @@ from gateway_world import (
     telemetry,
 )
 from qilu_contract.errors import Reason
+from qilu_contract.store import SeriesQuery
 from qilu_contract.wire import topics
 from qilu_gateway.settings import Settings
 from qilu_stores import open_store
@@ -38,15 +40,7 @@ def history(message: tuple[str, bytes]) -> tuple[str, bytes]:
 
 @pytest.fixture
 def settings_of_any(any_broker: Any, platform: FakePlatform, tmp_path: Path) -> Settings:
-    return Settings(
-        broker=any_broker.url,
-        store=f"duckdb:///{tmp_path}/readings.duckdb",
-        platform=platform.url,
-        state=tmp_path / "gateway",
-        http_port=0,
-        batch_size=200,
-        host_id=f"history-{any_broker.port}",
-    )
+    return gateway_settings(any_broker, platform, tmp_path).model_copy(update={"batch_size": 200})
 
 
 async def test_a_live_reading_is_stored_before_history_that_was_queued_ahead_of_it(
@@ -92,7 +86,9 @@ async def test_history_has_alias_tables_of_its_own_and_says_nothing_of_who_is_th
         assert platform.gone == []
     assert letters(settings) == {Reason.BAD_TOPIC: 1}
     async with open_store(settings.store) as store:
-        rows = await store.series("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 200_000)
+        rows = await store.series(
+            SeriesQuery("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 200_000)
+        )
     assert [(row.ts_ms - START_MS, row.values["power_in"]) for row in rows] == [
         (0, POWER),
         (1_000, 5.0),

@@ -26,6 +26,7 @@ from gateway_world import (
 )
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import Reason
+from qilu_contract.store import SeriesQuery
 from qilu_gateway import statefile
 from qilu_gateway.service import GatewayService
 from qilu_gateway.settings import Settings
@@ -394,6 +395,6 @@ async def test_what_was_spooled_is_in_the_roll_ups_and_alarms_too(
         await eventually(lambda: gateway.counters.stored == 101, "stored after all")
     async with open_store(influxdb.url) as store:
         wanted = {"level": "province", "signal": "power_in"}
-        rows = await store.series("fleet", wanted, ["n"], 0, START_MS + 600_000)
+        rows = await store.series(SeriesQuery("fleet", wanted, ["n"], 0, START_MS + 600_000))
         assert sum(int(row.values["n"]) for row in rows) == 101
         assert await store.count("alarm") == 1

@@ -25,6 +25,7 @@ from gateway_world import (
     telemetry,
 )
 from qilu_contract.errors import Reason
+from qilu_contract.store import SeriesQuery
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_gateway.settings import Settings
@@ -67,7 +68,7 @@ async def values(settings: Settings) -> dict[int, dict[str, float]]:
     """Stored values of m1, by seconds after the start."""
     async with open_store(settings.store) as store:
         names = ["speed", "power_in"]
-        rows = await store.series("motor", {"unit": "m1"}, names, START_MS, START_MS + 3_600_000)
+        rows = await store.series(SeriesQuery("motor", {"unit": "m1"}, names, START_MS, START_MS + 3_600_000))
     return {(row.ts_ms - START_MS) // 1000: row.values for row in rows}
 
 

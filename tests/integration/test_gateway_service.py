@@ -30,6 +30,7 @@ from gateway_world import (
 )
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError, Reason
+from qilu_contract.store import SeriesQuery
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_gateway import statefile
@@ -62,7 +63,7 @@ async def test_telemetry_is_stored_and_the_unit_reported_once(
         row = await store.latest("motor", {"unit": "m1"})
         assert row is not None
         assert row.values == {k: v for k, v in motor(3600).items() if k != "ts"}
-        assert await store.series("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 1)
+        assert await store.series(SeriesQuery("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 1))
 
 
 @pytest.mark.parametrize("barred", [("units", "m1"), ("enterprises", ENTERPRISE)])
@@ -194,7 +195,9 @@ async def test_aliases_survive_a_restart_and_births_are_readings(
         assert gateway.counters.rebirth_requests == 0
     assert letters(settings) == {}
     async with open_store(settings.store) as store:
-        rows = await store.series("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 60_000)
+        rows = await store.series(
+            SeriesQuery("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 60_000)
+        )
     # float32 on the wire comes back as the decimal that was sent
     assert [(row.ts_ms, row.values["power_in"]) for row in rows] == [
         (START_MS, 11.0),
@@ -251,7 +254,9 @@ async def test_data_without_a_birth_asks_for_one_rebirth_and_waits_for_it(
     assert publisher.commands == [topics.sparkplug("NCMD", COUNTY, ENTERPRISE)] * 2
     assert letters(settings) == {}
     async with open_store(settings.store) as store:
-        found = await store.series("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 20_000)
+        found = await store.series(
+            SeriesQuery("motor", {"unit": "m1"}, ["power_in"], START_MS, START_MS + 20_000)
+        )
         assert [row.values["power_in"] for row in found] == [1.0 + second for second in range(20)]
 
 

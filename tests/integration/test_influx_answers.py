@@ -17,6 +17,7 @@ from qilu.cli import main
 from qilu_common.influx_address import InfluxAddress, without_password
 from qilu_contract.errors import ConfigError, Denied, QiluError, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.storage import Point
+from qilu_contract.store import SeriesQuery
 from qilu_contract.wire.clock import wall_ms
 from qilu_dashboards.asking import ask
 from qilu_gateway.metrics import Counters
@@ -158,8 +159,8 @@ async def test_an_answer_without_rows_is_an_error_of_the_store(
     async with open_store(fake_influx.url) as store:
         for ask in (
             store.count("motor"),
-            store.series("motor", UNIT, ["power_in"], 0, 60_000, 60_000),
-            store.series("motor", UNIT, ["power_in"], 0, 60_000, 60_000, "max"),
+            store.series(SeriesQuery("motor", UNIT, ["power_in"], 0, 60_000, 60_000)),
+            store.series(SeriesQuery("motor", UNIT, ["power_in"], 0, 60_000, 60_000, "max")),
             store.count_by("motor", "unit", 0, 60_000),
             store.count_duplicates("motor"),
         ):

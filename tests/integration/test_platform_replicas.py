@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Server
+from conftest import Server, answers
 from qilu_platform.audit import audit
 from qilu_platform.counting.activity import HOUR_MS
 from qilu_platform.database.engine import open_engine
@@ -56,10 +56,7 @@ class Replica(Server):
         return f"http://{self.host}:{self.port}"
 
     def ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=5.0, trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
+        return answers(f"{self.url}/readyz")
 
 
 class Workers:

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from console_world import browsing, served, sign_in
 from gateway_world import eventually_async
 from playwright.async_api import expect
+from qilu_contract.security import SECURITY_KINDS
 from qilu_platform.broker.bundle import new_key
 from qilu_platform.database.engine import open_engine, writing
 from qilu_platform.database.migrating import migrate
-from qilu_platform.database.schema import security_events
+from qilu_platform.database.schema import certificates, enterprises, security_events
 from qilu_platform.registry import security
 from qilu_platform.registry.security import (
     BURST,
@@ -23,8 +25,9 @@ from qilu_platform.registry.security import (
     Situation,
     Watch,
     record,
+    record_expired,
 )
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 
 async def test_events_are_counted_by_kind_city_and_enterprise(tmp_path: Path, chromium: str) -> None:
@@ -133,23 +136,55 @@ def test_the_situation_in_the_store_begins_with_nothing_and_adds_up_by_kind_and_
     engine.dispose()
 
 
-def test_one_kind_does_not_crowd_out_another(tmp_path: Path) -> None:
+def test_rows_are_bounded_by_kind_and_counts_never_decrease(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path}/registry.sqlite")
+    situation = Situation()
     with writing(engine) as connection:
         migrate(connection)
         record(connection, [Event("refused_certificate", "", "broker", "x")])
-        for begin in range(0, MAX_OF_KIND + 1_000, 1_000):
-            record(
-                connection,
-                [Event("unusual_value", "a-works", f"u-{begin + n}", "x", "370202") for n in range(1_000)],
-            )
-        found = connection.execute(
-            select(security_events.c.kind, func.count()).group_by(security_events.c.kind)
-        )
+        for begin in range(0, MAX_OF_KIND + 2_000, 1_000):
+            counties = ("370202", "370302", "999999")
+            units = [(f"u-{n}", counties[n % 3]) for n in range(begin, begin + 1_000)]
+            record(connection, [Event("unusual_value", "a-works", unit, "x", at, 2) for unit, at in units])
+            points = situation.points(connection, 20_000, 10_000)
+            counted = {point.tags: point.fields["events"] for point in points if point.ts_ms == 20_000}
+            of_cities = [("370200", 0), ("370300", 1), ("unknown", 2)]
+            assert counted == {("refused_certificate", "unknown"): 1} | {
+                ("unusual_value", city): 2 * len(range(place, begin + 1_000, 3)) for city, place in of_cities
+            }
+        kind = security_events.c.kind
+        found = connection.execute(select(kind, func.count()).group_by(kind))
+        rows_of_cities = 3
         assert dict(map(tuple, found)) == {
             "refused_certificate": 1,
-            "unusual_value": MAX_OF_KIND,
+            "unusual_value": MAX_OF_KIND + rows_of_cities,
         }
+        shown = security.events(connection, "unusual_value", "370200", None, 1_000)
+        assert shown["by_kind"] == {"unusual_value": 2 * len(range(0, MAX_OF_KIND + 2_000, 3))}
+    engine.dispose()
+
+
+def test_a_certificate_that_has_ended_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "MAX_OF_KIND", 3)
+    engine = open_engine(f"sqlite:///{tmp_path}/registry.sqlite")
+    with writing(engine) as connection:
+        migrate(connection)
+        connection.execute(
+            insert(enterprises).values(
+                id="a-works", name="A", county="370202", industry="C34", registered_ms=0, contracts_current=0
+            )
+        )
+        for number in range(10):
+            connection.execute(
+                insert(certificates).values(
+                    id=f"{number:040x}", enterprise="a-works", issued_ms=0, ends_ms=1_000 + number
+                )
+            )
+            for _ in range(3):
+                record_expired(connection)
+            assert security.events(connection, None, None, None, 100)["by_kind"] == {
+                "expired_certificate": number + 1
+            }
     engine.dispose()
 
 
@@ -160,4 +195,4 @@ def test_a_flood_of_different_events_needs_bounded_memory() -> None:
     gathered = watch._gathered
     assert len(gathered) == MAX_GATHERED + 1
     assert gathered["unknown_key", "", OTHERS] == Event("unknown_key", "", OTHERS, "x", count=500)
-    assert set(security.BY_REASON.values()) <= set(security.KINDS)
+    assert set(security.BY_REASON.values()) <= set(SECURITY_KINDS)

@@ -9,6 +9,7 @@ import pytest
 from qilu.store_door import StoreBehindDoor, StoreDoor
 from qilu_contract.errors import Rejected, Retryable, StoreError
 from qilu_contract.storage import Point
+from qilu_contract.store import SeriesQuery
 from qilu_stores import open_store
 
 TAGS = ("370200", "370202", "C34", "370202-e00001")
@@ -34,8 +35,12 @@ async def test_what_is_asked_through_the_door_is_what_the_store_says(tmp_path: P
             assert (row.ts_ms, row.values) == (POINTS[7].ts_ms, POINTS[7].fields)
             assert await each.latest("motor", {"unit": "other"}) is None
         asked = ("motor", {"unit": "m0"}, ["power_in"], *SPAN)
-        assert await behind.series(*asked) == await store.series(*asked) != []
-        assert await behind.series(*asked, 1000, "max") == await store.series(*asked, 1000, "max") != []
+        assert await behind.series(SeriesQuery(*asked)) == await store.series(SeriesQuery(*asked)) != []
+        assert (
+            await behind.series(SeriesQuery(*asked, 1000, "max"))
+            == await store.series(SeriesQuery(*asked, 1000, "max"))
+            != []
+        )
         assert await behind.count_by("motor", "unit", *SPAN) == {"m0": 4, "m1": 4, "m2": 4}
         for each in (store, behind):
             found = [point async for chunk in each.scan("motor", *SPAN) for point in chunk.all()]
@@ -44,7 +49,7 @@ async def test_what_is_asked_through_the_door_is_what_the_store_says(tmp_path: P
         with pytest.raises(ValueError, match="no_such"):
             [chunk async for chunk in behind.scan("no_such", *SPAN)]
         with pytest.raises(ValueError, match="no_such"):
-            await behind.series("motor", {"unit": "m0"}, ["no_such"], *SPAN)
+            await behind.series(SeriesQuery("motor", {"unit": "m0"}, ["no_such"], *SPAN))
 
 
 async def test_the_door_opens_to_its_key_only(tmp_path: Path) -> None:

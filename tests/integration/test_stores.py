@@ -14,7 +14,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError, Rejected, Retryable
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN, MEASUREMENTS, UNIT_TAGS, Measurement, Point
-from qilu_contract.store import AGGREGATES, SCAN_ROWS, Aggregate, Row, Store
+from qilu_contract.store import AGGREGATES, SCAN_ROWS, Aggregate, Row, SeriesQuery, Store
 from qilu_stores import open_store
 from qilu_stores.checks import CHECKS, ByColumn, Check, Probe
 from qilu_stores.duck.store import DuckStore
@@ -58,14 +58,14 @@ async def test_a_generic_unit_s_signals_are_stored_as_they_come(store: Store, wr
         30_000,
         {"temperature": 23.0, "温度": 3.0, "order_by": 7.0, "signal_count": 2.0, BORN: 29_000},
     )
-    rows = await store.series("generic", UNIT, ["temperature", "温度", "never_sent"], 0, 40_000)
+    rows = await store.series(SeriesQuery("generic", UNIT, ["temperature", "温度", "never_sent"], 0, 40_000))
     assert [(row.ts_ms, row.values) for row in rows] == [
         (10_000, {"temperature": 21.5}),
         (20_000, {"temperature": 22.0, "温度": 3.0}),
         (30_000, {"temperature": 23.0}),
     ]
-    assert await store.series("generic", UNIT, ["never_sent"], 0, 40_000) == []
-    [bucket] = await store.series("generic", UNIT, ["temperature"], 0, 40_000, 60_000, "max")
+    assert await store.series(SeriesQuery("generic", UNIT, ["never_sent"], 0, 40_000)) == []
+    [bucket] = await store.series(SeriesQuery("generic", UNIT, ["temperature"], 0, 40_000, 60_000, "max"))
     assert bucket.values == {"temperature": 23.0}
     assert await store.count("generic") == 4
     followed = await store.since("generic", {TAGS[-1]: 30_000, OTHER[-1]: 0}, 40_000)
@@ -95,10 +95,15 @@ async def test_what_was_written_last_stands_however_often_and_whenever_it_is_wri
     assert await store.count_duplicates("motor") == 0
     expected = [max(0, min(ts // 500_000, 3)) + ts / 7 for ts in times]
     expected[0] = -1.0
-    rows = await store.series("motor", UNIT, ["power_in"], 0, times[-1] + 1)
+    rows = await store.series(SeriesQuery("motor", UNIT, ["power_in"], 0, times[-1] + 1))
     assert [row.values["power_in"] for row in rows] == expected
-    assert len(await store.series("motor", {"unit": OTHER[-1]}, ["speed", "slip"], 0, times[-1] + 1)) == 4000
-    [bucket] = await store.series("motor", UNIT, ["power_in"], 0, times[-1] + 1, 10**9, "count")
+    assert (
+        len(
+            await store.series(SeriesQuery("motor", {"unit": OTHER[-1]}, ["speed", "slip"], 0, times[-1] + 1))
+        )
+        == 4000
+    )
+    [bucket] = await store.series(SeriesQuery("motor", UNIT, ["power_in"], 0, times[-1] + 1, 10**9, "count"))
     assert bucket.values == {"power_in": len(times)}
     row = await store.latest("motor", UNIT)
     assert row is not None
@@ -134,7 +139,7 @@ async def test_signals_that_come_apart_stand_in_the_same_rows_whatever_came_firs
     for point in (*made, motor(30_000, vibration=2.0), motor(90_000, speed=5.0), motor(10_000, speed=9.0)):
         await write([point])
     names = ["speed", "vibration", "slip"]
-    rows = await store.series("motor", UNIT, names, 0, 120_000)
+    rows = await store.series(SeriesQuery("motor", UNIT, names, 0, 120_000))
     assert [(row.ts_ms, row.values) for row in rows] == [
         (10_000, {"speed": 9.0, "vibration": 1.0}),
         (20_000, {"speed": 3.0}),
@@ -142,7 +147,7 @@ async def test_signals_that_come_apart_stand_in_the_same_rows_whatever_came_firs
         (80_000, {"vibration": 4.0}),
         (90_000, {"speed": 5.0}),
     ]
-    assert await store.series("motor", UNIT, ["slip"], 0, 120_000) == []
+    assert await store.series(SeriesQuery("motor", UNIT, ["slip"], 0, 120_000)) == []
     want: dict[Aggregate, list[dict[str, float]]] = {
         "mean": [{"speed": 6.0, "vibration": 1.5}, {"speed": 5.0, "vibration": 4.0}],
         "min": [{"speed": 3.0, "vibration": 1.0}, {"speed": 5.0, "vibration": 4.0}],
@@ -151,10 +156,10 @@ async def test_signals_that_come_apart_stand_in_the_same_rows_whatever_came_firs
         "count": [{"speed": 2, "vibration": 2}, {"speed": 1, "vibration": 1}],
     }
     for aggregate, values in want.items():
-        rows = await store.series("motor", UNIT, names, 0, 120_000, 60_000, aggregate)
+        rows = await store.series(SeriesQuery("motor", UNIT, names, 0, 120_000, 60_000, aggregate))
         assert [(row.ts_ms, row.values) for row in rows] == [(0, values[0]), (60_000, values[1])]
     # A bucket that holds one of them has no number for the other, nor a count of 0.
-    rows = await store.series("motor", UNIT, names, 0, 120_000, 10_000, "count")
+    rows = await store.series(SeriesQuery("motor", UNIT, names, 0, 120_000, 10_000, "count"))
     assert rows[1].values == {"speed": 1}
     with pytest.raises(Rejected):
         await write([motor(10_000)])
@@ -166,17 +171,17 @@ async def test_values_at_the_end_of_what_a_float_holds_are_kept_and_their_mean_i
     huge = 1.797e308
     await write([motor(ts, power_in=huge, speed=2.0) for ts in (0, 1_000, 2_000)])
     await write([motor(60_000, power_in=-huge), motor(61_000, power_in=huge), motor(62_000, slip=1e-9)])
-    rows = await store.series("motor", UNIT, ["power_in"], 0, 1_000)
+    rows = await store.series(SeriesQuery("motor", UNIT, ["power_in"], 0, 1_000))
     assert rows[0].values == {"power_in": huge}
     row = await store.latest("motor", UNIT)
     assert row is not None
     assert row.values["power_in"] == huge
     names = ["power_in", "speed", "slip"]
-    rows = await store.series("motor", UNIT, names, 0, 120_000, 60_000, "mean")
+    rows = await store.series(SeriesQuery("motor", UNIT, names, 0, 120_000, 60_000, "mean"))
     assert [row.ts_ms for row in rows] == [0, 60_000]
     assert rows[0].values == {"power_in": pytest.approx(huge), "speed": 2.0}
     assert rows[1].values == {"power_in": pytest.approx(0.0, abs=1e293), "slip": 1e-9}
-    rows = await store.series("motor", UNIT, names, 0, 60_000, 60_000, "max")
+    rows = await store.series(SeriesQuery("motor", UNIT, names, 0, 60_000, 60_000, "max"))
     assert rows[0].values == {"power_in": huge, "speed": 2.0}
     for value in (float("inf"), float("-inf"), float("nan")):
         with pytest.raises(Rejected):
@@ -217,15 +222,17 @@ async def test_both_stores_answer_alike_whatever_was_written(
                 found.append(await store.latest("motor", {"unit": unit}))
                 asked = {"unit": unit}
                 for span in ((0, 600_000), (100_000, 100_500), (599_000, 10**12)):
-                    found.append(await store.series("motor", asked, signals, *span))
-                    found.append(await store.series("motor", asked, signals[1:2], *span))
+                    found.append(await store.series(SeriesQuery("motor", asked, signals, *span)))
+                    found.append(await store.series(SeriesQuery("motor", asked, signals[1:2], *span)))
                     found += [
-                        await store.series("motor", asked, signals, *span, 10**9 // 7, aggregate)
+                        await store.series(SeriesQuery("motor", asked, signals, *span, 10**9 // 7, aggregate))
                         for aggregate in AGGREGATES
                     ]
                 for every_ms in (500, 7_000, 60_000):
                     for aggregate in AGGREGATES:
-                        rows = await store.series("motor", asked, signals, 0, 600_000, every_ms, aggregate)
+                        rows = await store.series(
+                            SeriesQuery("motor", asked, signals, 0, 600_000, every_ms, aggregate)
+                        )
                         found.append(rows)
             found.append(await store.count_by("motor", "unit", 0, 600_000))
             found.append(await store.count("motor"))
@@ -249,7 +256,7 @@ async def test_buckets_begin_at_multiples_of_their_length_since_1970(
     times = (1, every_ms - 1, 3 * every_ms + 1) if every_ms < 10**10 else (1, 10**12)
     await write([motor(ts, power_in=1.0) for ts in times])
     end_ms = min(4 * every_ms, MAX_TIME_MS)
-    rows = await store.series("motor", UNIT, ["power_in"], 0, end_ms, every_ms, "count")
+    rows = await store.series(SeriesQuery("motor", UNIT, ["power_in"], 0, end_ms, every_ms, "count"))
     assert [row.ts_ms for row in rows] == sorted({ts // every_ms * every_ms for ts in times})
 
 
@@ -273,11 +280,11 @@ async def test_what_is_on_or_off_has_no_mean(
                 "count": {"flow": 2, "open": 2},
             }.items():
                 [row] = await store.series(
-                    "valve", UNIT, ["flow", "open"], 0, 1_000, 1_000, cast(Aggregate, aggregate)
+                    SeriesQuery("valve", UNIT, ["flow", "open"], 0, 1_000, 1_000, cast(Aggregate, aggregate))
                 )
                 assert row.values == values
             with pytest.raises(ValueError, match="no mean"):
-                await store.series("valve", UNIT, ["open"], 0, 1_000, 1_000)
+                await store.series(SeriesQuery("valve", UNIT, ["open"], 0, 1_000, 1_000))
 
 
 async def test_a_point_that_does_not_fit_is_refused_and_named(store: Store, write: Write) -> None:
@@ -291,17 +298,17 @@ async def test_a_point_that_does_not_fit_is_refused_and_named(store: Store, writ
 
 async def test_questions_that_make_no_sense_are_refused(store: Store) -> None:
     for call in (
-        store.series("motor'; DROP", UNIT, ["power_in"], 0, 1),
-        store.series("motor", {'unit" OR 1': "x"}, ["power_in"], 0, 1),
-        store.series("motor", UNIT, ["power"], 0, 1),
-        store.series("motor", UNIT, ["power_in"], 5, 1),
-        store.series("motor", UNIT, ["power_in"], 0, 10**13),
-        store.series("motor", UNIT, ["power_in"], 0, 10**12, 1_000),
-        store.series("motor", UNIT, ["power_in"], 0, 10**12, 999_999_999 * 86_400_000),
+        store.series(SeriesQuery("motor'; DROP", UNIT, ["power_in"], 0, 1)),
+        store.series(SeriesQuery("motor", {'unit" OR 1': "x"}, ["power_in"], 0, 1)),
+        store.series(SeriesQuery("motor", UNIT, ["power"], 0, 1)),
+        store.series(SeriesQuery("motor", UNIT, ["power_in"], 5, 1)),
+        store.series(SeriesQuery("motor", UNIT, ["power_in"], 0, 10**13)),
+        store.series(SeriesQuery("motor", UNIT, ["power_in"], 0, 10**12, 1_000)),
+        store.series(SeriesQuery("motor", UNIT, ["power_in"], 0, 10**12, 999_999_999 * 86_400_000)),
     ):
         with pytest.raises(ValueError):
             await call
-    assert await store.series("motor", {"unit": "x' OR 'a'='a"}, ["power_in"], 0, 10**12) == []
+    assert await store.series(SeriesQuery("motor", {"unit": "x' OR 'a'='a"}, ["power_in"], 0, 10**12)) == []
 
 
 async def test_a_scan_finds_every_point_of_a_time_once_under_its_own_tags(store: Store, write: Write) -> None:
@@ -343,7 +350,7 @@ async def test_a_file_of_an_older_version_is_gone_on_with(tmp_path: Path) -> Non
         )
     async with open_store(f"duckdb:///{file}") as store:
         await store.write([motor(2_000, power_in=2.0, **{BORN: 2_000}), pipeline._replace(ts_ms=2_000)])
-        rows = await store.series("motor", UNIT, ["power_in", BORN], 0, 10_000)
+        rows = await store.series(SeriesQuery("motor", UNIT, ["power_in", BORN], 0, 10_000))
         assert [row.values for row in rows] == [{"power_in": 1.0}, {"power_in": 2.0, BORN: 2_000}]
         assert await store.count("pipeline") == 2
         newest = await store.latest("pipeline", {})

@@ -25,24 +25,15 @@ ROOT = "uns/v1/my-works/370202/C34/motor"
 T = 1_700_000_000_000
 
 
-class Reader:
+class Reader(paho_clients.Subscriber):
     """Messages of the namespace and commands to edge nodes, by topic."""
 
     def __init__(self, broker: Any) -> None:
         self.messages: list[tuple[str, bytes]] = []
-        self.ready = False
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "uns-reader", protocol=mqtt.MQTTv5)
-        self.client.on_message = self._take
-        self.client.on_subscribe = self._subscribed
-        self.client.connect(broker.host, broker.port)
-        self.client.subscribe([("uns/#", 0), ("spBv1.0/+/NCMD/+", 0)])
-        self.client.loop_start()
+        super().__init__(broker, "uns-reader", [("uns/#", 0), ("spBv1.0/+/NCMD/+", 0)])
 
     def _take(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
         self.messages.append((message.topic, message.payload))
-
-    def _subscribed(self, *_: object) -> None:
-        self.ready = True
 
     def readings(self) -> list[tuple[str, dict[str, Any]]]:
         return [(topic, json.loads(body)) for topic, body in self.messages if topic.startswith("uns/")]

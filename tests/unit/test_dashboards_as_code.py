@@ -10,11 +10,13 @@ import yaml
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.key_signals import KEY_SIGNALS
 from qilu_contract.catalogue.targets import CORE_TARGETS
+from qilu_contract.security import SECURITY_KINDS
 from qilu_contract.storage import HOURLY
 from qilu_dashboards.alerts import rules
 from qilu_dashboards.build import JSON_FOLDER, build_all, write
 from qilu_dashboards.check import problems, queries, unknown_names
 from qilu_dashboards.influxql import PROVISIONED
+from qilu_dashboards.security import EVENT_NAMES
 
 PROVISIONING = JSON_FOLDER.parent / "provisioning"
 
@@ -27,6 +29,10 @@ def test_the_files_are_what_the_code_builds(tmp_path: Path) -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in write(tmp_path)}
     kept = {path.name: path.read_text(encoding="utf-8") for path in JSON_FOLDER.glob("*.json")}
     assert written == kept, "run `python -m qilu_dashboards.build`"
+
+
+def test_each_kind_of_security_event_has_a_name() -> None:
+    assert tuple(EVENT_NAMES) == SECURITY_KINDS
 
 
 def test_the_check_finds_nothing_wrong() -> None:

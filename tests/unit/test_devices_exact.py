@@ -18,10 +18,10 @@ import hashlib, json, sys
 import numpy as np
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_devices.classes import KERNELS
+from qilu_devices.digests import combined_digest, unit_digests
 from qilu_devices.kernel import severities
 from qilu_devices.noise import Streams, keys_of
 from qilu_devices.scenario import load_scenario, parse_scenario
-from qilu_devices.digests import digest
 
 UNITS, STEPS = 64, 40
 found = {}
@@ -41,7 +41,9 @@ for name, equipment in CATALOGUE.items():
             hash_.update(np.ascontiguousarray(step[signal]).tobytes())
     found[name] = hash_.hexdigest()
 scenario = parse_scenario(load_scenario().text.replace("rate: 1\\n", "rate: 300\\n"), "x")
-found["run"] = digest(scenario, 1122, 1_509_328_800_000, 150, 1_509_328_830_000)
+found["run"] = combined_digest(
+    unit_digests(scenario, 1122, 1_509_328_800_000, 150, 1_509_328_830_000)
+)
 print(json.dumps(found))
 """
 

@@ -14,7 +14,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import ConfigError
 from qilu_devices import faults
 from qilu_devices.classes import KERNELS
-from qilu_devices.digests import combined_digest, digest, unit_digests
+from qilu_devices.digests import combined_digest, unit_digests
 from qilu_devices.faults import FaultPlan, Order, Schedule, ground_truth
 from qilu_devices.fleet import Shard
 from qilu_devices.kernel import SOUND, Severities, severities
@@ -281,14 +281,14 @@ def test_samples_with_faults_are_equal_for_any_number_of_shards() -> None:
     text = load_scenario().text.replace("rate: 1\n", "rate: 500\n")
     scenario = parse_scenario(text, "x")
     until_ms = MONDAY_10_H + 60_000
-    whole = digest(scenario, scenario.seed, MONDAY_10_H, 150, until_ms)
+    whole = combined_digest(unit_digests(scenario, scenario.seed, MONDAY_10_H, 150, until_ms))
     for count in (2, 7):
         parts: dict[str, bytes] = {}
         for index in range(count, 0, -1):
             shard = Shard(index, count)
             parts |= unit_digests(scenario, scenario.seed, MONDAY_10_H, 150, until_ms, shard)
         assert combined_digest(parts) == whole
-    assert whole != digest(load_scenario(), scenario.seed, MONDAY_10_H, 150, until_ms)
+    assert whole != combined_digest(unit_digests(load_scenario(), scenario.seed, MONDAY_10_H, 150, until_ms))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from itertools import islice
 
 import pytest
 from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_devices.digests import combined_digest, digest, unit_digests
+from qilu_devices.digests import combined_digest, unit_digests
 from qilu_devices.fleet import Shard
 from qilu_devices.scenario import load_scenario
 from qilu_devices.simulation import PHASE_STEP_MS, Simulation, fleet_of, phases_ms, samples
@@ -99,16 +99,16 @@ def test_the_digest_is_equal_for_any_number_of_shards(count: int) -> None:
     parts: dict[str, bytes] = {}
     for index in range(count, 0, -1):
         parts |= unit_digests(SCENARIO, SEED, START_MS, 200, until_ms, Shard(index, count))
-    assert combined_digest(parts) == digest(SCENARIO, SEED, START_MS, 200, until_ms)
+    assert combined_digest(parts) == combined_digest(unit_digests(SCENARIO, SEED, START_MS, 200, until_ms))
 
 
 def test_seed_start_and_end_change_the_digest() -> None:
     until_ms = START_MS + MINUTE_MS
     found = {
-        digest(SCENARIO, SEED, START_MS, UNITS, until_ms),
-        digest(SCENARIO, SEED + 1, START_MS, UNITS, until_ms),
-        digest(SCENARIO, SEED, START_MS - 10_000, UNITS, until_ms),
-        digest(SCENARIO, SEED, START_MS, UNITS, until_ms + MINUTE_MS),
-        digest(SCENARIO, SEED, START_MS, UNITS - 1, until_ms),
+        combined_digest(unit_digests(SCENARIO, SEED, START_MS, UNITS, until_ms)),
+        combined_digest(unit_digests(SCENARIO, SEED + 1, START_MS, UNITS, until_ms)),
+        combined_digest(unit_digests(SCENARIO, SEED, START_MS - 10_000, UNITS, until_ms)),
+        combined_digest(unit_digests(SCENARIO, SEED, START_MS, UNITS, until_ms + MINUTE_MS)),
+        combined_digest(unit_digests(SCENARIO, SEED, START_MS, UNITS - 1, until_ms)),
     }
     assert len(found) == 5

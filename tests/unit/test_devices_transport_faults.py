@@ -17,7 +17,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.errors import BadReading, ConfigError, Reason
 from qilu_contract.wire import sparkplug
 from qilu_contract.wire.clock import MAX_AHEAD_MS
-from qilu_devices.digests import digest
+from qilu_devices.digests import combined_digest, unit_digests
 from qilu_devices.edge import payloads
 from qilu_devices.edge.device import Device
 from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
@@ -100,7 +100,10 @@ def test_switched_off_everything_passes_as_it_is() -> None:
 def test_the_digest_is_of_the_clean_samples() -> None:
     rough = parse_scenario(SCENARIO.text + "transport: {missing: {every: 1m, for: 30s}}\n", "x")
     assert rough.transport
-    same = [digest(each, SEED, START_MS, 120, START_MS + MINUTE_MS) for each in (SCENARIO, rough)]
+    same = [
+        combined_digest(unit_digests(each, SEED, START_MS, 120, START_MS + MINUTE_MS))
+        for each in (SCENARIO, rough)
+    ]
     assert same[0] == same[1]
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXTERNAL = r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(https?://[^"]+)"'
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def test_readings_of_a_unit_that_is_not_configured_any_more_are_dropped(tmp_path
     again.close()
 
 
-def test_readings_are_offered_again_when_the_disk_refused_the_removal_of_others(tmp_path: Path) -> None:
+def test_nothing_has_changed_when_the_disk_refused_a_part_of_a_step(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     journal.step([sample(1), sample(1, unit=OTHER), sample(2)], [], 0)
     journal.close()
@@ -87,11 +87,11 @@ def test_readings_are_offered_again_when_the_disk_refused_the_removal_of_others(
     disk = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
     disk.execute("CREATE TRIGGER full BEFORE DELETE ON readings BEGIN SELECT RAISE(ABORT, 'full'); END")
     with pytest.raises(sqlite3.Error, match="full"):
-        again.step([], [], 100)
+        again.step([sample(3)], [], 100)
     disk.execute("DROP TRIGGER full")
     disk.close()
-    assert [row.sample.ts_ms for row in again.step([], [], 100)] == [1000, 2000]
-    assert (again.readings, again.dropped) == (2, 1)
+    assert [row.sample.ts_ms for row in again.step([sample(3)], [], 100)] == [1000, 2000, 3000]
+    assert (again.readings, again.dropped) == (3, 1)
     again.close()
 
 
@@ -104,6 +104,29 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, content: bytes) -> None:
     journal.close()
     [aside] = tmp_path.glob("readings.damaged-*.sqlite")
     assert aside.read_bytes() == content
+
+
+def test_damage_that_is_found_later_costs_only_what_is_not_being_published(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    out = journal.step([sample(second) for second in range(500)], [], 20)
+    disk = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+    disk.execute("CREATE TABLE other (x)")  # the journal must not answer from its cache
+    disk.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    [page_size] = disk.execute("PRAGMA page_size").fetchone()
+    disk.close()
+    with (tmp_path / FILE_NAME).open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(page_size)
+        file.write(bytes(size - page_size))
+    rows = journal.step([sample(600)], out[:5], 100)
+    assert [row.sample.ts_ms for row in rows] == [600_000]
+    assert (journal.readings, journal.dropped) == (16, 480)
+    assert len(list(tmp_path.glob("readings.damaged-*.sqlite"))) == 1
+    journal.step([], out[5:10], 0)
+    journal.close()
+    again = opened(tmp_path)
+    assert [row.sample for row in again.step([], [], 100)] == [*(row.sample for row in out[10:]), sample(600)]
+    again.close()
 
 
 async def test_an_edge_node_stops_with_readings_that_it_cannot_offer(

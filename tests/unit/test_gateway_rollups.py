@@ -21,6 +21,7 @@ from qilu_contract.catalogue.limits import LIMITS, alarm_limits
 from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.columns import Series, of_points
 from qilu_contract.storage import Point
+from qilu_contract.store import SeriesQuery
 from qilu_gateway.metrics import Counters
 from qilu_gateway.rollups import class_rollups, rollups
 from qilu_gateway.rollups.class_rollups import ClassRollup
@@ -73,13 +74,15 @@ class Opened:
         at_ms = START_MS + minute * MINUTE_MS
         names = ["units", "n", "sum", "min", "max", "out_of_range", *BIN_FIELDS]
         wanted = {"level": level, "place": place, "class": "motor", "signal": signal}
-        rows = await self.store.series("fleet", wanted, names, at_ms, at_ms + 1)
+        rows = await self.store.series(SeriesQuery("fleet", wanted, names, at_ms, at_ms + 1))
         return rows[0].values if rows else {}
 
     async def hours(self, level: str, place: str) -> float:
         """Number of readings in all hourly rows."""
         wanted = {"level": level, "place": place, "signal": "power_in"}
-        rows = await self.store.series("fleet_hourly", wanted, ["n"], START_MS - HOUR_MS, START_MS + HOUR_MS)
+        rows = await self.store.series(
+            SeriesQuery("fleet_hourly", wanted, ["n"], START_MS - HOUR_MS, START_MS + HOUR_MS)
+        )
         return sum(float(row.values["n"] or 0) for row in rows)
 
 
@@ -226,7 +229,7 @@ async def test_at_the_bound_the_oldest_minutes_close_early(
 async def alarms(it: Opened, signal: str = "vibration", **more: str) -> list[dict[str, Any]]:
     names = ["open", "value", "limit", "worst", "ratio", "duration_s"]
     rows = await it.store.series(
-        "alarm", {"signal": signal, **more}, names, START_MS, START_MS + 10 * MINUTE_MS
+        SeriesQuery("alarm", {"signal": signal, **more}, names, START_MS, START_MS + 10 * MINUTE_MS)
     )
     return [row.values | {"ts_ms": row.ts_ms} for row in rows]
 
@@ -305,7 +308,9 @@ async def test_values_outside_a_signals_range_are_counted(tmp_path: Path) -> Non
         assert (await it.row("county", tags(0)[1], "power_in", 1))["out_of_range"] == 1
         assert (await it.row("province", PROVINCE, "winding_temp"))["out_of_range"] == 0
         wanted = {"level": "province", "signal": "power_in"}
-        rows = await it.store.series("fleet_hourly", wanted, ["out_of_range"], 0, START_MS + HOUR_MS)
+        rows = await it.store.series(
+            SeriesQuery("fleet_hourly", wanted, ["out_of_range"], 0, START_MS + HOUR_MS)
+        )
         assert sum(int(row.values["out_of_range"]) for row in rows) == 4
 
 
@@ -326,13 +331,17 @@ async def test_a_sum_beyond_what_a_float_holds_is_left_out_and_everything_else_s
         # An hour with such a minute has no sum either: it would be one of the others alone.
         wanted = {"level": "province", "signal": "power_in"}
         names = ["n", "sum", "max"]
-        [hour] = await it.store.series("fleet_hourly", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
+        [hour] = await it.store.series(
+            SeriesQuery("fleet_hourly", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
+        )
         assert hour.values == {"n": 6, "max": huge}
         await it.rollups.finish()
     async with Opened(tmp_path) as it:
         it.add([reading(1, START_MS + 2 * MINUTE_MS, 12.0)])
         await it.close_all()
-        [hour] = await it.store.series("fleet_hourly", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
+        [hour] = await it.store.series(
+            SeriesQuery("fleet_hourly", wanted, names, START_MS - HOUR_MS, START_MS + HOUR_MS)
+        )
         assert hour.values == {"n": 7, "max": huge}
 
 

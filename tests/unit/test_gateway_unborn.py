@@ -78,6 +78,11 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         yield Gateway(state)
 
 
+def none(unit: str) -> bool:
+    """Units that wait for the platform's answer."""
+    return False
+
+
 def data(value: float, alias: int = 1) -> list[Metric]:
     return [Metric(alias=alias, value=value)]
 
@@ -130,9 +135,19 @@ async def test_an_alias_that_the_birth_does_not_have_is_refused(gateway: Gateway
 async def test_a_birth_on_another_lane_frees_nothing(gateway: Gateway) -> None:
     gateway.hear("DDATA", data(1.0), lane=0)
     assert gateway.hear("DBIRTH", named(speed=1), lane=HISTORY) == []
-    assert gateway.outcome(gateway.unborn.overdue(time.monotonic() + unborn.WAIT_S + 1)) == [
+    assert gateway.outcome(gateway.unborn.overdue(time.monotonic() + unborn.WAIT_S + 1, none)) == [
         ("m1", unborn.LATE)
     ]
+
+
+async def test_data_waits_as_long_as_its_birth_waits_for_the_platform(gateway: Gateway) -> None:
+    for unit in ("m1", "m2"):
+        gateway.hear("DDATA", data(1.0), unit=unit)
+    much_later_s = time.monotonic() + unborn.WAIT_S + 1
+    freed = gateway.unborn.overdue(much_later_s, lambda unit: unit == "m1")
+    assert gateway.outcome(freed) == [("m2", unborn.LATE)]
+    assert gateway.hear("DBIRTH", named(speed=1)) == [("m1", 1.0)]
+    assert gateway.in_flight.messages == 0
 
 
 async def test_at_most_a_quarter_of_the_window_waits_and_the_oldest_is_given_up(gateway: Gateway) -> None:
@@ -153,11 +168,13 @@ async def test_the_bytes_that_wait_are_bounded(gateway: Gateway, monkeypatch: py
 async def test_a_broker_with_a_small_window_is_not_blocked(gateway: Gateway) -> None:
     """It delivers nothing more while so many messages are unacknowledged."""
     gateway.hear("DDATA", data(0.0))
-    assert gateway.outcome(gateway.unborn.overdue(time.monotonic() + unborn.SILENT_S + 1)) == []  # just quiet
+    assert (
+        gateway.outcome(gateway.unborn.overdue(time.monotonic() + unborn.SILENT_S + 1, none)) == []
+    )  # just quiet
     for second in range(19):
         gateway.hear("DDATA", named(speed=second), unit="m2")
-    assert gateway.outcome(gateway.unborn.overdue(time.monotonic() + 1)) == []
-    freed = gateway.outcome(gateway.unborn.overdue(time.monotonic() + unborn.SILENT_S + 1))
+    assert gateway.outcome(gateway.unborn.overdue(time.monotonic() + 1, none)) == []
+    freed = gateway.outcome(gateway.unborn.overdue(time.monotonic() + unborn.SILENT_S + 1, none))
     assert freed == [("m1", unborn.TOO_MANY)]
     gateway.hear("DDATA", data(0.0))  # from now on after half of that window
     found = [gateway.hear("DDATA", named(speed=second), unit="m2") for second in range(11)]
@@ -168,5 +185,5 @@ async def test_what_waits_for_a_birth_does_not_count_as_stalled(gateway: Gateway
     gateway.hear("DDATA", data(0.0))
     await asyncio.sleep(0.01)
     assert gateway.in_flight.oldest_s() == 0.0
-    gateway.unborn.overdue(time.monotonic() + unborn.WAIT_S + 1)
+    gateway.unborn.overdue(time.monotonic() + unborn.WAIT_S + 1, none)
     assert 0.0 < gateway.in_flight.oldest_s() < 0.01  # since it can be worked on

@@ -21,7 +21,6 @@ from qilu_devices.kernel import SOUND, Consumption, FirstOrder, Severities, Time
 from qilu_devices.noise import Autoregression, Indices, Streams, Values
 from qilu_devices.shifts import Shifts
 
-QUALITY_WEIGHTS = (0.6, 0.3, 0.1)  # C: L, M, H in the data
 PART_MIN = np.array([2.0, 3.0, 5.0])  # S: minutes of wear of a part
 OVERSTRAIN_MIN_NM = np.array([11_000.0, 12_000.0, 13_000.0])  # S, C
 HEAT_K, HEAT_RPM = 8.6, 1380.0  # S, C

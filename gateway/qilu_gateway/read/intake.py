@@ -103,7 +103,8 @@ class Intake:
             await asyncio.sleep(LOOK_EVERY_S)
             if self.unborn.messages:
                 async with self._turn:
-                    await self._decode_freed(self.unborn.overdue(time.monotonic()))
+                    overdue = self.unborn.overdue(time.monotonic(), self._waiting.__contains__)
+                    await self._decode_freed(overdue)
                     await self._begin_freed()
 
     async def drain(self) -> None:

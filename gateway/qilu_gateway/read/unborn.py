@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import takewhile
 from typing import NamedTuple
 
 import msgspec
@@ -176,15 +177,16 @@ class Unborn:
                     freed += self._free(lane, key, "")
         return freed
 
-    def overdue(self, now_s: float) -> list[Freed]:
-        """The messages that have waited for too long, or may fill the window of their lane."""
+    def overdue(self, now_s: float, waits: Callable[[str], bool]) -> list[Freed]:
+        """The messages that have waited for too long, or may fill the window of their lane. `waits`: whether
+        the birth of this unit may have arrived, and waits for the platform's answer: then its data waits with
+        it."""
         freed: list[Freed] = []
         for lane in self._lanes.values():
-            while lane.devices:
-                key, device = next(iter(lane.devices.items()))
-                if device.since_s > now_s - WAIT_S:
-                    break
-                freed += self._free(lane, key, LATE)
+            old = list(takewhile(lambda item: item[1].since_s <= now_s - WAIT_S, lane.devices.items()))
+            for key, _ in old:
+                if not waits(key[2]):
+                    freed += self._free(lane, key, LATE)
             if lane.small_until_s < now_s:
                 lane.room = 0
             if lane.heard_s < now_s - SILENT_S and lane.since_oldest >= FEWEST:

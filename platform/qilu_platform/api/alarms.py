@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, AnId, Owner, Reader, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.readings import asking
 from qilu_platform.database.schema import units
-from qilu_platform.models.fields import ClassName, PlaceCode, Role
+from qilu_platform.models.fields import ClassName, PlaceCode
 from qilu_platform.monitoring import alarms
 from qilu_platform.monitoring.alarms import State
 from qilu_platform.registry.keys import Caller
@@ -24,8 +24,6 @@ from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["alarms"], responses=PROBLEMS)
 
-Keeper = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
-AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 ASignal = Annotated[str, Path(pattern="^[A-Za-z0-9_]{1,64}$")]
 LOOK_AT = 5_000
 """The newest alarms that one answer looks at for a state that only the registry knows."""
@@ -108,7 +106,7 @@ async def list_alarms(
 
 @router.post("/units/{id}/alarms/{signal}/acknowledge", status_code=204, responses=NOT_FOUND)
 async def acknowledge_alarm(
-    runtime: RuntimeDep, caller: Keeper, id: AnId, signal: ASignal, body: Acknowledgement
+    runtime: RuntimeDep, caller: Owner, id: AnId, signal: ASignal, body: Acknowledgement
 ) -> Response:
     """Acknowledges an alarm: somebody handles it."""
     return await _change(
@@ -121,7 +119,7 @@ async def acknowledge_alarm(
 
 @router.post("/units/{id}/alarms/{signal}/shelve", status_code=204, responses=NOT_FOUND)
 async def shelve_alarms(
-    runtime: RuntimeDep, caller: Keeper, id: AnId, signal: ASignal, body: Shelf
+    runtime: RuntimeDep, caller: Owner, id: AnId, signal: ASignal, body: Shelf
 ) -> Response:
     """Takes the alarms of this signal of this unit out of the open ones for some time."""
     return await _change(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
@@ -16,20 +16,21 @@ from qilu_platform.api.common import (
     INVALID,
     NOT_FOUND,
     PROBLEMS,
+    AnId,
+    Gateway,
+    Owner,
     Reader,
     Responses,
     RuntimeDep,
-    allow,
     answer,
 )
 from qilu_platform.api.problems import Problem
-from qilu_platform.api.resources import AnId, Limit, RepeatKey
+from qilu_platform.api.resources import Limit, RepeatKey
 from qilu_platform.broker.authority import certificate_pem
 from qilu_platform.broker.bundle import Place, bundle, new_key
 from qilu_platform.broker.certificates import get, issue, page, revoke
 from qilu_platform.models.answers import BrokerRulesOut, CertificateOut, CertificatePage, IssuedOut
 from qilu_platform.models.bodies import BundleIn, CertificateIn
-from qilu_platform.models.fields import Role
 from qilu_platform.registry import audit_log, security
 from qilu_platform.registry.idempotency import Repeatable
 from qilu_platform.registry.keys import Caller
@@ -39,8 +40,6 @@ from qilu_platform.runtime import Runtime
 router = APIRouter(prefix="/v1", tags=["certificates"], responses=PROBLEMS)
 public = APIRouter(prefix="/v1/authority", tags=["certificates"], responses=INVALID)
 
-Holder = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
-Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
 Serial = Annotated[str, Path(pattern="^[0-9a-f]{40}$")]
 Known = Annotated[str | None, Query(max_length=40, description="The version that the caller has.")]
 
@@ -80,7 +79,7 @@ def _listener(runtime: Runtime) -> str:
     responses=NOT_FOUND | CONFLICT,
 )
 async def create_certificate(
-    runtime: RuntimeDep, caller: Holder, id: AnId, body: CertificateIn, key: RepeatKey = None
+    runtime: RuntimeDep, caller: Owner, id: AnId, body: CertificateIn, key: RepeatKey = None
 ) -> Response:
     """Signs the key of a request for the enterprise's edge node. To renew, ask again before the end: both are
     valid until the older one ends or is revoked."""
@@ -105,7 +104,7 @@ async def create_certificate(
     responses=_ZIP | NOT_FOUND | CONFLICT,
 )
 async def create_certificate_bundle(
-    runtime: RuntimeDep, caller: Holder, id: AnId, body: BundleIn | None = None
+    runtime: RuntimeDep, caller: Owner, id: AnId, body: BundleIn | None = None
 ) -> Response:
     """Makes key and certificate for the enterprise's edge node, with a script that publishes. The key is in
     this answer and nowhere else."""
@@ -158,7 +157,7 @@ async def get_certificate(runtime: RuntimeDep, caller: Reader, serial: Serial) -
 
 
 @router.post("/certificates/{serial}/revoke", response_model=CertificateOut, responses=NOT_FOUND)
-async def revoke_certificate(runtime: RuntimeDep, caller: Holder, serial: Serial) -> Response:
+async def revoke_certificate(runtime: RuntimeDep, caller: Owner, serial: Serial) -> Response:
     """Ends it for good: it is in the revocation list from now on, and its node's rights at the broker end
     with its last valid certificate."""
 

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 from qilu_contract.wire.commands import Command
-from qilu_contract.wire.ids import ID_PATTERN
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Reader, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, AnId, Operator, Reader, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.broker import commanding
 from qilu_platform.broker.commanding import BrokerAway
 from qilu_platform.database.schema import units
 from qilu_platform.models.bodies import CommandIn
-from qilu_platform.models.fields import Role
 from qilu_platform.models.reports import CommandOut, UnitCommandsOut
 from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import get_row
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1/units", tags=["commands"], responses=PROBLEMS)
-
-Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
-AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 
 @router.post("/{id}/commands", status_code=201, response_model=CommandOut, responses=NOT_FOUND | CONFLICT)

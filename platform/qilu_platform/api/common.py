@@ -6,15 +6,16 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Path, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from qilu_contract.security import SecurityKind
+from qilu_contract.wire.ids import ID_PATTERN
 
 from qilu_platform.api.problems import Problem
 from qilu_platform.models.faults import MAX_SHOWN
 from qilu_platform.models.fields import Role
 from qilu_platform.registry import sessions
 from qilu_platform.registry.keys import Caller, find_caller, find_ended
-from qilu_platform.registry.security import Kind
 from qilu_platform.runtime import Runtime
 
 _bearer = HTTPBearer(auto_error=False, description="A key of the platform: `Authorization: Bearer qilu_…`.")
@@ -107,9 +108,7 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
         else:
             caller = await _by_key(runtime, given.credentials, _address(request))
         if wait_s := runtime.buckets.take(caller.key):
-            runtime.watch.see(
-                "rate_limit", caller.enterprise, caller.key, f"{request.method} {request.url.path}"
-            )
+            _see(runtime, "rate_limit", caller, request)
             raise Problem(
                 429,
                 f"This key makes more than {runtime.settings.rate_per_s:g} requests a second: "
@@ -118,20 +117,26 @@ def allow(*roles: Role) -> Callable[..., Awaitable[Caller]]:
             )
         if caller.role not in (Role.ADMIN, *roles):
             wanted = ", ".join((Role.ADMIN, *roles))
-            runtime.watch.see(
-                "forbidden", caller.enterprise, caller.key, f"{request.method} {request.url.path}"
-            )
+            _see(runtime, "forbidden", caller, request)
             raise Problem(403, f"A key of role {caller.role} may not do this; it takes {wanted}.")
         return caller
 
     return check
 
 
+# The callers of a route, by the key's role. A key of an enterprise sees and changes only what is its own.
+Admin = Annotated[Caller, Depends(allow())]
+Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
+Owner = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
+Fleet = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.FLEET))]
+Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
 Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
-"""The caller of a route that everybody with a key for reading may ask."""
+ReaderOrFleet = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE, Role.FLEET))]
+Anybody = Annotated[Caller, Depends(allow(*Role))]
+AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 
-def _see(runtime: Runtime, kind: Kind, caller: Caller, request: Request) -> None:
+def _see(runtime: Runtime, kind: SecurityKind, caller: Caller, request: Request) -> None:
     runtime.watch.see(kind, caller.enterprise, caller.key, f"{request.method} {request.url.path}")
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from qilu_common.broker import BrokerAddress
 
-from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
-from qilu_platform.models.fields import Role
-from qilu_platform.registry.keys import Caller
+from qilu_platform.api.common import PROBLEMS, Anybody, RuntimeDep, answer
 
 router = APIRouter(prefix="/v1", tags=["session"], responses=PROBLEMS)
-
-Anybody = Annotated[Caller, Depends(allow(*Role))]
 
 
 class ListenerOut(BaseModel):

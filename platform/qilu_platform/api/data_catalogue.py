@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from qilu_contract.catalogue.places import PROVINCE
 from qilu_contract.wire.ids import ID_PATTERN
@@ -17,30 +16,27 @@ from qilu_platform.api.common import (
     NOT_FOUND,
     PROBLEMS,
     TOO_LARGE,
+    Owner,
     Reader,
     RuntimeDep,
-    allow,
     answer,
 )
+from qilu_platform.api.periods import LongQuestions, period_ms
 from qilu_platform.api.problems import Problem
-from qilu_platform.api.readings import asking, time_ms
+from qilu_platform.api.readings import asking
 from qilu_platform.assets import dcat, products, quality
 from qilu_platform.assets.data_sets import DataSet, columns, data_set, described, lineage, present
 from qilu_platform.errors import NotFound
 from qilu_platform.models.bodies import Body
-from qilu_platform.models.fields import ClassName, Id, Name, PlaceCode, Role, Text, TsMs
+from qilu_platform.models.fields import ClassName, Id, Name, PlaceCode, Text, TsMs
 from qilu_platform.registry import audit_log
-from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1/catalogue", tags=["data catalogue"], responses=PROBLEMS)
 
-Owner = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 DataSetId = Annotated[str, Path(max_length=80, description="<class>.<place>, such as motor.370200")]
 Place = Annotated[PlaceCode, Query(description="Code of the province, a city or a county.")]
 
-AT_ONCE = 2
-"""Questions about quality that are answered at the same time: each reads all units of a class in a place."""
-_running = asyncio.Semaphore(AT_ONCE)
+_QUESTIONS = LongQuestions("questions about data sets")
 _VERSION = r"^[0-9]+(\.[0-9]+){0,2}$"
 _LD_JSON: dict[int | str, dict[str, Any]] = {
     200: {
@@ -210,7 +206,7 @@ async def list_datasets(
 async def get_dataset(runtime: RuntimeDep, _caller: Reader, id: DataSetId) -> Response:
     """A data set with its columns, and where its readings come from."""
     data = data_set(id)
-    async with _turn():
+    async with _QUESTIONS:
         origin = await runtime.database.read(lambda connection: lineage(connection, data))
     return answer(
         described(data)
@@ -239,13 +235,10 @@ async def get_quality(
     """Completeness, lateness and refused readings of at most 31 days. `from` and `to` are widened to whole
     minutes."""
     data = data_set(id)
-    given = (None if from_ is None else time_ms(from_, "from"), None if to is None else time_ms(to, "to"))
-    async with _turn(), asking(runtime) as store:
-        start_ms, end_ms = await quality.window(store, data, *given)
-        if start_ms > end_ms:
-            raise Problem(422, "from: must be before `to`.")
-        if end_ms - start_ms > quality.MAX_SPAN_MS:
-            raise Problem(422, "from: more than 31 days before `to`; ask for less.")
+    async with _QUESTIONS, asking(runtime) as store:
+        end = await quality.end_ms(store, data) if to is None else to
+        period = period_ms(from_, end, quality.DAY_MS, quality.MAX_SPAN_MS)
+        start_ms, end_ms = quality.whole_minutes(*period)
         counts = await quality.stored(store, data, start_ms, end_ms)
 
     def work(connection: Connection) -> tuple[int, dict[str, dict[str, int]]]:
@@ -314,19 +307,3 @@ async def get_data_product(
     if found is None:
         raise NotFound(f"version {version} of data product {id} does not exist.")
     return answer(found)
-
-
-class _turn:
-    """Raises Problem while AT_ONCE others are under way."""
-
-    async def __aenter__(self) -> None:
-        if _running.locked():
-            raise Problem(
-                503,
-                f"{AT_ONCE} questions of this kind are under way: try again.",
-                headers={"Retry-After": "5"},
-            )
-        await _running.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        _running.release()

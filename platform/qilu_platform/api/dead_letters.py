@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from qilu_contract.errors import Reason
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Operator, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
-from qilu_platform.models.fields import Id, Role
+from qilu_platform.models.fields import Id
 from qilu_platform.models.letters import (
     GatewayName,
     GatewaysOut,
@@ -21,11 +21,9 @@ from qilu_platform.models.letters import (
 )
 from qilu_platform.monitoring.dead_letters import GatewayAway, UnknownGateway
 from qilu_platform.registry import audit_log
-from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1/dead-letters", tags=["problems"], responses=PROBLEMS)
 
-Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 LIMIT = 50
 
 

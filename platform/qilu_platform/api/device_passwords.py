@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Reader, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, AnId, Owner, Reader, RuntimeDep, answer
 from qilu_platform.api.connection import ListenerOut, listener
 from qilu_platform.api.problems import Problem
-from qilu_platform.api.readings import AnId, unit_of
+from qilu_platform.api.readings import unit_of
 from qilu_platform.broker import device_passwords
-from qilu_platform.models.fields import Role
 from qilu_platform.registry import audit_log
-from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1/units", tags=["certificates"], responses=PROBLEMS | NOT_FOUND)
 
-Holder = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 
 _SHOWN: dict[str, Any] = {
     "username": "device.my-motor",
@@ -45,7 +42,7 @@ class NewDevicePasswordOut(DevicePasswordOut):
 
 
 @router.post("/{id}/password", status_code=201, response_model=NewDevicePasswordOut, responses=CONFLICT)
-async def issue_device_password(runtime: RuntimeDep, caller: Holder, id: AnId) -> Response:
+async def issue_device_password(runtime: RuntimeDep, caller: Owner, id: AnId) -> Response:
     """Makes a user name and a password with which this unit signs in at the broker and publishes its own
     readings, nothing else. A password that it had before ends. 409 where the broker takes none."""
     await unit_of(runtime, caller, id)
@@ -79,7 +76,7 @@ async def get_device_password(runtime: RuntimeDep, caller: Reader, id: AnId) -> 
 
 
 @router.delete("/{id}/password", status_code=204, response_model=None)
-async def revoke_device_password(runtime: RuntimeDep, caller: Holder, id: AnId) -> Response:
+async def revoke_device_password(runtime: RuntimeDep, caller: Owner, id: AnId) -> Response:
     """Ends the unit's password: the broker disconnects it within two seconds and lets it in no more."""
     await unit_of(runtime, caller, id)
 

@@ -3,27 +3,21 @@ of the devices."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Path, Response
-from qilu_contract.wire.ids import ID_PATTERN
+from fastapi import APIRouter, Response
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, AnId, Gateway, Reader, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import enterprises, units
 from qilu_platform.models.bodies import ProblemsIn
-from qilu_platform.models.fields import Role
 from qilu_platform.models.reports import DeviceProblemsOut
 from qilu_platform.registry import security
 from qilu_platform.registry.device_problems import latest, record
-from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.listing import get_row
 
 router = APIRouter(prefix="/v1", tags=["problems"], responses=PROBLEMS)
-
-Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
-AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 
 @router.post("/problems", status_code=204, tags=["ingest"])

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Reader, RuntimeDep, allow, answer
-from qilu_platform.api.readings import AnId, unit_of
+from qilu_platform.api.common import (
+    CONFLICT,
+    NOT_FOUND,
+    PROBLEMS,
+    AnId,
+    Operator,
+    Owner,
+    Reader,
+    RuntimeDep,
+    answer,
+)
+from qilu_platform.api.readings import unit_of
 from qilu_platform.models.device_types import (
     DeviceTypeIn,
     DeviceTypeOut,
     DeviceTypesOut,
     UnitTypeIn,
 )
-from qilu_platform.models.fields import Role
 from qilu_platform.registry import audit_log, device_types
-from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1", tags=["device types"], responses=PROBLEMS)
-
-Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
-Owner = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
 
 
 @router.get("/device-types", response_model=DeviceTypesOut)

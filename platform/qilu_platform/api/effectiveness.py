@@ -9,12 +9,12 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from qilu_contract.catalogue.effectiveness import EFFECTIVENESS
 from qilu_contract.catalogue.places import PROVINCE
-from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.ids import ID_PATTERN
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, AnId, Reader, RuntimeDep, answer
+from qilu_platform.api.periods import From, To, period_ms
 from qilu_platform.api.problems import Problem
-from qilu_platform.api.readings import AnId, asking, span_ms, time_ms, unit_of
+from qilu_platform.api.readings import asking, unit_of
 from qilu_platform.broker import commanding
 from qilu_platform.models.fields import ClassName, PlaceCode
 from qilu_platform.monitoring import effectiveness
@@ -27,9 +27,6 @@ MAX_UNIT_MS = 86_400_000
 MAX_ALARMS = MAX_COMMANDS = 1_000
 _DAY_MS, _SHIFT_MS = 86_400_000, 8 * 3_600_000
 _SHIFT = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
-
-From = Annotated[str | None, Query(alias="from", description="RFC 3339 or ms.")]
-To = Annotated[str | None, Query(description="RFC 3339 or ms; else now.")]
 
 
 class StopOut(BaseModel):
@@ -90,7 +87,7 @@ async def get_oee(
         raise Problem(422, "enterprise: give either a place or an enterprise.")
     if enterprise is not None and not caller.sees(enterprise):
         raise Problem(404, f"enterprise {enterprise} does not exist.")
-    start_ms, end_ms = _span(from_, to, _DAY_MS)
+    start_ms, end_ms = period_ms(from_, to, _DAY_MS)
     where = ("enterprise", enterprise) if enterprise else (level_of(place or PROVINCE), place or PROVINCE)
     async with asking(runtime) as store:
         try:
@@ -115,9 +112,7 @@ async def get_unit_oee(
     """OEE and states of a unit, at most a day, from its readings; eight hours without `from`."""
     unit = await unit_of(runtime, caller, id)
     _known(unit["class"])
-    start_ms, end_ms = _span(from_, to, _SHIFT_MS)
-    if end_ms - start_ms > MAX_UNIT_MS:
-        raise Problem(422, "from: the states of a unit are computed for a day at most.")
+    start_ms, end_ms = period_ms(from_, to, _SHIFT_MS, MAX_UNIT_MS)
     history = effectiveness.UnitHistory(unit["class"], start_ms, _minutes(shift))
     async with asking(runtime, unit["county"]) as store:
         try:
@@ -140,14 +135,6 @@ def _known(class_name: str) -> None:
             f"class: a {class_name} has no OEE, as it reports no states and cycles; "
             f"these do: {', '.join(EFFECTIVENESS)}.",
         )
-
-
-def _span(from_: str | None, to: str | None, default_ms: int) -> tuple[int, int]:
-    given = (None if from_ is None else time_ms(from_, "from"), None if to is None else time_ms(to, "to"))
-    start_ms, end_ms = span_ms(*given, default_ms)
-    if end_ms > MAX_TIME_MS:
-        raise Problem(422, "from: must be before `to`.")
-    return start_ms, end_ms
 
 
 def _minutes(shift: str | None) -> tuple[int, int] | None:

@@ -26,22 +26,20 @@ from qilu_contract.wire.ids import ID_PATTERN
 from qilu_stores.cells import store_of
 
 from qilu_platform.api.common import PROBLEMS, Reader, RuntimeDep
+from qilu_platform.api.periods import LongQuestions, period_ms
 from qilu_platform.api.problems import Problem
-from qilu_platform.api.readings import time_ms
 from qilu_platform.models.fields import CityCode, ClassName, CountyCode
 
 router = APIRouter(prefix="/v1/export", tags=["import and export"], responses=PROBLEMS)
 
 
-AT_ONCE = 2
-"""Exports that run at the same time: each scans the store."""
 CHUNK_TIMEOUT_S = 60.0
 MAX_UNITS = 1_000
 UnitId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 MAX_PARQUET_READINGS = 50_000_000
 """A Parquet file is made on disk before it is sent; CSV has no bound."""
 _PART = 256 * 1024
-_running = asyncio.Semaphore(AT_ONCE)
+_EXPORTS = LongQuestions("exports")
 
 _EXPORT: dict[int | str, dict[str, Any]] = {
     200: {
@@ -95,19 +93,13 @@ async def export_readings(
 ) -> Response:
     """The stored readings of a class, as a stream. A key of an enterprise gets those of its own units. When
     the store goes away meanwhile, the stream breaks off."""
-    start_ms, end_ms = time_ms(from_, "from"), time_ms(to, "to")
-    if start_ms >= end_ms:
-        raise Problem(422, "from: must be before `to`.")
+    start_ms, end_ms = period_ms(from_, to)
     if runtime.store is None:
         raise Problem(503, "The platform runs without a store of readings: start it with --store.")
     if caller.enterprise is not None:
         if enterprise not in (None, caller.enterprise):
             raise Problem(404, f"enterprise {enterprise} does not exist.")
         enterprise = caller.enterprise
-    if _running.locked():
-        raise Problem(
-            503, f"{AT_ONCE} exports are under way: wait for one to end.", headers={"Retry-After": "10"}
-        )
     units = None if unit is None else frozenset(unit)
     if class_ == GENERIC:
         raise Problem(
@@ -135,7 +127,7 @@ async def _chosen(
     store: PlatformStore, chosen: Chosen, start_ms: int, end_ms: int
 ) -> AsyncGenerator[Columns, None]:
     """A slice of the store at a time."""
-    async with _running:
+    async with _EXPORTS:
         chunks = store.scan(chosen.equipment.name, start_ms, end_ms)
         while True:
             try:

@@ -9,13 +9,23 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection, select
 from starlette.requests import ClientDisconnect
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Responses, RuntimeDep, allow, answer
+from qilu_platform.api.common import (
+    CONFLICT,
+    NOT_FOUND,
+    PROBLEMS,
+    AnId,
+    Fleet,
+    ReaderOrFleet,
+    Responses,
+    RuntimeDep,
+    answer,
+)
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import import_errors
 from qilu_platform.imports.jobs import FORMATS, BrokenOff, Elsewhere, Import, list_jobs, open_job, show_job
@@ -27,7 +37,6 @@ from qilu_platform.models.fields import (
     ClassName,
     CountyCode,
     IndustryCode,
-    Role,
     UnitState,
 )
 from qilu_platform.models.reports import ImportOut, ImportsOut
@@ -38,9 +47,6 @@ from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["import and export"], responses=PROBLEMS)
 
-Fleet = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.FLEET))]
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.FLEET, Role.ENTERPRISE))]
-AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 ABook = Literal["enterprises", "units"]
 ContentEncoding = Annotated[Literal["identity", "gzip"], Header(alias="Content-Encoding")]
 
@@ -242,7 +248,7 @@ _EXPORT: Responses = {
 @router.get("/export/{book}", response_class=StreamingResponse, responses=_EXPORT)
 async def export_book(
     runtime: RuntimeDep,
-    caller: Reader,
+    caller: ReaderOrFleet,
     book: ABook,
     format: Literal["csv", "ndjson"] = "csv",
     columns: Annotated[

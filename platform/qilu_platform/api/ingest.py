@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from qilu_contract.readings import MAX_TIME_MS
 
-from qilu_platform.api.common import PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
+from qilu_platform.api.common import PROBLEMS, TOO_LARGE, Gateway, RuntimeDep, answer
 from qilu_platform.models.admission import AdmissionColumnsOut, AdmissionOut, LearnedSignalsIn
 from qilu_platform.models.bodies import (
     AdmissionColumnsIn,
@@ -21,7 +21,7 @@ from qilu_platform.models.bodies import (
     ReadingsIn,
     ShardsIn,
 )
-from qilu_platform.models.fields import MAX_BATCH, MAX_COLUMNS, MAX_INTEGER, Role
+from qilu_platform.models.fields import MAX_BATCH, MAX_COLUMNS, MAX_INTEGER
 from qilu_platform.models.reports import (
     ActivityOut,
     BarredOut,
@@ -31,15 +31,12 @@ from qilu_platform.models.reports import (
 )
 from qilu_platform.registry.admission import admission, admission_columns
 from qilu_platform.registry.audit_log import barred_after
-from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.learned_signals import record
 from qilu_platform.registry.onboarding import Report, fall_silent, report
 from qilu_platform.registry.sharing import LEASE_MS, share
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1/ingest", tags=["ingest"], responses=PROBLEMS | TOO_LARGE)
-
-Gateway = Annotated[Caller, Depends(allow(Role.INGEST))]
 
 
 @router.post("/admission", response_model=AdmissionOut)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, Admin, Anybody, RuntimeDep, answer
 from qilu_platform.models.bodies import KeyIn, RotationIn
 from qilu_platform.models.fields import MAX_INTEGER, Role, Text
 from qilu_platform.models.reports import AuditPage, KeysOut, NewKeyOut, WhoamiOut
 from qilu_platform.registry import audit_log, keys
-from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1", tags=["keys"], responses=PROBLEMS)
 
-Admin = Annotated[Caller, Depends(allow())]
-Anybody = Annotated[Caller, Depends(allow(*Role))]
 
 _SECRET = {"Cache-Control": "no-store"}
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, STREAM, Reader, RuntimeDep
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, STREAM, AnId, Reader, RuntimeDep
 from qilu_platform.api.problems import Problem
-from qilu_platform.api.readings import AnId, unit_of
+from qilu_platform.api.readings import unit_of
 from qilu_platform.monitoring.live import TooManyWatched
 
 router = APIRouter(prefix="/v1/units", tags=["readings"], responses=PROBLEMS | NOT_FOUND)

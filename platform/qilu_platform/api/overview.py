@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
-from qilu_contract.readings import MAX_TIME_MS
 
 from qilu_platform.api.common import AWAY, INVALID, RuntimeDep, answer
-from qilu_platform.api.readings import asking, span_ms
+from qilu_platform.api.periods import HOUR_MS, Ms, period_ms
+from qilu_platform.api.readings import asking
 from qilu_platform.models.fields import PlaceCode
 from qilu_platform.models.reports import PlaceEnergyOut, PlaceHistoryOut, PlaceOut
 from qilu_platform.monitoring import overview
@@ -16,8 +16,6 @@ from qilu_platform.monitoring import overview
 router = APIRouter(prefix="/v1/places", tags=["programme"], responses=INVALID | AWAY)
 
 APlace = Annotated[PlaceCode, Path(description="Code of the province, a city or a county (GB/T 2260).")]
-Ms = Annotated[int | None, Query(ge=0, le=MAX_TIME_MS, description="Milliseconds since 1970, UTC.")]
-_HOUR_MS = 3_600_000
 
 
 @router.get("/{code}", response_model=PlaceOut)
@@ -36,7 +34,7 @@ async def get_place_history(
     rows: Annotated[int, Query(ge=2, le=1000)] = 200,
 ) -> Response:
     """History of counts, for the province and cities; the last hour without `from` and `to`."""
-    start_ms, end_ms = span_ms(from_, to, _HOUR_MS)
+    start_ms, end_ms = period_ms(from_, to)
     async with asking(runtime) as store:
         return answer(await overview.history(store, code, start_ms, end_ms, rows))
 
@@ -46,6 +44,6 @@ async def get_place_energy(
     runtime: RuntimeDep, code: APlace, from_: Annotated[Ms, Query(alias="from")] = None, to: Ms = None
 ) -> Response:
     """Hourly consumption and emissions of its equipment; one day without `from` and `to`."""
-    start_ms, end_ms = span_ms(from_, to, 24 * _HOUR_MS)
+    start_ms, end_ms = period_ms(from_, to, 24 * HOUR_MS)
     async with asking(runtime) as store:
         return answer(await overview.energy(store, code, start_ms, end_ms))

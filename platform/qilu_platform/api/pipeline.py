@@ -9,16 +9,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from qilu_contract.readings import MAX_TIME_MS
+from qilu_contract.store import SeriesQuery
 from qilu_contract.wire.clock import wall_ms
 
 from qilu_platform.api.common import AWAY, INVALID, RuntimeDep, answer
-from qilu_platform.api.readings import asking, span_ms
+from qilu_platform.api.periods import Ms, period_ms
+from qilu_platform.api.readings import asking
 from qilu_platform.models.reports import AssumptionsOut, PipelineOut
 from qilu_platform.registry import sharing
 
 router = APIRouter(prefix="/v1", tags=["programme"], responses=INVALID | AWAY)
 
-Ms = Annotated[int | None, Query(ge=0, le=MAX_TIME_MS, description="Milliseconds since 1970, UTC.")]
 _RATES = ("accepted_per_s", "stored_per_s", "lag_ms")
 _SILENT_MS = 60_000
 """Time without writes after which a gateway is not listed."""
@@ -34,10 +35,10 @@ async def get_pipeline(
     """Each gateway as it is, dead letters by reason since the gateways started, and the course of rates and
     lag: the last hour without `from` and `to`."""
     now_ms = wall_ms()
-    start_ms, end_ms = span_ms(from_, to, 3_600_000)
+    start_ms, end_ms = period_ms(from_, to)
     every_ms = max((end_ms - start_ms) // rows, 2_000)
     async with asking(runtime) as store:
-        rates = await store.series("pipeline", {}, _RATES, start_ms, end_ms, every_ms, "mean")
+        rates = await store.series(SeriesQuery("pipeline", {}, _RATES, start_ms, end_ms, every_ms, "mean"))
         last = await store.newest("pipeline", {}, now_ms - _SILENT_MS, MAX_TIME_MS, 1_000)
         letters = await store.newest("dead_letter", {}, now_ms - _SILENT_MS, MAX_TIME_MS, 1_000)
     held_by = await runtime.database.read(sharing.holders)

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Depends, Response
-
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
-from qilu_platform.models.fields import Role
 from qilu_platform.models.policy import ModelOut, OutcomeOut, PolicyIn
 from qilu_platform.monitoring.policies import ModelBusy, ModelFailed
-from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1/what-if", tags=["programme"], responses=PROBLEMS)
 
-Person = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.ENTERPRISE))]
-
 
 @router.get("", response_model=ModelOut)
-async def get_model(runtime: RuntimeDep, _caller: Person) -> Response:
+async def get_model(runtime: RuntimeDep, _caller: Reader) -> Response:
     """Whether this platform can compute outcomes."""
     return answer({"available": runtime.model is not None})
 
 
 @router.post("", response_model=OutcomeOut, responses=NOT_FOUND)
-async def compute_outcome(runtime: RuntimeDep, _caller: Person, body: PolicyIn) -> Response:
+async def compute_outcome(runtime: RuntimeDep, _caller: Reader, body: PolicyIn) -> Response:
     """The outcome of a policy on the programme's model, within seconds; at once if it was computed before."""
     if runtime.model is None:
         raise Problem(

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Depends, Response
-
-from qilu_platform.api.common import AWAY, CONFLICT, INVALID, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import AWAY, CONFLICT, INVALID, PROBLEMS, Operator, RuntimeDep, answer
 from qilu_platform.counting.programme import programme, read_counts
-from qilu_platform.models.fields import Role
 from qilu_platform.models.policy import AgainIn, ReplayIn, ReplayOut, SpeedIn
 from qilu_platform.models.reports import ProgrammeOut
 from qilu_platform.registry import audit_log
-from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1", tags=["programme"], responses=INVALID | AWAY)
-
-Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 
 
 @router.get("/programme", response_model=ProgrammeOut)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.generic import COUNTED, GENERIC, is_signal_name
 from qilu_contract.catalogue.titles import titles
 from qilu_contract.durations import duration_ms
-from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import BORN
-from qilu_contract.store import Aggregate, PlatformStore
-from qilu_contract.wire.clock import wall_ms
-from qilu_contract.wire.ids import ID_PATTERN
+from qilu_contract.store import Aggregate, PlatformStore, SeriesQuery
 from qilu_stores.cells import store_of
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, AnId, Reader, RuntimeDep, answer
+from qilu_platform.api.periods import From, To, period_ms
 from qilu_platform.api.problems import Problem
 from qilu_platform.database.schema import units
 from qilu_platform.models.device_types import UnitSignalsOut
@@ -32,10 +29,8 @@ from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1/units", tags=["readings"], responses=PROBLEMS | NOT_FOUND)
 
-AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 
 STORE_TIMEOUT_S = 15.0
-_DEFAULT_SPAN_MS = 3_600_000
 
 
 @router.get("/{id}/latest", response_model=LatestOut)
@@ -55,22 +50,18 @@ async def get_readings(
     runtime: RuntimeDep,
     caller: Reader,
     id: AnId,
-    from_: Annotated[
-        str | None, Query(alias="from", description="RFC 3339 or ms; else an hour before `to`.")
-    ] = None,
-    to: Annotated[str | None, Query(description="RFC 3339 or ms; else now. Not included itself.")] = None,
+    from_: From = None,
+    to: To = None,
     signal: Annotated[list[str] | None, Query(description="Once for each; else all of the class.")] = None,
     every: Annotated[
         str | None, Query(description="Bucket, such as 30s, 1m, 2h, 1d; else single readings.")
     ] = None,
     fn: Annotated[Aggregate, Query(description="Aggregate of a bucket.")] = "mean",
 ) -> Response:
-    """Rows in the order of time; a signal that was not sampled then is null."""
+    """Rows in the order of time, of the last hour without `from`; a signal that was not sampled then is
+    null."""
     unit = await unit_of(runtime, caller, id)
-    end_ms = wall_ms() if to is None else time_ms(to, "to")
-    start_ms = max(0, end_ms - _DEFAULT_SPAN_MS) if from_ is None else time_ms(from_, "from")
-    if start_ms >= end_ms:
-        raise Problem(422, "from: must be before `to`.")
+    start_ms, end_ms = period_ms(from_, to)
     signals = (await signals_of(runtime, unit))["items"]
     # The store has no signal of a device type before a unit has sent it.
     known = [each["name"] for each in signals if unit["class"] != GENERIC or each["since_ms"] is not None]
@@ -86,7 +77,9 @@ async def get_readings(
     every_ms = None if every is None else _duration(every)
     async with asking(runtime, unit["county"]) as store:
         try:
-            rows = await store.series(unit["class"], {"unit": id}, stored, start_ms, end_ms, every_ms, fn)
+            rows = await store.series(
+                SeriesQuery(unit["class"], {"unit": id}, stored, start_ms, end_ms, every_ms, fn)
+            )
         except ValueError as error:
             raise Problem(422, f"The store cannot answer that: {error}") from error
     table = [[row.ts_ms, *(row.values.get(name) for name in names)] for row in rows]
@@ -140,32 +133,6 @@ async def asking(runtime: Runtime, county: str | None = None) -> AsyncIterator[P
             f"The store of readings did not answer in {STORE_TIMEOUT_S:.0f} s.",
             headers={"Retry-After": "5"},
         ) from error
-
-
-def time_ms(text: str, where: str) -> int:
-    """A time in a query: milliseconds or RFC 3339. Raises Problem."""
-    if text.isascii() and text.isdigit() and len(text) <= 15:
-        return min(int(text), MAX_TIME_MS)
-    try:
-        # A + that was not escaped arrives as a space.
-        moment = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise Problem(
-            422,
-            f"{where}: not a time; give milliseconds or RFC 3339, such as 2026-01-31T08:00:00+08:00.",
-        )
-    return max(0, int(moment.timestamp() * 1000))
-
-
-def span_ms(start_ms: int | None, end_ms: int | None, default_ms: int) -> tuple[int, int]:
-    """Begin and end of a period: until now without an end, of this length without a begin. Raises Problem."""
-    end_ms = wall_ms() + 1 if end_ms is None else end_ms
-    start_ms = max(0, end_ms - default_ms) if start_ms is None else start_ms
-    if start_ms >= end_ms:
-        raise Problem(422, "from: must be before `to`.")
-    return start_ms, end_ms
 
 
 def _duration(text: str) -> int:

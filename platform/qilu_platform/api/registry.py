@@ -6,13 +6,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from qilu_contract.catalogue.places import CITIES
 from qilu_contract.wire.identity import parse_identifier
 from qilu_contract.wire.ids import ID_PATTERN, is_reserved
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import PROBLEMS, TOO_LARGE, RuntimeDep, allow, answer
+from qilu_platform.api.common import PROBLEMS, TOO_LARGE, Fleet, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.api.resources import Resource, add_routes
 from qilu_platform.errors import Invalid
@@ -61,7 +61,6 @@ from qilu_platform.registry.registration import Outcome
 
 router = APIRouter(prefix="/v1", tags=["registry"], responses=PROBLEMS)
 
-Fleet = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.FLEET))]
 ABook = Literal["enterprises", "units", "providers", "contracts", "recognitions", "disbursements"]
 Prefix = Annotated[Text | None, Query(max_length=200, description="How the name begins.")]
 AnEnterprise = Annotated[str | None, Query(pattern=ID_PATTERN)]

@@ -6,12 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import BaseModel
 from qilu_contract.wire.ids import ID_PATTERN
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, TOO_LARGE, RuntimeDep, allow, answer
+from qilu_platform.api.common import (
+    CONFLICT,
+    NOT_FOUND,
+    TOO_LARGE,
+    AnId,
+    ReaderOrFleet,
+    RuntimeDep,
+    allow,
+    answer,
+)
 from qilu_platform.errors import NotFound
 from qilu_platform.models.bodies import Body, NameIn
 from qilu_platform.models.fields import Role
@@ -23,8 +32,6 @@ from qilu_platform.registry.registration import BOOKS, register_one
 from qilu_platform.registry.renaming import rename
 from qilu_platform.runtime import Runtime
 
-Reader = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.VIEWER, Role.FLEET, Role.ENTERPRISE))]
-AnId = Annotated[str, Path(pattern=ID_PATTERN)]
 Cursor = Annotated[str | None, Query(pattern=ID_PATTERN, description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 RepeatKey = Annotated[
@@ -78,11 +85,11 @@ def add_routes(router: APIRouter, resource: Resource) -> None:
         resource.check(caller, body)
         return await _create(runtime, caller, book, body.row(), key)
 
-    async def get(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+    async def get(runtime: RuntimeDep, caller: ReaderOrFleet, id: AnId) -> Response:
         return await show(runtime, caller, book, id)
 
     async def list_(
-        runtime: RuntimeDep, caller: Reader, filters: Any, cursor: Cursor = None, limit: Limit = 100
+        runtime: RuntimeDep, caller: ReaderOrFleet, filters: Any, cursor: Cursor = None, limit: Limit = 100
     ) -> Response:
         narrowed, table = replace(filters, only=caller.enterprise), BOOKS[book].table
         return answer(await runtime.database.read(lambda found: page(found, table, narrowed, cursor, limit)))

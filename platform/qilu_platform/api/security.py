@@ -6,18 +6,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
+from qilu_contract.security import SecurityKind
 from qilu_contract.wire.ids import ID_PATTERN
 
 from qilu_platform.api.common import PROBLEMS, Reader, RuntimeDep, answer
 from qilu_platform.models.fields import CityCode
 from qilu_platform.registry import security
-from qilu_platform.registry.security import Kind
 
 router = APIRouter(prefix="/v1/security", tags=["problems"], responses=PROBLEMS)
 
 
 class SecurityEventOut(BaseModel):
-    kind: Kind
+    kind: SecurityKind
     enterprise: str = Field(description="Empty where nobody knows it.")
     subject: str = Field(description="A unit, a key, a certificate, or the address of a client.")
     county: str
@@ -28,8 +28,10 @@ class SecurityEventOut(BaseModel):
 
 
 class SecurityEventsOut(BaseModel):
-    items: list[SecurityEventOut] = Field(description="The latest first; of each kind 2,000 are kept.")
-    by_kind: dict[Kind, int]
+    items: list[SecurityEventOut] = Field(
+        description="The latest first. Of each kind 2,000 are kept; older ones add up to one for each city."
+    )
+    by_kind: dict[SecurityKind, int]
     by_city: dict[str, int] = Field(description="By the city's code.")
     by_enterprise: dict[str, int] = Field(description="The thousand with most.")
 
@@ -38,7 +40,7 @@ class SecurityEventsOut(BaseModel):
 async def list_security_events(
     runtime: RuntimeDep,
     caller: Reader,
-    kind: Kind | None = None,
+    kind: SecurityKind | None = None,
     city: CityCode | None = None,
     enterprise: Annotated[str | None, Query(pattern=ID_PATTERN)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Connection
 
-from qilu_platform.api.common import PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import PROBLEMS, Anybody, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
 from qilu_platform.models.fields import Role
 from qilu_platform.registry import sessions
-from qilu_platform.registry.keys import Caller
 from qilu_platform.registry.sessions import COOKIE, SESSION_MS, Session
 
 router = APIRouter(prefix="/v1/session", tags=["session"], responses=PROBLEMS)
-
-Anybody = Annotated[Caller, Depends(allow(*Role))]
 
 
 class SignIn(BaseModel):

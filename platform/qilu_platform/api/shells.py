@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.generic import GENERIC
-from qilu_contract.store import Row
+from qilu_contract.store import Row, SeriesQuery
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, Responses, RuntimeDep
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, AnId, Reader, Responses, RuntimeDep
 from qilu_platform.api.problems import Problem
-from qilu_platform.api.readings import AnId, asking
+from qilu_platform.api.readings import asking
 from qilu_platform.assets.nameplate import unit_and_nameplate
 from qilu_platform.errors import NotFound
 from qilu_platform.runtime import Runtime
@@ -69,5 +69,7 @@ async def _latest(runtime: Runtime, unit: dict[str, Any], records: int) -> list[
         if newest is None:
             return []
         start_ms = max(0, newest.ts_ms - records * class_.base_interval_s * 1000)
-        rows = await store.series(class_.name, {"unit": unit["id"]}, names, start_ms, newest.ts_ms + 1)
+        rows = await store.series(
+            SeriesQuery(class_.name, {"unit": unit["id"]}, names, start_ms, newest.ts_ms + 1)
+        )
     return rows[-records:]

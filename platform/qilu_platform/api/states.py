@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from sqlalchemy import Connection, select
 
-from qilu_platform.api.common import CONFLICT, NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
-from qilu_platform.api.resources import AnId, Reader, change, show
+from qilu_platform.api.common import (
+    CONFLICT,
+    NOT_FOUND,
+    PROBLEMS,
+    AnId,
+    Operator,
+    Owner,
+    ReaderOrFleet,
+    RuntimeDep,
+    answer,
+)
+from qilu_platform.api.resources import change, show
 from qilu_platform.broker.certificates import touch_rules
 from qilu_platform.broker.device_passwords import touch_if_it_has_one
 from qilu_platform.database.schema import units
 from qilu_platform.errors import Conflict, NotFound
 from qilu_platform.models.answers import ContractOut, EnterpriseOut, UnitOut
 from qilu_platform.models.bodies import EndingsIn
-from qilu_platform.models.fields import Role
 from qilu_platform.models.reports import EndingsOut, HistoryOut
 from qilu_platform.registry import audit_log, endings, suspending
 from qilu_platform.registry.audit_log import suspended_by_owner
@@ -24,9 +33,6 @@ from qilu_platform.registry.keys import Caller
 from qilu_platform.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["registry"], responses=PROBLEMS)
-
-Retirer = Annotated[Caller, Depends(allow(Role.OPERATOR, Role.ENTERPRISE))]
-Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 
 
 @router.post("/enterprises/{id}/suspend", response_model=EnterpriseOut, responses=NOT_FOUND)
@@ -56,7 +62,7 @@ async def _change_enterprise(
 
 
 @router.get("/units/{id}/history", response_model=HistoryOut, responses=NOT_FOUND)
-async def get_unit_history(runtime: RuntimeDep, caller: Reader, id: AnId) -> Response:
+async def get_unit_history(runtime: RuntimeDep, caller: ReaderOrFleet, id: AnId) -> Response:
     """Its history, oldest first, with the acting key if there was one."""
 
     def work(connection: Connection) -> list[dict[str, Any]] | None:
@@ -72,7 +78,7 @@ async def get_unit_history(runtime: RuntimeDep, caller: Reader, id: AnId) -> Res
 
 
 @router.post("/units/{id}/suspend", response_model=UnitOut, responses=NOT_FOUND | CONFLICT)
-async def suspend_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
+async def suspend_unit(runtime: RuntimeDep, caller: Owner, id: AnId) -> Response:
     """Takes it out of the current counts and bars it from speaking, until it is resumed. A suspension by an
     operator holds until an operator ends it."""
     await show(runtime, caller, "units", id)
@@ -88,7 +94,7 @@ async def suspend_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Respon
 
 
 @router.post("/units/{id}/resume", response_model=UnitOut, responses=NOT_FOUND | CONFLICT)
-async def resume_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
+async def resume_unit(runtime: RuntimeDep, caller: Owner, id: AnId) -> Response:
     """Undoes a suspension. A key of an enterprise undoes only what such a key did."""
     await show(runtime, caller, "units", id)
 
@@ -104,7 +110,7 @@ async def resume_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Respons
 
 
 @router.post("/units/{id}/retire", response_model=UnitOut, responses=NOT_FOUND)
-async def retire_unit(runtime: RuntimeDep, caller: Retirer, id: AnId) -> Response:
+async def retire_unit(runtime: RuntimeDep, caller: Owner, id: AnId) -> Response:
     """Takes it out of the current counts, for good; its id is never used again."""
     await show(runtime, caller, "units", id)
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from qilu_contract.readings import MAX_TIME_MS
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Reader, RuntimeDep, answer
-from qilu_platform.api.readings import AnId, asking, unit_of
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, AnId, Reader, RuntimeDep, answer
+from qilu_platform.api.readings import asking, unit_of
 from qilu_platform.broker import commanding
 from qilu_platform.monitoring import truth
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from qilu_platform.api.common import NOT_FOUND, PROBLEMS, RuntimeDep, allow, answer
+from qilu_platform.api.common import NOT_FOUND, PROBLEMS, Operator, RuntimeDep, answer
 from qilu_platform.api.problems import Problem
-from qilu_platform.models.fields import Role
-from qilu_platform.registry.keys import Caller
 
 router = APIRouter(prefix="/v1/webhooks", tags=["alarms"], responses=PROBLEMS)
-
-Operator = Annotated[Caller, Depends(allow(Role.OPERATOR))]
 
 
 class DeliveryOut(BaseModel):

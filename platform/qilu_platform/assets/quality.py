@@ -28,16 +28,15 @@ MAX_SPAN_MS = 31 * DAY_MS
 _REASONS = [str(reason) for reason in Reason]
 
 
-async def window(
-    store: PlatformStore, data: DataSet, start_ms: int | None, end_ms: int | None
-) -> tuple[int, int]:
-    """Whole minutes; without an end up to the latest reading, without a start a day before the end."""
-    if end_ms is None:
-        row = await store.latest(data.equipment.name, _tags(data))
-        end_ms = 0 if row is None else row.ts_ms + 1
-    end_ms = min(-(-end_ms // MINUTE_MS) * MINUTE_MS, MAX_TIME_MS)
-    start_ms = max(0, end_ms - DAY_MS) if start_ms is None else start_ms
-    return start_ms // MINUTE_MS * MINUTE_MS, end_ms
+async def end_ms(store: PlatformStore, data: DataSet) -> int | None:
+    """After the latest reading; None without readings."""
+    row = await store.latest(data.equipment.name, _tags(data))
+    return None if row is None else row.ts_ms + 1
+
+
+def whole_minutes(start_ms: int, end_ms: int) -> tuple[int, int]:
+    """The period, widened to whole minutes."""
+    return start_ms // MINUTE_MS * MINUTE_MS, min(-(-end_ms // MINUTE_MS) * MINUTE_MS, MAX_TIME_MS)
 
 
 def _tags(data: DataSet) -> dict[str, str]:

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData,
 metadata = MetaData()
 
 # Ids sort by their bytes, as in Python, whatever the server's locale is: pages and locks follow that order.
-ID = _ID = String(32).with_variant(String(32, collation="C"), "postgresql")
+ID = String(32).with_variant(String(32, collation="C"), "postgresql")
 # Names are searched by how they begin, so they sort by their bytes as well.
 _Name = Text().with_variant(Text(collation="C"), "postgresql")
 # SQLite numbers rows by itself only under a primary key that is an INTEGER to the letter; that holds as much.
@@ -21,7 +21,7 @@ _Long = BigInteger().with_variant(Integer(), "sqlite")
 enterprises = Table(
     "enterprises",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("name", _Name, nullable=False),
     Column("county", String(6), nullable=False),
     Column("industry", String(3), nullable=False),
@@ -45,11 +45,11 @@ Index(
 units = Table(
     "units",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("class", String(32), nullable=False),
     # Looked up in the transaction that inserts the unit, and never removed: a foreign key would look it up
     # once more for each unit of an import.
-    Column("enterprise", _ID, nullable=False),
+    Column("enterprise", ID, nullable=False),
     Column("name", Text),
     Column("county", String(6), nullable=False),
     Column("industry", String(3), nullable=False),
@@ -77,7 +77,7 @@ for _name, _column, _where in (
 providers = Table(
     "providers",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("name", Text, nullable=False),
     Column("registered_ms", BigInteger, nullable=False),
 )
@@ -85,9 +85,9 @@ providers = Table(
 contracts = Table(
     "contracts",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("enterprise", _ID, ForeignKey("enterprises.id"), nullable=False),
-    Column("provider", _ID, ForeignKey("providers.id"), nullable=False),
+    Column("id", ID, primary_key=True),
+    Column("enterprise", ID, ForeignKey("enterprises.id"), nullable=False),
+    Column("provider", ID, ForeignKey("providers.id"), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("registered_ms", BigInteger, nullable=False),
     Column("ended_ms", BigInteger),
@@ -97,7 +97,7 @@ contracts = Table(
 centres = Table(
     "centres",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("name", Text, nullable=False),
     Column("city", String(6), nullable=False),
     Column("park", Text),
@@ -109,10 +109,10 @@ centres = Table(
 recognitions = Table(
     "recognitions",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("kind", String(16), nullable=False),
     Column("place", String(6), nullable=False),
-    Column("subject", _ID),
+    Column("subject", ID),
     Column("registered_ms", BigInteger, nullable=False),
     Column("ended_ms", BigInteger),  # a platform that rises leaves its tier
     Index("recognitions_by_subject", "subject", "id"),
@@ -131,7 +131,7 @@ Index(
 disbursements = Table(
     "disbursements",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("level", String(8), nullable=False),
     Column("granted", BigInteger, nullable=False),
     Column("redeemed", BigInteger, nullable=False),
@@ -195,10 +195,10 @@ sequences = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("name", Text, nullable=False),
     Column("role", String(16), nullable=False),
-    Column("enterprise", _ID, ForeignKey("enterprises.id")),
+    Column("enterprise", ID, ForeignKey("enterprises.id")),
     Column("sha256", String(64), nullable=False, unique=True),
     Column("created_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
@@ -210,7 +210,7 @@ sessions = Table(
     metadata,
     Column("sha256", String(64), primary_key=True),
     Column("kind", String(8), nullable=False),  # link, session
-    Column("key", _ID, ForeignKey("api_keys.id"), nullable=False),
+    Column("key", ID, ForeignKey("api_keys.id"), nullable=False),
     Column("ends_ms", BigInteger, nullable=False),
     Index("sessions_by_key", "key", "ends_ms"),
 )
@@ -221,7 +221,7 @@ audit_log = Table(
     metadata,
     Column("seq", _Long, primary_key=True, autoincrement=True),
     Column("at_ms", BigInteger, nullable=False),
-    Column("key", _ID, nullable=False),
+    Column("key", ID, nullable=False),
     Column("action", String(32), nullable=False),
     Column("subject", String(64), nullable=False),  # "units/370202-motor-0000123", or "units" for many
     Column("detail", Text),  # a JSON object
@@ -245,7 +245,7 @@ certificates = Table(
     "certificates",
     metadata,
     Column("id", String(40), primary_key=True),  # the serial number, hexadecimal
-    Column("enterprise", _ID, ForeignKey("enterprises.id"), nullable=False),
+    Column("enterprise", ID, ForeignKey("enterprises.id"), nullable=False),
     Column("issued_ms", BigInteger, nullable=False),
     Column("ends_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
@@ -256,17 +256,17 @@ certificates = Table(
 device_passwords = Table(
     "device_passwords",
     metadata,
-    Column("unit", _ID, primary_key=True),
+    Column("unit", ID, primary_key=True),
     Column("hash", Text, nullable=False),
     Column("issued_ms", BigInteger, nullable=False),
-    Column("issued_by", _ID, nullable=False),
+    Column("issued_by", ID, nullable=False),
 )
 
 # Answers to creates that carried an Idempotency-Key, for a day.
 answers = Table(
     "answers",
     metadata,
-    Column("key", _ID, primary_key=True),
+    Column("key", ID, primary_key=True),
     Column("idempotency", String(255), primary_key=True),
     Column("request", String(64), nullable=False),  # SHA-256 of path and body
     Column("at_ms", BigInteger, nullable=False),
@@ -279,12 +279,12 @@ answers = Table(
 imports = Table(
     "imports",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("book", String(16), nullable=False),
     Column("format", String(8)),  # null until the first rows arrive
     Column("columns", Text),  # of a CSV file, from its header: a JSON array
     Column("state", String(8), nullable=False),
-    Column("key", _ID, nullable=False),
+    Column("key", ID, nullable=False),
     Column("offset", BigInteger, nullable=False),  # bytes of whole lines that are done
     Column("lines", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
@@ -297,7 +297,7 @@ imports = Table(
 import_errors = Table(
     "import_errors",
     metadata,
-    Column("import", _ID, primary_key=True),
+    Column("import", ID, primary_key=True),
     Column("line", BigInteger, primary_key=True),
     Column("column", String(32)),
     Column("reason", Text, nullable=False),
@@ -308,10 +308,10 @@ import_errors = Table(
 commands = Table(
     "commands",
     metadata,
-    Column("id", _ID, primary_key=True),
-    Column("unit", _ID, nullable=False),
+    Column("id", ID, primary_key=True),
+    Column("unit", ID, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
-    Column("key", _ID, nullable=False),
+    Column("key", ID, nullable=False),
     Column("command", Text, nullable=False),  # a JSON object, as it was asked for
     Column("state", String(8), nullable=False),  # sent, accepted, refused
     Column("reason", Text),  # of a refusal
@@ -324,8 +324,8 @@ commands = Table(
 device_problems = Table(
     "device_problems",
     metadata,
-    Column("enterprise", _ID, primary_key=True),
-    Column("unit", _ID, primary_key=True),
+    Column("enterprise", ID, primary_key=True),
+    Column("unit", ID, primary_key=True),
     Column("reason", String(32), primary_key=True),
     Column("county", String(6), nullable=False),
     Column("count", BigInteger, nullable=False),
@@ -339,20 +339,20 @@ device_problems = Table(
 alarm_notes = Table(
     "alarm_notes",
     metadata,
-    Column("unit", _ID, primary_key=True),
+    Column("unit", ID, primary_key=True),
     Column("signal", String(64), primary_key=True),
     Column("acknowledged_since_ms", BigInteger),  # when the alarm began that was acknowledged
     Column("acknowledged_ms", BigInteger),
-    Column("acknowledged_by", _ID),
+    Column("acknowledged_by", ID),
     Column("shelved_until_ms", BigInteger),
-    Column("shelved_by", _ID),
+    Column("shelved_by", ID),
 )
 
 # Notifications of alarms, for each URL (`target` is a digest of it): the queue, and what was delivered.
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
-    Column("id", _ID, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("target", String(64), nullable=False),
     Column("subject", String(255), nullable=False),  # what it is about: once for each target
     Column("at_ms", BigInteger, nullable=False),
@@ -371,7 +371,7 @@ security_events = Table(
     "security_events",
     metadata,
     Column("kind", String(32), primary_key=True),
-    Column("enterprise", _ID, primary_key=True),  # empty where nobody knows it
+    Column("enterprise", ID, primary_key=True),  # empty where nobody knows it
     Column("subject", String(64), primary_key=True),
     Column("county", String(6), nullable=False),  # the same
     Column("count", BigInteger, nullable=False),

@@ -19,7 +19,7 @@ from qilu_contract.catalogue.key_signals import MINUTE_MS
 from qilu_contract.columns import Ints
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import HOURLY, Point
-from qilu_contract.store import MAX_ROWS, PlatformStore, Row
+from qilu_contract.store import MAX_ROWS, PlatformStore, Row, SeriesQuery
 
 from qilu_platform.counting.activity import HOUR_MS
 from qilu_platform.monitoring import alarms
@@ -128,7 +128,9 @@ class UnitHistory:
         for begin_ms in range(max(0, self._start_ms - LEAD_MS), end_ms, page_ms):
             until_ms = min(begin_ms + page_ms, end_ms)
             try:
-                rows = await store.series(rule.class_name, {"unit": unit}, rule.signals, begin_ms, until_ms)
+                rows = await store.series(
+                    SeriesQuery(rule.class_name, {"unit": unit}, rule.signals, begin_ms, until_ms)
+                )
             except ValueError as error:
                 raise TooManyRowsError(f"the store cannot answer that: {error}") from error
             if rows:

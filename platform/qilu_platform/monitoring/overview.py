@@ -11,7 +11,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.places import CITIES, COUNTIES, PROVINCE
 from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.storage import HOURLY, MEASUREMENTS, Point
-from qilu_contract.store import MAX_ROWS, PlatformStore
+from qilu_contract.store import MAX_ROWS, PlatformStore, SeriesQuery
 from sqlalchemy import Connection, select
 
 from qilu_platform.database.schema import counters
@@ -58,7 +58,7 @@ async def history(store: PlatformStore, code: str, start_ms: int, end_ms: int, r
     every_ms = max((end_ms - start_ms) // rows, 3_600_000 if hourly else 10_000)
     measurement = "programme" + (HOURLY if hourly else "")
     tags = {"scope": level_of(code), "code": code}
-    found = await store.series(measurement, tags, HISTORY, start_ms, end_ms, every_ms, "last")
+    found = await store.series(SeriesQuery(measurement, tags, HISTORY, start_ms, end_ms, every_ms, "last"))
     table = [[row.ts_ms, *(row.values.get(name) for name in HISTORY)] for row in found]
     return {"code": code, "columns": ["ts_ms", *HISTORY], "rows": table}
 

@@ -1,21 +1,24 @@
 """Security events: what platform, gateways and edge nodes refuse, or find unusual, for reasons of security.
 
-One row for each kind, enterprise and subject, with a count: a client that keeps trying changes one row.
+One row for each kind, enterprise and subject, with a count: a client that keeps trying changes one row. The
+number of rows is bounded; counts by kind and city never decrease.
+
 Events of the platform's own requests are gathered in memory and written every two seconds, so a flood of
 requests with wrong keys costs one statement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from qilu_contract.catalogue.places import CITIES, city_of
 from qilu_contract.errors import Reason, Remark
+from qilu_contract.security import SECURITY_KINDS, UNKNOWN_CITY, SecurityKind
 from qilu_contract.storage import Point
 from qilu_contract.wire.clock import wall_ms
-from sqlalchemy import Connection, delete, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, select, tuple_
 
 from qilu_platform.database.schema import certificates, enterprises
 from qilu_platform.database.schema import security_events as table
@@ -23,23 +26,7 @@ from qilu_platform.database.statements import insert_rows
 from qilu_platform.database.transactions import Database
 from qilu_platform.models.bodies import ProblemIn
 
-Kind = Literal[
-    "unknown_key",
-    "revoked_key",
-    "forbidden",
-    "rate_limit",
-    "wrong_topic",
-    "sequence",
-    "unusual_value",
-    "dead_letter_burst",
-    "refused_command",
-    "foreign_answer",
-    "revoked_certificate",
-    "expired_certificate",
-    "refused_certificate",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-BY_REASON: dict[str, Kind] = {
+BY_REASON: dict[str, SecurityKind] = {
     Reason.WRONG_OWNER: "wrong_topic",
     Reason.BAD_TOPIC: "wrong_topic",
     Reason.NO_BIRTH: "sequence",
@@ -52,50 +39,51 @@ BURST = 25
 _DEAD_LETTERS = frozenset(map(str, Reason)) - frozenset(map(str, Remark))
 """Reasons in reports that always mean dead letters; `wrong_type` and `unknown_signal` need not."""
 MAX_OF_KIND = 2_000
-"""Rows. The ones that are longest past make room, so no kind crowds out others."""
-UNKNOWN_CITY = "unknown"
-"""Tag value of events without a city of the province."""
+"""Rows. The ones that are longest past make room, so no kind crowds out others; what they counted is added to
+one row for each city."""
 MAX_GATHERED = 1_000
 """Different events in memory; of more, the further ones count as one of another subject."""
 MAX_DETAIL = 300
 OTHERS = "others"
+_REST = {"": OTHERS} | {city: f"{OTHERS}-{city}" for city in CITIES}
+"""Subjects of the rows for events without a separate row, by city."""
 _SHOWN = ("kind", "enterprise", "subject", "county", "count", "first_ms", "last_ms", "detail")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """`enterprise` and `county` are empty where nobody knows them; `subject` is a unit, a key, a certificate
-    or the address of a client."""
+    or the address of a client. `county` may be a city."""
 
-    kind: Kind
+    kind: SecurityKind
     enterprise: str
     subject: str
     detail: str
     county: str = ""
     count: int = 1
+    at_ms: int | None = None
+    """None: now."""
 
 
-def record(connection: Connection, events: Iterable[Event]) -> None:
+def record(connection: Connection, events: Collection[Event]) -> None:
     """Add up events, in the transaction of what they are about."""
     now_ms = wall_ms()
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for each in events:
         key = (each.kind, each.enterprise, each.subject[:64])
-        row = rows.setdefault(
-            key,
-            {
-                "kind": each.kind,
-                "enterprise": each.enterprise,
-                "subject": each.subject[:64],
-                "count": 0,
-                "first_ms": now_ms,
-                "last_ms": now_ms,
-            },
-        )
-        row |= {"county": each.county, "detail": each.detail[:MAX_DETAIL], "count": row["count"] + each.count}
+        row = rows.setdefault(key, dict(zip(("kind", "enterprise", "subject"), key, strict=True)))
+        at_ms = now_ms if each.at_ms is None else each.at_ms
+        row |= {"county": each.county, "detail": each.detail[:MAX_DETAIL], "last_ms": at_ms}
+        row |= {"count": row.get("count", 0) + each.count, "first_ms": row.get("first_ms", at_ms)}
     if not rows:
         return
     _add_counties(connection, list(rows.values()))
+    _add(connection, rows)
+    for kind in sorted({each.kind for each in events}):
+        _make_room(connection, kind)
+
+
+def _add(connection: Connection, rows: Mapping[tuple[str, str, str], dict[str, Any]]) -> None:
     # In key order, so that two replicas wait for each other instead of deadlocking.
     insert = insert_rows(connection, table, [rows[key] for key in sorted(rows)])
     new = insert.excluded
@@ -105,17 +93,31 @@ def record(connection: Connection, events: Iterable[Event]) -> None:
             set_={"count": table.c.count + new.count, "last_ms": new.last_ms, "detail": new.detail},
         )
     )
-    for kind in sorted({key[0] for key in rows}):
-        _make_room(connection, kind)
 
 
-def _make_room(connection: Connection, kind: str) -> None:
-    mine = table.c.kind == kind
+def _make_room(connection: Connection, kind: SecurityKind) -> None:
+    """Add the counts of the rows beyond the bound to the rows of their cities, and delete them."""
+    mine = and_(table.c.kind == kind, ~_is_rest())
     excess = (connection.scalar(select(func.count()).select_from(table).where(mine)) or 0) - MAX_OF_KIND
-    if excess > 0:
-        key_columns = (table.c.enterprise, table.c.subject)
-        oldest = select(*key_columns).where(mine).order_by(table.c.last_ms).limit(excess)
-        connection.execute(delete(table).where(mine, tuple_(*key_columns).in_(oldest)))
+    if excess <= 0:
+        return
+    key_columns = (table.c.enterprise, table.c.subject)
+    oldest = select(*key_columns).where(mine).order_by(table.c.last_ms).limit(excess)
+    gone = delete(table).where(mine, tuple_(*key_columns).in_(oldest))
+    columns = (table.c.county, table.c.count, table.c.first_ms, table.c.last_ms)
+    rest: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for county, count, first_ms, last_ms in connection.execute(gone.returning(*columns)):
+        city = city_of(county) if city_of(county) in CITIES else ""
+        key = (kind, "", _REST[city])
+        row = rest.setdefault(key, {"kind": kind, "enterprise": "", "subject": _REST[city], "county": city})
+        row |= {"count": row.get("count", 0) + count, "detail": "Events without a separate row."}
+        row |= {"first_ms": min(row.get("first_ms", first_ms), first_ms)}
+        row |= {"last_ms": max(row.get("last_ms", last_ms), last_ms)}
+    _add(connection, rest)
+
+
+def _is_rest() -> ColumnElement[bool]:
+    return and_(table.c.enterprise == "", table.c.subject.in_(_REST.values()))
 
 
 def of_problems(problems: Iterable[ProblemIn]) -> list[Event]:
@@ -145,23 +147,29 @@ def _add_counties(connection: Connection, rows: Sequence[dict[str, Any]]) -> Non
 
 def record_expired(connection: Connection) -> None:
     """Add certificates that have ended by themselves, each once."""
-    known = exists().where(table.c.kind == "expired_certificate", table.c.subject == certificates.c.id)
-    ended = select(certificates.c.id, certificates.c.enterprise).where(
-        certificates.c.ends_ms <= wall_ms(), certificates.c.revoked_ms.is_(None), ~known
+    kind: SecurityKind = "expired_certificate"
+    known = exists().where(table.c.kind == kind, table.c.subject == certificates.c.id)
+    settled_ms = connection.scalar(select(func.max(table.c.last_ms)).where(table.c.kind == kind, _is_rest()))
+    ended = (
+        select(certificates.c.id, certificates.c.enterprise, certificates.c.ends_ms)
+        .where(certificates.c.ends_ms > (settled_ms or 0), certificates.c.ends_ms <= wall_ms())
+        .where(certificates.c.revoked_ms.is_(None), ~known)
     )
-    rows = connection.execute(ended.limit(1_000)).all()
-    record(
-        connection, [Event("expired_certificate", each.enterprise, each.id, "It has ended.") for each in rows]
-    )
+    # The earliest first: those that ended before the ones that made room were counted.
+    rows = connection.execute(ended.order_by(certificates.c.ends_ms).limit(1_000)).all()
+    found = [Event(kind, each.enterprise, each.id, "It has ended.", at_ms=each.ends_ms) for each in rows]
+    record(connection, found)
 
 
 class Watch:
     """Events of requests to this replica, until they are written."""
 
     def __init__(self) -> None:
-        self._gathered: dict[tuple[Kind, str, str], Event] = {}
+        self._gathered: dict[tuple[SecurityKind, str, str], Event] = {}
 
-    def see(self, kind: Kind, enterprise: str | None, subject: str, detail: str, count: int = 1) -> None:
+    def see(
+        self, kind: SecurityKind, enterprise: str | None, subject: str, detail: str, count: int = 1
+    ) -> None:
         """Never blocks, and needs no more memory than MAX_GATHERED events."""
         key = (kind, enterprise or "", subject)
         if key not in self._gathered and len(self._gathered) >= MAX_GATHERED:
@@ -178,7 +186,7 @@ class Watch:
 
 
 class Situation:
-    """Points of the measurement `security`: the events so far, by kind and city."""
+    """Points of the measurement `security`: the events since the registry was made, by kind and city."""
 
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] | None = None
@@ -207,7 +215,7 @@ def _totals(connection: Connection) -> dict[tuple[str, str], int]:
 
 
 def events(
-    connection: Connection, kind: Kind | None, city: str | None, enterprise: str | None, limit: int
+    connection: Connection, kind: SecurityKind | None, city: str | None, enterprise: str | None, limit: int
 ) -> dict[str, Any]:
     """{"items", "by_kind", "by_city", "by_enterprise"}: the latest ones, and how often there were any."""
     only = [
@@ -228,7 +236,7 @@ def events(
         by_city[f"{county[:4]}00"] = by_city.get(f"{county[:4]}00", 0) + count
     return {
         "items": items,
-        "by_kind": by(table.c.kind, len(KINDS)),
+        "by_kind": by(table.c.kind, len(SECURITY_KINDS)),
         "by_city": by_city,
         "by_enterprise": by(table.c.enterprise, 1_000),
     }

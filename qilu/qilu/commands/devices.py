@@ -135,19 +135,21 @@ def backfill(
 
 
 def _print_digest(config: RunConfig) -> None:
-    from qilu_devices.digests import digest
+    from qilu_devices.digests import combined_digest, unit_digests
 
     if config.for_s is None or config.start_ms is None:
         raise ConfigError("--digest needs a start and a duration: give --start and --for.")
     until_ms = config.start_ms + round(config.for_s * 1000)
-    sha256 = digest(
-        config.scenario,
-        config.run_seed,
-        config.start_ms,
-        config.unit_count,
-        until_ms,
-        config.shard,
-        config.commands,
+    sha256 = combined_digest(
+        unit_digests(
+            config.scenario,
+            config.run_seed,
+            config.start_ms,
+            config.unit_count,
+            until_ms,
+            config.shard,
+            config.commands,
+        )
     )
     console().print(sha256, markup=False)
 

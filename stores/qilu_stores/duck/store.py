@@ -20,7 +20,7 @@ from qilu_contract.columns import Columns
 from qilu_contract.errors import ConfigError, Retryable
 from qilu_contract.readings import Value
 from qilu_contract.storage import MEASUREMENTS, Measurement, Point
-from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
+from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row, SeriesQuery
 
 from qilu_stores.duck.tables import (
     LAST,
@@ -32,7 +32,7 @@ from qilu_stores.duck.tables import (
     read_chunk,
     write,
 )
-from qilu_stores.questions import aggregated, check_newest, check_series
+from qilu_stores.questions import check_names, check_newest, check_series
 
 log = structlog.get_logger()
 
@@ -194,7 +194,7 @@ class DuckStore:
         await self._run(self._writer, lambda cursor: write(cursor, points, columns))
 
     async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
-        schema = check_series(measurement, tags, ())
+        schema = check_names(measurement, tags, ())
         where, values = _where(tags)
         there = await self._fields(schema)
         columns = ", ".join(f'arg_max("{name}", {LAST})' for name in there)
@@ -202,34 +202,23 @@ class DuckStore:
         [found] = await self._run(self._reader, lambda cursor: cursor.execute(sql, values).fetchall())
         return None if found[0] is None else _row(found, there)
 
-    async def series(
-        self,
-        measurement: str,
-        tags: Mapping[str, str],
-        fields: Sequence[str],
-        start_ms: int,
-        end_ms: int,
-        every_ms: int | None = None,
-        aggregate: Aggregate = "mean",
-    ) -> list[Row]:
-        schema = check_series(measurement, tags, fields, start_ms, end_ms, every_ms)
-        if every_ms is not None:
-            fields = aggregated(schema, fields, aggregate)
+    async def series(self, query: SeriesQuery) -> list[Row]:
+        schema, fields = check_series(query)
         if schema.open:
             there = await self._fields(schema)
             fields = [name for name in fields if name in there]
             if not fields:
                 return []
-        where, values = _where(tags)
+        where, values = _where(query.tags)
         where += " AND ts >= make_timestamp_ms(?) AND ts < make_timestamp_ms(?)"
         any_value = " OR ".join(f'"{name}" IS NOT NULL' for name in fields)
         points = points_of(schema, fields, f"{where} AND ({any_value})")
-        if every_ms is None:
+        if query.every_ms is None:
             columns = ", ".join(f'"{name}"' for name in fields)
             sql = f"SELECT {MS}, {columns} FROM {points} ORDER BY ts"  # noqa: S608
         else:
-            columns = ", ".join(_AGGREGATES[aggregate].format(f'"{name}"') for name in fields)
-            bucket = f"{MS} - {MS} % {every_ms:d}"
+            columns = ", ".join(_AGGREGATES[query.aggregate].format(f'"{name}"') for name in fields)
+            bucket = f"{MS} - {MS} % {query.every_ms:d}"
             sql = (
                 f'SELECT {bucket} AS "the bucket", {columns} FROM {points} '  # noqa: S608
                 'GROUP BY "the bucket" ORDER BY "the bucket"'
@@ -237,7 +226,7 @@ class DuckStore:
         rows = await self._run(
             self._reader,
             lambda cursor: cursor.execute(
-                f"{sql} LIMIT {MAX_ROWS + 1}", [*values, start_ms, end_ms]
+                f"{sql} LIMIT {MAX_ROWS + 1}", [*values, query.start_ms, query.end_ms]
             ).fetchall(),
         )
         if len(rows) > MAX_ROWS:
@@ -246,7 +235,7 @@ class DuckStore:
 
     async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:
         first_ms = min(starts.values(), default=end_ms)
-        schema = check_series(measurement, {"unit": ""}, (), first_ms, end_ms)
+        schema = check_names(measurement, ["unit"], (), first_ms, end_ms)
         fields = await self._fields(schema)
         columns = ", ".join(f'"{name}"' for name in fields)
         among = ", ".join("?" * len(starts))
@@ -291,7 +280,7 @@ class DuckStore:
         return await self._number(f"SELECT count(*) FROM {points}")  # noqa: S608
 
     async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
-        schema = check_series(measurement, {tag: ""}, (), start_ms, end_ms)
+        schema = check_names(measurement, [tag], (), start_ms, end_ms)
         points = all_points_of(
             schema, (), f'"{schema.counted_by}" IS NOT NULL AND {_within(start_ms, end_ms)}'
         )
@@ -309,7 +298,7 @@ class DuckStore:
         )
 
     async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
-        schema = check_series(measurement, {}, (), start_ms, end_ms)
+        schema = check_names(measurement, (), (), start_ms, end_ms)
         spans = [(start_ms, end_ms)]
         while spans:
             start_ms, end_ms = spans.pop()

@@ -17,11 +17,11 @@ from qilu_common.influx_address import InfluxAddress
 from qilu_contract.columns import Columns
 from qilu_contract.errors import Denied, Rejected, Retryable, StoreError, TooLarge
 from qilu_contract.storage import Point, line_protocol
-from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row
+from qilu_contract.store import MAX_ROWS, SCAN_ROWS, Aggregate, Chunk, Row, SeriesQuery
 
 from qilu_stores.influx.answers import NotJson, Result, answers, row_of, scanned, series_of, whole_row
 from qilu_stores.influx.column_lines import column_lines
-from qilu_stores.questions import aggregated, check_newest, check_series
+from qilu_stores.questions import check_names, check_newest, check_series
 
 log = structlog.get_logger()
 
@@ -94,7 +94,7 @@ class InfluxStore:
         await self._request("POST", "/write", {"db": self._database, "precision": "ms"}, body)
 
     async def latest(self, measurement: str, tags: Mapping[str, str]) -> Row | None:
-        schema = check_series(measurement, tags, ())
+        schema = check_names(measurement, tags, ())
         where = _where(tags)
         fields = "*" if schema.open else ", ".join(map(_name, schema.fields))
         times, last = await self._query(
@@ -106,33 +106,21 @@ class InfluxStore:
         values = {name.removeprefix("last_"): value for name, value in last[0].items() if name != "time"}
         return row_of(int(times[0]["time"]), values, schema.fields)
 
-    async def series(
-        self,
-        measurement: str,
-        tags: Mapping[str, str],
-        fields: Sequence[str],
-        start_ms: int,
-        end_ms: int,
-        every_ms: int | None = None,
-        aggregate: Aggregate = "mean",
-    ) -> list[Row]:
-        schema = check_series(measurement, tags, fields, start_ms, end_ms, every_ms)
-        if every_ms is not None:
-            fields = aggregated(schema, fields, aggregate)
-        within = f"time >= {start_ms:d}ms AND time < {end_ms:d}ms"
-        if every_ms is None:
+    async def series(self, query: SeriesQuery) -> list[Row]:
+        schema, fields = check_series(query)
+        within = f"time >= {query.start_ms:d}ms AND time < {query.end_ms:d}ms"
+        source = f"{query.measurement} WHERE {_where(query.tags)} AND {within}"
+        if query.every_ms is None:
             columns = ", ".join(_name(field) for field in fields)
-            query = f"SELECT {columns} FROM {measurement} WHERE {_where(tags)} AND {within} ORDER BY time"  # noqa: S608
-            [rows] = await self._query(f"{query} LIMIT {MAX_ROWS + 1}")
+            sql = f"SELECT {columns} FROM {source} ORDER BY time LIMIT {MAX_ROWS + 1}"  # noqa: S608
+            [rows] = await self._query(sql)
         else:
-            rows = await self._buckets(
-                f"{measurement} WHERE {_where(tags)} AND {within}", within, fields, every_ms, aggregate
-            )
+            rows = await self._buckets(source, within, fields, query.every_ms, query.aggregate)
         if len(rows) > MAX_ROWS:
             raise ValueError(f"more than {MAX_ROWS} rows: ask for a shorter time or a longer interval")
         types = schema.fields
-        if every_ms is not None and aggregate in ("mean", "count"):
-            types = dict.fromkeys(fields, "int" if aggregate == "count" else "float")
+        if query.every_ms is not None and query.aggregate in ("mean", "count"):
+            types = dict.fromkeys(fields, "int" if query.aggregate == "count" else "float")
         return [row_of(int(row["time"]), {name: row.get(name) for name in fields}, types) for row in rows]
 
     async def _buckets(
@@ -154,7 +142,7 @@ class InfluxStore:
         return rows
 
     async def since(self, measurement: str, starts: Mapping[str, int], end_ms: int) -> dict[str, list[Row]]:
-        schema = check_series(measurement, {"unit": ""}, (), min(starts.values(), default=end_ms), end_ms)
+        schema = check_names(measurement, ["unit"], (), min(starts.values(), default=end_ms), end_ms)
         if not starts:
             return {}
         answers = await self._query(
@@ -194,12 +182,12 @@ class InfluxStore:
         ]
 
     async def count(self, measurement: str) -> int:
-        schema = check_series(measurement, {}, ())
+        schema = check_names(measurement, (), ())
         [rows] = await self._query(f"SELECT count({_name(schema.counted_by)}) FROM {measurement}")  # noqa: S608
         return int(rows[0]["count"]) if rows else 0
 
     async def count_by(self, measurement: str, tag: str, start_ms: int, end_ms: int) -> dict[str, int]:
-        schema = check_series(measurement, {tag: ""}, (), start_ms, end_ms)
+        schema = check_names(measurement, [tag], (), start_ms, end_ms)
         [series] = await self._series(
             f"SELECT count({_name(schema.counted_by)}) FROM {measurement} "  # noqa: S608  # names from the schema
             f"WHERE time >= {start_ms:d}ms AND time < {end_ms:d}ms GROUP BY {_name(tag)}"
@@ -207,7 +195,7 @@ class InfluxStore:
         return {found["tags"][tag]: int(found["rows"][0]["count"]) for found in series}
 
     async def count_duplicates(self, measurement: str) -> int:
-        schema = check_series(measurement, {}, ())
+        schema = check_names(measurement, (), ())
         [series] = await self._series(f"SHOW SERIES FROM {measurement}")
         keys = [row["key"] for found in series for row in found["rows"]]
         # Only units that have more than one series can hold a time twice: as a rule none.
@@ -223,7 +211,7 @@ class InfluxStore:
         return twice
 
     async def scan(self, measurement: str, start_ms: int, end_ms: int) -> AsyncIterator[Chunk]:
-        schema = check_series(measurement, {}, (), start_ms, end_ms)
+        schema = check_names(measurement, (), (), start_ms, end_ms)
         if not self._created:
             await self.ping()
         query = f"SELECT * FROM {measurement} WHERE time >= {start_ms:d}ms AND time < {end_ms:d}ms"  # noqa: S608

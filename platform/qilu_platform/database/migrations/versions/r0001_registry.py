@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from qilu_platform.database.migrations.types import ID
 
 revision = "0001"
 down_revision = None
 
-_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 _NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -16,7 +16,7 @@ _SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 def upgrade() -> None:
     op.create_table(
         "enterprises",
-        sa.Column("id", _ID, primary_key=True),
+        sa.Column("id", ID, primary_key=True),
         sa.Column("name", _NAME, nullable=False),
         sa.Column("county", sa.String(6), nullable=False),
         sa.Column("industry", sa.String(3), nullable=False),
@@ -30,9 +30,9 @@ def upgrade() -> None:
     _partial_index("enterprises_by_uscc", "enterprises", ["uscc"], "uscc", unique=True)
     op.create_table(
         "units",
-        sa.Column("id", _ID, primary_key=True),
+        sa.Column("id", ID, primary_key=True),
         sa.Column("class", sa.String(32), nullable=False),
-        sa.Column("enterprise", _ID, nullable=False),
+        sa.Column("enterprise", ID, nullable=False),
         sa.Column("name", sa.Text),
         sa.Column("county", sa.String(6), nullable=False),
         sa.Column("industry", sa.String(3), nullable=False),
@@ -51,15 +51,15 @@ def upgrade() -> None:
     _partial_index("units_retired", "units", ["id"], "retired_ms")
     op.create_table(
         "providers",
-        sa.Column("id", _ID, primary_key=True),
+        sa.Column("id", ID, primary_key=True),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("registered_ms", sa.BigInteger, nullable=False),
     )
     op.create_table(
         "contracts",
-        sa.Column("id", _ID, primary_key=True),
-        sa.Column("enterprise", _ID, sa.ForeignKey("enterprises.id"), nullable=False),
-        sa.Column("provider", _ID, sa.ForeignKey("providers.id"), nullable=False),
+        sa.Column("id", ID, primary_key=True),
+        sa.Column("enterprise", ID, sa.ForeignKey("enterprises.id"), nullable=False),
+        sa.Column("provider", ID, sa.ForeignKey("providers.id"), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("registered_ms", sa.BigInteger, nullable=False),
         sa.Column("ended_ms", sa.BigInteger),
@@ -67,7 +67,7 @@ def upgrade() -> None:
     op.create_index("contracts_by_enterprise", "contracts", ["enterprise", "id"])
     op.create_table(
         "centres",
-        sa.Column("id", _ID, primary_key=True),
+        sa.Column("id", ID, primary_key=True),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("city", sa.String(6), nullable=False),
         sa.Column("park", sa.Text),
@@ -103,10 +103,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "api_keys",
-        sa.Column("id", _ID, primary_key=True),
+        sa.Column("id", ID, primary_key=True),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("role", sa.String(16), nullable=False),
-        sa.Column("enterprise", _ID, sa.ForeignKey("enterprises.id")),
+        sa.Column("enterprise", ID, sa.ForeignKey("enterprises.id")),
         sa.Column("sha256", sa.String(64), nullable=False, unique=True),
         sa.Column("created_ms", sa.BigInteger, nullable=False),
         sa.Column("revoked_ms", sa.BigInteger),
@@ -115,7 +115,7 @@ def upgrade() -> None:
         "audit_log",
         sa.Column("seq", _SERIAL, primary_key=True, autoincrement=True),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
-        sa.Column("key", _ID, nullable=False),
+        sa.Column("key", ID, nullable=False),
         sa.Column("action", sa.String(32), nullable=False),
         sa.Column("subject", sa.String(64), nullable=False),
         sa.Column("detail", sa.Text),
@@ -123,7 +123,7 @@ def upgrade() -> None:
     op.create_index("audit_by_subject", "audit_log", ["subject", "seq"])
     op.create_table(
         "answers",
-        sa.Column("key", _ID, primary_key=True),
+        sa.Column("key", ID, primary_key=True),
         sa.Column("idempotency", sa.String(255), primary_key=True),
         sa.Column("request", sa.String(64), nullable=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
@@ -133,12 +133,12 @@ def upgrade() -> None:
     op.create_index("answers_by_age", "answers", ["at_ms"])
     op.create_table(
         "imports",
-        sa.Column("id", _ID, primary_key=True),
+        sa.Column("id", ID, primary_key=True),
         sa.Column("book", sa.String(16), nullable=False),
         sa.Column("format", sa.String(8)),
         sa.Column("columns", sa.Text),
         sa.Column("state", sa.String(8), nullable=False),
-        sa.Column("key", _ID, nullable=False),
+        sa.Column("key", ID, nullable=False),
         *(
             sa.Column(name, sa.BigInteger, nullable=False)
             for name in ("offset", "lines", "created", "existing", "bad", "begun_ms", "changed_ms")
@@ -146,7 +146,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "import_errors",
-        sa.Column("import", _ID, primary_key=True),
+        sa.Column("import", ID, primary_key=True),
         sa.Column("line", sa.BigInteger, primary_key=True),
         sa.Column("column", sa.String(32)),
         sa.Column("reason", sa.Text, nullable=False),

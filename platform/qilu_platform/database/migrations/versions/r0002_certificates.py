@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from qilu_platform.database.migrations.types import ID
 
 revision = "0002"
 down_revision = "0001"
-
-_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -18,7 +17,7 @@ def upgrade() -> None:
     op.create_table(
         "certificates",
         sa.Column("id", sa.String(40), primary_key=True),
-        sa.Column("enterprise", _ID, sa.ForeignKey("enterprises.id"), nullable=False),
+        sa.Column("enterprise", ID, sa.ForeignKey("enterprises.id"), nullable=False),
         sa.Column("issued_ms", sa.BigInteger, nullable=False),
         sa.Column("ends_ms", sa.BigInteger, nullable=False),
         sa.Column("revoked_ms", sa.BigInteger),

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from qilu_platform.database.migrations.types import ID
 
 revision = "0003"
 down_revision = "0002"
-
-_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
     op.create_table(
         "commands",
-        sa.Column("id", _ID, primary_key=True),
-        sa.Column("unit", _ID, nullable=False),
+        sa.Column("id", ID, primary_key=True),
+        sa.Column("unit", ID, nullable=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),
-        sa.Column("key", _ID, nullable=False),
+        sa.Column("key", ID, nullable=False),
         sa.Column("command", sa.Text, nullable=False),
         sa.Column("state", sa.String(8), nullable=False),
         sa.Column("reason", sa.Text),

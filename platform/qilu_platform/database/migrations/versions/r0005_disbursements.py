@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from qilu_platform.database.migrations.types import ID
 
 revision = "0005"
 down_revision = "0004"
-
-_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
     op.create_table(
         "disbursements",
-        sa.Column("id", _ID, primary_key=True),
+        sa.Column("id", ID, primary_key=True),
         sa.Column("level", sa.String(8), nullable=False),
         *(
             sa.Column(name, sa.BigInteger, nullable=False)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from qilu_platform.database.migrations.types import ID
 
 revision = "0006"
 down_revision = "0005"
-
-_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
     op.create_table(
         "device_problems",
-        sa.Column("enterprise", _ID, primary_key=True),
-        sa.Column("unit", _ID, primary_key=True),
+        sa.Column("enterprise", ID, primary_key=True),
+        sa.Column("unit", ID, primary_key=True),
         sa.Column("reason", sa.String(32), primary_key=True),
         sa.Column("county", sa.String(6), nullable=False),
         sa.Column("count", sa.BigInteger, nullable=False),

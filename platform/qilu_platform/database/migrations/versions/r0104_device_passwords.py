@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from qilu_platform.database.migrations.types import ID
 
 revision = "0104"
 down_revision = "0103"
-
-_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
     op.create_table(
         "device_passwords",
-        sa.Column("unit", _ID, primary_key=True),
+        sa.Column("unit", ID, primary_key=True),
         sa.Column("hash", sa.Text, nullable=False),
         sa.Column("issued_ms", sa.BigInteger, nullable=False),
-        sa.Column("issued_by", _ID, nullable=False),
+        sa.Column("issued_by", ID, nullable=False),
     )

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from qilu_platform.database.migrations.types import ID
 
 revision = "0105"
 down_revision = "0104"
-
-_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
     op.create_table(
         "webhook_deliveries",
-        sa.Column("id", _ID, primary_key=True),
+        sa.Column("id", ID, primary_key=True),
         sa.Column("target", sa.String(64), nullable=False),
         sa.Column("subject", sa.String(255), nullable=False),
         sa.Column("at_ms", sa.BigInteger, nullable=False),

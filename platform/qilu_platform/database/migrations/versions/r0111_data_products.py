@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from qilu_platform.database.migrations.types import ID
 
 revision = "0111"
 down_revision = "0107"
-
-_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
     op.create_table(
         "data_products",
-        sa.Column("id", _ID, primary_key=True),
-        sa.Column("version", _ID, primary_key=True),
-        sa.Column("owner", _ID, sa.ForeignKey("enterprises.id"), nullable=False),
+        sa.Column("id", ID, primary_key=True),
+        sa.Column("version", ID, primary_key=True),
+        sa.Column("owner", ID, sa.ForeignKey("enterprises.id"), nullable=False),
         sa.Column("dataset", sa.String(80), nullable=False),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("description", sa.Text, nullable=False),
