@@ -45,7 +45,8 @@ SOAK = tests/e2e/test_gateway_faults.py tests/integration/test_gateway_fuzz.py t
        tests/integration/test_platform_replicas.py tests/integration/test_full_disks.py \
        tests/e2e/test_restart_matrix.py tests/integration/test_doors_opcua.py \
        tests/integration/test_doors_modbus.py tests/e2e/test_console_accessibility.py tests/e2e/test_console_show.py \
-       tests/integration/test_dashboards_queries.py tests/integration/test_export_memory.py
+       tests/integration/test_dashboards_queries.py tests/integration/test_export_memory.py \
+       tests/e2e/test_cluster_faults.py
 
 soak: setup servers ## ten times the faults, fuzzed messages by the million, ten million lines, an hour of memory; a part: ARGS="-k killed_again"
 	QILU_SOAK=1 $(BIN)/pytest $(SOAK) -s $(ARGS)

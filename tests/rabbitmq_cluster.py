@@ -210,6 +210,10 @@ class Cluster:
         for node in self.nodes:
             node.configure(more)
             node.start()
+        self.wait()
+
+    def wait(self) -> None:
+        """Until each node takes clients and they are one cluster."""
         for node in self.nodes:
             node.wait()
         deadline = time.monotonic() + PATIENCE_S

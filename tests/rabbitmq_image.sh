@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 tag=$(sed -n 's/^ *image: \(rabbitmq:.*\)$/\1/p' docker-compose.cluster.yml | head -n 1)
 docker image inspect "$tag" >/dev/null 2>&1 && exit 0
 root=$(tests/rabbitmq_root.sh)
-tar -C "$root" --exclude='./var/cache/apt/archives/*.deb' --exclude='./var/lib/apt/lists/*' --exclude='./dev/*' -c . |
+tar -C "$root" --exclude='./dev/*' -c . |
   docker import - local/rabbitmq:root >/dev/null
 docker build -q -t "$tag" - >/dev/null <<'IMAGE'
 FROM local/rabbitmq:root

@@ -2,7 +2,8 @@
 three RabbitMQ nodes, gateways that share shards, two platforms on one PostgreSQL, InfluxDB. Edge nodes follow
 STATE; two devices ignore it.
 
-Run by `make test-cluster`, with ten kills; QILU_CLUSTER_KILLS asks for another number.
+Everywhere with few kills, where RabbitMQ can be had; by `make test-cluster` and `make soak` with ten, and the
+other faults as well. QILU_CLUSTER_KILLS asks for another number.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from nursery import Nursery
 from qilu_common.cells import load_cells
 from rabbitmq_cluster import Cluster, cluster, divisible_cluster
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("QILU_CLUSTER") != "1", reason="needs three RabbitMQ nodes: make test-cluster"
-)
-KILLS = int(os.environ.get("QILU_CLUSTER_KILLS", "10"))
+LONG = "1" in (os.environ.get("QILU_CLUSTER"), os.environ.get("QILU_SOAK"))
+long = pytest.mark.skipif(not LONG, reason="some minutes each: make test-cluster")
+KILLS = int(os.environ.get("QILU_CLUSTER_KILLS", "10" if LONG else "4"))
 SEED = 20261127
 PARTED_S = 60.0
 SAVING_S = 1.0
@@ -69,11 +69,11 @@ def test_random_kills_and_other_numbers_of_gateways(rabbitmq: Cluster, made: Cal
     province.simulate()
     province.press_on(2.0)
     dice = random.Random(SEED)
-    names = [*(f"node{number}" for number in (1, 2, 3)), "gateway1", "gateway2", "platform1", "platform2"]
-    killed = []
-    for _ in range(KILLS):
-        name = dice.choice(names)
-        killed.append(name)
+    kinds = ["node1", "node2", "node3"], ["gateway1", "gateway2"], ["platform1", "platform2"]
+    killed = [dice.choice(names) for names in kinds]  # at least one of each
+    killed += (dice.choice([name for names in kinds for name in names]) for _ in range(KILLS - len(kinds)))
+    dice.shuffle(killed)
+    for name in killed:
         if name.startswith("node"):
             node = rabbitmq.nodes[int(name[-1]) - 1]
             node.kill()
@@ -98,6 +98,7 @@ def test_random_kills_and_other_numbers_of_gateways(rabbitmq: Cluster, made: Cal
     province.assert_nothing_is_lost()
 
 
+@long
 def test_a_mosquitto_that_is_killed_forgets_what_it_had_not_saved(
     mosquitto_program: str, tmp_path: Path, made: Callable[..., Province]
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_mosquitto_that_is_killed_forgets_what_it_had_not_saved(
         broker.kill()
 
 
+@long
 def test_a_node_that_is_lost_for_good_is_replaced_by_an_empty_one(
     rabbitmq: Cluster, made: Callable[..., Province]
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_node_that_is_lost_for_good_is_replaced_by_an_empty_one(
     province.assert_nothing_is_lost()
 
 
+@long
 def test_the_smaller_side_of_a_partition_confirms_nothing(
     tmp_path: Path, free_port: Callable[[], int], made: Callable[..., Province]
 ) -> None:

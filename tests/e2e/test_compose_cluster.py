@@ -73,7 +73,8 @@ def stack(free_port: Callable[[], int]) -> Iterator[Stack]:
         subprocess.run(image, env=os.environ | engine, check=False, timeout=900)
         running = Stack(engine, free_port, FILES)
         try:
-            running.up("--build")
+            running.build()
+            running.up()
             running.wait_for((UNITS, UNITS))
             yield running
         finally:

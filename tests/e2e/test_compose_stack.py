@@ -117,7 +117,8 @@ def engine() -> Iterator[dict[str, str]]:
 def stack(engine: dict[str, str], free_port: Callable[[], int]) -> Iterator[Stack]:
     running = Stack(engine, free_port)
     try:
-        running.up("--build")
+        running.build()
+        running.up()
         running.wait_for((UNITS, UNITS))
         yield running
     finally:

@@ -20,13 +20,19 @@ import pytest
 from gateway_world import COUNTY, ENTERPRISE, FakePlatform, birth, data, eventually, motor, online
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from pydantic import SecretStr
 from qilu_common.broker import BrokerAddress
+from qilu_contract.errors import ConfigError
 from qilu_contract.wire import topics
 from qilu_contract.wire.ids import is_id
 from qilu_devices.edge.edge_node import EdgeNode, NodeConfig
 from qilu_devices.edge.flow import Flow
 from qilu_devices.fleet import Enterprise, Unit
+from qilu_gateway import sharing
 from qilu_gateway.settings import Settings
+from qilu_gateway.sharing import Sharing, of_partition
+from qilu_platform.service import PlatformService
+from qilu_platform.settings import Settings as PlatformSettings
 from rabbitmq_cluster import PASSWORD, USER, Cluster, Node, cluster
 
 pytestmark = pytest.mark.skipif(
@@ -34,6 +40,7 @@ pytestmark = pytest.mark.skipif(
 )
 PATIENCE_S = 60.0
 NEVER = 0xFFFFFFFF
+KEY = "the-key-of-this-test"
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +249,54 @@ async def test_edge_nodes_on_every_node_hear_state_and_history_is_stored(
         await asyncio.gather(*running)
         client.close()
     platform.stop()
+
+
+async def test_of_two_gateways_with_one_shard_one_stops_with_a_sentence(
+    rabbitmq: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the lease while the platform is there. Without it by the broker, which gives a session to one
+    connection, on whatever node."""
+    monkeypatch.setattr(sharing, "LEASE_S", 1.0)
+    monkeypatch.setenv("QILU_API_KEY", KEY)
+    first, _, third = rabbitmq.nodes
+
+    def gateway(number: int, node: Node, platform: str) -> Sharing:
+        settings = Settings(
+            broker=f"mqtt://{USER}:{PASSWORD}@{node.host}:{node.mqtt}",
+            store=f"duckdb:///{tmp_path}/readings{number}.duckdb",
+            platform=platform,
+            state=tmp_path / f"gateway{number}",
+            host_id=host,
+            shard="1/2",
+            http_port=0,
+        )
+        return of_partition(settings)
+
+    host = f"host-{secrets.token_hex(4)}"
+    registry = PlatformSettings(
+        db_url=f"sqlite:///{tmp_path}/registry.sqlite", port=0, api_key=SecretStr(KEY)
+    )
+    async with PlatformService(registry) as platform:
+        one = gateway(1, first, platform.url)
+        serving = asyncio.create_task(one.run())
+        await eventually(lambda: one.shards == [1], "the first serves")
+        with pytest.raises(ConfigError, match="Another gateway has the shard 1/2"):
+            await gateway(2, third, platform.url).run()
+        assert not serving.done()
+        one.stop()
+        await serving
+    host = f"host-{secrets.token_hex(4)}"
+    pair = [gateway(number, node, "http://127.0.0.1:1") for number, node in ((3, first), (4, third))]
+    tasks = []
+    for each in pair:
+        tasks.append(asyncio.create_task(each.run()))
+        await eventually(lambda each=each: each.shards == [1], "it serves")
+    await asyncio.wait(tasks, return_when="FIRST_COMPLETED", timeout=PATIENCE_S)
+    [ended] = [task for task in tasks if task.done()]
+    assert "session" in str(ended.exception())
+    for each in pair:
+        each.stop()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_the_gateway_outlives_the_node_that_it_is_connected_to(

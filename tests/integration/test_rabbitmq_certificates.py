@@ -3,11 +3,13 @@ each log-in, client id and topic, and a revocation closes connections. Run by `m
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,10 +43,10 @@ class Certificate(NamedTuple):
 
 
 class World:
-    """A platform, and one RabbitMQ node that asks it."""
+    """A platform, and RabbitMQ nodes that ask it."""
 
-    def __init__(self, folder: Path, node: Node, api: httpx.Client) -> None:
-        self._folder, self._node, self.api = folder, node, api
+    def __init__(self, folder: Path, nodes: Sequence[Node], api: httpx.Client) -> None:
+        self._folder, self._node, self.nodes, self.api = folder, nodes[0], nodes, api
         self._clients: list[Client] = []
 
     def certificate(self, enterprise: str) -> Certificate:
@@ -65,9 +67,17 @@ class World:
             file.write_bytes(content)
         return Certificate(id_, f"SERIALNUMBER={id_},CN={name}", (str(files[0]), str(files[1])))
 
-    def client(self, certificate: Certificate | None, client_id: str, **more: Any) -> Client:
-        ca = str(self._folder / "ca" / "ca.crt")
-        self._clients.append(Client(self._node.host, self._node.mqtt, ca, certificate, client_id, **more))
+    def client(
+        self,
+        certificate: Certificate | None,
+        client_id: str,
+        *,
+        login: tuple[str, str] | None = None,
+        node: Node | None = None,
+    ) -> Client:
+        """`node`: the first unless given."""
+        ca, node = str(self._folder / "ca" / "ca.crt"), node or self._node
+        self._clients.append(Client(node.host, node.mqtt, ca, certificate, client_id, login))
         return self._clients[-1]
 
     def close(self) -> None:
@@ -154,19 +164,23 @@ class Client:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("certificates")
+    with started(tmp_path_factory.mktemp("certificates"), free_port, size=1) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def started(folder: Path, free_port: Callable[[], int], size: int) -> Iterator[World]:
     rabbitmq = Cluster(
         rabbitmq_root(),
         folder / "rabbitmq",
         free_port,
-        size=1,
+        size=size,
         login=("platform", PASSWORD),
     )
-    [node], platform_port = rabbitmq.nodes, free_port()
-    Authority.open(folder / "ca").ensure_server(rabbitmq.folder, [node.host])
+    nodes, platform_port = rabbitmq.nodes, free_port()
+    Authority.open(folder / "ca").ensure_server(rabbitmq.folder, [nodes[0].host])
     (rabbitmq.folder / "definitions.json").write_text(definitions(PASSWORD))
     shared = (rabbitmq.folder / "log-in.conf").read_text().replace("/run/qilu/rabbitmq/", "/srv/")
-    shared = shared.replace(" 8883", f" {node.host}:{node.mqtt}")
     paths = "".join(
         f"auth_http.{name}_path = http://127.0.0.1:{platform_port}/v1/rabbitmq/{name}\n"
         for name in ("user", "vhost", "resource", "topic")
@@ -175,20 +189,23 @@ def world(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
     environment = {
         "QILU_API_KEY": KEY,
         "QILU_PLATFORM_CA": str(folder / "ca"),
-        "QILU_PLATFORM_RABBITMQ": f'["http://127.0.0.1:1", "http://{node.host}:{node.management}"]',
+        "QILU_PLATFORM_RABBITMQ": json.dumps(
+            ["http://127.0.0.1:1", *(f"http://{node.host}:{node.management}" for node in nodes)]
+        ),
         "QILU_RABBITMQ_PASSWORD": PASSWORD,
     }
     try:
-        node.configure(shared + paths, plain=False)
-        node.start()
+        for node in nodes:
+            node.configure(shared.replace(" 8883", f" {node.host}:{node.mqtt}") + paths, plain=False)
+            node.start()
         with served_platform(options, folder, platform_port, environment) as (url, _):
             headers = {"Authorization": f"Bearer {KEY}"}
             with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as api:
                 for id_ in (OWNER, OTHER):
                     body = {"id": id_, "name": "Works", "county": COUNTY, "industry": "C31"}
                     api.post("/v1/enterprises", json=body).raise_for_status()
-                node.wait()
-                made = World(folder, node, api)
+                rabbitmq.wait()
+                made = World(folder, nodes, api)
                 yield made
                 made.close()
     finally:
@@ -269,6 +286,28 @@ def test_a_revoked_certificate_is_out_within_two_seconds_and_no_other(world: Wor
     renewed = world.certificate(OWNER)
     assert world.client(renewed, OWNER).connected
     assert two.publishes(f"spBv1.0/{COUNTY}/DDATA/{OTHER}/m1")
+
+
+def test_a_revoked_certificate_is_out_within_two_seconds_on_every_node_of_three(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """The last time with the first node killed, which the platform has asked until then."""
+    with started(tmp_path, free_port, size=3) as world:
+        first, second, third = world.nodes
+        other = world.certificate(OTHER)
+        stays = world.client(other, OTHER, node=second)
+        assert stays.connected
+        for kills, node in ((False, first), (False, second), (False, third), (True, third)):
+            if kills:
+                first.kill()
+            own = world.certificate(OWNER)
+            client = world.client(own, OWNER, node=node)
+            assert client.connected
+            assert client.publishes(f"spBv1.0/{COUNTY}/DDATA/{OWNER}/m1")
+            world.api.post(f"/v1/certificates/{own.id}/revoke").raise_for_status()
+            assert client.out_after_s() < OUT_S
+            assert not world.client(own, OWNER, node=node).connected
+        assert stays.publishes(f"spBv1.0/{COUNTY}/DDATA/{OTHER}/m1")
 
 
 def test_a_suspended_enterprise_is_out_until_it_is_resumed(world: World) -> None:
