@@ -10,11 +10,12 @@ missing() { echo "$1" >&2; exit 3; }
 # What RabbitMQ's scripts call, beside its own dependencies; the first one has the links such as /bin.
 packages=(base-files base-passwd dash bash coreutils sed grep mawk util-linux hostname libc-bin rabbitmq-server)
 
+{ [ "$(id -u)" = 0 ] && unshare --mount true; } 2>/dev/null ||
+  missing "RabbitMQ 4 can only be started beside the system by root, with a right to mount"
 mkdir -p "$cache"
 exec 9>"$cache/rabbitmq-root.lock"
 flock 9
 if [ ! -e "$root/.ready" ]; then
-  [ "$(id -u)" = 0 ] || missing "RabbitMQ 4 can only be started beside the system by root"
   command -v apt-get >/dev/null || missing "RabbitMQ 4 comes from Debian 13, and there is no apt-get"
   # The mirror that this machine already uses.
   codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")

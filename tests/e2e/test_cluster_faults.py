@@ -2,8 +2,8 @@
 three RabbitMQ nodes, gateways that share shards, two platforms on one PostgreSQL, InfluxDB. Edge nodes follow
 STATE; two devices ignore it.
 
-Everywhere with few kills, where RabbitMQ can be had; by `make test-cluster` and `make soak` with ten, and the
-other faults as well. QILU_CLUSTER_KILLS asks for another number.
+`make test` runs the first test with four kills, where RabbitMQ can be had; `make test-cluster` and
+`make soak` run all of them, with ten kills. QILU_CLUSTER_KILLS asks for another number.
 """
 
 from __future__ import annotations
