@@ -12,9 +12,10 @@ from typing import Any
 
 from qilu_contract import sparkplug_b_pb2 as pb
 from qilu_contract.catalogue.classes import CATALOGUE
-from qilu_contract.catalogue.equipment import EquipmentClass, Signal, SignalType
+from qilu_contract.catalogue.equipment import DataSetForm, EquipmentClass, Signal, SignalType, TemplateForm
 from qilu_contract.wire import sparkplug
-from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_contract.wire.sparkplug import DataType, Metric, Packed, Payload
+from qilu_contract.wire.sparkplug_structures import pack_data_set, pack_template
 
 T0 = 1_795_749_000_000
 HOSTILE = (
@@ -214,6 +215,7 @@ class Device:
             for signal in self.class_.signals
         ]
         last = max(self.aliases.values())
+        metrics = self.folded(metrics, birth=True)
         metrics.append(Metric("Properties/Maker", last + 1, ts_ms, DataType.STRING, "Jinan"))
         metrics.append(Metric("no signal of it", last + 2, ts_ms, DataType.FLOAT, None))
         # Another alias of the first signal.
@@ -232,6 +234,10 @@ class Device:
             for signal in picked(chance, self.class_.signals):
                 at_ms = ts_ms + 1000 * n if own_times else None
                 metrics.append(self._metric(chance, signal, at_ms, historical))
+        if ts_ms % 50_000:
+            metrics = self.folded(metrics, birth=False)
+        elif ts_ms % 900_000 == 0:  # undeclared, and signals as plain metrics
+            metrics.append(Metric("Drive", None, ts_ms, DataType.TEMPLATE, pack_template(metrics[:2], "x")))
         dice = chance.random()
         if dice < 0.003:
             chance.shuffle(metrics)
@@ -248,6 +254,35 @@ class Device:
         payload_ms = ts_ms if chance.random() < 0.99 else chance.choice([None, 0, ts_ms // 1000, 2**62])
         body = sparkplug.encode(Payload(payload_ms, seq, metrics), datatypes=typed)
         return _other_protobuf(chance, body) if chance.random() < 0.02 else body
+
+    def folded(self, metrics: Sequence[Metric], *, birth: bool) -> list[Metric]:
+        """Signals that the class's forms hold are put there, in a Template or DataSet for each time."""
+        if not self.class_.forms:
+            return list(metrics)
+        names = {alias: name for name, alias in self.aliases.items()}
+        folded = [metric for metric in metrics if metric.alias not in names]
+        left = [metric for metric in metrics if metric.alias in names]
+        for number, form in enumerate(self.class_.forms):
+            parts = {part.signal: part.name for part in form.parts}
+            held = [metric for metric in left if names[metric.alias or 0] in parts]
+            left = [metric for metric in left if names[metric.alias or 0] not in parts]
+            for ts_ms in dict.fromkeys(metric.ts_ms for metric in held):
+                some = [metric for metric in held if metric.ts_ms == ts_ms]
+                value = self._packed(form, [(parts[names[m.alias or 0]], m) for m in some], birth=birth)
+                name = form.metric if birth or number else None
+                alias = max(self.aliases.values()) + 10 + number
+                folded.append(Metric(name, alias, ts_ms, value.datatype, value))
+        return folded + left
+
+    def _packed(
+        self, form: TemplateForm | DataSetForm, held: Sequence[tuple[str, Metric]], *, birth: bool
+    ) -> Packed:
+        if isinstance(form, TemplateForm):
+            members = [metric._replace(name=name, alias=None) for name, metric in held]
+            return pack_template(members, form.definition, datatypes=birth)
+        types = [metric.datatype for _, metric in held]
+        row = [held[0][1].ts_ms, *(metric.value for _, metric in held)]
+        return pack_data_set([form.time, *(name for name, _ in held)], [DataType.DATETIME, *types], [row])
 
     def _metric(self, chance: random.Random, signal: Signal, ts_ms: int | None, historical: bool) -> Metric:
         name, kind = signal.name, self.types[signal.name]

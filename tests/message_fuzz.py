@@ -15,7 +15,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.equipment import EquipmentClass
 from qilu_contract.readings import MIN_TIME_MS
 from qilu_contract.wire import marks, sparkplug, topics
-from qilu_contract.wire.sparkplug import DataType, Metric, Payload
+from qilu_contract.wire.sparkplug import DataType, Metric, Packed, Payload
 from scripted_broker import Delivery
 
 T0 = 1_700_000_000_000
@@ -37,6 +37,10 @@ signals:
   - {name: level, unit: mm, range: [0, 400], resolution: 0.001, interval: 10s, value: {constant: 80}}
   - {name: load, unit: kN, range: [-50, 900], resolution: 1, interval: 10s, value: {constant: 80}}
   - {name: open, unit: "1", type: bool, range: [0, 1], interval: 60s, value: {constant: 0}}
+templates:
+  - {metric: Drive, definition: fuzz_drive, members: {Level: level, Motion/Strokes: strokes}}
+data_sets:
+  - {metric: Log, time: t, columns: {Load: load, Open: open}}
 ---
 name: fuzz_state
 title: Switch
@@ -264,7 +268,7 @@ class Province:
                 else metric
                 for metric in payload.metrics
             ]
-            good = [m for m in metrics if m.value is None or type(m.value) in (int, float)]
+            good = [m for m in metrics if m.value is None or type(m.value) in (int, float, Packed)]
             good = [m if type(m.value) is not int else m._replace(value=1.5) for m in good]
             body = sparkplug.encode(Payload(payload.ts_ms, payload.seq, good))
         if chance.random() < 0.02:
@@ -287,6 +291,7 @@ class Province:
             at_ms = ts_ms - 10_000 * (chance.random() < 0.2)
             given = {"engUnit": signal.unit if chance.random() < 0.998 else "furlong"}
             metrics.append(Metric(signal.name, device.aliases[signal.name], at_ms, datatype, value, given))
+        metrics = device.folded(metrics, birth=True)
         metrics.sort(key=lambda metric: metric.ts_ms or 0)
         said_ms = chance.choice([*[ts_ms] * 7, ts_ms + 5, None, LATEST_MS + 10**7])
         return sparkplug.encode(Payload(said_ms, 0, metrics))

@@ -23,7 +23,7 @@ from gateway_world import FakePlatform, eventually, eventually_async
 from message_fuzz import LATEST_MS, NOW_MS, STRANGE_CLASS, Province, Unit
 from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.catalogue.generic import GENERIC
-from qilu_contract.errors import Rejected, Retryable
+from qilu_contract.errors import Reason, Rejected, Remark, Retryable
 from qilu_contract.wire import topics
 from qilu_contract.wire.clock import RunClock
 from qilu_gateway import statefile
@@ -264,8 +264,10 @@ def letters(state: Path) -> Iterator[str]:
         rows = connection.execute(
             "SELECT reason, detail, topic, unit, payload, payload_bytes, readings FROM dead_letters"
         )
-        for row in rows:
-            yield f"letter {row!r}"
+        for reason, detail, topic, unit, *rest in rows:
+            # Data of a unit that does not exist waits for a birth until the platform has answered.
+            cause = "" if reason == Reason.NO_BIRTH and (unit or "").startswith("nobody") else detail
+            yield f"letter {(reason, cause, topic, unit, *rest)!r}"
 
 
 def told(world: World, lines: Sequence[str]) -> Iterator[str]:
@@ -274,10 +276,13 @@ def told(world: World, lines: Sequence[str]) -> Iterator[str]:
         yield f"counter {name} {count}"
     problems: dict[tuple[str, ...], tuple[int, str]] = {}
     for each in world.platform.problems or ():
+        if each["reason"] == Remark.SEQUENCE_GAP:  # a gap is reported if it lasts: this depends on wall time
+            continue
         key = (each["county"], each["enterprise"], each["unit"], each["reason"])
         problems[key] = problems.get(key, (0, ""))[0] + each["count"], each["excerpt"]
     for key, (count, excerpt) in problems.items():
-        if "refused_by_store" in key:  # of one batch's refusals any may be the latest
+        # Of one batch's refusals any may be the latest; for units that do not exist see `letters`.
+        if "refused_by_store" in key or ("no_birth" in key and key[2].startswith("nobody")):
             excerpt = ""
         yield f"problem {key} {count} {excerpt!r}"
     units = "\n".join(lines)

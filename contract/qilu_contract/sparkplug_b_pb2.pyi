@@ -87,3 +87,47 @@ class Payload(_message.Message):
     uuid: str
     body: bytes
     def __init__(self, timestamp: _Optional[int] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., seq: _Optional[int] = ..., uuid: _Optional[str] = ..., body: _Optional[bytes] = ...) -> None: ...
+
+class DataSet(_message.Message):
+    __slots__ = ("num_of_columns", "columns", "types", "rows")
+    class Value(_message.Message):
+        __slots__ = ("int_value", "long_value", "float_value", "double_value", "boolean_value", "string_value")
+        INT_VALUE_FIELD_NUMBER: _ClassVar[int]
+        LONG_VALUE_FIELD_NUMBER: _ClassVar[int]
+        FLOAT_VALUE_FIELD_NUMBER: _ClassVar[int]
+        DOUBLE_VALUE_FIELD_NUMBER: _ClassVar[int]
+        BOOLEAN_VALUE_FIELD_NUMBER: _ClassVar[int]
+        STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
+        int_value: int
+        long_value: int
+        float_value: float
+        double_value: float
+        boolean_value: bool
+        string_value: str
+        def __init__(self, int_value: _Optional[int] = ..., long_value: _Optional[int] = ..., float_value: _Optional[float] = ..., double_value: _Optional[float] = ..., boolean_value: _Optional[bool] = ..., string_value: _Optional[str] = ...) -> None: ...
+    class Row(_message.Message):
+        __slots__ = ("elements",)
+        ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+        elements: _containers.RepeatedCompositeFieldContainer[DataSet.Value]
+        def __init__(self, elements: _Optional[_Iterable[_Union[DataSet.Value, _Mapping]]] = ...) -> None: ...
+    NUM_OF_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    TYPES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    num_of_columns: int
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    types: _containers.RepeatedScalarFieldContainer[int]
+    rows: _containers.RepeatedCompositeFieldContainer[DataSet.Row]
+    def __init__(self, num_of_columns: _Optional[int] = ..., columns: _Optional[_Iterable[str]] = ..., types: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[_Union[DataSet.Row, _Mapping]]] = ...) -> None: ...
+
+class Template(_message.Message):
+    __slots__ = ("version", "metrics", "template_ref", "is_definition")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_REF_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFINITION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    metrics: _containers.RepeatedCompositeFieldContainer[Metric]
+    template_ref: str
+    is_definition: bool
+    def __init__(self, version: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., template_ref: _Optional[str] = ..., is_definition: _Optional[bool] = ...) -> None: ...

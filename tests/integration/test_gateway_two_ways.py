@@ -52,4 +52,6 @@ def test_by_column_and_one_by_one_all_comes_to_the_same(seed: int, tmp_path: Pat
     assert kinds["problem"] > 100
     assert kinds["signal"] > 20
     assert sum("point generic" in line for line in plain) > 100
+    assert sum("point fuzz_press" in line and "'load'" in line for line in plain) > 20  # in a DataSet
+    assert sum("point fuzz_press" in line and "'level'" in line for line in plain) > 20  # in a Template
     assert kinds["first"] > 80  # of 120 units

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from qilu_contract.catalogue.classes import CATALOGUE, OWN
+from qilu_contract.catalogue.equipment import DataSetForm, Part, TemplateForm
 from qilu_contract.catalogue.own_classes import MAX_NAME, RESERVED, Follows, load_own_classes, parse_own_class
 from qilu_contract.errors import ConfigError
 from qilu_contract.storage import HOURLY, MEASUREMENTS
@@ -54,6 +56,10 @@ def test_the_example_is_read() -> None:
     assert own.motions[1].follows == (Follows("feed", 5.6, 2400.0),)
     assert kiln.signal("energy_kWh").is_wide
     assert {signal.mark for signal in kiln.signals} == {"A"}
+    parts = (Part("Power", "drive_power"), Part("Meter/Energy", "energy_kWh"))
+    assert kiln.templates == (TemplateForm("Drive", "kiln_drive", parts),)
+    columns = (Part("Temperature", "shell_temp"), Part("Bricks lost", "bricks_lost"))
+    assert kiln.forms == (*kiln.templates, DataSetForm("Shell scanner", "scanned", columns))
 
 
 def test_the_pages_example_is_read() -> None:
@@ -159,3 +165,46 @@ def test_every_service_refuses_a_bad_file_in_one_sentence(command: tuple[str, ..
 
 def test_without_the_variable_there_are_the_built_in_classes_alone() -> None:
     assert OWN == {}
+
+
+FORMS = """\
+templates:
+  - {metric: Drive, definition: drive, members: {Load: load, Motion/Turns: turns}}
+data_sets:
+  - {metric: Log, time: t, columns: {Temp: temp}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("Load: load", "Load: speed", "'speed' is no signal: use one of load, temp, turns"),
+        ("Temp: temp", "Temp: load", "the signal 'load' has a place already"),
+        ("Motion/Turns", "Load", "'Drive/Load' is given twice"),
+        ("metric: Log", "metric: Drive", "the name 'Drive' is taken"),
+        ("metric: Log", "metric: load", "the name 'load' is taken"),
+        ("metric: Log", "metric: Properties/Log", "'Properties/Log' describes a device"),
+        ("metric: Log", "metric: Log//x", "'metric' must be a name of 1 to 64 characters"),
+        ("time: t", "time: Temp", "the column 'Temp' holds the time: it is no signal"),
+        ("time: t, ", "", "a DataSet lacks time"),
+        ("{Temp: temp}", "[temp]", "'columns' must be lines of 'name: signal'"),
+        (
+            "  - {metric: Log, time: t, columns: {Temp: temp}}",
+            "  []",
+            "'data_sets' must have 1 to 16 entries",
+        ),
+        ("definition: drive, ", "", "a Template lacks definition"),
+    ],
+)
+def test_a_wrong_form_is_reported_with_its_line(old: str, new: str, says: str) -> None:
+    assert old in FORMS
+    with pytest.raises(ConfigError, match=re.escape(says)) as wrong:
+        parse_own_class(GOOD + FORMS.replace(old, new), "mill.yaml")
+    assert str(wrong.value).startswith("mill.yaml, line 2")
+
+
+def test_two_classes_have_no_definition_in_common(tmp_path: Path) -> None:
+    for name in ("mill", "press"):
+        (tmp_path / f"{name}.yaml").write_text(GOOD.replace("name: mill", f"name: {name}") + FORMS)
+    with pytest.raises(ConfigError, match="the class 'mill' has a definition 'drive' as well"):
+        load_own_classes(str(tmp_path), CATALOGUE)

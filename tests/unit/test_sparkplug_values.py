@@ -24,6 +24,7 @@ from qilu_gateway.read.births import Births
 from qilu_gateway.read.checking import SIGNALS, check, check_units
 from qilu_gateway.read.decoded import Decoded
 from qilu_gateway.read.decoding import Decoder
+from qilu_gateway.read.structures import flatten_all
 
 NODE = ("370202", "370202-e00001")
 UNIT = "370202-motor-0000001"
@@ -41,6 +42,11 @@ def send(decoder: Decoder, type_: topics.MessageType, message: pb.Payload | byte
     body = message if isinstance(message, bytes) else message.SerializeToString()
     device = UNIT if type_.startswith("D") else None
     return decoder.decode(topics.sparkplug(type_, *NODE, device), body, dup=False)
+
+
+def flattened(decoded: Decoded) -> list[Reading]:
+    found = flatten_all("motor", decoded.readings, lambda *_: None)
+    return [each for each in found if isinstance(each, Reading)]
 
 
 def payload(*metrics: dict[str, Any]) -> pb.Payload:
@@ -106,6 +112,7 @@ def test_an_integer_has_one_meaning_or_none(datatype: DataType, sent: int) -> No
         ({"datatype": DataType.BYTES, "bytes_value": b"11"}, "b'11'"),
         ({"datatype": 24, "bytes_value": struct.pack("<2i", 1, 2)}, "b'"),
         ({"datatype": DataType.DATASET, "dataset_value": b"\x08\x01"}, "DataSet"),
+        ({"datatype": DataType.DATASET, "dataset_value": b""}, "DataSet that its class does not declare"),
         ({"datatype": DataType.TEMPLATE, "template_value": b"\x0a\x011"}, "Template"),
         ({"extension_value": b""}, "extension"),
         ({"datatype": DataType.FLOAT}, "without a value"),
@@ -115,7 +122,7 @@ def test_an_integer_has_one_meaning_or_none(datatype: DataType, sent: int) -> No
 def test_what_is_not_a_number_is_refused_with_a_reason(
     decoder: Decoder, type_: topics.MessageType, metric: dict[str, Any], word: str
 ) -> None:
-    [reading] = send(decoder, type_, payload({"name": "power_in", **metric})).readings
+    [reading] = flattened(send(decoder, type_, payload({"name": "power_in", **metric})))
     with pytest.raises(BadReading) as refused:
         check(reading, SIGNALS["motor"], NOW)
     assert refused.value.reason is Reason.WRONG_TYPE
@@ -126,11 +133,11 @@ def test_what_is_not_a_number_is_refused_with_a_reason(
 def test_a_template_beside_signals_is_left_out_and_told(decoder: Decoder) -> None:
     template = {"name": "Motor/1", "datatype": DataType.TEMPLATE, "template_value": b""}
     good = {"name": "power_in", "datatype": DataType.DOUBLE, "double_value": 11.5}
-    [reading] = send(decoder, "DDATA", payload(template, good)).readings
+    [reading] = flattened(send(decoder, "DDATA", payload(template, good)))
     told: list[tuple[Remark, str]] = []
     assert check(reading, SIGNALS["motor"], NOW, lambda *said: told.append(said)) == {"power_in": 11.5}
-    assert told == [(Remark.WRONG_TYPE, "'Motor/1' is a Template, which is not taken apart")]
-    [reading] = send(decoder, "DDATA", payload(template)).readings
+    assert told == [(Remark.WRONG_TYPE, "'Motor/1' is a Template that its class does not declare")]
+    [reading] = flattened(send(decoder, "DDATA", payload(template)))
     with pytest.raises(BadReading) as refused:
         check(reading, SIGNALS["motor"], NOW)
     assert refused.value.reason is Reason.WRONG_TYPE

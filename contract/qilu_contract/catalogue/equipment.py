@@ -21,6 +21,12 @@ MARKS = {
 NO_SIGNALS = ("city", "county", "enterprise", "industry", "unit", "time", "ts", "born_ms", "rowid")
 """Tags, times and the mark of a birth: no signal may have their names."""
 
+INFORMATION = (
+    *("bdSeq", "Node Control/", "Device Control/", "Node Info/", "Device Info/", "Properties/"),
+    "Command/",
+)
+"""Beginnings of the names of metrics that describe a node or device instead of measuring something."""
+
 _EXACT_IN_FLOAT32 = 2**23
 
 
@@ -122,6 +128,33 @@ class SetPoint:
     source: str
 
 
+class Part(NamedTuple):
+    """A member of a Template or a column of a DataSet, and the signal whose values it holds."""
+
+    name: str
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateForm:
+    """A Sparkplug Template whose members are signals: the name of the metric, and that of its definition in
+    the edge node's birth. The name of a member of a Template within it is its path: `Meter/Energy`."""
+
+    metric: str
+    definition: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSetForm:
+    """A Sparkplug DataSet whose columns are signals. Each row is a reading; the column `time` has its time in
+    milliseconds since 1970."""
+
+    metric: str
+    time: str
+    parts: tuple[Part, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class EquipmentClass:
     name: str
@@ -132,6 +165,13 @@ class EquipmentClass:
     set_points: tuple[SetPoint, ...] = ()
     stoppable: bool = False
     """Whether commands start and stop its units: what people bring down over days takes neither."""
+    templates: tuple[TemplateForm, ...] = ()
+    data_sets: tuple[DataSetForm, ...] = ()
+    """Forms in which Sparkplug may carry signals besides separate metrics; a signal is in one at most."""
+
+    @property
+    def forms(self) -> tuple[TemplateForm | DataSetForm, ...]:
+        return (*self.templates, *self.data_sets)
 
     @property
     def base_interval_s(self) -> int:

@@ -18,7 +18,8 @@ import msgspec
 import yaml
 
 from qilu_contract.catalogue.equipment import NO_SIGNALS, EquipmentClass, Signal, SignalType
-from qilu_contract.catalogue.yaml_parser import YamlParser, read_text
+from qilu_contract.catalogue.forms_parser import FormsParser
+from qilu_contract.catalogue.yaml_parser import read_text
 from qilu_contract.errors import ConfigError
 
 VARIABLE = "QILU_CLASSES"
@@ -124,6 +125,15 @@ def load_own_classes(sources: str, built_in: Iterable[str]) -> list[OwnClass]:
         for file, text in _texts(path):
             taken = [*built_in, *(own.equipment.name for own in found)]
             found.append(parse_own_class(text, file, taken))
+    definitions: dict[str, str] = {}
+    for own in found:
+        for form in own.equipment.templates:
+            other = definitions.setdefault(form.definition, own.equipment.name)
+            if other != own.equipment.name:  # an edge node may have units of both
+                raise ConfigError(
+                    f"{own.file}: the class '{other}' has a definition '{form.definition}' as well: "
+                    "choose another name."
+                )
     # A fleet draws among the classes in their order: it must not depend on the order of the files.
     return sorted(found, key=lambda own: own.equipment.name)
 
@@ -150,10 +160,10 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
         yield str(path), read_text(path, "the class", mend)
 
 
-class _Parser(YamlParser):
+class _Parser(FormsParser):
     def parse(self, text: str, taken: tuple[str, ...]) -> OwnClass:
         root = self._root(text, "the file is empty: give name, title and signals.")
-        keys = ("name", "title", "title_zh", "signals")
+        keys = ("name", "title", "title_zh", "signals", "templates", "data_sets")
         found = self._mapping(root, "a class", keys, needed=("name", "title", "signals"))
         name = self._class_name(found["name"], taken)
         title = self._text(found["title"], "title")
@@ -173,8 +183,19 @@ class _Parser(YamlParser):
                     f"which is {shortest} s.",
                 )
         signals = tuple(motion.signal for motion in motions)
-        stoppable = any(motion.at_work for motion in motions)
-        equipment = EquipmentClass(name, title, title_zh, signals, (), stoppable=stoppable)
+        names, taken_names = [signal.name for signal in signals], set[str]()
+        templates = self._templates(found["templates"], names, taken_names) if "templates" in found else []
+        data_sets = self._data_sets(found["data_sets"], names, taken_names) if "data_sets" in found else []
+        equipment = EquipmentClass(
+            name,
+            title,
+            title_zh,
+            signals,
+            (),
+            stoppable=any(motion.at_work for motion in motions),
+            templates=tuple(templates),
+            data_sets=tuple(data_sets),
+        )
         return OwnClass(equipment, tuple(motions), self._source, text)
 
     def _class_name(self, node: yaml.Node, taken: tuple[str, ...]) -> str:

@@ -21,8 +21,8 @@ from qilu_contract.errors import BadReading, Reason
 
 
 class DataType(IntEnum):
-    """Datatypes of specification 3.0.0. The values of data sets, files, templates and arrays (22 to 34) are
-    not read here.
+    """Datatypes of specification 3.0.0. The values of files and arrays (22 to 34) are not read; those of
+    DataSets and Templates come back as `Packed`.
     """
 
     UNKNOWN = 0
@@ -53,7 +53,15 @@ class Unreadable(NamedTuple):
     detail: str
 
 
-MetricValue = float | int | bool | str | bytes | Unreadable | None
+class Packed(NamedTuple):
+    """The value of a DataSet or Template, which `sparkplug_structures.unpack` parses."""
+
+    datatype: int
+    """DATASET or TEMPLATE."""
+    body: bytes
+
+
+MetricValue = float | int | bool | str | bytes | Packed | Unreadable | None
 PropertyValue = float | int | bool | str
 
 QUALITY, GOOD = "Quality", 192
@@ -85,11 +93,13 @@ _FIELD: dict[int, str] = {
     DataType.TEXT: "string_value",
     DataType.UUID: "string_value",
     DataType.BYTES: "bytes_value",
+    DataType.DATASET: "dataset_value",
+    DataType.TEMPLATE: "template_value",
 }
 _FIELD_BITS: dict[int, int] = {DataType.INT8: 32, DataType.INT16: 32, DataType.INT32: 32, DataType.INT64: 64}
 _SIGNED: dict[int, int] = {DataType.INT8: 8, DataType.INT16: 16, DataType.INT32: 32, DataType.INT64: 64}
 _UNSIGNED: dict[int, int] = {DataType.UINT8: 8, DataType.UINT16: 16, DataType.UINT32: 32, DataType.UINT64: 64}
-_OPAQUE = {"dataset_value": "a DataSet", "template_value": "a Template", "extension_value": "an extension"}
+_PACKED = {"dataset_value": DataType.DATASET, "template_value": DataType.TEMPLATE}
 _NO_PROPERTIES: Mapping[str, PropertyValue] = MappingProxyType({})
 
 
@@ -152,29 +162,33 @@ def encode(payload: Payload, *, datatypes: bool = True) -> bytes:
     if payload.seq is not None:
         message.seq = payload.seq
     for metric in payload.metrics:
-        name, alias, ts_ms, datatype, value, properties, is_historical, is_transient = metric
-        out = message.metrics.add()
-        if name is not None:
-            out.name = name
-        if alias is not None:
-            out.alias = alias
-        if ts_ms is not None:
-            out.timestamp = ts_ms
-        if is_historical:
-            out.is_historical = True
-        if is_transient:
-            out.is_transient = True
-        for key, content in properties.items():
-            out.properties.keys.append(key)
-            kind = _natural_type(content)
-            out.properties.values.add(**{"type": kind, _FIELD[kind]: content})
-        if datatypes and datatype:
-            out.datatype = datatype
-        if type(value) is float and datatype in _AS_FLOAT:  # as nearly all are
-            out.float_value = value
-        else:
-            _set_value(out, metric)
+        write_metric(metric, message.metrics.add(), datatypes=datatypes)
     return message.SerializeToString()
+
+
+def write_metric(metric: Metric, out: pb.Metric, *, datatypes: bool) -> None:
+    """Write the metric into an empty message. `datatypes`, ValueError: see `encode`."""
+    name, alias, ts_ms, datatype, value, properties, is_historical, is_transient = metric
+    if name is not None:
+        out.name = name
+    if alias is not None:
+        out.alias = alias
+    if ts_ms is not None:
+        out.timestamp = ts_ms
+    if is_historical:
+        out.is_historical = True
+    if is_transient:
+        out.is_transient = True
+    for key, content in properties.items():
+        out.properties.keys.append(key)
+        kind = _natural_type(content)
+        out.properties.values.add(**{"type": kind, _FIELD[kind]: content})
+    if datatypes and datatype:
+        out.datatype = datatype
+    if type(value) is float and datatype in _AS_FLOAT:  # as nearly all are
+        out.float_value = value
+    else:
+        _set_value(out, metric)
 
 
 def rebirth_request(ts_ms: int) -> bytes:
@@ -196,7 +210,7 @@ def _set_value(out: pb.Metric, metric: Metric) -> None:
     if bits is not None and isinstance(value, int) and value < 0:
         value += 1 << bits
     try:
-        setattr(out, _FIELD[datatype], value)
+        setattr(out, _FIELD[datatype], value.body if isinstance(value, Packed) else value)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"metric {metric.name or metric.alias}: {value!r} does not fit type {datatype}"
@@ -212,6 +226,8 @@ def _natural_type(value: MetricValue) -> DataType:
             return DataType.INT64
         case float():
             return DataType.FLOAT
+        case Packed():
+            return DataType(value.datatype)
         case _:
             return DataType.STRING
 
@@ -230,7 +246,7 @@ def decode(body: bytes, max_expanded: int = MAX_EXPANDED) -> Payload:
     return Payload(
         next((each.timestamp for each in (message, outer) if each.HasField("timestamp")), None),
         next((each.seq for each in (message, outer) if each.HasField("seq")), None),
-        [_decode_metric(metric) for metric in message.metrics],
+        [read_metric(metric) for metric in message.metrics],
     )
 
 
@@ -266,7 +282,8 @@ def _expand(message: pb.Payload, max_bytes: int) -> bytes:
     raise BadReading(Reason.BAD_PAYLOAD, f"the compressed body is not {algorithm.upper()}, or not all of it")
 
 
-def _decode_metric(metric: pb.Metric) -> Metric:
+def read_metric(metric: pb.Metric) -> Metric:
+    """Raises BadReading(bad_payload) for a name that is not UTF-8."""
     # Asking which fields are present costs as much as reading them: it is asked only of those that read as
     # nothing. Of a oneof at most one member reads as something.
     datatype = metric.datatype
@@ -301,9 +318,11 @@ def _decode_value(metric: pb.Metric, datatype: int) -> MetricValue:
     field = metric.WhichOneof("value")
     if field is None:
         return Unreadable("without a value, though not null")
-    if field in _OPAQUE:
-        return Unreadable(f"{_OPAQUE[field]}, which is not taken apart")
+    if field == "extension_value":
+        return Unreadable("an extension, which is not read")
     value: float | int | bool | str | bytes = getattr(metric, field)
+    if field in _PACKED and isinstance(value, bytes):
+        return Packed(_PACKED[field], value)
     if type(value) is int and datatype:
         return integer(value, datatype)
     return value

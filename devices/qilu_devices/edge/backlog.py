@@ -184,7 +184,8 @@ class Backlog:
         """Topic, payload and item of the next message: births before data, nothing later than `limit_ms`."""
         if self._node_birth_due:
             self._node_birth_due = False
-            return *self._messages.birth(bd_seq, self.made_until_ms), NODE_BIRTH
+            classes = [device.unit.class_name for device in self.devices.values()]
+            return *self._messages.birth(bd_seq, self.made_until_ms, classes), NODE_BIRTH
         if self._mark_due is not None:
             mark, self._mark_due = Mark(self._mark_due), None
             return *self._messages.mark(mark, self.made_until_ms), MARK

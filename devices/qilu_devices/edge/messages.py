@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from qilu_contract.catalogue.places import COUNTIES
 from qilu_contract.wire import topics
 from qilu_contract.wire.commands import Answer
@@ -33,10 +35,10 @@ class NodeMessages:
     def death(self, bd_seq: int, ts_ms: int) -> Encoded:
         return self.topic("NDEATH"), payloads.node_death(bd_seq, ts_ms)
 
-    def birth(self, bd_seq: int, ts_ms: int) -> Encoded:
-        """The node's birth; sequence numbers restart from 0."""
+    def birth(self, bd_seq: int, ts_ms: int, class_names: Iterable[str]) -> Encoded:
+        """The node's birth, with the Templates of its units' classes; sequence numbers restart from 0."""
         self._seq = 0
-        return self.topic("NBIRTH"), payloads.node_birth(bd_seq, ts_ms, 0)
+        return self.topic("NBIRTH"), payloads.node_birth(bd_seq, ts_ms, 0, class_names)
 
     def mark(self, mark: Mark, ts_ms: int) -> Encoded:
         return self.topic("NDATA"), payloads.mark(mark, ts_ms, self._next_seq())

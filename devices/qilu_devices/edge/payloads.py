@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -15,14 +15,10 @@ from qilu_contract.wire.commands import Answer, answer_metrics
 from qilu_contract.wire.marks import Mark
 from qilu_contract.wire.sparkplug import REBIRTH, DataType, Metric, Payload, encode
 
+from qilu_devices.edge.structures import datatype, definitions, fold
 from qilu_devices.simulation import Sample, Shape
 
 BD_SEQ = "bdSeq"
-_DATATYPES = {"float": DataType.FLOAT, "int": DataType.INT64, "bool": DataType.BOOLEAN}
-
-
-def _datatype(signal: Signal) -> DataType:
-    return DataType.DOUBLE if signal.is_wide else _DATATYPES[signal.type]
 
 
 def _typed(signal: Signal, value: Value) -> Value:
@@ -36,12 +32,14 @@ Dated = tuple[int, Value]
 """A signal's last value and its sample time."""
 
 
-def node_birth(bd_seq: int, ts_ms: int, seq: int) -> bytes:
+def node_birth(bd_seq: int, ts_ms: int, seq: int, class_names: Iterable[str] = ()) -> bytes:
+    """`class_names`: classes of the node's units, whose Templates it defines."""
     metrics = [
         Metric(name=BD_SEQ, ts_ms=ts_ms, datatype=DataType.INT64, value=bd_seq),
         Metric(name=REBIRTH, ts_ms=ts_ms, datatype=DataType.BOOLEAN, value=False),
         *answer_metrics(None, ts_ms),
         *marks.metrics(Mark(0), ts_ms),
+        *definitions(class_names, ts_ms),
     ]
     return encode(Payload(ts_ms, seq, metrics))
 
@@ -69,12 +67,13 @@ def device_death(ts_ms: int, seq: int) -> bytes:
 def device_birth(equipment: EquipmentClass, alias: int, last: Sequence[Dated], seq: int) -> bytes:
     """All signals of a unit with their aliases (from `alias` on), types, engineering units and last values,
     each with its own sample time, in the order of these times."""
-    metrics = [
+    signals = [
         Metric(
-            signal.name, alias + i, ts_ms, _datatype(signal), _typed(signal, value), {"engUnit": signal.unit}
+            signal.name, alias + i, ts_ms, datatype(signal), _typed(signal, value), {"engUnit": signal.unit}
         )
         for i, (signal, (ts_ms, value)) in enumerate(zip(equipment.signals, last, strict=True))
     ]
+    metrics = fold(equipment, list(zip(equipment.signals, signals, strict=True)), alias, birth=True)
     metrics.sort(key=lambda metric: metric.ts_ms or 0)
     return encode(Payload(max(ts_ms for ts_ms, _ in last), seq, metrics))
 
@@ -82,7 +81,8 @@ def device_birth(equipment: EquipmentClass, alias: int, last: Sequence[Dated], s
 def data(sample: Sample, alias: int, seq: int, is_historical: bool, *, as_text: str | None = None) -> bytes:
     """One reading by aliases; the timestamp of payload and metrics is the sample's. The signal `as_text` is
     sent as text instead of its type."""
-    signals = CATALOGUE[sample.unit.class_name].signals
+    equipment = CATALOGUE[sample.unit.class_name]
+    signals = equipment.signals
     metrics = [
         Metric(
             alias=alias + position,
@@ -95,6 +95,9 @@ def data(sample: Sample, alias: int, seq: int, is_historical: bool, *, as_text: 
         else Metric(alias=alias + position, ts_ms=sample.ts_ms, datatype=DataType.STRING, value=str(value))
         for position, value in zip(sample.shape.positions, sample.values, strict=True)
     ]
+    if equipment.forms:
+        named = [(signals[at], each) for at, each in zip(sample.shape.positions, metrics, strict=True)]
+        metrics = fold(equipment, named, alias, birth=False)
     return encode(Payload(sample.ts_ms, seq, metrics), datatypes=False)
 
 
@@ -102,7 +105,7 @@ def named_data(sample: Sample, seq: int) -> bytes:
     """One reading by names and types, which needs no birth."""
     signals = CATALOGUE[sample.unit.class_name].signals
     metrics = [
-        Metric(name=signal.name, ts_ms=sample.ts_ms, datatype=_datatype(signal), value=_typed(signal, value))
+        Metric(name=signal.name, ts_ms=sample.ts_ms, datatype=datatype(signal), value=_typed(signal, value))
         for signal, value in zip((signals[at] for at in sample.shape.positions), sample.values, strict=True)
     ]
     return encode(Payload(sample.ts_ms, seq, metrics))
@@ -116,12 +119,14 @@ def garbage(sample: Sample) -> bytes:
 
 class DataLayout:
     """Precomputed `data` for one shape and first alias: between two readings only time, sequence number and
-    floats change, so the other bytes are encoded once. A class with other types than floats has no such
-    layout, nor has a time that takes more or fewer bytes: their readings are encoded individually."""
+    floats change, so the other bytes are encoded once. A class with other types than floats, Templates or
+    DataSets has no such layout, nor has a time that takes more or fewer bytes: their readings are encoded
+    individually."""
 
     def __init__(self, equipment: EquipmentClass, shape: Shape, alias: int, is_historical: bool) -> None:
         self._alias, self._is_historical = alias, is_historical
-        self._fixed = all(signal.type == "float" for signal in equipment.signals)
+        floats = all(signal.type == "float" for signal in equipment.signals)
+        self._fixed = floats and not equipment.forms
         wide = [equipment.signals[position].is_wide for position in shape.positions]
         # Fields of Payload: metrics 2; of Metric: alias 2, timestamp 3, is_historical 5, float_value 12 (four
         # bytes), double_value 13 (eight bytes).

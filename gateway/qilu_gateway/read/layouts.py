@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 import structlog
+from qilu_contract.catalogue.equipment import INFORMATION
 from qilu_contract.wire.sparkplug import DataType
 from qilu_contract.wire.sparkplug_layouts import Metrics
 
@@ -21,11 +22,6 @@ MAX_LAYOUTS = 20_000
 """Maximum number of layouts in memory, about 2 kB each. Births with further layouts are looked up in the
 state file."""
 MAX_MEANINGS = 65_536
-INFORMATION = (
-    *("bdSeq", "Node Control/", "Device Control/", "Node Info/", "Device Info/", "Properties/"),
-    "Command/",
-)
-"""Metrics that describe a node or device instead of measuring something."""
 Aliases = dict[int | str, tuple[str, int]]
 """Name and datatype by alias, or by name for a metric without an alias. An empty name marks an alias with
 several meanings."""

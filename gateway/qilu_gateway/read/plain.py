@@ -11,7 +11,8 @@ from typing import TypeVar
 import structlog
 from qilu_common.backoff import Backoff
 from qilu_common.mqtt.messages import DUP, RETAINED
-from qilu_contract.errors import BadReading, Reason
+from qilu_contract.errors import BadReading, Reason, Remark
+from qilu_contract.readings import Reading
 from qilu_contract.wire import clock
 
 from qilu_gateway.admit.units import Admitted
@@ -22,6 +23,7 @@ from qilu_gateway.read.decoding import Decoder
 from qilu_gateway.read.edge_nodes import Followed
 from qilu_gateway.read.in_flight import InFlight, InFlightMessage
 from qilu_gateway.read.receipts import Receipt, Receipts
+from qilu_gateway.read.structures import flatten_all, has_structures, signal_names
 
 log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -90,6 +92,24 @@ class PlainReader:
             message.death, message.sessions = False, []
             return
         message.admitted = admitted
+        message.units = signal_names(admitted.class_name, message.units)
+        if has_structures(message.readings):
+            self._flatten(message, admitted.class_name)
+
+    def _flatten(self, message: InFlightMessage, class_name: str) -> None:
+        """Replace readings with Templates and DataSets by the readings that these hold, which may be more."""
+        found = flatten_all(class_name, message.readings, message.remark)
+        more = len(found) - len(message.readings)
+        message.readings = [each for each in found if isinstance(each, Reading)]
+        for each in found:
+            if isinstance(each, BadReading):
+                message.refuse(each)
+        if not found:
+            message.remark(Remark.NO_VALUE, "every value is null")
+        message.count += more
+        self._in_flight.accept(more)
+        if message.arrival is not None:
+            message.arrival.counts[message.place] += more
 
     def _refuse(self, message: InFlightMessage, bad: BadReading) -> None:
         if message.readings:

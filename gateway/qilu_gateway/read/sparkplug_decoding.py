@@ -8,13 +8,15 @@ from typing import Any
 from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import Reading
 from qilu_contract.wire import marks, sparkplug
-from qilu_contract.wire.sparkplug import GOOD, QUALITY, UNIT
+from qilu_contract.wire.sparkplug import UNIT
+from qilu_contract.wire.sparkplug_structures import Template
 from qilu_contract.wire.topics import SparkplugTopic
 
 from qilu_gateway.read.births import DEAD, Births, BirthTable
 from qilu_gateway.read.decoded import Decoded, Delivery
 from qilu_gateway.read.edge_nodes import EdgeNode, SessionRow
 from qilu_gateway.read.layouts import Aliases, is_information
+from qilu_gateway.read.structures import open_metric, opened, reason_to_omit, with_members
 
 BD_SEQ = "bdSeq"
 """The metric that ties a birth or death to a connection of its edge node."""
@@ -49,6 +51,7 @@ class SparkplugDecoder:
                         Reason.BAD_PAYLOAD, f"{topic.type} without metrics: the birth before it stays in use"
                     )
                 if topic.device is not None:
+                    payload = payload._replace(metrics=opened(payload.metrics))
                     self._group(decoded, topic.device, payload, [(m.name, m) for m in payload.metrics])
                 for name in [m.name for m in payload.metrics if type(m.value) in (int, float, bool)]:
                     if topic.device is None and not is_information(name):
@@ -72,6 +75,7 @@ class SparkplugDecoder:
                 if decoded.unborn:
                     return
                 if topic.device is not None:
+                    named = self._opened(decoded, node, table, topic, named, delivery)
                     self._group(decoded, topic.device, payload, named)
                 elif strange := [name for name, _ in named if not is_information(name)]:
                     raise BadReading(Reason.UNKNOWN_SIGNAL, f"{strange[0]!r:.60}: {_NOT_A_NODES}")
@@ -87,12 +91,14 @@ class SparkplugDecoder:
                 node.end_session()
             node.bd_seq = bd_seq
             decoded.sessions = [node.row()]
-        for metric in payload.metrics:
+        for metric in with_members(payload.metrics):
             unit = metric.properties.get(UNIT)
             if isinstance(unit, str):
                 decoded.units[metric.name or ""] = unit
         key = (topic.group, topic.node, topic.device or "")
-        decoded.birth = self._births.learn(key, _aliases(payload.metrics), payload.ts_ms, node.session)
+        decoded.birth = self._births.learn(
+            key, _aliases(with_members(payload.metrics)), payload.ts_ms, node.session
+        )
 
     def _die(
         self,
@@ -187,6 +193,29 @@ class SparkplugDecoder:
             named.append((name, metric))
         return named
 
+    def _opened(
+        self,
+        decoded: Decoded,
+        node: EdgeNode,
+        table: BirthTable | None,
+        topic: SparkplugTopic,
+        named: Iterable[tuple[str | None, sparkplug.Metric]],
+        delivery: Delivery,
+    ) -> list[tuple[str | None, sparkplug.Metric]]:
+        """The metrics with Templates and DataSets parsed; members of Templates get their names and datatypes
+        like metrics. Raises BadReading and sets `unborn` as `_names` does."""
+        found: list[tuple[str | None, sparkplug.Metric]] = []
+        for name, packed in named:
+            metric = open_metric(name or "", packed)
+            if isinstance(metric.value, Template) and not is_information(name):
+                members = self._names(decoded, node, table, topic, metric.value.members, delivery)
+                if decoded.unborn:
+                    return []
+                own = [member._replace(name=path) for path, member in members]
+                metric = metric._replace(value=metric.value._replace(members=own))
+            found.append((name, metric))
+        return found
+
     @staticmethod
     def _group(
         decoded: Decoded,
@@ -204,14 +233,8 @@ class SparkplugDecoder:
             if metric.value is None:
                 nulls = True
                 continue
-            if metric.is_transient:
-                detail = f"{name!r:.60} is transient: its sender wants it not to be stored"
-                decoded.remark(Remark.TRANSIENT, detail)
-                continue
-            quality = metric.properties.get(QUALITY, GOOD)
-            if quality != GOOD:
-                detail = f"{name!r:.60} has the quality {quality!r:.40}, and only {GOOD} is good"
-                decoded.remark(Remark.BAD_QUALITY, detail)
+            if omitted := reason_to_omit(name, metric):
+                decoded.remark(*omitted)
                 continue
             if type(metric.value) is int and not metric.datatype:
                 metric = metric._replace(value=sparkplug.integer(metric.value, metric.datatype))
