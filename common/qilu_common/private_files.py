@@ -1,12 +1,15 @@
-"""Files and folders that only their owner can read, whatever the umask."""
+"""Files and folders that only their owner can read, whatever the umask; locks between processes."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from qilu_contract.errors import ConfigError
 
 
 def private_folder(folder: Path) -> None:
@@ -30,6 +33,19 @@ def private_file(path: Path) -> None:
         if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
             with suppress(OSError):  # a file system that is read-only
                 path.chmod(0o600)
+
+
+@contextmanager
+def sole_user(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file while the block runs; the lock ends with the process. Raises ConfigError with
+    `refusal` when another process holds it, OSError when the file cannot be made."""
+    private_file(lock)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(refusal) from error
+        yield
 
 
 def write_private(path: Path, content: str | bytes, others: int = 0) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from qilu_common.addresses import BROKER_PORT, GATEWAY_PORT, LOCAL_BROKER_TLS, PLATFORM_PORT
 from qilu_common.broker import BrokerAddress
+from qilu_common.private_files import sole_user
 from qilu_common.secrets import secret
 from qilu_contract.errors import ConfigError
 from qilu_platform.database.engine import check_reachable
@@ -95,15 +94,8 @@ def set_aside(state: Path) -> Path | None:
         raise ConfigError(f"{state} cannot be renamed to {aside}: {error.strerror}.") from error
 
 
-@contextmanager
-def sole_stack(state: Path) -> Iterator[None]:
-    """Lock a stack's directory, because two brokers would write the same file. The lock ends with the
-    process."""
-    with (state / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"A stack runs in {state} already: stop it, or choose another directory with --state."
-            ) from error
-        yield
+def sole_stack(state: Path) -> AbstractContextManager[None]:
+    """Lock a stack's directory, because two brokers would write the same file."""
+    return sole_user(
+        state / "lock", f"A stack runs in {state} already: stop it, or choose another directory with --state."
+    )

@@ -548,7 +548,7 @@ def test_an_edge_node_knows_what_waits_by_when_it_was_made() -> None:
     node.offer(Sending(others[0], others[0].ts_ms, others[0].ts_ms, Treatment.COPY))
     assert (node.backlog.made, node.pending, node.backlog.made_until_ms) == (3, 3, others[2].ts_ms)
     # Only the earliest sample counts, wherever it is in the queue.
-    node.backlog.devices[first.unit.id].firsts = 0
+    node.backlog.devices[first.unit.id].firsts = {}
     assert node.acked_through_ms == others[0].ts_ms - 1
     # A full buffer drops readings; a copy that goes is no reading lost.
     for sample in others[3:6]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
 import pytest
 from qilu_common.broker import BrokerAddress
+from qilu_common.private_files import sole_user
 from qilu_contract.catalogue.classes import CATALOGUE
+from qilu_contract.errors import ConfigError
 from qilu_devices.doors import southbound
-from qilu_devices.doors.edge_config import load_edge_config
+from qilu_devices.doors.edge_config import EdgeConfig, load_edge_config
 from qilu_devices.doors.journal import FILE_NAME, Journal
 from qilu_devices.fleet import Enterprise, Unit
 from qilu_devices.simulation import Sample, shape_of
@@ -27,6 +30,14 @@ def opened(folder: Path, most: int = 1000, units: tuple[Unit, ...] = (UNIT, OTHE
     journal = Journal(folder, units, most)
     journal.open()
     return journal
+
+
+def edge_config(folder: Path) -> EdgeConfig:
+    (folder / "edge.yaml").write_text(
+        'enterprise: 370502-e00001\ncounty: "370502"\nopcua: opc.tcp://127.0.0.1:4840\n'
+        "units: [{unit: 370502-motor-0000001, class: motor}]\n"
+    )
+    return load_edge_config(folder / "edge.yaml")
 
 
 def test_readings_come_oldest_first_and_survive_until_they_are_published(tmp_path: Path) -> None:
@@ -129,28 +140,36 @@ def test_damage_that_is_found_later_costs_only_what_is_not_being_published(tmp_p
     again.close()
 
 
-async def test_an_edge_node_stops_with_readings_that_it_cannot_offer(
+async def test_two_edge_nodes_with_one_state_directory_are_refused(tmp_path: Path) -> None:
+    config = edge_config(tmp_path)
+    with (
+        sole_user(tmp_path / "edge.lock", "the first one's"),
+        pytest.raises(ConfigError, match=r"An edge node runs in .* already: stop it"),
+    ):
+        await southbound.run_edge(config, "mqtt://127.0.0.1", tmp_path, asyncio.Event())
+    assert not (tmp_path / FILE_NAME).exists()
+
+
+async def test_readings_that_a_birth_cannot_carry_leave_the_disk_and_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(southbound, "DRAIN_S", 0.2)
-    (tmp_path / "edge.yaml").write_text(
-        'enterprise: 370502-e00001\ncounty: "370502"\nopcua: opc.tcp://127.0.0.1:4840\n'
-        "units: [{unit: 370502-motor-0000001, class: motor}]\n"
-    )
-    config = load_edge_config(tmp_path / "edge.yaml")
+    config = edge_config(tmp_path)
     positions = tuple(range(len(MOTOR.signals)))
     journal = opened(tmp_path, units=tuple(config.units))
-    # Read before the class had its last signal: the birth repeats the later one only.
+    # Read before the class had its last signal. The birth has each signal once: the first reading is dropped.
     journal.step([sample(second, positions[:-1], config.units[0]) for second in (1, 2)], [], 0)
     journal.close()
     edge = southbound._Edge(config, BrokerAddress.from_url("mqtt://127.0.0.1"), tmp_path, 1)
     await edge._forwarding.open(edge._collector.restore)
     edge._forwarding.take(sample(3, positions[-1:], config.units[0]))
     await edge._forwarding.step()
+    assert (edge._forwarding.dropped, edge._forwarding.waiting) == (1, 2)
     backlog = edge.node.backlog
     backlog.online = True
     backlog.acknowledged(list(backlog.devices.values()))
     await edge._drain()
-    assert (edge.node.pending, edge._forwarding.waiting) == (0, 1)
+    assert (edge.node.pending, edge._forwarding.waiting, edge._forwarding.acked) == (0, 0, 2)
+    assert backlog.made == backlog.acked + backlog.dropped == 3
     await edge._forwarding.close()
     edge._sessions.close()

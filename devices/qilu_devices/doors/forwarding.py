@@ -30,6 +30,8 @@ class Forwarding:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-journal")
         self._fresh: list[Sample] = []
         self._published: list[Row] = []
+        self._superseded: list[Row] = []
+        """Readings that no message will carry, because a later one is in the unit's birth."""
         self._offered: dict[int, Row] = {}
         """Readings that the node holds, by the identity of the sample."""
         self._failing = False
@@ -83,16 +85,16 @@ class Forwarding:
     async def step(self) -> None:
         """Write what was taken, remove what was published, and offer what comes next. While the disk takes
         nothing, readings wait in memory."""
-        fresh, published = self._fresh, self._published
+        fresh, published, superseded = self._fresh, self._published, self._superseded
         room = self._ahead - self._node.pending
-        behind = self._journal.readings > len(self._offered) + len(published)
-        if not fresh and not published and (room <= 0 or not behind):
+        if not fresh and not published and not superseded and (room <= 0 or not self._behind):
             return
-        self._fresh, self._published = [], []
+        self._fresh, self._published, self._superseded = [], [], []
         try:
-            rows = await self._run(lambda: self._journal.step(fresh, published, room))
+            rows = await self._run(lambda: self._journal.step(fresh, published, room, superseded))
         except (sqlite3.Error, OSError) as error:
             self._published = published + self._published
+            self._superseded = superseded + self._superseded
             kept = fresh + self._fresh
             self._fresh = kept[-self._ahead :]
             self._dropped += len(kept) - len(self._fresh)
@@ -106,14 +108,21 @@ class Forwarding:
         for row in rows:
             self._offered[id(row.sample)] = row
             self._node.offer(row.sample)
-        behind = self._journal.readings > len(self._offered) + len(self._published)
-        self._node.backlog.behind_ms = self._journal.newest_ms if behind else 0
+        self._node.backlog.behind_ms = self._journal.newest_ms if self._behind else 0
 
-    def _gone(self, sample: Sample) -> None:
-        row = self._offered.pop(id(sample), None)
-        if row is not None:  # else of an earlier process
+    @property
+    def _behind(self) -> bool:
+        """Whether the disk has readings that were not offered yet."""
+        offered = len(self._offered) + len(self._published) + len(self._superseded)
+        return self._journal.readings > offered
+
+    def _gone(self, sample: Sample, acked: bool) -> None:
+        row = self._offered.pop(id(sample))
+        if acked:
             self.acked += 1
             self._published.append(row)
+        else:
+            self._superseded.append(row)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -67,8 +67,8 @@ class Journal:
         self.readings = 0
         """Readings on disk."""
         self.dropped = 0
-        """Readings dropped since the start: at the bound, with a damaged file, or because the configuration
-        has no such unit or signal any more."""
+        """Readings dropped since the start: at the bound, with a damaged file, superseded before the unit's
+        birth, or because the configuration has no such unit or signal any more."""
         self.newest_ms = 0
         """Latest time of all readings added."""
 
@@ -136,17 +136,21 @@ class Journal:
                 found[sample.unit.id, sample.shape] = sample
         return list(found.values())
 
-    def step(self, read: Sequence[Sample], published: Sequence[Row], room: int) -> list[Row]:
-        """In one transaction: add readings, and remove those that were published. Returns the oldest that
-        were not returned before, `room` at most. Raises sqlite3.Error or OSError when the disk takes nothing:
-        then nothing has changed."""
+    def step(
+        self, read: Sequence[Sample], published: Sequence[Row], room: int, superseded: Sequence[Row] = ()
+    ) -> list[Row]:
+        """In one transaction: add readings, and remove those that were published or superseded. Returns the
+        oldest that were not returned before, `room` at most. Raises sqlite3.Error or OSError when the disk
+        takes nothing: then nothing has changed."""
         try:
-            return self._change(read, published, room)
+            return self._change(read, published, room, superseded)
         except sqlite3.DatabaseError as error:
             self._set_aside(error)
-            return self._change(read, published, room)
+            return self._change(read, published, room, superseded)
 
-    def _change(self, read: Sequence[Sample], published: Sequence[Row], room: int) -> list[Row]:
+    def _change(
+        self, read: Sequence[Sample], published: Sequence[Row], room: int, superseded: Sequence[Row]
+    ) -> list[Row]:
         connection = self._connection or self._connect()
         added = [*self._saved, *(Row(self._newest + n, sample) for n, sample in enumerate(read, 1))]
         latest = {(row.sample.unit.id, row.sample.shape.positions): row.sample for row in published}
@@ -159,7 +163,7 @@ class Journal:
             connection.executemany(
                 "INSERT INTO readings VALUES (?, ?)", [(row.id, _packed(row.sample)) for row in added]
             )
-            gone = [(row.id,) for row in published]
+            gone = [(row.id,) for row in (*published, *superseded)]
             removed = connection.executemany("DELETE FROM readings WHERE id = ?", gone).rowcount
             count = self.readings + len(added) - max(removed, 0)
             dropped = 0
@@ -179,9 +183,9 @@ class Journal:
         self._saved, self._given, self._newest = [], given, self._newest + len(read)
         dropped += len(strange)
         self.readings = count - dropped
-        self.dropped += dropped
+        self.dropped += dropped + len(superseded)
         self.newest_ms = max([self.newest_ms, *(sample.ts_ms for sample in read)])
-        for row in published:
+        for row in (*published, *superseded):
             self._out.pop(row.id, None)
         self._out.update((row.id, row) for row in rows)
         return rows

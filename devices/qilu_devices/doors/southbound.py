@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import structlog
 from qilu_common.backoff import Backoff
 from qilu_common.broker import BrokerAddress
+from qilu_common.private_files import private_folder, sole_user
 from qilu_contract.errors import QiluError
 from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.commands import Answer, Command, Refused
@@ -191,5 +192,10 @@ async def run_edge(
     config: EdgeConfig, broker: str, state: Path, stop: asyncio.Event, gateways: int = 1
 ) -> EdgeReport:
     """Read the server and publish until `stop` is set; then what was read is published, for ten seconds at
-    most. Raises ConfigError when the server or the broker cannot be used as configured."""
-    return await _Edge(config, BrokerAddress.from_url(broker), state, gateways).run(stop)
+    most. Raises ConfigError when the server or the broker cannot be used as configured, or when another
+    process uses `state`."""
+    address = BrokerAddress.from_url(broker)
+    private_folder(state)
+    refusal = f"An edge node runs in {state} already: stop it, or choose another directory with --state."
+    with sole_user(state / "edge.lock", refusal):
+        return await _Edge(config, address, state, gateways).run(stop)

@@ -5,8 +5,9 @@ return to the head of the queue. So a reading leaves only by its PUBACK, or at t
 it is full, the oldest reading is dropped and counted.
 
 The first samples of a unit, until they hold all signals, are published only by its birth; in the simulation
-that is sample 0. Births repeat acknowledged values with their own sample
-times, so they never carry a reading that is not counted.
+that is sample 0. A first sample is dropped and counted when a later one has the same signals, because a birth
+has each signal once. Births repeat acknowledged values with their own sample times, so they never carry a
+reading that is not counted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from qilu_contract.catalogue.classes import CATALOGUE
 from qilu_contract.wire.commands import Answer
 from qilu_contract.wire.marks import Mark
 
-from qilu_devices.edge.device import Device
+from qilu_devices.edge.device import NO_FIRSTS, Device
 from qilu_devices.edge.messages import NodeMessages
 from qilu_devices.fleet import Unit
 from qilu_devices.simulation import Sample
@@ -59,8 +60,9 @@ class Backlog:
         self._node_birth_due = False
         self._mark_due: int | None = None
         self._late_until_ms = 0  # what was sampled up to here waited for the connection or the host
-        self.gone: Callable[[Sample], None] = lambda _: None
-        """Called with each undisturbed reading that the broker has acknowledged."""
+        self.gone: Callable[[Sample, bool], None] = lambda _sample, _acked: None
+        """Called with each undisturbed reading that the broker has acknowledged, and with each that is
+        dropped because the unit's birth repeats a later one; the flag says which."""
         self.behind_ms = 0
         """Latest time of readings that the owner has not offered yet; `mark_late` marks them, too."""
         self.online = False
@@ -91,19 +93,13 @@ class Backlog:
         waiting = [made_ms(item) for item in _readings(in_flight)]
         ahead = islice(self._buffer, 1 if self._in_order else None)
         waiting += [made_ms(item) for item in ahead if isinstance(item, Sample) or item.counts]
-        firsts = [
-            sample.ts_ms
-            for device in self.devices.values()
-            if device.firsts and device.last
-            for sample in device.last.values()
-        ]
+        firsts = [sample.ts_ms for device in self.devices.values() for sample in device.firsts.values()]
         return min([self.made_until_ms, *(ts_ms - 1 for ts_ms in waiting + firsts)])
 
     # -- in
 
     def offer(self, sample: Sample | Sending) -> None:
-        """Add a reading; samples of a unit come in time order, the first ones undisturbed and each with other
-        signals."""
+        """Add a reading; samples of a unit come in time order, the first ones undisturbed."""
         if isinstance(sample, Sending):
             self._offer_disturbed(sample)
             return
@@ -111,8 +107,10 @@ class Backlog:
         self.made_until_ms = sample.ts_ms
         device = self.devices[sample.unit.id]
         if not device.complete:
-            device.take(sample)
-            device.firsts += 1
+            replaced = device.take_first(sample)
+            if replaced is not None:
+                self.dropped += 1
+                self.gone(replaced, False)
         else:
             self._buffer.append(sample)
             if len(self._buffer) > self._capacity:
@@ -234,18 +232,17 @@ class Backlog:
             if isinstance(item, Sample):
                 self.acked += 1
                 self.devices[item.unit.id].take(item)
-                self.gone(item)
+                self.gone(item, True)
             elif isinstance(item, Sending):
                 self.acked += item.counts
                 self.unfit += item.refused is not None
                 if item.treatment is Treatment.SHIFTED:  # the others carry no value, or none that is newer
                     self.devices[item.unit.id].take(item.sample)
             elif isinstance(item, Device):
-                if item.firsts and item.last is not None:
-                    for sample in item.last.values():
-                        self.gone(sample)
-                self.acked += item.firsts
-                item.firsts = 0
+                self.acked += len(item.firsts)
+                for sample in item.firsts.values():
+                    self.gone(sample, True)
+                item.firsts = NO_FIRSTS
 
     def take_back(self, items: Sequence[Any]) -> None:
         """The connection ended before these items were acknowledged: readings return to the head of the

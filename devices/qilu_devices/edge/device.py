@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from qilu_contract.catalogue.classes import CATALOGUE
 
 from qilu_devices.edge.payloads import Dated
 from qilu_devices.fleet import Unit
 from qilu_devices.simulation import Sample, Shape
 
+NO_FIRSTS: Mapping[Shape, Sample] = MappingProxyType({})
+"""One for all units, which nearly always have none."""
+
 
 class Device:
     """State of a unit. `last`: the latest acknowledged sample of each shape; the first samples until they are
     acknowledged, None before there are any. `complete`: they hold all signals, as sample 0 of the simulation
-    does, so the unit can be born. `firsts`: number of samples that only its birth publishes. `born`: its
-    birth was published on this connection, or is queued. `lost`: the node has published its death, and
-    publishes nothing for it until there is a new reading."""
+    does, so the unit can be born. `firsts`: those of `last` that only its birth publishes, until it is
+    acknowledged. `born`: its birth was published on this connection, or is queued. `lost`: the node has
+    published its death, and publishes nothing for it until there is a new reading."""
 
     __slots__ = ("alias", "born", "complete", "data_topic", "equipment", "firsts", "last", "lost", "unit")
 
@@ -24,8 +30,16 @@ class Device:
         self.alias = alias
         self.data_topic = data_topic
         self.last: dict[Shape, Sample] | None = None
-        self.firsts = 0
+        self.firsts: Mapping[Shape, Sample] = NO_FIRSTS
         self.born = self.lost = self.complete = False
+
+    def take_first(self, sample: Sample) -> Sample | None:
+        """Take a sample that only the birth publishes. Returns the one that it replaces, which no birth will
+        publish."""
+        replaced = self.firsts.get(sample.shape)
+        self.firsts = {**self.firsts, sample.shape: sample}
+        self.take(sample)
+        return replaced
 
     def take(self, sample: Sample) -> None:
         if self.last is None:
