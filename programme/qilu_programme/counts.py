@@ -13,12 +13,14 @@ import numpy as np
 from qilu_contract.catalogue.targets import CORE_TARGETS
 
 from qilu_programme.draws import Whole
-from qilu_programme.events import ACTIONS, TIERS, MonthEvents, NoticeKind
+from qilu_programme.events import ACTIONS, EQUIPMENT, TIERS, MonthEvents, NoticeKind
 from qilu_programme.figures import CLASSES, GROUPS
 from qilu_programme.months import LABELS, MONTHS
 from qilu_programme.world import CITY_CODES, World
 
-STARS, DEEP_MONTHS = 5, 12
+STARS = (3, 4, 5)
+"""Jiangsu's levels of enterprises on cloud."""
+DEEP_MONTHS = 12
 _NOTICE_COUNTS = {
     NoticeKind.PROVIDER: "providers",
     NoticeKind.CENTRE: "centres",
@@ -102,13 +104,14 @@ class Counter:
         self.units += int(units.sum())
 
     def stars(self) -> Whole:
-        """Enterprises on cloud now by depth, one to five stars (A: after the star levels of Jiangsu): a star
-        for each kind of action, and a fifth for those that have had all kinds for a year."""
+        """Enterprises on cloud now by depth, in Jiangsu's stars: three for services and applications on
+        cloud, four with equipment on cloud (S), five for those that have had all four kinds for a year.
+        Jiangsu gives five for new applications of data and models, to enterprises that have four stars; a
+        year with all kinds stands for that (A)."""
         mine = self._on_cloud & ~self._ended
-        stars = np.bitwise_count(self._kinds[mine]) + (
-            self._complete_since[mine] + DEEP_MONTHS < MONTHS
-        ).astype(np.uint8)
-        return np.bincount(stars, minlength=STARS + 1)[1:]
+        equipped = (self._kinds[mine] & (1 << EQUIPMENT) != 0).astype(np.int64)
+        deep = self._complete_since[mine] + DEEP_MONTHS < MONTHS
+        return np.bincount(equipped + deep, minlength=len(STARS))
 
     def values(self) -> dict[str, int]:
         """The current count of every core target."""
@@ -138,8 +141,8 @@ class Table:
     awards: Whole
     units_by_class: Whole = field(default_factory=lambda: np.zeros(len(CLASSES), dtype=np.int64))
     """Units on cloud at the end, by equipment class; zeros if the run did not count them."""
-    stars: Whole = field(default_factory=lambda: np.zeros(STARS, dtype=np.int64))
-    """Enterprises on cloud at the end, by one to five stars of depth."""
+    stars: Whole = field(default_factory=lambda: np.zeros(len(STARS), dtype=np.int64))
+    """Enterprises on cloud at the end, by Jiangsu's stars of depth: three, four, five."""
 
     @property
     def vouchers_cny(self) -> int:

@@ -1,14 +1,14 @@
-"""A policy in five figures, and its outcome on the programme's model.
+"""A policy in five figures and a set of voucher rules, and its outcome on the programme's model.
 
 `python -m qilu_programme.policy` reads a policy as JSON from stdin, such as `{"shares": {"county": 0}}`, and
-prints its outcome as JSON. Missing figures are those of the default scenario. Takes a few seconds.
+prints its outcome as JSON. Missing values are those of the default scenario. Takes a few seconds.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -23,13 +23,19 @@ MORE_OPEN = index_of("2019-03")
 """Month in which centres beyond the planned ones open (assumed), as in the scenario west-centres."""
 
 
+RulesName = Literal["default", "guangdong-rules", "guizhou-second-voucher"]
+"""Shipped scenarios whose rules and caps of vouchers a policy can have."""
+
+
 class Policy(msgspec.Struct, forbid_unknown_fields=True):
     """`shares`: of the price of a first contract that each level pays. `pools`: voucher budgets of all levels
-    and years, as a multiple of the plan's. `centres`: number of experience centres."""
+    and years, as a multiple of the plan's. `centres`: number of experience centres. `rules`: the scenario
+    whose rules and caps of vouchers hold."""
 
     shares: dict[str, float] = {}
     pools: float = 1.0
     centres: int | None = None
+    rules: RulesName = "default"
 
 
 def scenario_of(policy: Policy) -> Scenario:
@@ -45,7 +51,10 @@ def scenario_of(policy: Policy) -> Scenario:
         for level, by_year in plan.pools.items()
     }
     shares = {level: policy.shares.get(level, plan.shares[level]) for level in LEVELS}
-    return replace(plan, name="policy", shares=shares, pools=pools, centres=centres)
+    of = load_scenario(policy.rules)
+    return replace(
+        plan, name="policy", shares=shares, pools=pools, centres=centres, rules=of.rules, caps=of.caps
+    )
 
 
 def _more_centres(planned: tuple[Centre, ...], number: int) -> list[Centre]:
@@ -54,6 +63,23 @@ def _more_centres(planned: tuple[Centre, ...], number: int) -> list[Centre]:
     enterprises = np.bincount(world.county, weights=world.count, minlength=len(COUNTY_CODES))
     by_size = [COUNTY_CODES[index] for index in np.argsort(-enterprises, kind="stable")]
     return [Centre(county, MORE_OPEN) for county in by_size if county not in taken][:number]
+
+
+def _described(name: str) -> dict[str, Any]:
+    """Rules and caps of a scenario; null for what it does not restrict."""
+    scenario = load_scenario(name)
+    rules = scenario.rules
+    return {
+        "name": name,
+        "sectors": list(rules.sectors),
+        "sizes": dict(rules.sizes),
+        "window": list(rules.window),
+        "cap_cny": sum(scenario.caps.values()),
+        "later_cap_cny": None
+        if rules.later_caps is None
+        else sum(round(cap * rules.later_caps) for cap in scenario.caps.values()),
+        "provider_caps_cny": None if rules.provider_caps is None else list(rules.provider_caps),
+    }
 
 
 def outcome(policy: Policy) -> dict[str, Any]:
@@ -66,7 +92,9 @@ def outcome(policy: Policy) -> dict[str, Any]:
             "shares": dict(scenario.shares),
             "pools": policy.pools,
             "centres": len(scenario.centres),
+            "rules": policy.rules,
         },
+        "rules": [_described(name) for name in get_args(RulesName)],
         "targets": [
             {"name": name, "value": int(table.values[name][-1]), "reached_in": table.reached_in(name)}
             for name in CORE_TARGETS

@@ -10,11 +10,9 @@ from qilu_programme.counts import STARS
 from qilu_programme.runs import Ensemble
 
 _DEPTH = (
-    "one kind of cloud action",
-    "two kinds",
-    "three kinds",
-    "all four kinds",
-    "all four kinds for a year or longer",
+    "services and applications on cloud",
+    "equipment on cloud",
+    "all four kinds of cloud action for a year or longer",
 )
 
 
@@ -23,15 +21,17 @@ def depth(ensemble: Ensemble) -> str:
     counts = ensemble.stars()
     total = max(sum(counts), 1)
     rows = "".join(
-        f'<tr><th scope="row">{"★" * (index + 1)} <span class="soft">{_DEPTH[index]}</span></th>'
+        f'<tr><th scope="row">{"★" * stars} <span class="soft">{_DEPTH[index]}</span></th>'
         f'<td class="n"><b>{counts[index]:,}</b></td><td class="n soft">{counts[index] / total:.1%}</td></tr>'
-        for index in range(STARS)
+        for index, stars in enumerate(STARS)
     )
     return (
         '<table class="tight"><thead><tr><th>Depth</th><th class="n">enterprises</th><th class="n">share</th>'
         f"</tr></thead><tbody>{rows}</tbody></table>"
-        '<p class="note">Jiangsu rates enterprises on cloud by stars. The criteria behind a star are assumed '
-        "here: kinds of action in use.</p>"
+        '<p class="note">Jiangsu rates enterprises on cloud with three to five stars. Four require '
+        "industrial equipment on cloud (S: notice of the rating, found as a copy). Five require new "
+        "applications of data and models as well; a year with all four kinds of cloud action stands for "
+        "that (A).</p>"
     )
 
 

@@ -54,7 +54,7 @@ class Ensemble:
         return int(np.floor(self.median(name)[-1]))
 
     def stars(self) -> list[int]:
-        """Enterprises on cloud at the end, by one to five stars of depth: medians."""
+        """Enterprises on cloud at the end, by Jiangsu's stars of depth (three, four, five): medians."""
         return [int(count) for count in np.median([table.stars for table in self.tables], axis=0)]
 
     def chance(self, name: str) -> float:

@@ -78,11 +78,11 @@ def _funds(comparison: Comparison) -> Table:
 
 def _depth(comparison: Comparison) -> Table:
     depth = Table(
-        title="Enterprises on cloud by kinds of cloud action in use; ★★★★★: all four for a year",
+        title="Enterprises on cloud; ★★★★: with equipment; ★★★★★: all four kinds for a year",
         title_justify="left",
     )
     depth.add_column("scenario")
-    for stars in range(1, STARS + 1):
+    for stars in STARS:
         depth.add_column("★" * stars, justify="right")
     for side in (comparison.first, comparison.second):
         depth.add_row(side.scenario.name, *(f"{count:,}" for count in side.stars()))

@@ -78,8 +78,21 @@ async def test_two_policies_are_compared(tmp_path: Path, chromium: str) -> None:
         # Fewer enterprises for less money, and the address says how.
         await expect(page.locator(".verdict")).to_contain_text("Money saved per enterprise fewer")
         await expect(page).to_have_url(re.compile("a=10-10-10-100-30&b=10-10-0-100-30"))
+        # The rules of another province, with the same money.
+        rules = page.get_by_label("Voucher rules").last
+        await rules.select_option(label="As in Guangdong")
+        second = page.locator("form .panel").last
+        await expect(second).to_contain_text(
+            "Only industry claims; of small enterprises 40%, micro enterprises 0%; claims from May to Sep"
+        )
+        await page.get_by_role("button", name="Compare").click()
+        await expect(page).to_have_url(re.compile("b=10-10-0-100-30.guangdong-rules"))
+        await expect(page.locator(".verdict")).to_contain_text("Money saved per unit fewer")
+        await page.reload()
+        await expect(page.get_by_label("Voucher rules").last).to_have_value("guangdong-rules")
         too_much = {"shares": {"province": 0.5, "city": 0.4}}
         assert (await api.post("/v1/what-if", json=too_much)).status_code == 422
+        assert (await api.post("/v1/what-if", json={"rules": "slow"})).status_code == 422
         assert said == []
 
 

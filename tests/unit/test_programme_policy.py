@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args
 
-from qilu_programme.policy import MORE_OPEN, Policy, scenario_of
+from qilu_platform.models import policy as models
+from qilu_programme.policy import MORE_OPEN, Policy, RulesName, outcome, scenario_of
 from qilu_programme.scenario import load_scenario
 
 PLAN = load_scenario()
@@ -31,6 +33,22 @@ def test_fewer_centres_are_the_first_and_more_are_where_there_is_none() -> None:
     assert more[:30] == PLAN.centres
     assert len({centre.county for centre in more}) == 60
     assert {centre.opens for centre in more[30:]} == {MORE_OPEN}
+
+
+def test_a_policy_can_have_the_vouchers_of_another_scenario_with_the_plans_money() -> None:
+    assert get_args(RulesName) == get_args(models.RulesName)
+    for name in get_args(RulesName):
+        policy, shipped = scenario_of(Policy(shares={"county": 0.0}, rules=name)), load_scenario(name)
+        assert (policy.rules, policy.caps) == (shipped.rules, shipped.caps)
+        assert (policy.pools, policy.shares["county"]) == (PLAN.pools, 0.0)
+    found = outcome(Policy(rules="guizhou-second-voucher"))
+    assert found["policy"]["rules"] == "guizhou-second-voucher"
+    own, guangdong, guizhou = (models.RulesOut(**each) for each in found["rules"])
+    assert (own.cap_cny, own.window) == (40_000, (1, 12))
+    assert own.later_cap_cny is own.provider_caps_cny is None
+    assert (guangdong.sectors, guangdong.window) == (["industry"], (5, 9))
+    assert (guizhou.cap_cny, guizhou.later_cap_cny) == (50_000, 30_000)
+    assert found["vouchers_cny"] > 0
 
 
 def test_a_policy_that_cannot_be_read_is_one_sentence() -> None:

@@ -101,7 +101,7 @@ def test_later_kinds_of_action_get_a_smaller_voucher_from_the_same_pools() -> No
     assert claims["province"].max() == 15_000  # 60 % of 25,000
 
 
-def test_stars_are_the_kinds_in_use_and_a_fifth_for_all_of_them_for_a_year() -> None:
+def test_a_fourth_star_needs_equipment_and_a_fifth_all_kinds_for_a_year() -> None:
     def months() -> Iterator[MonthEvents]:
         provider = Notice(NoticeKind.PROVIDER, "provider-0001", "370102")
         pairs = [(1, 0), (2, 0), (2, 3), (2, 3), (3, 0), (3, 1), (3, 2), (3, 3), (5, 0)]
@@ -114,7 +114,8 @@ def test_stars_are_the_kinds_in_use_and_a_fifth_for_all_of_them_for_a_year() -> 
     counter = Counter(make_world())
     for events in months():
         counter.add(events)
-    assert counter.stars().tolist() == [1, 1, 0, 1, 1]
+    # Three: enterprise 1. Four: 2 and 4, which is too late for five. Five: 3. Enterprise 5 has ended.
+    assert counter.stars().tolist() == [1, 2, 1]
 
 
 def test_the_steep_set_does_not_have_the_shape_of_another_province() -> None:

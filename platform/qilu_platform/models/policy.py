@@ -10,6 +10,9 @@ MAX_SHARES = 0.8
 _Share = Annotated[float, Field(ge=0, le=0.6, allow_inf_nan=False)]
 
 
+RulesName = Literal["default", "guangdong-rules", "guizhou-second-voucher"]
+
+
 class SharesIn(BaseModel):
     """Shares of the price of a first contract; a missing level pays as in the plan."""
 
@@ -29,6 +32,8 @@ class PolicyIn(BaseModel):
     pools: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 1.0
     """Voucher budgets, as a multiple of the plan's."""
     centres: Annotated[int, Field(ge=0, le=60)] | None = None
+    rules: RulesName = "default"
+    """The model's scenario whose rules and caps of vouchers hold."""
 
     @model_validator(mode="after")
     def _bounded(self) -> PolicyIn:
@@ -48,6 +53,22 @@ class PolicyOut(BaseModel):
     shares: SharesOut
     pools: float
     centres: int
+    rules: str
+
+
+class RulesOut(BaseModel):
+    """Rules of vouchers; money is in CNY."""
+
+    name: str
+    sectors: list[str] = Field(description="Sectors whose enterprises may claim.")
+    sizes: dict[str, float] = Field(description="Share of each size class that may claim.")
+    window: tuple[int, int] = Field(description="First and last month of the year with claims.")
+    cap_cny: int = Field(description="The most that all levels together pay for a first contract.")
+    later_cap_cny: int | None = Field(description="The same for a later contract; null: it gets none.")
+    provider_caps_cny: tuple[int, int] | None = Field(
+        description="The most that one provider's contracts get in a year: with every kind of cloud "
+        "action, and with fewer; null: no limit."
+    )
 
 
 class ReachedOut(BaseModel):
@@ -58,6 +79,7 @@ class ReachedOut(BaseModel):
 
 class OutcomeOut(BaseModel):
     policy: PolicyOut
+    rules: list[RulesOut] = Field(description="Those that a policy can have.")
     targets: list[ReachedOut] = Field(description="Counts at the end of 2022.")
     vouchers_cny: int = Field(description="Redeemed, less what was clawed back; all levels.")
     awards_cny: int

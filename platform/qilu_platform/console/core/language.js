@@ -49,6 +49,8 @@ export const rate = (n) => (n == null ? "–" : format({ maximumFractionDigits: 
 
 export const signed = (n) => format({ maximumFractionDigits: 0, signDisplay: "exceptZero" }).format(n);
 export const percent = (ratio) => format({ style: "percent", maximumFractionDigits: 0 }).format(ratio);
+/** The name of a month, 1 to 12. */
+export const monthOfYear = (n) => new Intl.DateTimeFormat(LOCALES[lang], { month: "long", timeZone: "UTC" }).format(Date.UTC(2018, n - 1));
 /** Money in yuan, `withSign` where it is a difference. */
 export const yuan = (n, withSign = false) =>
   format({ style: "currency", currency: "CNY", currencyDisplay: "narrowSymbol", maximumFractionDigits: 0, signDisplay: withSign === true ? "exceptZero" : "auto" }).format(n);

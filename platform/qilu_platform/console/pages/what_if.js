@@ -3,13 +3,14 @@
 import { get, post } from "../core/api.js";
 import { Chart } from "../core/chart.js";
 import { html, panel, say } from "../core/dom.js";
-import { count, named, percent, signed, t, yuan } from "../core/language.js";
+import { count, monthOfYear, named, percent, signed, t, yuan } from "../core/language.js";
 
 const LEVELS = ["province", "city", "county"];
 const MAX_SHARES = 80;
 /** Name, most, step; in percent but for the centres. */
 const SLIDERS = [["province", 60, 1], ["city", 60, 1], ["county", 60, 1], ["pools", 300, 5], ["centres", 60, 1]];
 const SIDES = ["a", "b"];
+const PLAN = "default";
 
 export async function show(root, app, { query }) {
   root.append(html("h1", {}, t("whatif")), html("p", {}, t("whatif.about")));
@@ -36,7 +37,7 @@ export async function show(root, app, { query }) {
 /** Sliders for two policies, which begin with the plan's, and what comes of them. */
 function fill(root, app, query, plan, charts) {
   const outcomes = new Map([[text(valuesOf(plan.policy)), plan]]);
-  const sides = SIDES.map((side) => sliders(side, parse(query.get(side)) ?? valuesOf(plan.policy), app));
+  const sides = SIDES.map((side) => controls(side, parse(query.get(side), plan.rules) ?? valuesOf(plan.policy), plan.rules));
   const go = html("button", { type: "submit" }, t("whatif.compare"));
   const said = html("p", { class: "note", role: "status" });
   const result = html("div", { class: "stack", hidden: true });
@@ -82,23 +83,42 @@ function fill(root, app, query, plan, charts) {
 
 const chart = (key) => new Chart({ label: t(key), height: 220, fromZero: true, series: [{ name: t("whatif.a") }, { name: t("whatif.b") }] });
 
-/** The five figures of one policy, as sliders. */
-function sliders(side, start, app) {
+/** One policy: five figures as sliders, and the rules of vouchers. */
+function controls(side, start, offered) {
   const fault = html("p", { class: "fault", role: "alert" });
   const inputs = SLIDERS.map(([name, most, step], at) => {
     const shown = html("output", {});
     const input = html("input", { type: "range", name: `${side}-${name}`, min: 0, max: most, step, value: start[at], oninput: () => change() });
     return { input, shown, box: html("label", { class: "slider" }, html("span", {}, t(`whatif.${name}`)), input, shown) };
   });
-  const values = () => inputs.map(({ input }) => Number(input.value));
+  const rules = html("select", { name: `${side}-rules`, onchange: () => change() },
+    offered.map(({ name }) => html("option", { value: name, selected: name === start.at(-1) }, t(`whatif.rules.${name}`))));
+  const described = html("p", { class: "note" });
+  const figures = () => inputs.map(({ input }) => Number(input.value));
   function change() {
-    values().forEach((n, at) => say(inputs[at].shown, SLIDERS[at][0] === "centres" ? count(n) : percent(n / 100)));
-    const shares = values().slice(0, LEVELS.length).reduce((sum, n) => sum + n, 0);
+    figures().forEach((n, at) => say(inputs[at].shown, SLIDERS[at][0] === "centres" ? count(n) : percent(n / 100)));
+    say(described, inWords(offered.find(({ name }) => name === rules.value)));
+    const shares = figures().slice(0, LEVELS.length).reduce((sum, n) => sum + n, 0);
     say(fault, shares > MAX_SHARES ? t("whatif.tooMuch", { n: percent(MAX_SHARES / 100) }) : "");
     inputs[0].input.setCustomValidity(fault.textContent);
   }
   change();
-  return { values, root: panel(t(`whatif.${side}`), null, inputs.map(({ box }) => box), fault) };
+  const chosen = html("label", { class: "slider" }, html("span", {}, t("whatif.rules")), rules);
+  return { values: () => [...figures(), rules.value], root: panel(t(`whatif.${side}`), null, inputs.map(({ box }) => box), chosen, described, fault) };
+}
+
+/** Rules of vouchers: who claims, in which months, and how much. */
+function inWords({ sectors, sizes, window: [first, last], cap_cny: cap, later_cap_cny: later, provider_caps_cny: providers }) {
+  const some = Object.entries(sizes).filter(([, share]) => share < 1);
+  const claimants = sectors.length > 1 ? t("whatif.rules.sectors") : t(`whatif.rules.${sectors[0]}`);
+  return [
+    claimants,
+    some.length && t("whatif.rules.sizes", { list: some.map(([size, share]) => `${t(`size.${size}`)} ${percent(share)}`).join(", ") }),
+    (first > 1 || last < 12) && t("whatif.rules.window", { first: monthOfYear(first), last: monthOfYear(last) }),
+    t("whatif.rules.cap", { n: yuan(cap) }),
+    later && t("whatif.rules.later", { n: yuan(later) }),
+    providers && t("whatif.rules.providers", { full: yuan(providers[0]), others: yuan(providers[1]) }),
+  ].filter(Boolean).join(t("whatif.rules.and"));
 }
 
 /** What one more enterprise and one more unit cost; where the second policy brings fewer, what each of them saves. */
@@ -127,12 +147,16 @@ function rows(a, b, catalogue) {
 
 const funds = (each) => each.vouchers_cny + each.awards_cny;
 const value = (each, name) => each.targets.find((target) => target.name === name).value;
-const text = (values) => values.join("-");
-const valuesOf = (policy) => [...LEVELS.map((level) => Math.round(100 * policy.shares[level])), Math.round(100 * policy.pools), policy.centres];
-const bodyOf = ([province, city, county, pools, centres]) =>
-  ({ shares: { province: province / 100, city: city / 100, county: county / 100 }, pools: pools / 100, centres });
+/** The five figures and the rules in the address: `10-10-0-100-30`, `10-10-0-100-30.guangdong-rules`. */
+const text = (values) => values.slice(0, -1).join("-") + (values.at(-1) === PLAN ? "" : `.${values.at(-1)}`);
+const valuesOf = (policy) =>
+  [...LEVELS.map((level) => Math.round(100 * policy.shares[level])), Math.round(100 * policy.pools), policy.centres, policy.rules];
+const bodyOf = ([province, city, county, pools, centres, rules]) =>
+  ({ shares: { province: province / 100, city: city / 100, county: county / 100 }, pools: pools / 100, centres, rules });
 
-function parse(given) {
-  const values = (given ?? "").split("-").map(Number);
-  return values.length === SLIDERS.length && values.every((n, at) => n >= 0 && n <= SLIDERS[at][1]) ? values : null;
+function parse(given, offered) {
+  const [figures, rules = PLAN] = (given ?? "").split(".");
+  const values = figures.split("-").map(Number);
+  const fits = values.length === SLIDERS.length && values.every((n, at) => n >= 0 && n <= SLIDERS[at][1]);
+  return fits && offered.some(({ name }) => name === rules) ? [...values, rules] : null;
 }
