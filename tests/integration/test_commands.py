@@ -176,6 +176,7 @@ async def test_commands_take_effect_in_stored_telemetry_and_their_answers_come_b
             return bool(power)
 
         await eventually_async(turns, "the motor turns again")
+        await assert_downtime_has_the_stop_command_as_its_reason(all_parts)
         answer = await all_parts.answered(unheard)  # its node exists, and answers that there is no such unit
         assert (answer["state"], "no unit of this edge node" in answer["reason"]) == ("refused", True)
 
@@ -185,7 +186,8 @@ async def test_commands_take_effect_in_stored_telemetry_and_their_answers_come_b
         assert len(commanded) == 7
         assert commanded[-1]["detail"]["command"] == "stop"
     kinds = [given.kind for given in load_manifest(tmp_path / "devices").commands]
-    assert kinds == ["stop", "start", "set_point", "fault"]
+    looms = sum(unit.class_name == "loom" for unit in FLEET)
+    assert kinds == ["stop", "start", "set_point", "fault", *["stop"] * looms, *["start"] * looms]
     truth = load_manifest(tmp_path / "devices").ground_truth()
     assert (motor, "bearing") in {(case.unit, case.fault) for case in truth}
 
@@ -201,6 +203,34 @@ async def test_commands_take_effect_in_stored_telemetry_and_their_answers_come_b
         )
         digests.add(said.stdout.strip())
     assert len(digests) == 2
+
+
+async def assert_downtime_has_the_stop_command_as_its_reason(all_parts: World) -> None:
+    looms = [unit.id for unit in FLEET if unit.class_name == "loom"]
+
+    async def command_all(command: str) -> list[int]:
+        """The times from which the command holds, once a minute of readings after it is stored."""
+        answers = [await all_parts.answered(await all_parts.command(loom, command=command)) for loom in looms]
+        assert {answer["state"] for answer in answers} == {"accepted"}
+        times_ms = [answer["holds_from_ms"] for answer in answers]
+
+        async def passed() -> bool:
+            latest = [(await all_parts.latest(loom, "speed"))[0] for loom in looms]
+            return all(ts_ms > since_ms + 60_000 for ts_ms, since_ms in zip(latest, times_ms, strict=True))
+
+        await eventually_async(passed, f"a minute after {command}")
+        return times_ms
+
+    stops_ms, starts_ms = await command_all("stop"), await command_all("start")
+    reasons = set()
+    for loom, stop_ms, start_ms in zip(looms, stops_ms, starts_ms, strict=True):
+        window = {"from": stop_ms - 60_000, "to": start_ms}
+        found = (await all_parts.http.get(f"/v1/units/{loom}/oee", params=window)).json()["states"]
+        assert (found[-1]["state"], found[-1]["to_ms"] - stop_ms >= 60_000) == ("stopped", True)
+        # A loom that stood already when the command came has the reason of that stop, or none.
+        reasons.add((found[-1]["reason_kind"], found[-1]["reason"], found[-1]["from_ms"] >= stop_ms - 10_000))
+    assert ("command", "stop", True) in reasons
+    assert not {kind for kind, _, began_with_it in reasons if began_with_it} - {"command"}
 
 
 async def test_sloppy_and_hostile_commands_hurt_nobody(mosquitto: Any, tmp_path: Path) -> None:
