@@ -227,7 +227,7 @@ async def assert_downtime_has_the_stop_command_as_its_reason(all_parts: World) -
         window = {"from": stop_ms - 60_000, "to": start_ms}
         found = (await all_parts.http.get(f"/v1/units/{loom}/oee", params=window)).json()["states"]
         assert (found[-1]["state"], found[-1]["to_ms"] - stop_ms >= 60_000) == ("stopped", True)
-        # A loom that stood already when the command came has the reason of that stop, or none.
+        # A loom that was stopped already when the command came has the reason of that stop, or none.
         reasons.add((found[-1]["reason_kind"], found[-1]["reason"], found[-1]["from_ms"] >= stop_ms - 10_000))
     assert ("command", "stop", True) in reasons
     assert not {kind for kind, _, began_with_it in reasons if began_with_it} - {"command"}

@@ -81,7 +81,7 @@ class _Namespaces:
     machinery: int
 
 
-class ShownValue(ua.DataValue):
+class ShownValue(ua.DataValue):  # type: ignore[misc]  # the library has no types for mypy
     """A data value that nobody changes after it was made. The library makes a deep copy of each value for
     each subscription, in case somebody does: half of the cost of showing a value."""
 
