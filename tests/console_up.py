@@ -18,13 +18,16 @@ QILU = Path(sys.executable).parent / "qilu"
 START_S = 120.0
 
 
-def morning() -> str:
-    """Ten o'clock in Shanghai of the last weekday on which it has struck: equipment is at work."""
+def working_hour() -> str:
+    """Ten o'clock in Shanghai of the last weekday on which it has struck: equipment is at work. Later, until
+    four, where the console's last 24 hours then hold the run."""
     now = datetime.now(tz=ZoneInfo("Asia/Shanghai"))
     day = now - timedelta(hours=10)
     while day.weekday() > FRIDAY:
         day -= timedelta(days=1)
-    return day.replace(hour=10, minute=0, second=0, microsecond=0).isoformat()
+    ten = day.replace(hour=10, minute=0, second=0, microsecond=0)
+    recent = now - timedelta(hours=23)
+    return (recent if ten < recent <= ten + timedelta(hours=6) else ten).isoformat()
 
 
 FRIDAY = 4

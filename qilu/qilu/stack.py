@@ -123,7 +123,7 @@ class Stack:
         lock = await stack.enter_async_context(sole_broker(state / "broker"))
         nodes = self._node_listener()
         broker_url, broker_note = await self._start_broker(stack, authority, nodes, lock)
-        store_url = config.store or f"duckdb:///{state}/readings.duckdb"
+        store_url = config.store or f"duckdb:///{state.absolute()}/readings.duckdb"
         self.store = await stack.enter_async_context(open_store(store_url, secret("QILU_INFLUX_TOKEN")))
 
         self.platform = await self._start_platform(stack, self._platform_settings(broker_url, nodes))

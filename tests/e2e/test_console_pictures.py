@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from console_tour import pages, tour
-from console_up import Up, morning
+from console_up import Up, working_hour
 from console_world import browsing
 from PIL import Image
 from playwright.async_api import Page, expect
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def up(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Up]:
     ports = {name: free_port() for name in ("--port", "--mqtt-port", "--metrics-port")}
-    running = Up(tmp_path / "state", ports, "--units", "600", "--start", morning())
+    running = Up(tmp_path / "state", ports, "--units", "600", "--start", working_hour())
     yield running
     running.process.send_signal(signal.SIGINT)
     running.process.wait(120)
@@ -67,7 +67,9 @@ async def test_pictures_of_every_page(up: Up, chromium: str) -> None:
         addresses["alarms"] += "?state=acknowledged"
         async for language, _theme, name in tour(page, url, addresses, LOOKS):
             if name == "what-if":
-                await page.locator('input[type="range"]').nth(7).press("Home")
+                county = page.locator('input[type="range"]').nth(7)
+                await expect(county).to_be_visible()  # the model has computed the plan
+                await county.press("Home")
                 await compared(page)
             await expect(page.locator("#stream")).to_have_attribute("data-state", "live")
             await page.wait_for_timeout(1500)  # what the stream brings first

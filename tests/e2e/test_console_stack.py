@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from console_up import Up, morning
+from console_up import Up, working_hour
 from console_world import ARGUMENTS
 from playwright.async_api import Locator, Page, async_playwright, expect
 
@@ -24,7 +24,7 @@ def up(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Up]:
     scenario = tmp_path / "pumps.yaml"
     scenario.write_text(SCENARIO)
     ports = {name: free_port() for name in ("--port", "--mqtt-port", "--metrics-port")}
-    running = Up(tmp_path / "state", ports, "--start", morning(), "--scenario", scenario)
+    running = Up(tmp_path / "state", ports, "--start", working_hour(), "--scenario", scenario)
     yield running
     running.process.send_signal(signal.SIGINT)
     running.process.wait(60)

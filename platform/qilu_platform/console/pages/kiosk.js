@@ -126,8 +126,10 @@ export async function show(root, app) {
   return {
     handlers: {
       replay: (next) => {
+        const before = times;
         times = scale.paint(next);
         paint(now);
+        if (times !== before) paintGrowth();
       },
       programme: paint, pipeline: paintPipeline, ticker: paintTicker,
       activity: (next) => beats.paint(next.by_city), alarms: ({ by_city: byCity }) => cityMap.mark(byCity),
