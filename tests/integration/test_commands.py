@@ -18,6 +18,7 @@ import aiomqtt
 import httpx
 import pytest
 from gateway_world import Publisher, eventually, eventually_async
+from paho.mqtt.subscribeoptions import SubscribeOptions
 from pydantic import SecretStr
 from qilu.brokers import EmbeddedBroker
 from qilu.keyring import Keyring
@@ -131,11 +132,25 @@ def unit_of(class_name: str) -> str:
     return next(unit.id for unit in FLEET if unit.class_name == class_name)
 
 
+async def hear(listener: aiomqtt.Client, flags: list[tuple[int, bool]]) -> None:
+    """Note QoS and retain flag of each message."""
+    async for message in listener.messages:
+        flags += [(message.qos, message.retain)]
+
+
 async def test_commands_take_effect_in_stored_telemetry_and_their_answers_come_back(
     mosquitto: Any, tmp_path: Path
 ) -> None:
+    """Also topics-dcmd-mqtt, payloads-dcmd-qos and payloads-dcmd-retain, as published."""
     motor = unit_of("motor")
-    async with world(mosquitto, tmp_path) as all_parts:
+    flags: list[tuple[int, bool]] = []
+    async with (
+        world(mosquitto, tmp_path) as all_parts,
+        aiomqtt.Client(mosquitto.host, mosquitto.port, protocol=aiomqtt.ProtocolVersion.V5) as listener,
+    ):
+        as_published = SubscribeOptions(qos=1, retainAsPublished=True)
+        await listener.subscribe("spBv1.0/+/DCMD/#", options=as_published)
+        hearing = asyncio.create_task(hear(listener, flags))
         stop = await all_parts.answered(await all_parts.command(motor, command="stop"))
         assert (stop["state"], stop["reason"]) == ("accepted", None)
         assert stop["holds_from_ms"] > START_MS
@@ -179,6 +194,9 @@ async def test_commands_take_effect_in_stored_telemetry_and_their_answers_come_b
         await assert_downtime_has_the_stop_command_as_its_reason(all_parts)
         answer = await all_parts.answered(unheard)  # its node exists, and answers that there is no such unit
         assert (answer["state"], "no unit of this edge node" in answer["reason"]) == ("refused", True)
+        hearing.cancel()
+        assert len(flags) >= 5
+        assert set(flags) == {(0, False)}
 
         # All of it is in the books.
         audit = (await all_parts.http.get("/v1/audit", params={"subject": f"units/{motor}"})).json()
