@@ -39,7 +39,7 @@ TEXTS = """() => {
 """Every text that a reader or a screen reader finds, hidden ones included. Not what is marked as English: the
 button for that language, and the API's or a gateway's words about a mistake, beside a reason in Chinese."""
 
-UNITS = "Hz kW kWh MPa kPa Nm kg km mg mm cm ms min rpm deg dB vol mol kscmh GJ CO NOx SO cos dT UTC rms"
+UNITS = "Hz kW kWh MPa kPa Nm kg km mg mm cm ms min rpm deg dB vol mol kscmh MJ GJ CO NOx SO cos dT UTC rms"
 PROTOCOLS = """API HTTP OpenAPI JSON NDJSON CSV UTF MQTT TLS YAML ESP Node RED Sparkplug Python mosquitto pub
 APP Mosquitto Webhook webhook OEE qilu up docs own classes md zip Esc"""
 STANDARDS = "ISO IEC GB DB NEMA MG ASME PTC ABMA IEA Task IF"
