@@ -173,7 +173,7 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         more = "".join(f"{address} {name}\n" for name, address in (names or {}).items())
         (folder / "hosts").write_text(Path("/etc/hosts").read_text() + more)
-        for name in ("rabbitmq.conf", "log-in.conf", "enabled_plugins"):
+        for name in ("rabbitmq.conf", "log-in.conf", "advanced.config", "enabled_plugins"):
             shutil.copy(SETTINGS / name, folder / name)
         cookie = folder / ".erlang.cookie"
         cookie.write_text("QILUTESTCOOKIE")
@@ -197,6 +197,7 @@ class Cluster:
             "RABBITMQ_LOG_BASE": f"{own}/mnesia/log",
             "RABBITMQ_CONFIG_FILE": "/srv/rabbitmq.conf",
             "RABBITMQ_CONFIG_FILES": f"{own}/conf.d/*.conf",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": "/srv/advanced.config",
             "RABBITMQ_ENABLED_PLUGINS_FILE": "/srv/enabled_plugins",
             # Two schedulers that sleep when idle: three nodes share the machine with the rest of the test.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "'+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none'",

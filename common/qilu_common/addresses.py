@@ -15,6 +15,8 @@ BROKER_PORT = 1883
 BROKER_TLS_PORT = 8883
 BROKER_DEVICES_PORT = 8884
 """TLS for devices that have a password."""
+RABBITMQ_DEVICES_PORT = 1884
+"""RabbitMQ's listener for them: without TLS, which a proxy adds."""
 PLATFORM_PORT = 8000
 GATEWAY_PORT = 8081
 """/metrics and /healthz."""

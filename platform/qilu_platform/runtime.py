@@ -260,7 +260,7 @@ def _steps(runtime: Runtime) -> Steps:
         found.append(("broker rules", RULES_S, lambda: rules.step(runtime.database)))
     if addresses := runtime.settings.rabbitmq:
         password = runtime.settings.rabbitmq_password
-        evictions = Evictions(addresses, None if password is None else _open(password))
+        evictions = Evictions(addresses, None if password is None else _open(password), runtime.authority)
         found.append(("evictions", RULES_S, lambda: evictions.step(runtime.database)))
     found.append(("security", SECURITY_S, lambda: runtime.watch.step(runtime.database)))
     found.append(("expired", EXPIRED_S, lambda: runtime.database.write(security.record_expired)))

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
 
     rabbitmq: tuple[str, ...] = ()
     """URLs of RabbitMQ's management API, a JSON list in QILU_PLATFORM_RABBITMQ: this platform decides which
-    certificates may log in there, and closes connections. Needs `rabbitmq_password`."""
+    certificates and devices may log in there, and closes connections. Needs `rabbitmq_password`."""
 
     assumptions: Path | None = None
     """The programme model's figures, a CSV file that the console shows."""

@@ -45,7 +45,8 @@ def test_nodes_have_the_shared_settings_few_rights_and_a_health_check() -> None:
     for name in NODES:
         node = services()[name]
         assert {
-            f"./deploy/rabbitmq/{file}" for file in ("rabbitmq.conf", "log-in.conf", "enabled_plugins")
+            f"./deploy/rabbitmq/{file}"
+            for file in ("rabbitmq.conf", "log-in.conf", "advanced.config", "enabled_plugins")
         } <= {volume.split(":")[0] for volume in node["volumes"]}
         assert node["cap_drop"] == ["ALL"]
         assert node["security_opt"] == ["no-new-privileges:true"]

@@ -102,8 +102,9 @@ async def test_a_request_is_signed_in_the_enterprises_name_whatever_name_it_give
         ca = x509.load_pem_x509_certificate(answer.json()["ca"].encode())
         made.verify_directly_issued_by(ca)
         serial = f"{made.serial_number:040x}"
+        code = Authority.open(tmp_path / "ca").code(made.serial_number)
         assert made.subject.rfc4514_string({NameOID.SERIAL_NUMBER: "SERIALNUMBER"}) == (
-            f"SERIALNUMBER={serial},CN={OWNER}"
+            f"SERIALNUMBER={serial}{code},CN={OWNER}"
         )
         assert made.public_key() == key.public_key()
         assert answer.json()["id"] == f"{made.serial_number:040x}"
@@ -294,6 +295,7 @@ async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) ->
         ca=tmp_path / "ca",
         rabbitmq=("http://127.0.0.1:1",),
         rabbitmq_password=SecretStr("of the manager"),
+        broker_for_devices="127.0.0.1:8884",
     )
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
@@ -304,8 +306,9 @@ async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) ->
         body = {"id": OWNER, "name": "Works", "county": OWNER[:6], "industry": "C31"}
         await client.post("/v1/enterprises", json=body)
         id_ = (await sign(client)).json()["id"]
-        user = f"SERIALNUMBER={id_},CN={OWNER}"
-        good = {"username": user, "client_id": OWNER, "password": "none"}
+        code = Authority.open(tmp_path / "ca").code(int(id_, 16))
+        user = f"SERIALNUMBER={id_}{code},CN={OWNER}"
+        good = {"username": user, "client_id": OWNER, "password": "none", "vhost": "/"}
 
         async def may(question: str, **more: str) -> bool:
             text = (await client.post(f"/v1/rabbitmq/{question}", data=good | more)).text
@@ -323,11 +326,65 @@ async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) ->
             {"password": "another"},
             {"client_id": OTHER},
             {"username": OWNER},
-            {"username": f"SERIALNUMBER={id_},CN={OTHER}"},
-            {"username": f"SERIALNUMBER={'0' * 40},CN={OWNER}"},
+            {"vhost": "devices"},
+            {"username": f"SERIALNUMBER={id_},CN={OWNER}"},
+            {"username": f"SERIALNUMBER={id_}{'0' * len(code)},CN={OWNER}"},
+            {"username": f"SERIALNUMBER={id_}{code},CN={OTHER}"},
+            {"username": f"SERIALNUMBER={'0' * 40}{code},CN={OWNER}"},
         ):
             assert not await may("user", **wrong), wrong
         await client.post(f"/v1/certificates/{id_}/revoke")
         assert not await may("user")
         assert not await may("vhost")
         assert (await client.post("/v1/rabbitmq/user?username=a", data=good)).status_code == 422
+
+
+async def test_rabbitmq_is_told_which_devices_may_log_in(tmp_path: Path) -> None:
+    settings = Settings(
+        db_url=f"sqlite:///{tmp_path}/platform.db",
+        api_key=SecretStr(ADMIN),
+        ca=tmp_path / "ca",
+        rabbitmq=("http://127.0.0.1:1",),
+        rabbitmq_password=SecretStr("of-the-management"),
+        broker_for_devices="127.0.0.1:8884",
+    )
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://platform", headers=bearer(ADMIN)) as client,
+    ):
+        county = OWNER[:6]
+        body = {"id": OWNER, "name": "Works", "county": county, "industry": "C31"}
+        (await client.post("/v1/enterprises", json=body)).raise_for_status()
+        unit = {"id": "m1", "enterprise": OWNER, "class": "motor"}
+        (await client.post("/v1/units", json=unit)).raise_for_status()
+        made = (await client.post("/v1/units/m1/password")).raise_for_status().json()
+        user = made["username"]
+        good = {"username": user, "client_id": user, "password": made["password"], "vhost": "devices"}
+
+        async def may(question: str, **more: str) -> bool:
+            return (await client.post(f"/v1/rabbitmq/{question}", data=good | more)).text == "allow"
+
+        assert await may("user")
+        assert await may("vhost")
+        assert await may("resource", resource="exchange", name="amq.topic")
+        topic = {"permission": "write", "variable_map.client_id": user}
+        own = f"qilu.v1.{county}.{OWNER}.m1.telemetry"
+        assert await may("topic", **topic, routing_key=own)
+        assert not await may("topic", **topic | {"permission": "read"}, routing_key=own)
+        for key in (f"qilu.v1.{county}.{OWNER}.m2.telemetry", f"spBv1___0.{county}.NBIRTH.{OWNER}"):
+            assert not await may("topic", **topic, routing_key=key)
+        for wrong in (
+            {"password": "none"},
+            {"password": ""},
+            {"vhost": "/"},
+            {"vhost": "another"},
+            {"client_id": "qilu-gateway-a"},
+            {"username": "device.m2", "client_id": "device.m2"},
+        ):
+            assert not await may("user", **wrong), wrong
+        await client.post("/v1/units/m1/password")
+        assert not await may("user")  # a new password ends the one before
+        await client.delete("/v1/units/m1/password")
+        assert not await may("vhost")

@@ -1,5 +1,6 @@
-"""Certificates at a real RabbitMQ 4, with the settings file that compose uses: the platform decides about
-each log-in, client id and topic, and a revocation closes connections. Run by `make test-cluster`."""
+"""Certificates and passwords of devices at a real RabbitMQ 4, with the settings files that compose uses: the
+platform decides about each log-in, client id and topic, and a revocation closes connections. Run by
+`make test-cluster`."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from typing import Any, NamedTuple
 import httpx
 import paho.mqtt.client as paho
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from qilu.rabbitmq import definitions
@@ -45,8 +48,12 @@ class Certificate(NamedTuple):
 class World:
     """A platform, and RabbitMQ nodes that ask it."""
 
-    def __init__(self, folder: Path, nodes: Sequence[Node], api: httpx.Client) -> None:
+    def __init__(
+        self, folder: Path, nodes: Sequence[Node], api: httpx.Client, passwords: Sequence[int]
+    ) -> None:
+        """`passwords`: each node's listener for devices with passwords."""
         self._folder, self._node, self.nodes, self.api = folder, nodes[0], nodes, api
+        self.passwords = passwords
         self._clients: list[Client] = []
 
     def certificate(self, enterprise: str) -> Certificate:
@@ -65,7 +72,22 @@ class World:
         files = self._folder / f"{id_}.crt", self._folder / f"{id_}.key"
         for file, content in zip(files, (certificate, key), strict=True):
             file.write_bytes(content)
-        return Certificate(id_, f"SERIALNUMBER={id_},CN={name}", (str(files[0]), str(files[1])))
+        (number, *_) = x509.load_pem_x509_certificate(certificate).subject.get_attributes_for_oid(
+            NameOID.SERIAL_NUMBER
+        ) or [None]
+        user = f"CN={name}" if number is None else f"SERIALNUMBER={number.value!s},CN={name}"
+        return Certificate(id_, user, (str(files[0]), str(files[1])))
+
+    def device(self, unit: str) -> tuple[str, str]:
+        """A new password of a unit, with its user name."""
+        made = self.api.post(f"/v1/units/{unit}/password").raise_for_status().json()
+        return made["username"], made["password"]
+
+    def with_password(self, login: tuple[str, str], client_id: str | None = None, place: int = 0) -> Client:
+        """`place`: the node's."""
+        own, host = login[0] if client_id is None else client_id, self.nodes[place].host
+        self._clients.append(Client(host, self.passwords[place], None, None, own, login))
+        return self._clients[-1]
 
     def client(
         self,
@@ -92,7 +114,7 @@ class Client:
         self,
         host: str,
         port: int,
-        ca: str,
+        ca: str | None,
         certificate: Certificate | None,
         client_id: str,
         login: tuple[str, str] | None = None,
@@ -104,7 +126,8 @@ class Client:
         )
         if login is not None:
             client.username_pw_set(*login)
-        client.tls_set(ca, *(certificate.files if certificate is not None else ()))
+        if ca is not None:
+            client.tls_set(ca, *(certificate.files if certificate is not None else ()))
         client.on_connect = lambda *given: self._see("connected", not given[3].is_failure)
         client.on_disconnect = lambda *given: self._see("disconnected", True)
         client.on_publish = lambda *given: self._see("published", not given[3].is_failure)
@@ -178,8 +201,9 @@ def started(folder: Path, free_port: Callable[[], int], size: int) -> Iterator[W
         login=("platform", PASSWORD),
     )
     nodes, platform_port = rabbitmq.nodes, free_port()
+    passwords = [free_port() for _ in nodes]
     Authority.open(folder / "ca").ensure_server(rabbitmq.folder, [nodes[0].host])
-    (rabbitmq.folder / "definitions.json").write_text(definitions(PASSWORD))
+    (rabbitmq.folder / "definitions.json").write_text(definitions(PASSWORD, passwords))
     shared = (rabbitmq.folder / "log-in.conf").read_text().replace("/run/qilu/rabbitmq/", "/srv/")
     paths = "".join(
         f"auth_http.{name}_path = http://127.0.0.1:{platform_port}/v1/rabbitmq/{name}\n"
@@ -189,14 +213,16 @@ def started(folder: Path, free_port: Callable[[], int], size: int) -> Iterator[W
     environment = {
         "QILU_API_KEY": KEY,
         "QILU_PLATFORM_CA": str(folder / "ca"),
+        "QILU_PLATFORM_BROKER_FOR_DEVICES": f"{nodes[0].host}:{passwords[0]}",
         "QILU_PLATFORM_RABBITMQ": json.dumps(
             ["http://127.0.0.1:1", *(f"http://{node.host}:{node.management}" for node in nodes)]
         ),
         "QILU_RABBITMQ_PASSWORD": PASSWORD,
     }
     try:
-        for node in nodes:
-            node.configure(shared.replace(" 8883", f" {node.host}:{node.mqtt}") + paths, plain=False)
+        for node, port in zip(nodes, passwords, strict=True):
+            own = shared.replace(" 8883", f" {node.host}:{node.mqtt}")
+            node.configure(own.replace(" 1884", f" {node.host}:{port}") + paths, plain=False)
             node.start()
         with served_platform(options, folder, platform_port, environment) as (url, _):
             headers = {"Authorization": f"Bearer {KEY}"}
@@ -204,8 +230,11 @@ def started(folder: Path, free_port: Callable[[], int], size: int) -> Iterator[W
                 for id_ in (OWNER, OTHER):
                     body = {"id": id_, "name": "Works", "county": COUNTY, "industry": "C31"}
                     api.post("/v1/enterprises", json=body).raise_for_status()
+                for unit in ("m1", "m2"):
+                    body = {"id": unit, "enterprise": OWNER, "class": "motor"}
+                    api.post("/v1/units", json=body).raise_for_status()
                 rabbitmq.wait()
-                made = World(folder, nodes, api)
+                made = World(folder, nodes, api, passwords)
                 yield made
                 made.close()
     finally:
@@ -273,6 +302,53 @@ def test_services_connect_under_any_client_id_with_their_own_rights(world: World
     assert hears.publishes("spBv1.0/STATE/a")
     assert not speaks.publishes("spBv1.0/STATE/a")
     assert not world.client(devices, "qilu-devices-b").subscribes("spBv1.0/#")
+
+
+def test_a_device_publishes_on_its_own_topic_and_the_services_hear_it(world: World) -> None:
+    hears = world.client(world.service("gateway"), "qilu-gateway-b")
+    assert hears.subscribes("qilu/v1/#")
+    login, topic = world.device("m1"), f"qilu/v1/{COUNTY}/{OWNER}/m1/telemetry"
+    client = world.with_password(login)
+    assert client.connected
+    assert client.publishes(topic)
+    assert hears.message() == topic
+    for other in (f"qilu/v1/{COUNTY}/{OWNER}/m2/telemetry", f"spBv1.0/{COUNTY}/NBIRTH/{OWNER}"):
+        again = world.with_password(login)
+        assert again.connected
+        assert not again.publishes(other), other
+    again = world.with_password(login)
+    assert again.connected
+    assert not again.subscribes("qilu/v1/#")
+
+
+def test_the_listener_for_passwords_admits_no_certificates_name(world: World) -> None:
+    own, (user, password) = world.certificate(OWNER), world.device("m2")
+    assert not world.with_password((user, "another")).connected
+    assert not world.with_password((user, password), "qilu-gateway-b").connected
+    for name in (own.user, f"/:{own.user}", "CN=gateway", "/:CN=gateway"):
+        assert not world.with_password((name, "none"), OWNER).connected, name
+    assert not world.with_password(("platform", PASSWORD), "platform").connected
+    assert not world.client(own, user, login=(user, password)).connected
+
+
+def test_the_holder_of_a_revoked_certificate_does_not_take_its_replacements_name(world: World) -> None:
+    old, new = world.certificate(OWNER), world.certificate(OWNER)
+    world.api.post(f"/v1/certificates/{old.id}/revoke").raise_for_status()
+    for name in (f"SERIALNUMBER={new.id},CN={OWNER}", f"SERIALNUMBER={new.id}{'0' * 24},CN={OWNER}"):
+        assert not world.client(old, OWNER, login=(name, "none")).connected
+    assert world.client(new, OWNER).connected
+
+
+def test_a_device_whose_password_ends_is_out_within_two_seconds(world: World) -> None:
+    first = world.with_password(world.device("m1"))
+    assert first.connected
+    login = world.device("m1")
+    assert first.out_after_s() < OUT_S  # a new password ends the one before
+    second = world.with_password(login)
+    assert second.connected
+    world.api.delete("/v1/units/m1/password").raise_for_status()
+    assert second.out_after_s() < OUT_S
+    assert not world.with_password(login).connected
 
 
 def test_a_revoked_certificate_is_out_within_two_seconds_and_no_other(world: World) -> None:

@@ -5,9 +5,11 @@ import re
 
 import pytest
 from qilu.rabbitmq import definitions
+from qilu_platform.broker.device_passwords import Login
 from qilu_platform.broker.rabbitmq import Holder, may_speak, may_use
 
 HOLDER = Holder("works", "370202")
+DEVICE = Login("device.m1", "", ("qilu/v1/370202/works/m1/telemetry",))
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,28 @@ def test_a_certificate_has_the_topics_of_its_edge_node(permission: str, key: str
 )
 def test_a_certificate_has_the_queues_of_its_session(resource: str, name: str, allowed: bool) -> None:
     assert may_use(HOLDER, resource, name) == allowed
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "allowed"),
+    [
+        ("exchange", "amq.topic", True),
+        ("queue", "mqtt-subscription-device.m1qos1", True),
+        ("queue", "mqtt-subscription-device.m2qos1", False),
+        ("queue", "to-services", False),
+    ],
+)
+def test_a_device_has_the_queues_of_its_session(resource: str, name: str, allowed: bool) -> None:
+    assert may_use(DEVICE, resource, name) == allowed
+
+
+def test_readings_of_devices_are_moved_and_nothing_is_moved_back() -> None:
+    found = json.loads(definitions("secret", [1999]))
+    assert found["global_parameters"][0]["value"] == {"1999": "devices"}
+    assert [each["routing_key"] for each in found["bindings"]] == ["qilu.v1.#"]
+    (shovel,) = found["parameters"]
+    assert (shovel["vhost"], shovel["value"]["dest-uri"]) == ("devices", "amqp:///%2F")
+    assert {each["vhost"] for each in found["permissions"]} == {"/"}  # no service listens beside it
 
 
 def test_services_have_their_topics_and_no_password() -> None:

@@ -1,7 +1,7 @@
 """Questions of RabbitMQ's HTTP authorization backend. Each answer is `allow` or `deny`.
 
-RabbitMQ calls these without a key. They reveal whether a certificate is valid, as a connection to the broker
-would.
+RabbitMQ calls these without a key. They reveal whether a certificate or a device's password is valid, as a
+connection to the broker would.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Annotated
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Request, Response
+from qilu_common.mosquitto_password import is_password
 
 from qilu_platform.api.common import RuntimeDep
 from qilu_platform.api.problems import Problem
-from qilu_platform.broker import rabbitmq
+from qilu_platform.broker import device_passwords, rabbitmq
+from qilu_platform.broker.device_passwords import Login
 from qilu_platform.broker.rabbitmq import Holder
 from qilu_platform.runtime import Runtime
 
@@ -33,11 +35,17 @@ async def _question(runtime: RuntimeDep, request: Request) -> dict[str, str]:
 Question = Annotated[dict[str, str], Depends(_question)]
 
 
-async def _holder(runtime: Runtime, question: Mapping[str, str]) -> Holder | None:
-    """The holder of a valid certificate that connects under its own client id."""
-    username = question.get("username", "")
-    found = await runtime.database.read(lambda connection: rabbitmq.holder(connection, username))
-    return found if found is not None and question.get("client_id") == found.enterprise else None
+async def _client(runtime: Runtime, question: Mapping[str, str]) -> Holder | Login | None:
+    """The holder of a valid certificate, or a device that has a password, that connects under its own client
+    id. The virtual host tells which of the two: each has its own."""
+    username, host = question.get("username", ""), question.get("vhost")
+    found: Holder | Login | None = None
+    if host == rabbitmq.CERTIFICATES:
+        found = await runtime.database.read(lambda db: rabbitmq.holder(db, runtime.authority, username))
+    elif host == rabbitmq.DEVICES:
+        found = await runtime.database.read(lambda db: device_passwords.login(db, username))
+    good = found is not None and question.get("client_id") == rabbitmq.client_id(found)
+    return found if good else None
 
 
 def _answer(allowed: bool) -> Response:
@@ -46,24 +54,26 @@ def _answer(allowed: bool) -> Response:
 
 @router.post("/user")
 async def may_log_in(runtime: RuntimeDep, question: Question) -> Response:
-    certificate = question.get("password") == _CERTIFICATE
-    return _answer(certificate and await _holder(runtime, question) is not None)
+    found, password = await _client(runtime, question), question.get("password", "")
+    if isinstance(found, Login):
+        return _answer(is_password(password, found.hash))
+    return _answer(found is not None and password == _CERTIFICATE)
 
 
 @router.post("/vhost")
 async def may_enter(runtime: RuntimeDep, question: Question) -> Response:
-    return _answer(await _holder(runtime, question) is not None)
+    return _answer(await _client(runtime, question) is not None)
 
 
 @router.post("/resource")
 async def may_use(runtime: RuntimeDep, question: Question) -> Response:
-    found = await _holder(runtime, question)
+    found = await _client(runtime, question)
     resource, name = question.get("resource", ""), question.get("name", "")
     return _answer(found is not None and rabbitmq.may_use(found, resource, name))
 
 
 @router.post("/topic")
 async def may_speak(runtime: RuntimeDep, question: Question) -> Response:
-    found = await _holder(runtime, question | {"client_id": question.get("variable_map.client_id", "")})
+    found = await _client(runtime, question | {"client_id": question.get("variable_map.client_id", "")})
     permission, key = question.get("permission", ""), question.get("routing_key", "")
     return _answer(found is not None and rabbitmq.may_speak(found, permission, key))

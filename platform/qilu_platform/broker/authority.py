@@ -6,6 +6,8 @@ Knows nothing of the registry: who may have a certificate is decided in certific
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import os
 import tempfile
@@ -37,6 +39,9 @@ MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 RSA_EXPONENT = 65537
 """NIST SP 800-56B allows no smaller one, and no tool makes another by itself."""
 CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
+CODE_DIGITS = 24
+"""Hexadecimal digits of the code in a subject: with the serial number 64, the most that X.520 allows."""
 
 _USES = (
     *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
@@ -142,11 +147,18 @@ class Authority:
         return certificate_pem(self.certificate)
 
     def sign_node(self, key: _PublicKey, node: str, begins: datetime, ends: datetime) -> x509.Certificate:
-        """A client certificate whose common name is the edge node's id. RabbitMQ takes the subject with the
-        serial number as the user name, and the DNS name as the client id."""
+        """A client certificate whose common name is the edge node's id. RabbitMQ takes the subject, with
+        serial number and code, as the user name, and the DNS name as the client id."""
         return self._sign(
             key, node, begins, ends, [ExtendedKeyUsageOID.CLIENT_AUTH], [x509.DNSName(node)], numbered=True
         )
+
+    def code(self, serial: int) -> str:
+        """Stands behind the serial number in a subject. Only this authority can compute it, so a client that
+        knows a serial number does not know the subject."""
+        secret = self._key.private_numbers().private_value.to_bytes(32, "big")
+        words = b"subject of a certificate" + serial.to_bytes(20, "big")
+        return hmac.new(secret, words, hashlib.sha256).hexdigest()[:CODE_DIGITS]
 
     def sign_service(self, key: _PublicKey, service: str) -> x509.Certificate:
         """A client certificate of one of our services; RabbitMQ knows it by its common name."""
@@ -174,11 +186,11 @@ class Authority:
         *,
         numbered: bool = False,
     ) -> x509.Certificate:
-        """`numbered`: the serial number is part of the subject."""
+        """`numbered`: the serial number and its code are part of the subject."""
         serial = x509.random_serial_number()
         builder = (
             x509.CertificateBuilder()
-            .subject_name(_name(name, serial if numbered else None))
+            .subject_name(_name(name, f"{serial:040x}{self.code(serial)}" if numbered else None))
             .issuer_name(self.certificate.subject)
             .public_key(key)
             .serial_number(serial)
@@ -307,10 +319,10 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
     return False
 
 
-def _name(common: str, serial: int | None = None) -> x509.Name:
+def _name(common: str, number: str | None = None) -> x509.Name:
     parts = [x509.NameAttribute(NameOID.COMMON_NAME, common)]
-    if serial is not None:
-        parts.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:040x}"))
+    if number is not None:
+        parts.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, number))
     return x509.Name(parts)
 
 

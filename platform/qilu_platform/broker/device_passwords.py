@@ -12,7 +12,7 @@ from typing import Any
 from qilu_common.mosquitto_password import mosquitto_hash
 from qilu_contract.wire.clock import wall_ms
 from qilu_contract.wire.doors import DOORS
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, Row, Select, delete, func, select
 
 from qilu_platform.broker.certificates import touch_rules
 from qilu_platform.database.schema import device_passwords, enterprises, units
@@ -86,7 +86,20 @@ def touch_if_it_has_one(connection: Connection, unit: str) -> None:
 
 def logins(connection: Connection) -> list[Login]:
     """Devices that may sign in, by unit: neither they nor their enterprises are suspended or retired."""
-    query = (
+    return [_login(row) for row in connection.execute(_may_sign_in())]
+
+
+def login(connection: Connection, user: str) -> Login | None:
+    """The device that may sign in under this user name."""
+    if not user.startswith(PREFIX):
+        return None
+    query = _may_sign_in().where(device_passwords.c.unit == user.removeprefix(PREFIX))
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _login(row)
+
+
+def _may_sign_in() -> Select[Any]:
+    return (
         select(device_passwords.c.unit, device_passwords.c.hash, units.c.county, units.c.enterprise)
         .join(units, units.c.id == device_passwords.c.unit)
         .join(enterprises, enterprises.c.id == units.c.enterprise)
@@ -95,7 +108,10 @@ def logins(connection: Connection) -> list[Login]:
         )
         .order_by(device_passwords.c.unit)
     )
-    return [
-        Login(user_of(unit), hash_, tuple(door.topic(county, enterprise, unit) for door in DOORS))
-        for unit, hash_, county, enterprise in connection.execute(query)
-    ]
+
+
+def _login(row: Row[Any]) -> Login:
+    unit = row.unit
+    return Login(
+        user_of(unit), row.hash, tuple(door.topic(row.county, row.enterprise, unit) for door in DOORS)
+    )
