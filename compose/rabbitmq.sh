@@ -7,4 +7,8 @@ rm -f "$cookie"
 cp /run/qilu/rabbitmq/cookie "$cookie"
 chmod 0400 "$cookie"
 export HOME=/var/lib/rabbitmq RABBITMQ_LOGS=-
+
+# On Kubernetes the name of a node is known a moment after it starts.
+name=${RABBITMQ_NODENAME:-}
+until [ -z "$name" ] || getent hosts "${name#*@}" >/dev/null; do sleep 1; done
 exec rabbitmq-server

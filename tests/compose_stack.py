@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 ENGINE = ROOT / "tests" / "compose_engine.sh"
@@ -31,6 +32,26 @@ OFFLINE = re.compile(
     re.IGNORECASE,
 )
 """Messages of pip, uv and apt when a registry or mirror cannot be reached."""
+
+
+class ComposeLoader(yaml.SafeLoader):
+    """Knows compose's tags `!reset` and `!override`."""
+
+
+def _value(loader: ComposeLoader, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    return loader.construct_sequence(node) if isinstance(node, yaml.SequenceNode) else None
+
+
+for _tag in ("!reset", "!override"):
+    ComposeLoader.add_constructor(_tag, _value)
+
+
+def services_of(file: str) -> dict[str, Any]:
+    """The services of a compose file; a reset value is None."""
+    found: dict[str, Any] = yaml.load((ROOT / file).read_text(encoding="utf-8"), ComposeLoader)["services"]
+    return found
 
 
 class Stack:

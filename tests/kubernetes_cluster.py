@@ -25,7 +25,7 @@ NODE = "10.88.0.1"
 PODS = "10.88.0.0/16"
 SERVICES = "10.96.0.0/16"
 DOMAIN = "cluster.local"
-VOLUMES = 16
+VOLUMES = 24
 PATIENCE_S = 300.0
 PAUSE = "docker.io/trial/pause:1"
 

@@ -12,7 +12,7 @@ import httpx
 
 
 class NameServer(threading.Thread):
-    """Answers with the addresses of Services, as CoreDNS does in a cluster."""
+    """Answers with the addresses of Services and of a StatefulSet's pods, as CoreDNS does in a cluster."""
 
     def __init__(self, ask: Callable[[str], httpx.Response], address: str, domain: str) -> None:
         """`ask` gets a path of the API server. Listens at `address`; `domain` is the cluster's."""
@@ -54,10 +54,18 @@ class NameServer(threading.Thread):
         return self._known[name]
 
     def _look_up(self, name: str) -> bytes | None:
-        service, _, rest = name.partition(".")
-        namespace, _, suffix = rest.partition(".")
-        if suffix != self._suffix:
+        first, *middle = name.removesuffix(f".{self._suffix}").split(".")
+        if not name.endswith(f".{self._suffix}") or len(middle) not in (1, 2):
             return None
-        found = self._ask(f"/api/v1/namespaces/{namespace}/services/{service}")
-        address = found.json()["spec"].get("clusterIP", "None") if found.status_code == 200 else "None"
+        kind = "services" if len(middle) == 1 else "pods"
+        found = self._ask(f"/api/v1/namespaces/{middle[-1]}/{kind}/{first}")
+        if found.status_code != 200:
+            return None
+        there = found.json()
+        if kind == "services":
+            address = there["spec"].get("clusterIP", "None")
+        elif there["spec"].get("subdomain") == middle[0]:
+            address = there["status"].get("podIP", "None")
+        else:
+            return None
         return None if address == "None" else socket.inet_aton(address)

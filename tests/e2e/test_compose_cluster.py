@@ -10,40 +10,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from compose_stack import PATIENCE_S, UNITS, Stack, compose_engine
+from compose_stack import PATIENCE_S, UNITS, Stack, compose_engine, services_of
 
 ROOT = Path(__file__).parents[2]
 FILES = ("docker-compose.yml", "docker-compose.cluster.yml")
 NODES = ("rabbitmq1", "rabbitmq2", "rabbitmq3")
 
 
-class ComposeLoader(yaml.SafeLoader):
-    """Knows compose's tags `!reset` and `!override`."""
-
-
-def _value(loader: ComposeLoader, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    return loader.construct_sequence(node) if isinstance(node, yaml.SequenceNode) else None
-
-
-for _tag in ("!reset", "!override"):
-    ComposeLoader.add_constructor(_tag, _value)
-
-
-def services() -> dict[str, Any]:
-    text = (ROOT / FILES[1]).read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.load(text, ComposeLoader)["services"]
-    return found
-
-
 def test_nodes_have_the_shared_settings_few_rights_and_a_health_check() -> None:
     for name in NODES:
-        node = services()[name]
+        node = services_of(FILES[1])[name]
         assert {
             f"./deploy/rabbitmq/{file}"
             for file in ("rabbitmq.conf", "log-in.conf", "advanced.config", "enabled_plugins")
@@ -58,7 +36,7 @@ def test_nodes_have_the_shared_settings_few_rights_and_a_health_check() -> None:
 
 def test_services_log_in_by_certificate_alone() -> None:
     for name in ("gateway", "gateway2", "devices", "platform", "platform2"):
-        environment = services()[name]["environment"]
+        environment = services_of(FILES[1])[name]["environment"]
         assert environment["QILU_BROKER"] == "mqtts://" + ",".join(NODES)
         assert {"QILU_MQTT_CA_FILE", "QILU_MQTT_CERTIFICATE_FILE", "QILU_MQTT_KEY_FILE"} <= environment.keys()
         for without in ("QILU_MQTT_USER", "QILU_MQTT_PASSWORD_FILE"):

@@ -26,6 +26,7 @@ FAULTS_S = float(os.environ.get("QILU_KUBERNETES_FAULTS_S", "300"))
 ROOT = Path(__file__).parents[2]
 CHART = str(ROOT / "deploy" / "chart")
 UNITS = 1000
+FEW_UNITS = 100
 SEED = 20261127
 SELECT = "app.kubernetes.io/instance=qilu"
 WORKLOADS = (
@@ -39,11 +40,15 @@ WORKLOADS = (
 
 
 class Release:
-    """The chart, installed under the name `qilu` in the namespace of the same name."""
+    """The chart, installed under the name `qilu` in a namespace, which is the current one from then on."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
         self.cluster = cluster
-        self.helm = cluster.helm("qilu")
+        self.helm = cluster.helm(namespace)
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        metadata = {"name": namespace, "labels": labels}
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        cluster.kubectl("config", "set-context", "--current", f"--namespace={namespace}")
 
     def upgrade(self, **values: dict[str, Any]) -> None:
         """With these values in addition to those of before."""
@@ -111,6 +116,36 @@ class Release:
             found[pod["metadata"]["name"]] = sum(not troubles for troubles in shards.values())
         return found
 
+    def stop_fleet(self) -> None:
+        self.upgrade(devices={"enabled": False})
+        eventually(lambda: not self.pods("devices"), "the fleet has stopped")
+
+    def verified(self) -> bool:
+        """Whether `qilu verify` finds nothing lost and nothing twice."""
+        try:
+            self.helm.test("qilu", timeout=600)
+        except HelmError as failed:
+            print(failed, self.cluster.kubectl("logs", "qilu-qilu-verify"))  # noqa: T201
+            return False
+        return True
+
+    def uninstall(self) -> None:
+        """And finds nothing of it but its volumes."""
+        cluster = self.cluster
+        claims = {each["metadata"]["name"] for each in cluster.get("pvc")}
+        self.helm.uninstall("qilu")
+        words = cluster.kubectl("api-resources", "--verbs=list", "--namespaced", "-o", "name").split()
+        kinds = [kind for kind in words if kind.split(".")[0] not in ("events", "persistentvolumeclaims")]
+
+        def left() -> list[str]:
+            found = json.loads(cluster.kubectl("get", ",".join(kinds), "-o", "json"))["items"]
+            names = [f"{each['kind']} {each['metadata']['name']}" for each in found]
+            made = {"ServiceAccount default", "ConfigMap kube-root-ca.crt"}  # by the cluster
+            return sorted(set(names) - made)
+
+        eventually(lambda: not left(), "everything is gone")
+        assert {each["metadata"]["name"] for each in cluster.get("pvc")} == claims
+
     def share(self, gateways: int) -> bool:
         found = self.shards()
         return len(found) == gateways and sum(found.values()) == 16 and min(found.values()) > 0
@@ -122,10 +157,6 @@ def cluster() -> Iterator[Cluster]:
     made = Cluster(where[0], where[1], os.environ["QILU_KUBERNETES_GROUP"])
     try:
         made.start()
-        label = "pod-security.kubernetes.io/enforce"
-        metadata = {"name": "qilu", "labels": {label: "restricted"}}
-        made.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-        made.kubectl("config", "set-context", "--current", "--namespace=qilu")
         yield made
     except (Failed, AssertionError):
         print(made.logs())  # noqa: T201
@@ -136,7 +167,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Release:
-    return Release(cluster)
+    return Release(cluster, "qilu")
 
 
 def test_the_chart_installs_with_its_defaults_and_the_page_counts(release: Release) -> None:
@@ -208,8 +239,7 @@ def test_a_drain_is_refused_by_the_disruption_budgets(release: Release) -> None:
 
 
 def test_nothing_is_lost_and_nothing_is_twice(release: Release) -> None:
-    release.upgrade(devices={"enabled": False})
-    eventually(lambda: not release.pods("devices"), "the fleet has stopped")
+    release.stop_fleet()
 
     # Readings that waited at the broker for a birth that only an ended gateway knew are dead letters.
     replay = (
@@ -230,12 +260,7 @@ def test_nothing_is_lost_and_nothing_is_twice(release: Release) -> None:
                 "no_birth",
             ]
             release.cluster.kubectl(*words)
-        try:
-            release.helm.test("qilu", timeout=600)
-        except HelmError as failed:
-            print(failed, release.cluster.kubectl("logs", "qilu-qilu-verify"))  # noqa: T201
-            return False
-        return True
+        return release.verified()
 
     eventually(verified, "verified")
     platform = ["exec", "deployment/qilu-qilu-platform", "--"]
@@ -244,17 +269,44 @@ def test_nothing_is_lost_and_nothing_is_twice(release: Release) -> None:
 
 
 def test_what_is_removed_leaves_nothing_but_its_volumes(release: Release) -> None:
-    cluster = release.cluster
-    claims = {each["metadata"]["name"] for each in cluster.get("pvc")}
-    release.helm.uninstall("qilu")
-    words = cluster.kubectl("api-resources", "--verbs=list", "--namespaced", "-o", "name").split()
-    kinds = [kind for kind in words if kind.split(".")[0] not in ("events", "persistentvolumeclaims")]
+    release.uninstall()
 
-    def left() -> list[str]:
-        found = json.loads(cluster.kubectl("get", ",".join(kinds), "-o", "json"))["items"]
-        names = [f"{each['kind']} {each['metadata']['name']}" for each in found]
-        made = {"ServiceAccount default", "ConfigMap kube-root-ca.crt"}  # by the cluster
-        return sorted(set(names) - made)
 
-    eventually(lambda: not left(), "everything is gone")
-    assert {each["metadata"]["name"] for each in cluster.get("pvc")} == claims
+def test_with_rabbitmq_the_loss_of_a_node_costs_no_reading(cluster: Cluster) -> None:
+    without = Path(os.environ["QILU_KUBERNETES"]) / "without-rabbitmq"
+    if without.exists():
+        pytest.skip(f"no RabbitMQ: {without.read_text().strip()}")
+    release = Release(cluster, "with-rabbitmq")
+    values = {
+        "broker": "rabbitmq",
+        "devices": {"units": FEW_UNITS},
+        "platform": {"replicas": 1},
+        "grafana": {"enabled": False},
+    }
+    release.helm.install(CHART, "qilu", values)
+    release.wait_until_up()
+    eventually(lambda: release.on_cloud() == FEW_UNITS, "the page counts the fleet")
+    eventually(lambda: release.share(2), "two gateways share the shards")
+
+    def running() -> list[str]:
+        words = ["exec", "qilu-qilu-rabbitmq-0", "--", "rabbitmqctl", "-q", "cluster_status", "--formatter"]
+        try:
+            found: list[str] = json.loads(cluster.kubectl(*words, "json"))["running_nodes"]
+        except Failed:
+            return []
+        return found
+
+    eventually(lambda: len(running()) == 3, "three nodes are one cluster")
+    for victim in release.pods("rabbitmq")[:2]:
+        if victim["metadata"]["name"].endswith("0"):
+            cluster.kubectl("delete", "pod", victim["metadata"]["name"])
+        else:
+            assert cluster.kill(victim)
+        eventually(lambda: len(running()) == 3, "three nodes are one cluster again")
+        release.wait_until_up()
+    eventually(lambda: release.share(2), "two gateways share the shards again")
+
+    release.stop_fleet()
+    eventually(release.verified, "verified")
+    print(cluster.kubectl("exec", "deployment/qilu-qilu-platform", "--", "qilu", "platform", "audit"))  # noqa: T201
+    release.uninstall()

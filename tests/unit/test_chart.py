@@ -12,6 +12,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from compose_stack import services_of
 from helm_python import HelmRenderError, HelmValuesError
 from helm_python.chart import Chart, lint
 from qilu_gateway.service import HAND_OVER_S, STOP_S
@@ -35,6 +36,13 @@ VALUES: dict[str, dict[str, Any]] = {
         "networkPolicy": {"enabled": False},
         "platform": {"replicas": 1},
     },
+    "rabbitmq": {"broker": "rabbitmq"},
+    "rabbitmq, more": {
+        "broker": "rabbitmq",
+        "rabbitmq": {"replicas": 5},
+        "networkPolicy": {"enabled": False},
+    },
+    "rabbitmq outside": {"broker": "rabbitmq", "rabbitmq": {"hosts": ["a.example.org", "b.example.org"]}},
     "with a scenario": {"devices": {"scenario": "units: 10\n", "for": "5m"}, "storageClass": "fast"},
 }
 
@@ -63,6 +71,15 @@ def pods(documents: Documents) -> Iterator[dict[str, Any]]:
         yield workload["spec"]["template"]["spec"]
     for pod in of_kind(documents, "Pod"):
         yield pod["spec"]
+
+
+def container_of(documents: Documents, part: str) -> dict[str, Any]:
+    return next(each for pod in pods(documents) for each in pod["containers"] if each["name"] == part)
+
+
+def values_of(container: dict[str, Any]) -> dict[str, str]:
+    """Its environment, without what the cluster fills in."""
+    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
 
 
 def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
@@ -213,8 +230,14 @@ def test_every_address_that_a_pod_is_given_is_that_of_a_service(documents: Docum
         for variable in container.get("env", [])
     ]
     named = re.findall(r"(trial-qilu-[a-z]+)(?:\.qilu\.svc)?:([0-9]+)", "\n".join(values))
-    assert {"8883", "8884"} <= {port for _, port in named}
     assert {(name, int(port)) for name, port in named} <= there
+
+
+@pytest.mark.parametrize(("broker", "ports"), [("mosquitto", {"8883", "8884"}), ("rabbitmq", {"8883"})])
+def test_bundles_name_the_listeners_of_the_broker(broker: str, ports: set[str]) -> None:
+    found = container_of(rendered({"broker": broker}), "platform")
+    addresses = [each["value"] for each in found["env"] if "_BROKER_FOR_" in each["name"]]
+    assert {address.rsplit(":", 1)[1] for address in addresses} == ports
 
 
 def test_every_gateway_has_a_state_directory_of_its_own(documents: Documents) -> None:
@@ -241,6 +264,8 @@ def test_another_fleet_is_another_job_and_the_same_fleet_the_same() -> None:
         ({"gateway": {"replicas": 0}}, "replicas"),
         ({"gateways": {"replicas": 2}}, "gateways"),
         ({"devices": {"units": "many"}}, "units"),
+        ({"broker": "kafka"}, "broker"),
+        ({"broker": "rabbitmq", "rabbitmq": {"replicas": 2}}, "replicas"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], sentence: str) -> None:
@@ -278,6 +303,74 @@ def test_the_services_have_the_settings_and_ports_of_the_compose_stack() -> None
         assert set(compose[part]["environment"]) - given - elsewhere == set(), part
     ports = {int(each.rsplit(":", 1)[1]) for each in compose["mosquitto"]["ports"]}
     assert ports == {each["containerPort"] for each in found["mosquitto"]["ports"]}
+
+
+def test_rabbitmq_takes_the_place_of_mosquitto_with_the_settings_of_the_compose_stack() -> None:
+    compose = services_of("docker-compose.cluster.yml")
+    documents = rendered(VALUES["rabbitmq"])
+    assert [each for each in documents if "mosquitto" in each["metadata"]["name"]] == []
+    for part in ("platform", "gateway", "devices"):
+        wanted, given = compose[part]["environment"], values_of(container_of(documents, part))
+        assert {name for name, value in wanted.items() if value is not None} <= given.keys(), part
+        assert {name for name, value in wanted.items() if value is None}.isdisjoint(given), part
+    node = container_of(documents, "rabbitmq")
+    assert node["image"] == compose["rabbitmq1"]["image"]
+    (settings,) = (
+        each["data"] for each in of_kind(documents, "ConfigMap") if "10-rabbitmq.conf" in each["data"]
+    )
+    for name in ("rabbitmq.conf", "log-in.conf", "enabled_plugins"):
+        (there,) = (text for key, text in settings.items() if key.endswith(name))
+        assert there == (ROOT / "deploy" / "rabbitmq" / name).read_text(encoding="utf-8")
+    auth = {line.split(" = ")[0] for line in settings["30-names.conf"].splitlines() if "auth_http" in line}
+    names = (ROOT / "compose" / "rabbitmq.conf").read_text(encoding="utf-8")
+    assert auth == {line.split(" = ")[0] for line in names.splitlines() if line.startswith("auth_http")}
+
+
+@pytest.mark.parametrize("values", ["rabbitmq", "rabbitmq, more"])
+def test_services_and_nodes_know_every_node_by_the_name_that_it_has(values: str) -> None:
+    documents = rendered(VALUES[values])
+    (nodes,) = (each for each in of_kind(documents, "StatefulSet") if "rabbitmq" in each["metadata"]["name"])
+    service, number = nodes["spec"]["serviceName"], nodes["spec"]["replicas"]
+    names = [f"{nodes['metadata']['name']}-{each}.{service}.qilu.svc" for each in range(number)]
+    (settings,) = (
+        each["data"] for each in of_kind(documents, "ConfigMap") if "30-names.conf" in each["data"]
+    )
+    assert re.findall(r"rabbit@(\S+)", settings["30-names.conf"]) == names
+    node = values_of(container_of(documents, "rabbitmq"))
+    assert node["RABBITMQ_NODENAME"] == f"rabbit@$(POD).{service}.qilu.svc"
+    for part in ("platform", "gateway", "devices"):
+        assert values_of(container_of(documents, part))["QILU_BROKER"] == "mqtts://" + ",".join(names)
+    platform = values_of(container_of(documents, "platform"))
+    assert json.loads(platform["QILU_PLATFORM_RABBITMQ"]) == [f"http://{name}:15672" for name in names]
+    certificate = next(
+        each["value"]
+        for pod in pods(documents)
+        for container in pod.get("initContainers", [])
+        for each in container["env"]
+        if each["name"] == "QILU_RABBITMQ_NODES"
+    )
+    assert certificate == f"*.{service}.qilu.svc"
+
+
+def test_a_rabbitmq_outside_gets_its_secret_and_no_pods() -> None:
+    documents = rendered(VALUES["rabbitmq outside"])
+    assert [
+        each
+        for each in of_kind(documents, "StatefulSet", "Service")
+        if "rabbitmq" in each["metadata"]["name"]
+    ] == []
+    (role,) = of_kind(documents, "Role")
+    assert "trial-qilu-rabbitmq" in [name for rule in role["rules"] for name in rule.get("resourceNames", [])]
+    platform = values_of(container_of(documents, "platform"))
+    assert platform["QILU_BROKER"] == "mqtts://a.example.org,b.example.org"
+    assert platform["QILU_PLATFORM_BROKER_FOR_NODES"] == "a.example.org:8883"
+
+
+def test_one_node_of_rabbitmq_may_be_away_at_a_time() -> None:
+    budgets = of_kind(rendered(VALUES["rabbitmq"]), "PodDisruptionBudget")
+    assert [each["spec"]["maxUnavailable"] for each in budgets if "rabbitmq" in each["metadata"]["name"]] == [
+        1
+    ]
 
 
 def test_the_version_is_the_projects() -> None:

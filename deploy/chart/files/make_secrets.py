@@ -68,7 +68,11 @@ def keys(cluster: Cluster) -> None:
 
     keyring = init.Keyring(init.KEYS)
     keyring.make()
-    for part, files in init.files(keyring, os.environ["QILU_MQTTS_HOST"]).items():
+    host = os.environ["QILU_MQTTS_HOST"]
+    everything = init.files(keyring, host)
+    if nodes := os.environ.get("QILU_RABBITMQ_NODES", "").split():
+        everything |= init.of_rabbitmq(keyring.directory, nodes, host)
+    for part, files in everything.items():
         cluster.put(part, files)
 
 

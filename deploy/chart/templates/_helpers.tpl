@@ -69,8 +69,49 @@ spec:
 {{- if .Values.postgres.enabled }}postgresql://qilu@{{ include "qilu.name" . }}-postgres/qilu{{ else }}{{ required "postgres.url: where is the PostgreSQL that postgres.enabled=false asks for? Such as postgresql://qilu@postgres.example.org/qilu." .Values.postgres.url }}{{ end }}
 {{- end }}
 
+{{/* The name by which edge nodes reach the broker. */}}
 {{- define "qilu.nodesHost" -}}
-{{ .Values.mosquitto.nodes.host | default (printf "%s-mosquitto.%s.svc" (include "qilu.name" .) .Release.Namespace) }}
+{{- $service := eq .Values.broker "rabbitmq" | ternary "nodes" "mosquitto" -}}
+{{- $default := printf "%s-%s.%s.svc" (include "qilu.name" .) $service .Release.Namespace -}}
+{{- if eq .Values.broker "rabbitmq" }}{{ $default = first (append .Values.rabbitmq.hosts $default) }}{{ end -}}
+{{ (index .Values .Values.broker).nodes.host | default $default }}
+{{- end }}
+
+{{/* Whether the chart runs RabbitMQ: "true" or empty. */}}
+{{- define "qilu.runsRabbitmq" -}}
+{{- if and (eq .Values.broker "rabbitmq") (not .Values.rabbitmq.hosts) }}true{{ end }}
+{{- end }}
+
+{{/* The domain of RabbitMQ's nodes: each pod has its name in it. */}}
+{{- define "qilu.rabbitmqDomain" -}}
+{{ include "qilu.name" . }}-rabbitmq.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{/* The names of RabbitMQ's nodes, a JSON list. */}}
+{{- define "qilu.rabbitmqHosts" -}}
+{{- $found := .Values.rabbitmq.hosts -}}
+{{- if include "qilu.runsRabbitmq" . -}}
+{{- range until (int .Values.rabbitmq.replicas) -}}
+{{- $found = append $found (printf "%s-rabbitmq-%d.%s" (include "qilu.name" $) . (include "qilu.rabbitmqDomain" $)) -}}
+{{- end -}}
+{{- end -}}
+{{ toJson $found }}
+{{- end }}
+
+{{/* How a service reaches the broker, environment variables: (list $ "gateway"). */}}
+{{- define "qilu.broker" -}}
+{{- with (index . 0) -}}
+{{- if eq .Values.broker "rabbitmq" -}}
+- {name: QILU_BROKER, value: "mqtts://{{ include "qilu.rabbitmqHosts" . | fromJsonArray | join "," }}"}
+- {name: QILU_MQTT_CA_FILE, value: /run/qilu/mqtt/ca.crt}
+- {name: QILU_MQTT_CERTIFICATE_FILE, value: /run/qilu/mqtt/client.crt}
+- {name: QILU_MQTT_KEY_FILE, value: /run/qilu/mqtt/client.key}
+{{- else -}}
+- {name: QILU_BROKER, value: "mqtt://{{ include "qilu.name" . }}-mosquitto:1883"}
+- {name: QILU_MQTT_USER, value: {{ index $ 1 }}}
+- {name: QILU_MQTT_PASSWORD_FILE, value: /run/qilu/{{ index $ 1 }}/mqtt.password}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The addresses of all gateways, a JSON list. */}}
