@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gateway_world import FakePlatform, eventually, eventually_async
 from message_fuzz import LATEST_MS, NOW_MS, STRANGE_CLASS, Province, Unit
 from qilu_contract.catalogue.classes import CATALOGUE
@@ -316,7 +317,9 @@ def read_nothing(
 ) -> Found:
     """In place of `Reader.read`: nothing goes the fast way."""
     places = range(len(arrival.messages)) if which is None else which
-    return Found(Read(arrival, [], []), [(place, followed) for place in places], [], None)
+    return Found(
+        Read(arrival, np.array([], dtype=np.int64), []), [(place, followed) for place in places], [], None
+    )
 
 
 def main() -> None:

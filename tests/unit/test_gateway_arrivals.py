@@ -102,13 +102,13 @@ def test_a_message_comes_again_on_another_connection_only(dup: bool) -> None:
     assert window.again(first.messages, 0, 1) == {}
     window.add(first)
     assert window.again(messages(1), 0, 1) == {}  # the same content, sent twice
-    first.settle([0])
-    first.was_acknowledged(1, [0])
+    first.settle(np.array([0]))
+    first.was_acknowledged(1, np.array([0]))
     again = window.again(messages(101, 102, flags=0x32 | DUP if dup else 0x32), 0, 2)
     # The first was acknowledged: without the mark it is another message of the same content.
     assert {place: known.place for place, known in again.items()} == ({0: 0, 1: 1} if dup else {1: 1})
-    assert first.due(2, [0, 1, 2]) == ([101, 102] if dup else [102])
-    assert first.due(1, [0, 1, 2]) == ([3] if dup else [1, 3])
+    assert first.due(2, np.arange(3)) == ([101, 102] if dup else [102])
+    assert first.due(1, np.arange(3)) == ([3] if dup else [1, 3])
 
 
 def test_what_has_left_the_window_is_new() -> None:
@@ -117,7 +117,7 @@ def test_what_has_left_the_window_is_new() -> None:
         window.again(messages(mid), 0, 1)
         window.add(arrival := Arrival(messages(mid), 0, 1))
         if mid > 1:  # the first one still waits
-            arrival.settle([0])
+            arrival.settle(np.array([0]))
     found = window.again(messages(101, 102, 103, 104, 105, 106, 107, flags=DUP), 0, 2)
     assert sorted(found) == [0, 2, 3, 4, 5, 6]
     window.add(Arrival(messages(8, 9, 10, 11, 12), 0, 2))
@@ -128,9 +128,9 @@ def test_what_has_left_the_window_is_new() -> None:
 def test_arrivals_are_acknowledged_in_their_order_whatever_became_durable_first() -> None:
     first, second = Arrival(messages(1, 2, 3), 0, 1), Arrival(messages(4), 0, 1)
     settling = Settling()
-    settling.add(second, [0])
-    settling.add(first, [2])
-    settling.add(first, [0])
+    settling.add(second, np.array([0]))
+    settling.add(first, np.array([2]))
+    settling.add(first, np.array([0]))
     found: list[Any] = [(arrival, places) for arrival, places in settling.all()]
-    assert found == [(first, [0, 2]), (second, [0])]
+    assert [(arrival, places.tolist()) for arrival, places in found] == [(first, [0, 2]), (second, [0])]
     assert [arrival.due(1, places) for arrival, places in found] == [[1, 3], [4]]

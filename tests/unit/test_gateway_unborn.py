@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from birth_metrics import T0, bd_seq, named
 from qilu_common.mqtt.messages import Messages
@@ -58,7 +59,7 @@ class Gateway:
             freed += self.unborn.hold(message)
         else:
             freed += self.unborn.after(message)
-            self.in_flight.settle(arrival, [0])
+            self.in_flight.settle(arrival, np.array([0]))
         return self.outcome(freed)
 
     def outcome(self, freed: list[Freed]) -> list[tuple[str, float | str]]:
@@ -68,7 +69,7 @@ class Gateway:
             decoded = self._decoder.decode(topic, body, dup=False, lane=arrival.lane, refusal=refusal)
             found += [(r.unit, float(next(iter(r.values.values())))) for r in decoded.readings]
             found += [(decoded.unit or "", bad.detail) for bad in decoded.refused]
-            self.in_flight.settle(arrival, [place])
+            self.in_flight.settle(arrival, np.array([place]))
         return found
 
 

@@ -68,7 +68,7 @@ async def test_batches_that_hold_a_unit_at_one_time_are_written_one_after_the_ot
             np.array([[value]]),
         )
         arrival = Arrival(Messages([b"topic"], [b"{}"], [1], [0]), 0, 1)
-        return Read(arrival, [0], [Group(columns, np.array([0]))])
+        return Read(arrival, np.array([0]), [Group(columns, np.array([0]))])
 
     async def settle(written: Written) -> None:
         if written.columns[0].values[0, 0] == 2.0:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from itertools import chain, count
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 from qilu_common.mqtt.messages import DUP, RETAINED, Messages
+from qilu_contract.columns import Ints
 
 _numbers = count()
 
@@ -56,8 +56,9 @@ class Arrival:
         # Python's hash of bytes: 64 bits, with a new random key in each process.
         self.hashes = list(map(hash, messages.payloads))
 
-    def settle(self, places: Sequence[int]) -> int:
-        """Mark messages as durable and release their payloads; returns the bytes released."""
+    def settle(self, places: Ints) -> int:
+        """Mark the messages at these indices as durable and release their payloads; returns the bytes
+        released."""
         self.unsettled -= len(places)
         self.durable[places] = True
         payloads = self.messages.payloads
@@ -66,13 +67,13 @@ class Arrival:
             payloads.clear()
             return freed
         freed = 0
-        for place in places:
+        for place in places.tolist():
             freed += len(payloads[place])
             payloads[place] = b""
         self.bytes -= freed
         return freed
 
-    def due(self, epoch: int, places: Sequence[int]) -> list[int]:
+    def due(self, epoch: int, places: Ints) -> list[int]:
         """Packet identifiers of those of these messages that the connection `epoch` delivered."""
         mids = self.messages.mids
         if not self.again:
@@ -80,21 +81,21 @@ class Arrival:
                 return []
             if len(places) == len(mids) and 0 not in mids:
                 return mids
-            return [mids[place] for place in places if mids[place]]
+            return [mids[place] for place in places.tolist() if mids[place]]
         found = []
-        for place in places:
+        for place in places.tolist():
             mid, of = self.again.get(place, (mids[place], self.epoch))
             if mid and of == epoch:
                 found.append(mid)
         return found
 
-    def was_acknowledged(self, epoch: int, places: Sequence[int]) -> None:
+    def was_acknowledged(self, epoch: int, places: Ints) -> None:
         """Record that the messages that were due have been acknowledged."""
         if not self.again:
             if epoch == self.epoch:
                 self.acknowledged[places] = True
             return
-        for place in places:
+        for place in places.tolist():
             _, of = self.again.get(place, (0, self.epoch))
             if of == epoch:
                 self.acknowledged[place] = True
@@ -166,15 +167,14 @@ class Settling:
     """Collects the durable messages of each arrival, to be acknowledged in the order of arrival."""
 
     def __init__(self) -> None:
-        self._places: dict[Arrival, list[Sequence[int]]] = {}
+        self._places: dict[Arrival, list[Ints]] = {}
 
-    def add(self, arrival: Arrival, places: Sequence[int]) -> None:
+    def add(self, arrival: Arrival, places: Ints) -> None:
         self._places.setdefault(arrival, []).append(places)
 
-    def all(self) -> list[tuple[Arrival, list[int]]]:
+    def all(self) -> list[tuple[Arrival, Ints]]:
         found = []
         for arrival in sorted(self._places, key=lambda arrival: arrival.number):
             parts = self._places[arrival]
-            one = len(parts) == 1
-            found.append((arrival, list(parts[0]) if one else sorted(chain.from_iterable(parts))))
+            found.append((arrival, parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))))
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,9 +82,8 @@ class Reader:
         messages = arrival.messages
         places = np.arange(len(messages)) if which is None else np.array(which, dtype=np.int64)
         names = messages.topics if which is None else [messages.topics[place] for place in which]
-        find = self._topics.get
-        codes = np.array([find(name, -1) for name in names], dtype=np.int64)
-        flags = np.array(messages.flags, dtype=np.uint8)[places]
+        codes = np.fromiter(map(self._topics.get, names, repeat(-1)), dtype=np.int64, count=len(names))
+        flags = np.frombuffer(bytes(messages.flags), dtype=np.uint8)[places]
         usable = (flags & (DUP | RETAINED)) == 0
         sizes = np.fromiter(map(len, messages.payloads), dtype=np.int64, count=len(messages))[places]
         usable &= sizes <= self._max_payload_bytes
@@ -98,7 +98,7 @@ class Reader:
         if which is None and any(b"/NBIRTH/" in name for name in others):
             leading = [at for at in unit_topics.leading_births(names) if usable[at]]
             if leading:
-                return Found(Read(arrival, [], []), [], [], None, leading=leading)
+                return Found(Read(arrival, places[:0], []), [], [], None, leading=leading)
         try:
             self._read(part, kinds, strangers, unit_topics.born_or_dead(others), treatment)
         except sqlite3.OperationalError:
@@ -231,7 +231,7 @@ class Reader:
         births = [some.of for some in treatment.readings if some.said_ms is not None]
         count = int(treatment.read[np.unique(np.concatenate(births))].sum()) if births else 0
         return Found(
-            Read(arrival, part.places[treatment.read].tolist(), made, born),
+            Read(arrival, part.places[treatment.read], made, born),
             list(zip(part.places[plain].tolist(), is_followed.tolist(), strict=True)),
             held,
             sequence,

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import msgspec
+from qilu_contract.columns import Ints
 from qilu_contract.errors import BadReading, Reason, Remark
 from qilu_contract.readings import Reading
 from qilu_contract.storage import BORN, Point
@@ -41,7 +42,7 @@ class InFlight:
         self.counters.accepted += readings
         self.counters.in_flight += readings
 
-    def settle(self, arrival: Arrival, places: list[int]) -> None:
+    def settle(self, arrival: Arrival, places: Ints) -> None:
         self.messages -= len(places)
         self.bytes -= arrival.settle(places)
         self.progress.set()

@@ -59,7 +59,7 @@ class Intake:
         is in flight."""
         counters = self._in_flight.counters
         counters.messages += len(messages)
-        counters.redelivered_messages += sum([flags & DUP != 0 for flags in messages.flags])
+        counters.redelivered_messages += sum(map(DUP.__and__, messages.flags)) // DUP
         again = self._window.again(messages, lane, epoch)
         if again:
             self._take_again(again, epoch)
@@ -143,7 +143,7 @@ class Intake:
         for group in found.read.groups:
             self._admission.refresh_rows(group.columns.rows)
         await self._read_plainly(arrival, found)
-        left = found.read if found.read.places else None
+        left = found.read if len(found.read.places) else None
         while left is not None:
             part, left = left.split(await self._batcher.room())
             await self._batcher.add(part)

@@ -28,7 +28,7 @@ class Read(NamedTuple):
     """The messages of an arrival that took the fast path."""
 
     arrival: Arrival
-    places: list[int]
+    places: Ints
     groups: list[Group]
     born: Sequence[BornRows] = ()
     """Changes that their births make."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from qilu_gateway.connect.session import Session
 from qilu_gateway.read.arrivals import Settling
 from qilu_gateway.read.in_flight import InFlight
@@ -21,7 +23,7 @@ class Acknowledging:
         settling = Settling()
         for message in batch.plain:
             if message.arrival is not None:
-                settling.add(message.arrival, [message.place])
+                settling.add(message.arrival, np.array([message.place]))
         for read in batch.reads:
             settling.add(read.arrival, read.places)
         due: dict[int, list[int]] = {}

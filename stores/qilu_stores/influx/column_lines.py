@@ -66,14 +66,16 @@ def _woven(columns: Columns) -> bytes:
             values[place::numbers] = columns.values[:, place].astype(NUMPY_TYPES[type_]).tolist()
     texts = _encode(values)[1:-1].decode().split(",")
     # A line: two parts of its beginning, (name, number) for each field, space, time.
-    step = 2 * numbers + 4
-    pieces = [" "] * (points * step)
-    pieces[::step], pieces[1::step] = columns.series.line_starts(columns.rows)
+    line = ["", ""]
     before = " "
-    for place, (name, type_) in enumerate(zip(columns.names, types, strict=True)):
-        pieces[2 * place + 2 :: step] = [f"{before}{name}="] * points
-        pieces[2 * place + 3 :: step] = texts[place::numbers]
+    for name, type_ in zip(columns.names, types, strict=True):
+        line += f"{before}{name}=", ""
         before = "i," if type_ == "int" else ","
-    pieces[step - 2 :: step] = [before.replace(",", " ")] * points
+    line += before.replace(",", " "), ""
+    step = len(line)
+    pieces = line * points
+    pieces[::step], pieces[1::step] = columns.series.line_starts(columns.rows)
+    for place in range(numbers):
+        pieces[2 * place + 3 :: step] = texts[place::numbers]
     pieces[step - 1 :: step] = _encode(columns.ts_ms.tolist())[1:-1].decode().replace(",", "\n,").split(",")
     return "".join(pieces).encode()
