@@ -318,9 +318,10 @@ def test_rabbitmq_takes_the_place_of_mosquitto_with_the_settings_of_the_compose_
     (settings,) = (
         each["data"] for each in of_kind(documents, "ConfigMap") if "10-rabbitmq.conf" in each["data"]
     )
-    for name in ("rabbitmq.conf", "log-in.conf", "enabled_plugins"):
+    for name in ("rabbitmq.conf", "log-in.conf", "advanced.config", "enabled_plugins"):
         (there,) = (text for key, text in settings.items() if key.endswith(name))
         assert there == (ROOT / "deploy" / "rabbitmq" / name).read_text(encoding="utf-8")
+    assert values_of(node)["RABBITMQ_ADVANCED_CONFIG_FILE"] == "/qilu/advanced.config"
     auth = {line.split(" = ")[0] for line in settings["30-names.conf"].splitlines() if "auth_http" in line}
     names = (ROOT / "compose" / "rabbitmq.conf").read_text(encoding="utf-8")
     assert auth == {line.split(" = ")[0] for line in names.splitlines() if line.startswith("auth_http")}
