@@ -20,6 +20,7 @@ from gateway_world import (
 )
 from qilu_contract.catalogue.equipment import DataSetForm, Part, TemplateForm
 from qilu_contract.errors import Reason
+from qilu_contract.store import SeriesQuery
 from qilu_contract.wire import sparkplug, topics
 from qilu_contract.wire.sparkplug import DataType, Metric, Payload
 from qilu_contract.wire.sparkplug_structures import pack_data_set, pack_template
@@ -87,7 +88,7 @@ async def test_templates_and_data_sets_are_stored_as_signals(
     assert letters(anywhere) == {Reason.BAD_TIMESTAMP: 1, Reason.WRONG_TYPE: 1}
     async with open_store(anywhere.store) as store:
         names = ["power_in", "speed", "vibration", "current"]
-        rows = await store.series("motor", {"unit": "m1"}, names, START_MS, START_MS + 60_000)
+        rows = await store.series(SeriesQuery("motor", {"unit": "m1"}, names, START_MS, START_MS + 60_000))
     found = {
         (row.ts_ms - START_MS) // 1000: {
             name: value for name, value in row.values.items() if value is not None
