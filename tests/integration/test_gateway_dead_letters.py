@@ -55,10 +55,9 @@ async def test_letters_are_taken_again_once_their_cause_is_mended(
         publisher.send_all([data("late", second, 7.0, seq=(second + 245) % 256) for second in (10, 11)])
         await eventually(lambda: gateway.counters.dead_lettered == 6 + 1 + 1 + 2, "refused")
         assert letters(settings) == {
-            Reason.UNKNOWN_UNIT: 6,
+            Reason.UNKNOWN_UNIT: 6 + 2,
             Reason.UNKNOWN_SIGNAL: 1,
             Reason.BAD_TOPIC: 1,
-            Reason.NO_BIRTH: 2,
         }
         state = settings.state
         # Not fixed yet: nothing changes, and nothing is counted twice.
@@ -68,7 +67,8 @@ async def test_letters_are_taken_again_once_their_cause_is_mended(
         assert sum(letters(settings).values()) == 10
         platform.register("late")
         done = await run("replay", "--state", state, "--unit", "late")
-        assert (done["done"], done["readings"], done["kept"]) == (3, 6, 2)
+        assert (done["done"], done["readings"], done["kept"]) == (5, 8, 0)
+        assert letters(settings)[Reason.NO_BIRTH] == 2  # it is registered, and its birth is still missing
         before = gateway.counters.stored
         publisher.send(*birth("late", 9))
         await eventually(lambda: gateway.counters.stored == before + 1, "born")

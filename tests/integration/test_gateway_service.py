@@ -134,7 +134,8 @@ async def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(
         (*telemetry("m1", {"ts": "now", "power_in": 1.0}), Reason.BAD_TIMESTAMP, 1),
         (*telemetry("m1", {"ts": soon_ms, "power_in": 1.0}), Reason.BAD_TIMESTAMP, 1),
         (sparkplug_topic, no_time, Reason.BAD_TIMESTAMP, 1),
-        (*data("nobody", 0, 1.0), Reason.NO_BIRTH, 1),
+        (*data("nobody", 0, 1.0), Reason.UNKNOWN_UNIT, 1),
+        (*data("other", 0, 1.0), Reason.WRONG_OWNER, 1),
     ]
     # One list with good and bad readings: each is judged by itself.
     mixed = [motor(0), {"ts": START_MS, "smell": 1}, "reading", motor(1)]
@@ -159,7 +160,7 @@ async def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(
         assert [row.readings for row in large] == [3600, 3000, 1]
         assert all(row.whole for row in large), "to be replayed"
         assert [row.payload for row in large] == [hour, json.dumps(many).encode(), b"x" * 1_000_000]
-        [unknown] = dead_letters.list_rows(connection, reason=Reason.UNKNOWN_UNIT)
+        [_, unknown] = dead_letters.list_rows(connection, reason=Reason.UNKNOWN_UNIT)
         assert json.loads(unknown.payload) == [motor(), motor(1)]
         assert unknown.readings == 2
 

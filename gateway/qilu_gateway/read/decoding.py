@@ -15,7 +15,7 @@ from qilu_contract.wire.topics import ClockTopic, DoorTopic, SparkplugTopic, Sta
 
 from qilu_gateway.read.births import HISTORY, Births
 from qilu_gateway.read.decoded import Decoded, Delivery
-from qilu_gateway.read.sparkplug_decoding import SparkplugDecoder
+from qilu_gateway.read.sparkplug_decoding import SparkplugDecoder, count_readings
 
 MAX_KEPT_TOPIC = 200
 """Maximum length of a topic in the parser's cache. No unit's topic is longer, and invented ones are not
@@ -123,7 +123,7 @@ def _count_readings(topic: Topic, payload: bytes) -> int:
         if isinstance(topic, DoorTopic):
             return topic.door.count(payload)
         if isinstance(topic, SparkplugTopic):
-            return max(1, len({metric.ts_ms for metric in sparkplug.decode(payload, len(payload)).metrics}))
+            return count_readings(sparkplug.decode(payload, len(payload)))
     except (BadReading, msgspec.DecodeError, RecursionError):
         pass
     return 1

@@ -103,6 +103,12 @@ class InFlightMessage(msgspec.Struct, eq=False):
     def weight(self) -> int:
         return len(self.readings) or 1
 
+    @property
+    def nameless(self) -> int:
+        """Readings refused because no birth gives names to their metrics; the unit's registration is checked
+        first. Not those of retained messages, which are refused with every birth."""
+        return 0 if self.retained else self.refused.get(Reason.NO_BIRTH, ("", 0))[1]
+
     @classmethod
     def of(
         cls,

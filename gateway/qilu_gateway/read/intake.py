@@ -225,7 +225,7 @@ class Intake:
         """Put the message into a batch, unless it waits for the platform's answer about its unit."""
         self._in_flight.accept(message.count)
         unit = message.unit
-        if unit is not None and (message.readings or message.birth or message.death):
+        if unit is not None and (message.readings or message.nameless or message.birth or message.death):
             admitted = None if unit in self._waiting else self._admission.find(unit)
             if unit in self._waiting or (admitted is None and not self._admission.is_unknown(unit)):
                 self._waiting.hold(unit, message)

@@ -112,8 +112,10 @@ class PlainReader:
             message.arrival.counts[message.place] += more
 
     def _refuse(self, message: InFlightMessage, bad: BadReading) -> None:
-        if message.readings:
-            message.refuse(bad, len(message.readings))
+        if readings := len(message.readings) + message.nameless:
+            if message.nameless:
+                del message.refused[Reason.NO_BIRTH]
+            message.refuse(bad, readings)
         elif message.death and bad.reason is Reason.UNKNOWN_UNIT:
             self._in_flight.counters.ignored_deaths += 1  # the death of a retired unit
         elif not message.count:  # counts as one reading, like a message that cannot be decoded

@@ -69,18 +69,12 @@ class SparkplugDecoder:
             case "DDATA" | "NDATA":
                 if not payload.metrics:
                     raise BadReading(Reason.BAD_PAYLOAD, "a data message without a metric")
-                if delivery.refusal:
-                    raise BadReading(Reason.NO_BIRTH, delivery.refusal)
-                named = self._names(decoded, node, table, topic, payload.metrics, delivery)
-                if decoded.unborn:
-                    return
-                if topic.device is not None:
-                    named = self._opened(decoded, node, table, topic, named, delivery)
-                    self._group(decoded, topic.device, payload, named)
-                elif strange := [name for name, _ in named if not is_information(name)]:
-                    raise BadReading(Reason.UNKNOWN_SIGNAL, f"{strange[0]!r:.60}: {_NOT_A_NODES}")
-                elif delivery.present:
-                    decoded.mark = marks.parse(payload)
+                try:
+                    self._read_data(decoded, node, table, topic, payload, delivery)
+                except BadReading as bad:
+                    if bad.reason is not Reason.NO_BIRTH:
+                        raise
+                    decoded.refused += [bad] * count_readings(payload)
 
     def _learn(
         self, decoded: Decoded, topic: SparkplugTopic, payload: sparkplug.Payload, node: EdgeNode
@@ -129,6 +123,29 @@ class SparkplugDecoder:
         node.end_session()
         node.count_anew()
         decoded.sessions = [node.row()]
+
+    def _read_data(
+        self,
+        decoded: Decoded,
+        node: EdgeNode,
+        table: BirthTable | None,
+        topic: SparkplugTopic,
+        payload: sparkplug.Payload,
+        delivery: Delivery,
+    ) -> None:
+        """Raises BadReading and sets `unborn` as `_names` does."""
+        if delivery.refusal:
+            raise BadReading(Reason.NO_BIRTH, delivery.refusal)
+        named = self._names(decoded, node, table, topic, payload.metrics, delivery)
+        if decoded.unborn:
+            return
+        if topic.device is not None:
+            named = self._opened(decoded, node, table, topic, named, delivery)
+            self._group(decoded, topic.device, payload, named)
+        elif strange := [name for name, _ in named if not is_information(name)]:
+            raise BadReading(Reason.UNKNOWN_SIGNAL, f"{strange[0]!r:.60}: {_NOT_A_NODES}")
+        elif delivery.present:
+            decoded.mark = marks.parse(payload)
 
     def _names(
         self,
@@ -247,6 +264,19 @@ class SparkplugDecoder:
                 decoded.refused.append(BadReading(Reason.BAD_TIMESTAMP, "the timestamp is missing"))
             else:
                 decoded.readings.append(Reading(unit, ts_ms, values))
+
+
+def count_readings(payload: sparkplug.Payload) -> int:
+    """Number of readings in a message that is refused before its metrics have names: one for each time, and
+    at least one."""
+    times = {
+        payload.ts_ms if metric.ts_ms is None else metric.ts_ms
+        for metric in payload.metrics
+        if metric.value is not None
+        and not is_information(metric.name)
+        and reason_to_omit(metric.name, metric) is None
+    }
+    return max(1, len(times))
 
 
 def _follow(decoded: Decoded, node: EdgeNode, seq: int | None, delivery: Delivery) -> None:
