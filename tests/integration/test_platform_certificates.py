@@ -288,11 +288,13 @@ async def test_rabbitmq_needs_the_password_of_its_management_api(tmp_path: Path)
             pass
 
 
-async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) -> None:
+@asynccontextmanager
+async def platform_of_rabbitmq(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """An administrator's client of a platform that decides who may log in at RabbitMQ."""
     settings = Settings(
-        db_url=f"sqlite:///{tmp_path}/platform.db",
+        db_url=f"sqlite:///{folder}/platform.db",
         api_key=SecretStr(ADMIN),
-        ca=tmp_path / "ca",
+        ca=folder / "ca",
         rabbitmq=("http://127.0.0.1:1",),
         rabbitmq_password=SecretStr("of the manager"),
         broker_for_devices="127.0.0.1:8884",
@@ -303,6 +305,11 @@ async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) ->
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://platform", headers=bearer(ADMIN)) as client,
     ):
+        yield client
+
+
+async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) -> None:
+    async with platform_of_rabbitmq(tmp_path) as client:
         body = {"id": OWNER, "name": "Works", "county": OWNER[:6], "industry": "C31"}
         await client.post("/v1/enterprises", json=body)
         id_ = (await sign(client)).json()["id"]
@@ -340,20 +347,7 @@ async def test_rabbitmq_is_told_which_certificates_may_log_in(tmp_path: Path) ->
 
 
 async def test_rabbitmq_is_told_which_devices_may_log_in(tmp_path: Path) -> None:
-    settings = Settings(
-        db_url=f"sqlite:///{tmp_path}/platform.db",
-        api_key=SecretStr(ADMIN),
-        ca=tmp_path / "ca",
-        rabbitmq=("http://127.0.0.1:1",),
-        rabbitmq_password=SecretStr("of-the-management"),
-        broker_for_devices="127.0.0.1:8884",
-    )
-    app = create_app(settings)
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://platform", headers=bearer(ADMIN)) as client,
-    ):
+    async with platform_of_rabbitmq(tmp_path) as client:
         county = OWNER[:6]
         body = {"id": OWNER, "name": "Works", "county": county, "industry": "C31"}
         (await client.post("/v1/enterprises", json=body)).raise_for_status()

@@ -111,6 +111,7 @@ class Authority:
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._key = key
+        self._secret = key.private_numbers().private_value.to_bytes((key.key_size + 7) // 8, "big")
         self.certificate = certificate
 
     @classmethod
@@ -156,9 +157,8 @@ class Authority:
     def code(self, serial: int) -> str:
         """Stands behind the serial number in a subject. Only this authority can compute it, so a client that
         knows a serial number does not know the subject."""
-        secret = self._key.private_numbers().private_value.to_bytes(32, "big")
         words = b"subject of a certificate" + serial.to_bytes(20, "big")
-        return hmac.new(secret, words, hashlib.sha256).hexdigest()[:CODE_DIGITS]
+        return hmac.new(self._secret, words, hashlib.sha256).hexdigest()[:CODE_DIGITS]
 
     def sign_service(self, key: _PublicKey, service: str) -> x509.Certificate:
         """A client certificate of one of our services; RabbitMQ knows it by its common name."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hmac
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -80,14 +80,15 @@ def holder(connection: Connection, authority: Authority, username: str) -> Holde
     return Holder(row[1], row[2])
 
 
-def barred(connection: Connection, authority: Authority) -> set[str]:
-    """Login names of revoked certificates, and of those of suspended enterprises, until they expire."""
-    return {login_name(authority, *row[:2]) for row in connection.execute(_unexpired().where(_BARRED))}
+def barred(connection: Connection) -> set[tuple[str, str]]:
+    """Serial and enterprise of revoked certificates, and of those of suspended enterprises, until they
+    expire."""
+    return {(row[0], row[1]) for row in connection.execute(_unexpired().where(_BARRED))}
 
 
-def allowed(connection: Connection, authority: Authority) -> set[str]:
-    """Login names of the certificates that may log in now."""
-    return {login_name(authority, *row[:2]) for row in connection.execute(_unexpired().where(~_BARRED))}
+def allowed(connection: Connection) -> set[tuple[str, str]]:
+    """Serial and enterprise of the certificates that may log in now."""
+    return {(row[0], row[1]) for row in connection.execute(_unexpired().where(~_BARRED))}
 
 
 def devices(connection: Connection) -> dict[str, str]:
@@ -143,7 +144,7 @@ class Evictions:
             )
         self._addresses, self._login = addresses, (MANAGER, password)
         self._authority = authority
-        self._barred: set[str] | None = None
+        self._barred: set[tuple[str, str]] | None = None
         self._devices: dict[str, str] = {}
         self._again: set[str] = set()
         """Evicted in the round before. A log-in that was being decided then is evicted now."""
@@ -157,14 +158,19 @@ class Evictions:
         look = now_s - self._looked_s >= LOOK_S
         if version == self._version and not look and not self._again:
             return
-        out, devices_now = await database.read(lambda db: (barred(db, self._authority), devices(db)))
+        out, devices_now = await database.read(lambda db: (barred(db), devices(db)))
         # The first round has nothing to compare with; it looks at all connections instead.
-        gone = set() if self._barred is None else out - self._barred
+        new = set() if self._barred is None else out - self._barred
+        gone = {login_name(self._authority, serial, enterprise) for serial, enterprise in new}
         gone |= {user for user, hash_ in self._devices.items() if devices_now.get(user) != hash_}
         async with httpx2.AsyncClient(auth=self._login, timeout=TIMEOUT_S, trust_env=False) as http:
             if look:
-                good = await database.read(lambda db: allowed(db, self._authority)) | devices_now.keys()
-                gone |= {name for name in await self._connected(http) if _is_ours(name)} - good
+                valid = await database.read(allowed)
+                gone |= {
+                    name
+                    for name in await self._connected(http)
+                    if _is_ours(name) and name not in devices_now and not self._is_valid(name, valid)
+                }
             for name in sorted(gone | self._again):
                 await self._ask(http, "DELETE", f"/api/connections/username/{quote(name, safe='')}")
         if gone:
@@ -172,6 +178,13 @@ class Evictions:
         self._barred, self._devices, self._again, self._version = out, devices_now, gone, version
         if look:
             self._looked_s = now_s
+
+    def _is_valid(self, user: str, certificates_: Collection[tuple[str, str]]) -> bool:
+        """Whether this is the login name of one of these certificates."""
+        subject = _SUBJECT.fullmatch(user)
+        if subject is None or (subject[1], subject[3]) not in certificates_:
+            return False
+        return user == login_name(self._authority, subject[1], subject[3])
 
     async def _connected(self, http: httpx2.AsyncClient) -> set[str]:
         answer = await self._ask(http, "GET", "/api/connections?columns=user")
