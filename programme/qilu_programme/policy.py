@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
 from qilu_contract.catalogue.targets import CORE_TARGETS
+from qilu_contract.policies import RulesName
 
 from qilu_programme.model import run
 from qilu_programme.months import LABELS, MONTHS, index_of
@@ -21,10 +22,6 @@ from qilu_programme.world import COUNTY_CODES, make_world
 
 MORE_OPEN = index_of("2019-03")
 """Month in which centres beyond the planned ones open (assumed), as in the scenario west-centres."""
-
-
-RulesName = Literal["default", "guangdong-rules", "guizhou-second-voucher"]
-"""Shipped scenarios whose rules and caps of vouchers a policy can have."""
 
 
 class Policy(msgspec.Struct, forbid_unknown_fields=True):

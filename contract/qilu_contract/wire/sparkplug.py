@@ -76,7 +76,7 @@ MAX_EXPANDED = 1024 * 1024
 """Bytes to which a compressed payload may expand, unless the caller sets another bound."""
 
 # How each datatype is carried: the field of the value, and for signed types the width in bits of that field.
-_FIELD: dict[int, str] = {
+FIELD: dict[int, str] = {
     DataType.INT8: "int_value",
     DataType.INT16: "int_value",
     DataType.INT32: "int_value",
@@ -182,7 +182,7 @@ def write_metric(metric: Metric, out: pb.Metric, *, datatypes: bool) -> None:
     for key, content in properties.items():
         out.properties.keys.append(key)
         kind = _natural_type(content)
-        out.properties.values.add(**{"type": kind, _FIELD[kind]: content})
+        out.properties.values.add(**{"type": kind, FIELD[kind]: content})
     if datatypes and datatype:
         out.datatype = datatype
     if type(value) is float and datatype in _AS_FLOAT:  # as nearly all are
@@ -206,15 +206,20 @@ def _set_value(out: pb.Metric, metric: Metric) -> None:
         out.is_null = True
         return
     datatype = metric.datatype or _natural_type(value)
-    bits = _FIELD_BITS.get(datatype)
-    if bits is not None and isinstance(value, int) and value < 0:
-        value += 1 << bits
+    if isinstance(value, int):
+        value = carried(value, datatype)
     try:
-        setattr(out, _FIELD[datatype], value.body if isinstance(value, Packed) else value)
+        setattr(out, FIELD[datatype], value.body if isinstance(value, Packed) else value)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"metric {metric.name or metric.alias}: {value!r} does not fit type {datatype}"
         ) from error
+
+
+def carried(value: int, datatype: int) -> int:
+    """An integer as the unsigned field of its datatype carries it."""
+    bits = _FIELD_BITS.get(datatype)
+    return value + (1 << bits) if bits is not None and value < 0 else value
 
 
 def _natural_type(value: MetricValue) -> DataType:

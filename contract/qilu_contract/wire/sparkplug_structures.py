@@ -34,15 +34,6 @@ _CARRIERS = {
     "long_value": (*_INTEGERS, DataType.DATETIME),
 }
 """Column types whose elements a field may hold."""
-_FIELDS: dict[int, str] = {
-    **dict.fromkeys(_INTEGERS, "int_value"),
-    **dict.fromkeys((DataType.INT64, DataType.UINT64, DataType.DATETIME), "long_value"),
-    **dict.fromkeys((DataType.STRING, DataType.TEXT), "string_value"),
-    DataType.FLOAT: "float_value",
-    DataType.DOUBLE: "double_value",
-    DataType.BOOLEAN: "boolean_value",
-}
-"""Field in which an element of a column is written."""
 
 
 class Template(NamedTuple):
@@ -168,9 +159,7 @@ def pack_data_set(
         out = message.rows.add()
         for value, type_ in zip(row, types, strict=True):
             element = out.elements.add()
-            field = _FIELDS[type_]
-            if type(value) is int and value < 0:
-                value += 1 << (64 if field == "long_value" else 32)
             if value is not None:
-                setattr(element, field, value)
+                content = sparkplug.carried(value, type_) if type(value) is int else value
+                setattr(element, sparkplug.FIELD[type_], content)
     return Packed(DataType.DATASET, message.SerializeToString())

@@ -106,10 +106,14 @@ class PlainReader:
                 message.refuse(each)
         if not found:
             message.remark(Remark.NO_VALUE, "every value is null")
-        message.count += more
-        self._in_flight.accept(more)
+        self._count(message, more)
+
+    def _count(self, message: InFlightMessage, readings: int) -> None:
+        """Count further readings of a message."""
+        message.count += readings
+        self._in_flight.accept(readings)
         if message.arrival is not None:
-            message.arrival.counts[message.place] += more
+            message.arrival.counts[message.place] += readings
 
     def _refuse(self, message: InFlightMessage, bad: BadReading) -> None:
         if readings := len(message.readings) + message.nameless:
@@ -120,10 +124,7 @@ class PlainReader:
             self._in_flight.counters.ignored_deaths += 1  # the death of a retired unit
         elif not message.count:  # counts as one reading, like a message that cannot be decoded
             message.refuse(bad)
-            message.count = 1
-            if message.arrival is not None:
-                message.arrival.counts[message.place] = 1
-            self._in_flight.accept(1)
+            self._count(message, 1)
 
     def follow(self, found: Iterable[Followed]) -> None:
         """Act on the sequence numbers of messages that were decoded by column."""

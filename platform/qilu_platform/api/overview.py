@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from qilu_platform.api.common import AWAY, INVALID, RuntimeDep, answer
-from qilu_platform.api.periods import HOUR_MS, Ms, period_ms
+from qilu_platform.api.periods import Ms, period_ms
 from qilu_platform.api.readings import asking
+from qilu_platform.counting.activity import HOUR_MS
 from qilu_platform.models.fields import PlaceCode
 from qilu_platform.models.reports import PlaceEnergyOut, PlaceHistoryOut, PlaceOut
 from qilu_platform.monitoring import overview

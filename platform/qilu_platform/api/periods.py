@@ -11,8 +11,8 @@ from qilu_contract.readings import MAX_TIME_MS
 from qilu_contract.wire.clock import wall_ms
 
 from qilu_platform.api.problems import Problem
+from qilu_platform.counting.activity import HOUR_MS
 
-HOUR_MS = 3_600_000
 AT_ONCE = 2
 """Long questions of a kind that a replica answers at the same time: each scans a part of the store."""
 

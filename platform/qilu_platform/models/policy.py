@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from qilu_contract.policies import RulesName
 
 MAX_SHARES = 0.8
 _Share = Annotated[float, Field(ge=0, le=0.6, allow_inf_nan=False)]
-
-
-RulesName = Literal["default", "guangdong-rules", "guizhou-second-voucher"]
 
 
 class SharesIn(BaseModel):

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from qilu_platform.database.migrations.types import ID
 
 revision = "0114"
 down_revision = "0113"
 
-_ID = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
-
 
 def upgrade() -> None:
     # With a default: replicas of the version before insert rows without it during an upgrade.
-    op.add_column("shards", sa.Column("key", _ID, nullable=False, server_default=""))
+    op.add_column("shards", sa.Column("key", ID, nullable=False, server_default=""))
     op.drop_table("shard_gateways")
     op.create_table(
         "shard_gateways",
         sa.Column("pool", sa.String(64), primary_key=True),
         sa.Column("gateway", sa.String(64), primary_key=True),
-        sa.Column("key", _ID, primary_key=True, server_default=""),
+        sa.Column("key", ID, primary_key=True, server_default=""),
         sa.Column("until_ms", sa.BigInteger, nullable=False),
     )
